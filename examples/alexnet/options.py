@@ -1,0 +1,169 @@
+"""The command line of train.py: its options, their defaults, and how a user's mistake ends in one line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from model import VARIANTS
+
+import minicnn
+from minicnn.checkpoint import CheckpointError
+from minicnn.data import DataError
+
+DEFAULTS: dict[str, Any] = {
+    "data": "synthetic", "workers": 1,
+    "variant": "2012", "groups": True, "init": "he",
+    "epochs": None, "batch_size": None, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "warmup": 0.1, "seed": 0,
+    "threads": None, "device": "cpu", "out": "runs/alexnet",
+}  # fmt: skip
+LENGTHS = {"synthetic": (4, 16), "cifar10": (20, 64), "folder": (30, 32)}  # epochs and batch size, by the kind of data
+MODEL = ("variant", "groups", "init")  # what a checkpoint fixes
+
+
+class UsageError(ValueError):
+    """A mistake on the command line that argparse does not see."""
+
+
+def command(main: Callable[[], None]) -> int:
+    """Run a program; a user's mistake is one line on the standard error and exit status 2."""
+    try:
+        main()
+        return 0
+    except (UsageError, CheckpointError, DataError, minicnn.DeviceError, ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.strerror:
+            error = UsageError(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
+        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def number(kind: type, least: float, what: str) -> Callable[[str], Any]:
+    """An argparse type: a number that is at least so much."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not value >= least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return parse
+
+
+natural = number(int, 1, "a whole number of at least 1")
+counted = number(int, 0, "a whole number of at least 0")
+positive = number(float, 0, "a number of at least 0")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machine")
+    group.add_argument(
+        "--threads", type=natural, metavar="N", help="threads to compute with (default: one for each core)"
+    )
+    group.add_argument("--device", metavar="NAME", help="cpu, gpu, or gpu:N (default: cpu)")
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, set[str]]:
+    """(settings, the names of those that were given)."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train AlexNet (Krizhevsky, Sutskever, Hinton 2012). With no arguments: the full 2012 network, on synthetic pictures.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data", metavar="WHAT",
+        help="synthetic (default): ten classes of drawn textures; cifar10:DIR: CIFAR-10's binary files; or a FOLDER with train/ and val/, "
+        "each with one folder of pictures per class",
+    )  # fmt: skip
+    data.add_argument("--workers", type=counted, metavar="N", help="threads that load pictures (default: 1)")
+
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--variant",
+        choices=VARIANTS,
+        help="2012: the paper's; 2014: the later one-tower network; tutorial: as textbooks print it",
+    )
+    network.add_argument(
+        "--no-groups", dest="groups", action="store_false", help="2012 without the split over two GPUs"
+    )
+    network.add_argument(
+        "--init",
+        choices=("he", "paper"),
+        help="he (default), for inputs of unit variance; paper: N(0, 0.01), for 0 to 255 less the mean",
+    )
+
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--epochs",
+        type=natural,
+        metavar="N",
+        help="passes over the data (default: synthetic 4, cifar10 20, a folder 30)",
+    )
+    training.add_argument(
+        "--batch-size",
+        type=natural,
+        metavar="N",
+        help="pictures per update (default: synthetic 16, cifar10 64, a folder 32)",
+    )
+    training.add_argument("--lr", type=positive, metavar="RATE", help="highest learning rate (default: 0.01)")
+    training.add_argument("--momentum", type=positive, metavar="M", help="(default: 0.9)")
+    training.add_argument("--weight-decay", type=positive, metavar="W", help="(default: 0.0005)")
+    training.add_argument(
+        "--warmup",
+        type=positive,
+        metavar="SHARE",
+        help="share of the updates over which the rate rises; then it falls along a cosine (default: 0.1)",
+    )
+    training.add_argument(
+        "--seed", type=counted, metavar="N", help="of weights, order, augmentation and dropout (default: 0)"
+    )
+
+    add_machine(parser)
+
+    run = parser.add_argument_group("run folder")
+    run.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="where config.json, metrics.csv, curves.png, filters.png, last and best.safetensors go (default: runs/alexnet)",
+    )
+    run.add_argument(
+        "--resume",
+        metavar="FILE",
+        help="continue from a last.safetensors, in its folder, with the settings it was made with",
+    )
+
+    given = parser.parse_args(arguments)
+    settings = argparse.Namespace(**{"resume": None, **DEFAULTS, **vars(given)})
+    if settings.warmup >= 1:
+        raise UsageError(f"--warmup is a share of the updates, less than 1, not {settings.warmup}")
+    fill(settings)
+    return settings, set(vars(given))
+
+
+def fill(settings: argparse.Namespace) -> None:
+    """The defaults that depend on the data."""
+    kind = settings.data.partition(":")[0]
+    epochs, batch_size = LENGTHS.get(kind, LENGTHS["folder"])
+    settings.epochs = settings.epochs or epochs
+    settings.batch_size = settings.batch_size or batch_size
+
+
+def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any]) -> None:
+    """Continue a run: its settings, except what was given anew; the network cannot be another."""
+    for name in DEFAULTS:
+        if name in MODEL and name in given and getattr(settings, name) != saved[name]:
+            raise UsageError(
+                f"--{name.replace('_', '-')} {getattr(settings, name)}: {settings.resume} is a run with {name} {saved[name]}; leave the option out"
+            )
+        if name not in given and name != "out":
+            setattr(settings, name, saved[name])
+    if "out" not in given:
+        settings.out = os.path.dirname(settings.resume) or "."

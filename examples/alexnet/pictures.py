@@ -1,0 +1,98 @@
+"""What to train on: datasets and transforms for each kind of --data, and the scale of the numbers that the network
+sees."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from options import UsageError
+
+from minicnn.data import CIFAR10, DataError, DataLoader, ImageFolder, SyntheticImages, transforms
+
+IMAGENET = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # mean and deviation of ImageNet's pixels, on the scale of 0 to 1
+SYNTHETIC = 1280, 200  # how many pictures to train and to validate on
+
+
+@dataclass
+class View:
+    """How the network sees a picture: `size` pixels square, each channel less its mean and divided by std (scale of 0
+    to 1).
+
+    The paper's weights want pixels of 0 to 255 less their mean; He's want unit variance. With one scale for the
+    other's weights the signal dies, or explodes, from layer to layer.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, size: int, weight_init: str) -> "View":
+        mean, std = IMAGENET
+        return cls(size, mean, std if weight_init == "he" else (1 / 255,) * 3)
+
+    def normalise(self) -> transforms.Normalize:
+        return transforms.Normalize(self.mean, self.std)
+
+    def centre(self) -> transforms.Compose:
+        """For evaluation: the middle of the picture, shrunk so that a little of the border falls away, as with the
+        paper's 256 and 224."""
+        return transforms.Compose(
+            [transforms.Resize(round(self.size * 256 / 227)), transforms.CenterCrop(self.size), self.normalise()]
+        )
+
+    def random(self) -> transforms.Compose:
+        """For training: a random place in the picture, mirrored half of the time (section 4.1)."""
+        return transforms.Compose([
+            transforms.Resize(round(self.size * 256 / 227)), transforms.RandomCrop(self.size), transforms.RandomHorizontalFlip(), self.normalise(),
+        ])  # fmt: skip
+
+    def as_drawn(self) -> transforms.Compose:
+        """For pictures that are made at the right size."""
+        return transforms.Compose([transforms.CenterCrop(self.size), self.normalise()])
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def datasets(what: str, seed: int, size: int) -> tuple[Any, Any]:
+    """(training set, validation set) for an argument of --data."""
+    kind, _, where = what.partition(":")
+    if what == "synthetic":
+        train, val = SYNTHETIC
+        return SyntheticImages(train, seed=2 * seed, size=size), SyntheticImages(val, seed=2 * seed + 1, size=size)
+    if kind == "cifar10":
+        if not where:
+            raise UsageError("--data cifar10 needs the folder of its files: cifar10:DIR")
+        return CIFAR10(where, train=True), CIFAR10(where, train=False)
+    root = Path(what)
+    if not root.is_dir():
+        raise UsageError(
+            f"--data {what}: no such folder; give 'synthetic', 'cifar10:DIR' or a folder with train/ and val/"
+        )
+    if not (root / "train").is_dir() or not (root / "val").is_dir():
+        raise DataError(f"{what} needs two folders, train/ and val/, each with one folder of pictures per class")
+    train = ImageFolder(root / "train")
+    return train, ImageFolder(root / "val", classes=train.classes)
+
+
+def loaders(what: str, view: View, batch_size: int, seed: int, workers: int) -> tuple[DataLoader, DataLoader]:
+    """(shuffled and augmented batches to train on, batches to validate on)."""
+    train, val = datasets(what, seed, view.size)
+    drawn = what == "synthetic"
+    return (
+        DataLoader(
+            train, batch_size, view.as_drawn() if drawn else view.random(), shuffle=True, seed=seed, num_workers=workers
+        ),
+        validation(what, val, view, batch_size, workers),
+    )
+
+
+def validation(what: str, dataset: Any, view: View, batch_size: int, workers: int) -> DataLoader:
+    """Batches of a validation set, in order."""
+    return DataLoader(
+        dataset, batch_size, view.as_drawn() if what == "synthetic" else view.centre(), num_workers=workers
+    )

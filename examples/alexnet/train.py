@@ -1,0 +1,107 @@
+"""Train AlexNet: python examples/alexnet/train.py [--data FOLDER] …, or with no arguments on synthetic pictures. See
+--help."""
+
+import sys
+import time
+from argparse import Namespace
+from typing import Any
+
+from evaluate import evaluate, top_k
+from model import INPUT_SIZE, alexnet
+from options import adopt, command, parse
+from pictures import View, loaders
+from runs import Run, load_run, restore
+from tqdm import tqdm
+
+import minicnn
+from minicnn import Tensor, nn
+from minicnn import functional as F
+from minicnn.data import DataLoader
+from minicnn.optim import SGD, CosineLR
+
+
+def train_epoch(
+    net: nn.Module, loader: DataLoader, optimizer: SGD, schedule: CosineLR, epoch: int, settings: Namespace
+) -> dict[str, float]:
+    """One pass over the training pictures: their mean loss, top-1 in percent, images per second."""
+    net.train()
+    loss_sum, correct, seen = 0.0, 0, 0
+    start = time.perf_counter()
+    with tqdm(
+        total=len(loader.dataset), desc=f"epoch {epoch}/{settings.epochs}", unit="images", leave=False, disable=None
+    ) as bar:
+        for images, labels in loader:
+            logits = net(Tensor(images, device=settings.device))
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+            n = len(labels)
+            loss_sum, correct, seen = loss_sum + n * loss.item(), correct + top_k(logits.numpy(), labels, 1), seen + n
+            bar.set_postfix(loss=f"{loss_sum / seen:.3f}", refresh=False)
+            bar.update(n)
+    seconds = time.perf_counter() - start
+    return {"train_loss": loss_sum / seen, "train_top1": 100 * correct / seen, "images_per_s": seen / seconds}
+
+
+def train(settings: Namespace, given: set[str]) -> None:
+    arrays, saved = load_run(settings.resume) if settings.resume else ({}, {})
+    if saved:
+        adopt(settings, given, saved["config"])
+    if settings.threads:
+        minicnn.set_num_threads(settings.threads)
+    minicnn.manual_seed(settings.seed)
+
+    view = View.of(INPUT_SIZE[settings.variant], settings.init)
+    loader, val_loader = loaders(settings.data, view, settings.batch_size, settings.seed, settings.workers)
+    classes = loader.dataset.classes
+    net = alexnet(settings.variant, len(classes), settings.init, settings.groups).to(settings.device)
+    optimizer = SGD(net.parameters(), settings.lr, settings.momentum, settings.weight_decay)
+    updates = settings.epochs * len(loader)
+    schedule = CosineLR(optimizer, updates, int(settings.warmup * updates))
+    if saved:
+        restore(settings.resume, arrays, saved, {"model": net, "optimizer": optimizer, "schedule": schedule})
+    introduce(settings, given, net, loader, val_loader)
+
+    config = {name: value for name, value in vars(settings).items() if name != "resume"}
+    run = Run(
+        settings.out,
+        {**config, "classes": classes, "view": view.to_dict(), "minicnn": minicnn.__version__},
+        saved.get("rows", []),
+    )
+    begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
+    for epoch in range(len(run.rows) + 1, settings.epochs + 1):
+        loader.set_epoch(epoch)
+        lr = optimizer.lr
+        result: dict[str, Any] = train_epoch(net, loader, optimizer, schedule, epoch, settings)
+        result |= {f"val_{name}": value for name, value in evaluate(net, val_loader, settings.device).items()}
+        run.log(
+            {"epoch": epoch, "step": optimizer.steps, "lr": lr, **result, "seconds": time.perf_counter() - begun}, net
+        )
+        run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule})
+        print(
+            f"epoch {epoch}/{settings.epochs}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
+            f"top-1 {result['val_top1']:.1f}%  top-5 {result['val_top5']:.1f}%  {result['images_per_s']:.1f} images/s"
+        )
+    print(f"{time.perf_counter() - begun:.0f} s; the run is in {settings.out}")
+
+
+def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: DataLoader, val_loader: DataLoader) -> None:
+    """Say what is going to happen, and what nobody asked for."""
+    parameters = sum(p.size for p in net.parameters())
+    drawn = ": drawn textures, not photographs; --data takes a folder of yours" if settings.data == "synthetic" else ""
+    print(
+        f"AlexNet {settings.variant}, {parameters:,} parameters, on {settings.device} with {minicnn.get_num_threads()} threads"
+    )
+    print(f"data: {settings.data}{drawn}")
+    print(
+        f"      {len(loader.dataset)} pictures to train on, {len(val_loader.dataset)} to validate, {len(loader.dataset.classes)} classes"
+    )
+    defaults = {name: value for name, value in vars(settings).items() if name not in given and name != "resume"}
+    print("default: " + ", ".join(f"{name} {value}" for name, value in defaults.items() if value is not None))
+
+
+if __name__ == "__main__":
+    sys.exit(command(lambda: train(*parse())))

@@ -1,0 +1,258 @@
+"""Reverse-mode differentiation: what an operation is, and the walk back through the operations that were recorded.
+
+A recorded Tensor points to the Function that made it, its node; a node points along its edges to the nodes (or leaf
+Tensors) that made its inputs. Nothing points forward, so there are no reference cycles and a graph is freed as soon as
+its last Tensor is.
+
+    x ──┐
+        Mul ── Exp ── y          y.node is Exp;  Exp.edges == (Mul,);  Mul.edges == (x, w)
+    w ──┘
+
+This file sees a Tensor only as its data, shape, dtype, node, requires_grad and version.
+"""
+
+import heapq
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ContextDecorator
+from typing import Any
+
+Tensor = Any  # minicnn.tensor.Tensor, which is on a floor above this one
+_clock = itertools.count()
+
+
+class _Mode(threading.local):
+    recording = True
+
+
+_mode = _Mode()
+
+
+def is_recording() -> bool:
+    """Are operations in this thread recorded for differentiation?"""
+    return _mode.recording
+
+
+class set_grad_enabled(ContextDecorator):
+    """Record operations, or do not, inside a with-statement or a decorated function; in this thread only."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self.before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self.before.append(_mode.recording)
+        _mode.recording = self.enabled
+
+    def __exit__(self, *_: object) -> None:
+        _mode.recording = self.before.pop()
+
+
+class no_grad(set_grad_enabled):
+    """Do not record operations: for evaluation, where no gradient is wanted. Works as a with-statement and as a
+    decorator, per thread."""
+
+    def __init__(self) -> None:
+        super().__init__(False)
+
+
+class Function:
+    """One operation: an array in, an array out, and how a gradient flows back.
+
+    A subclass keeps its hyperparameters from __init__ and defines
+
+        forward(*arrays) -> array       the result; what the backward pass needs besides the inputs is set on self
+        backward(grad) -> gradients     given dL/d(output), the Tensor dL/d(input) for each input, computed with operations
+                                        on Tensors, so that it can itself be recorded and differentiated
+        reads                           reads[i] names the inputs whose values the gradient of input i is computed from
+
+    An object records one call. In backward, self.needs[i] tells whether the gradient of input i is wanted (None may be
+    returned otherwise), and self.inputs[j] is the Tensor that was input j, kept only if a wanted gradient reads it. A
+    gradient is a new Tensor or a view of the one handed in, never something that is kept.
+    """
+
+    reads: tuple[tuple[int, ...], ...] = ()
+    floating = False  # does the result need real numbers? then integers are converted first
+    is_view = False  # does the output share the memory of input 0?
+    edges: tuple[Any, ...] | None = None  # None: not recorded, or freed
+
+    inputs: tuple[Any, ...]
+    needs: tuple[bool, ...]
+    shape: tuple[int, ...]
+    dtype: Any
+    order: int
+    _versions: tuple[int, ...]
+
+    def forward(self, *arrays: Any) -> Any:
+        raise NotImplementedError(f"{self.name} does not define forward")
+
+    def backward(self, grad: Tensor) -> Tensor | None | tuple[Tensor | None, ...]:
+        raise NotImplementedError(f"{self.name} does not define backward")
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def record(self, inputs: tuple[Tensor, ...], output: Any) -> None:
+        """Become a node of the graph: remember where the inputs came from, and those of them that backward reads."""
+        self.needs = needs = tuple([t.requires_grad for t in inputs])
+        self.edges = tuple([(t if t.node is None else t.node) if t.requires_grad else None for t in inputs])
+        kept = {
+            j for reads, need in zip(self.reads, needs, strict=False) if need for j in reads
+        }  # the last inputs may be left out
+        self.inputs = tuple([t if j in kept else None for j, t in enumerate(inputs)])
+        self._versions = tuple([t.version[0] for t in inputs])
+        self.shape, self.dtype = output.shape, output.dtype
+        self.order = next(_clock)
+
+    def gradients(self, grad: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """backward(grad), with its result checked; `needs` can ask for fewer gradients than there could be."""
+        for tensor, version in zip(self.inputs, self._versions, strict=True):
+            if tensor is not None and tensor.version[0] != version:
+                raise RuntimeError(
+                    f"{self.name}: an input of shape {tensor.shape} that its backward pass reads was overwritten after the forward pass "
+                    "(by an optimizer step or load_state_dict): call backward() before the parameters change"
+                )
+        every, self.needs = self.needs, needs
+        try:
+            gradients = self.backward(grad)
+        finally:
+            self.needs = every
+        if not isinstance(gradients, tuple):
+            gradients = (gradients,)
+        if len(gradients) != len(needs):
+            raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needs)} inputs")
+        for i, (gradient, needed, edge) in enumerate(zip(gradients, needs, self.edges or (), strict=True)):
+            if not needed:
+                continue
+            if gradient is None:
+                raise RuntimeError(f"{self.name}.backward returned no gradient for input {i}, which needs one")
+            if gradient.shape != edge.shape or gradient.dtype != edge.dtype:
+                raise RuntimeError(
+                    f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
+                    f"for input {i} of shape {edge.shape} and dtype {edge.dtype}"
+                )
+        return gradients
+
+    def free(self) -> None:
+        """Forget everything: the graph below can go. A second backward through here is then an error."""
+        self.__dict__.clear()
+
+
+class Copy(Function):
+    """The same numbers in memory of their own."""
+
+    def forward(self, x: Any) -> Any:
+        return x.copy()
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return grad
+
+
+def walk(
+    roots: Iterable[tuple[Tensor, Tensor]],
+    deliver: Callable[[Tensor, Tensor], None],
+    wanted: list[Tensor] | None = None,
+    retain_graph: bool = False,
+) -> None:
+    """Carry the gradients of the roots, given as (tensor, gradient) pairs, down to the leaves.
+
+    deliver(tensor, gradient) is called for each leaf, or for each wanted Tensor, as soon as its gradient is complete.
+    Nodes are visited from the newest to the oldest, so each has received its whole gradient before it passes it on;
+    there is no recursion. Each delivered gradient has memory of its own.
+    """
+    roots = list(roots)
+    targets = None if wanted is None else {_target(tensor): tensor for tensor in wanted}
+    useful, missing = _survey([_target(tensor) for tensor, _ in roots], targets)
+    received: dict[Any, Tensor] = {}
+    newest: list[tuple[int, Function]] = []
+    taken = {_memory_of(gradient) for _, gradient in roots}  # memory that is already somebody's
+
+    def finish(tensor: Tensor, gradient: Tensor) -> None:
+        if _memory_of(gradient) in taken or 0 in gradient.data.strides:
+            gradient = gradient.apply(Copy(), gradient)
+        taken.add(_memory_of(gradient))
+        deliver(tensor, gradient)
+
+    def receive(target: Any, gradient: Tensor) -> None:
+        before = received.get(target)
+        received[target] = (
+            gradient if before is None else before + gradient
+        )  # never in place: it may be another's as well
+        if isinstance(target, Function):
+            if before is None:
+                heapq.heappush(newest, (-target.order, target))
+        else:
+            missing[target] -= 1
+            if not missing[target]:
+                finish(target, received.pop(target))
+
+    for tensor, gradient in roots:
+        target = _target(tensor)
+        if target in useful:
+            receive(target, gradient)
+    del roots, tensor, gradient, target
+    while newest:
+        node = heapq.heappop(newest)[1]
+        gradient = received.pop(node)
+        if targets is not None and node in targets:
+            finish(targets[node], gradient)
+        edges = node.edges or ()
+        needs = tuple([edge is not None and edge in useful for edge in edges])
+        if any(needs):
+            gradients = node.gradients(gradient, needs)
+            for edge, needed, gradient in zip(edges, needs, gradients, strict=True):
+                if needed:
+                    receive(edge, gradient)
+            del gradients, edge
+        if not retain_graph:
+            node.free()
+        del node, gradient, edges  # so that what was used is gone before the next node asks for memory
+
+
+def _target(tensor: Tensor) -> Any:
+    """Where the gradient of a Tensor arrives: at the node that made it, or at the leaf itself."""
+    return tensor if tensor.node is None else tensor.node
+
+
+def _memory_of(tensor: Tensor) -> int:
+    """The identity of whatever owns a Tensor's memory."""
+    owner = tensor.data
+    while getattr(owner, "base", None) is not None:
+        owner = owner.base
+    return id(owner)
+
+
+def _survey(roots: list[Any], targets: dict[Any, Tensor] | None) -> tuple[set[Any], Counter[Any]]:
+    """Look at the graph before the walk: which nodes and leaves lead to a target (all do, if targets is None), and how
+    many gradients each leaf is going to receive."""
+    nodes: list[Function] = []
+    seen = set(roots)
+    stack = list(seen)
+    while stack:
+        place = stack.pop()
+        if not isinstance(place, Function):
+            continue
+        if place.edges is None:
+            raise RuntimeError(
+                f"the graph through {place.name} was freed by an earlier backward pass: give that one retain_graph=True, or run forward again"
+            )
+        nodes.append(place)
+        for edge in place.edges:
+            if edge is not None and edge not in seen:
+                seen.add(edge)
+                stack.append(edge)
+
+    useful = seen
+    if targets is not None:
+        useful = {place for place in seen if place in targets}
+        for node in sorted(nodes, key=lambda node: node.order):
+            if any(edge in useful for edge in node.edges or ()):
+                useful.add(node)
+
+    missing = Counter(root for root in roots if root in useful)
+    for node in nodes:
+        missing.update(edge for edge in node.edges or () if edge in useful)
+    return useful, missing

@@ -1,0 +1,369 @@
+"""The ground floor: devices, threads, memory and random numbers. It knows arrays and nothing above them.
+
+Four kinds of state outlive a call here: the number of threads, the random seed with its count of draws, each thread's
+    scratch buffers, and
+memory kept for reuse. The last two are caches: dropping them changes no result.
+"""
+
+import functools
+import importlib
+import operator
+import os
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from math import prod
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+Array = Any  # a NumPy array, or a CuPy array on a machine that has one
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# devices
+class DeviceError(RuntimeError):
+    """A device that was asked for is not there, or arrays of two devices met in one operation."""
+
+
+def open_device(device: str) -> str:
+    """The full name of a device that can be used: "cpu"; "gpu" is "gpu:0". Raises DeviceError with what to install or
+    to write."""
+    if device == "cpu":
+        return device
+    kind, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
+    if kind != "gpu" or (index and not index.isdecimal()):
+        raise DeviceError(f"unknown device {device!r}: use 'cpu', 'gpu' or 'gpu:N'")
+    try:
+        importlib.import_module("cupy")
+    except ImportError as error:
+        raise DeviceError(
+            f"device {device!r} needs CuPy, which cannot be imported ({error}): "
+            "pip install 'minicnn[cuda13]' (or 'minicnn[cuda12]' for an older driver), or use device 'cpu'"
+        ) from None
+    raise DeviceError(f"device {device!r}: this version of minicnn has no CUDA kernels yet; use device 'cpu'")
+
+
+def device_of(array: Array) -> str:
+    """The name of the device that holds an array."""
+    return "cpu" if isinstance(array, np.ndarray) else f"gpu:{array.device.id}"
+
+
+def to_device(array: Array, device: str) -> Array:
+    """The array on that device: the array itself if it is there already, else a copy."""
+    device = open_device(device)
+    if device_of(array) == device:
+        return array
+    raise DeviceError(f"cannot move an array from {device_of(array)} to {device}")
+
+
+def device_kernel(function: Call) -> Call:
+    """Decorate a lesson's array function: for NumPy arrays it runs as written; for arrays of a device, the function of
+    the same name in minicnn.cuda.<same module> takes its place, with the same arguments."""
+    module = "minicnn.cuda." + function.__module__.rpartition(".")[2]
+
+    @functools.wraps(function)
+    def dispatch(array: Array, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(array, np.ndarray):
+            return function(array, *args, **kwargs)
+        return getattr(importlib.import_module(module), function.__name__)(array, *args, **kwargs)
+
+    return cast(Call, dispatch)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# threads
+BLOCK = (
+    1 << 18
+)  # numbers to a slice of elementwise work; slices of 8,000 queue for the interpreter lock and cost a third more
+CACHE = 6 << 20  # bytes of working memory to a slice of a batch: about what one core's share of the cache holds
+
+
+class _Threads:
+    """The worker threads, started at first use. The thread that asks for work is one of them."""
+
+    def __init__(self) -> None:
+        self.count = 0  # 0: not started
+        self.pool: ThreadPoolExecutor | None = None
+        self.local = threading.local()  # .busy: this thread is inside a slice, so what it calls runs at once, in place
+        self.lock = threading.Lock()
+
+    def start(self, count: int) -> None:
+        # BLAS's own threads would fight with ours for the cores: 1240 ms a training step with them, 1030 ms without.
+        ThreadpoolController().limit(limits=1, user_api="blas")
+        old, self.pool = self.pool, ThreadPoolExecutor(count - 1, "minicnn") if count > 1 else None
+        self.count = count
+        if old is not None:
+            old.shutdown(wait=False)
+
+    def run(self, work: Callable[[int], Any], count: int) -> list[Any]:
+        """[work(0), …, work(count − 1)], the first here and each other in a thread of its own; all have ended when
+        this returns."""
+        others: list[Future[Any]] = []
+        with self.lock:  # so that the pool is not replaced between the look and the call
+            if self.pool is not None:
+                others = [self.pool.submit(self._inside, work, t) for t in range(1, count)]
+        if not others:  # set_num_threads(1) came in between
+            return [work(t) for t in range(count)]
+        try:
+            mine = self._inside(work, 0)
+        finally:
+            errors = [other.exception() for other in others]
+        for error in errors:
+            if error is not None:
+                raise error
+        return [mine, *(other.result() for other in others)]
+
+    def _inside(self, work: Callable[[int], Any], t: int) -> Any:
+        self.local.busy = True
+        try:
+            return work(t)
+        finally:
+            self.local.busy = False
+
+    def usable(self) -> int:
+        """How many threads a call made here may use: one, if it is made from inside a slice."""
+        if getattr(self.local, "busy", False):
+            return 1
+        return get_num_threads()
+
+
+_threads = _Threads()
+
+
+def _after_fork() -> None:
+    """A forked child has none of its parent's threads: begin again at the next use."""
+    global _threads
+    count, _threads = _threads.count, _Threads()
+    if count:
+        _threads.start(count)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def set_num_threads(n: int) -> None:
+    """Use n threads from now on, in the whole process. BLAS libraries are held to one thread for each of them, also
+    for other users of BLAS in this process."""
+    if operator.index(n) < 1:
+        raise ValueError(f"the number of threads must be at least 1, not {n}")
+    with _threads.lock:
+        _threads.start(n)
+
+
+def get_num_threads() -> int:
+    """The number of threads in use: by default, one for each core this process may run on."""
+    if not _threads.count:
+        with _threads.lock:
+            if not _threads.count:
+                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+                _threads.start(cores or 1)
+    return _threads.count
+
+
+def batch_step(n: int, nbytes: int) -> int:
+    """How many of n items, each with nbytes of working memory, to take at a time: what fits in the cache, and
+    something for every thread."""
+    return max(1, min(CACHE // max(nbytes, 1), -(-n // get_num_threads())))
+
+
+def parallel(function: Callable[[int, int], Any], n: int, step: int) -> None:
+    """Call function(lo, hi) for slices of [0, n), `step` long, on all threads; each slice must write what no other
+    touches.
+
+    NumPy's copies and products release the interpreter lock, so the threads do run side by side. Slices go to whoever
+    is free.
+    """
+    slices = deque((lo, min(lo + step, n)) for lo in range(0, n, step))
+    count = min(_threads.usable(), len(slices))
+
+    def work(_: int) -> None:
+        try:
+            while slices:
+                try:
+                    lo, hi = slices.popleft()
+                except IndexError:  # another thread took the last one
+                    return
+                function(lo, hi)
+        except BaseException:
+            slices.clear()  # the others stop as well
+            raise
+
+    if count <= 1:
+        work(0)
+    else:
+        _threads.run(work, count)
+
+
+def parallel_sum(function: Callable[[int, int], Array], n: int, step: int) -> Array:
+    """The sum of the arrays function(lo, hi) over slices of [0, n).
+
+    Which thread adds up which slices is fixed, and so is the order in which the threads' sums are added: a run repeats
+    bit for bit. function may return the same buffer each time.
+    """
+    starts = range(0, max(n, 1), step)
+    count = max(1, min(_threads.usable(), len(starts)))
+
+    def work(t: int) -> Array:
+        total = None
+        for lo in starts[t::count]:
+            part = function(lo, min(lo + step, n))
+            if total is None:
+                total = empty(part.shape, part.dtype)
+                total[...] = part
+            else:
+                total += part
+        return total
+
+    first, *others = _threads.run(work, count) if count > 1 else [work(0)]
+    for other in others:
+        first += other
+    return first
+
+
+def elementwise(function: Callable[..., Any], *arrays: Array) -> None:
+    """Call function on matching blocks of arrays that have one size; those it writes to must be contiguous."""
+    flat = [array.reshape(-1) for array in arrays]
+    parallel(lambda lo, hi: function(*[array[lo:hi] for array in flat]), flat[0].size, BLOCK)
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """a @ b. A product of two matrices is shared among the threads, each of which makes a part of its longer side."""
+    if a.ndim != 2 or b.ndim != 2:
+        return np.matmul(a, b)
+    rows, columns = a.shape[0], b.shape[1]
+    out = empty((rows, columns), np.result_type(a, b), like=a)
+    if rows * columns * a.shape[1] < BLOCK:  # too small to share
+        return np.matmul(a, b, out=out)
+    share = -(-max(rows, columns) // _threads.usable())
+    if rows >= columns:
+        parallel(lambda lo, hi: np.matmul(a[lo:hi], b, out=out[lo:hi]), rows, share)
+    else:
+        parallel(lambda lo, hi: np.matmul(a, b[:, lo:hi], out=out[:, lo:hi]), columns, share)
+    return out
+
+
+# -----------------------------------------------------------------------------------------------------------------------
+# memory
+LARGE = 1 << 20  # bytes; below this the allocator recycles by itself
+
+
+class _Memory:
+    """Blocks of memory that no array uses, by size. A fresh block costs a page fault for each page touched: up to 45%
+    of a training step."""
+
+    def __init__(self) -> None:
+        self.idle: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+        self.idle_bytes = self.lent_bytes = 0
+        self.lock = threading.RLock()  # reentrant: memory can come back, by garbage collection, while some is taken
+
+    def take(self, nbytes: int) -> np.ndarray:
+        with self.lock:
+            self.lent_bytes += nbytes
+            if self.idle[nbytes]:
+                self.idle_bytes -= nbytes
+                return self.idle[nbytes].pop()
+            if self.idle_bytes > self.lent_bytes:  # shapes have changed: more is kept than used
+                self.idle.clear()
+                self.idle_bytes = 0
+        return np.empty(nbytes, np.uint8)
+
+    def give_back(self, block: np.ndarray) -> None:
+        with self.lock:
+            self.lent_bytes -= block.nbytes
+            self.idle_bytes += block.nbytes
+            self.idle[block.nbytes].append(block)
+
+
+_memory = _Memory()
+
+
+class _Loan:
+    """Memory lent to one array. NumPy makes the array, and every view of it, refer to its loan; with the last of them
+    it goes back."""
+
+    __slots__ = "memory", "block", "__array_interface__"
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> None:
+        self.memory = _memory
+        self.block = _memory.take(nbytes)
+        self.__array_interface__ = {**self.block.__array_interface__, "shape": shape, "typestr": dtype.str}
+
+    def __del__(self) -> None:
+        self.memory.give_back(self.block)
+
+
+def empty(shape: Iterable[int], dtype: Any = np.float32, like: Array = None) -> Array:
+    """An uninitialised array, as np.empty; a large one on recycled memory. `like` is an array of the device to be
+    used."""
+    shape, dtype = tuple(shape), np.dtype(dtype)
+    if like is not None and not isinstance(like, np.ndarray):
+        return np.empty_like(like, dtype, shape=shape)
+    nbytes = prod(shape) * dtype.itemsize
+    return np.asarray(_Loan(shape, dtype, nbytes)) if nbytes >= LARGE else np.empty(shape, dtype)
+
+
+def empty_like(array: Array) -> Array:
+    """An uninitialised contiguous array of the same shape, dtype and device."""
+    return empty(array.shape, array.dtype, like=array)
+
+
+class _Scratch(threading.local):
+    def __init__(self) -> None:
+        self.buffers: dict[str, np.ndarray] = {}
+
+
+_scratch = _Scratch()
+
+
+def scratch(name: str, shape: tuple[int, ...], like: Array) -> Array:
+    """This thread's buffer of that name, uninitialised, with the dtype and device of `like`. It lasts until the name
+    is asked for again."""
+    if not isinstance(like, np.ndarray):
+        return np.empty_like(like, shape=shape)
+    nbytes = prod(shape) * like.itemsize
+    buffer = _scratch.buffers.get(name)
+    if buffer is None or buffer.nbytes < nbytes:
+        buffer = _scratch.buffers[name] = np.empty(nbytes, np.uint8)
+    return buffer[:nbytes].view(like.dtype).reshape(shape)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# random numbers
+class _Random:
+    def __init__(self) -> None:
+        self.seed, self.draws, self.lock = 0, 0, threading.Lock()
+
+
+_random = _Random()
+
+
+def manual_seed(seed: int) -> None:
+    """Begin the random numbers of this process again, from that seed (0 to 2⁶⁴ − 1)."""
+    set_random_state((seed, 0))
+
+
+def random_state() -> tuple[int, int]:
+    """(seed, draws so far): all there is to the state, since each draw is keyed by this pair."""
+    return _random.seed, _random.draws
+
+
+def set_random_state(state: tuple[int, int]) -> None:
+    """Continue from a state that random_state returned."""
+    seed, draws = map(operator.index, state)
+    if not 0 <= seed < 1 << 64 or not 0 <= draws < 1 << 64:
+        raise ValueError(f"a seed is an integer from 0 to 2**64 - 1, not {seed}")
+    with _random.lock:
+        _random.seed, _random.draws = seed, draws
+
+
+def generator() -> np.random.Generator:
+    """The generator of the next draw: Philox, keyed by the seed and the number of the draw."""
+    with _random.lock:
+        key = (_random.seed, _random.draws)
+        _random.draws += 1
+    return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))

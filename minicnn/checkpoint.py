@@ -1,0 +1,81 @@
+"""Named arrays on disk, as safetensors files: arrays and a little text, nothing that can run code."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint, or not whole."""
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise ImportError("checkpoints need the package safetensors: pip install 'minicnn[io]'") from None
+    return safetensors
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; what is written there takes the name `path` only when all of it is
+    on the disk.
+
+    If anything goes wrong before, nothing of it remains, and an older file of that name stays as it was.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], info: dict[str, Any] | None = None) -> None:
+    """Write arrays, and info that JSON can hold, to a file: whole or not at all. Raises OSError if it cannot be
+    written."""
+    safetensors = _safetensors()
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replacing(path) as temporary:
+        try:
+            safetensors.numpy.save_file(contiguous, temporary, {"info": json.dumps(info or {})})
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from None
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(arrays, info) of a file that save wrote, or that any program wrote as safetensors.
+
+    Raises CheckpointError if it is not such a file or not whole, OSError if it cannot be read.
+    """
+    safetensors = _safetensors()
+    if Path(path).is_dir():
+        raise CheckpointError(f"{path} is a folder, not a checkpoint file")
+    with open(path, "rb"):  # an OSError that names the file
+        pass
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return arrays, json.loads((file.metadata() or {}).get("info", "{}"))
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint, or not whole: {error}") from None

@@ -1,0 +1,11 @@
+"""Data: arrays in, arrays out. A dataset has `len(dataset)` and `dataset[i]`, which is (image, label): a uint8 array
+(H, W, 3) and an int; a list of such pairs is one. Where the labels have names, `dataset.classes` lists them.
+"""
+
+from . import transforms
+from .cifar10 import CIFAR10
+from .folder import DataError, ImageFolder, read_image
+from .loader import DataLoader
+from .synthetic import SyntheticImages
+
+__all__ = ["CIFAR10", "DataError", "DataLoader", "ImageFolder", "SyntheticImages", "read_image", "transforms"]

@@ -1,0 +1,22 @@
+"""The functions a network is made of. Each file is a lesson: the equation, the derivation of its gradient, and the
+code.
+
+Read them in this order: windows, conv, activation, lrn, pooling, dropout, linear, loss, batch_norm. A public function
+    takes and returns
+Tensors; the functions beside it that take arrays do the work.
+"""
+
+from .activation import log_softmax, relu, sigmoid, softmax, tanh
+from .batch_norm import batch_norm
+from .conv import conv2d, conv_transpose2d
+from .dropout import dropout
+from .linear import linear
+from .loss import cross_entropy, mse_loss
+from .lrn import local_response_norm
+from .pooling import avg_pool2d, max_pool2d
+from .shapes import concatenate, maximum, minimum, pad, stack, where
+
+__all__ = [
+    "avg_pool2d", "batch_norm", "concatenate", "conv2d", "conv_transpose2d", "cross_entropy", "dropout", "linear", "local_response_norm",
+    "log_softmax", "max_pool2d", "maximum", "minimum", "mse_loss", "pad", "relu", "sigmoid", "softmax", "stack", "tanh", "where",
+]  # fmt: skip

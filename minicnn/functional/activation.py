@@ -1,0 +1,166 @@
+"""Activations: what a neuron makes of the sum it has received.
+
+    relu(x)        = max(x, 0)                      Krizhevsky et al. 2012, section 3.1: six times as fast to train as tanh
+    sigmoid(x)     = 1 / (1 + e^-x)
+    tanh(x)
+    softmax(x)_i   = e^x_i / Σ_j e^x_j              over the last axis: K numbers become K probabilities
+    log_softmax(x) = x − log Σ_j e^x_j
+
+Each derivative can be written with the output y, so the input need not be kept:
+
+    relu           dx = dy where y > 0, else 0      (0 at x = 0)
+    sigmoid        dx = dy · y (1 − y)
+    tanh           dx = dy · (1 − y²)
+    softmax        dx = y (dy − Σ dy·y)
+    log_softmax    dx = dy − e^y Σ dy
+
+The exponentials of softmax are taken of x − max x, row by row. That changes nothing (e^max cancels), and then none
+overflows and in each row at least one is 1, so no sum is 0. One maximum for all rows would not do: a row far below it
+would become 0/0.
+
+>>> import minicnn, minicnn.functional as F
+>>> x = minicnn.Tensor([[1000.0, 1000.0], [-1000.0, 0.0]])
+>>> F.softmax(x)
+Tensor([[0.5, 0.5],
+        [0. , 1. ]], dtype=float32)
+>>> F.relu(x[1])
+Tensor([0., 0.], dtype=float32)
+"""
+
+import numpy as np
+
+from ..autograd import Function
+from ..backend import Array, device_kernel, elementwise, empty_like
+from ..ops import normal_axes
+from ..tensor import Tensor, apply
+
+
+@device_kernel
+def rectify(x: Array) -> Array:
+    """max(x, 0)"""
+    y = empty_like(x)
+    elementwise(lambda x, y: np.maximum(x, 0, out=y), x, y)
+    return y
+
+
+@device_kernel
+def where_positive(dy: Array, y: Array) -> Array:
+    """dy where y > 0, else 0"""
+    dx = empty_like(dy)
+    elementwise(lambda dy, y, dx: np.multiply(dy, y > 0, out=dx), dy, y, dx)
+    return dx
+
+
+class ReLU(Function):
+    def forward(self, x):
+        self.y = rectify(x)
+        return self.y
+
+    def backward(self, dy):
+        return apply(WherePositive(self.y), dy)
+
+
+class WherePositive(Function):
+    """Linear in dy, and its own transpose."""
+
+    def __init__(self, y: Array):
+        self.y = y
+
+    def forward(self, dy):
+        return where_positive(dy, self.y)
+
+    def backward(self, g):
+        return apply(WherePositive(self.y), g)
+
+
+class Sigmoid(Function):
+    def forward(self, x):
+        self.y = 0.5 * (1 + np.tanh(0.5 * x))  # the same function, and nothing overflows
+        return self.y
+
+    def backward(self, dy):
+        y = dy.wrap(self.y, self)
+        return dy * (y * (1 - y))
+
+
+class Tanh(Function):
+    def forward(self, x):
+        self.y = np.tanh(x)
+        return self.y
+
+    def backward(self, dy):
+        y = dy.wrap(self.y, self)
+        return dy * (1 - y * y)
+
+
+class _AlongAxis(Function):
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def shifted(self, x: Array) -> tuple[Array, Array, Array]:
+        """z = x − max x, e^z, and Σ e^z with the axis kept."""
+        z = x - x.max(axis=self.axis, keepdims=True, initial=-np.inf)  # initial: so that an empty axis has a maximum
+        e = np.exp(z)
+        return z, e, e.sum(axis=self.axis, keepdims=True)
+
+
+class Softmax(_AlongAxis):
+    def forward(self, x):
+        _, e, total = self.shifted(x)
+        self.y = e / total
+        return self.y
+
+    def backward(self, dy):
+        y = dy.wrap(self.y, self)
+        return y * (dy - (dy * y).sum(axis=self.axis, keepdims=True))
+
+
+class LogSoftmax(_AlongAxis):
+    def forward(self, x):
+        z, _, total = self.shifted(x)
+        self.y = z - np.log(total)
+        return self.y
+
+    def backward(self, dy):
+        y = dy.wrap(self.y, self)
+        return dy - y.exp() * dy.sum(axis=self.axis, keepdims=True)
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), elementwise (Krizhevsky et al. 2012, section 3.1; Nair and Hinton 2010). The derivative at 0 is 0."""
+    return apply(ReLU(), _floating("relu", x))
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + e^-x), elementwise."""
+    return apply(Sigmoid(), _floating("sigmoid", x))
+
+
+def tanh(x: Tensor) -> Tensor:
+    """(e^x − e^-x) / (e^x + e^-x), elementwise."""
+    return apply(Tanh(), _floating("tanh", x))
+
+
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """e^x / Σ e^x along an axis: non-negative numbers that sum to 1. x is floating, of any shape; an empty one gives
+    an empty one."""
+    return _along("softmax", Softmax, x, axis)
+
+
+def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """log softmax(x) along an axis, without the rounding that taking the logarithm of small probabilities would
+    bring."""
+    return _along("log_softmax", LogSoftmax, x, axis)
+
+
+def _along(name: str, function: type[_AlongAxis], x: Tensor, axis: int) -> Tensor:
+    normal_axes(axis, x.ndim)  # an axis that does not exist is a ValueError
+    if not x.ndim:
+        return apply(function(-1), _floating(name, x).reshape(1)).reshape(())
+    return apply(function(axis), _floating(name, x))
+
+
+def _floating(name: str, x: Tensor) -> Tensor:
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name} needs a floating-point Tensor, not {x.dtype}")
+    return x

@@ -1,0 +1,78 @@
+"""Batch normalisation: give every channel mean 0 and variance 1 over the batch, then a mean and a variance that can be
+learned.
+
+    x̂ = (x − μ) / √(σ² + ε)         y = γ x̂ + β                      Ioffe and Szegedy 2015, algorithm 1
+
+In training μ and σ² are the mean and the (biased) variance of each channel over all other axes, and running averages
+of them are kept:
+
+    running = (1 − momentum) · running + momentum · batch              (with the unbiased variance)
+
+In evaluation the running averages take the place of μ and σ². That makes a network's answer to one image independent
+of its neighbours.
+
+Backward. The tape differentiates these lines one by one; by hand, with M = number of pixels in the batch and dx̂ = γ
+dy, it comes to
+
+    dx = (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)) / √(σ² + ε)              dγ = Σ dy·x̂       dβ = Σ dy
+
+(what of dx̂ would only move the mean or the variance is taken out again). The paper of AlexNet has no batch
+normalisation; it is here to compare with.
+
+    C channels, the last axis   (N, H, W) or whatever comes before it
+
+>>> import numpy as np, minicnn, minicnn.functional as F
+>>> x = minicnn.Tensor([[1.0], [3.0]])
+>>> one, zero = minicnn.Tensor([1.0]), minicnn.Tensor([0.0])
+>>> mean, var = np.zeros(1, np.float32), np.ones(1, np.float32)
+>>> F.batch_norm(x, one, zero, mean, var, training=True, eps=0.0)
+Tensor([[-1.],
+        [ 1.]], dtype=float32)
+>>> print(mean, var)
+[0.2] [1.1]
+"""
+
+from ..backend import Array
+from ..tensor import Tensor
+
+
+def batch_norm(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    running_mean: Array,
+    running_var: Array,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """γ (x − μ) / √(σ² + ε) + β for each channel (Ioffe and Szegedy 2015).
+
+    Args:
+        x: (…, C), floating, channels last.
+        gamma, beta: (C,), of x's dtype.
+        running_mean, running_var: arrays (C,) on x's device; in training updated in place.
+        training: take μ and σ² from the batch, of at least two pixels, or from the running averages.
+        momentum: the weight of the newest batch in the running averages.
+        eps: ε, against division by zero.
+
+    Returns an array like x. Raises ValueError if the shapes do not fit, or for a batch with one pixel in training.
+    """
+    shapes = [array.shape for array in (gamma, beta, running_mean, running_var)]
+    if not x.ndim or any(shape != x.shape[-1:] for shape in shapes):
+        raise ValueError(
+            f"batch_norm: x of shape {x.shape} needs gamma, beta, running_mean and running_var of {x.shape[-1:]}, not {shapes}"
+        )
+    if not training:
+        return (x - running_mean) * (gamma / (Tensor(running_var) + eps).astype(x.dtype).sqrt()) + beta
+    count = x.size // x.shape[-1] if x.shape[-1] else 0
+    if count == 1:
+        raise ValueError("batch_norm: one pixel in the whole batch has no variance: use a larger batch, or eval()")
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes)  # (C,)
+    centred = x - mean
+    var = (centred * centred).mean(axes)  # (C,)
+    if count:
+        running_mean += momentum * (mean.data - running_mean)
+        running_var += momentum * (var.data * (count / (count - 1)) - running_var)
+    return centred * (gamma / (var + eps).sqrt()) + beta

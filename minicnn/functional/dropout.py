@@ -1,0 +1,51 @@
+"""Dropout: leave out half of the neurons, other ones each time, so that none can rely on another (Krizhevsky et al.
+2012, section 4.2).
+
+    training      y = x · m / (1 − p)        m is 0 with probability p and 1 otherwise, drawn anew for each number and each call
+    evaluation    y = x
+
+so that y has the expectation x in both. The derivative is dx = dy · m / (1 − p): the gradient passes where the number
+did.
+
+| where texts differ | training       | evaluation    |
+| ------------------ | -------------- | ------------- |
+| here and PyTorch   | x · m/(1 − p)  | x             |
+| the paper          | x · m          | x · (1 − p)   |
+
+The two differ by a constant factor, in training and in evaluation alike.
+
+>>> import minicnn, minicnn.functional as F
+>>> _ = minicnn.manual_seed(1)
+>>> F.dropout(minicnn.Tensor([1.0] * 8), p=0.5)
+Tensor([0., 0., 2., 2., 0., 0., 0., 0.], dtype=float32)
+"""
+
+import numpy as np
+
+from ..backend import Array, device_kernel, generator
+from ..tensor import Tensor
+
+
+@device_kernel
+def mask(x: Array, p: float) -> Array:
+    """m / (1 − p): for each number of x, 0 with probability p and 1/(1 − p) otherwise."""
+    kept = generator().random(x.shape, np.float32) >= p
+    return np.multiply(kept, 1 / (1 - p) if p < 1 else 0, dtype=x.dtype)
+
+
+def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Set each number to 0 with probability p and divide the others by 1 − p; x itself if not training or p is 0.
+
+    Args:
+        x: floating, of any shape.
+        p: from 0 to 1; 0.5 in Krizhevsky et al. 2012, section 4.2.
+        training: as in Module.train() and .eval().
+
+    The numbers are keyed by manual_seed and the count of draws: the same for any number of threads. Raises ValueError
+        for another p.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p is a probability from 0 to 1, not {p}")
+    if not training or p == 0:
+        return x
+    return x * mask(x.data, p)

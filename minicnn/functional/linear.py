@@ -1,0 +1,50 @@
+"""The linear layer: every output is a weighted sum of every input.
+
+    y = x W + b         x (N, in)   W (in, out)   b (out,)   y (N, out)
+
+Backward, for dy = dL/dy:
+
+    dx = dy Wᵀ          dW = xᵀ dy          db = Σ dy    over the batch
+
+Those are the gradients of a product and of a broadcast sum, and the tape finds them: `@` and `+` are all there is. It
+    is convolution whose
+window is the whole image (lesson conv): there the same line reads y = im2col(x) W + b.
+
+    N batch (any number of axes)   in, out features
+
+| where libraries differ | here      | PyTorch   |
+| ---------------------- | --------- | --------- |
+| weight                 | (in, out) | (out, in) |
+
+>>> import minicnn, minicnn.functional as F
+>>> weight = minicnn.Tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+>>> F.linear(minicnn.Tensor([[1.0, 2.0, 3.0]]), weight, bias=minicnn.Tensor([0.5, 0.5]))
+Tensor([[4.5, 7.5]], dtype=float32)
+"""
+
+from math import prod
+
+from ..tensor import Tensor
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight + bias, over the last axis of x.
+
+    Args:
+        x: (…, in), floating.
+        weight: (in, out), of x's dtype.
+        bias: (out,) or None.
+
+    Returns (…, out). Raises ValueError if the shapes do not fit.
+    """
+    if not x.ndim or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
+        raise ValueError(
+            f"linear: x of shape {x.shape} does not fit a weight of shape {weight.shape}: x is (…, in), weight (in, out)"
+        )
+    if bias is not None and bias.shape != weight.shape[1:]:
+        raise ValueError(f"linear: bias of shape {bias.shape}, expected ({weight.shape[1]},)")
+    rows = x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])  # (N, in)
+    y = rows @ weight  # (N, out)
+    if bias is not None:
+        y = y + bias
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[1])  # (…, out)

@@ -1,0 +1,118 @@
+"""Losses: one number that says how wrong the network is.
+
+    cross_entropy   L = −log p_label,   p = softmax(z)                 of K logits z, for each sample
+    mse_loss        L = (prediction − target)²                         for each number
+
+and their mean over the batch. The gradient of cross-entropy is as simple as a gradient can be. With log p_label =
+z_label − log Σ e^z,
+
+    dL/dz = p − onehot(label)
+
+the probabilities, less 1 at the right answer. Softmax and logarithm are therefore one operation here: apart, the
+logarithm of a probability that has been rounded to 0 would be −∞.
+
+    N samples   K classes
+
+| where libraries differ | here and in PyTorch                                 | others                         |
+| ---------------------- | --------------------------------------------------- | ------------------------------ |
+| cross_entropy takes    | logits and class numbers                            | probabilities (Keras' default) |
+| unequal shapes         | an error: (N,) against (N, 1) would broadcast to N² | broadcast, silently            |
+
+>>> import minicnn, minicnn.functional as F
+>>> z = minicnn.Tensor([[0.0, 0.0], [0.0, 0.0]], requires_grad=True)
+>>> loss = F.cross_entropy(z, [0, 1])
+>>> print(f"{loss.item():.4f}")  # log 2: it does not know
+0.6931
+>>> loss.backward()
+>>> z.grad  # (p − onehot) / N
+Tensor([[-0.25,  0.25],
+        [ 0.25, -0.25]], dtype=float32)
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Function
+from ..backend import Array, device_kernel
+from ..tensor import Tensor, apply
+from .activation import softmax
+
+
+@device_kernel
+def negative_log_likelihood(z: Array, labels: Array) -> Array:
+    """log Σ e^z − z_label for each sample: (N, K), (N,) -> (N,)"""
+    z = z - z.max(axis=1, keepdims=True, initial=-np.inf)
+    return np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]
+
+
+@device_kernel
+def onehot(labels: Array, classes: int, dtype: np.dtype) -> Array:
+    """(N,) -> (N, K): 1 at the label, 0 elsewhere"""
+    return np.equal.outer(labels, np.arange(classes)).astype(dtype)
+
+
+class CrossEntropy(Function):
+    """The loss of each sample."""
+
+    reads = ((0,),)
+
+    def __init__(self, labels: Array):
+        self.labels = labels
+
+    def forward(self, z):
+        return negative_log_likelihood(z, self.labels)
+
+    def backward(self, dy):
+        z = self.inputs[0]
+        return (softmax(z) - onehot(self.labels, z.shape[1], z.dtype)) * dy.reshape(-1, 1)
+
+
+def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tensor:
+    """−log softmax(logits) at the right class: the multinomial logistic regression objective of Krizhevsky et al.
+    2012, section 3.5.
+
+    Args:
+        logits: (N, K), floating: not yet probabilities.
+        labels: (N,) integers from 0 to K − 1: an array, a list or an integer Tensor.
+        reduction: "mean" over the batch (NaN for an empty one), "sum", or "none" for the N losses.
+
+    Raises TypeError for labels that are not integers, ValueError if shapes do not fit or a label is out of range.
+    """
+    numbers = labels.data if isinstance(labels, Tensor) else np.asarray(labels)
+    if logits.ndim != 2 or numbers.shape != logits.shape[:1]:
+        raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), not {logits.shape} and {numbers.shape}")
+    if numbers.dtype.kind not in "iu" and numbers.size:
+        raise TypeError(f"cross_entropy: labels are class numbers, integers; these are {numbers.dtype}")
+    numbers = numbers.astype(np.int64, copy=False)
+    if isinstance(numbers, np.ndarray) and numbers.size and not 0 <= numbers.min() <= numbers.max() < logits.shape[1]:
+        raise ValueError(
+            f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, but there are {logits.shape[1]} classes"
+        )
+    return _reduced("cross_entropy", apply(CrossEntropy(numbers.copy()), logits), reduction)
+
+
+def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
+    """(prediction − target)², averaged over all numbers.
+
+    Args:
+        prediction: floating, of any shape.
+        target: a Tensor or an array of exactly that shape.
+        reduction: "mean", "sum" or "none".
+    """
+    shape = np.shape(target.data if isinstance(target, Tensor) else target)
+    if prediction.shape != shape:
+        raise ValueError(
+            f"mse_loss: prediction of shape {prediction.shape} and target of shape {shape} must have equal shapes"
+        )
+    return _reduced("mse_loss", (prediction - target) ** 2, reduction)
+
+
+def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean":
+        return losses.mean()
+    if reduction == "sum":
+        return losses.sum()
+    if reduction != "none":
+        raise ValueError(f"{name}: reduction is 'mean', 'sum' or 'none', not {reduction!r}")
+    return losses

@@ -1,0 +1,240 @@
+"""Pooling: one number for each window and channel, so that the image shrinks and small shifts matter less.
+
+    max_pool2d   y[p, q] = max  of what the window of (p, q) sees                  Krizhevsky et al. 2012, section 3.4
+    avg_pool2d   y[p, q] = mean of what the window of (p, q) sees
+
+The paper's windows overlap: 3 × 3 pixels in steps of 2.
+
+Max-pooling copies one pixel, the winner, out of each window. Its derivative puts the gradient of the window back at
+the winner's place, and as windows overlap, a pixel may collect several. Once the winners are known both are linear,
+and each is the other's transpose:
+
+    gather(x, winner)    y[p, q]      = x at the winner's place in window (p, q)
+    scatter(dy, winner)  dx[h, w]     = Σ dy[p, q]  over the windows (p, q) that (h, w) has won
+
+so the gradient of one is the other, to any order. Average-pooling is the same with every pixel a winner, divided by
+the window's size.
+
+    N images   H W C input height, width, channels   KH KW window   OH OW output height, width
+
+| where libraries differ       | here and in PyTorch                                   | others                           |
+| ---------------------------- | ----------------------------------------------------- | -------------------------------- |
+| padding of a maximum         | −∞: never the winner                                  | zeros, wrong where all x < 0     |
+| two equal maxima in a window | the first, row by row, takes the whole gradient       | they share it                    |
+| size not a multiple          | floor; with ceil_mode a last, incomplete window too   | Caffe: ceil                      |
+| windows over the padding     | avg_pool2d counts it unless count_include_pad=False   | Caffe counts it, TensorFlow not  |
+
+>>> import minicnn, minicnn.functional as F
+>>> x = minicnn.Tensor([[1.0, 3.0, 2.0], [4.0, 0.0, 5.0], [7.0, 6.0, 8.0]], requires_grad=True)
+>>> y = F.max_pool2d(x.reshape(1, 3, 3, 1), kernel_size=2, stride=1)
+>>> y.reshape(2, 2)
+Tensor([[4., 5.],
+        [7., 8.]], dtype=float32, node=Reshape)
+>>> y.sum().backward()
+>>> x.grad
+Tensor([[0., 0., 0.],
+        [1., 0., 1.],
+        [1., 0., 1.]], dtype=float32)
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Function
+from ..backend import Array, batch_step, device_kernel, parallel, scratch
+from ..tensor import Tensor, apply
+from .windows import Window, inside, padded, result, taps
+
+
+@device_kernel
+def maximum(x: Array, window: Window) -> Array:
+    """y = max over each window: (N, H, W, C) -> (N, OH, OW, C)"""
+    y = result((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), like=x)
+    (kh, kw), (sh, sw), _, (dh, dw) = window
+    unpadded = ((0, 0), (0, 0))
+    along = Window((1, kw), (1, sw), unpadded, (1, dw))
+    across = Window((kh, 1), (sh, 1), unpadded, (dh, 1))
+
+    def images(lo: int, hi: int) -> None:
+        whole = padded(x[lo:hi], window, -np.inf)
+        # first along the width, then along the height: KW + KH comparisons for each window, not KW·KH
+        flat = scratch("flat", (hi - lo, whole.shape[1], y.shape[2], x.shape[3]), like=x)  # (n, H, OW, C)
+        _running_maximum(taps(whole, along), flat)
+        _running_maximum(taps(flat, across), y[lo:hi])
+
+    parallel(images, len(x), _step(x))
+    return y
+
+
+def _running_maximum(views, out: Array) -> None:
+    out[...] = next(views)
+    for view in views:
+        np.maximum(out, view, out=out)
+
+
+@device_kernel
+def winners(x: Array, y: Array, window: Window) -> Array:
+    """For each window the place of its first maximum, i·KW + j: (N, H, W, C), (N, OH, OW, C) -> (N, OH, OW, C), uint8
+    or larger"""
+    kh, kw = window.kernel_size
+    winner = np.zeros_like(y, np.uint8 if kh * kw <= 256 else np.uint32)
+
+    def images(lo: int, hi: int) -> None:
+        places = list(enumerate(taps(padded(x[lo:hi], window, -np.inf), window)))
+        for k, tap in reversed(places):  # so that the first is written last
+            np.copyto(winner[lo:hi], k, where=tap == y[lo:hi])
+
+    parallel(images, len(x), _step(x))
+    return winner
+
+
+@device_kernel
+def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, int]) -> Array:
+    """dx = what each pixel won: (N, OH, OW, C) -> (N, H, W, C), where (H, W) = size. Without winners every pixel of a
+    window gets all of it."""
+    dx = result((len(dy), *size, dy.shape[3]), like=dy)
+    (top, bottom), (left, right) = window.padding
+
+    def images(lo: int, hi: int) -> None:
+        whole = scratch("padded", (hi - lo, top + size[0] + bottom, left + size[1] + right, dy.shape[3]), like=dy)
+        whole[...] = 0
+        won = scratch("won", dy[lo:hi].shape, like=dy)
+        for k, tap in enumerate(taps(whole, window)):
+            tap += dy[lo:hi] if winner is None else np.multiply(dy[lo:hi], winner[lo:hi] == k, out=won)
+        dx[lo:hi] = inside(whole, window)
+
+    parallel(images, len(dy), _step(dx))
+    return dx
+
+
+@device_kernel
+def gather(x: Array, winner: Array | None, window: Window) -> Array:
+    """y = x at the winners' places: (N, H, W, C) -> (N, OH, OW, C). Without winners, the sum of all places."""
+    y = result((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), like=x)
+
+    def images(lo: int, hi: int) -> None:
+        out = y[lo:hi]
+        out[...] = 0
+        for k, tap in enumerate(taps(padded(x[lo:hi], window), window)):
+            if winner is None:
+                out += tap
+            else:
+                np.copyto(out, tap, where=winner[lo:hi] == k)
+
+    parallel(images, len(x), _step(x))
+    return y
+
+
+def _step(x: Array) -> int:
+    """How many images to take at a time: one or two of AlexNet's stay in a core's own cache, and 33 ms become 5."""
+    return batch_step(len(x), 4 * x.shape[1] * x.shape[2] * x.shape[3] * x.itemsize)
+
+
+class MaxPool2d(Function):
+    reads = ((0,),)
+
+    def __init__(self, window: Window):
+        self.window = window
+
+    def forward(self, x):
+        self.y = maximum(x, self.window)
+        return self.y
+
+    def backward(self, dy):
+        x = self.inputs[0]
+        return apply(Scatter(winners(x.data, self.y, self.window), self.window, x.shape[1:3]), dy)
+
+
+class Scatter(Function):
+    def __init__(self, winner: Array | None, window: Window, size: tuple[int, int]):
+        self.winner, self.window, self.size = winner, window, size
+
+    def forward(self, dy):
+        return scatter(dy, self.winner, self.window, self.size)
+
+    def backward(self, g):
+        return apply(Gather(self.winner, self.window), g)
+
+
+class Gather(Function):
+    def __init__(self, winner: Array | None, window: Window):
+        self.winner, self.window = winner, window
+
+    def forward(self, x):
+        self.size = x.shape[1:3]
+        return gather(x, self.winner, self.window)
+
+    def backward(self, g):
+        return apply(Scatter(self.winner, self.window, self.size), g)
+
+
+def max_pool2d(
+    x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Tensor:
+    """The largest number in each window (Krizhevsky et al. 2012, section 3.4, with kernel_size=3 and stride=2).
+
+    Args:
+        x: (N, H, W, C), floating. NaN in a window gives NaN.
+        kernel_size, stride, dilation: int or (height, width); stride is kernel_size by default.
+        padding: int, (height, width) or ((top, bottom), (left, right)), of −∞; at most half of the window.
+        ceil_mode: also take a last window that overhangs, as long as it starts inside the image or its left or top
+            padding.
+
+    Returns (N, OH, OW, C). Raises ValueError if the window does not fit.
+    """
+    return apply(MaxPool2d(_window("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)), x)
+
+
+def avg_pool2d(
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window.
+
+    Args:
+        x: (N, H, W, C), floating.
+        kernel_size, stride, padding, ceil_mode: as for max_pool2d, with padding of zeros.
+        count_include_pad: divide by the number of pixels including the padding (but not those by which ceil_mode
+            overhangs it), or only by the number of pixels of the image.
+
+    Returns (N, OH, OW, C). Raises ValueError if the window does not fit.
+    """
+    window = _window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
+    asked = Window.of(kernel_size, stride, padding)
+    counted = np.ones((1, x.shape[1], x.shape[2], 1), x.dtype)
+    if count_include_pad:
+        counted = np.pad(counted, ((0, 0), *asked.padding, (0, 0)), constant_values=1)
+        overhang = [(0, new[1] - old[1]) for new, old in zip(window.padding, asked.padding, strict=True)]
+        counts = gather(counted, None, window._replace(padding=(overhang[0], overhang[1])))
+    else:
+        counts = gather(counted, None, window)
+    return apply(Gather(None, window), x) / counts  # (1, OH, OW, 1)
+
+
+def _window(
+    name: str, x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> Window:
+    """The window; for ceil_mode, with as much padding on the far side as the last one overhangs."""
+    if x.ndim != 4:
+        raise ValueError(f"{name} needs x of (N, H, W, C), not {x.shape}")
+    window = Window.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
+    if any(2 * max(p) > k for p, k in zip(window.padding, window.kernel_size, strict=True)):
+        raise ValueError(
+            f"{name}: padding {padding} is more than half of the window {kernel_size}: a window could see nothing else"
+        )
+    window.output_size(*x.shape[1:3])
+    if not ceil_mode:
+        return window
+    wider = []
+    for n, k, s, (before, after), d in zip(x.shape[1:3], *window, strict=True):
+        room = n + before + after - d * (k - 1) - 1  # how far the first window can move
+        steps = -(-room // s)
+        if steps * s >= n + before:  # the last window would start beyond the image
+            steps -= 1
+        wider.append((before, after + max(0, steps * s - room)))
+    return window._replace(padding=(wider[0], wider[1]))

@@ -1,0 +1,69 @@
+"""Joining, choosing and padding: functions of several Tensors that are not methods of one.
+
+>>> import minicnn, minicnn.functional as F
+>>> a, b = minicnn.Tensor([1.0, 5.0]), minicnn.Tensor([4.0, 2.0])
+>>> F.maximum(a, b)
+Tensor([4., 5.], dtype=float32)
+>>> F.stack([a, b], axis=1)
+Tensor([[1., 4.],
+        [5., 2.]], dtype=float32)
+>>> F.pad(a, ((1, 2),))
+Tensor([0., 1., 5., 0., 0.], dtype=float32)
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..tensor import Tensor, apply
+
+
+def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """Join Tensors along an axis that they have; elsewhere their shapes agree. Raises ValueError if they do not."""
+    if not tensors:
+        raise ValueError("concatenate needs at least one Tensor")
+    return apply(ops.Concatenate(axis), *tensors)
+
+
+def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Join Tensors of one shape along a new axis."""
+    if not tensors or any(t.shape != tensors[0].shape for t in tensors):
+        raise ValueError(f"stack needs Tensors of one shape, not {[t.shape for t in tensors]}")
+    ndim = tensors[0].ndim + 1
+    at = ops.normal_axes(axis, ndim)[0]
+    shape = tensors[0].shape
+    return concatenate([t.reshape(*shape[:at], 1, *shape[at:]) for t in tensors], at)
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """a where the condition, a boolean array or Tensor, holds; else b. The three are broadcast against each other."""
+    mask = condition.data if isinstance(condition, Tensor) else np.asarray(condition)
+    if mask.dtype != bool:
+        raise TypeError(f"where: the condition must be boolean, not {mask.dtype}")
+    return apply(ops.Where(mask), a, b)
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """The larger of a and b, elementwise. Where they are equal each takes half of the gradient."""
+    return apply(ops.Maximum(), a, b)
+
+
+def minimum(a: Any, b: Any) -> Tensor:
+    """The smaller of a and b, elementwise. Where they are equal each takes half of the gradient."""
+    return apply(ops.Minimum(), a, b)
+
+
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """x with `value` around it: widths holds (before, after), not negative, for each axis."""
+    try:
+        pairs = tuple([(operator.index(before), operator.index(after)) for before, after in widths])
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"pad: the widths are ((before, after), …), a pair of integers for each axis, not {widths!r}"
+        ) from None
+    if len(pairs) != x.ndim or any(min(p) < 0 for p in pairs):
+        raise ValueError(f"pad: {pairs} must hold a pair of numbers, 0 or more, for each of {x.ndim} axes")
+    return apply(ops.Pad(pairs, value), x)

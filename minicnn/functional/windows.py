@@ -1,0 +1,162 @@
+"""Windows: what a kernel sees as it slides over an image, and how to lay it out so that sliding becomes one matrix
+product.
+
+Convolution and pooling look at an image through a window of KH × KW pixels that moves in steps of the stride. Output
+pixel (p, q) sees
+
+    x[p·s + i·d, q·s + j·d, :]      for i in 0 … KH−1, j in 0 … KW−1        (s stride, d dilation, x with its padding)
+
+`im2col` copies each such window into one row of a matrix, so that a convolution is a matrix product (lesson conv).
+`col2im` is its transpose: every entry of such a matrix is added to the pixel that it was copied from. Windows overlap,
+so a pixel may be copied many times, and then receives as many sums. That the two are transposes is what makes one the
+gradient of the other: ⟨im2col(x), c⟩ = ⟨x, col2im(c)⟩ for all x and c.
+
+Along one axis, H pixels with padding pt + pb give
+
+    OH = ⌊(H + pt + pb − d·(KH − 1) − 1) / s⌋ + 1
+
+    N images   H W height, width   C channels   KH KW kernel   OH OW output height, width
+
+Images are channels last, (N, H, W, C): the C numbers of a pixel lie side by side in memory, so a row of a window is
+one run of KW·C numbers.
+
+>>> import numpy as np
+>>> x = np.arange(9.0).reshape(1, 3, 3, 1)
+>>> window = Window.of(kernel_size=2, stride=1)
+>>> im2col(x, window)
+array([[0., 1., 3., 4.],
+       [1., 2., 4., 5.],
+       [3., 4., 6., 7.],
+       [4., 5., 7., 8.]])
+>>> col2im(np.ones((4, 4)), x.shape, window)[0, :, :, 0]  # in how many windows is each pixel?
+array([[1., 2., 1.],
+       [2., 4., 2.],
+       [1., 2., 1.]])
+"""
+
+import operator
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from ..backend import Array, device_kernel, empty, scratch
+
+Pair = tuple[int, int]
+
+
+def pair(value: Any, name: str, least: int = 1) -> Pair:
+    """An int, or (height, width), as a pair; ValueError if it is something else or too small."""
+    try:
+        h, w = value if isinstance(value, (tuple, list)) else (value, value)
+        h, w = operator.index(h), operator.index(w)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be an integer or a pair (height, width), not {value!r}") from None
+    if min(h, w) < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+    return h, w
+
+
+class Window(NamedTuple):
+    """How a kernel slides: (height, width) of the kernel, of its steps and of its holes, and the padding ((top,
+    bottom), (left, right))."""
+
+    kernel_size: Pair
+    stride: Pair
+    padding: tuple[Pair, Pair]
+    dilation: Pair
+
+    @classmethod
+    def of(cls, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> "Window":
+        """From what a user writes: ints or pairs; padding also as ((top, bottom), (left, right))."""
+        if isinstance(padding, (tuple, list)) and any(isinstance(side, (tuple, list)) for side in padding):
+            if len(padding) != 2:
+                raise ValueError(
+                    f"padding must be an integer, (height, width) or ((top, bottom), (left, right)), not {padding!r}"
+                )
+            vertical, horizontal = (pair(side, "padding", 0) for side in padding)
+        else:
+            h, w = pair(padding, "padding", 0)
+            vertical, horizontal = (h, h), (w, w)
+        return cls(
+            pair(kernel_size, "kernel_size"), pair(stride, "stride"), (vertical, horizontal), pair(dilation, "dilation")
+        )
+
+    def output_size(self, height: int, width: int) -> Pair:
+        """(OH, OW); ValueError if the window does not fit into the padded image."""
+        oh, ow = (
+            (n + sum(p) - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(
+                (height, width), self.kernel_size, self.stride, self.padding, self.dilation, strict=True
+            )
+        )
+        if oh < 1 or ow < 1:
+            raise ValueError(
+                f"a window of {self.kernel_size}, dilation {self.dilation}, padding {self.padding} does not fit {height} × {width} pixels"
+            )
+        return oh, ow
+
+
+def padded(x: Array, window: Window, value: float = 0.0) -> Array:
+    """(N, H, W, C) -> (N, H + top + bottom, W + left + right, C) with `value` around it, in this thread's scratch; x
+    itself if unpadded."""
+    (top, bottom), (left, right) = window.padding
+    if not (top or bottom or left or right):
+        return x
+    n, h, w, c = x.shape
+    out = scratch("padded", (n, top + h + bottom, left + w + right, c), like=x)
+    out[...] = value  # each time: two layers may share this buffer, but not their padding
+    out[:, top : top + h, left : left + w] = x
+    return out
+
+
+def inside(x: Array, window: Window) -> Array:
+    """What padded() put in the middle: a view without the padding."""
+    (top, bottom), (left, right) = window.padding
+    return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+
+
+def taps(x: Array, window: Window) -> Iterator[Array]:
+    """For each place (i, j) in the window, row by row: what all output pixels see there, a view (N, OH, OW, C) of the
+    padded x."""
+    (kh, kw), (sh, sw), _, (dh, dw) = window
+    oh, ow = window._replace(padding=((0, 0), (0, 0))).output_size(x.shape[1], x.shape[2])
+    for i in range(0, kh * dh, dh):
+        for j in range(0, kw * dw, dw):
+            yield x[:, i : i + sh * (oh - 1) + 1 : sh, j : j + sw * (ow - 1) + 1 : sw]
+
+
+@device_kernel
+def im2col(x: Array, window: Window) -> Array:
+    """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row. The result is this thread's scratch, good until the
+    next call."""
+    n, h, w, c = x.shape
+    (kh, kw), (sh, sw), _, (dh, dw) = window
+    oh, ow = window.output_size(h, w)
+    x = padded(x, window)
+    sn, sy, sx, sc = x.strides
+    windows = as_strided(x, (n, oh, ow, kh, kw, c), (sn, sh * sy, sw * sx, dh * sy, dw * sx, sc))
+    columns = scratch("columns", windows.shape, like=x)
+    np.copyto(columns, windows)
+    return columns.reshape(n * oh * ow, kh * kw * c)
+
+
+@device_kernel
+def col2im(columns: Array, shape: tuple[int, ...], window: Window) -> Array:
+    """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each entry added to the pixel it was copied from. The result is this
+    thread's scratch."""
+    n, h, w, c = shape
+    (kh, kw), _, ((top, bottom), (left, right)), _ = window
+    oh, ow = window.output_size(h, w)
+    columns = columns.reshape(n, oh, ow, kh * kw, c)
+    x = scratch("padded", (n, top + h + bottom, left + w + right, c), like=columns)
+    x[...] = 0
+    for k, tap in enumerate(taps(x, window)):
+        tap += columns[:, :, :, k]
+    return inside(x, window)
+
+
+def result(shape: tuple[int, ...], like: Array) -> Array:
+    """An array to put a lesson's result in: of like's dtype and device."""
+    return empty(shape, like.dtype, like=like)

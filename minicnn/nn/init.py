@@ -1,0 +1,56 @@
+"""Initialisers: where a weight starts. Each takes a shape and returns a float32 array drawn from this process's random
+numbers.
+
+What matters is the variance. A sum of fan_in products has fan_in times their variance, so weights of variance 1/fan_in
+keep the size of a signal from layer to layer (LeCun); half of it is lost in a ReLU, hence 2/fan_in (He); 2/(fan_in +
+fan_out) is the compromise with the gradients' way back (Xavier). AlexNet's paper has N(0, 0.01) everywhere, which
+suits inputs of 0 to 255 less their mean and no others.
+
+A weight's last axis is its outputs: (KH, KW, C, O) or (in, out). fan_in is how many numbers make one output, KH·KW·C
+or in; fan_out how many outputs one number goes to, KH·KW·O or out.
+"""
+
+from collections.abc import Callable
+from math import prod, sqrt
+
+import numpy as np
+
+from ..backend import Array, generator
+
+Shape = tuple[int, ...]
+Initialiser = Callable[[Shape], Array]
+
+
+def _fans(shape: Shape) -> tuple[int, int]:
+    if len(shape) < 2:
+        raise ValueError(f"a weight has at least two axes, (…, in, out), not shape {shape}")
+    return prod(shape[:-1]), prod(shape[:-2]) * shape[-1]
+
+
+def _gaussian(shape: Shape, std: float) -> Array:
+    return generator().standard_normal(shape, np.float32) * np.float32(std)
+
+
+def constant(value: float) -> Initialiser:
+    """Every number the same."""
+    return lambda shape: np.full(shape, value, np.float32)
+
+
+def normal(std: float = 0.01) -> Initialiser:
+    """N(0, std²), std being 0.01 in Krizhevsky et al. 2012, section 5."""
+    return lambda shape: _gaussian(shape, std)
+
+
+def lecun() -> Initialiser:
+    """N(0, 1/fan_in): LeCun et al. 1998, Efficient BackProp."""
+    return lambda shape: _gaussian(shape, sqrt(1 / _fans(shape)[0]))
+
+
+def xavier() -> Initialiser:
+    """N(0, 2/(fan_in + fan_out)): Glorot and Bengio 2010."""
+    return lambda shape: _gaussian(shape, sqrt(2 / sum(_fans(shape))))
+
+
+def he() -> Initialiser:
+    """N(0, 2/fan_in): He et al. 2015, for layers followed by a ReLU."""
+    return lambda shape: _gaussian(shape, sqrt(2 / _fans(shape)[0]))

@@ -1,0 +1,225 @@
+"""The layers: each holds the settings, and the parameters if any, of a function of minicnn.functional, whose file is
+the lesson on it."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .. import functional as F
+from ..functional.windows import pair
+from ..tensor import Tensor
+from . import init
+from .module import Module, Parameter
+
+
+class Conv2d(Module):
+    """Convolution of images (N, H, W, in_channels) with a learned kernel: (N, OH, OW, out_channels). See
+    functional.conv2d.
+
+    weight (KH, KW, in_channels/groups, out_channels) starts from weight_init, by default He's; bias (out_channels,)
+    from bias_init, 0.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        weight_init: init.Initialiser | None = None,
+        bias_init: float = 0.0,
+    ) -> None:
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"Conv2d: groups={groups} must divide both in_channels={in_channels} and out_channels={out_channels}"
+            )
+        shape = (*pair(kernel_size, "kernel_size"), in_channels // groups, out_channels)
+        self.weight = Parameter((weight_init or init.he())(shape))
+        self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
+        self.kernel_size, self.stride, self.padding, self.dilation, self.groups = (
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def flops(self, inputs: tuple[int, ...], output: tuple[int, ...]) -> int:
+        return 2 * prod(output) * prod(self.weight.shape[:3])
+
+    def extra_repr(self) -> str:
+        _, _, c, o = self.weight.shape
+        defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+        given = [
+            f"{name}={getattr(self, name)}" for name, default in defaults.items() if getattr(self, name) != default
+        ]
+        return ", ".join(
+            [
+                f"{c * self.groups}, {o}, kernel_size={self.kernel_size}",
+                *given,
+                *([] if self.bias is not None else ["bias=False"]),
+            ]
+        )
+
+
+class Linear(Module):
+    """x @ weight + bias: (…, in_features) -> (…, out_features).
+
+    weight (in_features, out_features) starts from weight_init, by default He's; bias (out_features,) from bias_init, 0.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        weight_init: init.Initialiser | None = None,
+        bias_init: float = 0.0,
+    ) -> None:
+        self.weight = Parameter((weight_init or init.he())((in_features, out_features)))
+        self.bias = Parameter(init.constant(bias_init)((out_features,))) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def flops(self, inputs: tuple[int, ...], output: tuple[int, ...]) -> int:
+        return 2 * prod(output) * self.weight.shape[0]
+
+    def extra_repr(self) -> str:
+        return ", ".join([*map(str, self.weight.shape), *([] if self.bias is not None else ["bias=False"])])
+
+
+class MaxPool2d(Module):
+    """The largest number in each window; see functional.max_pool2d."""
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    ) -> None:
+        self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode = (
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            ceil_mode,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.kernel_size if self.stride is None else self.stride}"
+
+
+class AvgPool2d(Module):
+    """The mean of each window; see functional.avg_pool2d."""
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.kernel_size if self.stride is None else self.stride}"
+
+
+class LocalResponseNorm(Module):
+    """x / (k + α Σ x²)^β over n neighbouring channels, with the paper's constants; see
+    functional.local_response_norm."""
+
+    def __init__(self, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> None:
+        self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.local_response_norm(x, self.n, self.k, self.alpha, self.beta)
+
+    def extra_repr(self) -> str:
+        return f"n={self.n}, k={self.k}, alpha={self.alpha}, beta={self.beta}"
+
+
+class BatchNorm2d(Module):
+    """Batch normalisation of each channel of images (N, H, W, num_features); see functional.batch_norm.
+
+    gamma starts at 1 and beta at 0; the buffers running_mean and running_var at 0 and 1.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        self.gamma = Parameter(np.ones(num_features, np.float32))
+        self.beta = Parameter(np.zeros(num_features, np.float32))
+        self.register_buffer("running_mean", np.zeros(num_features, np.float32))
+        self.register_buffer("running_var", np.ones(num_features, np.float32))
+        self.eps, self.momentum = eps, momentum
+
+    def forward(self, x: Tensor) -> Tensor:
+        running = vars(self)["running_mean"], vars(self)["running_var"]
+        return F.batch_norm(x, self.gamma, self.beta, *running, self.training, self.momentum, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.gamma.size}, eps={self.eps}, momentum={self.momentum}"
+
+
+class ReLU(Module):
+    """max(x, 0)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + e^-x)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.sigmoid(x)
+
+
+class Tanh(Module):
+    """tanh(x)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.tanh(x)
+
+
+class Dropout(Module):
+    """In training each number is 0 with probability p and divided by 1 − p otherwise; see functional.dropout."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class Flatten(Module):
+    """(N, H, W, C) -> (N, H·W·C)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], prod(x.shape[1:]))
+
+
+class CrossEntropyLoss(Module):
+    """The mean of −log softmax(logits) at the labels; see functional.cross_entropy."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        self.reduction = reduction
+
+    def forward(self, logits: Tensor, labels: Any) -> Tensor:
+        return F.cross_entropy(logits, labels, self.reduction)

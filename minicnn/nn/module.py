@@ -1,0 +1,272 @@
+"""Module: a part of a network, which owns parameters and other modules. Parameter: a Tensor that is to be learned.
+Sequential: a chain.
+
+A module's attributes are its contents: every Parameter and every Module assigned to it counts, in the order of
+assignment, under the name of the attribute. Nothing is registered, except buffers (arrays that belong to the state but
+are not learned).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .. import backend
+from ..autograd import no_grad
+from ..backend import Array
+from ..tensor import Tensor
+
+Self = TypeVar("Self", bound="Module")
+Hook = Callable[["Module", tuple[Any, ...], Any], None]
+
+
+class Parameter(Tensor):
+    """A leaf Tensor that requires a gradient. Its array is contiguous, so that optimizers can update it in place,
+    block by block."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data, requires_grad=True)
+
+
+class Module:
+    """Part of a network. A subclass assigns its parameters and submodules in __init__ and defines forward(*inputs).
+
+    >>> from minicnn import Tensor, nn
+    >>> class Twice(nn.Module):
+    ...     def __init__(self):
+    ...         self.inner = nn.Linear(3, 3)
+    ...     def forward(self, x):
+    ...         return self.inner(self.inner(x))
+    >>> net = Twice()
+    >>> [name for name, _ in net.named_parameters()]
+    ['inner.weight', 'inner.bias']
+    >>> net(Tensor([[1.0, 2.0, 3.0]])).shape
+    (1, 3)
+    """
+
+    training = True
+    _buffers: tuple[str, ...] = ()
+    _hooks: tuple[Hook, ...] = ()
+
+    def forward(self, *inputs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def __call__(self, *inputs: Any) -> Any:
+        output = self.forward(*inputs)
+        for hook in self._hooks:
+            hook(self, inputs, output)
+        return output
+
+    def register_forward_hook(self, hook: Hook) -> Callable[[], None]:
+        """Call hook(module, inputs, output) after each forward pass. Returns a function that removes the hook."""
+        self._hooks = (*self._hooks, hook)
+
+        def remove() -> None:
+            self._hooks = tuple(other for other in self._hooks if other is not hook)
+
+        return remove
+
+    # ---------------------------------------------------------------------------------------------------------------
+    # contents
+    def register_buffer(self, name: str, array: Array) -> None:
+        """Set attribute `name` to an array that is part of the state but not learned, such as a running mean."""
+        setattr(self, name, array)
+        self._buffers = (*self._buffers, name)
+
+    def children(self) -> Iterator[tuple[str, "Module"]]:
+        """(name, module) of the modules directly inside."""
+        return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """(dotted name, module): this one, under the name "", and all inside it, outer before inner."""
+        yield prefix, self
+        for name, child in self.children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(dotted name, parameter), each parameter once, in the order of assignment."""
+        seen = set()
+        for name, value in self._entries():
+            if isinstance(value, Parameter) and value not in seen:
+                seen.add(value)
+                yield name, value
+
+    def parameters(self) -> Iterator[Parameter]:
+        return (parameter for _, parameter in self.named_parameters())
+
+    def _entries(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """(dotted name, parameter or buffer array), in the order of assignment."""
+        for name, value in vars(self).items():
+            if isinstance(value, Parameter) or name in self._buffers:
+                yield prefix + name, value
+            elif isinstance(value, Module):
+                yield from value._entries(f"{prefix}{name}.")
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # modes
+    def train(self: Self, mode: bool = True) -> Self:
+        """Into training mode, or out of it: dropout and batch normalisation behave differently."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self: Self) -> Self:
+        """Into evaluation mode."""
+        return self.train(False)
+
+    def to(self: Self, device: str) -> Self:
+        """Move all parameters and buffers to a device, in place."""
+        return self._convert(lambda array: backend.to_device(array, device))
+
+    def astype(self: Self, dtype: Any) -> Self:
+        """Convert all floating parameters and buffers to a dtype, in place."""
+        return self._convert(lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array)
+
+    def _convert(self: Self, function: Callable[[Array], Array]) -> Self:
+        for _, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    value.data = function(value.data)
+                    value.version[0] += 1
+                    if value.grad is not None:
+                        value.grad = Tensor(function(value.grad.data))
+                elif name in module._buffers:
+                    setattr(module, name, function(value))
+        return self
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # state
+    def state_dict(self) -> dict[str, Array]:
+        """All parameters and buffers under their dotted names: the live arrays, not copies."""
+        return {name: value.data if isinstance(value, Parameter) else value for name, value in self._entries()}
+
+    def load_state_dict(self, state: dict[str, Array], strict: bool = True) -> None:
+        """Copy arrays into the parameters and buffers of the same names.
+
+        Raises ValueError, having written nothing, if a shape differs, or (strict) if names are missing or unexpected;
+        it lists them all.
+        """
+        entries = dict(self._entries())
+        own = self.state_dict()
+        problems = [
+            f"{name} has shape {np.shape(state[name])}, not {own[name].shape}"
+            for name in own
+            if name in state and np.shape(state[name]) != own[name].shape
+        ]
+        if strict:
+            problems += [f"{name} is missing" for name in own if name not in state]
+            problems += [f"{name} is unexpected" for name in state if name not in own]
+        if problems:
+            raise ValueError(f"this state does not fit {type(self).__name__}: " + "; ".join(problems))
+        for name, array in own.items():
+            if name in state:
+                array[...] = state[name]
+                if isinstance(entries[name], Parameter):
+                    entries[name].version[0] += 1
+
+    # --------------------------------------------------------------------------------------------------------------
+    # inspection
+    def __repr__(self) -> str:
+        """The modules as a tree, each with its number of parameters."""
+        lines = [f"{type(self).__name__}({self.extra_repr()})"]
+        children = list(self.children())
+        if children:
+            lines[0] = lines[0][:-1]
+            for name, child in children:
+                first, *rest = repr(child).split("\n")
+                lines += [f"  ({name}): {first}", *("  " + line for line in rest)]
+            lines.append(")")
+        count = sum(p.size for p in self.parameters())
+        if count:
+            lines[0] += f"  # {count:,} parameters"
+        return "\n".join(lines)
+
+    def extra_repr(self) -> str:
+        """The arguments that __repr__ shows between the brackets."""
+        return ""
+
+    def flops(self, inputs: tuple[int, ...], output: tuple[int, ...]) -> int:
+        """Floating-point operations of one forward pass from the one shape to the other, a multiplication and an
+        addition being two. Only products are counted, as is usual: convolutions and linear layers."""
+        return 0
+
+    def summary(self, input_shape: tuple[int, ...]) -> str:
+        """A table of the layers, in the order they run: output shape, parameters and FLOPs, for an input of that shape
+        (N, …)."""
+        rows: list[tuple[str, str, str, str]] = []
+        totals = [0, 0]
+
+        def note(name: str) -> Hook:
+            def hook(module: Module, inputs: tuple[Any, ...], output: Any) -> None:
+                parameters, flops = (
+                    sum(p.size for p in module.parameters()),
+                    module.flops(inputs[0].shape, output.shape),
+                )
+                rows.append(
+                    (
+                        f"{name} {type(module).__name__}",
+                        " × ".join(map(str, output.shape)),
+                        f"{parameters:,}",
+                        f"{flops:,}",
+                    )
+                )
+                totals[0] += parameters
+                totals[1] += flops
+
+            return hook
+
+        removers = [m.register_forward_hook(note(name)) for name, m in self.named_modules() if not any(m.children())]
+        modes = [(module, module.training) for _, module in self.named_modules()]
+        dtype = next((p.dtype for p in self.parameters()), np.dtype(np.float32))
+        try:
+            with no_grad():
+                self.eval()(Tensor(np.zeros(input_shape, dtype)))
+        finally:
+            for remove in removers:
+                remove()
+            for module, mode in modes:
+                module.training = mode
+        rows = [("layer", "output", "parameters", "FLOPs"), *rows, ("total", "", f"{totals[0]:,}", f"{totals[1]:,}")]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        return "\n".join(
+            f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows
+        )
+
+
+class Sequential(Module):
+    """Modules one after the other; they are named 0, 1, 2, … or by keyword.
+
+    >>> from minicnn import nn
+    >>> nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    Sequential(  # 23 parameters
+      (0): Linear(4, 3)  # 15 parameters
+      (1): ReLU()
+      (2): Linear(3, 2)  # 8 parameters
+    )
+    """
+
+    def __init__(self, *modules: Module, **named: Module) -> None:
+        for name, module in [*((str(i), m) for i, m in enumerate(modules)), *named.items()]:
+            if not isinstance(module, Module):
+                raise TypeError(f"Sequential is made of Modules; {name} is {module!r}")
+            if hasattr(self, name):
+                raise ValueError(f"Sequential: a layer cannot be named {name!r}, which is an attribute already")
+            setattr(self, name, module)
+
+    def __len__(self) -> int:
+        return len(list(self.children()))
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self.children())[index][1]
+
+    def forward(self, x: Any) -> Any:
+        for _, module in self.children():
+            x = module(x)
+        return x

@@ -1,0 +1,438 @@
+"""The elementary operations: arithmetic, reductions, shapes, indexing.
+
+Each is a Function: `forward` computes on arrays, `backward` says in Tensors how the gradient g = dL/dy flows to each
+    input. The backward
+passes are written with the operators of the g they are handed, so they are differentiable in turn, and this file need
+not know Tensor.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from . import backend
+from .autograd import Function
+
+Tensor = Any  # minicnn.tensor.Tensor, which is on a floor above this one
+Shape = tuple[int, ...]
+
+
+def unbroadcast(grad: Tensor, shape: Shape) -> Tensor:
+    """Sum a gradient over the axes along which an input of that shape was repeated: the transpose of broadcasting."""
+    if grad.shape == shape:
+        return grad
+    lead = grad.ndim - len(shape)
+    repeated = [i + lead for i, size in enumerate(shape) if size == 1 != grad.shape[i + lead]]
+    return grad.sum(axis=(*range(lead), *repeated), keepdims=True).reshape(shape)
+
+
+class _Broadcasting(Function):
+    """Two inputs that are broadcast against each other: each gradient is summed back to its input's shape."""
+
+    ufunc: Any
+
+    def forward(self, a, b):
+        self.shapes = a.shape, b.shape
+        return self.ufunc(a, b)
+
+    def backward(self, grad):
+        partials = self.partials(grad)
+        return tuple(
+            [unbroadcast(g, s) if need else None for g, s, need in zip(partials, self.shapes, self.needs, strict=True)]
+        )
+
+
+class Add(_Broadcasting):
+    ufunc = np.add
+
+    def partials(self, grad):
+        return grad, grad
+
+
+class Sub(_Broadcasting):
+    ufunc = np.subtract
+
+    def partials(self, grad):
+        return grad, -grad if self.needs[1] else None
+
+
+class Mul(_Broadcasting):
+    ufunc = np.multiply
+    reads = ((1,), (0,))
+
+    def partials(self, grad):
+        a, b = self.inputs
+        return grad * b if self.needs[0] else None, grad * a if self.needs[1] else None
+
+
+class Div(_Broadcasting):
+    ufunc = np.true_divide
+    floating = True
+    reads = ((1,), (0, 1))
+
+    def partials(self, grad):
+        a, b = self.inputs
+        da = grad / b
+        return da, -da * (a / b) if self.needs[1] else None  # d(a/b)/db = −a/b²
+
+
+class Pow(_Broadcasting):
+    """aᵇ for Tensors a and b; the derivative with respect to b is taken as 0 where a ≤ 0."""
+
+    ufunc = np.power
+    floating = True
+    reads = ((0, 1), (0, 1))
+
+    def partials(self, grad):
+        a, b = self.inputs
+        da = db = None
+        if self.needs[0]:
+            zero = b.data == 0  # a⁰ is 1 everywhere, also at 0
+            da = grad * b * a ** (b + zero - 1)
+        if self.needs[1]:
+            positive = a.data > 0
+            base = a * positive + ~positive  # 1, whose logarithm is 0, where a is not positive
+            db = grad * base**b * base.log()
+        return da, db
+
+
+class _Extreme(_Broadcasting):
+    """maximum and minimum: where the two are equal, each takes half of the gradient."""
+
+    reads = ((0, 1), (0, 1))
+
+    def partials(self, grad):
+        a, b = (t.data for t in self.inputs)
+        y = self.ufunc(a, b)
+        half = (a == b) * 0.5
+        return grad * ((a == y) - half), grad * ((b == y) - half)
+
+
+class Maximum(_Extreme):
+    ufunc = np.maximum
+
+
+class Minimum(_Extreme):
+    ufunc = np.minimum
+
+
+class Neg(Function):
+    def forward(self, x):
+        return np.negative(x)
+
+    def backward(self, grad):
+        return -grad
+
+
+class Power(Function):
+    """xᵖ for a number p."""
+
+    floating = True
+    reads = ((0,),)
+
+    def __init__(self, exponent: float):
+        self.exponent = exponent
+
+    def forward(self, x):
+        return np.square(x) if self.exponent == 2 else np.power(x, x.dtype.type(self.exponent))
+
+    def backward(self, grad):
+        if self.exponent == 0:
+            return grad * 0.0
+        return grad * (self.exponent * self.inputs[0] ** (self.exponent - 1))
+
+
+class Exp(Function):
+    floating = True
+
+    def forward(self, x):
+        self.y = np.exp(x)
+        return self.y
+
+    def backward(self, grad):
+        return grad * grad.wrap(self.y, self)
+
+
+class Log(Function):
+    floating = True
+    reads = ((0,),)
+
+    def forward(self, x):
+        return np.log(x)
+
+    def backward(self, grad):
+        return grad / self.inputs[0]
+
+
+class Sqrt(Function):
+    floating = True
+
+    def forward(self, x):
+        self.y = np.sqrt(x)
+        return self.y
+
+    def backward(self, grad):
+        return grad / (2.0 * grad.wrap(self.y, self))
+
+
+class Abs(Function):
+    reads = ((0,),)
+
+    def forward(self, x):
+        return np.abs(x)
+
+    def backward(self, grad):
+        return grad * np.sign(self.inputs[0].data)
+
+
+class Clip(Function):
+    """x held between low and high; at the bounds themselves the gradient passes."""
+
+    reads = ((0,),)
+
+    def __init__(self, low: float | None, high: float | None):
+        self.low = -np.inf if low is None else low
+        self.high = np.inf if high is None else high
+
+    def forward(self, x):
+        return np.clip(x, self.low, self.high).astype(x.dtype, copy=False)
+
+    def backward(self, grad):
+        x = self.inputs[0].data
+        return grad * ((x >= self.low) & (x <= self.high))
+
+
+class Where(Function):
+    """a where the condition (a boolean array) holds, else b."""
+
+    def __init__(self, condition):
+        self.condition = condition
+
+    def forward(self, a, b):
+        self.shapes = a.shape, b.shape
+        return np.where(self.condition, a, b)
+
+    def backward(self, grad):
+        a, b = self.shapes
+        return (
+            unbroadcast(grad * self.condition, a) if self.needs[0] else None,
+            unbroadcast(grad * ~self.condition, b) if self.needs[1] else None,
+        )
+
+
+class Cast(Function):
+    def __init__(self, dtype: np.dtype):
+        self.to = dtype
+
+    def forward(self, x):
+        self.was = x.dtype
+        return x.astype(self.to)
+
+    def backward(self, grad):
+        return grad.astype(self.was)
+
+
+# -------------------------------------------------------------------------------------------------------------------
+# reductions
+def normal_axes(axis: int | tuple[int, ...] | None, ndim: int) -> Shape:
+    """The axes as a sorted tuple of non-negative numbers; None means all of them. A 0-d array accepts 0 and −1, as in
+    NumPy."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    room = max(ndim, 1)
+    if any(not -room <= a < room for a in axes) or len({a % room for a in axes}) != len(axes):
+        raise ValueError(f"axis {axis} does not fit an array of {ndim} dimensions")
+    return tuple(sorted(a % room for a in axes)) if ndim else ()
+
+
+class _Reduction(Function):
+    def __init__(self, axis: int | tuple[int, ...] | None, keepdims: bool):
+        self.axis, self.keepdims = axis, keepdims
+
+    def reduced(self, x) -> tuple[Shape, Shape]:
+        """(the axes summed over, x's shape with a 1 in their place)"""
+        axes = normal_axes(self.axis, x.ndim)
+        return axes, tuple([1 if i in axes else n for i, n in enumerate(x.shape)])
+
+
+class Sum(_Reduction):
+    def forward(self, x):
+        self.was = x.shape
+        axes, self.kept = self.reduced(x)
+        if axes == tuple(range(len(axes))) and x.ndim > len(axes) and x.size >= backend.BLOCK:
+            rows = x.reshape(-1, *x.shape[len(axes) :])  # such as the sum over all pixels: on all threads
+            total = backend.parallel_sum(
+                lambda lo, hi: rows[lo:hi].sum(0), len(rows), max(1, backend.BLOCK * len(rows) // x.size)
+            )
+            return total.reshape(self.kept) if self.keepdims else total
+        return x.sum(axis=axes, keepdims=self.keepdims)
+
+    def backward(self, grad):
+        return grad.reshape(self.kept).broadcast_to(self.was)
+
+
+class _ExtremeOf(_Reduction):
+    """The largest or smallest entries; equal ones share the gradient equally."""
+
+    ufunc: Any
+    reads = ((0,),)
+
+    def forward(self, x):
+        axes, self.kept = self.reduced(x)
+        self.y = self.ufunc.reduce(x, axis=axes, keepdims=self.keepdims)
+        return self.y
+
+    def backward(self, grad):
+        x = self.inputs[0].data
+        ties = x == np.reshape(self.y, self.kept)
+        axes, _ = self.reduced(x)
+        share = ties / np.maximum(ties.sum(axis=axes, keepdims=True), 1)
+        return grad.reshape(self.kept) * share
+
+
+class Max(_ExtremeOf):
+    ufunc = np.maximum
+
+
+class Min(_ExtremeOf):
+    ufunc = np.minimum
+
+
+class MatMul(Function):
+    """a @ b for matrices, or stacks of matrices that are broadcast against each other."""
+
+    reads = ((1,), (0,))
+
+    def forward(self, a, b):
+        self.shapes = a.shape, b.shape
+        return backend.matmul(a, b)
+
+    def backward(self, grad):
+        a, b = self.inputs
+        return (
+            unbroadcast(grad @ b.swapaxes(-1, -2), self.shapes[0]) if self.needs[0] else None,
+            unbroadcast(a.swapaxes(-1, -2) @ grad, self.shapes[1]) if self.needs[1] else None,
+        )
+
+
+# -----------------------------------------------------------------------------------------------------------------------
+# shapes
+class Reshape(Function):
+    is_view = True
+
+    def __init__(self, shape: Shape):
+        self.to = shape
+
+    def forward(self, x):
+        self.was = x.shape
+        return x.reshape(self.to)
+
+    def backward(self, grad):
+        return grad.reshape(self.was)
+
+
+class Transpose(Function):
+    is_view = True
+
+    def __init__(self, axes: Shape):
+        self.axes = axes
+
+    def forward(self, x):
+        return x.transpose(self.axes)
+
+    def backward(self, grad):
+        return grad.transpose(
+            tuple(sorted(range(len(self.axes)), key=self.axes.__getitem__))
+        )  # the inverse permutation
+
+
+class BroadcastTo(Function):
+    is_view = True
+
+    def __init__(self, shape: Shape):
+        self.to = shape
+
+    def forward(self, x):
+        self.was = x.shape
+        return np.broadcast_to(x, self.to)
+
+    def backward(self, grad):
+        return unbroadcast(grad, self.was)
+
+
+class Index(Function):
+    """x[index], for slices and integers as well as for integer and boolean arrays."""
+
+    def __init__(self, index: Any):
+        self.index = index
+        parts = index if isinstance(index, tuple) else (index,)
+        self.is_view = not any(isinstance(part, (list, bool, np.bool_)) or hasattr(part, "shape") for part in parts)
+
+    def forward(self, x):
+        self.was = x.shape
+        return x[self.index]
+
+    def backward(self, grad):
+        return grad.apply(Unindex(self.index, self.was, once=self.is_view), grad)
+
+
+class Unindex(Function):
+    """Zeros of a given shape, with x added at an index: the transpose of Index."""
+
+    def __init__(self, index: Any, shape: Shape, once: bool):
+        self.index, self.to, self.once = index, shape, once
+
+    def forward(self, x):
+        y = np.zeros_like(x, shape=self.to)
+        if self.once:  # slices name each entry once
+            y[self.index] = x
+        else:
+            np.add.at(y, self.index, x)
+        return y
+
+    def backward(self, grad):
+        return grad[self.index]
+
+
+class Concatenate(Function):
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def forward(self, *arrays):
+        self.sizes = [array.shape[self.axis] for array in arrays]
+        return np.concatenate(arrays, self.axis)
+
+    def backward(self, grad):
+        ends = np.cumsum(self.sizes)
+        lead = (slice(None),) * (self.axis % grad.ndim)
+        return tuple(
+            [grad[(*lead, slice(int(end) - size, int(end)))] for end, size in zip(ends, self.sizes, strict=True)]
+        )
+
+
+class Pad(Function):
+    """x with `value` around it: ((before, after), …) for each axis."""
+
+    def __init__(self, widths: tuple[tuple[int, int], ...], value: float):
+        self.widths, self.value = widths, value
+
+    def forward(self, x):
+        return np.pad(x, self.widths, constant_values=self.value)
+
+    def backward(self, grad):
+        return grad[
+            tuple([slice(before, n - after) for (before, after), n in zip(self.widths, grad.shape, strict=True)])
+        ]
+
+
+class ToDevice(Function):
+    def __init__(self, device: str):
+        self.device = device
+
+    def forward(self, x):
+        self.was = backend.device_of(x)
+        return backend.to_device(x, self.device)
+
+    def backward(self, grad):
+        return grad.to(self.was)

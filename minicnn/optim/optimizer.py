@@ -1,0 +1,179 @@
+"""Optimizers: how parameters follow their gradients. They write to the parameters in place, in blocks that stay in a
+core's cache (a step of SGD over 61 million parameters took 219 ms with whole-array temporaries, 30 to 44 ms in
+blocks)."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..backend import Array, elementwise, scratch
+from ..tensor import Tensor
+
+
+class Optimizer:
+    """What all optimizers share: the parameters, the learning rate `lr`, and the named arrays that make up their state.
+
+    A subclass lists in `slots` the names of its arrays for each parameter and defines update(w, g, *slots), which
+    changes blocks of a parameter and of its arrays in place, given a block of its gradient.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        self.params = list(params)
+        if not self.params or not all(
+            isinstance(p, Tensor) and p.node is None and p.requires_grad for p in self.params
+        ):
+            raise ValueError(
+                "an optimizer needs parameters: leaf Tensors with requires_grad=True, such as module.parameters()"
+            )
+        if not all(p.data.flags.c_contiguous for p in self.params):
+            raise ValueError("an optimizer needs contiguous parameters: wrap the array in nn.Parameter")
+        self.lr = _at_least_0("lr", lr)
+        self.steps = 0
+        self.state: dict[str, list[Array]] = {slot: [np.zeros_like(p.data) for p in self.params] for slot in self.slots}
+
+    def update(self, w: Array, g: Array, *slots: Array) -> None:
+        raise NotImplementedError(f"{type(self).__name__} does not define update")
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        self.steps += 1
+        for i, p in enumerate(self.params):
+            if p.grad is not None:
+                elementwise(self.update, p.data, p.grad.data, *(self.state[slot][i] for slot in self.slots))
+                p.version[0] += 1
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for p in self.params:
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Array]:
+        """Named arrays, live: lr, steps, and each parameter's own as "<name>.<number of the parameter>"."""
+        arrays = {f"{slot}.{i}": array for slot in self.slots for i, array in enumerate(self.state[slot])}
+        return {"lr": np.array(self.lr), "steps": np.array(self.steps), **arrays}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Copy back what state_dict returned. Raises ValueError, having written nothing, if the names or shapes are
+        not the same."""
+        own = self.state_dict()
+        if {k: np.shape(v) for k, v in own.items()} != {k: np.shape(v) for k, v in state.items()}:
+            raise ValueError(
+                f"this is not the state of {type(self).__name__} over these parameters: names or shapes differ"
+            )
+        self.lr, self.steps = float(state["lr"]), int(state["steps"])
+        for name, array in own.items():
+            if array.ndim or "." in name:
+                array[...] = state[name]
+
+
+def _at_least_0(name: str, value: float) -> float:
+    if not value >= 0:
+        raise ValueError(f"{name} must be 0 or more, not {value}")
+    return value
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum and weight decay.
+
+        v ← momentum · v + g + weight_decay · w          w ← w − lr · v                  by default, as PyTorch
+        v ← momentum · v − lr · (g + weight_decay · w)   w ← w + v                       paper_update, Krizhevsky et al. 2012, section 5
+
+    The two agree as long as lr is constant; when it falls, the first scales what has gathered in v at once, the second
+    lets it run out.
+
+    Args:
+        params: the parameters.
+        lr: learning rate.
+        momentum: 0.9 in the paper.
+        weight_decay: 0.0005 in the paper.
+        nesterov: look ahead: w ← w − lr · (g + weight_decay · w + momentum · v), with the new v (Sutskever et al.
+            2013).
+        paper_update: the second form above.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        paper_update: bool = False,
+    ) -> None:
+        self.momentum, self.weight_decay = _at_least_0("momentum", momentum), _at_least_0("weight_decay", weight_decay)
+        if nesterov and (not momentum or paper_update):
+            raise ValueError("nesterov needs a momentum above 0, and has no paper_update form")
+        self.nesterov, self.paper_update = nesterov, paper_update
+        self.slots = ("velocity",) if momentum else ()
+        super().__init__(params, lr)
+
+    def update(self, w: Array, g: Array, *slots: Array) -> None:
+        step = np.multiply(w, self.weight_decay, out=scratch("step", w.shape, like=w))
+        step += g  # g + λw
+        if self.paper_update:
+            step *= -self.lr
+            if slots:
+                (v,) = slots
+                v *= self.momentum
+                v += step
+                step = v
+            w += step
+            return
+        if slots:
+            (v,) = slots
+            v *= self.momentum
+            v += step
+            if self.nesterov:
+                step += np.multiply(v, self.momentum, out=scratch("ahead", w.shape, like=w))
+            else:
+                step[...] = v
+        step *= self.lr
+        w -= step
+
+
+class Adam(Optimizer):
+    """Adam: steps of about lr in every coordinate, whatever the size of the gradient (Kingma and Ba 2015, algorithm 1).
+
+        m ← β₁ m + (1 − β₁) g     v ← β₂ v + (1 − β₂) g²     w ← w − lr · m̂ / (√v̂ + ε)
+
+    with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ) at step t; weight_decay · w is added to g first.
+    """
+
+    slots = ("mean", "square")
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be from 0 to 1, without 1, not {betas}")
+        self.betas, self.eps, self.weight_decay = (
+            betas,
+            _at_least_0("eps", eps),
+            _at_least_0("weight_decay", weight_decay),
+        )
+        super().__init__(params, lr)
+
+    def update(self, w: Array, g: Array, *slots: Array) -> None:
+        (m, v), (beta1, beta2) = slots, self.betas
+        gradient = np.multiply(w, self.weight_decay, out=scratch("step", w.shape, like=w))
+        gradient += g
+        other = np.multiply(gradient, 1 - beta1, out=scratch("other", w.shape, like=w))
+        m *= beta1
+        m += other
+        np.multiply(gradient, gradient, out=other)
+        other *= 1 - beta2
+        v *= beta2
+        v += other
+        np.divide(v, 1 - beta2**self.steps, out=other)
+        np.sqrt(other, out=other)
+        other += self.eps
+        np.divide(m, other, out=other)
+        other *= self.lr / (1 - beta1**self.steps)
+        w -= other

@@ -1,0 +1,113 @@
+"""Learning-rate schedules: each changes optimizer.lr when its step() is called, after an epoch or after an update, as
+you choose."""
+
+from math import cos, inf, pi
+from typing import Any
+
+from .optimizer import Optimizer
+
+
+class Schedule:
+    """What all schedules share: the optimizer, how often step() was called, and a state that is a few numbers."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer, self.base_lr, self.count = optimizer, optimizer.lr, 0
+
+    def state_dict(self) -> dict[str, float]:
+        """The numbers that say how far it has come."""
+        return {
+            name: float(value)
+            for name, value in vars(self).items()
+            if name != "optimizer" and isinstance(value, (int, float))
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what state_dict returned. The optimizer's lr is part of its own state."""
+        if set(state) != set(self.state_dict()):
+            raise ValueError(
+                f"this is not the state of {type(self).__name__}: it has {sorted(state)}, not {sorted(self.state_dict())}"
+            )
+        for name, value in state.items():
+            setattr(self, name, type(getattr(self, name))(value))
+
+
+class StepLR(Schedule):
+    """lr · gamma^⌊count / step_size⌋: divided by 10 after every step_size calls, if gamma is 0.1."""
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        super().__init__(optimizer)
+        if step_size < 1:
+            raise ValueError(f"step_size must be at least 1, not {step_size}")
+        self.step_size, self.gamma = step_size, gamma
+
+    def step(self) -> None:
+        self.count += 1
+        self.optimizer.lr = self.base_lr * self.gamma ** (self.count // self.step_size)
+
+
+class CosineLR(Schedule):
+    """Up from 0 in a straight line over warmup_steps, then down along half a cosine to min_lr at total_steps
+    (Loshchilov and Hutter 2017).
+
+    The first update, before any call, has the rate of the first step: base_lr/warmup_steps, or base_lr without a
+        warm-up.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, min_lr: float = 0.0) -> None:
+        super().__init__(optimizer)
+        if not 0 <= warmup_steps < total_steps:
+            raise ValueError(f"CosineLR needs 0 ≤ warmup_steps < total_steps, not {warmup_steps} and {total_steps}")
+        self.total_steps, self.warmup_steps, self.min_lr = total_steps, warmup_steps, min_lr
+        optimizer.lr = self._lr()
+
+    def _lr(self) -> float:
+        if self.count < self.warmup_steps:
+            return self.base_lr * (self.count + 1) / self.warmup_steps
+        done = min(1.0, (self.count - self.warmup_steps) / (self.total_steps - self.warmup_steps))
+        return self.min_lr + (self.base_lr - self.min_lr) * (1 + cos(pi * done)) / 2
+
+    def step(self) -> None:
+        self.count += 1
+        self.optimizer.lr = self._lr()
+
+
+class ReduceLROnPlateau(Schedule):
+    """Multiply lr by factor when a quantity has not improved for more than `patience` calls: what the paper's authors
+    did by hand, with factor 0.1, when the validation error stopped improving (Krizhevsky et al. 2012, section 5).
+
+    Args:
+        optimizer: whose lr to change.
+        mode: "min" if smaller is better, "max" if larger is.
+        factor, patience: as above.
+        threshold: relative change that counts as an improvement.
+        min_lr: no lower than this.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        min_lr: float = 0.0,
+    ) -> None:
+        super().__init__(optimizer)
+        if mode not in ("min", "max") or not 0 < factor < 1:
+            raise ValueError(
+                f"ReduceLROnPlateau needs mode 'min' or 'max' and 0 < factor < 1, not {mode!r} and {factor}"
+            )
+        self.sign = 1 if mode == "min" else -1
+        self.factor, self.patience, self.threshold, self.min_lr = factor, patience, threshold, min_lr
+        self.best, self.waited = inf, 0
+
+    def step(self, metric: float) -> None:
+        self.count += 1
+        value = self.sign * metric
+        if value < self.best - self.threshold * abs(self.best) or self.best == inf:
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        if self.waited > self.patience:
+            self.optimizer.lr = max(self.optimizer.lr * self.factor, self.min_lr)
+            self.waited = 0

@@ -1,0 +1,482 @@
+"""Tensor: an array that remembers how it was computed; its operators and methods; and apply(), which every operation
+passes through."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import backend, ops
+from .autograd import Function, is_recording, set_grad_enabled, walk
+
+Axis = int | tuple[int, ...] | None
+Hook = Callable[["Tensor"], None]
+
+
+class Tensor:
+    """An array, with the gradient of something with respect to it.
+
+    Args:
+        data: an array, which keeps its dtype and is shared, not copied; or numbers, nested in lists, where floats
+            become float32.
+        requires_grad: shall backward() compute .grad for it? Floating dtypes only.
+        device: "cpu", or "gpu" ("gpu:0"), "gpu:1" …; by default where data is.
+        dtype: convert to this dtype.
+
+    Attributes: data (the array), grad (None or a Tensor; it accumulates until set to None), requires_grad, and node
+        (the Function that
+    made this Tensor, None for a leaf). Operators follow NumPy's rules of broadcasting. A number or an array in an
+    expression with a floating Tensor is a constant of that Tensor's dtype; two Tensors of different floating dtypes
+    are an error. A Tensor cannot be written to: the optimizers and load_state_dict write to parameters, and a backward
+    pass that still needs an old value says so.
+
+    >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    Tensor([2., 4., 6.], dtype=float32)
+    """
+
+    __slots__ = "data", "grad", "requires_grad", "node", "version", "hooks"
+    __array_ufunc__ = None  # so that ndarray * Tensor asks the Tensor
+
+    def __init__(self, data: Any, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
+        if isinstance(data, Tensor):
+            raise TypeError("Tensor of a Tensor: use it as it is, or .detach() for one without history")
+        array = data if hasattr(data, "__cuda_array_interface__") else np.asarray(data)
+        if dtype is None and array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
+            dtype = np.float32  # Python floats
+        if dtype is not None:
+            array = array.astype(dtype, copy=False)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"a Tensor holds real numbers or booleans, not {array.dtype}")
+        if requires_grad and array.dtype.kind != "f":
+            raise TypeError(
+                f"only floating-point Tensors can require a gradient, not {array.dtype}: convert it, say with dtype=np.float32"
+            )
+        self.data = array if device is None else backend.to_device(array, device)
+        self.requires_grad = bool(requires_grad)
+        self.grad: Tensor | None = None
+        self.node: Function | None = None
+        self.version = [0]  # how often it was overwritten; a list, so that views can share it
+        self.hooks: list[Hook] | None = None
+
+    @staticmethod
+    def wrap(array: backend.Array, node: Function | None = None) -> Tensor:
+        """An array as a Tensor, unchecked and unchanged: the output of that node, if one is given."""
+        tensor = Tensor.__new__(Tensor)
+        tensor.data, tensor.node, tensor.requires_grad = array, node, node is not None
+        tensor.grad = tensor.hooks = None
+        tensor.version = [0]
+        return tensor
+
+    @staticmethod
+    def apply(function: Function, *args: Any) -> Tensor:
+        """Compute function on the arguments (see the module's apply): for backward passes, which know only the
+        gradient they are handed."""
+        return apply(function, *args)
+
+    # -------------------------------------------------------------------------------------------------------------
+    # what it is
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        return backend.device_of(self.data)
+
+    def __repr__(self) -> str:
+        body = np.array2string(backend.to_device(self.data, "cpu"), separator=", ", prefix="Tensor(", threshold=100)
+        notes = f", dtype={self.dtype}"
+        if self.device != "cpu":
+            notes += f", device={self.device!r}"
+        if self.node is not None:
+            notes += f", node={self.node.name}"
+        elif self.requires_grad:
+            notes += ", requires_grad=True"
+        return f"Tensor({body}{notes})"
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("a 0-d Tensor has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.requires_grad:
+            raise RuntimeError(
+                "this Tensor requires a gradient: say .detach() first, or .numpy() if its history does not matter"
+            )
+        return np.array(self.numpy(), dtype, copy=copy)
+
+    def item(self) -> Any:
+        """The one number in it, as a Python number."""
+        if self.size != 1:
+            raise ValueError(f"item() is for a Tensor with one entry, not for shape {self.shape}")
+        return self.data.item()
+
+    def numpy(self) -> np.ndarray:
+        """Its array on the host: the very array on a CPU, a copy from a GPU."""
+        return backend.to_device(self.data, "cpu")
+
+    def detach(self) -> Tensor:
+        """The same array without history: a constant."""
+        tensor = Tensor.wrap(self.data)
+        tensor.version = self.version
+        return tensor
+
+    def to(self, device: str) -> Tensor:
+        """This Tensor on that device; itself if it is there. Gradients flow back to where it was."""
+        device = backend.open_device(device)
+        return self if device == self.device else apply(ops.ToDevice(device), self)
+
+    def astype(self, dtype: Any) -> Tensor:
+        """A copy with another dtype. Between floating dtypes gradients flow, each in its own."""
+        dtype = np.dtype(dtype)
+        return apply(ops.Cast(dtype), self) if dtype.kind == "f" == self.dtype.kind else Tensor(self.data.astype(dtype))
+
+    # --------------------------------------------------------------------------------------------------------------
+    # gradients
+    def backward(self, grad: Any = None, retain_graph: bool = False, create_graph: bool = False) -> None:
+        """Add the gradient of this Tensor to .grad of every leaf that it was computed from.
+
+        Args:
+            grad: dL/d(this), of its shape and dtype; 1 by default, if this Tensor has one entry.
+            retain_graph: keep the graph for another backward pass; otherwise it is freed on the way.
+            create_graph: record this pass too, so that the gradients can be differentiated; this retains the graph as
+                well.
+
+        Raises RuntimeError if nothing was recorded, the graph was freed, or a value it reads was overwritten since.
+        """
+        root = self, _output_gradient(self, grad)
+
+        def accumulate(leaf: Tensor, gradient: Tensor) -> None:
+            leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+            for hook in tuple(leaf.hooks or ()):
+                hook(leaf)
+
+        with set_grad_enabled(create_graph):
+            walk([root], accumulate, retain_graph=retain_graph or create_graph)
+
+    def register_post_accumulate_grad_hook(self, hook: Hook) -> Callable[[], None]:
+        """Call hook(tensor) in each backward pass as soon as this leaf's .grad is complete, while the pass goes on.
+        Returns a function that removes the hook."""
+        if self.node is not None or not self.requires_grad:
+            raise RuntimeError("a gradient hook needs a leaf that requires a gradient")
+        self.hooks = [*(self.hooks or ()), hook]
+
+        def remove() -> None:
+            self.hooks = [other for other in self.hooks or () if other is not hook]
+
+        return remove
+
+    # --------------------------------------------------------------------------------------------------------------
+    # operators
+    __hash__ = object.__hash__
+
+    def __add__(self, other: Any) -> Tensor:
+        return apply(ops.Add(), self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return apply(ops.Add(), other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return apply(ops.Sub(), self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return apply(ops.Sub(), other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return apply(ops.Mul(), self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return apply(ops.Mul(), other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return apply(ops.Div(), self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return apply(ops.Div(), other, self)
+
+    def __pow__(self, exponent: Any) -> Tensor:
+        if isinstance(exponent, (int, float)):
+            return apply(ops.Power(exponent), self)
+        return apply(ops.Pow(), self, exponent)
+
+    def __rpow__(self, base: Any) -> Tensor:
+        return apply(ops.Pow(), base, self)
+
+    def __neg__(self) -> Tensor:
+        return apply(ops.Neg(), self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return _matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return _matmul(other, self)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return self._compare(operator.lt, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return self._compare(operator.le, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return self._compare(operator.gt, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return self._compare(operator.ge, other)
+
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return self._compare(operator.eq, other)
+
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return self._compare(operator.ne, other)
+
+    def _compare(self, relation: Callable[[Any, Any], Any], other: Any) -> Tensor:
+        """A boolean Tensor."""
+        return Tensor(relation(self.data, other.data if isinstance(other, Tensor) else other))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Entries by integers, slices, None, …, integer or boolean arrays, as in NumPy."""
+        parts = index if isinstance(index, tuple) else (index,)
+        plain = tuple([part.data if isinstance(part, Tensor) else part for part in parts])
+        return apply(ops.Index(plain if isinstance(index, tuple) else plain[0]), self)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # methods
+    def exp(self) -> Tensor:
+        return apply(ops.Exp(), self)
+
+    def log(self) -> Tensor:
+        return apply(ops.Log(), self)
+
+    def sqrt(self) -> Tensor:
+        return apply(ops.Sqrt(), self)
+
+    def abs(self) -> Tensor:
+        return apply(ops.Abs(), self)
+
+    __abs__ = abs
+
+    def clip(self, low: float | None = None, high: float | None = None) -> Tensor:
+        return apply(ops.Clip(low, high), self)
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return apply(ops.Sum(axis, keepdims), self)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The mean over those axes; of no entries at all, NaN."""
+        total = self.sum(axis, keepdims)
+        count = self._count(axis)
+        return total / count if count else total * np.nan
+
+    def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        """The variance over those axes, with count − ddof in the denominator."""
+        deviation = self - self.mean(axis, keepdims=True)
+        total = (deviation * deviation).sum(axis, keepdims)
+        count = self._count(axis) - ddof
+        return total / count if count > 0 else total * np.nan
+
+    def _count(self, axis: Axis) -> int:
+        return int(np.prod([self.shape[a] for a in ops.normal_axes(axis, self.ndim)], dtype=int))
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The largest entries; equal ones share the gradient equally."""
+        return apply(ops.Max(axis, keepdims), self)
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The smallest entries; equal ones share the gradient equally."""
+        return apply(ops.Min(axis, keepdims), self)
+
+    def argmax(self, axis: int | None = None) -> Tensor:
+        """The index of the first largest entry along an axis, or of the flattened Tensor; an integer Tensor."""
+        return Tensor.wrap(np.asarray(self.data.argmax(axis)))
+
+    def reshape(self, *shape: Any) -> Tensor:
+        return apply(ops.Reshape(_sizes(shape)), self)
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """The axes in another order; reversed, if none are named."""
+        order = _sizes(axes) or tuple(reversed(range(self.ndim)))
+        if sorted(a % max(self.ndim, 1) for a in order) != list(range(self.ndim)):
+            raise ValueError(f"transpose{order} does not name each of {self.ndim} axes once")
+        return apply(ops.Transpose(tuple([a % self.ndim for a in order])), self)
+
+    @property
+    def T(self) -> Tensor:
+        return self.transpose()
+
+    def swapaxes(self, a: int, b: int) -> Tensor:
+        order = list(range(self.ndim))
+        order[a], order[b] = order[b], order[a]
+        return self.transpose(order)
+
+    def broadcast_to(self, *shape: Any) -> Tensor:
+        return apply(ops.BroadcastTo(_sizes(shape)), self)
+
+
+def _sizes(sizes: Sequence[Any]) -> tuple[int, ...]:
+    """f(2, 3) and f((2, 3)) mean the same."""
+    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+        sizes = sizes[0]
+    return tuple(operator.index(n) for n in sizes)
+
+
+def _matmul(a: Any, b: Any) -> Tensor:
+    """a @ b as in NumPy: a vector is a row on the left, a column on the right, and that axis is gone in the result."""
+    a, b = (t if isinstance(t, Tensor) else np.asarray(t) for t in (a, b))
+    if not a.ndim or not b.ndim:
+        raise ValueError("a 0-d operand in a matrix product: use * instead")
+    if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
+        raise ValueError(
+            f"the matrix product of shapes {a.shape} and {b.shape}: {a.shape[-1]} columns do not meet as many rows"
+        )
+    y = apply(ops.MatMul(), a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
+    if a.ndim == 1:
+        y = y[..., 0, :]
+    return y[..., 0] if b.ndim == 1 else y
+
+
+def apply(function: Function, *args: Any) -> Tensor:
+    """The one way to compute: function.forward on the arguments' arrays, recorded for differentiation if anything asks
+    for it.
+
+    Arguments that are not Tensors become constants; then devices and dtypes must agree, and forward's result becomes a
+    Tensor.
+    """
+    inputs = _inputs(function, args)
+    try:
+        data = function.forward(*[tensor.data for tensor in inputs])
+    except ValueError as error:
+        shapes = " and ".join(str(tensor.shape) for tensor in inputs)
+        raise ValueError(f"{function.name} of shape {shapes}: {error}") from None
+    if isinstance(data, np.generic):  # NumPy turns 0-d results into scalars
+        data = np.asarray(data)
+    recorded = is_recording() and any([tensor.requires_grad for tensor in inputs])
+    if recorded:
+        function.record(inputs, data)
+    output = Tensor.wrap(data, function if recorded else None)
+    if function.is_view:
+        output.version = inputs[0].version
+    return output
+
+
+def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """The arguments as Tensors of one device and, if anything among them is floating, of one dtype."""
+    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+    if not tensors:
+        raise TypeError(f"{function.name}: none of the arguments is a Tensor")
+    like = tensors[0].data
+    dtypes = [t.data.dtype for t in tensors if t.data.dtype.kind == "f"]
+    if not dtypes and (function.floating or any(type(arg) is float for arg in args)):
+        dtypes = [np.dtype(np.float32)]
+    elif not dtypes:
+        dtypes = [arg.dtype for arg in args if hasattr(arg, "dtype") and arg.dtype.kind == "f"][:1]
+    if any(dtype != dtypes[0] for dtype in dtypes):
+        raise TypeError(f"{function.name}: dtypes {dtypes[0]} and {dtypes[-1]} do not mix: convert one with .astype()")
+    inputs = tuple([_converted(arg, dtypes[0] if dtypes else None, like) for arg in args])
+    for t in inputs:
+        if type(t.data) is not type(like) or t.device != backend.device_of(like):
+            here, there = backend.device_of(like), t.device
+            raise backend.DeviceError(f"{function.name}: {here} and {there} do not mix: move one with .to({here!r})")
+    return inputs
+
+
+def _converted(arg: Any, dtype: np.dtype | None, like: backend.Array) -> Tensor:
+    """An argument as a Tensor: of that dtype, or without one (integers and booleans only) as NumPy would promote it."""
+    if isinstance(arg, Tensor):
+        return arg if dtype is None or arg.data.dtype == dtype else Tensor.wrap(arg.data.astype(dtype))
+    if dtype is None and type(arg) is int and like.dtype.kind in "iu":
+        dtype = like.dtype
+    array = arg if hasattr(arg, "dtype") else np.asarray(arg, like=like)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"cannot compute with {arg!r}: numbers, arrays of numbers and Tensors are accepted")
+    return Tensor.wrap(
+        np.asarray(array, dtype, like=like)
+        if isinstance(array, np.generic)
+        else array.astype(dtype or array.dtype, copy=False)
+    )
+
+
+def _output_gradient(output: Tensor, grad: Any) -> Tensor:
+    """The gradient that a backward pass starts with, checked."""
+    if not output.requires_grad:
+        raise RuntimeError(
+            "nothing to differentiate: this Tensor does not depend on any that requires a gradient, or was computed under no_grad"
+        )
+    if grad is None:
+        if output.size != 1:
+            raise RuntimeError(
+                f"backward from shape {output.shape} needs the gradient of that shape as an argument: only for one entry is it 1"
+            )
+        return Tensor.wrap(np.ones_like(output.data))
+    tensor = _converted(grad, output.dtype, output.data) if not isinstance(grad, Tensor) else grad
+    if tensor.shape != output.shape or tensor.dtype != output.dtype:
+        raise ValueError(
+            f"a gradient of shape {tensor.shape} and dtype {tensor.dtype} for an output of shape {output.shape} and dtype {output.dtype}"
+        )
+    return tensor
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of the outputs with respect to the inputs, without touching any .grad.
+
+    Args:
+        outputs, inputs: a Tensor or several. Inputs may be leaves or results on the way; only what leads to them is
+            computed.
+        grad_outputs: for each output dL/d(output), None where it has one entry and that is 1.
+        create_graph: record the computation, so that the result can be differentiated.
+        retain_graph: keep the graph for another pass; by default as create_graph.
+
+    Returns a gradient for each input, None for one that no output depends on.
+    """
+    ys = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    gs = (grad_outputs,) if grad_outputs is None or isinstance(grad_outputs, Tensor) else tuple(grad_outputs)
+    if grad_outputs is None:
+        gs = (None,) * len(ys)
+    if not ys or not xs or len(gs) != len(ys):
+        raise ValueError(
+            f"grad of {len(ys)} outputs, with {len(gs)} output gradients, with respect to {len(xs)} inputs"
+        )
+    for i, x in enumerate(xs):
+        if not x.requires_grad:
+            raise RuntimeError(f"input {i} does not require a gradient: create it with requires_grad=True")
+    roots = [(y, _output_gradient(y, g)) for y, g in zip(ys, gs, strict=True)]
+    found: dict[Tensor, Tensor] = {}
+    with set_grad_enabled(create_graph):
+        walk(roots, found.__setitem__, wanted=xs, retain_graph=create_graph if retain_graph is None else retain_graph)
+    return tuple([found.get(x) for x in xs])

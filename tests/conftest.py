@@ -1,0 +1,47 @@
+"""What every test shares: hypothesis's settings, the examples on the path, and guards against state that one test
+leaves for the next."""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+from minicnn import autograd, backend
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+for folder in (ROOT / "examples" / "alexnet", ROOT / "tests"):
+    sys.path.insert(0, str(folder))
+
+hypothesis.settings.register_profile(
+    "default", max_examples=25, deadline=None, derandomize=bool(os.environ.get("CI")), database=None
+)
+hypothesis.settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def no_leaks():
+    """Each test begins with the same random numbers, and leaves grad mode, threads, NumPy's error handling and threads
+    alive as they were."""
+    backend.manual_seed(0)
+    threads, errors = backend.get_num_threads(), np.geterr()
+    yield
+    assert autograd.is_recording(), "a test left gradients switched off"
+    assert backend.get_num_threads() == threads, "a test left another number of threads"
+    assert np.geterr() == errors, "a test left NumPy's error handling changed"
+    strays = [t.name for t in threading.enumerate() if t.name.startswith("minicnn-data") and t.is_alive()]
+    assert not strays or not any(t.join(5) or t.is_alive() for t in threading.enumerate() if t.name in strays), (
+        f"threads left behind: {strays}"
+    )
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real photos and CIFAR-10 that lies beside the project on its authors' machines."""
+    if not SHARED.is_dir():
+        pytest.skip("there is no ../shared/data beside this clone")
+    return SHARED

@@ -1,0 +1,228 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+Image = pytest.importorskip("PIL.Image")
+
+from minicnn.data import DataError, ImageFolder, read_image  # noqa: E402
+from minicnn.data.folder import ENDINGS  # noqa: E402
+
+RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def save(tmp_path):
+    """save("cat/1.png", picture) writes a picture or bytes below tmp_path and returns the path."""
+
+    def write(name, content=RGB, **options):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            picture = Image.fromarray(content) if isinstance(content, np.ndarray) else content
+            picture.save(path, **options)
+        return path
+
+    return write
+
+
+# -- which files ----------------------------------------------------------------------------------------------------
+
+
+def test_classes_and_files_are_sorted_and_labelled(save, tmp_path):
+    for name in ("dog/b.png", "dog/a.png", "Cat/z.png", "ant/1.png", "dog/d.png", "dog/c.png"):
+        save(name)
+    folder = ImageFolder(tmp_path)
+    assert folder.classes == ["Cat", "ant", "dog"]
+    names = [("Cat/z.png", 0), ("ant/1.png", 1), *((f"dog/{letter}.png", 2) for letter in "abcd")]
+    assert folder.samples == [(str(tmp_path / name), label) for name, label in names]
+    assert len(folder) == 6
+    image, label = folder[2]
+    assert image.dtype == np.uint8 and image.flags.writeable and type(label) is int and label == 2
+    np.testing.assert_array_equal(image, RGB)
+    assert [label for _, label in folder] == [0, 1, 2, 2, 2, 2]
+
+
+def test_only_visible_files_with_a_picture_ending_count(save, tmp_path):
+    for name in (
+        "a/1.PNG",
+        "a/.2.png",
+        "a/notes.txt",
+        "a/jpg",
+        "a/deep/3.png",
+        "a/folder.png/4.png",
+        "b/5.Jpeg",
+        ".c/6.png",
+        "7.png",
+    ):
+        save(name, b"")
+    assert [Path(path).name for path, _ in ImageFolder(tmp_path).samples] == ["1.PNG", "5.Jpeg"]
+
+
+def test_every_accepted_ending_can_be_read(save, tmp_path):
+    for ending in ENDINGS:
+        save(f"a/picture{ending}", RGB[:, :, 0] if ending == ".pgm" else RGB)
+    save("b/1.png")
+    folder = ImageFolder(tmp_path)
+    assert len(folder) == len(ENDINGS) + 1
+    assert {image.shape for image, _ in folder} == {(5, 7, 3)}
+
+
+def test_classes_can_be_given_in_another_order(save, tmp_path):
+    save("a/1.png"), save("b/2.png")
+    folder = ImageFolder(tmp_path, classes=("b", "a"))
+    assert folder.classes == ["b", "a"]
+    assert [(Path(path).name, label) for path, label in folder.samples] == [("2.png", 0), ("1.png", 1)]
+
+
+def test_errors_of_the_folder_are_one_line(save, tmp_path):
+    def message(root, **options):
+        with pytest.raises(DataError) as info:
+            ImageFolder(root, **options)
+        return str(info.value)
+
+    root, usage = tmp_path / "root", "; pass a folder that holds one folder of pictures per class"
+    assert message(root) == f"{root}: does not exist{usage}"
+    file = save("file.png")
+    assert message(file) == f"{file}: is not a folder{usage}"
+    root.mkdir()
+    needs = "; at least two are needed, each with the pictures of one class"
+    assert message(root) == f"{root}: no class folders{needs}"
+    save("root/cat/1.png")
+    assert message(root) == f"{root}: only one class folder, 'cat'{needs}"
+    (root / "dog").mkdir()
+    assert message(root) == (
+        f"{root}/dog: no pictures in this class folder (endings accepted:"
+        " .jpg .jpeg .png .gif .bmp .webp .tif .tiff .ppm .pgm)"
+    )
+    differ = f"{root}: class folders differ from the classes asked for"
+    assert message(root, classes=["cat"]) == f"{differ} (missing: none; unknown: dog)"
+    assert message(root, classes=["cat", "dog", "eel"]) == f"{differ} (missing: eel; unknown: none)"
+    assert message(root, classes=["cat", *"gfedcba"]) == f"{differ} (missing: a, b, c, d, e and 2 more; unknown: dog)"
+
+
+# -- what is in a file ----------------------------------------------------------------------------------------------
+
+
+def test_grey_palette_and_two_level_pictures(save):
+    grey = RGB[:, :, 0]
+    np.testing.assert_array_equal(read_image(save("grey.png", grey)), np.dstack([grey] * 3))
+    few = RGB // 128 * 255  # 8 colours
+    np.testing.assert_array_equal(read_image(save("p.png", Image.fromarray(few).convert("P", dither=0, colors=8))), few)
+    two = Image.fromarray(few[:, :, 0]).convert("1")
+    np.testing.assert_array_equal(read_image(save("1.png", two)), np.dstack([few[:, :, 0]] * 3))
+
+
+@pytest.mark.parametrize("name", ["16.png", "16.tif", "16.pgm"])
+def test_16_bit_pictures_keep_their_high_byte(save, name):
+    grey = np.array([[0, 255, 256, 1000, 65535]], np.uint16)
+    assert read_image(save(name, grey))[0, :, 1].tolist() == [0, 0, 1, 3, 255]
+
+
+def test_32_bit_pictures_count_as_16_bit_ones(save):
+    grey = np.array([[-5, 256, 70000]], np.int32)
+    assert read_image(save("32.tif", grey))[0, :, 1].tolist() == [0, 1, 255]
+
+
+def test_cmyk_jpeg(save):
+    colours = np.repeat(np.uint8([[[255, 0, 0]], [[0, 255, 0]], [[0, 0, 255]], [[255, 255, 255]]]), 32, axis=1)
+    colours = np.repeat(colours, 32, axis=0)  # (128, 32, 3)
+    image = read_image(save("cmyk.jpg", Image.fromarray(colours).convert("CMYK"), quality=95, subsampling=0))
+    assert abs(image.astype(int) - colours)[8:].mean() < 3
+
+
+def test_transparent_pictures_are_laid_over_white(save):
+    alpha = np.uint8([[0, 51, 255]])
+    rgba = np.dstack([np.full_like(alpha, v) for v in (100, 0, 255)] + [alpha])
+    expected = [[255, 255, 255], [224, 204, 255], [100, 0, 255]]
+    assert read_image(save("rgba.png", rgba))[0].tolist() == expected
+    grey = Image.merge("LA", [Image.fromarray(np.full_like(alpha, 100)), Image.fromarray(alpha)])
+    assert read_image(save("la.png", grey))[0].tolist() == [[255] * 3, [224] * 3, [100] * 3]
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([9, 9, 9, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    for name in ("p.png", "p.gif"):
+        assert read_image(save(name, palette, transparency=0))[0].tolist() == [[255] * 3, [40, 50, 60]]
+    assert read_image(save("rgb.png", np.uint8([[[1, 2, 3], [4, 5, 6]]]), transparency=(1, 2, 3)))[0, 0, 0] == 255
+
+
+def test_the_first_frame_of_an_animation(save):
+    frames = [Image.new("L", (3, 2), level) for level in (10, 200)]
+    path = save("a.gif", frames[0], save_all=True, append_images=frames[1:])
+    assert np.unique(read_image(path)).tolist() == [10]
+
+
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda stored: np.rot90(stored),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_exif_orientation(save, orientation, mode):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save("turned.png", Image.fromarray(RGB).convert(mode), exif=exif)
+    np.testing.assert_array_equal(read_image(path), UPRIGHT[orientation](RGB))
+
+
+def jpeg_bytes(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "whole.jpg")
+    return (tmp_path / "whole.jpg").read_bytes()
+
+
+def test_a_broken_file_is_named_in_one_line(save, tmp_path):
+    text, empty = save("a/text.jpg", b"hello"), save("a/empty.png", b"")
+    cut = save("b/cut.jpg", jpeg_bytes(tmp_path)[:-500])
+    number = save("b/number.ppm", b"P6 x 2 255\n")
+    folder = ImageFolder(tmp_path)
+    unknown, broken = "not a picture that Pillow can read", "cannot be read: "
+    expected = {empty: unknown, text: unknown, cut: broken + "image file is trunc", number: broken + "invalid literal"}
+    for index, (path, reason) in enumerate(expected.items()):
+        with pytest.raises(DataError) as info:
+            folder[index]
+        assert str(info.value).startswith(f"{path}: {reason}") and "\n" not in str(info.value)
+
+
+def test_a_file_that_is_gone_is_named(tmp_path):
+    with pytest.raises(DataError, match=f"^{tmp_path}/gone.png: cannot be read: No such file or directory$"):
+        read_image(tmp_path / "gone.png")
+
+
+def test_an_error_without_a_message_is_named(monkeypatch, save):
+    def no_memory(path):
+        raise MemoryError
+
+    path = save("1.png")
+    monkeypatch.setattr(Image, "open", no_memory)
+    with pytest.raises(DataError, match=r"1.png: cannot be read: MemoryError\(\)$"):
+        read_image(path)
+
+
+def test_without_pillow_the_error_says_how_to_get_it(monkeypatch, save):
+    path = save("1.png")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match=r"^pictures are read and resized with Pillow: pip install 'minicnn\[io\]'$"):
+        read_image(path)
+
+
+def test_real_photos(shared):
+    train = ImageFolder(shared / "caltech10" / "train")
+    val = ImageFolder(shared / "caltech10" / "val", classes=train.classes)
+    assert (len(train), len(val), len(train.classes)) == (788, 195, 10)
+    assert sorted({label for _, label in val.samples}) == list(range(10))
+    for index in range(0, len(train), 40):
+        image, label = train[index]
+        assert image.dtype == np.uint8 and image.shape[2] == 3
+        assert 100 < min(image.shape[:2]) <= 300
+        assert image.std() > 5 and train.classes[label] in train.samples[index][0]

@@ -1,0 +1,473 @@
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import minicnn.data
+from minicnn.data import DataError, DataLoader, ImageFolder
+from minicnn.data.transforms import (
+    CenterCrop,
+    Compose,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    Resize,
+)
+
+
+class Numbered:
+    """n images whose pixels hold their index, with the label index + 100; `on_read(index)` runs at each access."""
+
+    def __init__(self, n, on_read=None, shape=(2, 3, 3)):
+        self.n, self.on_read, self.shape = n, on_read, shape
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if self.on_read:
+            self.on_read(index)
+        return np.full(self.shape, index % 256, np.uint8), index + 100
+
+
+def indices(loader):
+    """One epoch's indices, after checking that images and labels belong together."""
+    batches = []
+    for images, labels in loader:
+        np.testing.assert_array_equal(images[:, 0, 0, 0], (labels - 100) % 256)
+        batches.append((labels - 100).tolist())
+    return batches
+
+
+def flat(batches):
+    return [index for batch in batches for index in batch]
+
+
+def workers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("minicnn-data")]
+
+
+def assert_workers_end():
+    deadline = time.monotonic() + 10
+    while workers():
+        assert time.monotonic() < deadline, f"still running: {workers()}"
+        time.sleep(0.001)
+
+
+def wait(event):
+    assert event.wait(10), "nothing happened in 10 s"
+
+
+# -- batches and order ----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 3), st.integers(1, 5), st.booleans(), st.booleans())
+def test_an_epoch_is_every_sample_once_in_whole_batches(n, batch_size, num_workers, prefetch, shuffle, drop_last):
+    assume(n >= batch_size or not drop_last)
+    loader = DataLoader(
+        Numbered(n), batch_size, shuffle=shuffle, num_workers=num_workers, prefetch=prefetch, drop_last=drop_last
+    )
+    batches = indices(loader)
+    kept = n // batch_size * batch_size if drop_last else n
+    assert len(batches) == len(loader) == -(-kept // batch_size)
+    assert [len(batch) for batch in batches] == [min(batch_size, kept - i) for i in range(0, kept, batch_size)]
+    assert len(set(flat(batches))) == kept
+    if not shuffle:
+        assert flat(batches) == list(range(kept))
+
+
+def test_types_and_shapes():
+    images, labels = next(iter(DataLoader(Numbered(5), 4)))
+    assert (images.shape, images.dtype, labels.shape, labels.dtype) == ((4, 2, 3, 3), np.uint8, (4,), np.int64)
+    images, _ = next(iter(DataLoader(Numbered(5), 4, transform=Normalize(0.5, 0.5))))
+    assert images.dtype == np.float32
+    assert images.flags.c_contiguous and images.flags.writeable
+
+
+def test_a_list_of_pairs_is_a_dataset():
+    dataset = [(np.full((1, 1, 3), i, np.uint8), np.int32(i)) for i in range(3)]
+    assert [labels.tolist() for _, labels in DataLoader(dataset, 2)] == [[0, 1], [2]]
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.integers(2, 30), st.integers(1, 7))
+def test_order_and_augmentation_follow_from_seed_epoch_and_index(seed, epoch, n, batch_size):
+    def draw(image, rng):
+        return np.full((1, 1, 3), rng.random())
+
+    def samples(**options):
+        loader = DataLoader(Numbered(n), seed=seed, transform=draw, **options)
+        loader.set_epoch(epoch)
+        return [pair for images, labels in loader for pair in zip(labels, images[:, 0, 0, 0], strict=True)]
+
+    reference = samples(batch_size=batch_size, shuffle=True, num_workers=0)
+    for num_workers, prefetch in ((1, 1), (3, 4)):
+        assert samples(batch_size=batch_size, shuffle=True, num_workers=num_workers, prefetch=prefetch) == reference
+    # Neither the batch size nor the order changes what a sample draws.
+    assert sorted(samples(batch_size=1, num_workers=2)) == sorted(reference)
+    assert len({value for _, value in reference}) == n
+
+
+def test_draws_come_from_philox_keyed_by_seed_and_epoch_and_counted_by_stream():
+    loader = DataLoader(Numbered(6), 6, lambda image, rng: rng.random((1, 1, 3)), shuffle=True, seed=2**63 - 1)
+    loader.set_epoch(9)
+    images, labels = next(iter(loader))
+
+    def stream(number):
+        key, counter = np.array([2**63 - 1, 9], np.uint64), np.array([0, 0, 0, number], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+    order = stream(0).permutation(6)
+    np.testing.assert_array_equal(labels - 100, order)
+    np.testing.assert_array_equal(images[:, 0, 0], [stream(1 + index).random(3) for index in order])
+
+
+def test_epochs_and_seeds_differ():
+    def epochs(seed, shuffle, count=3):
+        loader = DataLoader(Numbered(50), 8, lambda image, rng: np.full((1, 1, 3), rng.random()), shuffle, seed)
+        return [[(labels.tolist(), images.ravel().tolist()) for images, labels in loader] for _ in range(count)]
+
+    first, other = epochs(0, True), epochs(1, True)
+    orders = [str([labels for labels, _ in epoch]) for epoch in first + other]
+    draws = [str([draws for _, draws in epoch]) for epoch in first + other]
+    assert len(set(orders)) == len(set(draws)) == 6
+    plain = epochs(0, False)
+    assert len({str([labels for labels, _ in epoch]) for epoch in plain}) == 1
+    assert len({str([draws for _, draws in epoch]) for epoch in plain}) == 3
+
+
+def test_order_is_a_fair_permutation():
+    loader = DataLoader(Numbered(5), 5, shuffle=True, num_workers=0)
+    orders = np.array([flat(indices(loader)) for _ in range(1000)])
+    counts = np.stack([np.bincount(column, minlength=5) for column in orders.T])
+    assert counts.min() > 150 and counts.max() < 250
+
+
+def test_set_epoch_repeats_and_resumes():
+    loader = DataLoader(Numbered(20), 3, shuffle=True, seed=5)
+    epochs = [indices(loader) for _ in range(4)]
+    assert loader.epoch == 4
+    loader.set_epoch(2)
+    assert [indices(loader), indices(loader)] == epochs[2:]
+    fresh = DataLoader(Numbered(20), 3, shuffle=True, seed=5, num_workers=0)
+    fresh.set_epoch(3)
+    assert indices(fresh) == epochs[3]
+
+
+def test_an_iteration_that_was_broken_off_is_an_epoch_too():
+    loader = DataLoader(Numbered(20), 3, shuffle=True)
+    next(iter(loader))
+    second = indices(loader)
+    loader.set_epoch(1)
+    assert indices(loader) == second
+
+
+def test_two_iterators_at_once():
+    loader = DataLoader(Numbered(30), 4, shuffle=True)
+    expected = [indices(loader), indices(loader)]
+    loader.set_epoch(0)
+    pairs = [(a.tolist(), b.tolist()) for (_, a), (_, b) in zip(loader, loader, strict=True)]
+    assert [[[label - 100 for label in labels] for labels in side] for side in zip(*pairs, strict=True)] == expected
+
+
+def test_slow_samples_do_not_change_the_order():
+    loader = DataLoader(Numbered(24, on_read=lambda i: time.sleep(0.002 if i % 4 == 0 else 0)), 2, num_workers=4)
+    assert flat(indices(loader)) == list(range(24))
+
+
+def test_batches_do_not_share_memory():
+    batches = [images for images, _ in DataLoader(Numbered(12), 4)]
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(batches) for b in batches[:i])
+
+
+# -- threads --------------------------------------------------------------------------------------------------------
+
+
+def test_without_workers_everything_happens_in_the_callers_thread():
+    seen = []
+    iterator = iter(
+        DataLoader(Numbered(6, lambda index: seen.append((index, threading.current_thread()))), 2, num_workers=0)
+    )
+    assert seen == [] and not workers()
+    next(iterator)
+    assert seen == [(0, threading.current_thread()), (1, threading.current_thread())]
+
+
+def test_workers_run_beside_each_other():
+    meeting = threading.Barrier(3, timeout=10)
+    names = set()
+
+    def on_read(index):
+        names.add(threading.current_thread().name)
+        meeting.wait()  # passes only if three batches are loaded at the same time
+
+    assert flat(indices(DataLoader(Numbered(6, on_read), 1, num_workers=3))) == list(range(6))
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize("prefetch", [1, 3])
+def test_batches_in_flight_are_bounded(prefetch):
+    begun = set()
+    loader = DataLoader(Numbered(20, begun.add), 1, prefetch=prefetch)
+    for count, _ in enumerate(loader, 1):
+        deadline = time.monotonic() + 10
+        while len(begun) < min(20, count + prefetch) and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        time.sleep(0.002)
+        assert len(begun) == min(20, count + prefetch)
+
+
+def test_breaking_off_stops_within_a_batch():
+    hold, reached, begun = threading.Event(), threading.Event(), []
+
+    def on_read(index):
+        begun.append(index)
+        if index >= 10:
+            reached.set()
+            wait(hold)
+
+    for _ in DataLoader(Numbered(100, on_read), 10, num_workers=1):
+        wait(reached)
+        break
+    hold.set()
+    assert_workers_end()
+    assert begun == list(range(11))
+
+
+def test_closing_the_iterator_ends_the_threads():
+    iterator = iter(DataLoader(Numbered(40), 2))
+    next(iterator)
+    assert workers()
+    iterator.close()
+    assert_workers_end()
+    assert next(iterator, "end") == "end"
+
+
+def test_an_exception_in_the_body_ends_the_threads():
+    with pytest.raises(ZeroDivisionError):
+        for _ in DataLoader(Numbered(40), 2):
+            raise ZeroDivisionError
+    gc.collect()  # the traceback held the iterator
+    assert_workers_end()
+
+
+def test_dropping_the_iterator_ends_the_threads_without_the_collector():
+    gc.disable()
+    try:
+        iterator = iter(DataLoader(Numbered(40), 2))
+        next(iterator)
+        del iterator
+        assert_workers_end()
+    finally:
+        gc.enable()
+
+
+def test_a_worker_may_collect_its_own_iterator():
+    dropped, collected = threading.Event(), threading.Event()
+
+    def on_read(index):
+        if index == 1:
+            wait(dropped)
+            gc.collect()
+            collected.set()
+
+    class Holder:
+        pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        holder = Holder()
+        holder.me, holder.iterator = holder, iter(DataLoader(Numbered(9, on_read), 1, num_workers=1))
+        next(holder.iterator)
+        del holder
+        assert workers()
+        dropped.set()
+        wait(collected)
+        assert_workers_end()
+    finally:
+        gc.enable()
+
+
+SCRIPT = """
+import signal, time, threading
+import numpy as np
+from minicnn.data import DataLoader
+
+class Slow:
+    def __len__(self): return 1000
+    def __getitem__(self, index):
+        time.sleep(0.002)
+        return np.zeros((2, 2, 3), np.uint8), index
+
+loader = DataLoader(Slow(), 4)
+iterator = iter(loader)
+next(iterator)
+"""
+
+
+@pytest.mark.parametrize(
+    "end, status, error",
+    [
+        ("", 0, ""),
+        ("del iterator", 0, ""),
+        ("loader.me, loader.iterator = loader, iterator; del loader, iterator", 0, ""),
+        ("for images, labels in loader: 1 / 0", 1, "ZeroDivisionError"),
+        ("for images, labels in loader: signal.raise_signal(signal.SIGINT)", -signal.SIGINT, "KeyboardInterrupt"),
+    ],
+)
+def test_the_interpreter_exits_at_once(end, status, error):
+    environment = os.environ | {"PYTHONPATH": str(Path(minicnn.data.__file__).parents[2])}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT + end], env=environment, timeout=60, capture_output=True, text=True
+    )
+    assert result.returncode == status
+    assert result.stdout == ""
+    if error:
+        assert result.stderr.count("Traceback") == 1 and result.stderr.splitlines()[-1].startswith(error)
+    else:
+        assert result.stderr == ""
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------
+
+
+class Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_in_a_worker_reaches_the_caller_in_its_turn(num_workers):
+    def on_read(index):
+        if index == 7:
+            raise Broken("the disk is on fire", 42)
+
+    loader = DataLoader(Numbered(20, on_read), 3, num_workers=num_workers)
+    seen = []
+    with pytest.raises(Broken) as info:
+        for _, labels in loader:
+            seen += (labels - 100).tolist()
+    assert seen == [0, 1, 2, 3, 4, 5]
+    assert info.value.args == ("sample 7: the disk is on fire", 42)
+    assert "on_read" in [entry.name for entry in info.traceback]
+
+
+@pytest.mark.parametrize(
+    "error, args",
+    [
+        (KeyError(3), (3,)),
+        (OSError(5, "Input/output error"), (5, "Input/output error")),
+        (ValueError(), ("sample 0: ",)),
+        (ValueError("sample 0: known"), ("sample 0: known",)),
+    ],
+)
+def test_only_messages_are_changed(error, args):
+    def on_read(index):
+        raise error
+
+    with pytest.raises(type(error)) as info:
+        list(DataLoader(Numbered(1, on_read), 1))
+    assert info.value is error and error.args == args
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_stop_iteration_in_a_dataset_does_not_pass_for_the_end(num_workers):
+    with pytest.raises(RuntimeError) as info:
+        list(DataLoader(Numbered(1, lambda index: next(iter(()))), 1, num_workers=num_workers))
+    assert info.value.__cause__.args == ("sample 0: ",)
+
+
+def test_an_error_of_a_transform_names_the_sample():
+    def transform(image, rng):
+        raise TypeError("no")
+
+    with pytest.raises(TypeError, match=r"^sample 0: no$"):
+        next(iter(DataLoader(Numbered(2), 2, transform)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_images_of_one_batch_must_agree(num_workers):
+    dataset = [(np.zeros((4, 4 + i // 3, 3), np.uint8), 0) for i in range(6)]
+    with pytest.raises(DataError) as info:
+        list(DataLoader(dataset, 4, num_workers=num_workers))
+    assert str(info.value) == (
+        "sample 3: image is uint8 (4, 5, 3), its batch began with uint8 (4, 4, 3);"
+        " add transforms.Resize and CenterCrop or RandomCrop"
+    )
+    assert len(list(DataLoader(dataset, 3, num_workers=num_workers))) == 2
+    mixed = [(np.zeros((2, 2, 3), dtype), 0) for dtype in (np.uint8, np.float32)]
+    with pytest.raises(DataError, match=r"^sample 1: image is float32 \(2, 2, 3\), its batch began with uint8"):
+        list(DataLoader(mixed, 2, num_workers=num_workers))
+
+
+def test_bad_arguments():
+    def message(*args, **options):
+        with pytest.raises(ValueError) as info:
+            DataLoader(*args, **options)
+        return str(info.value)
+
+    def integer(name, least, value):
+        return f"{name} must be an integer from {least} to 2**63 - 1, got {value}"
+
+    data = Numbered(3)
+    assert message(data, 0) == integer("batch_size", 1, 0)
+    assert message(data, 2.0) == integer("batch_size", 1, 2.0)
+    assert message(data, 1, num_workers=-1) == integer("num_workers", 0, -1)
+    assert message(data, 1, prefetch=0) == integer("prefetch", 1, 0)
+    assert message(data, 1, seed=-1) == integer("seed", 0, -1)
+    assert message(data, 1, seed=2**64) == integer("seed", 0, 2**64)
+    assert message(Numbered(0), 1) == (
+        "no batch to load: the dataset has 0 samples, batch_size is 1, drop_last is False"
+    )
+    assert message(data, 4, drop_last=True) == (
+        "no batch to load: the dataset has 3 samples, batch_size is 4, drop_last is True"
+    )
+    loader = DataLoader(data, 1)
+    with pytest.raises(ValueError) as info:
+        loader.set_epoch(-1)
+    assert str(info.value) == integer("epoch", 0, -1)
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_names_the_file_once(tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    for name in ("a/1.png", "a/2.png", "b/3.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    Image.new("RGB", (6, 8)).save(tmp_path / "b/4.png")
+    folder = ImageFolder(tmp_path)
+    with pytest.raises(DataError) as info:
+        list(DataLoader(folder, 2, CenterCrop(7)))
+    assert str(info.value) == (
+        f"{tmp_path}/b/4.png: CenterCrop(size=7) does not fit into an image of 8x6"
+        " (height x width); put Resize(7) before it"
+    )
+    with pytest.raises(DataError, match=f"^{tmp_path}/b/4.png: image is uint8"):
+        list(DataLoader(folder, 4))
+    (tmp_path / "a/2.png").write_bytes(b"text")
+    with pytest.raises(DataError, match=f"^{tmp_path}/a/2.png: not a picture that Pillow can read$"):
+        list(DataLoader(folder, 4))
+
+
+def test_real_photos_come_out_the_same_for_any_number_of_workers(shared):
+    pytest.importorskip("PIL")
+    folder = ImageFolder(shared / "caltech10" / "val")
+    transform = Compose([Resize(64), RandomCrop(56, padding=2), RandomHorizontalFlip(), Normalize(0.5, 0.25)])
+    loaders = [DataLoader(folder, 32, transform, shuffle=True, seed=1, num_workers=count) for count in (0, 2)]
+    labels = []
+    for (a, a_labels), (b, b_labels) in zip(*loaders, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a_labels, b_labels)
+        assert a.shape[1:] == (56, 56, 3) and a.dtype == np.float32 and a.std() > 0.3
+        labels += a_labels.tolist()
+    assert sorted(labels) == [label for _, label in folder.samples]
