@@ -9,6 +9,6 @@ from .tensor import Tensor, grad
 
 __version__ = "0.1.0"
 __all__ = [
-    "DeviceError", "GradcheckError", "Tensor", "data", "functional", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "load",
-    "manual_seed", "nn", "no_grad", "optim", "save", "set_num_threads",
+    "DeviceError", "GradcheckError", "Tensor", "data", "functional", "get_num_threads", "grad", "gradcheck",
+    "gradgradcheck", "load", "manual_seed", "nn", "no_grad", "optim", "save", "set_num_threads",
 ]  # fmt: skip

@@ -64,8 +64,8 @@ class Function:
     A subclass keeps its hyperparameters from __init__ and defines
 
         forward(*arrays) -> array       the result; what the backward pass needs besides the inputs is set on self
-        backward(grad) -> gradients     given dL/d(output), the Tensor dL/d(input) for each input, computed with operations
-                                        on Tensors, so that it can itself be recorded and differentiated
+        backward(grad) -> gradients     given dL/d(output), the Tensor dL/d(input) for each input, computed with
+                                        operations on Tensors, so that it can itself be recorded and differentiated
         reads                           reads[i] names the inputs whose values the gradient of input i is computed from
 
     An object records one call. In backward, self.needs[i] tells whether the gradient of input i is wanted (None may be
@@ -88,7 +88,7 @@ class Function:
     def forward(self, *arrays: Any) -> Any:
         raise NotImplementedError(f"{self.name} does not define forward")
 
-    def backward(self, grad: Tensor) -> Tensor | None | tuple[Tensor | None, ...]:
+    def backward(self, grad: Tensor) -> Tensor | tuple[Tensor | None, ...]:
         raise NotImplementedError(f"{self.name} does not define backward")
 
     @property
@@ -112,8 +112,8 @@ class Function:
         for tensor, version in zip(self.inputs, self._versions, strict=True):
             if tensor is not None and tensor.version[0] != version:
                 raise RuntimeError(
-                    f"{self.name}: an input of shape {tensor.shape} that its backward pass reads was overwritten after the forward pass "
-                    "(by an optimizer step or load_state_dict): call backward() before the parameters change"
+                    f"{self.name}: an input of shape {tensor.shape} that its backward pass reads was overwritten since "
+                    "the forward pass, by an optimizer step or load_state_dict: call backward() before that happens"
                 )
         every, self.needs = self.needs, needs
         try:
@@ -237,7 +237,8 @@ def _survey(roots: list[Any], targets: dict[Any, Tensor] | None) -> tuple[set[An
             continue
         if place.edges is None:
             raise RuntimeError(
-                f"the graph through {place.name} was freed by an earlier backward pass: give that one retain_graph=True, or run forward again"
+                f"the graph through {place.name} was freed by an earlier backward pass: "
+                "give that one retain_graph=True, or run forward again"
             )
         nodes.append(place)
         for edge in place.edges:

@@ -1,8 +1,7 @@
 """The ground floor: devices, threads, memory and random numbers. It knows arrays and nothing above them.
 
 Four kinds of state outlive a call here: the number of threads, the random seed with its count of draws, each thread's
-    scratch buffers, and
-memory kept for reuse. The last two are caches: dropping them changes no result.
+scratch buffers, and memory kept for reuse. The last two are caches: dropping them changes no result.
 """
 
 import functools
@@ -23,8 +22,7 @@ Array = Any  # a NumPy array, or a CuPy array on a machine that has one
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# devices
+# -------------------------------------------------------------------------------------------------------------- devices
 class DeviceError(RuntimeError):
     """A device that was asked for is not there, or arrays of two devices met in one operation."""
 
@@ -74,8 +72,7 @@ def device_kernel(function: Call) -> Call:
     return cast(Call, dispatch)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# threads
+# -------------------------------------------------------------------------------------------------------------- threads
 BLOCK = (
     1 << 18
 )  # numbers to a slice of elementwise work; slices of 8,000 queue for the interpreter lock and cost a third more
@@ -247,8 +244,7 @@ def matmul(a: Array, b: Array) -> Array:
     return out
 
 
-# -----------------------------------------------------------------------------------------------------------------------
-# memory
+# --------------------------------------------------------------------------------------------------------------- memory
 LARGE = 1 << 20  # bytes; below this the allocator recycles by itself
 
 
@@ -286,7 +282,7 @@ class _Loan:
     """Memory lent to one array. NumPy makes the array, and every view of it, refer to its loan; with the last of them
     it goes back."""
 
-    __slots__ = "memory", "block", "__array_interface__"
+    __slots__ = "__array_interface__", "block", "memory"
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> None:
         self.memory = _memory
@@ -332,8 +328,7 @@ def scratch(name: str, shape: tuple[int, ...], like: Array) -> Array:
     return buffer[:nbytes].view(like.dtype).reshape(shape)
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# random numbers
+# ------------------------------------------------------------------------------------------------------- random numbers
 class _Random:
     def __init__(self) -> None:
         self.seed, self.draws, self.lock = 0, 0, threading.Lock()

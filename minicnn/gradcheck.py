@@ -37,16 +37,13 @@ def gradcheck(
         f: a function of Tensors that returns a Tensor or a tuple of them, the same each time it is called.
         inputs: float64 Tensors; those with requires_grad are checked, the others declared constant. f sees copies:
             .grad stays as it is.
-        eps: half the step of the central differences. Keep kinks (a ReLU at 0, a tie in a maximum) farther away than
-            that.
+        eps: half the step of the differences. Keep kinks (a ReLU at 0, a tie in a maximum) farther away than that.
         rtol, atol: |analytic − numeric| may be atol·scale + rtol·max|numeric|, scale being max(1, max|f|).
-        full_jacobian: up to this many entries the whole Jacobian is compared, beyond it the derivative along random
-            directions.
+        full_jacobian: up to so many entries the whole Jacobian is compared, beyond it random directions.
         seed: of the random gradients and directions.
 
     Raises GradcheckError also when nothing is checked: no input requires a gradient, an input receives none, the
-        outputs do not change
-    with an input, or something is not finite.
+    outputs do not change with an input, or something is not finite.
     """
     check = _Check(f, inputs, eps, rtol, atol, full_jacobian, seed)
     check.every_input_matters()
@@ -227,5 +224,6 @@ class _Check:
             at = tuple(int(k) for k in np.unravel_index(error.argmax(), error.shape))
             raise GradcheckError(
                 f"the gradient of input {i}, shape {self.inputs[i].shape}, is wrong: worst at {describe(at)}: "
-                f"{analytic[at]:.9g} by the tape, {numeric[at]:.9g} by differences ({int((error > allowed).sum())} of {error.size} entries differ)"
+                f"{analytic[at]:.9g} by the tape, {numeric[at]:.9g} by differences "
+                f"({int((error > allowed).sum())} of {error.size} entries differ)"
             )

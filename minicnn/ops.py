@@ -1,9 +1,8 @@
 """The elementary operations: arithmetic, reductions, shapes, indexing.
 
 Each is a Function: `forward` computes on arrays, `backward` says in Tensors how the gradient g = dL/dy flows to each
-    input. The backward
-passes are written with the operators of the g they are handed, so they are differentiable in turn, and this file need
-not know Tensor.
+input. The backward passes are written with the operators of the g they are handed, so they are differentiable in turn,
+and this file need not know Tensor.
 """
 
 from typing import Any
@@ -30,6 +29,10 @@ class _Broadcasting(Function):
     """Two inputs that are broadcast against each other: each gradient is summed back to its input's shape."""
 
     ufunc: Any
+
+    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The two gradients, before they are summed."""
+        raise NotImplementedError
 
     def forward(self, a, b):
         self.shapes = a.shape, b.shape
@@ -232,8 +235,7 @@ class Cast(Function):
         return grad.astype(self.was)
 
 
-# -------------------------------------------------------------------------------------------------------------------
-# reductions
+# ----------------------------------------------------------------------------------------------------------- reductions
 def normal_axes(axis: int | tuple[int, ...] | None, ndim: int) -> Shape:
     """The axes as a sorted tuple of non-negative numbers; None means all of them. A 0-d array accepts 0 and −1, as in
     NumPy."""
@@ -316,8 +318,7 @@ class MatMul(Function):
         )
 
 
-# -----------------------------------------------------------------------------------------------------------------------
-# shapes
+# --------------------------------------------------------------------------------------------------------------- shapes
 class Reshape(Function):
     is_view = True
 
@@ -404,11 +405,9 @@ class Concatenate(Function):
         return np.concatenate(arrays, self.axis)
 
     def backward(self, grad):
-        ends = np.cumsum(self.sizes)
         lead = (slice(None),) * (self.axis % grad.ndim)
-        return tuple(
-            [grad[(*lead, slice(int(end) - size, int(end)))] for end, size in zip(ends, self.sizes, strict=True)]
-        )
+        ends = np.cumsum(self.sizes).tolist()
+        return tuple([grad[lead + (slice(end - n, end),)] for end, n in zip(ends, self.sizes, strict=True)])
 
 
 class Pad(Function):

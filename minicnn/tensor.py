@@ -20,8 +20,7 @@ class Tensor:
     """An array, with the gradient of something with respect to it.
 
     Args:
-        data: an array, which keeps its dtype and is shared, not copied; or numbers, nested in lists, where floats
-            become float32.
+        data: an array, which keeps its dtype and is shared, not copied; or numbers in nested lists, floats as float32.
         requires_grad: shall backward() compute .grad for it? Floating dtypes only.
         device: "cpu", or "gpu" ("gpu:0"), "gpu:1" …; by default where data is.
         dtype: convert to this dtype.
@@ -39,7 +38,7 @@ class Tensor:
     Tensor([2., 4., 6.], dtype=float32)
     """
 
-    __slots__ = "data", "grad", "requires_grad", "node", "version", "hooks"
+    __slots__ = "data", "grad", "hooks", "node", "requires_grad", "version"
     __array_ufunc__ = None  # so that ndarray * Tensor asks the Tensor
 
     def __init__(self, data: Any, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
@@ -54,7 +53,7 @@ class Tensor:
             raise TypeError(f"a Tensor holds real numbers or booleans, not {array.dtype}")
         if requires_grad and array.dtype.kind != "f":
             raise TypeError(
-                f"only floating-point Tensors can require a gradient, not {array.dtype}: convert it, say with dtype=np.float32"
+                f"only floating-point Tensors can require a gradient, not {array.dtype}: add dtype=np.float32"
             )
         self.data = array if device is None else backend.to_device(array, device)
         self.requires_grad = bool(requires_grad)
@@ -78,8 +77,7 @@ class Tensor:
         gradient they are handed."""
         return apply(function, *args)
 
-    # -------------------------------------------------------------------------------------------------------------
-    # what it is
+    # ------------------------------------------------------------------------------------------------------- what it is
     @property
     def shape(self) -> tuple[int, ...]:
         return self.data.shape
@@ -161,8 +159,7 @@ class Tensor:
         dtype = np.dtype(dtype)
         return apply(ops.Cast(dtype), self) if dtype.kind == "f" == self.dtype.kind else Tensor(self.data.astype(dtype))
 
-    # --------------------------------------------------------------------------------------------------------------
-    # gradients
+    # -------------------------------------------------------------------------------------------------------- gradients
     def backward(self, grad: Any = None, retain_graph: bool = False, create_graph: bool = False) -> None:
         """Add the gradient of this Tensor to .grad of every leaf that it was computed from.
 
@@ -196,8 +193,7 @@ class Tensor:
 
         return remove
 
-    # --------------------------------------------------------------------------------------------------------------
-    # operators
+    # -------------------------------------------------------------------------------------------------------- operators
     __hash__ = object.__hash__
 
     def __add__(self, other: Any) -> Tensor:
@@ -269,8 +265,7 @@ class Tensor:
         plain = tuple([part.data if isinstance(part, Tensor) else part for part in parts])
         return apply(ops.Index(plain if isinstance(index, tuple) else plain[0]), self)
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # methods
+    # ---------------------------------------------------------------------------------------------------------- methods
     def exp(self) -> Tensor:
         return apply(ops.Exp(), self)
 
@@ -394,6 +389,10 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
     if not tensors:
         raise TypeError(f"{function.name}: none of the arguments is a Tensor")
     like = tensors[0].data
+    if len(tensors) == len(args) and like.dtype.kind == "f":
+        same = [type(t.data) is np.ndarray and t.data.dtype == like.dtype for t in tensors]
+        if all(same):
+            return args  # nothing to convert: by far the most common case
     dtypes = [t.data.dtype for t in tensors if t.data.dtype.kind == "f"]
     if not dtypes and (function.floating or any(type(arg) is float for arg in args)):
         dtypes = [np.dtype(np.float32)]
@@ -429,18 +428,19 @@ def _output_gradient(output: Tensor, grad: Any) -> Tensor:
     """The gradient that a backward pass starts with, checked."""
     if not output.requires_grad:
         raise RuntimeError(
-            "nothing to differentiate: this Tensor does not depend on any that requires a gradient, or was computed under no_grad"
+            "nothing to differentiate: this Tensor depends on none that requires a gradient, or is made under no_grad"
         )
     if grad is None:
         if output.size != 1:
             raise RuntimeError(
-                f"backward from shape {output.shape} needs the gradient of that shape as an argument: only for one entry is it 1"
+                f"backward from shape {output.shape} needs a gradient of that shape: only for one entry is it 1"
             )
         return Tensor.wrap(np.ones_like(output.data))
     tensor = _converted(grad, output.dtype, output.data) if not isinstance(grad, Tensor) else grad
     if tensor.shape != output.shape or tensor.dtype != output.dtype:
         raise ValueError(
-            f"a gradient of shape {tensor.shape} and dtype {tensor.dtype} for an output of shape {output.shape} and dtype {output.dtype}"
+            f"a gradient of shape {tensor.shape} and dtype {tensor.dtype} "
+            f"for an output of shape {output.shape} and dtype {output.dtype}"
         )
     return tensor
 
@@ -455,8 +455,7 @@ def grad(
     """The gradients of the outputs with respect to the inputs, without touching any .grad.
 
     Args:
-        outputs, inputs: a Tensor or several. Inputs may be leaves or results on the way; only what leads to them is
-            computed.
+        outputs, inputs: a Tensor or several. Inputs may be leaves or results on the way; only what they need is done.
         grad_outputs: for each output dL/d(output), None where it has one entry and that is 1.
         create_graph: record the computation, so that the result can be differentiated.
         retain_graph: keep the graph for another pass; by default as create_graph.

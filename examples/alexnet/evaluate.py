@@ -62,7 +62,8 @@ def main() -> None:
         )
     result = evaluate(net, validation(what, val, view, settings.batch_size, 1), device)
     print(
-        f"{len(val)} pictures of {what}: loss {result['loss']:.4f}, top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%"
+        f"{len(val)} pictures of {what}: "
+        f"loss {result['loss']:.4f}, top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%"
     )
 
 

@@ -1,17 +1,18 @@
 """AlexNet, in the three forms that go by that name.
 
-| variant  | channels of conv1-5  | groups        | normalised | input | parameters | source                                           |
-| -------- | -------------------- | ------------- | ---------- | ----- | ---------- | ------------------------------------------------ |
-| 2012     | 96 256 384 384 256   | 2 in 2, 4, 5  | LRN        | 227   | 60,965,224 | Krizhevsky, Sutskever, Hinton 2012: two GPUs     |
-| 2012     | the same             | none          | LRN        | 227   | 62,378,344 | the same as if on one GPU (groups=False)         |
-| 2014     | 64 192 384 256 256   | none          | no         | 224   | 61,100,840 | Krizhevsky 2014, one tower; as torchvision has it |
-| tutorial | 96 256 384 384 256   | none          | no         | 224   | 62,378,344 | as textbooks print it, with padding that fits    |
+| variant  | channels of conv1-5 | groups       | normalised | input | parameters | source                             |
+| -------- | ------------------- | ------------ | ---------- | ----- | ---------- | ---------------------------------- |
+| 2012     | 96 256 384 384 256  | 2 in 2, 4, 5 | LRN        | 227   | 60,965,224 | Krizhevsky, Sutskever, Hinton 2012 |
+| 2012     | 96 256 384 384 256  | none         | LRN        | 227   | 62,378,344 | the same as if on one GPU          |
+| 2014     | 64 192 384 256 256  | none         | no         | 224   | 61,100,840 | Krizhevsky 2014; as in torchvision |
+| tutorial | 96 256 384 384 256  | none         | no         | 224   | 62,378,344 | textbooks, with padding that fits  |
 
 >>> net = alexnet("2012")
 >>> sum(p.size for p in net.parameters())
 60965224
->>> [sum(p.size for p in alexnet(*which).parameters()) for which in (("2014",), ("tutorial",), ("2012", 1000, "he", False))]
-[61100840, 62378344, 62378344]
+>>> others = alexnet("2012", groups=False), alexnet("2014"), alexnet("tutorial")
+>>> [sum(p.size for p in other.parameters()) for other in others]
+[62378344, 61100840, 62378344]
 """
 
 from minicnn import nn
@@ -72,5 +73,6 @@ def alexnet(variant: str = "2012", classes: int = 1000, weight_init: str = "he",
         flatten=nn.Flatten(),  # 9216
         fc6=hidden(linear(c5 * 6 * 6, 4096, bias=1.0)),
         fc7=hidden(linear(4096, 4096, bias=1.0)),
-        fc8=linear(4096, classes),
+        # small weights in either case: He's are for a ReLU, and here they would begin with wild guesses
+        fc8=nn.Linear(4096, classes, weight_init=init.normal(0.01)),
     )

@@ -15,10 +15,12 @@ from minicnn.data import DataError
 DEFAULTS: dict[str, Any] = {
     "data": "synthetic", "workers": 1,
     "variant": "2012", "groups": True, "init": "he",
-    "epochs": None, "batch_size": None, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "warmup": 0.1, "seed": 0,
+    "epochs": None, "batch_size": None, "lr": None, "momentum": 0.9, "weight_decay": 5e-4, "warmup": 0.1, "seed": 0,
     "threads": None, "device": "cpu", "out": "runs/alexnet",
 }  # fmt: skip
-LENGTHS = {"synthetic": (4, 16), "cifar10": (20, 64), "folder": (30, 32)}  # epochs and batch size, by the kind of data
+BY_DATA = {  # epochs, batch size and learning rate
+    "synthetic": (4, 16, 0.004), "cifar10": (20, 64, 0.01), "folder": (30, 32, 0.01),
+}  # fmt: skip
 MODEL = ("variant", "groups", "init")  # what a checkpoint fixes
 
 
@@ -73,15 +75,16 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     """(settings, the names of those that were given)."""
     parser = argparse.ArgumentParser(
         prog="train.py",
-        description="Train AlexNet (Krizhevsky, Sutskever, Hinton 2012). With no arguments: the full 2012 network, on synthetic pictures.",
+        description="Train AlexNet. With no arguments: the network of Krizhevsky, Sutskever and Hinton 2012, "
+        "on synthetic pictures.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", metavar="WHAT",
-        help="synthetic (default): ten classes of drawn textures; cifar10:DIR: CIFAR-10's binary files; or a FOLDER with train/ and val/, "
-        "each with one folder of pictures per class",
+        help="synthetic (default): ten classes of drawn textures; cifar10:DIR: CIFAR-10's binary files; "
+        "or a FOLDER with train/ and val/, each with one folder of pictures per class",
     )  # fmt: skip
     data.add_argument("--workers", type=counted, metavar="N", help="threads that load pictures (default: 1)")
 
@@ -113,7 +116,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         metavar="N",
         help="pictures per update (default: synthetic 16, cifar10 64, a folder 32)",
     )
-    training.add_argument("--lr", type=positive, metavar="RATE", help="highest learning rate (default: 0.01)")
+    training.add_argument("--lr", type=positive, metavar="RATE", help="highest learning rate (default: synthetic 0.004, else 0.01)")
     training.add_argument("--momentum", type=positive, metavar="M", help="(default: 0.9)")
     training.add_argument("--weight-decay", type=positive, metavar="W", help="(default: 0.0005)")
     training.add_argument(
@@ -132,7 +135,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     run.add_argument(
         "--out",
         metavar="FOLDER",
-        help="where config.json, metrics.csv, curves.png, filters.png, last and best.safetensors go (default: runs/alexnet)",
+        help="where settings, metrics, curves and checkpoints go (default: runs/alexnet)",
     )
     run.add_argument(
         "--resume",
@@ -150,10 +153,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
 
 def fill(settings: argparse.Namespace) -> None:
     """The defaults that depend on the data."""
-    kind = settings.data.partition(":")[0]
-    epochs, batch_size = LENGTHS.get(kind, LENGTHS["folder"])
-    settings.epochs = settings.epochs or epochs
-    settings.batch_size = settings.batch_size or batch_size
+    usual = BY_DATA.get(settings.data.partition(":")[0], BY_DATA["folder"])
+    for name, value in zip(("epochs", "batch_size", "lr"), usual, strict=True):
+        if getattr(settings, name) is None:
+            setattr(settings, name, value)
 
 
 def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any]) -> None:
@@ -161,7 +164,7 @@ def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any]) 
     for name in DEFAULTS:
         if name in MODEL and name in given and getattr(settings, name) != saved[name]:
             raise UsageError(
-                f"--{name.replace('_', '-')} {getattr(settings, name)}: {settings.resume} is a run with {name} {saved[name]}; leave the option out"
+                f"{settings.resume} is a run with {name} {saved[name]}, not {getattr(settings, name)}: leave it out"
             )
         if name not in given and name != "out":
             setattr(settings, name, saved[name])

@@ -46,9 +46,8 @@ class View:
 
     def random(self) -> transforms.Compose:
         """For training: a random place in the picture, mirrored half of the time (section 4.1)."""
-        return transforms.Compose([
-            transforms.Resize(round(self.size * 256 / 227)), transforms.RandomCrop(self.size), transforms.RandomHorizontalFlip(), self.normalise(),
-        ])  # fmt: skip
+        crop, flip = transforms.RandomCrop(self.size), transforms.RandomHorizontalFlip()
+        return transforms.Compose([transforms.Resize(round(self.size * 256 / 227)), crop, flip, self.normalise()])
 
     def as_drawn(self) -> transforms.Compose:
         """For pictures that are made at the right size."""

@@ -21,7 +21,9 @@ import minicnn
 from minicnn import backend, nn
 from minicnn.checkpoint import CheckpointError, replacing
 
-COLUMNS = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,images_per_s,seconds".split(",")
+COLUMNS = [
+    "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",
+]  # fmt: skip
 
 
 class Run:
@@ -98,8 +100,7 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
     return net.eval().to(device), config, View.of(INPUT_SIZE[config["variant"]], config["init"])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# pictures
+# ------------------------------------------------------------------------------------------------------------- pictures
 def _figure(width: float, height: float) -> Any:
     """A matplotlib figure that no window shows."""
     try:

@@ -93,11 +93,13 @@ def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: Data
     parameters = sum(p.size for p in net.parameters())
     drawn = ": drawn textures, not photographs; --data takes a folder of yours" if settings.data == "synthetic" else ""
     print(
-        f"AlexNet {settings.variant}, {parameters:,} parameters, on {settings.device} with {minicnn.get_num_threads()} threads"
+        f"AlexNet {settings.variant}, {parameters:,} parameters, "
+        f"on {settings.device} with {minicnn.get_num_threads()} threads"
     )
     print(f"data: {settings.data}{drawn}")
     print(
-        f"      {len(loader.dataset)} pictures to train on, {len(val_loader.dataset)} to validate, {len(loader.dataset.classes)} classes"
+        f"      {len(loader.dataset)} pictures to train on, {len(val_loader.dataset)} to validate, "
+        f"{len(loader.dataset.classes)} classes"
     )
     defaults = {name: value for name, value in vars(settings).items() if name not in given and name != "resume"}
     print("default: " + ", ".join(f"{name} {value}" for name, value in defaults.items() if value is not None))

@@ -17,7 +17,7 @@ import numpy as np
 # How hard the task is. Lengths are in pixels of a picture of side 227; other sides show the same scene, scaled.
 PERIOD = (20.0, 48.0)  # from one stripe (ring, dot, ...) to the next; drawn uniformly on a log scale
 DUTY = (0.45, 0.55)  # share of the picture that the figure covers
-TILT = 6.0  # degrees that a pattern may lean to either side
+TILT = 8.0  # degrees that a pattern may lean to either side
 CONTRAST = 0.4  # least difference of the two colours in each channel; 1 is the channel's whole range
 SHADE = 0.05  # brightness added or taken away at the border, at most; 1 is the whole range
 GRAIN = 0.05  # amplitude of the noise of single pixels; 1 is the whole range

@@ -2,8 +2,7 @@
 code.
 
 Read them in this order: windows, conv, activation, lrn, pooling, dropout, linear, loss, batch_norm. A public function
-    takes and returns
-Tensors; the functions beside it that take arrays do the work.
+takes and returns Tensors; the functions beside it that take arrays do the work.
 """
 
 from .activation import log_softmax, relu, sigmoid, softmax, tanh
@@ -17,6 +16,7 @@ from .pooling import avg_pool2d, max_pool2d
 from .shapes import concatenate, maximum, minimum, pad, stack, where
 
 __all__ = [
-    "avg_pool2d", "batch_norm", "concatenate", "conv2d", "conv_transpose2d", "cross_entropy", "dropout", "linear", "local_response_norm",
-    "log_softmax", "max_pool2d", "maximum", "minimum", "mse_loss", "pad", "relu", "sigmoid", "softmax", "stack", "tanh", "where",
+    "avg_pool2d", "batch_norm", "concatenate", "conv2d", "conv_transpose2d", "cross_entropy", "dropout", "linear",
+    "local_response_norm", "log_softmax", "max_pool2d", "maximum", "minimum", "mse_loss", "pad", "relu", "sigmoid",
+    "softmax", "stack", "tanh", "where",
 ]  # fmt: skip

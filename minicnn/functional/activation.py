@@ -1,6 +1,6 @@
 """Activations: what a neuron makes of the sum it has received.
 
-    relu(x)        = max(x, 0)                      Krizhevsky et al. 2012, section 3.1: six times as fast to train as tanh
+    relu(x)        = max(x, 0)                     Krizhevsky et al. 2012, section 3.1: learns six times as fast as tanh
     sigmoid(x)     = 1 / (1 + e^-x)
     tanh(x)
     softmax(x)_i   = e^x_i / Σ_j e^x_j              over the last axis: K numbers become K probabilities

@@ -61,7 +61,8 @@ def batch_norm(
     shapes = [array.shape for array in (gamma, beta, running_mean, running_var)]
     if not x.ndim or any(shape != x.shape[-1:] for shape in shapes):
         raise ValueError(
-            f"batch_norm: x of shape {x.shape} needs gamma, beta, running_mean and running_var of {x.shape[-1:]}, not {shapes}"
+            f"batch_norm: x of shape {x.shape} needs gamma, beta, running_mean and running_var of {x.shape[-1:]}, "
+            f"not {shapes}"
         )
     if not training:
         return (x - running_mean) * (gamma / (Tensor(running_var) + eps).astype(x.dtype).sqrt()) + beta

@@ -21,8 +21,7 @@ so every further derivative is made of them as well. convolve_transpose by itsel
 (Zeiler et al. 2010).
 
 Groups cut the channels into parts that do not see each other: group g has C/G input and O/G output channels. The paper
-    splits conv2, conv4
-and conv5 in two, one for each of its GPUs.
+splits conv2, conv4 and conv5 in two, one part for each of its GPUs.
 
     N images   H W C input height, width, channels   KH KW kernel   OH OW O output   G groups
 
@@ -194,8 +193,8 @@ def conv2d(
         x: (N, H, W, C), floating.
         weight: (KH, KW, C/groups, O), of x's dtype.
         bias: (O,) or None.
-        stride, dilation: int or (height, width); padding: int, (height, width) or ((top, bottom), (left, right)), of
-            zeros.
+        stride, dilation: int or (height, width).
+        padding: int, (height, width) or ((top, bottom), (left, right)): so many zeros around the image.
         groups: divides both C and O.
 
     Returns (N, OH, OW, O) with OH = ⌊(H + top + bottom − dilation·(KH − 1) − 1) / stride⌋ + 1. Raises ValueError if
@@ -240,7 +239,8 @@ def conv_transpose2d(
     extra = pair(output_padding, "output_padding", 0)
     if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):
         raise ValueError(
-            f"conv_transpose2d: output_padding {output_padding} must be smaller than the stride {stride} or the dilation {dilation}"
+            f"conv_transpose2d: output_padding {output_padding} must be smaller than the stride {stride} "
+            f"or the dilation {dilation}"
         )
     h, w = (
         (n - 1) * s - sum(p) + d * (k - 1) + e + 1
@@ -264,7 +264,8 @@ def _check(name: str, x: Tensor, weight: Tensor, groups: int, channels: int, exp
         )
     if channels != expected:
         raise ValueError(
-            f"{name}: x of shape {x.shape} has {channels} channels; weight of shape {weight.shape} with groups={groups} needs {expected}"
+            f"{name}: x of shape {x.shape} has {channels} channels; "
+            f"a weight of shape {weight.shape} with groups={groups} needs {expected}"
         )
 
 

@@ -1,7 +1,7 @@
 """Dropout: leave out half of the neurons, other ones each time, so that none can rely on another (Krizhevsky et al.
 2012, section 4.2).
 
-    training      y = x · m / (1 − p)        m is 0 with probability p and 1 otherwise, drawn anew for each number and each call
+    training      y = x · m / (1 − p)        m is 0 with probability p, else 1, drawn anew for each number and each call
     evaluation    y = x
 
 so that y has the expectation x in both. The derivative is dx = dy · m / (1 − p): the gradient passes where the number

@@ -7,8 +7,7 @@ Backward, for dy = dL/dy:
     dx = dy Wᵀ          dW = xᵀ dy          db = Σ dy    over the batch
 
 Those are the gradients of a product and of a broadcast sum, and the tape finds them: `@` and `+` are all there is. It
-    is convolution whose
-window is the whole image (lesson conv): there the same line reads y = im2col(x) W + b.
+is convolution whose window is the whole image (lesson conv): there the same line reads y = im2col(x) W + b.
 
     N batch (any number of axes)   in, out features
 
@@ -39,7 +38,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not x.ndim or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
         raise ValueError(
-            f"linear: x of shape {x.shape} does not fit a weight of shape {weight.shape}: x is (…, in), weight (in, out)"
+            f"linear: x of shape {x.shape} does not fit a weight of shape {weight.shape}: "
+            "x is (…, in), the weight (in, out)"
         )
     if bias is not None and bias.shape != weight.shape[1:]:
         raise ValueError(f"linear: bias of shape {bias.shape}, expected ({weight.shape[1]},)")

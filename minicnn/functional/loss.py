@@ -87,7 +87,8 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
     numbers = numbers.astype(np.int64, copy=False)
     if isinstance(numbers, np.ndarray) and numbers.size and not 0 <= numbers.min() <= numbers.max() < logits.shape[1]:
         raise ValueError(
-            f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, but there are {logits.shape[1]} classes"
+            f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, "
+            f"but there are {logits.shape[1]} classes"
         )
     return _reduced("cross_entropy", apply(CrossEntropy(numbers.copy()), logits), reduction)
 

@@ -25,7 +25,8 @@ the derivatives
 | even n                 | c − n/2 … c + n/2 − 1 | the same (PyTorch)      |
 
 >>> import minicnn, minicnn.functional as F
->>> F.local_response_norm(minicnn.Tensor([3.0, 4.0, 0.0]), n=3, k=0.0, alpha=1.0, beta=0.5)  # 3/√(3²+4²), 4/√(3²+4²+0²), 0/√(4²+0²)
+>>> a = minicnn.Tensor([3.0, 4.0, 0.0])
+>>> F.local_response_norm(a, n=3, k=0.0, alpha=1.0, beta=0.5)  # 3/√(3² + 4²), 4/√(3² + 4² + 0²), 0/√(4² + 0²)
 Tensor([0.6, 0.8, 0. ], dtype=float32)
 """
 

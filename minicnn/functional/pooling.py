@@ -17,12 +17,12 @@ the window's size.
 
     N images   H W C input height, width, channels   KH KW window   OH OW output height, width
 
-| where libraries differ       | here and in PyTorch                                   | others                           |
-| ---------------------------- | ----------------------------------------------------- | -------------------------------- |
-| padding of a maximum         | −∞: never the winner                                  | zeros, wrong where all x < 0     |
-| two equal maxima in a window | the first, row by row, takes the whole gradient       | they share it                    |
-| size not a multiple          | floor; with ceil_mode a last, incomplete window too   | Caffe: ceil                      |
-| windows over the padding     | avg_pool2d counts it unless count_include_pad=False   | Caffe counts it, TensorFlow not  |
+| where libraries differ       | here and in PyTorch                                 | others                          |
+| ---------------------------- | --------------------------------------------------- | ------------------------------- |
+| padding of a maximum         | −∞: never the winner                                | zeros, wrong where all x < 0    |
+| two equal maxima in a window | the first, row by row, takes the whole gradient     | they share it                   |
+| size not a multiple          | floor; with ceil_mode a last, incomplete window too | Caffe: ceil                     |
+| windows over the padding     | avg_pool2d counts it unless count_include_pad=False | Caffe counts it, TensorFlow not |
 
 >>> import minicnn, minicnn.functional as F
 >>> x = minicnn.Tensor([[1.0, 3.0, 2.0], [4.0, 0.0, 5.0], [7.0, 6.0, 8.0]], requires_grad=True)

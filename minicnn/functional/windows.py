@@ -93,7 +93,8 @@ class Window(NamedTuple):
         )
         if oh < 1 or ow < 1:
             raise ValueError(
-                f"a window of {self.kernel_size}, dilation {self.dilation}, padding {self.padding} does not fit {height} × {width} pixels"
+                f"a window of {self.kernel_size}, dilation {self.dilation}, padding {self.padding} "
+                f"does not fit {height} × {width} pixels"
             )
         return oh, ow
 

@@ -68,8 +68,7 @@ class Module:
 
         return remove
 
-    # ---------------------------------------------------------------------------------------------------------------
-    # contents
+    # --------------------------------------------------------------------------------------------------------- contents
     def register_buffer(self, name: str, array: Array) -> None:
         """Set attribute `name` to an array that is part of the state but not learned, such as a running mean."""
         setattr(self, name, array)
@@ -109,8 +108,7 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # modes
+    # ------------------------------------------------------------------------------------------------------------ modes
     def train(self: Self, mode: bool = True) -> Self:
         """Into training mode, or out of it: dropout and batch normalisation behave differently."""
         for _, module in self.named_modules():
@@ -141,8 +139,7 @@ class Module:
                     setattr(module, name, function(value))
         return self
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # state
+    # ------------------------------------------------------------------------------------------------------------ state
     def state_dict(self) -> dict[str, Array]:
         """All parameters and buffers under their dotted names: the live arrays, not copies."""
         return {name: value.data if isinstance(value, Parameter) else value for name, value in self._entries()}
@@ -171,8 +168,7 @@ class Module:
                 if isinstance(entries[name], Parameter):
                     entries[name].version[0] += 1
 
-    # --------------------------------------------------------------------------------------------------------------
-    # inspection
+    # ------------------------------------------------------------------------------------------------------- inspection
     def __repr__(self) -> str:
         """The modules as a tree, each with its number of parameters."""
         lines = [f"{type(self).__name__}({self.extra_repr()})"]

@@ -77,8 +77,8 @@ def _at_least_0(name: str, value: float) -> float:
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum and weight decay.
 
-        v ← momentum · v + g + weight_decay · w          w ← w − lr · v                  by default, as PyTorch
-        v ← momentum · v − lr · (g + weight_decay · w)   w ← w + v                       paper_update, Krizhevsky et al. 2012, section 5
+        v ← momentum · v + g + weight_decay · w          w ← w − lr · v     by default, as PyTorch
+        v ← momentum · v − lr · (g + weight_decay · w)   w ← w + v          paper_update
 
     The two agree as long as lr is constant; when it falls, the first scales what has gathered in v at once, the second
     lets it run out.

@@ -25,7 +25,8 @@ class Schedule:
         """Continue from what state_dict returned. The optimizer's lr is part of its own state."""
         if set(state) != set(self.state_dict()):
             raise ValueError(
-                f"this is not the state of {type(self).__name__}: it has {sorted(state)}, not {sorted(self.state_dict())}"
+                f"this is not the state of {type(self).__name__}: "
+                f"it has {sorted(state)}, not {sorted(self.state_dict())}"
             )
         for name, value in state.items():
             setattr(self, name, type(getattr(self, name))(value))
