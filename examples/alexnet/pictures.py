@@ -13,7 +13,7 @@ IMAGENET = (
     (0.485, 0.456, 0.406),
     (0.229, 0.224, 0.225),
 )  # mean and deviation of ImageNet's pixels, on the scale of 0 to 1
-SYNTHETIC = 1280, 200  # how many pictures to train and to validate on
+SYNTHETIC = 1120, 200  # how many pictures to train and to validate on
 
 
 @dataclass

@@ -44,14 +44,14 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..backend import Array, batch_step, parallel, parallel_sum, scratch
+from ..backend import Array, batch_step, empty, parallel, parallel_sum, scratch
 from ..tensor import Tensor, apply
-from .windows import Window, col2im, im2col, pair, result
+from .windows import Window, col2im, im2col, pair
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
     """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
-    y = result((len(x), *window.output_size(*x.shape[1:3]), weight.shape[3]), like=x)  # (N, OH, OW, O)
+    y = empty((len(x), *window.output_size(*x.shape[1:3]), weight.shape[3]), x.dtype, like=x)  # (N, OH, OW, O)
     parts = _groups(x.shape[3], weight, groups)
 
     def images(lo: int, hi: int) -> None:
@@ -62,13 +62,13 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
         if bias is not None:
             rows += bias
 
-    parallel(images, len(x), _step(y, weight))
+    parallel(images, len(x), _step(y, weight.shape))
     return y
 
 
 def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
     """dx = col2im(dy Wᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C), where (H, W) = size"""
-    dx = result((len(dy), *size, weight.shape[2] * groups), like=dy)  # (N, H, W, C)
+    dx = empty((len(dy), *size, weight.shape[2] * groups), dy.dtype, like=dy)  # (N, H, W, C)
     # Wᵀ copied into memory order: the products with it are 4 to 12% faster than with the transposed view
     parts = [(c, o, np.ascontiguousarray(matrix.T)) for c, o, matrix in _groups(dx.shape[3], weight, groups)]
 
@@ -80,7 +80,7 @@ def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, si
             part = dx[lo:hi, :, :, c]
             part[...] = col2im(columns, part.shape, window)
 
-    parallel(images, len(dy), _step(dy, weight))
+    parallel(images, len(dy), _step(dy, weight.shape))
     return dx
 
 
@@ -96,7 +96,7 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
             np.matmul(columns.T, rows[:, o], out=matrix)
         return dw
 
-    return parallel_sum(images, len(x), _step(dy, shape=shape))
+    return parallel_sum(images, len(x), _step(dy, shape))
 
 
 def _groups(channels: int, weight: Array, groups: int) -> list[tuple[slice, slice, Array]]:
@@ -110,42 +110,41 @@ def _groups(channels: int, weight: Array, groups: int) -> list[tuple[slice, slic
     return [(c, o, matrix[:, o]) for c, o in cuts]
 
 
-def _step(y: Array, weight: Array = None, shape: tuple[int, ...] = ()) -> int:
+def _step(y: Array, weight_shape: tuple[int, ...]) -> int:
     """How many images to take at a time: the columns of a few stay in the cache, which is 1.2 times as fast as all
     columns at once."""
-    kh, kw, c, _ = shape or weight.shape
+    kh, kw, c, _ = weight_shape
     return batch_step(len(y), y.shape[1] * y.shape[2] * kh * kw * c * y.itemsize)
 
 
-class Conv2d(Function):
+class _Convolution(Function):
+    """One of the three maps; `size` is (H, W), the image's."""
+
+    reads: tuple[tuple[int, ...], ...] = ((1,), (0,))
+
+    def __init__(self, window: Window, groups: int, size: tuple[int, ...]):
+        self.settings = self.window, self.groups, self.size = window, groups, size
+
+
+class Conv2d(_Convolution):
     """y = convolve(x, W) + b"""
 
     reads = ((1,), (0,), ())
 
-    def __init__(self, window: Window, groups: int):
-        self.window, self.groups = window, groups
-
     def forward(self, x, weight, bias=None):
-        self.size = x.shape[1:3]
         return convolve(x, weight, bias, self.window, self.groups)
 
     def backward(self, dy):
-        x, weight, *_ = self.inputs
-        gradients = (
-            apply(Conv2dTranspose(self.window, self.groups, self.size), dy, weight) if self.needs[0] else None,
-            apply(Conv2dWeight(self.window, self.groups), x, dy) if self.needs[1] else None,
-            dy.sum(axis=(0, 1, 2)) if self.needs[2:] == (True,) else None,
-        )
-        return gradients[: len(self.needs)]
+        x, weight, *bias = self.inputs
+        dx = apply(Conv2dTranspose(*self.settings), dy, weight) if self.needs[0] else None
+        dw = apply(Conv2dWeight(*self.settings), x, dy) if self.needs[1] else None
+        if not bias:
+            return dx, dw
+        return dx, dw, dy.sum(axis=(0, 1, 2)) if self.needs[2] else None
 
 
-class Conv2dTranspose(Function):
+class Conv2dTranspose(_Convolution):
     """dx = convolve_transpose(dy, W)"""
-
-    reads = ((1,), (0,))
-
-    def __init__(self, window: Window, groups: int, size: tuple[int, int]):
-        self.window, self.groups, self.size = window, groups, size
 
     def forward(self, dy, weight):
         return convolve_transpose(dy, weight, self.window, self.groups, self.size)
@@ -153,28 +152,22 @@ class Conv2dTranspose(Function):
     def backward(self, g):
         dy, weight = self.inputs
         return (
-            apply(Conv2d(self.window, self.groups), g, weight) if self.needs[0] else None,
-            apply(Conv2dWeight(self.window, self.groups), g, dy) if self.needs[1] else None,
+            apply(Conv2d(*self.settings), g, weight) if self.needs[0] else None,
+            apply(Conv2dWeight(*self.settings), g, dy) if self.needs[1] else None,
         )
 
 
-class Conv2dWeight(Function):
+class Conv2dWeight(_Convolution):
     """dW = convolve_weight(x, dy)"""
 
-    reads = ((1,), (0,))
-
-    def __init__(self, window: Window, groups: int):
-        self.window, self.groups = window, groups
-
     def forward(self, x, dy):
-        self.size = x.shape[1:3]
         return convolve_weight(x, dy, self.window, self.groups)
 
     def backward(self, g):
         x, dy = self.inputs
         return (
-            apply(Conv2dTranspose(self.window, self.groups, self.size), dy, g) if self.needs[0] else None,
-            apply(Conv2d(self.window, self.groups), x, g) if self.needs[1] else None,
+            apply(Conv2dTranspose(*self.settings), dy, g) if self.needs[0] else None,
+            apply(Conv2d(*self.settings), x, g) if self.needs[1] else None,
         )
 
 
@@ -205,7 +198,7 @@ def conv2d(
     )
     window = Window.of(weight.shape[:2], stride, padding, dilation)
     _check_bias("conv2d", bias, weight.shape[3])
-    return apply(Conv2d(window, groups), x, weight, *([] if bias is None else [bias]))
+    return apply(Conv2d(window, groups, x.shape[1:3]), x, weight, *([] if bias is None else [bias]))
 
 
 def conv_transpose2d(

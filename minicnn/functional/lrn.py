@@ -106,7 +106,7 @@ def _by_pixels(function, *arrays: Array) -> None:
     parallel(
         lambda lo, hi: function(*[array[lo:hi] for array in rows]),
         len(rows[0]),
-        max(1, BLOCK // 4 // max(rows[0].shape[1], 1)),
+        max(1, BLOCK // max(rows[0].shape[1], 1)),
     )
 
 

@@ -42,15 +42,15 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..backend import Array, batch_step, device_kernel, parallel, scratch
+from ..backend import Array, batch_step, device_kernel, empty, parallel, scratch
 from ..tensor import Tensor, apply
-from .windows import Window, inside, padded, result, taps
+from .windows import Window, inside, padded, taps
 
 
 @device_kernel
 def maximum(x: Array, window: Window) -> Array:
     """y = max over each window: (N, H, W, C) -> (N, OH, OW, C)"""
-    y = result((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), like=x)
+    y = empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype, like=x)
     (kh, kw), (sh, sw), _, (dh, dw) = window
     unpadded = ((0, 0), (0, 0))
     along = Window((1, kw), (1, sw), unpadded, (1, dw))
@@ -93,7 +93,7 @@ def winners(x: Array, y: Array, window: Window) -> Array:
 def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, int]) -> Array:
     """dx = what each pixel won: (N, OH, OW, C) -> (N, H, W, C), where (H, W) = size. Without winners every pixel of a
     window gets all of it."""
-    dx = result((len(dy), *size, dy.shape[3]), like=dy)
+    dx = empty((len(dy), *size, dy.shape[3]), dy.dtype, like=dy)
     (top, bottom), (left, right) = window.padding
 
     def images(lo: int, hi: int) -> None:
@@ -111,7 +111,7 @@ def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, in
 @device_kernel
 def gather(x: Array, winner: Array | None, window: Window) -> Array:
     """y = x at the winners' places: (N, H, W, C) -> (N, OH, OW, C). Without winners, the sum of all places."""
-    y = result((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), like=x)
+    y = empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype, like=x)
 
     def images(lo: int, hi: int) -> None:
         out = y[lo:hi]

@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..backend import Array, device_kernel, empty, scratch
+from ..backend import Array, device_kernel, scratch
 
 Pair = tuple[int, int]
 
@@ -156,8 +156,3 @@ def col2im(columns: Array, shape: tuple[int, ...], window: Window) -> Array:
     for k, tap in enumerate(taps(x, window)):
         tap += columns[:, :, :, k]
     return inside(x, window)
-
-
-def result(shape: tuple[int, ...], like: Array) -> Array:
-    """An array to put a lesson's result in: of like's dtype and device."""
-    return empty(shape, like.dtype, like=like)

@@ -1,0 +1,540 @@
+"""The elementary operations: values against NumPy, first and second derivatives against central differences, over
+shapes, axes, indices, memory layouts and dtypes; and what each of them keeps in memory."""
+
+import inspect
+import itertools
+import weakref
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from minicnn import Tensor, backend, gradcheck, gradgradcheck, grad, ops
+from minicnn import functional as F
+from minicnn.autograd import Function
+from minicnn.tensor import apply
+
+rng = np.random.default_rng(0)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def normal(*shape):
+    return rng.standard_normal(shape)
+
+
+def positive(*shape):
+    return rng.uniform(0.5, 2.0, shape)
+
+
+def apart(*shape):
+    """Numbers of both signs, each at least 0.2 from every other and from 0: no kink is near."""
+    n = int(np.prod(shape))
+    return (rng.permutation(n).reshape(shape) - n // 2 + 0.5) * 0.2
+
+
+def leaves(*arrays):
+    return [Tensor(array, requires_grad=True) for array in arrays]
+
+
+MASK = np.array([[True, False, True], [False, False, True]])
+COLUMNS = np.array([2, 0, 2, -1])
+CASES = {
+    "add": (lambda a, b: a + b, normal(2, 3), normal(3)),
+    "sub": (lambda a, b: a - b, normal(2, 1), normal(1, 3)),
+    "mul": (lambda a, b: a * b, normal(3), normal(2, 3)),
+    "div": (lambda a, b: a / b, normal(2, 3), positive(2, 1)),
+    "same operand twice": (lambda a: a * a + a / (a + 5) - a, normal(4)),
+    "constants on the left": (lambda a: (2 + a) * (1.5 - a) + 3 * a + 1 / (a + 9), normal(4)),
+    "constants on the right": (lambda a: (a + 2) * (a - 1.5) + a * 3 + a / 7, normal(4)),
+    "neg": (lambda a: -a, normal(3)),
+    "pow": (lambda a, b: a**b, positive(2, 3), normal(3)),
+    "pow of a number": (lambda a: 1.7**a, normal(3)),
+    "square": (lambda a: a**2, normal(3)),
+    "cube of negatives": (lambda a: a**3, normal(4)),
+    "power 1": (lambda a: a**1, normal(3)),
+    "power -1.5": (lambda a: a**-1.5, positive(3)),
+    "maximum": (F.maximum, apart(2, 3), apart(3) + 0.1),
+    "minimum": (F.minimum, apart(2, 3), apart(2, 1) + 0.1),
+    "exp": (lambda a: a.exp(), normal(3)),
+    "log": (lambda a: a.log(), positive(3)),
+    "sqrt": (lambda a: a.sqrt(), positive(3)),
+    "abs": (lambda a: abs(a), apart(4)),
+    "clip": (lambda a: a.clip(-0.4, 0.4), apart(8)),
+    "clip below": (lambda a: a.clip(-0.4), apart(8)),
+    "clip above": (lambda a: a.clip(high=0.4), apart(8)),
+    "where": (lambda a, b: F.where(MASK, a, b), normal(2, 3), normal(3)),
+    "where of scalars": (lambda a, b: F.where(MASK, a, b), normal(), normal(1, 1)),
+    "cast": (lambda a: a.astype(np.float64), normal(3)),
+    "to device": (lambda a: apply(ops.ToDevice("cpu"), a), normal(3)),
+    "sum": (lambda a: a.sum(), normal(2, 3)),
+    "sum of axes": (lambda a: a.sum((0, -1)), normal(2, 3, 2)),
+    "mean": (lambda a: a.mean(1, keepdims=True), normal(2, 3)),
+    "var": (lambda a: a.var(0, ddof=1), normal(3, 2)),
+    "max": (lambda a: a.max(), apart(2, 3)),
+    "max of an axis": (lambda a: a.max(-1), apart(2, 3)),
+    "min of axes": (lambda a: a.min((0, 2), keepdims=True), apart(2, 3, 2)),
+    "matmul": (lambda a, b: a @ b, normal(2, 3), normal(3, 4)),
+    "matmul of stacks": (lambda a, b: a @ b, normal(2, 1, 3, 2), normal(3, 2, 1)),
+    "vector matrix": (lambda a, b: a @ b, normal(3), normal(2, 3, 2)),
+    "matrix vector": (lambda a, b: a @ b, normal(2, 2, 3), normal(3)),
+    "dot": (lambda a, b: a @ b, normal(3), normal(3)),
+    "reshape": (lambda a: a.reshape(3, -1), normal(2, 3)),
+    "transpose": (lambda a: a.transpose(2, 0, -2), normal(2, 3, 4)),
+    "swapaxes": (lambda a: a.swapaxes(0, -1), normal(2, 3, 2)),
+    "broadcast_to": (lambda a: a.broadcast_to(2, 3, 2), normal(3, 1)),
+    "slices": (lambda a: a[::-2, None, 1:], normal(3, 4)),
+    "repeated columns": (lambda a: a[:, COLUMNS], normal(2, 3)),
+    "mask": (lambda a: a[MASK], normal(2, 3)),
+    "unindex a slice": (lambda a: apply(ops.Unindex(slice(3, 0, -1), (4,), once=True), a), normal(3)),
+    "unindex repeats": (lambda a: apply(ops.Unindex(COLUMNS, (3,), once=False), a), normal(4)),
+    "concatenate": (lambda a, b: F.concatenate([a, b, a], -1), normal(2, 1), normal(2, 2)),
+    "stack": (lambda a, b: F.stack([a, b], -1), normal(2, 3), normal(2, 3)),
+    "pad": (lambda a: F.pad(a, ((0, 2), (1, 0)), value=3.0), normal(2, 3)),
+}  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# derivatives
+@pytest.mark.parametrize("name", CASES)
+def test_first_and_second_derivatives(name):
+    f, *arrays = CASES[name]
+    assert gradcheck(f, leaves(*arrays))
+    assert gradgradcheck(f, leaves(*arrays))
+
+
+@pytest.mark.parametrize("name", [name for name, (_, *arrays) in CASES.items() if len(arrays) > 1])
+def test_derivatives_with_one_input_and_the_others_constant(name):
+    f, *arrays = CASES[name]
+    for i in range(len(arrays)):
+        inputs = [Tensor(array, requires_grad=i == j) for j, array in enumerate(arrays)]
+        assert gradcheck(f, inputs)
+        assert gradgradcheck(f, inputs)
+
+
+def test_every_operation_has_a_case(monkeypatch):
+    recorded = set()
+
+    def record(self, *args, original=Function.record):
+        recorded.add(type(self))
+        original(self, *args)
+
+    monkeypatch.setattr(Function, "record", record)
+    for f, *arrays in CASES.values():
+        f(*leaves(*arrays))
+    every = {value for value in vars(ops).values() if inspect.isclass(value) and issubclass(value, Function)}
+    assert {c.__name__ for c in every - recorded if c is not Function and not c.__name__.startswith("_")} == set()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# values, over shapes and layouts
+LAYOUTS = {
+    "C": np.copy,
+    "Fortran": lambda x: x.copy(order="F"),
+    "reversed": lambda x: x[::-1].copy()[::-1] if x.ndim else x,
+    "strided": lambda x: np.repeat(x, 2, -1)[..., ::2] if x.ndim else x,
+    "transposed": lambda x: x.T.copy().T,
+}
+layouts = st.sampled_from(list(LAYOUTS)).map(LAYOUTS.__getitem__)
+shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+
+
+def check(f, reference, *arrays):
+    """f agrees with NumPy in value, shape and dtype, and with differences in its gradient; the inputs stay as they
+    were."""
+    inputs, before = leaves(*arrays), [array.copy() for array in arrays]
+    y = f(*inputs)
+    np.testing.assert_allclose(y.data, reference(*arrays), rtol=1e-13, atol=1e-13, strict=True)
+    y.backward(np.ones(y.shape))
+    for x, array, old in zip(inputs, arrays, before, strict=True):
+        assert x.grad.shape == array.shape and x.grad.dtype == np.float64
+        np.testing.assert_array_equal(array, old)
+    if y.size and all(array.size for array in arrays):
+        gradcheck(f, inputs)
+
+
+BINARY = {
+    "add": (lambda a, b: a + b, np.add), "sub": (lambda a, b: a - b, np.subtract), "mul": (lambda a, b: a * b, np.multiply),
+    "div": (lambda a, b: a / b, np.divide), "pow": (lambda a, b: a**b, np.power),
+    "maximum": (F.maximum, np.maximum), "minimum": (F.minimum, np.minimum),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BINARY)
+@given(
+    shapes=hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, min_side=0, max_side=3),
+    a_layout=layouts, b_layout=layouts, seed=seeds,
+)  # fmt: skip
+def test_arithmetic_broadcasts_as_in_numpy(name, shapes, a_layout, b_layout, seed):
+    (a, b), random = shapes.input_shapes, np.random.default_rng(seed)
+    numbers = 0.5 + random.permutation(int(np.prod(a)) + int(np.prod(b))) / 20  # no two are equal
+    split = int(np.prod(a))
+    check(*BINARY[name], a_layout(numbers[:split].reshape(a)), b_layout(numbers[split:].reshape(b)))
+
+
+UNARY = {
+    "exp": (lambda x: x.exp(), np.exp), "log": (lambda x: x.log(), np.log), "sqrt": (lambda x: x.sqrt(), np.sqrt),
+    "abs": (abs, np.abs), "neg": (lambda x: -x, np.negative), "clip": (lambda x: x.clip(0.9, 1.3), lambda x: np.clip(x, 0.9, 1.3)),
+    "square": (lambda x: x**2, np.square), "power": (lambda x: x**-0.7, lambda x: x**-0.7), "T": (lambda x: x.T, np.transpose),
+    "where": (lambda x: F.where(x.data > 1, x, 0.25), lambda x: np.where(x > 1, x, 0.25)),
+    "flat": (lambda x: x.reshape(x.size), np.ravel),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNARY)
+@given(shape=shapes, layout=layouts, seed=seeds)
+def test_elementwise_functions_are_numpys(name, shape, layout, seed):
+    check(*UNARY[name], layout(np.random.default_rng(seed).choice([0.6, 0.8, 1.1, 1.2, 1.5], shape)))
+
+
+@st.composite
+def reductions(draw, min_side=0):
+    """(shape, axis, keepdims)"""
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=min_side, max_side=3))
+    axes = draw(st.lists(st.integers(0, len(shape) - 1), unique=True)) if shape else []
+    signed = [a - len(shape) if draw(st.booleans()) else a for a in axes]
+    choices = [None, tuple(signed)] + signed[:1] + ([0, -1] if not shape else [])
+    return shape, draw(st.sampled_from(choices)), draw(st.booleans())
+
+
+@pytest.mark.parametrize("block", [4, backend.BLOCK])
+@given(reduction=reductions(), layout=layouts, seed=seeds)
+def test_sum(block, reduction, layout, seed):
+    shape, axis, keepdims = reduction
+    with mock.patch.object(backend, "BLOCK", block):  # small: every sum over the first axes goes to the threads
+        x = layout(np.random.default_rng(seed).standard_normal(shape))
+        check(lambda x: x.sum(axis, keepdims), lambda x: np.sum(x, axis, keepdims=keepdims), x)
+
+
+@given(reduction=reductions(min_side=1), ddof=st.integers(0, 1), seed=seeds)
+def test_mean_and_var(reduction, ddof, seed):
+    shape, axis, keepdims = reduction
+    x = np.random.default_rng(seed).standard_normal(shape)
+    check(lambda x: x.mean(axis, keepdims), lambda x: np.mean(x, axis, keepdims=keepdims), x)
+    y = Tensor(x).var(axis, keepdims, ddof)
+    entries = x.size // max(y.size, 1)
+    expected = np.var(x, axis, ddof=ddof, keepdims=keepdims) if entries > ddof else np.full(y.shape, np.nan)
+    np.testing.assert_allclose(y.data, expected, rtol=1e-12, atol=1e-12)
+
+
+@given(reduction=reductions(min_side=1), seed=seeds)
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_extremes_and_their_ties(name, reduction, seed):
+    shape, axis, keepdims = reduction
+    random = np.random.default_rng(seed)
+    array = random.integers(0, 3, shape).astype(float)
+    (x,) = leaves(array)
+    y = getattr(x, name)(axis, keepdims)
+    np.testing.assert_array_equal(y.data, getattr(array, name)(axis, keepdims=keepdims), strict=True)
+
+    g = random.standard_normal(y.shape)
+    y.backward(g)
+    axes = range(array.ndim) if axis is None else np.atleast_1d(axis) % max(array.ndim, 1)
+    kept = [1 if i in axes else n for i, n in enumerate(shape)]
+    expected = np.zeros(shape)
+    for at in np.ndindex(*kept):
+        window = tuple(slice(None) if i in axes else k for i, k in enumerate(at))
+        best = array[window] == getattr(array[window], name)()
+        expected[window] = best * g.reshape(kept)[at] / best.sum()
+    np.testing.assert_allclose(x.grad.data, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_extremes_of_nothing(name):
+    with pytest.raises(ValueError, match=r"\(0, 3\)"):
+        getattr(Tensor(np.zeros((0, 3))), name)(axis=0)
+    (x,) = leaves(np.zeros((0, 3)))
+    y = getattr(x, name)(axis=1)
+    assert y.shape == (0,)
+    y.backward(np.zeros(0))
+    assert x.grad.shape == (0, 3)
+
+
+@st.composite
+def matmul_operands(draw):
+    batch = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, min_side=0, max_side=2)).input_shapes
+    n, k, m = (draw(st.integers(0, 3)) for _ in range(3))
+    a = draw(st.sampled_from([(k,), (n, k), (*batch[0], n, k)]))
+    b = draw(st.sampled_from([(k,), (k, m), (*batch[1], k, m)]))
+    return a, b
+
+
+@pytest.mark.parametrize("block", [1, backend.BLOCK])
+@given(operands=matmul_operands(), a_layout=layouts, b_layout=layouts, seed=seeds)
+def test_matmul(block, operands, a_layout, b_layout, seed):
+    random = np.random.default_rng(seed)
+    a, b = (random.standard_normal(shape) for shape in operands)
+    with mock.patch.object(backend, "BLOCK", block):
+        check(lambda a, b: a @ b, np.matmul, a_layout(a), b_layout(b))
+
+
+@st.composite
+def transpositions(draw):
+    shape = draw(shapes)
+    order = draw(st.permutations(range(len(shape))))
+    return shape, tuple(a - len(shape) if draw(st.booleans()) else a for a in order)
+
+
+@given(transposition=transpositions(), layout=layouts, seed=seeds)
+def test_transpose_and_reshape(transposition, layout, seed):
+    shape, order = transposition
+    x = layout(np.random.default_rng(seed).standard_normal(shape))
+    check(lambda x: x.transpose(*order), lambda x: x.transpose(*order), x)
+    check(lambda x: x.reshape((*shape[::-1], 1)), lambda x: x.reshape((*shape[::-1], 1)), x)
+
+
+@given(shapes=hnp.mutually_broadcastable_shapes(num_shapes=1, max_dims=3, min_side=0, max_side=3), seed=seeds)
+def test_broadcast_to_and_unbroadcast(shapes, seed):
+    (shape,), wide = shapes.input_shapes, (2, *shapes.result_shape)
+    x = np.random.default_rng(seed).standard_normal(shape)
+    check(lambda x: x.broadcast_to(*wide), lambda x: np.broadcast_to(x, wide), x)
+    g = np.random.default_rng(seed).standard_normal(wide)
+    origin = np.broadcast_to(np.arange(x.size).reshape(shape), wide)
+    expected = np.bincount(origin.ravel(), g.ravel(), x.size).reshape(shape)
+    np.testing.assert_allclose(ops.unbroadcast(Tensor(g), shape).data, expected, atol=1e-14, strict=True)
+
+
+@st.composite
+def indexings(draw):
+    """(shape, index): slices of any step, integers, None, …, integer arrays with repeats, masks, and mixtures."""
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4))
+    arrays = [hnp.arrays(int, draw(st.sampled_from([(3,), (2, 1), ()])), elements=st.integers(-n, n - 1)) for n in shape]
+    each = [st.slices(n) | st.integers(-n, n - 1) | array for n, array in zip(shape, arrays, strict=True)]
+    mixed = st.tuples(*each[: draw(st.integers(1, len(shape)))])
+    return shape, draw(hnp.basic_indices(shape, allow_newaxis=True) | hnp.arrays(bool, shape) | mixed | mixed)
+
+
+@given(indexing=indexings(), layout=layouts, seed=seeds)
+def test_indexing(indexing, layout, seed):
+    shape, index = indexing
+    random = np.random.default_rng(seed)
+    x = layout(random.standard_normal(shape))
+    check(lambda x: x[index], lambda x: x[index], x)
+    (leaf,) = leaves(x)
+    y = leaf[index]
+    g = random.standard_normal(y.shape)
+    y.backward(g)
+    origin = np.arange(x.size).reshape(shape)[index]  # which entry each came from
+    np.testing.assert_allclose(leaf.grad.data.ravel(), np.bincount(np.ravel(origin), g.ravel(), x.size), atol=1e-14)
+
+
+INDICES = [[0, 0, 1], [True, False, True], np.int64(1), True, (slice(None), [1, 1]), (None, Ellipsis, -1), Tensor([2, 2]),
+           Tensor([True, False, True]), (Tensor([0, 0]), 1), (), Ellipsis, (0, 1), np.array(2), np.array([], int)]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", INDICES, ids=repr)
+def test_other_kinds_of_index(index):
+    parts = index if isinstance(index, tuple) else (index,)
+    plain = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
+    check(lambda x: x[index], lambda x: x[plain], normal(3, 2))
+
+
+@given(axis=st.integers(-2, 1), sizes=st.lists(st.integers(0, 2), min_size=1, max_size=3), seed=seeds)
+def test_concatenate(axis, sizes, seed):
+    random = np.random.default_rng(seed)
+    parts = [random.standard_normal((size, 2) if axis % 2 == 0 else (2, size)) for size in sizes]
+    check(lambda *parts: F.concatenate(parts, axis), lambda *parts: np.concatenate(parts, axis), *parts)
+
+
+@given(shape=shapes, axis=st.integers(-4, 3), seed=seeds)
+def test_stack(shape, axis, seed):
+    parts = [np.random.default_rng(seed).standard_normal(shape) for _ in range(2)]
+    if not -len(shape) - 1 <= axis <= len(shape):
+        with pytest.raises(ValueError):
+            F.stack([Tensor(part) for part in parts], axis)
+    else:
+        check(lambda *parts: F.stack(parts, axis), lambda *parts: np.stack(parts, axis), *parts)
+
+
+@given(data=st.data(), value=st.sampled_from([0.0, -1.5]), seed=seeds)
+def test_pad(data, value, seed):
+    shape = data.draw(shapes)
+    widths = tuple(data.draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in shape)
+    x = np.random.default_rng(seed).standard_normal(shape)
+
+    def reference(x):
+        y = np.full([before + n + after for n, (before, after) in zip(shape, widths, strict=True)], value)
+        y[tuple(slice(before, before + n) for n, (before, _) in zip(shape, widths, strict=True))] = x
+        return y
+
+    check(lambda x: F.pad(x, widths, value), reference, x)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# points where the mathematics needs care
+def derivatives(f, *points):
+    """f's gradient at the points, with what flows in being 1."""
+    inputs = leaves(*[np.array(point, dtype=float) for point in points])
+    return [None if g is None else g.data for g in grad(f(*inputs).sum(), inputs)]
+
+
+def test_equal_operands_share_the_gradient():
+    for f in (F.maximum, F.minimum):
+        for g in derivatives(f, [1.0, -2.0, 0.0], [1.0, -2.0, -0.0]):
+            np.testing.assert_array_equal(g, 0.5)
+    np.testing.assert_array_equal(derivatives(lambda x: F.maximum(x, 0.0), [0.0, 1.0, -1.0])[0], [0.5, 1, 0])
+    np.testing.assert_array_equal(derivatives(lambda x: F.minimum(0.0, x), [0.0, 1.0, -1.0])[0], [0.5, 0, 1])
+    np.testing.assert_allclose(derivatives(lambda x: x.max(), [3.0, 1.0, 3.0, 3.0])[0], [1 / 3, 0, 1 / 3, 1 / 3])
+
+
+def test_the_gradient_passes_a_clip_at_its_bounds():
+    np.testing.assert_array_equal(derivatives(lambda x: x.clip(-1, 2), [-1.1, -1, 0, 2, 2.1])[0], [0, 1, 1, 1, 0])
+    np.testing.assert_array_equal(derivatives(lambda x: x.clip(), [-1e300, 1e300])[0], [1, 1])
+
+
+def test_abs_has_no_slope_at_0():
+    np.testing.assert_array_equal(derivatives(abs, [0.0, -2.0, 3.0])[0], [0, -1, 1])
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 4, 0.0, 1.0, 2.0])
+@pytest.mark.parametrize("form", ["number", "constant array", "tensor"])
+def test_powers_at_0_and_of_negative_numbers(exponent, form):
+    base = np.array([0.0, -2.0, 3.0, -0.0])
+    (x,) = leaves(base)
+    p = {"number": exponent, "constant array": np.full(4, exponent), "tensor": Tensor(np.full(4, float(exponent)))}[form]
+    ys = [x**p]
+    for _ in range(2):
+        ys += grad(ys[-1].sum(), x, create_graph=True)
+    for n, y in enumerate(ys):
+        factor = np.prod([exponent - i for i in range(n)])
+        np.testing.assert_allclose(y.data, factor * base ** max(exponent - n, 0), atol=1e-14)
+
+
+def test_the_exponents_gradient_is_0_where_the_base_is_not_positive():
+    base, exponent = leaves(np.array([0.0, -2.0, 2.0, 0.0]), np.array([2.0, 3.0, 3.0, 0.0]))
+    (g,) = grad((base**exponent).sum(), exponent)
+    np.testing.assert_allclose(g.data, [0, 0, 8 * np.log(2), 0])
+
+
+def test_mixed_derivatives_of_a_power_with_exponent_0():
+    """∂²(aᵇ)/∂a∂b = aᵇ⁻¹ (1 + b log a), which is 1/a at b = 0, whichever comes first."""
+    a, b = leaves(np.array([2.0, 0.5]), np.zeros(2))
+    for first, second in ((a, b), (b, a)):
+        (g,) = grad((a**b).sum(), first, create_graph=True)
+        np.testing.assert_allclose(grad(g.sum(), second)[0].data, [0.5, 2.0])
+
+
+def test_nan_goes_through():
+    x = Tensor(np.array([1.0, np.nan]))
+    for y in (x.max(), x.min(), F.maximum(x, 0.0)[1], F.minimum(x, 0.0)[1], x.sum(), x.clip(0, 1)[1]):
+        assert np.isnan(y.item())
+
+
+def test_the_mean_and_the_variance_of_nothing_are_nan():
+    x = Tensor(np.zeros((2, 0)))
+    for y in (x.mean(1), x.var(1), x.mean((0, 1), keepdims=True), Tensor([[1.0], [2.0]]).var(1, ddof=1)):
+        assert y.size and np.isnan(y.data).all()
+    assert np.isnan(Tensor([1.0]).var(ddof=2).item())
+
+
+def test_normal_axes():
+    assert ops.normal_axes(None, 3) == (0, 1, 2) == ops.normal_axes((2, 0, -2), 3)
+    assert ops.normal_axes(-1, 3) == (2,) and ops.normal_axes((), 3) == () == ops.normal_axes(0, 0) == ops.normal_axes(-1, 0)
+    for axis, ndim in [(3, 3), (-4, 3), ((0, -3), 3), ((1, 1), 3), (1, 0), (-2, 0)]:
+        with pytest.raises(ValueError, match=rf"axis .* {ndim} dimensions$"):
+            ops.normal_axes(axis, ndim)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# dtypes
+EXPRESSIONS = [
+    lambda x: x + 1, lambda x: 1.5 - x, lambda x: x * np.float64(2), lambda x: np.float64(2) * x, lambda x: x * np.float32(2),
+    lambda x: np.ones(3) * x, lambda x: x - np.ones(3), lambda x: x * np.array(2.0), lambda x: x / 3, lambda x: 3 / x, lambda x: x + True,
+    lambda x: x**2, lambda x: x**2.5, lambda x: x ** np.float64(0.5), lambda x: x ** np.full(3, 2.0), lambda x: 2.0**x, lambda x: 2**x,
+    lambda x: x**x, lambda x: -x, lambda x: x.exp(), lambda x: x.log(), lambda x: x.sqrt(), lambda x: abs(x), lambda x: x.clip(0.7, np.float64(1)),
+    lambda x: x.sum(), lambda x: x.mean(), lambda x: x.mean(0), lambda x: x.var(1, ddof=1), lambda x: x.max(), lambda x: x.min(0),
+    lambda x: x @ np.ones((3, 2)), lambda x: np.ones(2) @ x, lambda x: x @ x.T, lambda x: x @ np.ones((3, 2), int),
+    lambda x: F.maximum(x, 0.7), lambda x: F.minimum(np.float64(1), x), lambda x: F.maximum(x, Tensor([1, 2, 3])),
+    lambda x: F.where(MASK, x, 0.5), lambda x: F.where(MASK, np.ones(3), x), lambda x: F.pad(x, ((1, 0), (0, 1)), value=np.float64(0.1)),
+    lambda x: F.concatenate([x, np.ones((1, 3))]), lambda x: F.stack([x, x]), lambda x: x[0], lambda x: x[0, 0], lambda x: x[:, [0, 0]],
+    lambda x: x * Tensor([1, 2, 3]), lambda x: x.reshape(6), lambda x: x.T, lambda x: x.broadcast_to(2, 2, 3), lambda x: x * MASK,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("number", range(len(EXPRESSIONS)))
+def test_a_floating_dtype_stays_in_values_and_gradients(number, dtype):
+    x = Tensor(np.array([[0.5, 0.75, 1.5], [2.0, 1.25, 0.8]], dtype), requires_grad=True)
+    y = EXPRESSIONS[number](x)
+    (first,) = grad(y.sum(), x, create_graph=True)
+    (second,) = grad((first * first + x).sum(), x)
+    assert y.dtype == first.dtype == second.dtype == dtype
+
+
+MIXTURES = [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b, lambda a, b: a / b, lambda a, b: a**b, lambda a, b: a @ b,
+            F.maximum, F.minimum, lambda a, b: F.concatenate([a, b]), lambda a, b: F.stack([a, b]), lambda a, b: F.where(True, a, b)]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(MIXTURES)))
+def test_two_floating_dtypes_do_not_mix(number):
+    a, b = (Tensor(np.ones((2, 2), dtype)) for dtype in (np.float32, np.float64))
+    for pair in ((a, b), (b, a)):
+        with pytest.raises(TypeError, match=r"^[A-Z]\w+: .*float(32|64) and float(32|64).*astype") as error:
+            MIXTURES[number](*pair)
+        assert "\n" not in str(error.value)
+
+
+def test_casts_carry_gradients_each_in_its_own_dtype():
+    (x,) = leaves(np.array([1.0, 2.0], np.float32))
+    y = x.astype(np.float64)
+    assert y.dtype == np.float64 and not np.shares_memory(y.data, x.data)
+    (y * np.array([1 / 3, 2.0])).sum().backward()
+    np.testing.assert_array_equal(x.grad.data, np.array([1 / 3, 2.0], np.float32), strict=True)
+    assert not x.astype(int).requires_grad and x.astype(bool).dtype == bool
+
+
+INTEGERS = [(lambda x: x + 1, int), (lambda x: x * x, int), (lambda x: x / 2, np.float32), (lambda x: x**2, np.float32),
+            (lambda x: x**x, np.float32), (lambda x: x.exp(), np.float32), (lambda x: x.log(), np.float32), (lambda x: x.sqrt(), np.float32),
+            (lambda x: x.sum(), int), (lambda x: x.mean(), np.float32), (lambda x: x.max(), int), (lambda x: x.clip(1, 2), int),
+            (lambda x: abs(-x), int), (lambda x: x @ x, int), (lambda x: x * 0.5, np.float32), (lambda x: x > 1, bool)]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(INTEGERS)))
+def test_integers(number):
+    f, dtype = INTEGERS[number]
+    y = f(Tensor([1, 2, 3]))
+    assert y.dtype == dtype and not y.requires_grad
+    np.testing.assert_allclose(y.data, f(Tensor([1.0, 2.0, 3.0])).data, rtol=1e-6)
+
+
+def test_clipping_large_integers_is_exact():
+    assert Tensor([2**53 + 1]).clip(0).item() == 2**53 + 1
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# memory
+KEEPS = {  # which of its operands an operation keeps alive, when the gradient of only the first or only the second is wanted
+    "add": ("", ""), "sub": ("", ""), "mul": ("b", "a"), "div": ("b", "ab"), "where": ("", ""), "matmul": ("b", "a"), "concatenate": ("", ""),
+    "neg": "", "exp": "", "sqrt": "", "sum": "", "mean": "", "cast": "", "unindex a slice": "", "pad": "", "log": "a", "square": "a", "abs": "a",
+    "max": "a", "mask": "", "repeated columns": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEEPS)
+def test_only_what_the_backward_pass_reads_is_kept(name):
+    f, *arrays = CASES[name]
+    for wanted, kept in enumerate(KEEPS[name] if len(arrays) > 1 else [KEEPS[name]]):
+        inputs = [Tensor(array, requires_grad=i == wanted) * 1.0 for i, array in enumerate(arrays)]  # not leaves
+        alive = [weakref.ref(x.data) for x in inputs]
+        y = f(*inputs)
+        del inputs
+        assert "".join(letter for letter, ref in zip("ab", alive, strict=False) if ref() is not None) == kept
+        del y
+        assert not any(ref() is not None for ref in alive)
+
+
+def test_views_are_views():
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    for y in (x.reshape(6), x.T, x[1], x[:, ::-1], x.broadcast_to(4, 2, 3), x[None, ..., 0]):
+        assert np.shares_memory(y.data, x.data)
+    for y in (x[[0, 1]], x.clip(), x.astype(np.float64), x.sum(()), F.concatenate([x])):
+        assert not np.shares_memory(y.data, x.data)
+
+
+@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+def test_transposing_back(order):
+    (x,) = leaves(normal(2, 3, 4))
+    x.transpose(order).backward(np.transpose(x.data, order))
+    np.testing.assert_array_equal(x.grad.data, x.data)
