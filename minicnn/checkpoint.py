@@ -25,23 +25,28 @@ def _safetensors() -> Any:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; what is written there takes the name `path` only when all of it is
-    on the disk.
+    """A temporary name beside `path` to write to; what is written there takes the name `path` only when all of it is on
+    the disk.
 
-    If anything goes wrong before, nothing of it remains, and an older file of that name stays as it was.
+    If anything goes wrong before, nothing of it remains, and an older file of that name stays as it was. An OSError
+    names `path`.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 
 
@@ -60,7 +65,7 @@ def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], info: dict
         try:
             safetensors.numpy.save_file(contiguous, temporary, {"info": json.dumps(info or {})})
         except safetensors.SafetensorError as error:
-            raise OSError(f"{path} cannot be written: {error}") from None
+            raise OSError(None, str(error)) from None
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

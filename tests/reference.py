@@ -36,11 +36,10 @@ def starts(size, kernel, stride, padding, dilation=1, ceil_mode=False):
 
 
 def sights(size, kernel, stride=1, padding=0, dilation=1, ceil_mode=False):
-    """((OH, OW), [(p, q, i, j, y, x)]): tap (i, j) of output pixel (p, q) sees pixel (y, x), for all inside the image."""
+    """((OH, OW), [(p, q, i, j, y, x), …]): tap (i, j) of output pixel (p, q) sees pixel (y, x) of the image."""
     (kh, kw), (dh, dw) = both(kernel), both(dilation)
     rows, columns = (
-        starts(*axis, ceil_mode)
-        for axis in zip(size, (kh, kw), both(stride), sides(padding), (dh, dw), strict=True)
+        starts(*axis, ceil_mode) for axis in zip(size, (kh, kw), both(stride), sides(padding), (dh, dw), strict=True)
     )
     return (len(rows), len(columns)), [
         (p, q, i, j, top + i * dh, left + j * dw)
@@ -129,7 +128,9 @@ def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_in
     for p, q, _, _, yy, xx in seen:
         total[:, p, q] += x[:, yy, xx]
     lengths = []
-    for n, k, s, (before, after) in zip(x.shape[1:3], both(kernel_size), both(stride or kernel_size), sides(padding), strict=True):
+    for n, k, s, (before, after) in zip(
+        x.shape[1:3], both(kernel_size), both(stride or kernel_size), sides(padding), strict=True
+    ):
         low, high = (-before, n + after) if count_include_pad else (0, n)
         lengths.append([min(t + k, high) - max(t, low) for t in starts(n, k, s, (before, after), 1, ceil_mode)])
     return total / np.outer(*lengths)[:, :, None]
@@ -192,7 +193,9 @@ LAYOUTS = {
     "C": np.ascontiguousarray,
     "Fortran": np.asfortranarray,
     "sliced": _sliced,
-    "negative strides": lambda a: a[tuple([slice(None, None, -1)] * a.ndim)].copy()[tuple([slice(None, None, -1)] * a.ndim)],
+    "negative strides": lambda a: a[tuple([slice(None, None, -1)] * a.ndim)].copy()[
+        tuple([slice(None, None, -1)] * a.ndim)
+    ],
     "broadcast": lambda a: np.broadcast_to(a[-1:, ...], a.shape),  # read-only, with a stride of 0
 }
 
@@ -214,17 +217,19 @@ def pairs(low, high):
 
 
 def paddings(high):
-    return st.one_of(pairs(0, high), st.tuples(st.tuples(*[st.integers(0, high)] * 2), st.tuples(*[st.integers(0, high)] * 2)))
+    return st.one_of(
+        pairs(0, high), st.tuples(st.tuples(*[st.integers(0, high)] * 2), st.tuples(*[st.integers(0, high)] * 2))
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # questions
-def agree(f, reference, *arrays):
+def agree(f, reference, *arrays, **options):
     """f of Tensors has the values of reference of arrays, and the gradients that its differences show; dtypes stay, and
     so do the inputs."""
     tensors, before = [Tensor(a, requires_grad=True) for a in arrays], [a.copy() for a in arrays]
     wide = [a.astype(np.float64) for a in arrays]
-    y, expected = f(*tensors), reference(*wide)
+    y, expected = f(*tensors, **options), reference(*wide, **options)
     single = arrays[0].dtype == np.float32
     assert y.dtype == arrays[0].dtype and y.shape == expected.shape
     assert_allclose(y.data, expected, rtol=1e-4 if single else 1e-9, atol=1e-5 if single else 1e-12)
@@ -234,23 +239,29 @@ def agree(f, reference, *arrays):
     for i, (t, x) in enumerate(zip(tensors, wide, strict=True)):
         assert t.grad.shape == x.shape and t.grad.dtype == arrays[i].dtype
         direction = normal(*x.shape, seed=2 + i)
-        up, down = (reference(*wide[:i], x + step * direction, *wide[i + 1 :]) for step in (1e-5, -1e-5))
+        up, down = (reference(*wide[:i], x + step * direction, *wide[i + 1 :], **options) for step in (1e-5, -1e-5))
         terms = t.grad.data * direction
-        assert_allclose(terms.sum(), (dy * (up - down)).sum() / 2e-5, rtol=0, atol=(1e-4 if single else 1e-6) * (1 + abs(terms).sum()))
+        assert_allclose(
+            terms.sum(),
+            (dy * (up - down)).sum() / 2e-5,
+            rtol=0,
+            atol=(1e-4 if single else 1e-6) * (1 + abs(terms).sum()),
+        )
     for a, b in zip(arrays, before, strict=True):
         assert_array_equal(a, b)
 
 
 def differentiable(f, *arrays, **options):
-    """First and second derivatives are those of the numbers."""
+    """The first derivatives are those of the numbers, and so are the second: entry by entry where they are few."""
     inputs = [Tensor(a, requires_grad=True) for a in arrays]
-    assert gradcheck(f, inputs, **options) and gradgradcheck(f, inputs, **options)
+    assert gradcheck(lambda *args: f(*args, **options), inputs, full_jacobian=5000)
+    assert gradgradcheck(lambda *args: f(*args, **options), inputs, full_jacobian=500)
 
 
-def step(f, arrays):
+def step(f, arrays, **options):
     """[output, gradients …] of one forward and backward pass."""
     tensors = [Tensor(a, requires_grad=True) for a in arrays]
-    y = f(*tensors)
+    y = f(*tensors, **options)
     y.backward(normal(*y.shape, seed=3).astype(y.dtype))
     return [y.data, *(t.grad.data for t in tensors)]
 
@@ -272,27 +283,27 @@ def cut(cache, block, threads):
     assert bool(runs) == (threads > 1), "the work was not cut as was asked"
 
 
-def same_in_slices(f, *arrays):
+def same_in_slices(f, *arrays, **options):
     """Many small slices on three threads give what one slice gives, and the same bits each time."""
     with cut(1 << 40, 1 << 40, 1):
-        whole = step(f, arrays)
+        whole = step(f, arrays, **options)
     with cut(1, 64, 3):
-        first, second = step(f, arrays), step(f, arrays)
+        first, second = step(f, arrays, **options), step(f, arrays, **options)
     for a, b, c in zip(whole, first, second, strict=True):
         assert_allclose(b, a, rtol=1e-11, atol=1e-12)
         assert_array_equal(b, c)
 
 
-def keeps(f, make):
+def keeps(f, make, **options):
     """Inputs, output and gradients that a user holds share no memory, and stay as they are while ten more steps run.
     make(n, seed) returns arrays for a batch of n. Recycled memory is used for all sizes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "LARGE", 1)
         arrays = make(4, 0)
-        held = [*arrays, *step(f, arrays)]
+        held = [*arrays, *step(f, arrays, **options)]
         copies = [a.copy() for a in held]
         for seed, n in enumerate((4, 1, 4, 2, 5, 4, 3, 4, 1, 4), 1):
-            step(f, make(n, seed))
+            step(f, make(n, seed), **options)
     for i, (a, copy) in enumerate(zip(held, copies, strict=True)):
         assert_array_equal(a, copy)
         assert not any(np.may_share_memory(a, other) for other in held[:i])

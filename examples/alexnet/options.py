@@ -34,8 +34,8 @@ def command(main: Callable[[], None]) -> int:
         main()
         return 0
     except (UsageError, CheckpointError, DataError, minicnn.DeviceError, ImportError, OSError) as error:
-        if isinstance(error, OSError) and error.strerror:
-            error = UsageError(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
+        if isinstance(error, OSError) and error.filename:
+            error = UsageError(f"{error.filename} cannot be read or written: {error.strerror}")
         print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -116,7 +116,9 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         metavar="N",
         help="pictures per update (default: synthetic 16, cifar10 64, a folder 32)",
     )
-    training.add_argument("--lr", type=positive, metavar="RATE", help="highest learning rate (default: synthetic 0.004, else 0.01)")
+    training.add_argument(
+        "--lr", type=positive, metavar="RATE", help="highest learning rate (default: synthetic 0.004, others 0.01)"
+    )
     training.add_argument("--momentum", type=positive, metavar="M", help="(default: 0.9)")
     training.add_argument("--weight-decay", type=positive, metavar="W", help="(default: 0.0005)")
     training.add_argument(

@@ -122,7 +122,7 @@ class _Convolution(Function):
 
     reads: tuple[tuple[int, ...], ...] = ((1,), (0,))
 
-    def __init__(self, window: Window, groups: int, size: tuple[int, ...]):
+    def __init__(self, window: Window, groups: int, size: tuple[int, int]):
         self.settings = self.window, self.groups, self.size = window, groups, size
 
 
@@ -198,7 +198,7 @@ def conv2d(
     )
     window = Window.of(weight.shape[:2], stride, padding, dilation)
     _check_bias("conv2d", bias, weight.shape[3])
-    return apply(Conv2d(window, groups, x.shape[1:3]), x, weight, *([] if bias is None else [bias]))
+    return apply(Conv2d(window, groups, (x.shape[1], x.shape[2])), x, weight, *([] if bias is None else [bias]))
 
 
 def conv_transpose2d(

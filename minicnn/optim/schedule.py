@@ -8,31 +8,45 @@ from .optimizer import Optimizer
 
 
 class Schedule:
-    """What all schedules share: the optimizer, how often step() was called, and a state that is a few numbers."""
+    """What all schedules share: the optimizer, how often step() was called, and a state that is a few numbers.
+
+    The state is how far it has come; the settings are those it was made with. So a run can be continued with other
+    settings, for more epochs, say.
+    """
+
+    progress: tuple[str, ...] = ("count",)
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer, self.base_lr, self.count = optimizer, optimizer.lr, 0
 
     def state_dict(self) -> dict[str, float]:
         """The numbers that say how far it has come."""
-        return {
-            name: float(value)
-            for name, value in vars(self).items()
-            if name != "optimizer" and isinstance(value, (int, float))
-        }
+        return {name: getattr(self, name) for name in self.progress}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what state_dict returned. The optimizer's lr is part of its own state."""
-        if set(state) != set(self.state_dict()):
-            raise ValueError(
-                f"this is not the state of {type(self).__name__}: "
-                f"it has {sorted(state)}, not {sorted(self.state_dict())}"
-            )
-        for name, value in state.items():
-            setattr(self, name, type(getattr(self, name))(value))
+        """Continue from what state_dict returned."""
+        if set(state) != set(self.progress):
+            raise ValueError(f"this is no state of {type(self).__name__}: {sorted(state)}, not {sorted(self.progress)}")
+        for name in self.progress:
+            setattr(self, name, type(getattr(self, name))(state[name]))
 
 
-class StepLR(Schedule):
+class _Formula(Schedule):
+    """A schedule whose rate follows from the count."""
+
+    def rate(self) -> float:
+        raise NotImplementedError(f"{type(self).__name__} does not define rate")
+
+    def step(self) -> None:
+        self.count += 1
+        self.optimizer.lr = self.rate()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.optimizer.lr = self.rate()
+
+
+class StepLR(_Formula):
     """lr · gamma^⌊count / step_size⌋: divided by 10 after every step_size calls, if gamma is 0.1."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
@@ -41,17 +55,15 @@ class StepLR(Schedule):
             raise ValueError(f"step_size must be at least 1, not {step_size}")
         self.step_size, self.gamma = step_size, gamma
 
-    def step(self) -> None:
-        self.count += 1
-        self.optimizer.lr = self.base_lr * self.gamma ** (self.count // self.step_size)
+    def rate(self) -> float:
+        return self.base_lr * self.gamma ** (self.count // self.step_size)
 
 
-class CosineLR(Schedule):
-    """Up from 0 in a straight line over warmup_steps, then down along half a cosine to min_lr at total_steps
-    (Loshchilov and Hutter 2017).
+class CosineLR(_Formula):
+    """Up in a straight line over warmup_steps, then down along half a cosine to min_lr at total_steps (Loshchilov and
+    Hutter 2017).
 
-    The first update, before any call, has the rate of the first step: base_lr/warmup_steps, or base_lr without a
-        warm-up.
+    The first update, before any call, has the rate base_lr/warmup_steps, or base_lr without a warm-up.
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, min_lr: float = 0.0) -> None:
@@ -59,17 +71,13 @@ class CosineLR(Schedule):
         if not 0 <= warmup_steps < total_steps:
             raise ValueError(f"CosineLR needs 0 ≤ warmup_steps < total_steps, not {warmup_steps} and {total_steps}")
         self.total_steps, self.warmup_steps, self.min_lr = total_steps, warmup_steps, min_lr
-        optimizer.lr = self._lr()
+        optimizer.lr = self.rate()
 
-    def _lr(self) -> float:
+    def rate(self) -> float:
         if self.count < self.warmup_steps:
             return self.base_lr * (self.count + 1) / self.warmup_steps
         done = min(1.0, (self.count - self.warmup_steps) / (self.total_steps - self.warmup_steps))
         return self.min_lr + (self.base_lr - self.min_lr) * (1 + cos(pi * done)) / 2
-
-    def step(self) -> None:
-        self.count += 1
-        self.optimizer.lr = self._lr()
 
 
 class ReduceLROnPlateau(Schedule):
@@ -83,6 +91,8 @@ class ReduceLROnPlateau(Schedule):
         threshold: relative change that counts as an improvement.
         min_lr: no lower than this.
     """
+
+    progress = ("count", "best", "waited")
 
     def __init__(
         self,

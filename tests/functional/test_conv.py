@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import agree, arrays, cut, differentiable, keeps, normal, paddings, pairs, refuses, same_in_slices
 
 import minicnn.functional as F
-from minicnn import Tensor
+from minicnn import Tensor, grad
 from minicnn.functional import conv
 
 EVERYTHING = dict(stride=(2, 1), padding=((1, 0), (2, 1)), dilation=(1, 2), groups=2)
@@ -31,11 +31,16 @@ def cases(draw, transposed=False):
     options = dict(stride=draw(pairs(1, 3)), padding=draw(paddings(2)), dilation=draw(pairs(1, 2)), groups=groups)
     n, h, w = draw(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)))
     if transposed:  # so many pixels that the padding leaves something
-        h, w = (m + max(1, -((d * (k - 1) - sum(p)) // s) + 1) for m, (k, s, p, d) in zip((h, w), axes(kernel, options), strict=True))
+        h, w = (
+            m + max(1, -((d * (k - 1) - sum(p)) // s) + 1)
+            for m, (k, s, p, d) in zip((h, w), axes(kernel, options), strict=True)
+        )
         extra = draw(st.tuples(*[st.integers(0, max(s, d) - 1) for _, s, _, d in axes(kernel, options)]))
         options["output_padding"] = draw(st.sampled_from([extra, min(extra)]))
     else:  # so many pixels that the window fits
-        h, w = (m + max(1, d * (k - 1) + 1 - sum(p)) for m, (k, _, p, d) in zip((h, w), axes(kernel, options), strict=True))
+        h, w = (
+            m + max(1, d * (k - 1) + 1 - sum(p)) for m, (k, _, p, d) in zip((h, w), axes(kernel, options), strict=True)
+        )
     x = draw(arrays((n, h, w, o if transposed else c)))
     weight = draw(arrays((*kernel, c // groups, o)))
     biases = draw(st.lists(arrays((c if transposed else o,)), max_size=1))
@@ -45,21 +50,24 @@ def cases(draw, transposed=False):
 @given(cases())
 def test_conv2d_is_the_equation(case):
     args, options = case
-    agree(lambda *args: F.conv2d(*args, **options), lambda *args: reference.conv2d(*args, **options), *args)
+    agree(F.conv2d, reference.conv2d, *args, **options)
 
 
 @given(cases(transposed=True))
 def test_conv_transpose2d_scatters_kernels(case):
     args, options = case
-    agree(lambda *args: F.conv_transpose2d(*args, **options), lambda *args: reference.conv_transpose2d(*args, **options), *args)
+    agree(F.conv_transpose2d, reference.conv_transpose2d, *args, **options)
 
 
 @pytest.mark.parametrize("dilation, stride, extra", [(2, 1, 1), (3, 2, 2), ((3, 1), (1, 2), (2, 1))])
 def test_output_padding_below_the_dilation_only(dilation, stride, extra):
     """Then conv2d of the result has more pixels than x had; the transpose adds none of them."""
-    args, options = [normal(2, 3, 3, 2), normal(3, 2, 2, 2, seed=1)], dict(stride=stride, dilation=dilation, output_padding=extra)
-    agree(lambda *args: F.conv_transpose2d(*args, **options), lambda *args: reference.conv_transpose2d(*args, **options), *args)
-    differentiable(lambda *args: F.conv_transpose2d(*args, **options), *args)
+    args, options = (
+        [normal(2, 3, 3, 2), normal(3, 2, 2, 2, seed=1)],
+        dict(stride=stride, dilation=dilation, output_padding=extra),
+    )
+    agree(F.conv_transpose2d, reference.conv_transpose2d, *args, **options)
+    differentiable(F.conv_transpose2d, *args, **options)
 
 
 @given(cases())
@@ -69,8 +77,13 @@ def test_the_two_are_adjoint(case):
     x, weight = (Tensor(a.astype(np.float64)) for a in (x, weight))
     y = F.conv2d(x, weight, **options)
     v = Tensor(normal(*y.shape))
-    smallest = [(m - 1) * s - sum(p) + d * (k - 1) + 1 for m, (k, s, p, d) in zip(y.shape[1:3], axes(weight.shape[:2], options), strict=True)]
-    back = F.conv_transpose2d(v, weight, output_padding=[n - m for n, m in zip(x.shape[1:3], smallest, strict=True)], **options)
+    smallest = [
+        (m - 1) * s - sum(p) + d * (k - 1) + 1
+        for m, (k, s, p, d) in zip(y.shape[1:3], axes(weight.shape[:2], options), strict=True)
+    ]
+    back = F.conv_transpose2d(
+        v, weight, output_padding=[n - m for n, m in zip(x.shape[1:3], smallest, strict=True)], **options
+    )
     assert back.shape == x.shape
     assert_allclose((y * v).sum().item(), (x * back).sum().item(), rtol=1e-10, atol=1e-10)
 
@@ -78,60 +91,62 @@ def test_the_two_are_adjoint(case):
 @pytest.mark.parametrize("options", [{}, EVERYTHING])
 def test_derivatives(options):
     x, weight, v = normal(*X)[:1], normal(3, 2, 4 // options.get("groups", 1), 6, seed=1), normal(*Y)[:1]
-    differentiable(lambda *args: F.conv2d(*args, **options, **{} if options else dict(padding=1)), x, weight, normal(6, seed=2))
+    differentiable(
+        lambda *args: F.conv2d(*args, **options, **{} if options else dict(padding=1)), x, weight, normal(6, seed=2)
+    )
     if options:
         options = dict(options, output_padding=(1, 0))
-    differentiable(lambda *args: F.conv_transpose2d(*args, **options), v, weight, normal(4, seed=2))
+    differentiable(F.conv_transpose2d, v, weight, normal(4, seed=2), **options)
 
 
-@pytest.mark.parametrize("wanted", range(1, 8))
-def test_only_the_wanted_gradients_are_computed(wanted, monkeypatch):
-    called = []
-    for name in ("convolve_transpose", "convolve_weight"):
-        real = getattr(conv, name)
-        monkeypatch.setattr(conv, name, lambda *args, name=name, real=real: called.append(name) or real(*args))
-    args = [
-        Tensor(normal(*shape, seed=i), requires_grad=bool(wanted >> i & 1))
-        for i, shape in enumerate((X, WEIGHT, (6,)))
-    ]
-    y = F.conv2d(*args, **EVERYTHING)
-    kept = [t is not None for t in y.node.inputs]
-    assert kept == [args[1].requires_grad, args[0].requires_grad, False]  # by what their gradients read
-    y.sum().backward()
-    assert called == ["convolve_transpose"] * args[0].requires_grad + ["convolve_weight"] * args[1].requires_grad
-    every = [t.detach() for t in args]
-    for t in every:
-        t.requires_grad = True
-    F.conv2d(*every, **EVERYTHING).sum().backward()
-    for t, other in zip(args, every, strict=True):
-        assert (t.grad is not None) == t.requires_grad
-        if t.requires_grad:
-            assert_array_equal(t.grad.data, other.grad.data)
-
-
-@pytest.mark.parametrize("wanted", range(1, 4))
-@pytest.mark.parametrize("function", [conv.Conv2dTranspose, conv.Conv2dWeight])
-def test_only_the_wanted_second_gradients_are_computed(wanted, function, monkeypatch):
-    window = conv.Window.of(2)
-    shapes = [(2, 3, 3, 2), (2, 2, 3, 2)] if function is conv.Conv2dTranspose else [(2, 4, 4, 3), (2, 3, 3, 2)]
-    a, b = (
-        Tensor(normal(*shape, seed=i), requires_grad=bool(wanted >> i & 1)) for i, shape in enumerate(shapes)
-    )
-    y = conv.apply(function(window, 1, *([(4, 4)] if function is conv.Conv2dTranspose else [])), a, b)
+def watched(monkeypatch, shapes, wanted):
+    """(Tensors of those shapes, of which only the bits in `wanted` require a gradient; which of the maps ran)"""
     ran = []
     for name in ("convolve", "convolve_transpose", "convolve_weight"):
         real = getattr(conv, name)
         monkeypatch.setattr(conv, name, lambda *args, name=name, real=real: ran.append(name) or real(*args))
-    y.sum().backward()
-    expected = ["convolve", "convolve_weight"] if function is conv.Conv2dTranspose else ["convolve_transpose", "convolve"]
-    assert ran == [name for i, name in enumerate(expected) if wanted >> i & 1]
-    assert [t.grad is not None for t in (a, b)] == [t.requires_grad for t in (a, b)]
+    return [Tensor(normal(*s, seed=i), requires_grad=bool(wanted >> i & 1)) for i, s in enumerate(shapes)], ran
+
+
+@pytest.mark.parametrize("wanted", range(1, 8))
+def test_only_the_wanted_gradients_are_computed(wanted, monkeypatch):
+    (x, weight, bias), ran = watched(monkeypatch, (X, WEIGHT, BIAS), wanted)
+    y = F.conv2d(x, weight, bias, **EVERYTHING)
+    assert [t is not None for t in y.node.inputs] == [weight.requires_grad, x.requires_grad, False]  # what is read
+    y.backward(np.ones(Y))
+    assert ran == ["convolve"] + ["convolve_transpose"] * x.requires_grad + ["convolve_weight"] * weight.requires_grad
+    for i, (t, every) in enumerate(zip((x, weight, bias), step_of_ones(x, weight, bias), strict=True)):
+        assert (t.grad is None) == (not wanted >> i & 1)
+        if t.grad is not None:
+            assert_array_equal(t.grad.data, every)
+
+
+def step_of_ones(*tensors):
+    tensors = [Tensor(t.data, requires_grad=True) for t in tensors]
+    F.conv2d(*tensors, **EVERYTHING).backward(np.ones(Y))
+    return [t.grad.data for t in tensors]
+
+
+@pytest.mark.parametrize("wanted", range(1, 4))
+def test_only_the_wanted_second_gradients_are_computed(wanted, monkeypatch):
+    (v, weight), ran = watched(monkeypatch, (Y, WEIGHT), wanted)
+    F.conv_transpose2d(v, weight, **EVERYTHING).sum().backward()
+    maps = ["convolve_transpose", "convolve", "convolve_weight"]
+    assert ran == maps[:1] + [name for i, name in enumerate(maps[1:]) if wanted >> i & 1]
+
+    (x, v), ran = watched(monkeypatch, (X, Y), wanted)
+    weight.requires_grad = True
+    (dw,) = grad(F.conv2d(x, weight, **EVERYTHING), weight, v, create_graph=True)
+    ran.clear()
+    gradients = grad(dw, [t for t in (x, v) if t.requires_grad], dw.detach())
+    assert ran == [name for i, name in enumerate(["convolve_transpose", "convolve"]) if wanted >> i & 1]
+    assert [g.shape for g in gradients] == [t.shape for t in (x, v) if t.requires_grad]
 
 
 def test_slices():
     x, weight, v = normal(7, *X[1:]), normal(*WEIGHT, seed=1), normal(7, *Y[1:])
-    same_in_slices(lambda *args: F.conv2d(*args, **EVERYTHING), x, weight, normal(6, seed=2))
-    same_in_slices(lambda *args: F.conv_transpose2d(*args, **EVERYTHING), v, weight, normal(4, seed=2))
+    same_in_slices(F.conv2d, x, weight, normal(6, seed=2), **EVERYTHING)
+    same_in_slices(F.conv_transpose2d, v, weight, normal(4, seed=2), **EVERYTHING)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -154,11 +169,14 @@ def test_the_columns_of_a_slice_fill_the_cache(groups, monkeypatch):
 
 
 def test_what_the_user_holds_stays():
-    def make(n, seed):
-        return [normal(*shape, seed=seed).astype(np.float32) for shape in ((n, *X[1:]), WEIGHT, BIAS)]
+    def make(n, seed, x=X, *others):
+        return [normal(*shape, seed=seed).astype(np.float32) for shape in ((n, *x[1:]), *(others or (WEIGHT, BIAS)))]
 
-    keeps(lambda *args: F.conv2d(*args, **EVERYTHING), make)
-    keeps(lambda x, weight, bias: F.conv_transpose2d(x @ weight[0, 0], weight, bias[:4], **EVERYTHING), lambda n, seed: [normal(n, 2, 3, 2), *make(n, seed)[1:]])
+    keeps(F.conv2d, make, **EVERYTHING)
+    keeps(
+        lambda x, *args: F.conv_transpose2d(F.relu(x), *args, **EVERYTHING),
+        lambda n, seed: make(n, seed, Y, WEIGHT, (4,)),
+    )
 
 
 def test_by_hand():
@@ -220,7 +238,12 @@ def test_groups_must_divide_the_input_channels_too():
 
 
 def test_conv2d_windows_that_do_not_fit():
-    assert F.conv2d(*_tensors((1, 3, 4, 1), (4, 3, 1, 1)), padding=((1, 0), (0, 0)), dilation=(1, 1)).shape == (1, 1, 2, 1)
+    assert F.conv2d(*_tensors((1, 3, 4, 1), (4, 3, 1, 1)), padding=((1, 0), (0, 0)), dilation=(1, 1)).shape == (
+        1,
+        1,
+        2,
+        1,
+    )
     with refuses(ValueError, "Conv2d", "does not fit", "3 × 4"):
         F.conv2d(*_tensors((1, 3, 4, 1), (4, 3, 1, 1)))
 
@@ -233,7 +256,12 @@ def test_conv_transpose2d_sizes():
         with refuses(ValueError, "conv_transpose2d", "padding"):
             F.conv_transpose2d(x, weight, padding=padding)
     assert F.conv_transpose2d(x, weight, stride=(2, 3), output_padding=(1, 2)).shape == (1, 5, 10, 1)
-    for extra, options in ((1, {}), ((0, 2), dict(stride=2)), ((2, 0), dict(stride=2)), (3, dict(stride=2, dilation=3))):
+    for extra, options in (
+        (1, {}),
+        ((0, 2), dict(stride=2)),
+        ((2, 0), dict(stride=2)),
+        (3, dict(stride=2, dilation=3)),
+    ):
         with refuses(ValueError, "conv_transpose2d", "output_padding", str(extra)):
             F.conv_transpose2d(x, weight, output_padding=extra, **options)
     with refuses(ValueError, "output_padding", "at least 0"):

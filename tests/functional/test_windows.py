@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from reference import arrays, normal, paddings, pairs, refuses
 
-from minicnn.functional.windows import Window, col2im, im2col, inside, padded, pair, result, taps
+from minicnn.functional.windows import Window, col2im, im2col, inside, padded, pair, taps
 
 
 @st.composite
@@ -54,7 +54,12 @@ def test_output_size(case):
 
 
 def test_output_size_of_alexnet():
-    for size, kernel, stride, padding, expected in ((227, 11, 4, 0, 55), (224, 11, 4, 2, 55), (55, 3, 2, 0, 27), (27, 5, 1, 2, 27)):
+    for size, kernel, stride, padding, expected in (
+        (227, 11, 4, 0, 55),
+        (224, 11, 4, 2, 55),
+        (55, 3, 2, 0, 27),
+        (27, 5, 1, 2, 27),
+    ):
         assert Window.of(kernel, stride, padding).output_size(size, size) == (expected, expected)
 
 
@@ -69,7 +74,9 @@ def test_smallest_window_that_does_not_fit():
 def test_ways_to_write_a_window():
     expected = Window((2, 3), (1, 1), ((1, 1), (2, 2)), (1, 1))
     assert Window.of((2, 3), padding=(1, 2)) == Window.of([2, 3], 1, ((1, 1), (2, 2)), 1) == expected
-    assert Window.of((2, 3), padding=[[1, 1], 2]) == Window.of(np.array([2, 3]).tolist(), padding=(1, (2, 2))) == expected
+    assert (
+        Window.of((2, 3), padding=[[1, 1], 2]) == Window.of(np.array([2, 3]).tolist(), padding=(1, (2, 2))) == expected
+    )
     assert Window.of(2) == Window((2, 2), (1, 1), ((0, 0), (0, 0)), (1, 1))
     assert Window.of(3, 2, 1, 4) == Window((3, 3), (2, 2), ((1, 1), (1, 1)), (4, 4))
     assert Window.of(3, padding=((1, 2), (3, 4))).padding == ((1, 2), (3, 4))
@@ -90,7 +97,9 @@ def test_only_padding_may_be_0(name):
         Window.of(**{"kernel_size": 1, name: (2, 0)})
 
 
-@pytest.mark.parametrize("value", [((1, 1), (1, 1), (1, 1)), ((1, 1),), ((1, 1, 1), (1, 1)), ((1, -1), (0, 0)), ((0, 0), (0, "1"))])
+@pytest.mark.parametrize(
+    "value", [((1, 1), (1, 1), (1, 1)), ((1, 1),), ((1, 1, 1), (1, 1)), ((1, -1), (0, 0)), ((0, 0), (0, "1"))]
+)
 def test_paddings_that_are_none(value):
     with refuses(ValueError, "padding"):
         Window.of(1, padding=value)
@@ -130,10 +139,3 @@ def test_taps_go_row_by_row(case):
     for k, view in enumerate(views):
         assert_array_equal(view, columns.reshape(n, oh, ow, len(views), c)[:, :, :, k])
         assert np.shares_memory(view, x) or not x.size
-
-
-def test_result_is_new_and_of_the_dtype():
-    for dtype in (np.float32, np.float64):
-        a, b = (result((2, 3), like=np.zeros(1, dtype)) for _ in range(2))
-        assert a.shape == (2, 3) and a.dtype == dtype
-        assert not np.shares_memory(a, b)
