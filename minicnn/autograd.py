@@ -99,9 +99,8 @@ class Function:
         """Become a node of the graph: remember where the inputs came from, and those of them that backward reads."""
         self.needs = needs = tuple([t.requires_grad for t in inputs])
         self.edges = tuple([(t if t.node is None else t.node) if t.requires_grad else None for t in inputs])
-        kept = {
-            j for reads, need in zip(self.reads, needs, strict=False) if need for j in reads
-        }  # the last inputs may be left out
+        # the last inputs may be left out, so there may be more reads than inputs
+        kept = {j for reads, need in zip(self.reads, needs, strict=False) if need for j in reads}
         self.inputs = tuple([t if j in kept else None for j, t in enumerate(inputs)])
         self._versions = tuple([t.version[0] for t in inputs])
         self.shape, self.dtype = output.shape, output.dtype
@@ -178,9 +177,8 @@ def walk(
 
     def receive(target: Any, gradient: Tensor) -> None:
         before = received.get(target)
-        received[target] = (
-            gradient if before is None else before + gradient
-        )  # never in place: it may be another's as well
+        # never in place: the memory may be another's as well
+        received[target] = gradient if before is None else before + gradient
         if isinstance(target, Function):
             if before is None:
                 heapq.heappush(newest, (-target.order, target))

@@ -343,9 +343,8 @@ class Transpose(Function):
         return x.transpose(self.axes)
 
     def backward(self, grad):
-        return grad.transpose(
-            tuple(sorted(range(len(self.axes)), key=self.axes.__getitem__))
-        )  # the inverse permutation
+        inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
+        return grad.transpose(inverse)
 
 
 class BroadcastTo(Function):

@@ -26,53 +26,45 @@ def alexnet(variant: str = "2012", classes: int = 1000, weight_init: str = "he",
     """The network: images (N, 227, 227, 3), or 224 for the later variants, to logits (N, classes).
 
     weight_init "he" suits inputs of unit variance; "paper" is section 5's N(0, 0.01), with biases of 1 where the paper
-    has them, for inputs on the scale of 0 to 255.
+    has them, for inputs on the scale of 0 to 255. Either way conv1 and fc8 begin as in the paper: He's rule takes the
+    numbers in a window for independent, which pixels are not, and is for a ReLU, which fc8 does not have.
     """
     if variant not in VARIANTS or weight_init not in ("he", "paper"):
-        raise ValueError(
-            f"variant is one of {VARIANTS}, weight_init 'he' or 'paper'; not {variant!r} and {weight_init!r}"
-        )
-    paper = weight_init == "paper"
-    weights = init.normal(0.01) if paper else init.he()
-    original = variant == "2012"
+        raise ValueError(f"variant is one of {VARIANTS}, weight_init he or paper; not {variant!r} and {weight_init!r}")
+    original, paper = variant == "2012", weight_init == "paper"
+    small = init.normal(0.01)
+    usual = small if paper else init.he()
+    one = 1.0 if paper else 0.0  # the biases that the paper starts at 1
     split = 2 if original and groups else 1
     c1, c2, c3, c4, c5 = (64, 192, 384, 256, 256) if variant == "2014" else (96, 256, 384, 384, 256)
 
-    def conv(c: int, o: int, kernel: int, bias: float = 0.0, **settings: int) -> nn.Conv2d:
-        return nn.Conv2d(c, o, kernel, weight_init=weights, bias_init=bias if paper else 0.0, **settings)
-
-    def linear(i: int, o: int, bias: float = 0.0) -> nn.Linear:
-        return nn.Linear(i, o, weight_init=weights, bias_init=bias if paper else 0.0)
-
-    def norm() -> dict[str, nn.Module]:
-        return {"norm": nn.LocalResponseNorm(n=5, k=2.0, alpha=1e-4, beta=0.75)} if original else {}
-
-    def pool() -> nn.MaxPool2d:
-        return nn.MaxPool2d(kernel_size=3, stride=2)
-
-    def block(conv: nn.Conv2d, **rest: nn.Module) -> nn.Sequential:
-        return nn.Sequential(conv=conv, relu=nn.ReLU(), **rest)
+    def block(conv: nn.Conv2d, norm: bool = False, pool: bool = False) -> nn.Sequential:
+        layers: dict[str, nn.Module] = {"conv": conv, "relu": nn.ReLU()}
+        if norm:
+            layers["norm"] = nn.LocalResponseNorm(n=5, k=2.0, alpha=1e-4, beta=0.75)
+        if pool:
+            layers["pool"] = nn.MaxPool2d(kernel_size=3, stride=2)
+        return nn.Sequential(**layers)
 
     def hidden(fc: nn.Linear) -> nn.Sequential:
-        """2014 drops out what goes into a linear layer, 2012 what comes out."""
-        layers = {"dropout": nn.Dropout(0.5), "fc": fc, "relu": nn.ReLU()}
-        return nn.Sequential(
-            **(layers if variant == "2014" else {name: layers[name] for name in ("fc", "relu", "dropout")})
-        )
+        dropout = nn.Dropout(0.5)
+        if variant == "2014":  # drops out what goes into the layer, not what comes out
+            return nn.Sequential(dropout=dropout, fc=fc, relu=nn.ReLU())
+        return nn.Sequential(fc=fc, relu=nn.ReLU(), dropout=dropout)
 
+    conv1 = nn.Conv2d(3, c1, 11, stride=4, padding=0 if original else 2, weight_init=small)
+    conv2 = nn.Conv2d(c1, c2, 5, padding=2, groups=split, weight_init=usual, bias_init=one)
+    conv3 = nn.Conv2d(c2, c3, 3, padding=1, weight_init=usual)
+    conv4 = nn.Conv2d(c3, c4, 3, padding=1, groups=split, weight_init=usual, bias_init=one)
+    conv5 = nn.Conv2d(c4, c5, 3, padding=1, groups=split, weight_init=usual, bias_init=one)
     return nn.Sequential(
-        conv1=block(
-            conv(3, c1, 11, stride=4, padding=0 if original else 2), **norm(), pool=pool()
-        ),  # 55 × 55 × 96, then 27 × 27
-        conv2=block(
-            conv(c1, c2, 5, bias=1.0, padding=2, groups=split), **norm(), pool=pool()
-        ),  # 27 × 27 × 256, then 13 × 13
-        conv3=block(conv(c2, c3, 3, padding=1)),  # 13 × 13 × 384
-        conv4=block(conv(c3, c4, 3, bias=1.0, padding=1, groups=split)),  # 13 × 13 × 384
-        conv5=block(conv(c4, c5, 3, bias=1.0, padding=1, groups=split), pool=pool()),  # 13 × 13 × 256, then 6 × 6
+        conv1=block(conv1, norm=original, pool=True),  # 55 × 55 × 96, pooled to 27 × 27
+        conv2=block(conv2, norm=original, pool=True),  # 27 × 27 × 256, pooled to 13 × 13
+        conv3=block(conv3),  # 13 × 13 × 384
+        conv4=block(conv4),  # 13 × 13 × 384
+        conv5=block(conv5, pool=True),  # 13 × 13 × 256, pooled to 6 × 6
         flatten=nn.Flatten(),  # 9216
-        fc6=hidden(linear(c5 * 6 * 6, 4096, bias=1.0)),
-        fc7=hidden(linear(4096, 4096, bias=1.0)),
-        # small weights in either case: He's are for a ReLU, and here they would begin with wild guesses
-        fc8=nn.Linear(4096, classes, weight_init=init.normal(0.01)),
+        fc6=hidden(nn.Linear(c5 * 6 * 6, 4096, weight_init=usual, bias_init=one)),
+        fc7=hidden(nn.Linear(4096, 4096, weight_init=usual, bias_init=one)),
+        fc8=nn.Linear(4096, classes, weight_init=small),
     )

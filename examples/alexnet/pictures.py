@@ -9,10 +9,8 @@ from options import UsageError
 
 from minicnn.data import CIFAR10, DataError, DataLoader, ImageFolder, SyntheticImages, transforms
 
-IMAGENET = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # mean and deviation of ImageNet's pixels, on the scale of 0 to 1
+# mean and standard deviation of ImageNet's pixels, on the scale of 0 to 1
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SYNTHETIC = 1120, 200  # how many pictures to train and to validate on
 
 

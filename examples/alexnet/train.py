@@ -23,7 +23,7 @@ from minicnn.optim import SGD, CosineLR
 def train_epoch(
     net: nn.Module, loader: DataLoader, optimizer: SGD, schedule: CosineLR, epoch: int, settings: Namespace
 ) -> dict[str, float]:
-    """One pass over the training pictures: their mean loss, top-1 in percent, images per second."""
+    """One pass over the training pictures: its last learning rate, mean loss, top-1 in percent, images per second."""
     net.train()
     loss_sum, correct, seen = 0.0, 0, 0
     start = time.perf_counter()
@@ -36,6 +36,7 @@ def train_epoch(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            lr = optimizer.lr
             schedule.step()
 
             n = len(labels)
@@ -43,7 +44,7 @@ def train_epoch(
             bar.set_postfix(loss=f"{loss_sum / seen:.3f}", refresh=False)
             bar.update(n)
     seconds = time.perf_counter() - start
-    return {"train_loss": loss_sum / seen, "train_top1": 100 * correct / seen, "images_per_s": seen / seconds}
+    return {"lr": lr, "train_loss": loss_sum / seen, "train_top1": 100 * correct / seen, "images_per_s": seen / seconds}
 
 
 def train(settings: Namespace, given: set[str]) -> None:
@@ -74,12 +75,9 @@ def train(settings: Namespace, given: set[str]) -> None:
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         loader.set_epoch(epoch)
-        lr = optimizer.lr
         result: dict[str, Any] = train_epoch(net, loader, optimizer, schedule, epoch, settings)
         result |= {f"val_{name}": value for name, value in evaluate(net, val_loader, settings.device).items()}
-        run.log(
-            {"epoch": epoch, "step": optimizer.steps, "lr": lr, **result, "seconds": time.perf_counter() - begun}, net
-        )
+        run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
         run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule})
         print(
             f"epoch {epoch}/{settings.epochs}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
