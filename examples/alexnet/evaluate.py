@@ -55,7 +55,7 @@ def main() -> None:
     device = settings.device or "cpu"
     net, config, view = load_network(settings.checkpoint, device)
     what = settings.data or config["data"]
-    train, val = datasets(what, config["seed"], view.size)
+    train, val = datasets(what, config["seed"], view.size, config["verify"])
     if train.classes != config["classes"]:
         raise CheckpointError(
             f"{settings.checkpoint} knows the classes {config['classes']}, but {what} has {train.classes}"

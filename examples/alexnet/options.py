@@ -13,7 +13,7 @@ from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 
 DEFAULTS: dict[str, Any] = {
-    "data": "synthetic", "workers": 1,
+    "data": "synthetic", "verify": True, "workers": 1,
     "variant": "2012", "groups": True, "init": "he",
     "epochs": None, "batch_size": None, "lr": None, "momentum": 0.9, "weight_decay": 5e-4, "warmup": 0.1, "seed": 0,
     "threads": None, "device": "cpu", "out": "runs/alexnet",
@@ -86,6 +86,12 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         help="synthetic (default): ten classes of drawn textures; cifar10:DIR: CIFAR-10's binary files; "
         "or a FOLDER with train/ and val/, each with one folder of pictures per class",
     )  # fmt: skip
+    data.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="take CIFAR-10 files that are not the official ones, byte for byte",
+    )
     data.add_argument("--workers", type=counted, metavar="N", help="threads that load pictures (default: 1)")
 
     network = parser.add_argument_group("network")

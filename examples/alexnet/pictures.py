@@ -1,7 +1,7 @@
 """What to train on: datasets and transforms for each kind of --data, and the scale of the numbers that the network
 sees."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,9 @@ class View:
         """For pictures that are made at the right size."""
         return transforms.Compose([transforms.CenterCrop(self.size), self.normalise()])
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def datasets(what: str, seed: int, size: int) -> tuple[Any, Any]:
-    """(training set, validation set) for an argument of --data."""
+def datasets(what: str, seed: int, size: int, verify: bool = True) -> tuple[Any, Any]:
+    """(training set, validation set) for an argument of --data; verify the checksums of CIFAR-10?"""
     kind, _, where = what.partition(":")
     if what == "synthetic":
         train, val = SYNTHETIC
@@ -64,7 +61,7 @@ def datasets(what: str, seed: int, size: int) -> tuple[Any, Any]:
     if kind == "cifar10":
         if not where:
             raise UsageError("--data cifar10 needs the folder of its files: cifar10:DIR")
-        return CIFAR10(where, train=True), CIFAR10(where, train=False)
+        return CIFAR10(where, True, verify), CIFAR10(where, False, verify)
     root = Path(what)
     if not root.is_dir():
         raise UsageError(
@@ -76,20 +73,13 @@ def datasets(what: str, seed: int, size: int) -> tuple[Any, Any]:
     return train, ImageFolder(root / "val", classes=train.classes)
 
 
-def loaders(what: str, view: View, batch_size: int, seed: int, workers: int) -> tuple[DataLoader, DataLoader]:
-    """(shuffled and augmented batches to train on, batches to validate on)."""
-    train, val = datasets(what, seed, view.size)
-    drawn = what == "synthetic"
-    return (
-        DataLoader(
-            train, batch_size, view.as_drawn() if drawn else view.random(), shuffle=True, seed=seed, num_workers=workers
-        ),
-        validation(what, val, view, batch_size, workers),
-    )
+def training(what: str, dataset: Any, view: View, batch_size: int, seed: int, workers: int) -> DataLoader:
+    """Shuffled and augmented batches to train on."""
+    transform = view.as_drawn() if what == "synthetic" else view.random()
+    return DataLoader(dataset, batch_size, transform, shuffle=True, seed=seed, num_workers=workers)
 
 
 def validation(what: str, dataset: Any, view: View, batch_size: int, workers: int) -> DataLoader:
     """Batches of a validation set, in order."""
-    return DataLoader(
-        dataset, batch_size, view.as_drawn() if what == "synthetic" else view.centre(), num_workers=workers
-    )
+    transform = view.as_drawn() if what == "synthetic" else view.centre()
+    return DataLoader(dataset, batch_size, transform, num_workers=workers)

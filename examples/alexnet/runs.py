@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from model import INPUT_SIZE, alexnet
+from model import alexnet
 from pictures import View
 
 import minicnn
@@ -86,7 +86,7 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
     last.safetensors."""
     arrays, info = minicnn.load(path)
     config = info.get("config")
-    if not isinstance(config, dict) or not {"variant", "classes", "init", "groups"} <= set(config):
+    if not isinstance(config, dict) or not {"variant", "classes", "init", "groups", "view"} <= set(config):
         raise CheckpointError(
             f"{path} was not written by train.py: use a best.safetensors or last.safetensors of a run"
         )
@@ -97,7 +97,7 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
         net.load_state_dict(arrays)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    return net.eval().to(device), config, View.of(INPUT_SIZE[config["variant"]], config["init"])
+    return net.eval().to(device), config, View(**config["view"])
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures

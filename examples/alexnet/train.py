@@ -4,18 +4,20 @@
 import sys
 import time
 from argparse import Namespace
+from dataclasses import asdict
 from typing import Any
 
 from evaluate import evaluate, top_k
 from model import INPUT_SIZE, alexnet
 from options import adopt, command, parse
-from pictures import View, loaders
+from pictures import View, datasets, training, validation
 from runs import Run, load_run, restore
 from tqdm import tqdm
 
 import minicnn
 from minicnn import Tensor, nn
 from minicnn import functional as F
+from minicnn.backend import open_device
 from minicnn.data import DataLoader
 from minicnn.optim import SGD, CosineLR
 
@@ -51,13 +53,16 @@ def train(settings: Namespace, given: set[str]) -> None:
     arrays, saved = load_run(settings.resume) if settings.resume else ({}, {})
     if saved:
         adopt(settings, given, saved["config"])
+    settings.device = open_device(settings.device)
     if settings.threads:
         minicnn.set_num_threads(settings.threads)
     minicnn.manual_seed(settings.seed)
 
     view = View.of(INPUT_SIZE[settings.variant], settings.init)
-    loader, val_loader = loaders(settings.data, view, settings.batch_size, settings.seed, settings.workers)
-    classes = loader.dataset.classes
+    pictures, val_pictures = datasets(settings.data, settings.seed, view.size, settings.verify)
+    loader = training(settings.data, pictures, view, settings.batch_size, settings.seed, settings.workers)
+    val_loader = validation(settings.data, val_pictures, view, settings.batch_size, settings.workers)
+    classes = pictures.classes
     net = alexnet(settings.variant, len(classes), settings.init, settings.groups).to(settings.device)
     optimizer = SGD(net.parameters(), settings.lr, settings.momentum, settings.weight_decay)
     updates = settings.epochs * len(loader)
@@ -67,11 +72,8 @@ def train(settings: Namespace, given: set[str]) -> None:
     introduce(settings, given, net, loader, val_loader)
 
     config = {name: value for name, value in vars(settings).items() if name != "resume"}
-    run = Run(
-        settings.out,
-        {**config, "classes": classes, "view": view.to_dict(), "minicnn": minicnn.__version__},
-        saved.get("rows", []),
-    )
+    config |= {"classes": classes, "view": asdict(view), "minicnn": minicnn.__version__}
+    run = Run(settings.out, config, saved.get("rows", []))
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         loader.set_epoch(epoch)
