@@ -254,8 +254,8 @@ def agree(f, reference, *arrays, **options):
 def differentiable(f, *arrays, **options):
     """The first derivatives are those of the numbers, and so are the second: entry by entry where they are few."""
     inputs = [Tensor(a, requires_grad=True) for a in arrays]
-    assert gradcheck(lambda *args: f(*args, **options), inputs, full_jacobian=5000)
-    assert gradgradcheck(lambda *args: f(*args, **options), inputs, full_jacobian=500)
+    assert gradcheck(lambda *args: f(*args, **options), inputs, full_jacobian=1000)
+    assert gradgradcheck(lambda *args: f(*args, **options), inputs, full_jacobian=300)
 
 
 def step(f, arrays, **options):

@@ -55,11 +55,12 @@ TABLE = {  # module: its tests
     "minicnn.optim.schedule": "tests/optim/test_schedule.py",
 }
 EQUIVALENT = "tests/teeth_equivalent.txt"
-LIMIT = 10.0, 5.0  # seconds, plus so many times what the same tests take on the unchanged code
+LIMIT = 10.0, 5.0  # seconds of CPU time, plus so many times what the same tests take on the unchanged code
+PATIENCE = 10  # ... and so many times that of waiting: for a deadlock, which takes no CPU time
 MEMORY = 4 << 30  # bytes of address space: a shape gone wrong must not take the machine down
 THREADS = 2  # minicnn's: with one, a batch would often be a single slice, and wrong slice bounds would not show
 KILLED, BROKEN = 1, 2  # exit statuses of a child
-PYTEST = "-q -s --assert=plain --disable-warnings -p no:cacheprovider -p no:faulthandler".split()
+PYTEST = ["-q", "-s", "--assert=plain", "--disable-warnings", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
 
 Key = tuple[str, ...]  # file, function, text before, text after: an entry of the list of equivalent mutants
 
@@ -123,10 +124,10 @@ class Bites:
             traces = []
             for item in items:
                 lines: set[int] = set()
-                begin = time.perf_counter()
+                begin = time.process_time()
                 with tracing(str(self.module.__file__), lines):
                     run(item)
-                traces.append((time.perf_counter() - begin, sorted(lines)))
+                traces.append((time.process_time() - begin, sorted(lines)))
             source = Path(str(self.module.__file__)).read_text(encoding="utf-8")
             code = compile(source, str(self.module.__file__), "exec")
             if not self.failures and self.bite(code, {mutant.member for mutant in self.mutants}, items):
@@ -168,7 +169,8 @@ class Bites:
         mutant, code = self.running.pop(pid), os.waitstatus_to_exitcode(status)
         if code == BROKEN:
             raise RuntimeError(f"could not run {mutant.function}: {mutant.before}  →  {mutant.after}")
-        self.tell(mutant, "timed out" if code == -signal.SIGALRM else "killed" if code else "survived")
+        late = code in (-signal.SIGPROF, -signal.SIGALRM)
+        self.tell(mutant, "timed out" if late else "killed" if code else "survived")
 
 
 def run(item: pytest.Item) -> None:
@@ -176,7 +178,7 @@ def run(item: pytest.Item) -> None:
 
 
 def fork(work: Callable[[], int], limit: float = 0.0) -> int:
-    """Call work() in a forked child, silently, for at most `limit` seconds; what it returns is the exit status."""
+    """Call work() in a forked child, silently, for at most about `limit` seconds; its result is the exit status."""
     pid = os.fork()
     if pid:
         return pid
@@ -187,7 +189,8 @@ def fork(work: Callable[[], int], limit: float = 0.0) -> int:
             os.dup2(silence, stream)
         with contextlib.suppress(ValueError):  # some systems do not know this limit
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        signal.setitimer(signal.ITIMER_REAL, limit)  # at its end SIGALRM, which ends the process
+        signal.setitimer(signal.ITIMER_PROF, limit)  # at its end SIGPROF, which ends the process
+        signal.setitimer(signal.ITIMER_REAL, limit * PATIENCE)  # SIGALRM
         status = work()
     finally:
         os._exit(status)

@@ -1,0 +1,139 @@
+"""The command line: what it explains, what it assumes, and what it refuses."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import options
+import pytest
+
+import minicnn
+from minicnn.checkpoint import CheckpointError
+from minicnn.data import DataError
+
+OPTIONS = ["data", "variant", "epochs", "batch-size", "lr", "init", "seed", "threads", "device", "out", "resume"]
+
+
+def test_help_explains_every_option_in_groups(run):
+    result = run("train.py", "--help")
+    assert result.status == 0 and not result.err
+    groups = re.findall(r"^(\w[\w ]*):$", result.out, re.MULTILINE)
+    assert len(groups) >= 4
+    for name in OPTIONS:  # each with an explanation, after it or on the next line
+        assert re.search(rf"^  --{name}( \S+)?\s+\w+", result.out, re.MULTILINE), name
+    assert "synthetic" in result.out and "cifar10:DIR" in result.out and "FOLDER" in result.out
+
+
+@pytest.mark.parametrize("data", ["synthetic", "cifar10:somewhere", "somewhere"])
+def test_defaults_depend_on_the_data_and_give_way(data):
+    settings, given = options.parse(["--data", data])
+    assert settings.epochs >= 1 and settings.batch_size >= 1 and settings.lr > 0
+    assert (settings.variant, settings.device, settings.seed, given) == ("2012", "cpu", 0, {"data"})
+    settings, given = options.parse(["--data", data, "--epochs", "3", "--batch-size", "5", "--lr", "0.5"])
+    assert (settings.epochs, settings.batch_size, settings.lr) == (3, 5, 0.5)
+    assert given == {"data", "epochs", "batch_size", "lr"}
+
+
+def test_without_arguments_the_data_are_synthetic():
+    settings, given = options.parse([])
+    assert settings.data == "synthetic" and not given
+
+
+BAD = [
+    *(("--batch-size", value) for value in ("0", "-1", "1.5", "many")),
+    *(("--epochs", value) for value in ("0", "-3", "x")),
+    *(("--lr", value) for value in ("nan", "inf", "-0.1", "fast")),
+    *((name, value) for name in ("--momentum", "--weight-decay") for value in ("nan", "inf", "-1")),
+    *(("--warmup", value) for value in ("nan", "-0.1", "1", "2")),
+    *(("--seed", value) for value in ("-1", "0.5", str(2**63), str(2**64), "9" * 40)),
+    *(("--threads", value) for value in ("0", "-2", "two")),
+    ("--workers", "-1"),
+    ("--variant", "2013"),
+    ("--init", "xavier"),
+    *(("--device", value) for value in ("nonsense", "gpu:x", "")),
+    ("--bath-size", "3"),
+    ("--epoch", "3"),  # not taken for --epochs
+]
+
+
+@pytest.mark.parametrize("option, value", BAD)
+def test_bad_options(mistake, tmp_path, option, value):
+    mistake(value if option != "--epoch" else option, "train.py", "--out", tmp_path / "run", option, value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("program", ["evaluate.py", "predict.py"])
+@pytest.mark.parametrize("option, value", [("--threads", "0"), ("--device", "nonsense")])
+def test_bad_options_of_the_other_programs(mistake, finished, program, option, value):
+    photos = ["photo.jpg"] * (program == "predict.py")
+    mistake(value, program, finished.folder / "best.safetensors", *photos, option, value)
+
+
+def test_bad_batch_size_of_evaluate(mistake, finished):
+    mistake("0", "evaluate.py", finished.folder / "best.safetensors", "--batch-size", 0)
+
+
+def test_a_gpu_without_cupy(mistake, tmp_path, finished, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    words = ["gpu", "CuPy", "pip install"]
+    mistake(words, "train.py", "--device", "gpu", "--out", tmp_path / "run")
+    mistake(words, "evaluate.py", finished.folder / "best.safetensors", "--device", "gpu")
+    mistake(words, "predict.py", finished.folder / "best.safetensors", "photo.jpg", "--device", "gpu:1")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [options.UsageError, CheckpointError, DataError, minicnn.DeviceError, ImportError, OSError],
+)
+def test_a_users_mistake_is_one_line_and_status_2(capsys, error):
+    def fail():
+        raise error("it is like this")
+
+    assert options.command(fail) == 2
+    assert capsys.readouterr().err.endswith(": it is like this\n")
+
+
+def test_errors_of_the_system_name_the_file(capsys):
+    assert options.command(lambda: os.remove("no/such/file")) == 2
+    err = capsys.readouterr().err
+    assert "no/such/file" in err and "No such file or directory" in err and err.count("\n") == 1
+
+
+def test_an_interrupt_is_status_130_and_success_0(capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    assert options.command(interrupt) == 130
+    assert options.command(lambda: None) == 0
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_bugs_are_not_taken_for_mistakes():
+    with pytest.raises(ZeroDivisionError):
+        options.command(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    "program, arguments",
+    [
+        ("train.py", ["--batch-size", "0"]),
+        ("train.py", ["--data", "nowhere"]),
+        ("train.py", ["--resume", "text.safetensors"]),
+        ("evaluate.py", ["text.safetensors"]),
+        ("predict.py", ["nowhere.safetensors", "photo.jpg"]),
+    ],
+)
+def test_in_a_process_of_its_own(look, tmp_path, program, arguments):
+    (tmp_path / "text.safetensors").write_text("These are words, and no checkpoint.\n" * 9)
+    result = subprocess.run(
+        [sys.executable, look.PROGRAMS / program, *arguments],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(minicnn.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1), result.stderr
+    assert look.files(tmp_path) == {"text.safetensors"}

@@ -1,0 +1,173 @@
+"""The run folder: pictures, checkpoints, and what is left when a disk is full."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+import runs
+
+import minicnn
+
+Image = pytest.importorskip("PIL.Image")
+
+
+# -- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_last_holds_everything_and_best_the_network_alone(finished):
+    last, info = minicnn.load(finished.folder / "last.safetensors")
+    best, _ = minicnn.load(finished.folder / "best.safetensors")
+    parameters = {"conv1.conv.weight", "conv1.conv.bias", "fc6.fc.weight", "fc6.fc.bias", "fc8.weight", "fc8.bias"}
+    assert set(best) == parameters
+    assert {name.partition(".")[2] for name in last if name.startswith("model.")} == parameters
+    assert any(name.startswith("optimizer.") for name in last) and any(name.startswith("schedule.") for name in last)
+    assert info["epoch"] == 3 and info["config"]["seed"] == 7 and len(info["rows"]) == 3
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_both_checkpoints_give_the_network(run, finished, look, name):
+    net, config, view = runs.load_network(str(finished.folder / f"{name}.safetensors"))
+    assert not net.training and len(config["classes"]) == 10 and view.size == look.SIZE
+    arrays, _ = minicnn.load(finished.folder / f"{name}.safetensors")
+    prefix = "model." if name == "last" else ""
+    for key, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, arrays[prefix + key])
+
+
+def bfloat16(path, *_):
+    header = json.dumps({"x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+
+
+BROKEN = {  # what writes a file that is no checkpoint, given its path, a whole file, its arrays and its settings
+    "missing": lambda path, *_: None,
+    "folder": lambda path, *_: path.mkdir(),
+    "empty": lambda path, *_: path.write_bytes(b""),
+    "text": lambda path, *_: path.write_text("no checkpoint, just a few words\n" * 20),
+    "truncated": lambda path, whole, *_: path.write_bytes(whole[:-100]),
+    "header": lambda path, whole, *_: path.write_bytes(whole[:100]),
+    "foreign": lambda path, _, arrays, __: minicnn.save(path, arrays),
+    "number": lambda path, _, arrays, __: minicnn.save(path, arrays, 1.5),
+    "list": lambda path, _, arrays, __: minicnn.save(path, arrays, ["rows", "config"]),
+    "config": lambda path, _, arrays, __: minicnn.save(path, arrays, {"config": 3, "rows": 3}),
+    "variant": lambda path, _, arrays, config: minicnn.save(path, arrays, {"config": {**config, "variant": "2014"}}),
+    "unknown": lambda path, _, arrays, config: minicnn.save(path, arrays, {"config": {**config, "variant": "2013"}}),
+    "classes": lambda path, _, arrays, config: minicnn.save(path, arrays, {"config": {**config, "classes": ["a"]}}),
+    "bfloat16": bfloat16,
+}
+
+
+@pytest.mark.parametrize("program", ["evaluate.py", "predict.py", "train.py"])
+@pytest.mark.parametrize("kind", BROKEN)
+def test_unreadable_checkpoints(mistake, finished, look, tmp_path, program, kind):
+    best, path = finished.folder / "best.safetensors", tmp_path / "broken.safetensors"
+    arrays, info = minicnn.load(best)
+    BROKEN[kind](path, best.read_bytes(), arrays, info["config"])
+    before = look.files(tmp_path)
+    arguments = {"evaluate.py": [path], "predict.py": [path, "photo.jpg"], "train.py": ["--resume", path]}
+    mistake(str(path), program, *arguments[program])
+    assert look.files(tmp_path) == before
+
+
+# -- pictures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["curves.png", "filters.png"])
+def test_pictures_show_something(finished, name):
+    with Image.open(finished.folder / name) as picture:
+        assert picture.format == "PNG" and picture.width >= 640
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert len(np.unique(pixels @ [1, 256, 65536])) > 50 and pixels.std() > 10
+
+
+def test_curves_of_any_number_of_epochs(tmp_path):
+    """Of one, too, and of a run that diverged."""
+    row = {"train_loss": 2.3, "train_top1": 10.0, "val_loss": 2.4, "val_top1": 15.0, "val_top5": 55.0}
+    for name, values in {"one": [2.3], "three": [2.3, 1.1, 0.2], "diverged": [2.3, np.nan, np.nan]}.items():
+        rows = [{"epoch": i + 1, **row, "train_loss": value} for i, value in enumerate(values)]
+        runs.draw_curves(rows, tmp_path / name)
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 2 * picture.height > 600
+
+
+def test_each_kernel_is_shown_on_its_own_scale(tmp_path):
+    """96 red kernels under a black row, half of them a thousand times larger, and one without any contrast."""
+    weight = np.full((11, 11, 3, 96), -1, np.float32)
+    weight[1:, :, 0] = 1
+    weight[..., ::2] *= 1000
+    weight[..., 1] = 0.5
+    runs.draw_filters(weight, tmp_path / "filters.png")
+    with Image.open(tmp_path / "filters.png") as picture:
+        red = (np.asarray(picture.convert("RGB")) == (255, 0, 0)).all(axis=2)
+
+    def most_patches(lines):
+        return max(np.count_nonzero(np.diff(line.astype(int), prepend=0) == 1) for line in lines)
+
+    assert most_patches(red) * most_patches(red.T) == 96
+
+
+# -- a full disk ----------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint(mistake, run, at_epoch, look, tmp_path):
+    """A limit on the size of files will do for a full disk: the system refuses to write on, half-way."""
+    resource = pytest.importorskip("resource")
+    folder, limits, before = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE), {}
+
+    def fill():
+        before["last"] = (folder / "last.safetensors").read_bytes()
+        enough_for_the_best = len(before["last"]) * 3 // 4
+        resource.setrlimit(resource.RLIMIT_FSIZE, (enough_for_the_best, limits[1]))
+
+    at_epoch(2, fill)
+    try:
+        mistake(str(folder / "last.safetensors"), "train.py", "--epochs", 3, "--out", folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert look.files(folder) <= look.FILES
+    assert (folder / "last.safetensors").read_bytes() == before["last"]
+    assert run("train.py", "--resume", folder / "last.safetensors").status == 0
+    assert [row["epoch"] for row in look.metrics(folder)] == [1, 2, 3]
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """disk(name): from now on there is no space for a file of that name; disk(None): there is again."""
+    replace = os.replace
+
+    def no_space_for(name):
+        def full(source, target):
+            if os.path.basename(target) == name:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source)
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", full)
+
+    return no_space_for
+
+
+@pytest.mark.parametrize(
+    "name, epoch",
+    [("metrics.csv", 1), ("metrics.csv", 2), ("last.safetensors", 1), ("last.safetensors", 2), ("best.safetensors", 0)],
+)
+def test_no_space_for_one_file(mistake, run, at_epoch, changing_top1, disk, look, tmp_path, name, epoch):
+    """What is there is whole, and the run goes on from it as if nothing had happened. Epoch 0 stands for the best."""
+    folder, command = tmp_path / "run", ["train.py", "--epochs", 3, "--out"]
+    assert run(*command, tmp_path / "undisturbed").status == 0
+    best = max(look.metrics(tmp_path / "undisturbed"), key=lambda row: row["val_top1"])["epoch"]
+    at_epoch(epoch or best, lambda: disk(name))
+    mistake([str(folder / name), os.strerror(errno.ENOSPC)], *command, folder)
+    assert look.files(folder) <= look.FILES
+    disk(None)
+    last = folder / "last.safetensors"
+    result = run("train.py", "--resume", last) if last.exists() else run(*command, folder)
+    assert result.status == 0, result.err
+    assert look.state(folder) == look.state(tmp_path / "undisturbed")
+
+
+def test_no_space_at_the_start(mistake, disk, look, tmp_path):
+    disk("config.json")
+    mistake([str(tmp_path / "run" / "config.json"), os.strerror(errno.ENOSPC)], "train.py", "--out", tmp_path / "run")
+    assert not look.files(tmp_path / "run")

@@ -1,0 +1,292 @@
+"""train.py: what a run leaves and prints, how it goes on, on which data, and which mistakes end it."""
+
+import functools
+import io
+import json
+import re
+import shutil
+
+import numpy as np
+import pictures
+import pytest
+import tqdm
+
+import minicnn
+
+COLUMNS = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,images_per_s,seconds"
+
+
+# -- what a run leaves ----------------------------------------------------------------------------------------------
+
+
+def test_the_run_folder(finished, look):
+    assert look.files(finished.folder) == look.FILES
+    assert (finished.folder / "metrics.csv").read_text().splitlines()[0] == COLUMNS
+    config = json.loads((finished.folder / "config.json").read_text())
+    settings = {"data": "synthetic", "variant": "2012", "epochs": 3, "seed": 7, "device": "cpu"}
+    assert settings.items() <= config.items()
+    assert {"batch_size", "lr", "init", "momentum", "weight_decay"} <= set(config) and len(config["classes"]) == 10
+
+
+def test_metrics(finished, look):
+    config, rows = json.loads((finished.folder / "config.json").read_text()), look.metrics(finished.folder)
+    updates = -(-30 // config["batch_size"])
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["step"] for row in rows] == [updates, 2 * updates, 3 * updates]
+    assert all(0 < row["lr"] <= config["lr"] for row in rows)
+    for row in rows:
+        assert 0 < row["train_loss"] < 10 and 0 < row["val_loss"] < 10 and row["images_per_s"] > 0
+        assert 0 <= row["val_top1"] <= row["val_top5"] <= 100 and row["val_top1"] % 5 == 0  # of 20 pictures
+        assert row["train_top1"] * 30 / 100 == pytest.approx(round(row["train_top1"] * 30 / 100), abs=1e-3)
+    assert max(row["val_top5"] for row in rows) > 1  # in percent
+    assert 0 < rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
+
+
+def test_best_is_the_best_epoch(run, changing_top1, look, tmp_path):
+    """In four runs, so that it is not always the first or the last."""
+    best_epochs = set()
+    for seed in range(4):
+        changing_top1.clear()
+        assert run("train.py", "--seed", seed, "--epochs", 4, "--out", tmp_path / str(seed)).status == 0
+        best = int(np.argmax([row["val_top1"] for row in look.metrics(tmp_path / str(seed))]))
+        best_epochs.add(best)
+        arrays, _ = minicnn.load(tmp_path / str(seed) / "best.safetensors")
+        assert all(np.array_equal(arrays[name], array) for name, array in changing_top1[best].items())
+    assert len(best_epochs) > 1
+
+
+def test_what_was_defaulted_is_printed(finished):
+    config = json.loads((finished.folder / "config.json").read_text())
+    (line,) = [line for line in finished.out.splitlines() if line.startswith("default")]
+    for name in ("data", "variant", "init", "batch_size", "lr", "momentum", "weight_decay", "device"):
+        assert re.search(rf"\b{name} {re.escape(str(config[name]))}(,|$)", line), name
+    assert not re.search(r"\b(epochs|seed|out)\b", line)  # given
+    assert re.search(r"\d+ threads", finished.out)
+
+
+def test_synthetic_data_say_so(finished):
+    assert "synthetic" in finished.out and "not photo" in finished.out
+    assert "30 pictures" in finished.out and "20 to validate" in finished.out and "4,250 parameters" in finished.out
+
+
+def test_a_line_for_each_epoch_and_no_bar_without_a_terminal(finished):
+    assert finished.err == "" and "\r" not in finished.out
+    assert len(re.findall(r"^epoch \d/3 .*top-1 .*%.*images/s", finished.out, re.MULTILINE)) == 3
+    assert str(finished.folder) in finished.out
+
+
+def test_a_bar_on_a_terminal(run, monkeypatch, tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(tqdm, "tqdm", functools.partial(tqdm.tqdm, mininterval=0, ncols=200))
+    terminal = Terminal()
+    assert run("train.py", "--epochs", 1, "--batch-size", 5, "--out", tmp_path / "run", stderr=terminal).status == 0
+    steps = [text for text in terminal.getvalue().split("\r") if "loss=" in text]
+    assert steps and all(re.search(r"\d+:\d+<\d+:\d+.*images/s", text) for text in steps[1:])
+    assert terminal.getvalue().rstrip("\r").endswith(" ")  # wiped out
+
+
+# -- again, and on --------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_the_same_run(run, look, tmp_path):
+    """However many threads load the pictures, and whatever was drawn before."""
+    for name, options in {"a": (3, 1), "b": (3, 0), "c": (4, 1)}.items():
+        minicnn.manual_seed(ord(name))
+        seed, workers = options
+        result = run("train.py", "--seed", seed, "--workers", workers, "--epochs", 2, "--out", tmp_path / name)
+        assert result.status == 0, result.err
+    a, b, c = (look.state(tmp_path / name) for name in "abc")
+    assert a["metrics"] == b["metrics"] and a["last"][0] == b["last"][0] and a["best"][0] == b["best"][0]
+    assert a["metrics"] != c["metrics"] and a["last"][0] != c["last"][0]
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(run, at_epoch, look, tmp_path):
+    """Interrupted in the third of four epochs: everything is the same, bit for bit, dropout included."""
+    assert run("train.py", "--epochs", 4, "--out", tmp_path / "whole").status == 0
+    folder = tmp_path / "run"
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    at_epoch(3, interrupt)
+    result = run("train.py", "--epochs", 4, "--out", folder)
+    assert result.status == 130 and len(result.err.splitlines()) == 1
+    assert look.files(folder) == look.FILES
+    assert minicnn.load(folder / "last.safetensors")[1]["epoch"] == 2 and len(look.metrics(folder)) == 2
+    minicnn.manual_seed(99)
+    result = run("train.py", "--resume", folder / "last.safetensors")
+    assert result.status == 0 and "epoch 3/4" in result.out and "epoch 2/4" not in result.out
+    assert look.state(folder) == look.state(tmp_path / "whole")
+    seconds = [row["seconds"] for row in look.metrics(folder)]
+    assert seconds == sorted(seconds)
+
+
+def test_a_finished_run_goes_on_for_more_epochs(run, look, tmp_path):
+    """With a schedule for all four epochs: the rate that had fallen to nothing rises again."""
+    last = tmp_path / "last.safetensors"
+    assert run("train.py", "--epochs", 2, "--seed", 5, "--out", tmp_path).status == 0
+    first, before = look.metrics(tmp_path), look.state(tmp_path)["last"][0]
+    assert run("train.py", "--resume", last, "--epochs", 4).status == 0
+    rows, after = look.metrics(tmp_path), look.state(tmp_path)["last"][0]
+    assert rows[:2] == first and [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert rows[3]["step"] == 2 * rows[1]["step"] and rows[2]["lr"] > rows[3]["lr"] > 0
+    assert all(after[name] != before[name] for name in after if name.startswith("model."))
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["epochs"] == 4 and config["seed"] == 5
+
+
+def test_settings_can_be_given_anew(run, look, tmp_path):
+    assert run("train.py", "--epochs", 1, "--lr", 0.01, "--out", tmp_path / "a").status == 0
+    again = ["--resume", tmp_path / "a" / "last.safetensors", "--epochs", 2, "--lr", 0.5, "--warmup", 0]
+    assert run("train.py", *again, "--out", tmp_path / "b").status == 0
+    assert look.metrics(tmp_path / "b")[1]["lr"] > 0.02
+    assert len(look.metrics(tmp_path / "a")) == 1 and look.files(tmp_path / "b") >= {"last.safetensors", "metrics.csv"}
+
+
+def test_a_finished_run_has_nothing_left_to_do(run, look, tmp_path):
+    assert run("train.py", "--epochs", 1, "--out", tmp_path).status == 0
+    before = look.state(tmp_path)
+    assert run("train.py", "--resume", tmp_path / "last.safetensors").status == 0
+    assert look.state(tmp_path) == before
+
+
+# -- on which data --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["2012", "2014", "tutorial"])
+@pytest.mark.parametrize("init", ["he", "paper"])
+def test_a_folder_of_pictures(run, photos, look, tmp_path, variant, init):
+    """Three classes that differ in brightness; all five best answers are right, there being but three."""
+    options = ["--variant", variant, "--init", init, "--epochs", 2, "--batch-size", 5, "--lr", 0.001]
+    result = run("train.py", "--data", photos(), *options, "--out", tmp_path / "run")
+    assert result.status == 0 and not result.err
+    assert "12 pictures" in result.out and "6 to validate" in result.out and "3 classes" in result.out
+    assert [row["step"] for row in look.metrics(tmp_path / "run")] == [3, 6]
+    assert all(row["val_top5"] == 100 for row in look.metrics(tmp_path / "run"))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["variant"], config["init"], config["classes"]) == (variant, init, ["cat", "dog", "eel"])
+    assert "not photo" not in result.out
+
+
+@pytest.fixture
+def cifar(tmp_path):
+    """CIFAR-10's binary version with four pictures in each file."""
+    rng, folder = np.random.default_rng(0), tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    (folder / "batches.meta.txt").write_text("\n".join(names) + "\n\n")
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        records = rng.integers(0, 256, (4, 1 + 3 * 32 * 32), dtype=np.uint8)
+        records[:, 0] %= 10
+        (folder / f"{name}.bin").write_bytes(records.tobytes())
+    return tmp_path
+
+
+def test_cifar10(run, cifar, tmp_path):
+    result = run("train.py", "--data", f"cifar10:{cifar}", "--no-verify", "--epochs", 1, "--out", tmp_path / "run")
+    assert result.status == 0 and not result.err
+    assert "20 pictures" in result.out and "4 to validate" in result.out
+    result = run("evaluate.py", tmp_path / "run" / "best.safetensors")
+    assert result.status == 0 and "4 pictures" in result.out
+
+
+@pytest.mark.parametrize("init, least, most", [("he", 3, 6), ("paper", 255, 255)])
+def test_the_scale_of_inputs_suits_the_initialisation(init, least, most):
+    """About unit variance for He's weights, 0 to 255 less the mean for the paper's."""
+    view = pictures.View.of(64, init)
+    for transform in (view.centre(), view.random(), view.as_drawn()):
+        black, white = (transform(np.full((80, 90, 3), v, np.uint8), np.random.default_rng(0)) for v in (0, 255))
+        assert black.shape == (64, 64, 3) and black.dtype == np.float32
+        span = white - black
+        assert (span > least - 1e-3).all() and (span < most + 1e-3).all()
+        assert (abs(black + white) < span / 4).all()
+
+
+# -- which mistakes end it ------------------------------------------------------------------------------------------
+
+
+def test_data_that_are_not_there(mistake, tmp_path):
+    for data, words in {
+        tmp_path / "nowhere": ["nowhere", "synthetic", "cifar10:DIR", "train/", "val/"],
+        tmp_path: [str(tmp_path), "train/", "val/"],
+        "cifar10": ["cifar10:DIR"],
+        f"cifar10:{tmp_path}": [str(tmp_path)],
+    }.items():
+        mistake(words, "train.py", "--data", data, "--out", tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "missing, empty, words",
+    [
+        (["val"], None, ["train/", "val/"]),
+        (["train"], None, ["train/", "val/"]),
+        (["val/eel"], None, ["val", "eel"]),
+        (["train/eel"], None, ["val", "eel"]),
+        ([], "train/eel", ["train/eel", "no pictures"]),
+        ([], "val/eel", ["val/eel", "no pictures"]),
+        (["train/dog", "train/eel"], None, ["train", "one class", "cat"]),
+        (["train/cat", "train/dog", "train/eel"], None, ["train", "class"]),
+    ],
+)
+def test_folders_that_are_no_data(mistake, photos, tmp_path, missing, empty, words):
+    root = photos()
+    for name in missing:
+        shutil.rmtree(root / name)
+    if empty:
+        shutil.rmtree(root / empty)
+        (root / empty).mkdir()
+    mistake([str(root), *words], "train.py", "--data", root, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_cifar10(mistake, cifar, tmp_path):
+    words = [str(cifar / "cifar-10-batches-bin" / "data_batch_1.bin"), "MD5", "verify"]
+    mistake(words, "train.py", "--data", f"cifar10:{cifar}", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("kind", ["text", "truncated", "empty"])
+def test_files_that_are_no_pictures(mistake, photos, look, tmp_path, part, kind, workers):
+    """They are found in the first epoch, or at its end; by then there is nothing but the settings."""
+    bad = photos() / part / "dog" / "1.jpg"
+    whole = bad.read_bytes()
+    bad.write_bytes({"text": b"these are words", "truncated": whole[: len(whole) // 2], "empty": b""}[kind])
+    data = ["--data", tmp_path / "photos", "--workers", workers, "--batch-size", 2]
+    mistake(str(bad), "train.py", *data, "--out", tmp_path / "run")
+    assert look.files(tmp_path / "run") <= {"config.json"}
+
+
+def test_a_checkpoint_of_another_network(mistake, finished, look, photos):
+    last = finished.folder / "last.safetensors"
+    before = look.state(finished.folder)
+    for options, words in {
+        ("--variant", "2014"): ["variant", "2012", "2014"],
+        ("--init", "paper"): ["init", "he", "paper"],
+        ("--no-groups",): ["groups"],
+        ("--data", photos()): [],
+    }.items():
+        mistake([str(last), *words], "train.py", "--resume", last, *options)
+    mistake("best.safetensors", "train.py", "--resume", finished.folder / "best.safetensors")
+    assert look.state(finished.folder) == before and look.files(finished.folder) == look.FILES
+
+
+def test_other_classes_of_the_same_number(mistake, run, photos, tmp_path):
+    """The network would take cats for dogs, and no array's shape would tell."""
+    assert run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run").status == 0
+    for part in ("train", "val"):
+        (tmp_path / "photos" / part / "cat").rename(tmp_path / "photos" / part / "zebra")
+    mistake("classes", "train.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 2)
+
+
+def test_folders_that_cannot_be_written(mistake, look, tmp_path):
+    file = tmp_path / "file.txt"
+    file.write_text("in the way")
+    for out in (file, file / "run", "/dev/null/run"):
+        mistake(str(out), "train.py", "--out", out)
+    assert look.files(tmp_path) == {"file.txt"} and file.read_text() == "in the way"

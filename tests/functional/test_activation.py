@@ -1,0 +1,146 @@
+"""minicnn/functional/activation.py: relu, sigmoid, tanh, softmax, log_softmax."""
+
+import weakref
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from reference import agree, arrays, differentiable, distinct, keeps, normal, refuses, same_in_slices
+
+import minicnn.functional as F
+from minicnn import Tensor
+
+ELEMENTWISE = {
+    F.relu: lambda x: np.where(x > 0, x, 0.0),
+    F.sigmoid: lambda x: 1 / (1 + np.exp(-x)),
+    F.tanh: lambda x: (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)),
+}
+ROWS = {F.softmax: reference.softmax, F.log_softmax: reference.log_softmax}
+ALL = [*ELEMENTWISE, *ROWS]
+SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
+
+
+@pytest.mark.parametrize("f", ELEMENTWISE)
+@given(st.data(), st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple))
+def test_elementwise(f, data, shape):
+    agree(f, ELEMENTWISE[f], data.draw(arrays(shape, distinct)))
+
+
+@pytest.mark.parametrize("f", ROWS)
+@given(st.data(), SHAPES)
+def test_along_an_axis(f, data, shape):
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    agree(f, ROWS[f], data.draw(arrays(shape)), axis=axis)
+    if axis in (-1, len(shape) - 1):
+        agree(f, ROWS[f], data.draw(arrays(shape)))
+
+
+@pytest.mark.parametrize("f", ALL)
+def test_derivatives(f):
+    differentiable(f, distinct(3, 4))
+
+
+@pytest.mark.parametrize("f", ROWS)
+@pytest.mark.parametrize("axis", [0, 1, -3])
+def test_derivatives_along_an_axis(f, axis):
+    differentiable(f, normal(2, 3, 2), axis=axis)
+
+
+def gradient(f, x, dy):
+    x = Tensor(x, requires_grad=True)
+    y = f(x)
+    y.backward(np.asarray(dy, y.dtype))
+    return y.data, x.grad.data
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_relu_has_derivative_0_at_0(dtype):
+    x = np.array([-1, -0.0, 0.0, np.finfo(dtype).tiny, 1], dtype)
+    y, dx = gradient(F.relu, x, [7, 7, 7, 7, 7])
+    assert_array_equal(y, [0, 0, 0, np.finfo(dtype).tiny, 1])
+    assert_array_equal(dx, [0, 0, 0, 7, 7])
+
+
+def test_relu_lets_go_of_its_input():
+    x = Tensor(distinct(3, 4), requires_grad=True)
+    h = x + 1.0
+    memory = weakref.ref(h.data)
+    y = F.relu(h)
+    del h
+    assert memory() is None
+    y.sum().backward()
+    assert_array_equal(x.grad.data, (x.data + 1 > 0).astype(float))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_numbers(dtype):
+    x = np.array([-np.inf, -1e4, -800, 0, 800, 1e4, np.inf], dtype)
+    y, dx = gradient(F.sigmoid, x, np.ones(7))
+    assert_array_equal(y, [0, 0, 0, 0.5, 1, 1, 1])
+    assert_array_equal(dx, [0, 0, 0, 0.25, 0, 0, 0])
+    y, dx = gradient(F.tanh, x, np.ones(7))
+    assert_array_equal(y, [-1, -1, -1, 0, 1, 1, 1])
+    assert_array_equal(dx, [0, 0, 0, 1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_each_row_has_its_own_maximum(dtype):
+    x = np.array([[1e4, 1e4 + 1], [-1e4, -1e4 - 1], [0, 3000]], dtype)
+    a, b = 1 / (1 + np.e), np.e / (1 + np.e)
+    y, dx = gradient(F.softmax, x, [[1, 0]] * 3)
+    assert_allclose(y, [[a, b], [b, a], [0, 1]], rtol=1e-6)
+    assert_allclose(dx, [[a * b, -a * b]] * 2 + [[0, 0]], rtol=1e-5)
+    y, dx = gradient(F.log_softmax, x, [[1, 0]] * 3)
+    assert_allclose(y, [[np.log(a), np.log(b)], [np.log(b), np.log(a)], [-3000, 0]], rtol=1e-6)
+    assert_allclose(dx, [[1 - a, -b], [1 - b, -a], [1, -1]], rtol=1e-5)
+    y, _ = gradient(lambda t: F.softmax(t, axis=0), x.T.copy(), np.ones((2, 3)))
+    assert_allclose(y, [[a, b, 0], [b, a, 1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("f", ALL)
+def test_a_single_number(f):
+    """0-d, with the axes 0 and −1."""
+    expected = {F.softmax: (1, 0), F.log_softmax: (0, 0)}.get(f)
+    options = [{}, dict(axis=0), dict(axis=-1)] if expected else [{}]
+    for option in options:
+        y, dx = gradient(lambda x, option=option: f(x, **option), np.array(0.5), np.array(3.0))
+        value, derivative = expected or (gradient(f, np.array([0.5]), [1.0])[i][0] for i in range(2))
+        assert y.shape == dx.shape == ()
+        assert (y, dx) == (value, 3 * derivative)
+
+
+@pytest.mark.parametrize("f", ALL)
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 3)])
+def test_empty(f, shape):
+    y, dx = gradient(f, np.ones(shape, np.float32), np.ones(shape))
+    assert y.shape == dx.shape == shape and y.dtype == dx.dtype == np.float32
+    if f in ROWS:
+        y, _ = gradient(lambda x: f(x, axis=0), np.ones(shape, np.float32), np.ones(shape))
+        assert y.shape == shape
+
+
+def test_slices():
+    same_in_slices(F.relu, distinct(5, 4, 3, 6))
+
+
+@pytest.mark.parametrize("f", ALL)
+def test_what_the_user_holds_stays(f):
+    keeps(f, lambda n, seed: [distinct(n, 3, 5, seed=seed).astype(np.float32)])
+
+
+@pytest.mark.parametrize("f", ALL)
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool])
+def test_integers_are_refused(f, dtype):
+    for shape in ((), (2, 3)):
+        with refuses(TypeError, f.__name__, "floating-point", np.dtype(dtype).name):
+            f(Tensor(np.ones(shape, dtype)))
+
+
+@pytest.mark.parametrize("f", ROWS)
+def test_axes_that_do_not_exist(f):
+    for shape, axis in (((2, 3), 2), ((2, 3), -3), ((), 1), ((), -2)):
+        with refuses(ValueError, f"axis {axis}", str(len(shape))):
+            f(Tensor(np.ones(shape)), axis=axis)

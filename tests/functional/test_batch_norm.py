@@ -1,0 +1,145 @@
+"""minicnn/functional/batch_norm.py"""
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from reference import DTYPES, agree, arrays, differentiable, keeps, normal, refuses, same_in_slices
+
+import minicnn.functional as F
+from minicnn import Tensor
+
+EPS = st.sampled_from([1e-5, 1e-3, 0.5])
+
+
+def training(x, gamma, beta, **options):
+    """With running statistics that nobody looks at."""
+    c = x.shape[-1]
+    return F.batch_norm(x, gamma, beta, np.zeros(c), np.ones(c), training=True, **options)
+
+
+def evaluation(mean, var, f=F.batch_norm):
+    return lambda x, gamma, beta, **options: f(x, gamma, beta, mean, var, **options)
+
+
+def by_running(x, gamma, beta, mean, var, eps=1e-5):
+    y = np.zeros(x.shape)
+    for c in range(x.shape[-1]):
+        y[..., c] = gamma[c] * (x[..., c] - mean[c]) / np.sqrt(var[c] + eps) + beta[c]
+    return y
+
+
+@given(st.data(), st.lists(st.integers(1, 3), min_size=1, max_size=3), st.integers(1, 4), EPS)
+def test_training_is_the_equation(data, lead, c, eps):
+    lead[0] += 2  # more than one pixel
+    # a broadcast batch has variance 0, where differences of 1/√(σ² + ε) say little: hence the slope
+    x = data.draw(arrays((*lead, c)))
+    x = (x + np.arange(x.size).reshape(x.shape) % 7).astype(x.dtype)
+    args = [x, data.draw(arrays((c,))), data.draw(arrays((c,)))]
+    agree(training, lambda *args, **options: reference.batch_norm(*args, **options)[0], *args, eps=eps)
+
+
+@given(st.data(), st.lists(st.integers(0, 3), max_size=3), st.integers(1, 4), EPS)
+def test_evaluation_is_the_equation(data, lead, c, eps):
+    args = [data.draw(arrays(shape)) for shape in ((*lead, c), (c,), (c,))]
+    mean, var = normal(c, seed=7).astype(args[0].dtype), normal(c, seed=8).astype(args[0].dtype) ** 2 + 0.1
+    before = mean.copy(), var.copy()
+    agree(evaluation(mean, var), evaluation(mean, var, by_running), *args, eps=eps)
+    assert_array_equal((mean, var), before)
+
+
+@given(st.data(), DTYPES, st.integers(2, 9), st.sampled_from([0.0, 0.1, 0.3, 1.0]))
+def test_running_statistics(data, dtype, n, momentum):
+    """Updated in place, with the unbiased variance, in their own dtype."""
+    x = data.draw(arrays((n, 2, 3)))
+    mean, var = np.full(3, 4.0, dtype), np.full(3, 5.0, dtype)
+    one = Tensor(np.ones(3, x.dtype))
+    F.batch_norm(Tensor(x), one, one, mean, var, training=True, momentum=momentum)
+    _, batch_mean, batch_var = reference.batch_norm(x.astype(float), 1, 0)
+    assert mean.dtype == var.dtype == dtype
+    assert_allclose(mean, (1 - momentum) * 4 + momentum * batch_mean, rtol=1e-5, atol=1e-6)
+    assert_allclose(var, (1 - momentum) * 5 + momentum * batch_var, rtol=1e-5, atol=1e-6)
+
+
+def test_defaults():
+    x, one, zero = Tensor(1e-3 * normal(8, 3)), Tensor(np.ones(3)), Tensor(np.zeros(3))
+    mean, var = normal(3, seed=1), normal(3, seed=2) ** 2
+    assert_allclose(
+        F.batch_norm(x, one, zero, mean, 1e-6 * var).data, by_running(x.data, one.data, zero.data, mean, 1e-6 * var)
+    )
+    expected, batch_mean, batch_var = reference.batch_norm(x.data, 1, 0)
+    new = 0.9 * mean + 0.1 * batch_mean, 0.9 * var + 0.1 * batch_var
+    assert_allclose(F.batch_norm(x, one, zero, mean, var, training=True).data, expected)
+    assert_allclose((mean, var), new)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 2, 2, 3)])
+def test_derivatives(shape):
+    args = normal(*shape), normal(3, seed=1), normal(3, seed=2)
+    differentiable(training, *args, eps=0.1)
+    differentiable(evaluation(normal(3, seed=3), normal(3, seed=4) ** 2), *args, eps=0.1)
+
+
+def test_a_constant_channel():
+    x = Tensor(np.full((4, 2), 3.0), requires_grad=True)
+    y = training(x, Tensor(np.ones(2)), Tensor(np.full(2, 7.0)))
+    y.sum().backward()
+    assert_array_equal(y.data, np.full((4, 2), 7.0))
+    assert_allclose(x.grad.data, np.zeros((4, 2)), atol=1e-9)
+
+
+def test_an_empty_batch():
+    """Nothing comes out, nothing is learned, and the running statistics stay."""
+    tensors = [Tensor(np.ones(shape), requires_grad=True) for shape in ((0, 2, 3), (3,), (3,))]
+    mean, var = np.full(3, 4.0), np.full(3, 5.0)
+    y = F.batch_norm(*tensors, mean, var, training=True)
+    y.backward(np.zeros((0, 2, 3)))
+    assert y.shape == tensors[0].grad.shape == (0, 2, 3)
+    assert_array_equal((mean, var), ([4.0] * 3, [5.0] * 3))
+    assert_array_equal([t.grad.data for t in tensors[1:]], np.zeros((2, 3)))
+
+
+def test_dtypes():
+    """float32 stays float32, whatever the running statistics are."""
+    args = [Tensor(normal(*shape).astype(np.float32), requires_grad=True) for shape in ((4, 3), (3,), (3,))]
+    for mode in (True, False):
+        y = F.batch_norm(*args, np.zeros(3), np.ones(3), training=mode)
+        y.sum().backward()
+        assert y.dtype == np.float32 and all(t.grad.dtype == np.float32 for t in args)
+
+
+def test_slices():
+    args = normal(7, 3, 2, 5), normal(5, seed=1), normal(5, seed=2)
+    same_in_slices(training, *args)
+    same_in_slices(evaluation(normal(5, seed=3), normal(5, seed=4) ** 2), *args)
+
+
+def test_what_the_user_holds_stays():
+    def make(n, seed):
+        return [normal(*shape, seed=seed).astype(np.float32) for shape in ((n, 2, 3), (3,), (3,))]
+
+    keeps(training, make)
+    keeps(evaluation(np.zeros(3), np.ones(3)), make)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("which", range(5))
+def test_shapes_that_do_not_fit(which, mode):
+    shapes = [(4, 3), (3,), (3,), (3,), (3,)]
+    for wrong in [(4, 2), ()] if which == 0 else [(2,), (1,), (1, 3), ()]:
+        shapes[which] = wrong
+        arrays = [np.ones(shape) for shape in shapes]
+        with refuses(ValueError, "batch_norm", "gamma, beta, running_mean and running_var", str(wrong)):
+            F.batch_norm(*[Tensor(a) for a in arrays[:3]], *arrays[3:], training=mode)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (1, 1, 1, 3)])
+def test_one_pixel_has_no_variance(shape):
+    args = Tensor(np.ones(shape)), Tensor(np.ones(3)), Tensor(np.ones(3))
+    with refuses(ValueError, "batch_norm", "one pixel", "eval()"):
+        training(*args)
+    assert evaluation(np.zeros(3), np.ones(3))(*args).shape == shape
+    if len(shape) > 1:
+        assert training(Tensor(np.ones((2, *shape[1:]))), *args[1:]).shape == (2, *shape[1:])

@@ -1,0 +1,115 @@
+"""minicnn/functional/dropout.py"""
+
+import importlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from reference import arrays, cut, differentiable, keeps, normal, refuses
+
+import minicnn.functional as F
+from minicnn import Tensor, backend, manual_seed
+
+
+def seeded(x, p=0.4):
+    manual_seed(5)
+    return F.dropout(x, p)
+
+
+@given(st.data(), st.lists(st.integers(0, 4), max_size=4).map(tuple), st.sampled_from([0.1, 0.5, 0.8]))
+def test_each_number_is_dropped_or_scaled(data, shape, p):
+    x = data.draw(arrays(shape)) if shape else np.array(1.5)
+    before, tensor = x.copy(), Tensor(x, requires_grad=True)
+    y = F.dropout(tensor, p)
+    y.backward(np.full(shape, 3, x.dtype))
+    assert y.shape == x.shape and y.dtype == tensor.grad.dtype == x.dtype
+    scale, kept = x.dtype.type(1 / (1 - p)), y.data != 0
+    assert_array_equal(y.data, np.where(kept, x * scale, 0))
+    assert_array_equal(tensor.grad.data, np.where(kept, 3 * scale, 0))
+    assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_the_expectation_stays(p):
+    n = 100_000
+    y = F.dropout(Tensor(np.ones(n)), p).data
+    five_sigma = 5 * np.sqrt(p * (1 - p) / n)
+    assert abs((y == 0).mean() - p) < five_sigma
+    assert abs(y.mean() - 1) < five_sigma / (1 - p)
+    assert abs((y[1:] * y[:-1] == 0).mean() - (1 - (1 - p) ** 2)) < 2 * five_sigma  # neighbours are independent
+
+
+def test_half_is_the_default_and_training_too():
+    x = Tensor(np.ones(1000))
+    manual_seed(1)
+    y = F.dropout(x)
+    assert set(y.data.tolist()) == {0.0, 2.0}
+    manual_seed(1)
+    assert_array_equal(y.data, F.dropout(x, 0.5, True).data)
+
+
+def test_without_dropping():
+    x = Tensor(normal(3), requires_grad=True)
+    state = backend.random_state()
+    for p in (0, 0.5, 1):
+        assert F.dropout(x, p, training=False) is x
+    assert F.dropout(x, 0.0) is x
+    assert backend.random_state() == state
+
+
+def test_dropping_all():
+    x = Tensor(normal(3), requires_grad=True)
+    y = F.dropout(x, 1)
+    y.sum().backward()
+    assert_array_equal(y.data, np.zeros(3))
+    assert_array_equal(x.grad.data, np.zeros(3))
+
+
+def test_the_share_below_p_is_dropped(monkeypatch):
+    class Numbers:
+        def random(self, shape, dtype):
+            return np.array([0, 0.25 - 1e-7, 0.25, 0.75], dtype).reshape(shape)
+
+    monkeypatch.setattr(importlib.import_module("minicnn.functional.dropout"), "generator", Numbers)
+    assert F.dropout(Tensor(np.full(4, 3.0)), 0.25).data.tolist() == [0, 0, 4, 4]
+
+
+def test_draws_follow_from_the_seed():
+    x = Tensor(np.ones((50, 20), np.float32))
+    manual_seed(3)
+    first, second = F.dropout(x).data, F.dropout(x).data
+    assert not np.array_equal(first, second)
+    assert backend.random_state() == (3, 2)  # one draw for each call
+    manual_seed(3)
+    assert_array_equal(F.dropout(x).data, first)
+    assert_array_equal(F.dropout(x).data, second)
+    manual_seed(4)
+    assert not np.array_equal(F.dropout(x).data, first)
+
+
+def test_draws_do_not_depend_on_the_threads():
+    x = Tensor(normal(200, 60))
+    found = []
+    for threads in (1, 2, 3):
+        manual_seed(3)
+        with cut(1, 64, threads):
+            found.append((F.relu(x) + F.dropout(x)).data)
+    assert_array_equal(found[0], found[1])
+    assert_array_equal(found[0], found[2])
+
+
+def test_derivatives():
+    differentiable(seeded, normal(4, 5))
+
+
+def test_what_the_user_holds_stays():
+    keeps(F.dropout, lambda n, seed: [normal(n, 3, 5, seed=seed).astype(np.float32)])
+
+
+@pytest.mark.parametrize("p", [-0.01, 1.01, float("nan"), float("inf")])
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_no_probability(p, training):
+    with refuses(ValueError, "dropout", "from 0 to 1", str(p)):
+        F.dropout(Tensor(np.ones(2)), p, training)

@@ -1,0 +1,72 @@
+"""minicnn/functional/linear.py"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import agree, arrays, differentiable, keeps, normal, refuses, same_in_slices
+
+import minicnn.functional as F
+from minicnn import Tensor
+
+
+def linear(x, weight, bias=None):
+    y = np.zeros((*x.shape[:-1], weight.shape[1]))
+    for j in range(weight.shape[1]):
+        for i in range(weight.shape[0]):
+            y[..., j] += x[..., i] * weight[i, j]
+        if bias is not None:
+            y[..., j] += bias[j]
+    return y
+
+
+@given(
+    st.data(),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.integers(0, 4),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_is_the_equation(data, lead, n, m, with_bias):
+    bias = [data.draw(arrays((m,)))] if with_bias else []
+    agree(F.linear, linear, data.draw(arrays((*lead, n))), data.draw(arrays((n, m))), *bias)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 2, 3)])
+def test_derivatives(shape):
+    differentiable(F.linear, normal(*shape), normal(3, 4, seed=1))
+    differentiable(F.linear, normal(*shape), normal(3, 4, seed=1), normal(4, seed=2))
+
+
+def test_slices():
+    same_in_slices(F.linear, normal(9, 7), normal(7, 5, seed=1), normal(5, seed=2))
+    same_in_slices(F.linear, normal(3, 3, 7), normal(7, 13, seed=1), normal(13, seed=2))
+
+
+def test_what_the_user_holds_stays():
+    def make(n, seed):
+        return [normal(*shape, seed=seed).astype(np.float32) for shape in ((n, 5), (5, 3), (3,))]
+
+    keeps(F.linear, make)
+    keeps(F.linear, lambda n, seed: make(n, seed)[:2])
+
+
+@pytest.mark.parametrize(
+    "x, weight, words",
+    [
+        ((), (3, 2), ["()", "(3, 2)"]),
+        ((3,), (2, 3), ["(3,)", "(2, 3)"]),
+        ((3, 2), (3, 2), ["(3, 2)"]),
+        ((2, 3), (3,), ["(2, 3)", "(3,)"]),
+        ((2, 3), (3, 2, 1), ["(3, 2, 1)"]),
+    ],
+)
+def test_what_does_not_fit(x, weight, words):
+    with refuses(ValueError, "linear", "(…, in)", "(in, out)", *words):
+        F.linear(Tensor(np.ones(x)), Tensor(np.ones(weight)))
+
+
+@pytest.mark.parametrize("bias", [(), (3,), (1,), (1, 2), (2, 2)])
+def test_biases_that_do_not_fit(bias):
+    with refuses(ValueError, "linear", "bias", str(bias), "(2,)"):
+        F.linear(Tensor(np.ones((2, 3))), Tensor(np.ones((3, 2))), Tensor(np.ones(bias)))

@@ -1,0 +1,144 @@
+"""minicnn/functional/loss.py: cross_entropy and mse_loss."""
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from reference import agree, arrays, differentiable, keeps, normal, refuses
+
+import minicnn.functional as F
+from minicnn import Tensor
+
+REDUCTIONS = {"mean": np.mean, "sum": np.sum, "none": np.asarray}
+LABELS = [0, 2, 1, 2]
+
+
+def cross_entropy(logits, labels, reduction="mean"):
+    return REDUCTIONS[reduction](reference.cross_entropy(logits, labels))
+
+
+def squares(prediction, target, reduction="mean"):
+    pairs = zip(prediction.ravel(), target.ravel(), strict=True)
+    return REDUCTIONS[reduction](np.array([(p - t) ** 2 for p, t in pairs]).reshape(prediction.shape))
+
+
+@given(st.data(), st.integers(1, 5), st.integers(1, 5), st.sampled_from([{}, *({"reduction": r} for r in REDUCTIONS)]))
+def test_cross_entropy_is_the_equation(data, n, k, options):
+    labels = data.draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n))
+    kinds = [list, np.array, lambda a: np.array(a, np.uint8), lambda a: np.array(a, np.int32)[::-1].copy()[::-1]]
+    given = data.draw(st.sampled_from([*kinds, lambda a: Tensor(np.array(a))]))(labels)
+    agree(
+        lambda z, **options: F.cross_entropy(z, given, **options),
+        lambda z, **options: cross_entropy(z, labels, **options),
+        data.draw(arrays((n, k))),
+        **options,
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_gradient_is_p_minus_onehot(dtype):
+    z = Tensor(normal(4, 3).astype(dtype), requires_grad=True)
+    p, onehot = reference.softmax(z.data), np.eye(3)[LABELS]
+    for reduction, n in (("mean", 4), ("sum", 1)):
+        z.grad = None
+        F.cross_entropy(z, LABELS, reduction).backward()
+        assert z.grad.dtype == dtype
+        assert_allclose(z.grad.data, (p - onehot) / n, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_logits(dtype):
+    """Each row has its own maximum, and a probability of 0 does not become log 0."""
+    z = Tensor(np.array([[1e4, 1e4 - 2], [-1e4, -1e4], [0, 5000]], dtype), requires_grad=True)
+    losses = F.cross_entropy(z, [0, 1, 0], "none")
+    losses.sum().backward()
+    a = 1 / (1 + np.exp(-2))
+    assert_allclose(losses.data, [-np.log(a), np.log(2), 5000], rtol=1e-5)
+    assert_allclose(z.grad.data, [[a - 1, 1 - a], [0.5, -0.5], [-1, 1]], rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_derivatives(reduction):
+    differentiable(lambda z: F.cross_entropy(z, LABELS, reduction), normal(4, 3))
+    differentiable(lambda a, b: F.mse_loss(a, b, reduction), normal(4, 3), normal(4, 3, seed=1))
+
+
+def test_an_empty_batch():
+    for labels in ([], np.zeros(0, int)):
+        z = Tensor(np.ones((0, 3)), requires_grad=True)
+        assert np.isnan(F.cross_entropy(z, labels).item())
+        assert F.cross_entropy(z, labels, "none").shape == (0,)
+        total = F.cross_entropy(z, labels, "sum")
+        total.backward()
+        assert total.item() == 0 and z.grad.shape == (0, 3)
+    assert np.isnan(F.mse_loss(z, np.ones((0, 3))).item())
+    assert F.mse_loss(z, np.ones((0, 3)), "sum").item() == 0
+
+
+def test_labels_are_read_when_the_loss_is_computed():
+    z, labels = Tensor(normal(4, 3), requires_grad=True), np.array(LABELS)
+    loss = F.cross_entropy(z, labels)
+    labels[:] = 0
+    loss.backward()
+    assert_allclose(z.grad.data, (reference.softmax(z.data) - np.eye(3)[LABELS]) / 4)
+
+
+def test_what_the_user_holds_stays():
+    keeps(lambda z: F.cross_entropy(z, [0] * len(z), "none"), lambda n, seed: [normal(n, 3, seed=seed)])
+    keeps(F.mse_loss, lambda n, seed: list(normal(2, n, 3, seed=seed)), reduction="none")
+
+
+@pytest.mark.parametrize("lowest, highest", [(-1, 0), (0, 3), (3, 3), (-5, -1)])
+def test_labels_out_of_range(lowest, highest):
+    for kind in (list, np.array, lambda a: Tensor(np.array(a))):
+        with refuses(ValueError, "cross_entropy", f"from {lowest} to {highest}", "3 classes"):
+            F.cross_entropy(Tensor(np.ones((2, 3))), kind([lowest, highest]))
+    with refuses(ValueError, "255", "3 classes"):
+        F.cross_entropy(Tensor(np.ones((1, 3))), np.array([255], np.uint8))
+
+
+@pytest.mark.parametrize("labels", [[0.0, 1.0], [True, False], np.array([1, 2], np.float32), ["a", "b"]])
+def test_labels_that_are_no_integers(labels):
+    with refuses(TypeError, "cross_entropy", "integers", str(np.asarray(labels).dtype)):
+        F.cross_entropy(Tensor(np.ones((2, 3))), labels)
+
+
+@pytest.mark.parametrize(
+    "logits, labels",
+    [((2, 3), (3,)), ((2, 3), (2, 1)), ((2, 3), ()), ((2, 3), (2, 3)), ((3,), (3,)), ((2, 3, 4), (2,)), ((), ())],
+)
+def test_logits_and_labels_that_do_not_fit(logits, labels):
+    with refuses(ValueError, "cross_entropy", "(N, K)", "(N,)", str(logits), str(labels)):
+        F.cross_entropy(Tensor(np.ones(logits)), np.zeros(labels, int))
+
+
+@given(st.data(), st.lists(st.integers(1, 4), max_size=3), st.sampled_from([{}, *({"reduction": r} for r in REDUCTIONS)]))
+def test_mse_loss_is_the_equation(data, shape, options):
+    if shape:
+        agree(F.mse_loss, squares, data.draw(arrays(shape)), data.draw(arrays(shape)), **options)
+    else:
+        agree(F.mse_loss, squares, np.array(3.0), np.array(1.0), **options)
+
+
+def test_a_target_may_be_an_array():
+    prediction = Tensor(np.array([1.0, 2.0], np.float32), requires_grad=True)
+    for target in ([3.0, 3.0], np.array([3.0, 3.0]), np.array([3, 3])):
+        loss = F.mse_loss(prediction, target)
+        assert loss.dtype == np.float32 and loss.item() == 2.5
+
+
+@pytest.mark.parametrize("prediction, target", [((3,), (3, 1)), ((3, 1), (3,)), ((3,), ()), ((), (1,)), ((2, 3), (3,))])
+def test_shapes_are_not_broadcast(prediction, target):
+    for kind in (np.ones, lambda shape: np.ones(shape).tolist(), lambda shape: Tensor(np.ones(shape))):
+        with refuses(ValueError, "mse_loss", str(prediction), str(target), "equal"):
+            F.mse_loss(Tensor(np.ones(prediction)), kind(target))
+
+
+@pytest.mark.parametrize("reduction", ["average", "", None, "Mean"])
+def test_reductions_that_do_not_exist(reduction):
+    with refuses(ValueError, "cross_entropy", "'mean', 'sum' or 'none'", repr(reduction)):
+        F.cross_entropy(Tensor(np.ones((2, 3))), [0, 1], reduction)
+    with refuses(ValueError, "mse_loss", "'mean', 'sum' or 'none'", repr(reduction)):
+        F.mse_loss(Tensor(np.ones(2)), [0, 1], reduction)

@@ -1,0 +1,54 @@
+"""Initialisers: their variances for convolution and linear shapes, their seed, and the error for shapes without a fan."""
+
+import numpy as np
+import pytest
+
+from minicnn import backend
+from minicnn.nn import init
+
+CONV, LINEAR = (3, 5, 40, 60), (300, 200)  # (KH, KW, C, O) and (in, out)
+FAN_IN = {CONV: 3 * 5 * 40, LINEAR: 300}
+FAN_OUT = {CONV: 3 * 5 * 60, LINEAR: 200}
+
+
+@pytest.mark.parametrize("shape", [CONV, LINEAR])
+@pytest.mark.parametrize(
+    ("initialiser", "variance"),
+    [
+        (init.normal(), lambda shape: 0.01**2),
+        (init.normal(0.5), lambda shape: 0.25),
+        (init.lecun(), lambda shape: 1 / FAN_IN[shape]),
+        (init.xavier(), lambda shape: 2 / (FAN_IN[shape] + FAN_OUT[shape])),
+        (init.he(), lambda shape: 2 / FAN_IN[shape]),
+    ],
+)
+def test_variances(initialiser, variance, shape):
+    w = initialiser(shape)
+    std = np.sqrt(variance(shape))
+    assert w.shape == shape and w.dtype == np.float32 and w.flags.writeable and w.flags.c_contiguous
+    np.testing.assert_allclose(w.std(), std, rtol=0.02)  # 60,000 numbers: 0.3% is one standard deviation
+    assert abs(w.mean()) < 0.02 * std
+    np.testing.assert_allclose((w.astype(float) ** 4).mean(), 3 * std**4, rtol=0.1)  # normal, not uniform
+    assert abs(np.corrcoef(w.ravel()[1:], w.ravel()[:-1])[0, 1]) < 0.02
+
+
+def test_a_seed_repeats_them():
+    draws = []
+    for seed in (1, 1, 2):
+        backend.manual_seed(seed)
+        draws.append([init.he()((4, 5)), init.he()((4, 5))])
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert (draws[0][0] != draws[0][1]).any() and (draws[0][0] != draws[2][0]).any()
+
+
+def test_constant():
+    assert init.constant(1.5)((2, 3)).tolist() == [[1.5] * 3] * 2 and init.constant(0)((2,)).dtype == np.float32
+
+
+@pytest.mark.parametrize("initialiser", [init.lecun(), init.xavier(), init.he()])
+def test_a_weight_has_an_input_and_an_output_axis(initialiser):
+    for shape in [(), (3,)]:
+        with pytest.raises(ValueError, match="two axes") as caught:
+            initialiser(shape)
+        assert "\n" not in str(caught.value)
+    assert init.normal()((3,)).shape == (3,)

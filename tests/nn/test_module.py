@@ -1,0 +1,314 @@
+"""Module, Parameter, Sequential: contents, modes, state, hooks and what they print."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from minicnn import Tensor, backend, nn, no_grad, optim
+from minicnn import functional as F
+
+
+def fails(error, pattern, f, *args, **kwargs):
+    """f raises this error, in one line."""
+    with pytest.raises(error, match=pattern) as caught:
+        f(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class Block(nn.Module):
+    """Parameters, a buffer, modules and other things, out of alphabetical order."""
+
+    def __init__(self):
+        self.shift = nn.Parameter(np.zeros(3, np.float32))
+        self.linear = nn.Linear(3, 3)
+        self.register_buffer("count", np.zeros(2, int))
+        self.norm = nn.BatchNorm2d(3)
+        self.note = "not a part"
+        self.constant = Tensor([1.0])
+        self.inner = nn.Sequential(nn.ReLU(), nn.Dropout())
+        self.absent = None
+        self.alpha = nn.Parameter(np.ones((1, 3), np.float32))
+
+    def forward(self, x):
+        return self.inner(self.norm(self.linear(x) + self.shift)) * self.alpha
+
+
+NAMES = ["shift", "linear.weight", "linear.bias", "count", "norm.gamma", "norm.beta", "norm.running_mean", "norm.running_var", "alpha"]
+BUFFERS = {"count", "norm.running_mean", "norm.running_var"}
+
+
+# ------------------------------------------------------------------------------------------------------------ contents
+def test_contents_come_in_the_order_of_assignment():
+    block = Block()
+    assert list(block.state_dict()) == NAMES
+    assert [name for name, _ in block.named_parameters()] == [name for name in NAMES if name not in BUFFERS]
+    assert all(a is b for a, (_, b) in zip(block.parameters(), block.named_parameters(), strict=True))
+    assert [name for name, _ in block.children()] == ["linear", "norm", "inner"]
+    modules = dict(block.named_modules())
+    assert list(modules) == ["", "linear", "norm", "inner", "inner.0", "inner.1"]
+    assert modules[""] is block and modules["inner.1"] is block.inner[1]
+
+
+def test_parameters_may_be_replaced_added_and_removed():
+    block = Block()
+    block.shift = None
+    block.late = nn.Parameter(np.ones(1, np.float32))
+    block.count = np.ones(4)
+    del block.inner
+    assert list(block.state_dict()) == [*NAMES[1:], "late"] and block.state_dict()["count"].shape == (4,)
+
+
+def test_a_shared_parameter_counts_once():
+    a, b = nn.Linear(3, 3), nn.Linear(3, 3)
+    b.weight = a.weight
+    net = nn.Sequential(a, b, a)
+    assert [name for name, _ in net.named_parameters()] == ["0.weight", "0.bias", "1.bias"]
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    net(Tensor(x)).sum().backward()
+    w, ones = a.weight.data, np.ones((2, 3), np.float32)  # y = ((x w + c) w + d) w + c
+    first, second = x @ w + a.bias.data, (x @ w + a.bias.data) @ w + b.bias.data
+    expected = second.T @ ones + first.T @ (ones @ w.T) + x.T @ (ones @ w.T @ w.T)
+    np.testing.assert_allclose(a.weight.grad.data, expected, rtol=1e-4)
+    net.zero_grad()
+    assert a.weight.grad is None
+
+
+def test_parameters():
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    p = nn.Parameter(array)
+    assert p.data is array and p.requires_grad and p.node is None and isinstance(p, Tensor)
+    assert nn.Parameter(array.T).data.flags.c_contiguous and nn.Parameter([1.0]).dtype == np.float32
+    assert nn.Parameter(np.ones(2)).dtype == np.float64
+    for scalar in (np.array(2.0), 2.0, np.float32(2)):
+        assert nn.Parameter(scalar).shape == ()
+    fails(TypeError, "floating", nn.Parameter, np.ones(2, int))
+    assert type(p * 2) is Tensor
+
+
+def test_modules_must_define_forward():
+    fails(NotImplementedError, "Block2 does not define forward", type("Block2", (nn.Module,), {})(), 1)
+
+
+# --------------------------------------------------------------------------------------------------------------- modes
+def test_train_and_eval_reach_every_module():
+    block = Block()
+    assert all(module.training for _, module in block.named_modules())
+    assert block.eval() is block and not any(module.training for _, module in block.named_modules())
+    assert block.inner.train() is block.inner and block.inner[1].training and not block.norm.training
+    block.train(False)
+    assert not block.inner[1].training
+    assert Block().training
+
+
+def test_zero_grad():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    net(Tensor([[1.0, 2.0]])).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    net.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_converting_to_another_dtype_or_device():
+    block = Block()
+    values = {name: array.copy() for name, array in block.state_dict().items()}
+    parameters = list(block.parameters())
+    block(Tensor(np.ones((2, 3), np.float32))).sum().backward()
+    assert block.astype(np.float64) is block and block.to("cpu") is block
+    for name, array in block.state_dict().items():
+        assert array.dtype == (int if name == "count" else np.float64)
+        if "running" not in name:
+            np.testing.assert_array_equal(array, values[name])
+    assert all(a is b and a.grad.dtype == np.float64 and a.requires_grad for a, b in zip(block.parameters(), parameters, strict=True))
+    assert block(Tensor(np.ones((2, 3)))).dtype == np.float64
+    fails(RuntimeError, "tpu", block.to, "tpu")
+
+
+# --------------------------------------------------------------------------------------------------------------- state
+def test_the_state_is_live_and_can_be_loaded_in_place():
+    block, other = Block(), Block()
+    block.norm.running_mean += 5
+    state = block.state_dict()
+    assert state["shift"] is block.shift.data and state["count"] is block.count
+    arrays = {name: array for name, array in other.state_dict().items()}
+    other.load_state_dict(state)
+    for name, array in other.state_dict().items():
+        assert array is arrays[name] and not np.shares_memory(array, state[name])
+        np.testing.assert_array_equal(array, state[name])
+    other.load_state_dict({name: array.astype(np.float64) for name, array in state.items()})
+    assert other.shift.dtype == np.float32
+    other.load_state_dict(other.state_dict())
+
+
+def test_a_state_that_does_not_fit_is_listed_and_nothing_written():
+    block = Block()
+    before = {name: array.copy() for name, array in block.state_dict().items()}
+    bad = {name: array + 1 for name, array in before.items() if name not in ("shift", "norm.running_var")}
+    bad |= {"linear.weight": np.ones((3, 4)), "alpha": np.ones(3), "extra": np.ones(1), "linear.scale": np.ones(1)}
+    message = fails(ValueError, "Block", block.load_state_dict, bad)
+    for name in ("shift", "norm.running_var", "linear.weight", "alpha", "extra", "linear.scale"):
+        assert name in message
+    for part in ("missing", "unexpected", "(3, 4)", "(3, 3)", "(1, 3)"):
+        assert part in message
+    assert "linear.bias" not in message and "count" not in message
+    message = fails(ValueError, "alpha", block.load_state_dict, bad, strict=False)
+    assert "missing" not in message and "unexpected" not in message
+    for name, array in block.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    block.load_state_dict({"shift": np.full(3, 2.0), "extra": np.ones(1)}, strict=False)
+    assert block.shift.data.tolist() == [2, 2, 2]
+    np.testing.assert_array_equal(block.alpha.data, before["alpha"])
+
+
+def test_modules_can_be_copied():
+    block = Block()
+    twin = copy.deepcopy(block)
+    assert list(twin.state_dict()) == NAMES and all(a is not b for a, b in zip(twin.parameters(), block.parameters(), strict=True))
+    block.shift.data += 1
+    block.norm.running_mean += 1
+    assert not twin.shift.data.any() and not twin.norm.running_mean.any()
+    twin(Tensor(np.ones((2, 3), np.float32))).sum().backward()
+    assert twin.alpha.grad is not None and block.alpha.grad is None
+    a, b = nn.Linear(2, 2), nn.Linear(2, 2)
+    b.weight = a.weight
+    twin = copy.deepcopy(nn.Sequential(a, b))
+    assert twin[0].weight is twin[1].weight is not a.weight
+
+
+# --------------------------------------------------------------------------------------------------------------- hooks
+def test_forward_hooks():
+    seen = []
+    linear = nn.Linear(2, 3)
+    remove = linear.register_forward_hook(lambda *args: seen.append(("a", *args)))
+    linear.register_forward_hook(lambda *args: seen.append(("b", *args)))
+    x = Tensor([[1.0, 2.0]])
+    y = nn.Sequential(linear)(x)
+    assert [e[0] for e in seen] == ["a", "b"]
+    assert all(e[1] is linear and len(e[2]) == 1 and e[2][0] is x and e[3] is y for e in seen)
+    remove()
+    linear(x)
+    assert [e[0] for e in seen] == ["a", "b", "b"]
+    nn.Linear(2, 3)(x)  # hooks belong to one module
+    assert len(seen) == 3
+
+
+def test_each_registration_of_a_hook_is_removed_by_itself():
+    seen = []
+    relu, hook = nn.ReLU(), lambda *args: seen.append(1)
+    remove, _ = relu.register_forward_hook(hook), relu.register_forward_hook(hook)
+    remove()
+    relu(Tensor([1.0]))
+    assert seen == [1]
+
+
+# ---------------------------------------------------------------------------------------------------------- inspection
+def test_repr():
+    assert repr(Block()) == "\n".join(
+        [
+            "Block(  # 24 parameters",
+            "  (linear): Linear(3, 3)  # 12 parameters",
+            "  (norm): BatchNorm2d(3, eps=1e-05, momentum=0.1)  # 6 parameters",
+            "  (inner): Sequential(",
+            "    (0): ReLU()",
+            "    (1): Dropout(p=0.5)",
+            "  )",
+            ")",
+        ]
+    )
+    assert repr(nn.Linear(1000, 10, bias=False)) == "Linear(1000, 10, bias=False)  # 10,000 parameters"
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1, groups=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(128, 10)
+    )
+
+
+def rows(table):
+    """Lines of a summary, with runs of two spaces and more taken for columns."""
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in table.split("\n")]
+
+
+def test_summary():
+    net = network()
+    net[4].eval()
+    state, grads = backend.random_state(), [p.grad for p in net.parameters()]
+    table = rows(net.summary((2, 16, 16, 3)))
+    assert table[1][1:] == ["2 × 8 × 8 × 8", "224", f"{2 * 2 * 8 * 8 * 8 * 27:,}"] and "Conv2d" in table[1][0]
+    assert [row[1] for row in table[1:-1]] == ["2 × 8 × 8 × 8", "2 × 8 × 8 × 8", "2 × 4 × 4 × 8", "2 × 128", "2 × 128", "2 × 10"]
+    assert table[6][1:] == ["2 × 10", "1,290", f"{2 * 2 * 10 * 128:,}"]
+    assert table[-1] == ["total", "1,514", f"{2 * 2 * 512 * 27 + 2 * 2 * 1280:,}"]
+    assert len({len(line) for line in net.summary((1, 16, 16, 3)).split("\n")}) == 1  # columns are aligned
+    assert net.training and not net[4].training and not any(module._hooks for _, module in net.named_modules())
+    assert backend.random_state() == state and [p.grad for p in net.parameters()] == grads
+    fails(ValueError, ".", net.summary, (2, 16, 16, 4))
+    assert net.training and not net[4].training and not any(module._hooks for _, module in net.named_modules())
+
+
+def test_groups_divide_the_operations():
+    table = rows(nn.Sequential(nn.Conv2d(4, 6, (3, 5), groups=2)).summary((1, 8, 8, 4)))
+    assert table[1][1:] == ["1 × 6 × 4 × 6", f"{3 * 5 * 2 * 6 + 6}", f"{2 * 6 * 4 * 6 * 3 * 5 * 2:,}"]
+
+
+def total(net, shape):
+    return int(rows(net.summary(shape))[-1][1].replace(",", ""))
+
+
+def test_the_summarys_total_is_the_number_of_parameters():
+    relu, linear = nn.ReLU(), nn.Linear(3, 3)
+    assert len(rows(nn.Sequential(relu, linear, relu).summary((1, 3)))) == 5  # header, three layers, total
+    assert total(nn.Sequential(linear, relu, linear), (1, 3)) == 12
+    assert total(Block(), (2, 3)) == 24
+    assert total(linear, (1, 3)) == 12
+    assert rows(nn.Sequential(linear, linear).summary((1, 3)))[-1][2] == str(2 * 2 * 9)  # the work is done twice
+    double = nn.Sequential(nn.Linear(2, 2)).astype(np.float64)
+    assert total(double, (1, 2)) == 6
+
+
+# ---------------------------------------------------------------------------------------------------------- Sequential
+def test_sequential():
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), head=nn.Linear(3, 1))
+    assert [name for name, _ in net.children()] == ["0", "1", "head"] and len(net) == 3
+    assert isinstance(net[1], nn.ReLU) and net[-1] is net.head
+    x = Tensor([[1.0, -2.0]])
+    np.testing.assert_array_equal(net(x).data, net.head(F.relu(net[0](x))).data)
+    assert nn.Sequential()(x) is x and len(nn.Sequential()) == 0
+    assert list(net.state_dict()) == ["0.weight", "0.bias", "head.weight", "head.bias"]
+    with pytest.raises(IndexError):
+        net[3]
+    fails(TypeError, "1 is", nn.Sequential, nn.ReLU(), F.relu)
+    fails(TypeError, "head", nn.Sequential, head=nn.ReLU)
+    for name in ("forward", "training", "parameters"):
+        fails(ValueError, name, nn.Sequential, **{name: nn.ReLU()})
+
+
+def test_a_slice_of_a_sequential_is_a_sequential_or_an_error():
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    try:
+        part = net[:2]
+    except TypeError:
+        return
+    assert isinstance(part, nn.Sequential) and len(part) == 2 and part[0] is net[0]
+
+
+# ------------------------------------------------------------------------------------------------------------- learning
+def test_a_small_network_memorises_one_batch():
+    """The loss falls below 1e-3 within 300 steps."""
+    rng = np.random.default_rng(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.LocalResponseNorm(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8),
+        nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4),
+    )  # fmt: skip
+    x, labels = Tensor(rng.standard_normal((8, 8, 8, 3)).astype(np.float32)), np.arange(8) % 4
+    optimizer, loss = optim.SGD(net.parameters(), 0.1, momentum=0.9), nn.CrossEntropyLoss()
+    for _ in range(300):
+        optimizer.zero_grad()
+        value = loss(net(x), labels)
+        value.backward()
+        optimizer.step()
+        if value.item() < 1e-3:
+            break
+    assert value.item() < 1e-3
+    with no_grad():
+        assert (net(x).argmax(1).data == labels).all()

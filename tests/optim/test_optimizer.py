@@ -1,0 +1,233 @@
+"""SGD and Adam against their formulas, written out in NumPy."""
+
+import numpy as np
+import pytest
+
+from minicnn import Tensor, backend, nn, optim
+
+
+def fails(error, pattern, f, *args, **kwargs):
+    """f raises this error, in one line."""
+    with pytest.raises(error, match=pattern) as caught:
+        f(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def parameters(dtype=np.float64):
+    rng = np.random.default_rng(0)
+    return [nn.Parameter(rng.standard_normal(shape).astype(dtype)) for shape in [(3, 4, 5), (7,), (1, 1), ()]]
+
+
+def gradient(t, p):
+    """Some gradient that depends on the step and the parameter, and is laid out in memory in another way than it."""
+    return (np.sin(t + np.arange(p.size)).reshape(p.shape).T + 0.1 * p.data.T).astype(p.dtype).T
+
+
+def sgd(momentum=0.0, weight_decay=0.0, nesterov=False, paper_update=False):
+    def update(w, g, lr, t, state):
+        v = state.get("v", np.zeros_like(w))
+        if paper_update:  # v ← m·v − λ·ε·w − ε·g; w ← w + v
+            state["v"] = momentum * v - weight_decay * lr * w - lr * g
+            return w + state["v"]
+        g = g + weight_decay * w
+        state["v"] = momentum * v + g
+        return w - lr * (g + momentum * state["v"] if nesterov else state["v"])
+
+    return update
+
+
+def adam(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
+    def update(w, g, lr, t, state):
+        g = g + weight_decay * w
+        state["m"] = beta1 * state.get("m", 0) + (1 - beta1) * g
+        state["v"] = beta2 * state.get("v", 0) + (1 - beta2) * g**2
+        return w - lr * (state["m"] / (1 - beta1**t)) / (np.sqrt(state["v"] / (1 - beta2**t)) + eps)
+
+    return update
+
+
+RULES = [
+    (lambda p: optim.SGD(p, 0.1), sgd()),
+    (lambda p: optim.SGD(p, 0.1, weight_decay=0.01), sgd(0, 0.01)),
+    (lambda p: optim.SGD(p, 0.1, 0.9), sgd(0.9)),
+    (lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01), sgd(0.9, 0.01)),
+    (lambda p: optim.SGD(p, 0.1, 0.9, 0.01, nesterov=True), sgd(0.9, 0.01, nesterov=True)),
+    (lambda p: optim.SGD(p, 0.1, 0.9, 0.01, paper_update=True), sgd(0.9, 0.01, paper_update=True)),
+    (lambda p: optim.SGD(p, 0.1, weight_decay=0.01, paper_update=True), sgd(0, 0.01, paper_update=True)),
+    (lambda p: optim.Adam(p), adam()),
+    (lambda p: optim.Adam(p, 0.1, (0.8, 0.95), 1e-3, 0.01), adam(0.8, 0.95, 1e-3, 0.01)),
+    (lambda p: optim.Adam(p, 0.1, betas=(0, 0)), adam(0, 0)),
+]
+rules = pytest.mark.parametrize("number", range(len(RULES)))
+
+
+@rules
+@pytest.mark.parametrize("block", [4, backend.BLOCK])
+def test_many_steps_follow_the_formula(number, block, monkeypatch):
+    """In float64, over blocks smaller than a parameter and larger; lr changes on the way."""
+    monkeypatch.setattr(backend, "BLOCK", block)
+    make, update = RULES[number]
+    params = parameters()
+    optimizer = make(params)
+    expected, states, arrays = [p.data.copy() for p in params], [{} for _ in params], [p.data for p in params]
+    for t in range(1, 31):
+        if t == 20:
+            optimizer.lr *= 0.1
+        for p in params:
+            p.grad = Tensor(gradient(t, p))
+        held = [p.grad.data.copy() for p in params]
+        optimizer.step()
+        for i, g in enumerate(held):
+            expected[i] = update(expected[i], g, optimizer.lr, t, states[i])
+            np.testing.assert_array_equal(params[i].grad.data, g)
+    for p, w, array in zip(params, expected, arrays, strict=True):
+        np.testing.assert_allclose(p.data, w, rtol=1e-10, atol=1e-12)
+        assert p.data is array  # in place
+
+
+@rules
+def test_float32_stays_float32(number):
+    params = parameters(np.float32)
+    optimizer = RULES[number][0](params)
+    for p in params:
+        p.grad = Tensor(gradient(1, p))
+    optimizer.step()
+    assert all(p.dtype == np.float32 for p in params)
+    assert all(array.dtype == np.float32 for name, array in optimizer.state_dict().items() if "." in name)
+
+
+@rules
+def test_parameters_without_a_gradient_stay(number):
+    a, b = nn.Parameter(np.ones(3)), nn.Parameter(np.ones(3))
+    optimizer = RULES[number][0](p for p in (a, b))
+    a.grad = Tensor(np.ones(3))
+    optimizer.step()
+    assert (a.data != 1).all() and (b.data == 1).all()
+    optimizer.zero_grad()
+    assert a.grad is None
+    before = a.data.copy()
+    optimizer.step()
+    np.testing.assert_array_equal(a.data, before)
+
+
+@rules
+def test_a_run_continues_bit_for_bit_from_a_state(number):
+    def steps(params, optimizer, times):
+        for t in times:
+            for p in params:
+                p.grad = Tensor(gradient(t, p))
+            optimizer.step()
+
+    make, _ = RULES[number]
+    params = parameters()
+    optimizer = make(params)
+    steps(params, optimizer, range(5))
+    optimizer.lr = 0.03
+    state = {name: array.copy() for name, array in optimizer.state_dict().items()}
+    twins = [nn.Parameter(p.data.copy()) for p in params]
+    twin = make(twins)
+    twin.load_state_dict(state)
+    assert twin.lr == 0.03
+    kept = {name: array.copy() for name, array in state.items()}
+    for pair in ((params, optimizer), (twins, twin)):
+        steps(*pair, range(5, 10))
+    for p, q in zip(params, twins, strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+    for name, array in twin.state_dict().items():
+        np.testing.assert_array_equal(array, optimizer.state_dict()[name])
+        np.testing.assert_array_equal(state[name], kept[name])  # copied, not kept
+
+
+def test_the_two_forms_of_sgd_agree_until_the_rate_changes():
+    """When it falls, the paper's form lets the old velocity run out, PyTorch's scales it."""
+    results = []
+    for paper_update in (False, True):
+        p = nn.Parameter(np.ones(1))
+        optimizer = optim.SGD([p], 0.1, momentum=0.9, paper_update=paper_update)
+        values = []
+        for t in range(4):
+            p.grad = Tensor(np.full(1, 1.0 if t < 3 else 0.0))
+            if t == 3:
+                optimizer.lr = 0.0
+            optimizer.step()
+            values.append(p.data[0])
+        results.append(values)
+    np.testing.assert_allclose(results[0][:3], results[1][:3])
+    assert results[0][3] == results[0][2]
+    np.testing.assert_allclose(results[1][3] - results[1][2], -0.1 * 0.9 * (1 + 0.9 + 0.81))
+
+
+def test_steps_on_a_slope():
+    """Each optimizer finds the bottom of a parabola, through backward()."""
+    for make in (lambda p: optim.SGD(p, 0.1), lambda p: optim.SGD(p, 0.02, 0.9, nesterov=True), lambda p: optim.Adam(p, 0.1)):
+        p = nn.Parameter(np.array([5.0, -3.0]))
+        optimizer = make([p])
+        for _ in range(300):
+            optimizer.zero_grad()
+            ((p - np.array([1.0, 2.0])) ** 2).sum().backward()
+            optimizer.step()
+        np.testing.assert_allclose(p.data, [1, 2], atol=1e-2)
+
+
+def test_the_number_of_threads_does_not_matter(monkeypatch):
+    monkeypatch.setattr(backend, "BLOCK", 8)
+    before, results = backend.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            backend.set_num_threads(threads)
+            params = parameters()
+            optimizer = optim.Adam(params, 0.1)
+            for t in range(5):
+                for p in params:
+                    p.grad = Tensor(gradient(t, p))
+                optimizer.step()
+            results.append([p.data for p in params])
+    finally:
+        backend.set_num_threads(before)
+    for one, three in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
+def test_state_names():
+    params = parameters()
+    assert list(optim.SGD(params, 0.1).state_dict()) == ["lr", "steps"]
+    state = optim.SGD(params, 0.1, 0.9).state_dict()
+    assert [name for name in state if name not in ("lr", "steps")] == [f"velocity.{i}" for i in range(4)]
+    assert all(state[f"velocity.{i}"].shape == p.shape for i, p in enumerate(params))
+    assert len(optim.Adam(params).state_dict()) == 2 + 2 * 4
+    assert float(state["lr"]) == 0.1 and int(state["steps"]) == 0
+
+
+def test_states_of_another_optimizer():
+    params = parameters()
+    optimizer = optim.SGD(params, 0.1, 0.9)
+    good = optimizer.state_dict()
+    for bad in (
+        optim.SGD(params, 0.1).state_dict(),
+        optim.Adam(params).state_dict(),
+        optim.SGD(params[:2], 0.1, 0.9).state_dict(),
+        {**good, "lr": np.array(9.0), "velocity.0": np.ones((5, 4, 3))},
+        {**good, "lr": np.array(9.0), "velocity.1": np.ones(1)},
+        {},
+    ):
+        fails(ValueError, "SGD", optimizer.load_state_dict, bad)
+    assert optimizer.lr == 0.1 and not any(v.any() for name, v in good.items() if "velocity" in name)
+
+
+def test_arguments_that_do_not_fit():
+    p = nn.Parameter(np.ones(2))
+    for params in ([], [Tensor([1.0])], [p * 2], p, [np.ones(2)], [p, None], iter([])):
+        fails(ValueError, r"parameters.*requires_grad", optim.SGD, params, 0.1)
+    fails(ValueError, "contiguous", optim.SGD, [Tensor(np.ones((2, 3)).T, requires_grad=True)], 0.1)
+    for name in ("lr", "momentum", "weight_decay"):
+        for bad in (-0.1, np.nan):
+            fails(ValueError, f"{name}.*{bad}", optim.SGD, [p], **{"lr": 0.1, name: bad})
+    for name in ("lr", "eps", "weight_decay"):
+        fails(ValueError, f"{name}.*-1", optim.Adam, [p], **{name: -1})
+    for betas in ((-0.1, 0.9), (0.9, 1.0), (1.0, 0.9), (0.9, -0.1)):
+        fails(ValueError, "betas", optim.Adam, [p], betas=betas)
+    fails(ValueError, "nesterov.*momentum", optim.SGD, [p], 0.1, nesterov=True)
+    fails(ValueError, "nesterov", optim.SGD, [p], 0.1, 0.9, nesterov=True, paper_update=True)
+    assert optim.SGD([p], 0).lr == 0 and optim.SGD([p], 0.0, 0, 0).momentum == 0 and optim.Adam([p], 0, eps=0).eps == 0
+    p.grad = Tensor(np.ones(2))
+    fails(NotImplementedError, "Optimizer does not define update", optim.Optimizer([p], 0.1).step)

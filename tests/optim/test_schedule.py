@@ -1,0 +1,127 @@
+"""The values of the learning-rate schedules, and continuing from a state."""
+
+from math import cos, pi
+
+import numpy as np
+import pytest
+
+from minicnn import nn, optim
+
+
+def optimizer(lr=0.8):
+    return optim.SGD([nn.Parameter(np.ones(1))], lr)
+
+
+def fails(error, pattern, f, *args, **kwargs):
+    with pytest.raises(error, match=pattern) as caught:
+        f(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def rates(opt, schedule, n, *metrics):
+    """The rate before each of n calls of step(), and after the last."""
+    found = [opt.lr]
+    for i in range(n):
+        schedule.step(*[m[i] for m in metrics])
+        found.append(opt.lr)
+    return found
+
+
+def test_step():
+    opt = optimizer()
+    np.testing.assert_allclose(rates(opt, optim.StepLR(opt, 2), 5), [0.8, 0.8, 0.08, 0.08, 0.008, 0.008])
+    opt = optimizer()
+    np.testing.assert_allclose(rates(opt, optim.StepLR(opt, 1, gamma=0.5), 3), [0.8, 0.4, 0.2, 0.1])
+
+
+def test_cosine():
+    opt = optimizer()
+    expected = [0.8 * (1 + cos(pi * t / 10)) / 2 for t in range(11)] + [0] * 3
+    np.testing.assert_allclose(rates(opt, optim.CosineLR(opt, 10), 13), expected, atol=1e-15)
+    opt = optimizer()
+    half = [0.2 + 0.6 * (1 + cos(pi * t / 4)) / 2 for t in range(5)]
+    np.testing.assert_allclose(rates(opt, optim.CosineLR(opt, 4, min_lr=0.2), 6), [*half, 0.2, 0.2])
+
+
+def test_cosine_with_warm_up():
+    opt = optimizer()
+    down = [0.1 + 0.7 * (1 + cos(pi * t / 6)) / 2 for t in range(7)]
+    np.testing.assert_allclose(rates(opt, optim.CosineLR(opt, 10, 4, 0.1), 11), [0.2, 0.4, 0.6, 0.8, *down, 0.1])
+    opt = optimizer()
+    assert rates(opt, optim.CosineLR(opt, 2, warmup_steps=1), 2) == pytest.approx([0.8, 0.8, 0.0])
+
+
+def test_plateau():
+    """More than `patience` calls without an improvement divide the rate; then the waiting begins anew."""
+    opt = optimizer()
+    schedule = optim.ReduceLROnPlateau(opt, factor=0.5, patience=1)
+    losses = [3, 2, 2, 2, 2, 2, 1, 1, 1]
+    np.testing.assert_allclose(rates(opt, schedule, 9, losses), [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2, 0.2, 0.1])
+    opt = optimizer()
+    schedule = optim.ReduceLROnPlateau(opt, "max", patience=0)
+    np.testing.assert_allclose(rates(opt, schedule, 4, [50, 60, 60, 59]), [0.8, 0.8, 0.8, 0.08, 0.008])
+    opt = optimizer()
+    schedule = optim.ReduceLROnPlateau(opt, patience=0, min_lr=0.05)
+    np.testing.assert_allclose(rates(opt, schedule, 3, [1, 1, 1]), [0.8, 0.8, 0.08, 0.05])
+
+
+def test_what_counts_as_an_improvement():
+    """A relative change beyond the threshold, also of negative numbers; NaN is none."""
+    for mode, first, second, better in [
+        ("min", 100, 98.9, True), ("min", 100, 99.1, False), ("max", 100, 101.1, True), ("max", 100, 100.9, False),
+        ("min", -100, -101.1, True), ("min", -100, -100.9, False), ("max", -100, -98.9, True), ("max", -100, -99.1, False),
+        ("min", 0, -1e-9, True), ("min", 0, 0, False), ("min", 1, np.nan, False), ("max", 1, np.nan, False),
+    ]:  # fmt: skip
+        opt = optimizer()
+        schedule = optim.ReduceLROnPlateau(opt, mode, patience=0, threshold=0.01)
+        schedule.step(first)
+        schedule.step(second)
+        assert (opt.lr == 0.8) is better, (mode, first, second)
+    opt = optimizer()
+    schedule = optim.ReduceLROnPlateau(opt)
+    assert rates(opt, schedule, 12, [1.0] * 12)[-2:] == pytest.approx([0.8, 0.08])  # by default after ten in vain
+
+
+SCHEDULES = [
+    lambda opt: optim.StepLR(opt, 3, 0.5),
+    lambda opt: optim.CosineLR(opt, 12, 3, 0.01),
+    lambda opt: optim.ReduceLROnPlateau(opt, "max", 0.5, 1),
+]
+
+
+@pytest.mark.parametrize("make", SCHEDULES)
+def test_a_run_continues_from_a_state(make):
+    metrics = [5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 8]
+    args = (lambda i: (metrics[i],)) if "Plateau" in type(make(optimizer())).__name__ else lambda i: ()
+    whole = optimizer()
+    schedule = make(whole)
+    expected = []
+    for i in range(12):
+        schedule.step(*args(i))
+        expected.append(whole.lr)
+    for stop in (0, 1, 5, 11):
+        first, second = optimizer(), optimizer()
+        one, two = make(first), make(second)
+        for i in range(stop):
+            one.step(*args(i))
+        second.load_state_dict(first.state_dict())
+        two.load_state_dict({name: float(value) for name, value in one.state_dict().items()})  # as JSON may hold them
+        found = []
+        for i in range(stop, 12):
+            two.step(*args(i))
+            found.append(second.lr)
+        assert found == expected[stop:]
+        assert two.state_dict() == schedule.state_dict()
+
+
+def test_arguments_and_states_that_do_not_fit():
+    opt = optimizer()
+    fails(ValueError, "step_size.*0", optim.StepLR, opt, 0)
+    for total, warmup in [(0, 0), (5, 5), (5, -1), (-1, 0)]:
+        fails(ValueError, f"{warmup} and {total}", optim.CosineLR, opt, total, warmup)
+    fails(ValueError, "'best'", optim.ReduceLROnPlateau, opt, "best")
+    for factor in (0, 1, 1.5, -0.1):
+        fails(ValueError, f"factor.*{factor}", optim.ReduceLROnPlateau, opt, factor=factor)
+    step, plateau = optim.StepLR(opt, 2), optim.ReduceLROnPlateau(opt)
+    for schedule, state in [(step, plateau.state_dict()), (plateau, step.state_dict()), (step, {})]:
+        fails(ValueError, type(schedule).__name__, schedule.load_state_dict, state)

@@ -1,0 +1,219 @@
+"""Checkpoints: what comes back, that a file is replaced whole or not at all, and what is said of files that are none."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import minicnn
+from minicnn import nn, optim
+from minicnn.checkpoint import CheckpointError, load, replacing, save
+
+pytest.importorskip("safetensors")
+
+
+def fails(error, pattern, f, *args):
+    """f raises this error, in one line."""
+    with pytest.raises(error, match=pattern) as caught:
+        f(*args)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+ARRAYS = {
+    "matrix": np.arange(6.0).reshape(2, 3), "float32": np.array([0.1, np.nan, -np.inf], np.float32), "float16": np.ones(2, np.float16),
+    "a number": np.array(2.5), "an integer": np.array(7), "nothing": np.zeros((0, 3), np.float32), "flags": np.array([True, False]),
+    "bytes": np.arange(256, dtype=np.uint8), "int64": np.array([-(2**62)]), "transposed": np.arange(6.0).reshape(2, 3).T,
+    "strided": np.arange(10.0)[::-3], "other byte order": np.arange(3, dtype=">f4"), "read-only": np.broadcast_to(np.float32(3), (2, 2)),
+}  # fmt: skip
+
+
+def test_arrays_and_info_come_back(tmp_path):
+    info = {"epoch": 3, "names": ["cat", "dog"], "nested": {"lr": 0.1, "none": None}, "text": "ñ 猫"}
+    before = {name: array.copy() for name, array in ARRAYS.items()}
+    save(tmp_path / "file.safetensors", ARRAYS, info)
+    arrays, back = load(str(tmp_path / "file.safetensors"))
+    assert back == info and set(arrays) == set(ARRAYS)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, before[name])
+        assert array.shape == before[name].shape and array.dtype == before[name].dtype.newbyteorder("="), name
+        np.testing.assert_array_equal(ARRAYS[name], before[name])
+    assert [p.name for p in tmp_path.iterdir()] == ["file.safetensors"]
+
+
+def test_without_info_or_arrays(tmp_path):
+    save(tmp_path / "a", {"x": np.ones(2)})
+    assert load(tmp_path / "a")[1] == {}
+    save(tmp_path / "a", {}, {"only": "info"})  # in place of the first
+    assert load(tmp_path / "a") == ({}, {"only": "info"})
+
+
+def test_files_of_other_programs_are_read(tmp_path):
+    from safetensors.numpy import load_file, save_file  # noqa: PLC0415
+
+    save_file({"w": np.ones((2, 3), np.float32)}, tmp_path / "theirs")
+    arrays, info = load(tmp_path / "theirs")
+    assert arrays["w"].shape == (2, 3) and info == {}
+    save_file({"w": np.ones(2)}, tmp_path / "theirs", {"format": "pt"})
+    assert load(tmp_path / "theirs")[1] == {}
+    save(tmp_path / "ours", {"w": np.arange(3)})
+    assert load_file(tmp_path / "ours")["w"].tolist() == [0, 1, 2]
+
+
+def test_a_whole_run_continues_from_its_file(tmp_path):
+    def run():
+        net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm2d(4), nn.Linear(4, 2))
+        return net, optim.Adam(net.parameters(), 0.01)
+
+    def step(net, optimizer):
+        optimizer.zero_grad()
+        (net(minicnn.Tensor(np.arange(6.0, dtype=np.float32).reshape(2, 3))) ** 2).sum().backward()
+        optimizer.step()
+
+    net, optimizer = run()
+    step(net, optimizer)
+    save(tmp_path / "a", {**net.state_dict(), **{f"optimizer.{k}": v for k, v in optimizer.state_dict().items()}})
+    arrays, _ = load(tmp_path / "a")
+    other, its_optimizer = run()
+    other.load_state_dict({k: v for k, v in arrays.items() if not k.startswith("optimizer.")})
+    its_optimizer.load_state_dict({k.removeprefix("optimizer."): v for k, v in arrays.items() if k.startswith("optimizer.")})
+    for _ in range(3):
+        step(net, optimizer)
+        step(other, its_optimizer)
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, other.state_dict()[name])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# whole or not at all
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    save(path, {"x": np.ones(3)})
+
+    def broken(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    def check():
+        assert os.listdir(tmp_path) == ["file"] and load(path)[0]["x"].tolist() == [1, 1, 1]
+
+    for function in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, broken)
+            error = fails(OSError, "No space left", save, path, {"x": np.zeros(3)})
+        assert str(path) in str(error)
+        check()
+    fails(TypeError, "JSON", save, path, {"x": np.zeros(3)}, {"info": {1, 2}})
+    check()
+    for bad in (np.array(["text"]), np.array([None]), np.array([1j])):
+        with pytest.raises((OSError, TypeError, ValueError)) as caught:
+            save(path, {"x": bad})
+        assert "\n" not in str(caught.value)
+        check()
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error), replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+        check()
+
+
+FULL = """
+import resource, sys
+import numpy as np
+from minicnn import save
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    save(sys.argv[1], {"x": np.zeros(1_000_000)})
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk(tmp_path):
+    path = tmp_path / "file"
+    save(path, {"x": np.ones(3)})
+    result = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True, env=os.environ)
+    assert str(path) in result.stdout and result.stdout.count("\n") == 1 and not result.stderr
+    assert os.listdir(tmp_path) == ["file"] and load(path)[0]["x"].tolist() == [1, 1, 1]
+
+
+def test_replacing(tmp_path):
+    path = tmp_path / "file"
+    before = os.umask(0o027)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text("new")
+            assert not path.exists() and temporary.parent == tmp_path
+    finally:
+        os.umask(before)
+    assert path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_folders_that_are_not_there(tmp_path):
+    error = fails(OSError, "No such file", save, tmp_path / "no" / "file", {"x": np.ones(1)})
+    assert str(tmp_path / "no" / "file") in str(error)
+    fails(FileNotFoundError, "missing", load, tmp_path / "missing")
+    fails((CheckpointError, OSError), "folder", load, tmp_path)
+    with pytest.raises(OSError, match=str(tmp_path)):
+        save(tmp_path, {"x": np.ones(1)})
+    assert not os.listdir(tmp_path)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# files that are no checkpoints
+def raw(header, body=b""):
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(header)) + header + body
+
+
+def entry(dtype="F32", shape=(1,), end=4):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [0, end]}
+
+
+FOREIGN = {
+    "empty": b"",
+    "text": b"epoch,loss\n" * 100,
+    "zip": b"PK\x03\x04" + bytes(100),
+    "pickle": b"\x80\x04\x95" + bytes(100),
+    "zeros": bytes(100),
+    "no header": raw(b""),
+    "not JSON": raw(b"{'a': 1}"),
+    "a huge header": struct.pack("<Q", 2**60) + b"{}",
+    "data missing": raw({"a": entry()}, b"\0\0"),
+    "too much data": raw({"a": entry()}, bytes(9)),
+    "shape and size differ": raw({"a": entry(shape=(2,))}, bytes(4)),
+    "unknown dtype": raw({"a": entry("F99")}, bytes(4)),
+    "info is no JSON": raw({"__metadata__": {"info": "[1"}, "a": entry()}, bytes(4)),
+    "bfloat16, which NumPy has not": raw({"a": entry("BF16", end=2)}, bytes(2)),
+    "float8, which NumPy has not": raw({"a": entry("F8_E4M3", end=1)}, bytes(1)),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_foreign_files(what, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(FOREIGN[what])
+    error = fails(CheckpointError, "file", load, path)
+    assert str(path) in str(error)
+    assert issubclass(CheckpointError, ValueError)
+
+
+def test_a_file_cut_short_anywhere(tmp_path):
+    path = tmp_path / "file"
+    save(path, {"x": np.arange(40.0), "y": np.ones(3)}, {"epoch": 1})
+    whole = path.read_bytes()
+    for length in [*range(0, len(whole), 37), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        fails(CheckpointError, "not whole|not a checkpoint", load, path)
+
+
+def test_the_package_that_is_needed(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    for f in (lambda: save(tmp_path / "a", {}), lambda: load(tmp_path / "a")):
+        fails(ImportError, r"safetensors.*pip install 'minicnn\[io\]'", f)
+    assert not os.listdir(tmp_path)

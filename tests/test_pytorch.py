@@ -1,0 +1,149 @@
+"""The same weights and the same data give the same numbers in PyTorch, where it is installed: the operations, and all
+variants of AlexNet."""
+
+import numpy as np
+import pytest
+
+import minicnn.functional as F
+from minicnn import Tensor
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+TF = torch.nn.functional
+
+
+def relative(ours, theirs):
+    theirs = theirs.detach().numpy()
+    return float(abs(ours - theirs).max() / abs(theirs).max())
+
+
+def first(x):
+    """(N, H, W, C) -> (N, C, H, W)"""
+    return x.permute(0, 3, 1, 2)
+
+
+def last(x):
+    return x.permute(0, 2, 3, 1)
+
+
+WEIGHTS = {"conv2d": (3, 2, 2, 6), "conv_transpose2d": (3, 2, 2, 6)}
+OPERATIONS = [
+    ("conv2d", dict(stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)),
+    ("conv_transpose2d", dict(stride=(3, 2), padding=(1, 2), output_padding=(2, 1), dilation=(1, 2), groups=2)),
+    ("conv_transpose2d", dict(stride=1, output_padding=1, dilation=2, groups=2)),
+    ("max_pool2d", dict(kernel_size=3, stride=2, ceil_mode=True)),
+    ("max_pool2d", dict(kernel_size=(3, 2), stride=(2, 3), padding=1, dilation=(1, 2), ceil_mode=True)),
+    ("max_pool2d", dict(kernel_size=(2, 3), stride=(4, 3), padding=1, ceil_mode=False)),
+    ("avg_pool2d", dict(kernel_size=3)),
+    ("avg_pool2d", dict(kernel_size=(2, 3), stride=(4, 3), padding=1, ceil_mode=True)),
+    ("avg_pool2d", dict(kernel_size=3, stride=2, padding=1, ceil_mode=True, count_include_pad=False)),
+    ("local_response_norm", dict(n=5, k=2.0, alpha=0.9, beta=0.75)),
+    ("local_response_norm", dict(n=4, k=1.0, alpha=0.9, beta=0.6)),
+]
+
+
+@pytest.mark.parametrize("name, options", OPERATIONS)
+def test_operations(name, options):
+    rng = np.random.default_rng(0)
+    channels = 6 if name == "conv_transpose2d" else 4
+    shapes = [(2, 9, 8, channels)] + ([WEIGHTS[name], (6 if name == "conv2d" else 4,)] if name in WEIGHTS else [])
+    tensors = [Tensor(rng.standard_normal(shape), requires_grad=True) for shape in shapes]
+    x, *parameters = others = [torch.tensor(t.data, requires_grad=True) for t in tensors]
+    if parameters:
+        theirs = getattr(TF, name)(first(x), parameters[0].permute(3, 2, 0, 1), parameters[1], **options)
+    elif name == "local_response_norm":
+        n, k, alpha, beta = options.values()
+        theirs = TF.local_response_norm(first(x), n, alpha * n, beta, k)
+    else:
+        theirs = getattr(TF, name)(first(x), **options)
+    ours = getattr(F, name)(*tensors, **options)
+    assert relative(ours.data, last(theirs)) < 1e-12
+
+    dy = rng.standard_normal(ours.shape)
+    ours.backward(dy)
+    last(theirs).backward(torch.tensor(dy))
+    for t, other in zip(tensors, others, strict=True):
+        assert relative(t.grad.data, other.grad) < 1e-12
+
+
+def test_batch_norm_and_cross_entropy():
+    rng = np.random.default_rng(0)
+    arrays = rng.standard_normal((5, 2, 3, 4)), rng.standard_normal(4), rng.standard_normal(4)
+    for training in (True, False):
+        tensors = [Tensor(a, requires_grad=True) for a in arrays]
+        others = [torch.tensor(a, requires_grad=True) for a in arrays]
+        running, statistics = [(np.ones(4), np.full(4, 2.0)) for _ in range(2)]
+        statistics = [torch.tensor(s) for s in statistics]
+        y = F.batch_norm(*tensors, *running, training=training)
+        x, gamma, beta = others
+        theirs = last(TF.batch_norm(first(x), *statistics, gamma, beta, training))
+        labels = rng.integers(0, 24, 5)
+        loss = F.cross_entropy(y.reshape(5, 24), labels)
+        other = TF.cross_entropy(theirs.reshape(5, 24), torch.tensor(labels))
+        loss.backward()
+        other.backward()
+        assert relative(loss.data, other) < 1e-12
+        for ours, other in zip(running, statistics, strict=True):
+            assert relative(ours, other) < 1e-12
+        for t, other in zip(tensors, others, strict=True):
+            assert relative(t.grad.data, other.grad) < 1e-10
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# AlexNet, as PyTorch would write it
+class LRN(torch.nn.Module):
+    """PyTorch divides alpha by n, and its k is 1 unless told."""
+
+    def forward(self, x):
+        return TF.local_response_norm(x, 5, alpha=5 * 1e-4, beta=0.75, k=2.0)
+
+
+def network(variant, groups, classes):
+    nn, pool = torch.nn, lambda: torch.nn.MaxPool2d(3, 2)
+    norm = [LRN()] if variant == "2012" else []
+    a, b, c, d, e = (64, 192, 384, 256, 256) if variant == "2014" else (96, 256, 384, 384, 256)
+    linears = nn.Linear(e * 36, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, classes)
+    return nn.Sequential(
+        *(nn.Conv2d(3, a, 11, 4, 0 if variant == "2012" else 2), nn.ReLU(), *norm, pool()),
+        *(nn.Conv2d(a, b, 5, padding=2, groups=groups), nn.ReLU(), *norm, pool()),
+        *(nn.Conv2d(b, c, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(c, d, 3, padding=1, groups=groups), nn.ReLU()),
+        *(nn.Conv2d(d, e, 3, padding=1, groups=groups), nn.ReLU(), pool()),
+        *(nn.Flatten(), *linears),
+    ).double()
+
+
+def converted(array):
+    """A parameter, or its gradient, in PyTorch's layout."""
+    if array.ndim == 4:
+        return torch.from_numpy(array).permute(3, 2, 0, 1)  # (KH, KW, C, O) -> (O, C, KH, KW)
+    if array.ndim == 2 and array.shape[0] == 256 * 36:  # after the flatten: rows (H, W, C) -> (C, H, W)
+        array = array.reshape(6, 6, 256, -1).transpose(2, 0, 1, 3).reshape(array.shape)
+    return torch.from_numpy(array).T if array.ndim == 2 else torch.from_numpy(array)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant, groups", [("2012", True), ("2012", False), ("2014", False), ("tutorial", False)])
+def test_alexnet(variant, groups):
+    """Logits and every gradient, dropout off, in float64."""
+    from model import INPUT_SIZE, alexnet
+
+    net = alexnet(variant, classes=10, groups=groups).eval()
+    theirs = network(variant, 2 if groups else 1, 10)
+    rng = np.random.default_rng(0)
+    for p, q in zip(net.parameters(), theirs.parameters(), strict=True):
+        # the classifier starts near 0 and biases at 0, which would hide mistakes
+        p.data = rng.standard_normal(p.shape) * np.sqrt(2 / np.prod(p.shape[:-1])) if p.ndim > 1 else rng.standard_normal(p.shape)
+        q.data = converted(p.data).contiguous()
+    x, labels = rng.standard_normal((2, INPUT_SIZE[variant], INPUT_SIZE[variant], 3)), np.array([3, 7])
+    images, pixels = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    ours, other = net(images), theirs(first(pixels))
+    F.cross_entropy(ours, labels).backward()
+    TF.cross_entropy(other, torch.tensor(labels)).backward()
+
+    errors = {"logits": relative(ours.data, other), "images": relative(images.grad.data, pixels.grad)}
+    for (name, p), q in zip(net.named_parameters(), theirs.parameters(), strict=True):
+        assert converted(p.grad.data).shape == q.grad.shape
+        errors[name] = relative(converted(p.grad.data).numpy(), q.grad)
+    print(variant, groups, max(errors, key=errors.get), f"{max(errors.values()):.1e}")
+    assert max(errors.values()) < 1e-9, errors

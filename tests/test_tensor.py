@@ -1,0 +1,303 @@
+"""Tensor: what it is made from, its dtypes, operators, comparisons and conversions, and the error for each misuse."""
+
+import copy
+import operator
+
+import numpy as np
+import pytest
+
+import minicnn
+from minicnn import DeviceError, Tensor, backend, grad, no_grad
+from minicnn.autograd import Function
+from minicnn.tensor import apply
+
+
+def fails(error, pattern, f, *args, **kwargs):
+    """f raises this error, in one line."""
+    with pytest.raises(error, match=pattern) as caught:
+        f(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# making one
+MADE = [
+    (1.5, None, np.float32), ([1.0, 2.0], None, np.float32), ([[1, 2.5]], None, np.float32), (3, None, int), ([1, 2], None, int),
+    (True, None, bool), ([True, False], None, bool), (np.float64(1), None, np.float64), (np.ones(2), None, np.float64),
+    (np.ones(2, np.float16), None, np.float16), (np.ones(2, np.uint8), None, np.uint8), (np.int32(3), None, np.int32),
+    ([1.0, 2.0], np.float64, np.float64), ([1, 2], np.float32, np.float32), (np.ones(2), "float32", np.float32), ([1.7], int, int), ([], None, np.float32),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "dtype", "expected"), MADE)
+def test_arrays_keep_their_dtype_and_python_floats_become_float32(data, dtype, expected):
+    t = Tensor(data, dtype=dtype)
+    np.testing.assert_array_equal(t.data, np.asarray(data).astype(expected), strict=True)
+    assert (t.shape, t.ndim, t.size, t.dtype) == (t.data.shape, t.data.ndim, t.data.size, expected)
+    assert t.device == "cpu" and t.grad is None and t.node is None and t.requires_grad is False
+
+
+def test_arrays_are_shared_not_copied():
+    array = np.ones((2, 3))
+    assert Tensor(array).data is array and Tensor(array, requires_grad=True, device="cpu", dtype=np.float64).data is array
+    assert Tensor(array).numpy() is array and Tensor(array).detach().data is array
+
+
+def test_what_cannot_be_a_tensor():
+    t = Tensor([1.0])
+    fails(TypeError, "detach", Tensor, t)
+    for data in ("text", None, [1j], object(), ["a", "b"]):
+        fails(TypeError, "real numbers or booleans", Tensor, data)
+    for data in (1, [True], np.ones(2, np.int8)):
+        fails(TypeError, "floating-point.*dtype=", Tensor, data, requires_grad=True)
+    assert Tensor([1, 2], requires_grad=True, dtype=np.float32).requires_grad
+    for device in ("gpu", "gpu:1", "tpu", "cpu:1"):
+        fails(DeviceError, device, Tensor, [1.0], device=device)
+
+
+def test_detach_to_and_astype():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    y = x * 2
+    d = y.detach()
+    assert not d.requires_grad and d.node is None and np.shares_memory(d.data, y.data)
+    assert x.to("cpu") is x
+    fails(DeviceError, "tpu", x.to, "tpu")
+    assert x.astype(np.float64).requires_grad and not x.astype(int).requires_grad
+    assert not np.shares_memory(x.astype(np.float32).data, x.data)
+    i = Tensor([1, 0])
+    assert i.astype(float).dtype == np.float64 and i.astype(bool).dtype == bool
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# as a container
+def test_one_number():
+    x = Tensor([[2.5]], requires_grad=True)
+    assert x.item() == float(x) == 2.5 and int(x) == 2 and bool(x) and not Tensor(0)
+    assert type(x.item()) is float and type(Tensor(3).item()) is int
+    for f in (operator.methodcaller("item"), float, int, bool):
+        fails(ValueError, r"\(2,\)", f, Tensor([1.0, 2.0]))
+
+
+def test_length_and_iteration():
+    x = Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    a, b = x
+    assert len(x) == 2 and b.data.tolist() == [3, 4]
+    (a * b).sum().backward()
+    assert x.grad.data.tolist() == [[3, 4], [1, 2]]
+    fails(TypeError, "0-d", len, Tensor(1.0))
+    fails(TypeError, "0-d", lambda: list(Tensor(1.0)))
+
+
+def test_numpy_reads_constants_only():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    fails(RuntimeError, "detach", np.asarray, x)
+    fails(RuntimeError, "detach", np.array, x * 2)
+    d = x.detach()
+    assert np.asarray(d) is d.data and np.array(d) is not d.data
+    assert np.asarray(d, np.float64).dtype == np.float64 and np.array_equal(d, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "text"),
+    [
+        (Tensor([1.0, 2.0]), "Tensor([1., 2.], dtype=float32)"),
+        (Tensor(np.array(3)), "Tensor(3, dtype=int64)"),
+        (Tensor([1.5], requires_grad=True), "Tensor([1.5], dtype=float32, requires_grad=True)"),
+        (Tensor([1.5], requires_grad=True) * 2, "Tensor([3.], dtype=float32, node=Mul)"),
+    ],
+)
+def test_repr(tensor, text):
+    assert repr(tensor) == text
+    assert len(repr(Tensor(np.zeros(10**6)))) < 200
+
+
+def test_hashing_is_by_identity():
+    a, b = Tensor([1.0]), Tensor([1.0])
+    assert len({a, b, a}) == 2 and {a: 1}.get(b) is None and hash(a) != hash(b)
+
+
+def test_deep_copies_are_independent():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    x.sum().backward()
+    y = copy.deepcopy(x)
+    assert y.requires_grad and not np.shares_memory(x.data, y.data) and not np.shares_memory(x.grad.data, y.grad.data)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# operators
+@pytest.mark.parametrize("op", [operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne])
+def test_comparisons_give_boolean_tensors(op):
+    array, other = np.array([[1.0, 2.0, 3.0]]), np.array([[2.0], [3.0]])
+    x = Tensor(array, requires_grad=True)
+    for right, plain in [(2, 2), (2.0, 2.0), (np.float32(2), 2), (other, other), (Tensor(other), other), (Tensor([2, 2, 3]), [2, 2, 3])]:
+        y = op(x, right)
+        assert type(y) is Tensor and not y.requires_grad
+        np.testing.assert_array_equal(y.data, op(array, plain), strict=True)
+    for left, plain in [(2, 2), (other, other), (np.float64(2), 2)]:
+        y = op(left, x)
+        assert type(y) is Tensor
+        np.testing.assert_array_equal(y.data, op(plain, array), strict=True)
+
+
+def test_float32_is_compared_as_float32():
+    assert (Tensor([0.1]) == 0.1).item() and not (Tensor([0.1]) < 0.1).item()
+
+
+REFLECTED = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, operator.matmul]
+
+
+@pytest.mark.parametrize("op", REFLECTED)
+def test_constants_on_either_side(op):
+    array = np.array([[1.0, 2.0], [3.0, 4.0]])
+    x = Tensor(array, requires_grad=True)
+    others = [array + 1, (array + 1).tolist()] + ([2, 2.0, np.float32(2), np.array(2.0), True] if op is not operator.matmul else [])
+    for other in others:
+        for y, expected in [(op(x, other), op(array, np.asarray(other))), (op(other, x), op(np.asarray(other), array))]:
+            assert type(y) is Tensor and y.requires_grad and y.dtype == np.float64
+            np.testing.assert_allclose(y.data, expected, rtol=1e-6)
+
+
+def test_gradients_flow_through_reflected_operators():
+    for f, slope in [
+        (lambda x: 5 - x, -1), (lambda x: 8 / x, -2), (lambda x: 3 * x, 3), (lambda x: 3 + x, 1), (lambda x: 2**x, 4 * np.log(2)),
+        (lambda x: np.array([[3.0]]) @ x.reshape(1, 1), 3), (lambda x: x - 5, 1), (lambda x: -x, -1), (lambda x: abs(-x), 1),
+    ]:  # fmt: skip
+        x = Tensor(np.array([2.0]), requires_grad=True)
+        f(x).sum().backward()
+        np.testing.assert_allclose(x.grad.data, [slope], rtol=1e-14)
+
+
+def test_tensors_have_no_operators_in_place():
+    x = y = Tensor([1.0, 2.0])
+    y += 1
+    y *= 2
+    assert x.data.tolist() == [1, 2] and y.data.tolist() == [4, 6]
+    with pytest.raises(TypeError):
+        x[0] = 1.0
+
+
+@pytest.mark.parametrize("bad", ["text", None, 1j, [1j], {}, object()])
+def test_operands_that_are_not_numbers(bad):
+    x = Tensor([1.0, 2.0])
+    for op in (operator.add, operator.mul, operator.truediv, operator.pow):
+        fails(TypeError, ".", op, x, bad)
+
+
+def test_integers_that_do_not_fit():
+    """As in NumPy, an integer that a Tensor's dtype cannot hold does not wrap around in silence."""
+    for number in (300, -1):
+        with pytest.raises(OverflowError):
+            Tensor(np.array([1], np.uint8)) + number
+
+
+def test_integer_tensors_keep_their_dtype_with_python_integers():
+    for dtype in (np.uint8, np.int32, np.int64):
+        assert (Tensor(np.array([1, 2], dtype)) + 1).dtype == dtype
+    assert (Tensor([True]) + 1).dtype == int and (Tensor([1]) + np.array([1.5], np.float32)).dtype == np.float32
+    assert (Tensor(np.array([1], np.int8)) + Tensor(np.array([1], np.int32))).dtype == np.int32
+
+
+def test_shapes_that_do_not_fit():
+    a, b = Tensor(np.ones((2, 3))), Tensor(np.ones((4, 5)))
+    for op, name in [(operator.add, "Add"), (operator.sub, "Sub"), (operator.mul, "Mul"), (operator.truediv, "Div"), (operator.pow, "Pow")]:
+        fails(ValueError, rf"{name}.*\(2, 3\).*\(4, 5\)", op, a, b)
+    fails(ValueError, r"\(2, 3\).*\(4, 5\)", operator.matmul, a, b)
+    fails(ValueError, r"\(2, 3\).*\(2,\)", operator.matmul, a, Tensor(np.ones(2)))
+    fails(ValueError, r"\(3,\).*\(2, 3\)", operator.matmul, Tensor(np.ones(3)), a)
+    fails(ValueError, ".", operator.matmul, Tensor(np.ones((2, 3, 4))), Tensor(np.ones((3, 4, 5))))
+    for scalar in (2.0, Tensor(2.0)):
+        fails(ValueError, "0-d", operator.matmul, a, scalar)
+        fails(ValueError, "0-d", operator.matmul, scalar, a)
+
+
+def test_arguments_of_methods_that_do_not_fit():
+    x = Tensor(np.ones((2, 3)))
+    fails(ValueError, r"Reshape.*\(2, 3\)", x.reshape, 4, 2)
+    fails(ValueError, r"BroadcastTo.*\(2, 3\)", x.broadcast_to, 2, 4)
+    for axes in [(0,), (0, 0), (0, 3), (0, 1, 2), (-3, 1), (1, 2)]:
+        fails(ValueError, "transpose|axis", x.transpose, *axes)
+    for method in (x.sum, x.mean, x.var, x.max, x.min):
+        for axis in (2, -3, (0, -2)):
+            fails(ValueError, "axis", method, axis)
+    fails((ValueError, IndexError), "ax(i|e)s", x.swapaxes, 0, 3)
+    for sizes in [(2.5,), ("a",), (None,)]:
+        fails(TypeError, ".", x.reshape, *sizes)
+    for index in (2, (0, 0, 0), [5], 1.5, "a"):
+        with pytest.raises(IndexError):
+            x[index]
+
+
+def test_sizes_and_axes_may_come_in_one_tuple_or_several_arguments():
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    assert x.reshape(3, 2).shape == x.reshape((3, 2)).shape == x.reshape([3, -1]).shape == (3, 2) and x.reshape(-1).shape == (6,)
+    assert x.transpose(1, 0).shape == x.transpose((1, 0)).shape == x.transpose().shape == x.T.shape == x.transpose(-1, -2).shape == (3, 2)
+    assert x.broadcast_to(1, 2, 3).shape == x.broadcast_to((1, 2, 3)).shape == (1, 2, 3)
+    assert Tensor(1.0).transpose().shape == Tensor(1.0).reshape(()).shape == Tensor([[1.0]]).reshape(()).shape == ()
+    assert Tensor(np.ones((2, 3, 4))).swapaxes(0, -1).shape == (4, 3, 2)
+
+
+def test_argmax():
+    array = np.array([[1.0, 5.0, 5.0], [7.0, 2.0, 7.0]])
+    x = Tensor(array, requires_grad=True)
+    for axis in (None, 0, 1, -1):
+        y = x.argmax(axis)
+        assert type(y) is Tensor and not y.requires_grad and y.dtype.kind == "i"
+        np.testing.assert_array_equal(y.data, array.argmax(axis))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# apply
+class Twice(Function):
+    def forward(self, x, *others):
+        return x * 2
+
+    def backward(self, grad):
+        return (grad * 2,) + (None,) * (len(self.needs) - 1)
+
+
+def test_apply_records_only_what_leads_to_a_leaf():
+    x, c = Tensor([1.0], requires_grad=True), Tensor([1.0])
+    assert apply(Twice(), c).node is None and not apply(Twice(), c).requires_grad
+    assert isinstance(apply(Twice(), x).node, Twice) and apply(Twice(), x, c, 2).requires_grad
+    with no_grad():
+        assert apply(Twice(), x).node is None
+    assert isinstance(x.apply(Twice(), x).node, Twice)
+    fails(TypeError, "Twice.*Tensor", apply, Twice(), np.ones(2))
+
+
+def test_results_are_arrays_also_when_numpy_makes_scalars_of_them():
+    x = Tensor(np.array(4.0), requires_grad=True)
+    for y in (x * 2, x.exp(), x.sum(), x.max(), x**2, abs(x), x.sqrt(), Tensor([1.0])[0], Tensor([1.0, 2.0]) @ [1.0, 2.0]):
+        assert type(y.data) is np.ndarray and y.shape == ()
+
+
+@pytest.mark.parametrize("f", [Tensor.exp, Tensor.log, Tensor.sqrt, abs, lambda x: x**2, lambda x: x / x, lambda x: x.clip(0, 9)])
+def test_results_without_dimensions_can_be_differentiated(f):
+    x = Tensor([3.0, 6.0], requires_grad=True)
+    y = f(x.sum())
+    (g,) = grad(y, x, create_graph=True)
+    assert g.shape == (2,) and g.dtype == np.float32
+    (g * x).sum().backward()
+    assert x.grad.shape == (2,)
+
+
+def test_arrays_of_two_devices_do_not_mix(monkeypatch):
+    class Elsewhere(np.ndarray):
+        def __array_function__(self, function, types, args, kwargs):
+            return function(*args, **kwargs).view(Elsewhere)
+
+    monkeypatch.setattr(backend, "device_of", lambda array: "gpu:0" if isinstance(array, Elsewhere) else "cpu")
+    here, there = Tensor(np.ones(2)), Tensor.wrap(np.ones(2).view(Elsewhere))
+    for pair in ((here, there), (there, here)):
+        fails(DeviceError, r"^Add: (cpu and gpu:0|gpu:0 and cpu).*\.to\(", operator.add, *pair)
+    fails(DeviceError, "gpu:0 and cpu", operator.mul, there, np.ones(2))  # a host array is not moved in silence
+    assert type((there * 2.0).data) is Elsewhere
+
+
+def test_the_public_names():
+    for name in minicnn.__all__:
+        assert getattr(minicnn, name) is not None
+    assert set(minicnn.functional.__all__) == set(
+        "conv2d conv_transpose2d max_pool2d avg_pool2d local_response_norm batch_norm relu sigmoid tanh softmax log_softmax dropout linear "
+        "cross_entropy mse_loss concatenate stack where maximum minimum pad".split()
+    )
