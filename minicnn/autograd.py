@@ -49,6 +49,9 @@ class set_grad_enabled(ContextDecorator):
     def __exit__(self, *_: object) -> None:
         _mode.recording = self.before.pop()
 
+    def _recreate_cm(self) -> "set_grad_enabled":
+        return set_grad_enabled(self.enabled)  # each call of a decorated function has its own: threads may overlap
+
 
 class no_grad(set_grad_enabled):
     """Do not record operations: for evaluation, where no gradient is wanted. Works as a with-statement and as a
@@ -75,7 +78,6 @@ class Function:
 
     reads: tuple[tuple[int, ...], ...] = ()
     floating = False  # does the result need real numbers? then integers are converted first
-    is_view = False  # does the output share the memory of input 0?
     edges: tuple[Any, ...] | None = None  # None: not recorded, or freed
 
     inputs: tuple[Any, ...]
@@ -97,6 +99,11 @@ class Function:
 
     def record(self, inputs: tuple[Tensor, ...], output: Any) -> None:
         """Become a node of the graph: remember where the inputs came from, and those of them that backward reads."""
+        if self.edges is not None:
+            raise RuntimeError(f"this {self.name} has recorded a call already: make a new one for each call")
+        for t in inputs:
+            if t.requires_grad and t.dtype.kind != "f":
+                raise TypeError(f"{self.name}: a Tensor of dtype {t.dtype} cannot require a gradient")
         self.needs = needs = tuple([t.requires_grad for t in inputs])
         self.edges = tuple([(t if t.node is None else t.node) if t.requires_grad else None for t in inputs])
         # the last inputs may be left out, so there may be more reads than inputs
@@ -119,21 +126,22 @@ class Function:
             gradients = self.backward(grad)
         finally:
             self.needs = every
-        if not isinstance(gradients, tuple):
+        if not isinstance(gradients, (tuple, list)):
             gradients = (gradients,)
         if len(gradients) != len(needs):
             raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needs)} inputs")
         for i, (gradient, needed, edge) in enumerate(zip(gradients, needs, self.edges or (), strict=True)):
             if not needed:
                 continue
-            if gradient is None:
-                raise RuntimeError(f"{self.name}.backward returned no gradient for input {i}, which needs one")
+            if not isinstance(gradient, type(grad)):
+                kind = "no gradient" if gradient is None else f"a {type(gradient).__name__}, not a Tensor,"
+                raise RuntimeError(f"{self.name}.backward returned {kind} for input {i}, which needs one")
             if gradient.shape != edge.shape or gradient.dtype != edge.dtype:
                 raise RuntimeError(
                     f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
                     f"for input {i} of shape {edge.shape} and dtype {edge.dtype}"
                 )
-        return gradients
+        return tuple(gradients)
 
     def free(self) -> None:
         """Forget everything: the graph below can go. A second backward through here is then an error."""
@@ -201,6 +209,9 @@ def walk(
         needs = tuple([edge is not None and edge in useful for edge in edges])
         if any(needs):
             gradients = node.gradients(gradient, needs)
+            if len(gradients) > 1:  # what goes two ways is nobody's alone
+                owners = Counter(_memory_of(g) for g, needed in zip(gradients, needs, strict=True) if needed)
+                taken.update(owner for owner, times in owners.items() if times > 1)
             for edge, needed, gradient in zip(edges, needs, gradients, strict=True):
                 if needed:
                     receive(edge, gradient)

@@ -260,14 +260,16 @@ class _Memory:
 
     def take(self, nbytes: int) -> np.ndarray:
         with self.lock:
-            self.lent_bytes += nbytes
             if self.idle[nbytes]:
+                block = self.idle[nbytes].pop()
                 self.idle_bytes -= nbytes
-                return self.idle[nbytes].pop()
-            if self.idle_bytes > self.lent_bytes:  # shapes have changed: more is kept than used
-                self.idle.clear()
-                self.idle_bytes = 0
-        return np.empty(nbytes, np.uint8)
+            else:
+                if self.idle_bytes > self.lent_bytes + nbytes:  # shapes have changed: more is kept than used
+                    self.idle.clear()
+                    self.idle_bytes = 0
+                block = np.empty(nbytes, np.uint8)
+            self.lent_bytes += nbytes
+            return block
 
     def give_back(self, block: np.ndarray) -> None:
         with self.lock:
@@ -291,7 +293,8 @@ class _Loan:
         self.__array_interface__ = {**self.block.__array_interface__, "shape": shape, "typestr": dtype.str}
 
     def __del__(self) -> None:
-        self.memory.give_back(self.block)
+        if hasattr(self, "block"):  # there was enough memory
+            self.memory.give_back(self.block)
 
 
 def empty(shape: Iterable[int], dtype: Any = np.float32, like: Array = None) -> Array:
@@ -351,8 +354,9 @@ def random_state() -> tuple[int, int]:
 def set_random_state(state: tuple[int, int]) -> None:
     """Continue from a state that random_state returned."""
     seed, draws = map(operator.index, state)
-    if not 0 <= seed < 1 << 64 or not 0 <= draws < 1 << 64:
-        raise ValueError(f"a seed is an integer from 0 to 2**64 - 1, not {seed}")
+    for name, value in (("seed", seed), ("number of draws", draws)):
+        if not 0 <= value < 1 << 64:
+            raise ValueError(f"a {name} is an integer from 0 to 2**64 - 1, not {value}")
     with _random.lock:
         _random.seed, _random.draws = seed, draws
 

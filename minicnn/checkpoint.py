@@ -2,9 +2,9 @@
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ class CheckpointError(ValueError):
     """A file that is no checkpoint, or not whole."""
 
 
-def _safetensors() -> Any:
+def require_safetensors() -> Any:
+    """The package, or an ImportError that says how to get it."""
     try:
         import safetensors.numpy
     except ImportError:
@@ -32,35 +33,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     names `path`.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private
         os.replace(temporary, path)
     except BaseException as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], info: dict[str, Any] | None = None) -> None:
     """Write arrays, and info that JSON can hold, to a file: whole or not at all. Raises OSError if it cannot be
     written."""
-    safetensors = _safetensors()
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    safetensors = require_safetensors()
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     with replacing(path) as temporary:
         try:
             safetensors.numpy.save_file(contiguous, temporary, {"info": json.dumps(info or {})})
@@ -73,7 +65,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
     Raises CheckpointError if it is not such a file or not whole, OSError if it cannot be read.
     """
-    safetensors = _safetensors()
+    safetensors = require_safetensors()
     if Path(path).is_dir():
         raise CheckpointError(f"{path} is a folder, not a checkpoint file")
     with open(path, "rb"):  # an OSError that names the file
@@ -81,6 +73,11 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            return arrays, json.loads((file.metadata() or {}).get("info", "{}"))
+            info = json.loads((file.metadata() or {}).get("info", "{}"))
     except (safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not a checkpoint, or not whole: {error}") from None
+    except TypeError as error:  # a dtype that NumPy does not have
+        raise CheckpointError(f"{path} holds numbers of another kind than NumPy's: {error}") from None
+    if not isinstance(info, dict):
+        raise CheckpointError(f"{path} is not a checkpoint: its info is {type(info).__name__}, not a table of names")
+    return arrays, info

@@ -34,7 +34,7 @@ def gradcheck(
     inputs: Tensor | Sequence[Tensor],
     eps: float = 1e-5,
     rtol: float = 1e-6,
-    atol: float = 1e-8,
+    atol: float = 0.0,
     full_jacobian: int = 10_000,
     seed: int = 0,
 ) -> bool:
@@ -46,7 +46,7 @@ def gradcheck(
         inputs: float64 Tensors; those with requires_grad are checked, the others declared constant. f sees copies:
             .grad stays as it is.
         eps: half the step of the differences. Keep kinks (a ReLU at 0, a tie in a maximum) farther away than that.
-        rtol, atol: |analytic − numeric| may be atol·scale + rtol·max|numeric|, scale being max(1, max|f|).
+        rtol, atol: |analytic − numeric| may be rtol·max|numeric| + atol, and what rounding makes of max|f|/eps.
         full_jacobian: up to so many entries the whole Jacobian is compared, beyond it random directions.
         seed: of the random gradients and directions.
 
@@ -64,7 +64,7 @@ def gradgradcheck(
     inputs: Tensor | Sequence[Tensor],
     eps: float = 1e-5,
     rtol: float = 1e-6,
-    atol: float = 1e-8,
+    atol: float = 0.0,
     full_jacobian: int = 10_000,
     seed: int = 0,
 ) -> bool:
@@ -129,7 +129,8 @@ class _Check:
         again = self.evaluate(self.inputs)
         if any(not np.array_equal(a.data, b.data) for a, b in zip(self.outputs, again, strict=True)):
             raise GradcheckError("f returns something else each time: fix its random numbers")
-        self.scale = max(1.0, *(float(np.abs(y.data).max(initial=0)) for y in self.outputs))
+        largest = max(float(np.abs(y.data).max(initial=0)) for y in self.outputs)
+        self.rounding = 16 * float(np.finfo(np.float64).eps) * largest / settings.eps
 
     def evaluate(self, inputs: Sequence[Tensor]) -> Outputs:
         outputs = _tuple(self.f(*inputs))
@@ -215,7 +216,7 @@ class _Check:
         self, i: int, analytic: np.ndarray, numeric: np.ndarray, describe: Callable[[tuple[int, ...]], str]
     ) -> None:
         error = np.abs(analytic - numeric)
-        allowed = self.settings.atol * self.scale + self.settings.rtol * np.abs(numeric).max()
+        allowed = self.settings.rtol * np.abs(numeric).max() + self.settings.atol + self.rounding
         if not error.max() <= allowed:
             at = tuple(int(k) for k in np.unravel_index(error.argmax(), error.shape))
             raise GradcheckError(

@@ -90,8 +90,8 @@ class Pow(_Broadcasting):
         a, b = self.inputs
         da = db = None
         if self.needs[0]:
-            zero = b.data == 0  # a⁰ is 1 everywhere, also at 0
-            da = grad * b * a ** (b + zero - 1)
+            both_zero = (a.data == 0) & (b.data == 0)  # a⁰ is 1 everywhere, also at 0
+            da = grad * b * (a + both_zero) ** (b - 1)
         if self.needs[1]:
             positive = a.data > 0
             base = a * positive + ~positive  # 1, whose logarithm is 0, where a is not positive
@@ -194,15 +194,15 @@ class Clip(Function):
     reads = ((0,),)
 
     def __init__(self, low: float | None, high: float | None):
-        self.low = -np.inf if low is None else low
-        self.high = np.inf if high is None else high
+        self.low, self.high = low, high
+        self.floating = isinstance(low, float) or isinstance(high, float)
 
     def forward(self, x):
-        return np.clip(x, self.low, self.high).astype(x.dtype, copy=False)
+        return x.copy() if self.low is None and self.high is None else np.clip(x, self.low, self.high)
 
     def backward(self, grad):
         x = self.inputs[0].data
-        return grad * ((x >= self.low) & (x <= self.high))
+        return grad * (x == self.forward(x))
 
 
 class Where(Function):
@@ -241,7 +241,7 @@ def normal_axes(axis: int | tuple[int, ...] | None, ndim: int) -> Shape:
     NumPy."""
     if axis is None:
         return tuple(range(ndim))
-    axes = axis if isinstance(axis, tuple) else (axis,)
+    axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
     room = max(ndim, 1)
     if any(not -room <= a < room for a in axes) or len({a % room for a in axes}) != len(axes):
         raise ValueError(f"axis {axis} does not fit an array of {ndim} dimensions")
@@ -262,7 +262,7 @@ class Sum(_Reduction):
     def forward(self, x):
         self.was = x.shape
         axes, self.kept = self.reduced(x)
-        if axes == tuple(range(len(axes))) and x.ndim > len(axes) and x.size >= backend.BLOCK:
+        if axes == tuple(range(len(axes))) and x.ndim > len(axes) and x.size >= backend.BLOCK and x.flags.c_contiguous:
             rows = x.reshape(-1, *x.shape[len(axes) :])  # such as the sum over all pixels: on all threads
             total = backend.parallel_sum(
                 lambda lo, hi: rows[lo:hi].sum(0), len(rows), max(1, backend.BLOCK * len(rows) // x.size)
@@ -320,8 +320,6 @@ class MatMul(Function):
 
 # --------------------------------------------------------------------------------------------------------------- shapes
 class Reshape(Function):
-    is_view = True
-
     def __init__(self, shape: Shape):
         self.to = shape
 
@@ -334,8 +332,6 @@ class Reshape(Function):
 
 
 class Transpose(Function):
-    is_view = True
-
     def __init__(self, axes: Shape):
         self.axes = axes
 
@@ -348,8 +344,6 @@ class Transpose(Function):
 
 
 class BroadcastTo(Function):
-    is_view = True
-
     def __init__(self, shape: Shape):
         self.to = shape
 
@@ -367,14 +361,16 @@ class Index(Function):
     def __init__(self, index: Any):
         self.index = index
         parts = index if isinstance(index, tuple) else (index,)
-        self.is_view = not any(isinstance(part, (list, bool, np.bool_)) or hasattr(part, "shape") for part in parts)
+        self.once = not any(
+            isinstance(p, (list, bool, np.bool_)) or getattr(p, "ndim", 0) for p in parts
+        )  # slices name no entry twice
 
     def forward(self, x):
         self.was = x.shape
         return x[self.index]
 
     def backward(self, grad):
-        return grad.apply(Unindex(self.index, self.was, once=self.is_view), grad)
+        return grad.apply(Unindex(self.index, self.was, self.once), grad)
 
 
 class Unindex(Function):
@@ -385,7 +381,7 @@ class Unindex(Function):
 
     def forward(self, x):
         y = np.zeros_like(x, shape=self.to)
-        if self.once:  # slices name each entry once
+        if self.once:
             y[self.index] = x
         else:
             np.add.at(y, self.index, x)
@@ -416,7 +412,7 @@ class Pad(Function):
         self.widths, self.value = widths, value
 
     def forward(self, x):
-        return np.pad(x, self.widths, constant_values=self.value)
+        return np.pad(x, self.widths, constant_values=self.value) if self.widths else x.copy()
 
     def backward(self, grad):
         return grad[

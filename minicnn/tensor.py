@@ -25,12 +25,12 @@ class Tensor:
         device: "cpu", or "gpu" ("gpu:0"), "gpu:1" …; by default where data is.
         dtype: convert to this dtype.
 
-    Attributes: data (the array), grad (None or a Tensor; it accumulates until set to None), requires_grad, and node
-        (the Function that
-    made this Tensor, None for a leaf). Operators follow NumPy's rules of broadcasting. A number or an array in an
-    expression with a floating Tensor is a constant of that Tensor's dtype; two Tensors of different floating dtypes
-    are an error. A Tensor cannot be written to: the optimizers and load_state_dict write to parameters, and a backward
-    pass that still needs an old value says so.
+    Attributes: data (the array), grad (None or a Tensor; it accumulates until set to None), requires_grad, and node,
+    the Function that made this Tensor (None for a leaf).
+
+    Operators follow NumPy's rules of broadcasting. A number or an array in an expression with a floating Tensor is a
+    constant of that Tensor's dtype; two Tensors of different floating dtypes are an error. A Tensor cannot be written
+    to: optimizers and load_state_dict write to parameters, and a backward pass that still needs an old value says so.
 
     >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
     >>> (x * x).sum().backward()
@@ -60,12 +60,14 @@ class Tensor:
         self.grad: Tensor | None = None
         self.node: Function | None = None
         self.version = [0]  # how often it was overwritten; a list, so that views can share it
-        self.hooks: list[Hook] | None = None
+        self.hooks: dict[object, Hook] | None = None
 
     @staticmethod
     def wrap(array: backend.Array, node: Function | None = None) -> Tensor:
         """An array as a Tensor, unchecked and unchanged: the output of that node, if one is given."""
         tensor = Tensor.__new__(Tensor)
+        if isinstance(array, np.generic):  # NumPy turns 0-d results into scalars
+            array = np.asarray(array)
         tensor.data, tensor.node, tensor.requires_grad = array, node, node is not None
         tensor.grad = tensor.hooks = None
         tensor.version = [0]
@@ -126,6 +128,9 @@ class Tensor:
     def __int__(self) -> int:
         return int(self.item())
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self.requires_grad:
             raise RuntimeError(
@@ -175,7 +180,7 @@ class Tensor:
 
         def accumulate(leaf: Tensor, gradient: Tensor) -> None:
             leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
-            for hook in tuple(leaf.hooks or ()):
+            for hook in (leaf.hooks or {}).values():
                 hook(leaf)
 
         with set_grad_enabled(create_graph):
@@ -186,10 +191,11 @@ class Tensor:
         Returns a function that removes the hook."""
         if self.node is not None or not self.requires_grad:
             raise RuntimeError("a gradient hook needs a leaf that requires a gradient")
-        self.hooks = [*(self.hooks or ()), hook]
+        key = object()
+        self.hooks = {**(self.hooks or {}), key: hook}
 
         def remove() -> None:
-            self.hooks = [other for other in self.hooks or () if other is not hook]
+            self.hooks = {k: h for k, h in (self.hooks or {}).items() if k is not key}
 
         return remove
 
@@ -257,7 +263,18 @@ class Tensor:
 
     def _compare(self, relation: Callable[[Any, Any], Any], other: Any) -> Tensor:
         """A boolean Tensor."""
-        return Tensor(relation(self.data, other.data if isinstance(other, Tensor) else other))
+        if not isinstance(other, Tensor):
+            other = _converted(other, self.dtype if self.dtype.kind == "f" else None, self.data)
+        return Tensor.wrap(relation(self.data, other.data))
+
+    def __and__(self, other: Any) -> Tensor:
+        return self._compare(operator.and_, other)
+
+    def __or__(self, other: Any) -> Tensor:
+        return self._compare(operator.or_, other)
+
+    def __invert__(self) -> Tensor:
+        return Tensor.wrap(~self.data)
 
     def __getitem__(self, index: Any) -> Tensor:
         """Entries by integers, slices, None, …, integer or boolean arrays, as in NumPy."""
@@ -312,7 +329,7 @@ class Tensor:
 
     def argmax(self, axis: int | None = None) -> Tensor:
         """The index of the first largest entry along an axis, or of the flattened Tensor; an integer Tensor."""
-        return Tensor.wrap(np.asarray(self.data.argmax(axis)))
+        return Tensor.wrap(self.data.argmax(axis))
 
     def reshape(self, *shape: Any) -> Tensor:
         return apply(ops.Reshape(_sizes(shape)), self)
@@ -330,6 +347,7 @@ class Tensor:
 
     def swapaxes(self, a: int, b: int) -> Tensor:
         order = list(range(self.ndim))
+        (a,), (b,) = ops.normal_axes(a, self.ndim), ops.normal_axes(b, self.ndim)
         order[a], order[b] = order[b], order[a]
         return self.transpose(order)
 
@@ -372,14 +390,13 @@ def apply(function: Function, *args: Any) -> Tensor:
     except ValueError as error:
         shapes = " and ".join(str(tensor.shape) for tensor in inputs)
         raise ValueError(f"{function.name} of shape {shapes}: {error}") from None
-    if isinstance(data, np.generic):  # NumPy turns 0-d results into scalars
-        data = np.asarray(data)
     recorded = is_recording() and any([tensor.requires_grad for tensor in inputs])
     if recorded:
         function.record(inputs, data)
     output = Tensor.wrap(data, function if recorded else None)
-    if function.is_view:
-        output.version = inputs[0].version
+    source = inputs[0]
+    if data is source.data or (getattr(data, "base", None) is not None and np.may_share_memory(data, source.data)):
+        output.version = source.version  # a view: whoever overwrites the one overwrites the other
     return output
 
 
@@ -387,7 +404,7 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
     """The arguments as Tensors of one device and, if anything among them is floating, of one dtype."""
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
     if not tensors:
-        raise TypeError(f"{function.name}: none of the arguments is a Tensor")
+        raise TypeError(f"{function.name}: none of the arguments is a Tensor: wrap an array as Tensor(array)")
     like = tensors[0].data
     if len(tensors) == len(args) and like.dtype.kind == "f":
         same = [type(t.data) is np.ndarray and t.data.dtype == like.dtype for t in tensors]
@@ -413,7 +430,7 @@ def _converted(arg: Any, dtype: np.dtype | None, like: backend.Array) -> Tensor:
     if isinstance(arg, Tensor):
         return arg if dtype is None or arg.data.dtype == dtype else Tensor.wrap(arg.data.astype(dtype))
     if dtype is None and type(arg) is int and like.dtype.kind in "iu":
-        dtype = like.dtype
+        return Tensor.wrap(np.asarray(arg, like.dtype, like=like))  # OverflowError, if it does not fit
     array = arg if hasattr(arg, "dtype") else np.asarray(arg, like=like)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"cannot compute with {arg!r}: numbers, arrays of numbers and Tensors are accepted")
@@ -464,7 +481,7 @@ def grad(
     """
     ys = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    gs = (grad_outputs,) if grad_outputs is None or isinstance(grad_outputs, Tensor) else tuple(grad_outputs)
+    gs = (grad_outputs,) if grad_outputs is None or hasattr(grad_outputs, "shape") else tuple(grad_outputs)
     if grad_outputs is None:
         gs = (None,) * len(ys)
     if not ys or not xs or len(gs) != len(ys):

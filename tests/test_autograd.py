@@ -385,7 +385,12 @@ def test_inputs_are_kept_only_if_a_wanted_gradient_reads_them():
             seen.append([x is not None for x in self.inputs])
             return grad, grad, grad
 
-    for wanted, kept in [((1, 0, 0), [0, 1, 1]), ((0, 1, 0), [0, 0, 0]), ((0, 0, 1), [0, 0, 1]), ((1, 1, 1), [0, 1, 1])]:
+    for wanted, kept in [
+        ((1, 0, 0), [0, 1, 1]),
+        ((0, 1, 0), [0, 0, 0]),
+        ((0, 0, 1), [0, 0, 1]),
+        ((1, 1, 1), [0, 1, 1]),
+    ]:
         seen = []
         apply(Reader(), *[Tensor(np.ones(1), requires_grad=bool(w)) for w in wanted]).backward()
         assert seen == [kept]
@@ -563,14 +568,20 @@ def test_no_two_gradients_share_memory():
         for t in leaves:
             t.grad = None
         y.backward(given)
-        arrays = [given.data, y.data] + [array for t in leaves for array in (t.data, None if t.grad is None else t.grad.data) if array is not None]
+        arrays = [given.data, y.data] + [
+            array for t in leaves for array in (t.data, None if t.grad is None else t.grad.data) if array is not None
+        ]
         for i, one in enumerate(arrays):
             assert i < 2 or one.flags.writeable
-            assert not any(np.shares_memory(one, other) for other in arrays[:i] if (one is not a.data or other is not y.data))
+            assert not any(
+                np.shares_memory(one, other) for other in arrays[:i] if (one is not a.data or other is not y.data)
+            )
     x = leaf(1.0, 2.0)
     y = x + 1.0
     gy, gx = grad(y, [y, x], given := Tensor(np.ones(2)))
-    assert not any(np.shares_memory(*pair) for pair in [(gy.data, gx.data), (gy.data, given.data), (gx.data, given.data)])
+    assert not any(
+        np.shares_memory(*pair) for pair in [(gy.data, gx.data), (gy.data, given.data), (gx.data, given.data)]
+    )
 
 
 def test_what_the_user_holds_does_not_change_while_training_goes_on():
@@ -664,7 +675,9 @@ def test_backward_of_what_cannot_be_differentiated():
         fails(ValueError, "outputs", grad, output, inputs, gradients)
 
 
-@pytest.mark.parametrize("g", [np.ones(3), np.ones((2, 1)), 1.0, Tensor(np.ones(2, np.float32)), Tensor([1, 1]), Tensor(np.ones(1))])
+@pytest.mark.parametrize(
+    "g", [np.ones(3), np.ones((2, 1)), 1.0, Tensor(np.ones(2, np.float32)), Tensor([1, 1]), Tensor(np.ones(1))]
+)
 def test_output_gradients_of_another_shape_or_dtype(g):
     x = leaf(1.0, 2.0)
     fails(ValueError, r"shape \(2,\) and dtype float64", (x * 2).backward, g)

@@ -195,7 +195,9 @@ def test_the_number_of_threads_may_change_while_others_work(threads):
         return True
 
     def work():
-        return all(backend.parallel_sum(lambda lo, hi: np.ones(hi - lo).sum(keepdims=True), 30, 1) == [30] for _ in range(100))
+        return all(
+            backend.parallel_sum(lambda lo, hi: np.ones(hi - lo).sum(keepdims=True), 30, 1) == [30] for _ in range(100)
+        )
 
     assert at_once(change, work, work) == [True] * 3
 
@@ -289,7 +291,10 @@ def test_elementwise_goes_through_blocks_of_any_shape(threads, monkeypatch):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("shapes", [((50, 4), (4, 3)), ((3, 4), (4, 50)), ((5, 0), (0, 5)), ((0, 4), (4, 3)), ((1, 60), (60, 1)), ((2, 5, 3), (3, 4))])
+@pytest.mark.parametrize(
+    "shapes",
+    [((50, 4), (4, 3)), ((3, 4), (4, 50)), ((5, 0), (0, 5)), ((0, 4), (4, 3)), ((1, 60), (60, 1)), ((2, 5, 3), (3, 4))],
+)
 def test_matmul(threads, monkeypatch, count, shapes):
     threads(count)
     random = np.random.default_rng(0)
@@ -319,7 +324,14 @@ def memory(monkeypatch):
 
 
 def test_empty_is_as_numpys():
-    for shape, dtype in [((2, 3), np.float64), ((0,), np.float32), ((), int), ((512, 1024), np.float32), ((1 << 18, 0), bool), ([2, 3], "float16")]:
+    for shape, dtype in [
+        ((2, 3), np.float64),
+        ((0,), np.float32),
+        ((), int),
+        ((512, 1024), np.float32),
+        ((1 << 18, 0), bool),
+        ([2, 3], "float16"),
+    ]:
         x = backend.empty(shape, dtype)
         assert type(x) is np.ndarray and x.shape == tuple(shape) and x.dtype == dtype
         assert x.flags.c_contiguous and x.flags.writeable and x.flags.aligned

@@ -80,7 +80,9 @@ def test_a_whole_run_continues_from_its_file(tmp_path):
     arrays, _ = load(tmp_path / "a")
     other, its_optimizer = run()
     other.load_state_dict({k: v for k, v in arrays.items() if not k.startswith("optimizer.")})
-    its_optimizer.load_state_dict({k.removeprefix("optimizer."): v for k, v in arrays.items() if k.startswith("optimizer.")})
+    its_optimizer.load_state_dict(
+        {k.removeprefix("optimizer."): v for k, v in arrays.items() if k.startswith("optimizer.")}
+    )
     for _ in range(3):
         step(net, optimizer)
         step(other, its_optimizer)
@@ -135,7 +137,9 @@ except OSError as error:
 def test_a_full_disk(tmp_path):
     path = tmp_path / "file"
     save(path, {"x": np.ones(3)})
-    result = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True, env=os.environ)
+    result = subprocess.run(
+        [sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True, env=os.environ
+    )
     assert str(path) in result.stdout and result.stdout.count("\n") == 1 and not result.stderr
     assert os.listdir(tmp_path) == ["file"] and load(path)[0]["x"].tolist() == [1, 1, 1]
 

@@ -48,7 +48,14 @@ def rejects(pattern, f, inputs, check=gradcheck, **options):
 @modes
 @pytest.mark.parametrize(
     "f",
-    [lambda x: x * x, lambda x: x.sum(), lambda x: (x.exp(), x[0]), lambda x: x.T @ x, lambda x: x * 1e6, lambda x: F.softmax(x) * 1e-6],
+    [
+        lambda x: x * x,
+        lambda x: x.sum(),
+        lambda x: (x.exp(), x[0]),
+        lambda x: x.T @ x,
+        lambda x: x * 1e6,
+        lambda x: F.softmax(x) * 1e-6,
+    ],
 )
 def test_right_derivatives_pass(f, mode):
     x = leaf(3, 3)
@@ -208,7 +215,9 @@ def test_numbers_that_are_not_finite_fail(check):
             rejects("output 0 is not finite", lambda x, bad=bad: x * bad, leaf(3), check)
             rejects("output 1 is not finite", lambda x, bad=bad: (x, x + np.array([bad, 0, 0])), leaf(3), check)
             rejects("not finite", given(np.square, lambda g, x, bad=bad: g * x * np.array([2, bad, 2])), leaf(3), check)
-        rejects("not finite|wrong", Tensor.log, Tensor(np.array([1e-6]), requires_grad=True), check)  # a step leads below 0
+        rejects(
+            "not finite|wrong", Tensor.log, Tensor(np.array([1e-6]), requires_grad=True), check
+        )  # a step leads below 0
 
 
 @pytest.mark.parametrize("check", [gradcheck, gradgradcheck])

@@ -99,7 +99,9 @@ def test_a_file_has_a_docstring_and_an_end(path):
 
 
 def test_the_parser_sees_the_imports():
-    edges = {(room(path), name.split(".")[1]) for path in FILES for _, name in imported(path) if name.startswith("minicnn.")}
+    edges = {
+        (room(path), name.split(".")[1]) for path in FILES for _, name in imported(path) if name.startswith("minicnn.")
+    }
     assert {("tensor", "ops"), ("ops", "autograd"), ("nn", "functional"), ("__init__", "nn")} <= edges
 
 

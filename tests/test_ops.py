@@ -301,7 +301,9 @@ def test_broadcast_to_and_unbroadcast(shapes, seed):
 def indexings(draw):
     """(shape, index): slices of any step, integers, None, …, integer arrays with repeats, masks, and mixtures."""
     shape = draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4))
-    arrays = [hnp.arrays(int, draw(st.sampled_from([(3,), (2, 1), ()])), elements=st.integers(-n, n - 1)) for n in shape]
+    arrays = [
+        hnp.arrays(int, draw(st.sampled_from([(3,), (2, 1), ()])), elements=st.integers(-n, n - 1)) for n in shape
+    ]
     each = [st.slices(n) | st.integers(-n, n - 1) | array for n, array in zip(shape, arrays, strict=True)]
     mixed = st.tuples(*each[: draw(st.integers(1, len(shape)))])
     return shape, draw(hnp.basic_indices(shape, allow_newaxis=True) | hnp.arrays(bool, shape) | mixed | mixed)
@@ -394,7 +396,9 @@ def test_abs_has_no_slope_at_0():
 def test_powers_at_0_and_of_negative_numbers(exponent, form):
     base = np.array([0.0, -2.0, 3.0, -0.0])
     (x,) = leaves(base)
-    p = {"number": exponent, "constant array": np.full(4, exponent), "tensor": Tensor(np.full(4, float(exponent)))}[form]
+    p = {"number": exponent, "constant array": np.full(4, exponent), "tensor": Tensor(np.full(4, float(exponent)))}[
+        form
+    ]
     y = x**p
     for n in range(3):  # the n-th derivative
         factor = np.prod([exponent - i for i in range(n)])
@@ -431,7 +435,9 @@ def test_the_mean_and_the_variance_of_nothing_are_nan():
 
 def test_normal_axes():
     assert ops.normal_axes(None, 3) == (0, 1, 2) == ops.normal_axes((2, 0, -2), 3)
-    assert ops.normal_axes(-1, 3) == (2,) and ops.normal_axes((), 3) == () == ops.normal_axes(0, 0) == ops.normal_axes(-1, 0)
+    assert ops.normal_axes(-1, 3) == (2,) and ops.normal_axes((), 3) == () == ops.normal_axes(0, 0) == ops.normal_axes(
+        -1, 0
+    )
     for axis, ndim in [(3, 3), (-4, 3), ((0, -3), 3), ((1, 1), 3), (1, 0), (-2, 0)]:
         with pytest.raises(ValueError, match=rf"axis .* {ndim} dimensions$"):
             ops.normal_axes(axis, ndim)

@@ -39,7 +39,9 @@ def test_arrays_keep_their_dtype_and_python_floats_become_float32(data, dtype, e
 
 def test_arrays_are_shared_not_copied():
     array = np.ones((2, 3))
-    assert Tensor(array).data is array and Tensor(array, requires_grad=True, device="cpu", dtype=np.float64).data is array
+    assert (
+        Tensor(array).data is array and Tensor(array, requires_grad=True, device="cpu", dtype=np.float64).data is array
+    )
     assert Tensor(array).numpy() is array and Tensor(array).detach().data is array
 
 
@@ -129,7 +131,14 @@ def test_deep_copies_are_independent():
 def test_comparisons_give_boolean_tensors(op):
     array, other = np.array([[1.0, 2.0, 3.0]]), np.array([[2.0], [3.0]])
     x = Tensor(array, requires_grad=True)
-    for right, plain in [(2, 2), (2.0, 2.0), (np.float32(2), 2), (other, other), (Tensor(other), other), (Tensor([2, 2, 3]), [2, 2, 3])]:
+    for right, plain in [
+        (2, 2),
+        (2.0, 2.0),
+        (np.float32(2), 2),
+        (other, other),
+        (Tensor(other), other),
+        (Tensor([2, 2, 3]), [2, 2, 3]),
+    ]:
         y = op(x, right)
         assert type(y) is Tensor and not y.requires_grad
         np.testing.assert_array_equal(y.data, op(array, plain), strict=True)
@@ -150,7 +159,9 @@ REFLECTED = [operator.add, operator.sub, operator.mul, operator.truediv, operato
 def test_constants_on_either_side(op):
     array = np.array([[1.0, 2.0], [3.0, 4.0]])
     x = Tensor(array, requires_grad=True)
-    others = [array + 1, (array + 1).tolist()] + ([2, 2.0, np.float32(2), np.array(2.0), True] if op is not operator.matmul else [])
+    others = [array + 1, (array + 1).tolist()] + (
+        [2, 2.0, np.float32(2), np.array(2.0), True] if op is not operator.matmul else []
+    )
     for other in others:
         for y, expected in [(op(x, other), op(array, np.asarray(other))), (op(other, x), op(np.asarray(other), array))]:
             assert type(y) is Tensor and y.requires_grad and y.dtype == np.float64
@@ -199,7 +210,13 @@ def test_integer_tensors_keep_their_dtype_with_python_integers():
 
 def test_shapes_that_do_not_fit():
     a, b = Tensor(np.ones((2, 3))), Tensor(np.ones((4, 5)))
-    for op, name in [(operator.add, "Add"), (operator.sub, "Sub"), (operator.mul, "Mul"), (operator.truediv, "Div"), (operator.pow, "Pow")]:
+    for op, name in [
+        (operator.add, "Add"),
+        (operator.sub, "Sub"),
+        (operator.mul, "Mul"),
+        (operator.truediv, "Div"),
+        (operator.pow, "Pow"),
+    ]:
         fails(ValueError, rf"{name}.*\(2, 3\).*\(4, 5\)", op, a, b)
     fails(ValueError, r"\(2, 3\).*\(4, 5\)", operator.matmul, a, b)
     fails(ValueError, r"\(2, 3\).*\(2,\)", operator.matmul, a, Tensor(np.ones(2)))
@@ -229,8 +246,17 @@ def test_arguments_of_methods_that_do_not_fit():
 
 def test_sizes_and_axes_may_come_in_one_tuple_or_several_arguments():
     x = Tensor(np.arange(6.0).reshape(2, 3))
-    assert x.reshape(3, 2).shape == x.reshape((3, 2)).shape == x.reshape([3, -1]).shape == (3, 2) and x.reshape(-1).shape == (6,)
-    assert x.transpose(1, 0).shape == x.transpose((1, 0)).shape == x.transpose().shape == x.T.shape == x.transpose(-1, -2).shape == (3, 2)
+    assert x.reshape(3, 2).shape == x.reshape((3, 2)).shape == x.reshape([3, -1]).shape == (3, 2) and x.reshape(
+        -1
+    ).shape == (6,)
+    assert (
+        x.transpose(1, 0).shape
+        == x.transpose((1, 0)).shape
+        == x.transpose().shape
+        == x.T.shape
+        == x.transpose(-1, -2).shape
+        == (3, 2)
+    )
     assert x.broadcast_to(1, 2, 3).shape == x.broadcast_to((1, 2, 3)).shape == (1, 2, 3)
     assert Tensor(1.0).transpose().shape == Tensor(1.0).reshape(()).shape == Tensor([[1.0]]).reshape(()).shape == ()
     assert Tensor(np.ones((2, 3, 4))).swapaxes(0, -1).shape == (4, 3, 2)
@@ -267,11 +293,23 @@ def test_apply_records_only_what_leads_to_a_leaf():
 
 def test_results_are_arrays_also_when_numpy_makes_scalars_of_them():
     x = Tensor(np.array(4.0), requires_grad=True)
-    for y in (x * 2, x.exp(), x.sum(), x.max(), x**2, abs(x), x.sqrt(), Tensor([1.0])[0], Tensor([1.0, 2.0]) @ [1.0, 2.0]):
+    for y in (
+        x * 2,
+        x.exp(),
+        x.sum(),
+        x.max(),
+        x**2,
+        abs(x),
+        x.sqrt(),
+        Tensor([1.0])[0],
+        Tensor([1.0, 2.0]) @ [1.0, 2.0],
+    ):
         assert type(y.data) is np.ndarray and y.shape == ()
 
 
-@pytest.mark.parametrize("f", [Tensor.exp, Tensor.log, Tensor.sqrt, abs, lambda x: x**2, lambda x: x / x, lambda x: x.clip(0, 9)])
+@pytest.mark.parametrize(
+    "f", [Tensor.exp, Tensor.log, Tensor.sqrt, abs, lambda x: x**2, lambda x: x / x, lambda x: x.clip(0, 9)]
+)
 def test_results_without_dimensions_can_be_differentiated(f):
     x = Tensor([3.0, 6.0], requires_grad=True)
     y = f(x.sum())

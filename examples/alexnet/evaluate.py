@@ -1,14 +1,12 @@
-"""Measure a trained network: python examples/alexnet/evaluate.py runs/alexnet/best.safetensors [--data …]"""
+"""Measure a trained network: python examples/alexnet/evaluate.py [--checkpoint FILE] [--data …]"""
 
-import argparse
 import sys
 from typing import Any
 
 import numpy as np
-from options import add_machine, command, natural
+from options import Parser, add_checkpoint, add_machine, command, natural, progress_bar
 from pictures import datasets, validation
 from runs import load_network
-from tqdm import tqdm
 
 import minicnn
 from minicnn import Tensor, nn, no_grad
@@ -29,7 +27,7 @@ def evaluate(net: nn.Module, loader: DataLoader, device: str = "cpu") -> dict[st
     training = net.training
     net.eval()
     loss, top1, top5, n = 0.0, 0, 0, 0
-    for images, labels in tqdm(loader, desc="validate", unit="batch", leave=False, disable=None):
+    for images, labels in progress_bar(loader, desc="validate", unit="batch"):
         logits = net(Tensor(images, device=device))
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         top1 += top_k(logits.numpy(), labels, 1)
@@ -40,8 +38,8 @@ def evaluate(net: nn.Module, loader: DataLoader, device: str = "cpu") -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="evaluate.py", description="Measure a network that train.py has trained.")
-    parser.add_argument("checkpoint", help="a best.safetensors or last.safetensors of a run")
+    parser = Parser(prog="evaluate.py", description="Measure a network that train.py has trained.")
+    add_checkpoint(parser)
     parser.add_argument(
         "--data",
         metavar="WHAT",

@@ -1,10 +1,11 @@
 """The command line of train.py: its options, their defaults, and how a user's mistake ends in one line."""
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from model import VARIANTS
 
@@ -43,24 +44,51 @@ def command(main: Callable[[], None]) -> int:
         return 130
 
 
-def number(kind: type, least: float, what: str) -> Callable[[str], Any]:
-    """An argparse type: a number that is at least so much."""
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (--help explains the options)")
+
+
+def number(kind: type, least: float, most: float, what: str) -> Callable[[str], Any]:
+    """An argparse type: a number in a range."""
 
     def parse(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             value = None
-        if value is None or not value >= least:
+        if value is None or not least <= value <= most:
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
         return value
 
     return parse
 
 
-natural = number(int, 1, "a whole number of at least 1")
-counted = number(int, 0, "a whole number of at least 0")
-positive = number(float, 0, "a number of at least 0")
+natural = number(int, 1, 2**31, "a whole number of at least 1")
+counted = number(int, 0, 2**31, "a whole number of at least 0")
+seed = number(int, 0, 2**63 - 1, "a whole number from 0 to 2**63 - 1")
+positive = number(float, 0, 1e30, "a number of at least 0")
+share = number(float, 0, 0.99, "a share from 0 to 0.99")
+
+
+def progress_bar(*args: Any, **options: Any) -> Any:
+    """A tqdm bar that goes when it is done, and is not there at all where no terminal is."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise ImportError("the progress bar needs tqdm: pip install 'minicnn[examples]'") from None
+    return tqdm(*args, leave=False, disable=None, **options)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        default="runs/alexnet/best.safetensors",
+        metavar="FILE",
+        help="a best.safetensors or last.safetensors of a run (default: runs/alexnet/best.safetensors)",
+    )
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +101,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, set[str]]:
     """(settings, the names of those that were given)."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="train.py",
         description="Train AlexNet. With no arguments: the network of Krizhevsky, Sutskever and Hinton 2012, "
         "on synthetic pictures.",
@@ -129,12 +157,12 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     training.add_argument("--weight-decay", type=positive, metavar="W", help="(default: 0.0005)")
     training.add_argument(
         "--warmup",
-        type=positive,
+        type=share,
         metavar="SHARE",
         help="share of the updates over which the rate rises; then it falls along a cosine (default: 0.1)",
     )
     training.add_argument(
-        "--seed", type=counted, metavar="N", help="of weights, order, augmentation and dropout (default: 0)"
+        "--seed", type=seed, metavar="N", help="of weights, order, augmentation and dropout (default: 0)"
     )
 
     add_machine(parser)
@@ -153,9 +181,13 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
 
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**{"resume": None, **DEFAULTS, **vars(given)})
-    if settings.warmup >= 1:
-        raise UsageError(f"--warmup is a share of the updates, less than 1, not {settings.warmup}")
     fill(settings)
+    if not settings.resume and os.path.exists(os.path.join(settings.out, "metrics.csv")):
+        if "out" in vars(given):
+            raise UsageError(f"--out {settings.out} holds a run: take another folder, or --resume its last.safetensors")
+        settings.out = next(
+            name for name in (f"{settings.out}-{i}" for i in itertools.count(2)) if not os.path.exists(name)
+        )
     return settings, set(vars(given))
 
 

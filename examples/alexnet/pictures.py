@@ -63,9 +63,9 @@ def datasets(what: str, seed: int, size: int, verify: bool = True) -> tuple[Any,
             raise UsageError("--data cifar10 needs the folder of its files: cifar10:DIR")
         return CIFAR10(where, True, verify), CIFAR10(where, False, verify)
     root = Path(what)
-    if not root.is_dir():
+    if not what or not root.is_dir():
         raise UsageError(
-            f"--data {what}: no such folder; give 'synthetic', 'cifar10:DIR' or a folder with train/ and val/"
+            f"--data {what!r}: no such folder; give 'synthetic', 'cifar10:DIR' or a folder with train/ and val/"
         )
     if not (root / "train").is_dir() or not (root / "val").is_dir():
         raise DataError(f"{what} needs two folders, train/ and val/, each with one folder of pictures per class")

@@ -1,14 +1,13 @@
-"""Ask a trained network what is in a photo: python examples/alexnet/predict.py runs/alexnet/best.safetensors photo.jpg
+"""Ask a trained network what is in a photo: python examples/alexnet/predict.py photo.jpg
 …"""
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from options import UsageError, add_machine, command
-from runs import _figure, load_network
+from options import Parser, UsageError, add_checkpoint, add_machine, command
+from runs import load_network, new_figure
 
 import minicnn
 from minicnn import Tensor, no_grad
@@ -27,7 +26,7 @@ def predict(net: Any, picture: Any, transform: Any, classes: list[str], device: 
 
 def draw(path: Path, pictures: list[Any], answers: list[list[tuple[str, float]]]) -> None:
     """Each photo with its five bars beside it, as in the paper's figure 4."""
-    figure = _figure(7, 2.4 * len(pictures))
+    figure = new_figure(7, 2.4 * len(pictures))
     for row, picture, answer in zip(figure.subplots(len(pictures), 2, squeeze=False), pictures, answers, strict=True):
         row[0].imshow(picture)
         row[0].axis("off")
@@ -38,9 +37,9 @@ def draw(path: Path, pictures: list[Any], answers: list[list[tuple[str, float]]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="predict.py", description="The five most probable classes of each photo.")
-    parser.add_argument("checkpoint", help="a best.safetensors or last.safetensors of a run")
+    parser = Parser(prog="predict.py", description="The five most probable classes of each photo.")
     parser.add_argument("photos", nargs="+", metavar="photo", help="picture files")
+    add_checkpoint(parser)
     parser.add_argument("--draw", metavar="FILE.png", help="also draw the photos with their bars")
     add_machine(parser)
     settings = parser.parse_args()

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from model import alexnet
+from options import DEFAULTS
 from pictures import View
 
 import minicnn
@@ -31,6 +32,8 @@ class Run:
 
     def __init__(self, folder: str, config: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         self.folder, self.config, self.rows = Path(folder), config, rows
+        new_figure(1, 1)  # what is not installed is better missed now than after the first epoch
+        minicnn.checkpoint.require_safetensors()
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / "config.json") as path:
             path.write_text(json.dumps(config, indent=2) + "\n")
@@ -51,23 +54,28 @@ class Run:
             draw_filters(net.state_dict()["conv1.conv.weight"], path)
 
     def save(self, net: nn.Module, progress: dict[str, Any], parts: dict[str, Any]) -> None:
-        """last.safetensors: the network and the other parts (name -> object with a state_dict), and how far training
-        has come."""
+        """last.safetensors: the network and the other parts (name -> object with a state_dict), and how far training has
+        come. best.safetensors goes first: if it cannot be written, the epoch counts as not done, and is done again."""
+        if self.rows[-1]["val_top1"] >= max(row["val_top1"] for row in self.rows):
+            minicnn.save(self.folder / "best.safetensors", net.state_dict(), {"config": self.config})
         arrays = {f"model.{name}": array for name, array in net.state_dict().items()}
         for part, thing in parts.items():
             arrays |= {f"{part}.{name}": np.asarray(array) for name, array in thing.state_dict().items()}
         info = {"config": self.config, "rows": self.rows, "random": backend.random_state(), **progress}
         minicnn.save(self.folder / "last.safetensors", arrays, info)
-        if self.rows[-1]["val_top1"] >= max(row["val_top1"] for row in self.rows):
-            minicnn.save(self.folder / "best.safetensors", net.state_dict(), {"config": self.config})
 
 
 def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(arrays, info) of a last.safetensors."""
     arrays, info = minicnn.load(path)
-    if "rows" not in info or "config" not in info:
+    if not isinstance(info.get("rows"), list) or not _complete(info.get("config")):
         raise CheckpointError(f"{path} cannot be continued from: that takes the last.safetensors of a run")
     return arrays, info
+
+
+def _complete(config: Any) -> bool:
+    """Has a checkpoint all the settings that train.py writes?"""
+    return isinstance(config, dict) and {*DEFAULTS, "classes", "view"} <= set(config)
 
 
 def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict[str, Any]) -> None:
@@ -86,14 +94,14 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
     last.safetensors."""
     arrays, info = minicnn.load(path)
     config = info.get("config")
-    if not isinstance(config, dict) or not {"variant", "classes", "init", "groups", "view"} <= set(config):
+    if config is None or not _complete(config):
         raise CheckpointError(
             f"{path} was not written by train.py: use a best.safetensors or last.safetensors of a run"
         )
     if "rows" in info:
         arrays = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
-    net = alexnet(config["variant"], len(config["classes"]), config["init"], config["groups"])
     try:
+        net = alexnet(config["variant"], len(config["classes"]), config["init"], config["groups"])
         net.load_state_dict(arrays)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -101,7 +109,7 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """A matplotlib figure that no window shows."""
     try:
         from matplotlib.figure import Figure
@@ -112,7 +120,7 @@ def _figure(width: float, height: float) -> Any:
 
 def draw_curves(rows: list[dict[str, Any]], path: str | os.PathLike[str]) -> None:
     """Loss and accuracy by epoch, training and validation."""
-    figure = _figure(9, 3.6)
+    figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
     for axes, name, title, names in (
@@ -142,7 +150,7 @@ def draw_filters(weight: Any, path: str | os.PathLike[str]) -> None:
     for k in range(n):
         top, left = k // columns * (kh + 1) + 1, k % columns * (kw + 1) + 1
         sheet[top : top + kh, left : left + kw] = kernels[..., k]
-    figure = _figure(columns * 0.5, rows * 0.5)
+    figure = new_figure(columns * 0.5, rows * 0.5)
     axes = figure.subplots()
     axes.imshow(sheet, interpolation="nearest")
     axes.axis("off")

@@ -7,12 +7,12 @@ from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from evaluate import evaluate, top_k
 from model import INPUT_SIZE, alexnet
-from options import adopt, command, parse
+from options import UsageError, adopt, command, parse, progress_bar
 from pictures import View, datasets, training, validation
 from runs import Run, load_run, restore
-from tqdm import tqdm
 
 import minicnn
 from minicnn import Tensor, nn
@@ -29,9 +29,7 @@ def train_epoch(
     net.train()
     loss_sum, correct, seen = 0.0, 0, 0
     start = time.perf_counter()
-    with tqdm(
-        total=len(loader.dataset), desc=f"epoch {epoch}/{settings.epochs}", unit="images", leave=False, disable=None
-    ) as bar:
+    with progress_bar(total=len(loader.dataset), desc=f"epoch {epoch}/{settings.epochs}", unit="images") as bar:
         for images, labels in loader:
             logits = net(Tensor(images, device=settings.device))
             loss = F.cross_entropy(logits, labels)
@@ -63,12 +61,19 @@ def train(settings: Namespace, given: set[str]) -> None:
     loader = training(settings.data, pictures, view, settings.batch_size, settings.seed, settings.workers)
     val_loader = validation(settings.data, val_pictures, view, settings.batch_size, settings.workers)
     classes = pictures.classes
+    if saved and classes != saved["config"]["classes"]:
+        raise UsageError(f"{settings.resume} knows the classes {saved['config']['classes']}, the data has {classes}")
     net = alexnet(settings.variant, len(classes), settings.init, settings.groups).to(settings.device)
     optimizer = SGD(net.parameters(), settings.lr, settings.momentum, settings.weight_decay)
     updates = settings.epochs * len(loader)
     schedule = CosineLR(optimizer, updates, int(settings.warmup * updates))
     if saved:
         restore(settings.resume, arrays, saved, {"model": net, "optimizer": optimizer, "schedule": schedule})
+        if len(saved["rows"]) >= settings.epochs:
+            print(
+                f"{settings.resume} has its {settings.epochs} epochs: --epochs with a larger number goes on from there"
+            )
+            return
     introduce(settings, given, net, loader, val_loader)
 
     config = {name: value for name, value in vars(settings).items() if name != "resume"}
@@ -78,6 +83,8 @@ def train(settings: Namespace, given: set[str]) -> None:
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         loader.set_epoch(epoch)
         result: dict[str, Any] = train_epoch(net, loader, optimizer, schedule, epoch, settings)
+        if not np.isfinite(result["train_loss"]):
+            raise UsageError(f"the loss of epoch {epoch} is {result['train_loss']}: training diverged; lower --lr")
         result |= {f"val_{name}": value for name, value in evaluate(net, val_loader, settings.device).items()}
         run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
         run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule})
@@ -102,7 +109,10 @@ def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: Data
         f"{len(loader.dataset.classes)} classes"
     )
     defaults = {name: value for name, value in vars(settings).items() if name not in given and name != "resume"}
-    print("default: " + ", ".join(f"{name} {value}" for name, value in defaults.items() if value is not None))
+    print(
+        ("as before: " if settings.resume else "default: ")
+        + ", ".join(f"{name} {value}" for name, value in defaults.items() if value is not None)
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ counter is 0 for the order of the epoch and 1 + i for sample i. So neither threa
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections import deque
 from collections.abc import Generator
@@ -129,7 +130,7 @@ class DataLoader:
             image, label = self.dataset[index]
             if self.transform is not None:
                 image = self.transform(image, _stream(key, 1 + index))
-            return image, label
+            return image, operator.index(label)
         except Exception as error:
             name, message = self._name(index), error.args[0] if error.args else ""
             if isinstance(message, str) and name not in message:

@@ -99,7 +99,7 @@ class _AlongAxis(Function):
 
     def shifted(self, x: Array) -> tuple[Array, Array, Array]:
         """z = x − max x, e^z, and Σ e^z with the axis kept."""
-        z = x - x.max(axis=self.axis, keepdims=True, initial=-np.inf)  # initial: so that an empty axis has a maximum
+        z = x - x.max(axis=self.axis, keepdims=True)
         e = np.exp(z)
         return z, e, e.sum(axis=self.axis, keepdims=True)
 
@@ -155,6 +155,8 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 def _along(name: str, function: type[_AlongAxis], x: Tensor, axis: int) -> Tensor:
     normal_axes(axis, x.ndim)  # an axis that does not exist is a ValueError
+    if not x.size:
+        return x
     if not x.ndim:
         return apply(function(-1), _floating(name, x).reshape(1)).reshape(())
     return apply(function(axis), _floating(name, x))

@@ -67,13 +67,14 @@ def batch_norm(
     if not training:
         return (x - running_mean) * (gamma / (Tensor(running_var) + eps).astype(x.dtype).sqrt()) + beta
     count = x.size // x.shape[-1] if x.shape[-1] else 0
+    if not count:
+        return x * gamma + beta  # nothing
     if count == 1:
         raise ValueError("batch_norm: one pixel in the whole batch has no variance: use a larger batch, or eval()")
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes)  # (C,)
     centred = x - mean
     var = (centred * centred).mean(axes)  # (C,)
-    if count:
-        running_mean += momentum * (mean.data - running_mean)
-        running_var += momentum * (var.data * (count / (count - 1)) - running_var)
+    running_mean += momentum * (mean.data - running_mean)
+    running_var += momentum * (var.data * (count / (count - 1)) - running_var)
     return centred * (gamma / (var + eps).sqrt()) + beta

@@ -46,6 +46,7 @@ import numpy as np
 from ..autograd import Function
 from ..backend import Array, batch_step, empty, parallel, parallel_sum, scratch
 from ..tensor import Tensor, apply
+from .shapes import pad
 from .windows import Window, col2im, im2col, pair
 
 
@@ -235,14 +236,17 @@ def conv_transpose2d(
             f"conv_transpose2d: output_padding {output_padding} must be smaller than the stride {stride} "
             f"or the dilation {dilation}"
         )
-    h, w = (
-        (n - 1) * s - sum(p) + d * (k - 1) + e + 1
-        for n, k, s, p, d, e in zip(x.shape[1:3], *window, extra, strict=True)
-    )
+    # output_padding takes from the far side's padding; what it takes beyond that is pixels that no window reaches
+    padding = tuple([(near, max(far - e, 0)) for (near, far), e in zip(window.padding, extra, strict=True)])
+    beyond = [(0, max(e - far, 0)) for (_, far), e in zip(window.padding, extra, strict=True)]
+    window = window._replace(padding=padding)
+    h, w = ((n - 1) * s - sum(p) + d * (k - 1) + 1 for n, k, s, p, d in zip(x.shape[1:3], *window, strict=True))
     if h < 1 or w < 1:
         raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of the result ({h} × {w} pixels)")
     _check_bias("conv_transpose2d", bias, weight.shape[2] * groups)
     y = apply(Conv2dTranspose(window, groups, (h, w)), x, weight)
+    if any(e for _, e in beyond):
+        y = pad(y, ((0, 0), *beyond, (0, 0)))
     return y if bias is None else y + bias
 
 

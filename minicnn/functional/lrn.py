@@ -100,8 +100,7 @@ def sum_window(x: Array, window: tuple[int, int]) -> Array:
 
 
 def _by_pixels(function, *arrays: Array) -> None:
-    """Call function on blocks of pixels, (P, C), of arrays (…, C): blocks that stay in the cache make LRN four times
-    as fast."""
+    """Call function on blocks of pixels, (P, C), of arrays (…, C): three times as fast in blocks."""
     rows = [array.reshape(-1, array.shape[-1]) for array in arrays]
     parallel(
         lambda lo, hi: function(*[array[lo:hi] for array in rows]),

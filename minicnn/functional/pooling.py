@@ -205,7 +205,7 @@ def avg_pool2d(
     Returns (N, OH, OW, C). Raises ValueError if the window does not fit.
     """
     window = _window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
-    asked = Window.of(kernel_size, stride, padding)
+    asked = Window.of(kernel_size, 1, padding)
     counted = np.ones((1, x.shape[1], x.shape[2], 1), x.dtype)
     if count_include_pad:
         counted = np.pad(counted, ((0, 0), *asked.padding, (0, 0)), constant_values=1)

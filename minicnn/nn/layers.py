@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
+from ..backend import Array
 from ..functional.windows import pair
 from ..tensor import Tensor
 from . import init
@@ -34,7 +35,7 @@ class Conv2d(Module):
         weight_init: init.Initialiser | None = None,
         bias_init: float = 0.0,
     ) -> None:
-        if in_channels % groups or out_channels % groups:
+        if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"Conv2d: groups={groups} must divide both in_channels={in_channels} and out_channels={out_channels}"
             )
@@ -159,6 +160,9 @@ class BatchNorm2d(Module):
     gamma starts at 1 and beta at 0; the buffers running_mean and running_var at 0 and 1.
     """
 
+    running_mean: Array
+    running_var: Array
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         self.gamma = Parameter(np.ones(num_features, np.float32))
         self.beta = Parameter(np.zeros(num_features, np.float32))
@@ -167,7 +171,7 @@ class BatchNorm2d(Module):
         self.eps, self.momentum = eps, momentum
 
     def forward(self, x: Tensor) -> Tensor:
-        running = vars(self)["running_mean"], vars(self)["running_var"]
+        running = self.running_mean, self.running_var
         return F.batch_norm(x, self.gamma, self.beta, *running, self.training, self.momentum, self.eps)
 
     def extra_repr(self) -> str:

@@ -2,8 +2,8 @@
 Sequential: a chain.
 
 A module's attributes are its contents: every Parameter and every Module assigned to it counts, in the order of
-assignment, under the name of the attribute. Nothing is registered, except buffers (arrays that belong to the state but
-are not learned).
+assignment, under the name of the attribute; lists are not looked into. Nothing is registered, except buffers (arrays
+that belong to the state but are not learned).
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any) -> None:
-        super().__init__(np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data, requires_grad=True)
+        super().__init__(np.asarray(data, order="C") if isinstance(data, np.ndarray) else data, requires_grad=True)
 
 
 class Module:
@@ -48,23 +48,24 @@ class Module:
 
     training = True
     _buffers: tuple[str, ...] = ()
-    _hooks: tuple[Hook, ...] = ()
+    _hooks: dict[object, Hook] = {}
 
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
-    def __call__(self, *inputs: Any) -> Any:
-        output = self.forward(*inputs)
-        for hook in self._hooks:
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        output = self.forward(*inputs, **options)
+        for hook in self._hooks.values():
             hook(self, inputs, output)
         return output
 
     def register_forward_hook(self, hook: Hook) -> Callable[[], None]:
         """Call hook(module, inputs, output) after each forward pass. Returns a function that removes the hook."""
-        self._hooks = (*self._hooks, hook)
+        key = object()
+        self._hooks = {**self._hooks, key: hook}
 
         def remove() -> None:
-            self._hooks = tuple(other for other in self._hooks if other is not hook)
+            self._hooks = {k: h for k, h in self._hooks.items() if k is not key}
 
         return remove
 
@@ -196,29 +197,19 @@ class Module:
     def summary(self, input_shape: tuple[int, ...]) -> str:
         """A table of the layers, in the order they run: output shape, parameters and FLOPs, for an input of that shape
         (N, …)."""
-        rows: list[tuple[str, str, str, str]] = []
-        totals = [0, 0]
+        rows = [("layer", "output", "parameters", "FLOPs")]
+        flops: list[int] = []
 
         def note(name: str) -> Hook:
             def hook(module: Module, inputs: tuple[Any, ...], output: Any) -> None:
-                parameters, flops = (
-                    sum(p.size for p in module.parameters()),
-                    module.flops(inputs[0].shape, output.shape),
-                )
-                rows.append(
-                    (
-                        f"{name} {type(module).__name__}",
-                        " × ".join(map(str, output.shape)),
-                        f"{parameters:,}",
-                        f"{flops:,}",
-                    )
-                )
-                totals[0] += parameters
-                totals[1] += flops
+                flops.append(module.flops(inputs[0].shape, output.shape))
+                layer, shape = f"{name} {type(module).__name__}", " × ".join(map(str, output.shape))
+                rows.append((layer, shape, f"{sum(p.size for p in module.parameters()):,}", f"{flops[-1]:,}"))
 
             return hook
 
-        removers = [m.register_forward_hook(note(name)) for name, m in self.named_modules() if not any(m.children())]
+        layers = {module: name for name, module in reversed(list(self.named_modules())) if not any(module.children())}
+        removers = [module.register_forward_hook(note(name)) for module, name in layers.items()]
         modes = [(module, module.training) for _, module in self.named_modules()]
         dtype = next((p.dtype for p in self.parameters()), np.dtype(np.float32))
         try:
@@ -229,7 +220,7 @@ class Module:
                 remove()
             for module, mode in modes:
                 module.training = mode
-        rows = [("layer", "output", "parameters", "FLOPs"), *rows, ("total", "", f"{totals[0]:,}", f"{totals[1]:,}")]
+        rows.append(("total", "", f"{sum(p.size for p in self.parameters()):,}", f"{sum(flops):,}"))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         return "\n".join(
             f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows
@@ -259,8 +250,10 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(list(self.children()))
 
-    def __getitem__(self, index: int) -> Module:
-        return list(self.children())[index][1]
+    def __getitem__(self, index: Any) -> Module:
+        """The layer of that number, or a Sequential of a slice."""
+        layers = [module for _, module in self.children()]
+        return Sequential(*layers[index]) if isinstance(index, slice) else layers[index]
 
     def forward(self, x: Any) -> Any:
         for _, module in self.children():

@@ -21,14 +21,14 @@ class Optimizer:
 
     def __init__(self, params: Iterable[Tensor], lr: float) -> None:
         self.params = list(params)
-        if not self.params or not all(
-            isinstance(p, Tensor) and p.node is None and p.requires_grad for p in self.params
-        ):
-            raise ValueError(
-                "an optimizer needs parameters: leaf Tensors with requires_grad=True, such as module.parameters()"
-            )
-        if not all(p.data.flags.c_contiguous for p in self.params):
-            raise ValueError("an optimizer needs contiguous parameters: wrap the array in nn.Parameter")
+        if not self.params or not all(isinstance(p, Tensor) and p.node is None for p in self.params):
+            raise ValueError("an optimizer needs parameters: leaf Tensors, such as module.parameters()")
+        if not any(p.requires_grad for p in self.params):
+            raise ValueError("none of the optimizer's parameters requires a gradient")
+        if len(set(self.params)) < len(self.params):
+            raise ValueError("an optimizer needs each parameter once")
+        for p in self.params:
+            _check(p)
         self.lr = _at_least_0("lr", lr)
         self.steps = 0
         self.state: dict[str, list[Array]] = {slot: [np.zeros_like(p.data) for p in self.params] for slot in self.slots}
@@ -41,6 +41,7 @@ class Optimizer:
         self.steps += 1
         for i, p in enumerate(self.params):
             if p.grad is not None:
+                _check(p)
                 elementwise(self.update, p.data, p.grad.data, *(self.state[slot][i] for slot in self.slots))
                 p.version[0] += 1
 
@@ -66,6 +67,15 @@ class Optimizer:
         for name, array in own.items():
             if array.ndim or "." in name:
                 array[...] = state[name]
+
+
+def _check(p: Tensor) -> None:
+    if not p.data.flags.c_contiguous:
+        raise ValueError(f"a parameter of shape {p.shape} is not contiguous: wrap its array in nn.Parameter")
+    if p.grad is not None and (not isinstance(p.grad, Tensor) or p.grad.shape != p.shape):
+        raise ValueError(
+            f"the gradient of a parameter of shape {p.shape} must be a Tensor of that shape, not {p.grad!r}"
+        )
 
 
 def _at_least_0(name: str, value: float) -> float:

@@ -10,8 +10,8 @@ from .optimizer import Optimizer
 class Schedule:
     """What all schedules share: the optimizer, how often step() was called, and a state that is a few numbers.
 
-    The state is how far it has come; the settings are those it was made with. So a run can be continued with other
-    settings, for more epochs, say.
+    The state is how far it has come; the settings are those it was made with, on the optimizer's first rate. So a run
+    can be continued with other settings, for more epochs, say.
     """
 
     progress: tuple[str, ...] = ("count",)
@@ -114,8 +114,8 @@ class ReduceLROnPlateau(Schedule):
 
     def step(self, metric: float) -> None:
         self.count += 1
-        value = self.sign * metric
-        if value < self.best - self.threshold * abs(self.best) or self.best == inf:
+        value = self.sign * float(metric)
+        if value < self.best - self.threshold * abs(self.best) or (self.best == inf and value < inf):
             self.best, self.waited = value, 0
         else:
             self.waited += 1

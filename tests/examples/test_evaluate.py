@@ -39,7 +39,7 @@ def test_evaluate_averages_over_pictures_not_batches():
 
 @pytest.mark.parametrize("batch", [20, 7])
 def test_agrees_with_the_last_row_of_metrics(run, finished, look, batch):
-    result = run("evaluate.py", finished.folder / "last.safetensors", "--batch-size", batch)
+    result = run("evaluate.py", "--checkpoint", finished.folder / "last.safetensors", "--batch-size", batch)
     assert result.status == 0 and not result.err
     row = look.metrics(finished.folder)[-1]
     loss, top1, top5 = map(float, re.search(r"loss (\S+), top-1 (\S+)%, top-5 (\S+)%", result.out).groups())
@@ -49,7 +49,7 @@ def test_agrees_with_the_last_row_of_metrics(run, finished, look, batch):
 
 
 def test_best_agrees_with_the_best_row(run, finished, look):
-    result = run("evaluate.py", finished.folder / "best.safetensors")
+    result = run("evaluate.py", "--checkpoint", finished.folder / "best.safetensors")
     best = max(row["val_top1"] for row in look.metrics(finished.folder))
     assert result.status == 0 and f"top-1 {best:.2f}%" in result.out
 
@@ -58,13 +58,13 @@ def test_another_folder_of_the_same_classes(run, photos, tmp_path):
     trained = run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run")
     assert trained.status == 0, trained.err
     (tmp_path / "photos").rename(tmp_path / "moved")
-    result = run("evaluate.py", tmp_path / "run" / "best.safetensors", "--data", tmp_path / "moved")
+    result = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", tmp_path / "moved")
     assert result.status == 0 and "6 pictures" in result.out and "top-5 100.00%" in result.out
 
 
 def test_data_that_do_not_fit(mistake, finished, photos, tmp_path):
     best = finished.folder / "best.safetensors"
-    mistake(["classes", "photos", "eel", "rings"], "evaluate.py", best, "--data", photos())
-    mistake("nowhere", "evaluate.py", best, "--data", tmp_path / "nowhere")
+    mistake(["classes", "photos", "eel", "rings"], "evaluate.py", "--checkpoint", best, "--data", photos())
+    mistake("nowhere", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "nowhere")
     (tmp_path / "photos" / "val" / "eel").rename(tmp_path / "eel")
-    mistake("eel", "evaluate.py", best, "--data", tmp_path / "photos")
+    mistake("eel", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "photos")

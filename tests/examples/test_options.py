@@ -68,19 +68,19 @@ def test_bad_options(mistake, tmp_path, option, value):
 @pytest.mark.parametrize("option, value", [("--threads", "0"), ("--device", "nonsense")])
 def test_bad_options_of_the_other_programs(mistake, finished, program, option, value):
     photos = ["photo.jpg"] * (program == "predict.py")
-    mistake(value, program, finished.folder / "best.safetensors", *photos, option, value)
+    mistake(value, program, "--checkpoint", finished.folder / "best.safetensors", *photos, option, value)
 
 
 def test_bad_batch_size_of_evaluate(mistake, finished):
-    mistake("0", "evaluate.py", finished.folder / "best.safetensors", "--batch-size", 0)
+    mistake("0", "evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--batch-size", 0)
 
 
 def test_a_gpu_without_cupy(mistake, tmp_path, finished, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     words = ["gpu", "CuPy", "pip install"]
     mistake(words, "train.py", "--device", "gpu", "--out", tmp_path / "run")
-    mistake(words, "evaluate.py", finished.folder / "best.safetensors", "--device", "gpu")
-    mistake(words, "predict.py", finished.folder / "best.safetensors", "photo.jpg", "--device", "gpu:1")
+    mistake(words, "evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--device", "gpu")
+    mistake(words, "predict.py", "--checkpoint", finished.folder / "best.safetensors", "photo.jpg", "--device", "gpu:1")
     assert not list(tmp_path.iterdir())
 
 
@@ -122,8 +122,8 @@ def test_bugs_are_not_taken_for_mistakes():
         ("train.py", ["--batch-size", "0"]),
         ("train.py", ["--data", "nowhere"]),
         ("train.py", ["--resume", "text.safetensors"]),
-        ("evaluate.py", ["text.safetensors"]),
-        ("predict.py", ["nowhere.safetensors", "photo.jpg"]),
+        ("evaluate.py", ["--checkpoint", "text.safetensors"]),
+        ("predict.py", ["--checkpoint", "nowhere.safetensors", "photo.jpg"]),
     ],
 )
 def test_in_a_process_of_its_own(look, tmp_path, program, arguments):

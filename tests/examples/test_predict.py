@@ -33,7 +33,7 @@ def test_the_largest_probabilities_come_first():
 
 @pytest.mark.parametrize("checkpoint", ["last", "best"])
 def test_five_lines_with_bars(run, finished, photo, checkpoint):
-    result = run("predict.py", finished.folder / f"{checkpoint}.safetensors", photo)
+    result = run("predict.py", "--checkpoint", finished.folder / f"{checkpoint}.safetensors", photo)
     assert result.status == 0 and not result.err
     title, *lines = result.out.splitlines()
     assert title == str(photo)
@@ -46,14 +46,22 @@ def test_five_lines_with_bars(run, finished, photo, checkpoint):
 
 def test_several_photos_and_fewer_than_five_classes(run, photos, photo, tmp_path):
     run("train.py", "--data", photos(classes=2), "--epochs", 1, "--out", tmp_path / "run")
-    result = run("predict.py", tmp_path / "run" / "best.safetensors", photo, photo)
+    result = run("predict.py", "--checkpoint", tmp_path / "run" / "best.safetensors", photo, photo)
     lines = result.out.splitlines()
     assert result.status == 0 and len(lines) == 6 and lines[:3] == lines[3:]
     assert {line.split()[0] for line in lines[1:3]} == {"cat", "dog"}
 
 
 def test_the_drawing_shows_each_photo(run, finished, photo, tmp_path):
-    result = run("predict.py", finished.folder / "best.safetensors", photo, photo, "--draw", tmp_path / "bars.png")
+    result = run(
+        "predict.py",
+        "--checkpoint",
+        finished.folder / "best.safetensors",
+        photo,
+        photo,
+        "--draw",
+        tmp_path / "bars.png",
+    )
     assert result.status == 0 and not result.err
     assert {path.name for path in tmp_path.iterdir()} == {"photo.jpg", "bars.png"}
     with Image.open(tmp_path / "bars.png") as picture:
@@ -77,17 +85,17 @@ def test_unreadable_photos(mistake, finished, photo, tmp_path, kind):
         path.write_bytes(photo.read_bytes()[:-700])
     before = set(tmp_path.iterdir())
     best, drawing = finished.folder / "best.safetensors", tmp_path / "bars.png"
-    assert not mistake(str(path), "predict.py", best, photo, path, "--draw", drawing).out
+    assert not mistake(str(path), "predict.py", "--checkpoint", best, photo, path, "--draw", drawing).out
     assert set(tmp_path.iterdir()) == before
 
 
 def test_drawings_that_cannot_be_written(mistake, finished, photo, tmp_path):
     best = finished.folder / "best.safetensors"
     for name in ("photo.jpg/bars.png", "nowhere/bars.png"):
-        mistake(str(tmp_path / name), "predict.py", best, photo, "--draw", tmp_path / name)
-    mistake([".png", "bars.doc"], "predict.py", best, photo, "--draw", tmp_path / "bars.doc")
+        mistake(str(tmp_path / name), "predict.py", "--checkpoint", best, photo, "--draw", tmp_path / name)
+    mistake([".png", "bars.doc"], "predict.py", "--checkpoint", best, photo, "--draw", tmp_path / "bars.doc")
     assert list(tmp_path.iterdir()) == [photo]
 
 
 def test_photos_are_asked_for(run, finished):
-    assert run("predict.py", finished.folder / "best.safetensors").status == 2
+    assert run("predict.py", "--checkpoint", finished.folder / "best.safetensors").status == 2

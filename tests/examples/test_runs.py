@@ -66,7 +66,11 @@ def test_unreadable_checkpoints(mistake, finished, look, tmp_path, program, kind
     arrays, info = minicnn.load(best)
     BROKEN[kind](path, best.read_bytes(), arrays, info["config"])
     before = look.files(tmp_path)
-    arguments = {"evaluate.py": [path], "predict.py": [path, "photo.jpg"], "train.py": ["--resume", path]}
+    arguments = {
+        "evaluate.py": ["--checkpoint", path],
+        "predict.py": ["--checkpoint", path, "photo.jpg"],
+        "train.py": ["--resume", path],
+    }
     mistake(str(path), program, *arguments[program])
     assert look.files(tmp_path) == before
 

@@ -35,7 +35,7 @@ def test_metrics(finished, look):
     assert [row["step"] for row in rows] == [updates, 2 * updates, 3 * updates]
     assert all(0 < row["lr"] <= config["lr"] for row in rows)
     for row in rows:
-        assert 0 < row["train_loss"] < 10 and 0 < row["val_loss"] < 10 and row["images_per_s"] > 0
+        assert 1 < row["train_loss"] < 10 and 1 < row["val_loss"] < 10 and row["images_per_s"] > 0  # ln 10 is 2.3
         assert 0 <= row["val_top1"] <= row["val_top5"] <= 100 and row["val_top1"] % 5 == 0  # of 20 pictures
         assert row["train_top1"] * 30 / 100 == pytest.approx(round(row["train_top1"] * 30 / 100), abs=1e-3)
     assert max(row["val_top5"] for row in rows) > 1  # in percent
@@ -189,7 +189,7 @@ def test_cifar10(run, cifar, tmp_path):
     result = run("train.py", "--data", f"cifar10:{cifar}", "--no-verify", "--epochs", 1, "--out", tmp_path / "run")
     assert result.status == 0 and not result.err
     assert "20 pictures" in result.out and "4 to validate" in result.out
-    result = run("evaluate.py", tmp_path / "run" / "best.safetensors")
+    result = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors")
     assert result.status == 0 and "4 pictures" in result.out
 
 

@@ -114,7 +114,9 @@ def test_logits_and_labels_that_do_not_fit(logits, labels):
         F.cross_entropy(Tensor(np.ones(logits)), np.zeros(labels, int))
 
 
-@given(st.data(), st.lists(st.integers(1, 4), max_size=3), st.sampled_from([{}, *({"reduction": r} for r in REDUCTIONS)]))
+@given(
+    st.data(), st.lists(st.integers(1, 4), max_size=3), st.sampled_from([{}, *({"reduction": r} for r in REDUCTIONS)])
+)
 def test_mse_loss_is_the_equation(data, shape, options):
     if shape:
         agree(F.mse_loss, squares, data.draw(arrays(shape)), data.draw(arrays(shape)), **options)

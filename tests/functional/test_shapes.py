@@ -74,7 +74,10 @@ def broadcast(draw, count):
 def inputs(data, shapes, make=normal):
     """Arrays of those shapes; one with no axes has one layout only."""
     dtype = data.draw(st.sampled_from([np.float64, np.float32]))
-    return [data.draw(arrays(s, make)).astype(dtype) if s else make(1, seed=i)[0].astype(dtype) for i, s in enumerate(shapes)]
+    return [
+        data.draw(arrays(s, make)).astype(dtype) if s else make(1, seed=i)[0].astype(dtype)
+        for i, s in enumerate(shapes)
+    ]
 
 
 @given(st.data(), broadcast(3))
@@ -194,7 +197,9 @@ def test_what_cannot_be_chosen():
             f(np.ones(2), 1.0)
 
 
-@pytest.mark.parametrize("widths", [3, (1, 2), ((1,), (2, 3)), ((1, 2, 3), (0, 0)), ((0.5, 1), (0, 0)), (("a", 1), (0, 0))])
+@pytest.mark.parametrize(
+    "widths", [3, (1, 2), ((1,), (2, 3)), ((1, 2, 3), (0, 0)), ((0.5, 1), (0, 0)), (("a", 1), (0, 0))]
+)
 def test_widths_that_are_none(widths):
     with refuses(ValueError, "pad", "((before, after), …)"):
         F.pad(*ones((2, 3)), widths)

@@ -16,7 +16,12 @@ def params(layer):
 
 
 LAYERS = [  # (layer, the same function, input shape, repr)
-    (lambda: nn.Conv2d(4, 6, 3), lambda m, x: F.conv2d(x, m.weight, m.bias), (2, 7, 7, 4), "Conv2d(4, 6, kernel_size=3)  # 222 parameters"),
+    (
+        lambda: nn.Conv2d(4, 6, 3),
+        lambda m, x: F.conv2d(x, m.weight, m.bias),
+        (2, 7, 7, 4),
+        "Conv2d(4, 6, kernel_size=3)  # 222 parameters",
+    ),
     (
         lambda: nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), 2, groups=2, bias=False),
         lambda m, x: F.conv2d(x, m.weight, None, (2, 1), (1, 0), 2, 2),
@@ -24,19 +29,44 @@ LAYERS = [  # (layer, the same function, input shape, repr)
         "Conv2d(4, 6, kernel_size=(3, 2), stride=(2, 1), padding=(1, 0), dilation=2, groups=2, bias=False)  # 72 parameters",
     ),
     (lambda: nn.Linear(5, 3), lambda m, x: F.linear(x, m.weight, m.bias), (2, 4, 5), "Linear(5, 3)  # 18 parameters"),
-    (lambda: nn.Linear(5, 3, bias=False), lambda m, x: x @ m.weight, (2, 5), "Linear(5, 3, bias=False)  # 15 parameters"),
-    (lambda: nn.MaxPool2d(3, 2), lambda m, x: F.max_pool2d(x, 3, 2), (2, 7, 7, 3), "MaxPool2d(kernel_size=3, stride=2)"),
+    (
+        lambda: nn.Linear(5, 3, bias=False),
+        lambda m, x: x @ m.weight,
+        (2, 5),
+        "Linear(5, 3, bias=False)  # 15 parameters",
+    ),
+    (
+        lambda: nn.MaxPool2d(3, 2),
+        lambda m, x: F.max_pool2d(x, 3, 2),
+        (2, 7, 7, 3),
+        "MaxPool2d(kernel_size=3, stride=2)",
+    ),
     (lambda: nn.MaxPool2d(2), lambda m, x: F.max_pool2d(x, 2), (2, 7, 7, 3), "MaxPool2d(kernel_size=2, stride=2)"),
-    (lambda: nn.MaxPool2d((3, 2), 2, 1, (1, 2), True), lambda m, x: F.max_pool2d(x, (3, 2), 2, 1, (1, 2), True), (2, 8, 8, 3), None),
+    (
+        lambda: nn.MaxPool2d((3, 2), 2, 1, (1, 2), True),
+        lambda m, x: F.max_pool2d(x, (3, 2), 2, 1, (1, 2), True),
+        (2, 8, 8, 3),
+        None,
+    ),
     (lambda: nn.AvgPool2d(2), lambda m, x: F.avg_pool2d(x, 2), (2, 7, 7, 3), "AvgPool2d(kernel_size=2, stride=2)"),
-    (lambda: nn.AvgPool2d(3, 2, 1, True, False), lambda m, x: F.avg_pool2d(x, 3, 2, 1, True, False), (2, 8, 8, 3), None),
+    (
+        lambda: nn.AvgPool2d(3, 2, 1, True, False),
+        lambda m, x: F.avg_pool2d(x, 3, 2, 1, True, False),
+        (2, 8, 8, 3),
+        None,
+    ),
     (
         lambda: nn.LocalResponseNorm(),
         lambda m, x: F.local_response_norm(x, 5, 2.0, 1e-4, 0.75),
         (2, 3, 3, 8),
         "LocalResponseNorm(n=5, k=2.0, alpha=0.0001, beta=0.75)",
     ),
-    (lambda: nn.LocalResponseNorm(3, 1.0, 0.5, 0.6), lambda m, x: F.local_response_norm(x, 3, 1.0, 0.5, 0.6), (2, 8), None),
+    (
+        lambda: nn.LocalResponseNorm(3, 1.0, 0.5, 0.6),
+        lambda m, x: F.local_response_norm(x, 3, 1.0, 0.5, 0.6),
+        (2, 8),
+        None,
+    ),
     (lambda: nn.ReLU(), lambda m, x: F.relu(x), (3, 4), "ReLU()"),
     (lambda: nn.Sigmoid(), lambda m, x: F.sigmoid(x), (3, 4), "Sigmoid()"),
     (lambda: nn.Tanh(), lambda m, x: F.tanh(x), (3, 4), "Tanh()"),
@@ -101,9 +131,13 @@ def test_loss():
 
 
 def test_where_weights_and_biases_start():
-    conv = nn.Conv2d(4, 6, (3, 5), groups=2, weight_init=lambda shape: np.full(shape, len(shape), np.float32), bias_init=1.5)
+    conv = nn.Conv2d(
+        4, 6, (3, 5), groups=2, weight_init=lambda shape: np.full(shape, len(shape), np.float32), bias_init=1.5
+    )
     assert conv.weight.shape == (3, 5, 2, 6) and (conv.weight.data == 4).all()
-    assert conv.bias.shape == (6,) and (conv.bias.data == 1.5).all() and conv.bias.dtype == conv.weight.dtype == np.float32
+    assert (
+        conv.bias.shape == (6,) and (conv.bias.data == 1.5).all() and conv.bias.dtype == conv.weight.dtype == np.float32
+    )
     linear = nn.Linear(4, 6, weight_init=nn.init.constant(2.0), bias_init=-1)
     assert linear.weight.shape == (4, 6) and (linear.weight.data == 2).all() and (linear.bias.data == -1).all()
     assert not nn.Conv2d(1, 1, 1).bias.data.any() and nn.Linear(1, 1, bias=False).bias is None

@@ -35,7 +35,17 @@ class Block(nn.Module):
         return self.inner(self.norm(self.linear(x) + self.shift)) * self.alpha
 
 
-NAMES = ["shift", "linear.weight", "linear.bias", "count", "norm.gamma", "norm.beta", "norm.running_mean", "norm.running_var", "alpha"]
+NAMES = [
+    "shift",
+    "linear.weight",
+    "linear.bias",
+    "count",
+    "norm.gamma",
+    "norm.beta",
+    "norm.running_mean",
+    "norm.running_var",
+    "alpha",
+]
 BUFFERS = {"count", "norm.running_mean", "norm.running_var"}
 
 
@@ -120,7 +130,10 @@ def test_converting_to_another_dtype_or_device():
         assert array.dtype == (int if name == "count" else np.float64)
         if "running" not in name:
             np.testing.assert_array_equal(array, values[name])
-    assert all(a is b and a.grad.dtype == np.float64 and a.requires_grad for a, b in zip(block.parameters(), parameters, strict=True))
+    assert all(
+        a is b and a.grad.dtype == np.float64 and a.requires_grad
+        for a, b in zip(block.parameters(), parameters, strict=True)
+    )
     assert block(Tensor(np.ones((2, 3)))).dtype == np.float64
     fails(RuntimeError, "tpu", block.to, "tpu")
 
@@ -164,7 +177,9 @@ def test_a_state_that_does_not_fit_is_listed_and_nothing_written():
 def test_modules_can_be_copied():
     block = Block()
     twin = copy.deepcopy(block)
-    assert list(twin.state_dict()) == NAMES and all(a is not b for a, b in zip(twin.parameters(), block.parameters(), strict=True))
+    assert list(twin.state_dict()) == NAMES and all(
+        a is not b for a, b in zip(twin.parameters(), block.parameters(), strict=True)
+    )
     block.shift.data += 1
     block.norm.running_mean += 1
     assert not twin.shift.data.any() and not twin.norm.running_mean.any()
@@ -221,7 +236,12 @@ def test_repr():
 
 def network():
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2, padding=1, groups=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(128, 10)
+        nn.Conv2d(3, 8, 3, stride=2, padding=1, groups=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(128, 10),
     )
 
 
@@ -236,7 +256,14 @@ def test_summary():
     state, grads = backend.random_state(), [p.grad for p in net.parameters()]
     table = rows(net.summary((2, 16, 16, 3)))
     assert table[1][1:] == ["2 × 8 × 8 × 8", "224", f"{2 * 2 * 8 * 8 * 8 * 27:,}"] and "Conv2d" in table[1][0]
-    assert [row[1] for row in table[1:-1]] == ["2 × 8 × 8 × 8", "2 × 8 × 8 × 8", "2 × 4 × 4 × 8", "2 × 128", "2 × 128", "2 × 10"]
+    assert [row[1] for row in table[1:-1]] == [
+        "2 × 8 × 8 × 8",
+        "2 × 8 × 8 × 8",
+        "2 × 4 × 4 × 8",
+        "2 × 128",
+        "2 × 128",
+        "2 × 10",
+    ]
     assert table[6][1:] == ["2 × 10", "1,290", f"{2 * 2 * 10 * 128:,}"]
     assert table[-1] == ["total", "1,514", f"{2 * 2 * 512 * 27 + 2 * 2 * 1280:,}"]
     assert len({len(line) for line in net.summary((1, 16, 16, 3)).split("\n")}) == 1  # columns are aligned

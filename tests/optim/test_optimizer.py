@@ -159,7 +159,11 @@ def test_the_two_forms_of_sgd_agree_until_the_rate_changes():
 
 def test_steps_on_a_slope():
     """Each optimizer finds the bottom of a parabola, through backward()."""
-    for make in (lambda p: optim.SGD(p, 0.1), lambda p: optim.SGD(p, 0.02, 0.9, nesterov=True), lambda p: optim.Adam(p, 0.1)):
+    for make in (
+        lambda p: optim.SGD(p, 0.1),
+        lambda p: optim.SGD(p, 0.02, 0.9, nesterov=True),
+        lambda p: optim.Adam(p, 0.1),
+    ):
         p = nn.Parameter(np.array([5.0, -3.0]))
         optimizer = make([p])
         for _ in range(300):
