@@ -126,7 +126,7 @@ class Function:
             gradients = self.backward(grad)
         finally:
             self.needs = every
-        if not isinstance(gradients, (tuple, list)):
+        if not isinstance(gradients, tuple):
             gradients = (gradients,)
         if len(gradients) != len(needs):
             raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needs)} inputs")
@@ -141,7 +141,7 @@ class Function:
                     f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
                     f"for input {i} of shape {edge.shape} and dtype {edge.dtype}"
                 )
-        return tuple(gradients)
+        return gradients
 
     def free(self) -> None:
         """Forget everything: the graph below can go. A second backward through here is then an error."""
@@ -175,12 +175,12 @@ def walk(
     useful, missing = _survey([_target(tensor) for tensor, _ in roots], targets)
     received: dict[Any, Tensor] = {}
     newest: list[tuple[int, Function]] = []
-    taken = {_memory_of(gradient) for _, gradient in roots}  # memory that is already somebody's
+    taken = {memory_of(gradient) for _, gradient in roots}  # memory that is already somebody's
 
     def finish(tensor: Tensor, gradient: Tensor) -> None:
-        if _memory_of(gradient) in taken or 0 in gradient.data.strides:
+        if memory_of(gradient) in taken or 0 in gradient.data.strides:
             gradient = gradient.apply(Copy(), gradient)
-        taken.add(_memory_of(gradient))
+        taken.add(memory_of(gradient))
         deliver(tensor, gradient)
 
     def receive(target: Any, gradient: Tensor) -> None:
@@ -210,7 +210,7 @@ def walk(
         if any(needs):
             gradients = node.gradients(gradient, needs)
             if len(gradients) > 1:  # what goes two ways is nobody's alone
-                owners = Counter(_memory_of(g) for g, needed in zip(gradients, needs, strict=True) if needed)
+                owners = Counter(memory_of(g) for g, needed in zip(gradients, needs, strict=True) if needed)
                 taken.update(owner for owner, times in owners.items() if times > 1)
             for edge, needed, gradient in zip(edges, needs, gradients, strict=True):
                 if needed:
@@ -226,7 +226,7 @@ def _target(tensor: Tensor) -> Any:
     return tensor if tensor.node is None else tensor.node
 
 
-def _memory_of(tensor: Tensor) -> int:
+def memory_of(tensor: Tensor) -> int:
     """The identity of whatever owns a Tensor's memory."""
     owner = tensor.data
     while getattr(owner, "base", None) is not None:

@@ -76,7 +76,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
             info = json.loads((file.metadata() or {}).get("info", "{}"))
     except (safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not a checkpoint, or not whole: {error}") from None
-    except TypeError as error:  # a dtype that NumPy does not have
+    except (TypeError, AttributeError) as error:  # a dtype that NumPy does not have
         raise CheckpointError(f"{path} holds numbers of another kind than NumPy's: {error}") from None
     if not isinstance(info, dict):
         raise CheckpointError(f"{path} is not a checkpoint: its info is {type(info).__name__}, not a table of names")

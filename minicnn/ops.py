@@ -198,7 +198,11 @@ class Clip(Function):
         self.floating = isinstance(low, float) or isinstance(high, float)
 
     def forward(self, x):
-        return x.copy() if self.low is None and self.high is None else np.clip(x, self.low, self.high)
+        return (
+            x.copy()
+            if self.low is None and self.high is None
+            else np.clip(x, self.low, self.high).astype(x.dtype, copy=False)
+        )
 
     def backward(self, grad):
         x = self.inputs[0].data
@@ -396,8 +400,9 @@ class Concatenate(Function):
         self.axis = axis
 
     def forward(self, *arrays):
+        y = np.concatenate(arrays, self.axis)
         self.sizes = [array.shape[self.axis] for array in arrays]
-        return np.concatenate(arrays, self.axis)
+        return y
 
     def backward(self, grad):
         lead = (slice(None),) * (self.axis % grad.ndim)

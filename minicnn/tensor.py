@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import backend, ops
-from .autograd import Function, is_recording, set_grad_enabled, walk
+from .autograd import Function, is_recording, memory_of, set_grad_enabled, walk
 
 Axis = int | tuple[int, ...] | None
 Hook = Callable[["Tensor"], None]
@@ -337,7 +337,7 @@ class Tensor:
     def transpose(self, *axes: Any) -> Tensor:
         """The axes in another order; reversed, if none are named."""
         order = _sizes(axes) or tuple(reversed(range(self.ndim)))
-        if sorted(a % max(self.ndim, 1) for a in order) != list(range(self.ndim)):
+        if len(ops.normal_axes(order, self.ndim)) != self.ndim:
             raise ValueError(f"transpose{order} does not name each of {self.ndim} axes once")
         return apply(ops.Transpose(tuple([a % self.ndim for a in order])), self)
 
@@ -394,9 +394,8 @@ def apply(function: Function, *args: Any) -> Tensor:
     if recorded:
         function.record(inputs, data)
     output = Tensor.wrap(data, function if recorded else None)
-    source = inputs[0]
-    if data is source.data or (getattr(data, "base", None) is not None and np.may_share_memory(data, source.data)):
-        output.version = source.version  # a view: whoever overwrites the one overwrites the other
+    if memory_of(output) == memory_of(inputs[0]):  # a view: whoever overwrites the one overwrites the other
+        output.version = inputs[0].version
     return output
 
 

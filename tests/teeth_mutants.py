@@ -76,6 +76,9 @@ def mutants_of(source: str, filename: str) -> Iterator[Mutant]:
                 before = _text(around)
                 link.put(new)
                 after = _text(new if around is link.node else around)
+                if isinstance(around, ast.arguments):  # of a long signature, only the one that is changed
+                    pairs = zip(before.split(", "), after.split(", "), strict=True)
+                    before, after = next((a, b) for a, b in pairs if a != b)
                 code = compile(ast.fix_missing_locations(module), filename, "exec")
                 link.put(link.node)
                 if (behaviour := _behaviour(code)) not in seen:
@@ -89,6 +92,8 @@ def _paths(path: Path) -> Iterator[Path]:
     node = path[-1].node
     if isinstance(node, (ast.Raise, ast.JoinedStr)) or getattr(node, "arg", None) in SKIPPED_ARGUMENTS:
         return
+    if isinstance(node, ast.UnaryOp) and getattr(getattr(path[-1].parent, "func", None), "attr", "") == "reshape":
+        return  # to NumPy any negative length is "the rest"
     for field, value in ast.iter_fields(node):
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if isinstance(child, ast.AST) and field not in SKIPPED_FIELDS:
@@ -168,8 +173,8 @@ def _calls(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
                     yield "call", arg.value if isinstance(arg, ast.Starred) else arg
         case ast.Attribute(value, name) if name in METHODS_LEFT_OUT:
             yield "call", value
-    for i, keyword in enumerate(node.keywords):
-        if keyword.arg not in SKIPPED_ARGUMENTS and not isinstance(getattr(keyword.value, "value", None), bool):
+    for i, keyword in enumerate(node.keywords):  # `out` saves memory, or else makes up a statement, which is left out
+        if keyword.arg not in {*SKIPPED_ARGUMENTS, "out"} and not isinstance(getattr(keyword.value, "value", 0), bool):
             yield "argument", ast.Call(node.func, node.args, [*node.keywords[:i], *node.keywords[i + 1 :]])
 
 

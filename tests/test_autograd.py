@@ -256,6 +256,20 @@ def test_what_was_used_is_gone_before_the_walk_goes_on():
     assert seen == [(0, 4), (1, 3), (1, 2), (1, 1)]
 
 
+def test_gradients_that_were_added_up_are_gone_as_well():
+    parts, seen = [], []
+
+    def halves(grad):
+        both = grad * 0.25, grad * 0.75
+        parts.extend(weakref.ref(g.data) for g in both)
+        return both
+
+    x = leaf(1.0, 2.0)
+    h = apply(Recipe(lambda grad: seen.append([ref() for ref in parts]) or grad), x)
+    apply(Recipe(halves), h, h).sum().backward()
+    assert seen == [[None, None]] and x.grad.data.tolist() == [1, 1]
+
+
 def test_a_chain_of_100_000_nodes():
     x = leaf(1.0)
     y = x
@@ -361,7 +375,7 @@ def test_only_what_leads_to_the_inputs_is_computed():
 
     y = apply(Both(), above, beside)
     assert grad(y, below, retain_graph=True)[0].item() == 2
-    assert [name for name, _ in calls] == ["above"] and wanted == [(True, False)]
+    assert [name for name, _ in calls] == ["above"] and wanted == [(True, False)] and y.node.needs == (True, True)
     grad(y, [x, w])
     assert [name for name, _ in calls[1:]] == ["above", "beside", "below"] and wanted[1] == (True, True)
 
@@ -564,10 +578,10 @@ def test_no_two_gradients_share_memory():
         a.astype(np.float64) + b, F.concatenate([a, b])[:2] + c,
     ]  # fmt: skip
     leaves = a, b, c, v, s
-    for y in outputs:
+    for y in [*outputs, *[y * 2 for y in outputs]]:
         for t in leaves:
             t.grad = None
-        y.backward(given)
+        y.backward(given, retain_graph=True)
         arrays = [given.data, y.data] + [
             array for t in leaves for array in (t.data, None if t.grad is None else t.grad.data) if array is not None
         ]
@@ -652,12 +666,12 @@ def test_detached_parameters_and_constants_are_watched_too():
 
 def test_overwriting_a_value_that_no_gradient_reads_is_fine():
     w, x = nn.Parameter(np.ones((2, 2))), leaf(1.0)
-    y = ((w + x).exp() + w[[0, 1]] * 2).sum()
+    y = ((w + x).exp() + (w + x) * x + w[[0, 1]] * 2).sum()
     w.grad = Tensor(np.zeros((2, 2)))
     optim.SGD([w], 0.1).step()
     w.grad = None
     y.backward()
-    np.testing.assert_allclose(w.grad.data, np.exp(2) + 2)
+    np.testing.assert_allclose(w.grad.data, np.exp(2) + 1 + 2)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -715,6 +729,11 @@ def test_what_a_backward_pass_returns_is_checked(what):
     assert x.grad is None
 
 
+def test_what_a_backward_pass_returns_is_checked_for_each_input():
+    x = leaf(1.0, 2.0)
+    fails(RuntimeError, r"shape \(\).*input 1", apply(Recipe(lambda g: (None, g.sum())), np.ones(2), x).sum().backward)
+
+
 def test_functions_that_lack_a_half():
     class Half(Function):
         def forward(self, x):
@@ -738,6 +757,6 @@ def test_a_failed_pass_leaves_modes_as_they_were():
 def test_copies_have_memory_of_their_own():
     x = leaf(1.0, 2.0)
     y = apply(Copy(), x)
-    assert not np.shares_memory(x.data, y.data)
+    assert not np.shares_memory(x.data, y.data) and apply(Copy(), Tensor([1])).dtype == int
     y.sum().backward()
     np.testing.assert_array_equal(x.grad.data, [1, 1])

@@ -1,5 +1,7 @@
 """The gradient checks are checked: each kind of wrong derivative and each vacuous case must make them fail."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -76,9 +78,39 @@ def test_checks_work_under_no_grad_and_with_inputs_of_every_kind():
         assert not is_recording()
 
 
-def test_inputs_without_entries_may_stand_beside_others():
+def test_inputs_and_outputs_without_entries_may_stand_beside_others():
     e = Tensor(np.zeros((0, 3)), requires_grad=True)
     assert gradcheck(lambda x, e: F.concatenate([x, e]), [leaf(2, 3), e])
+    for check in (gradcheck, gradgradcheck):
+        assert check(lambda x: (x[:0], x * 2), leaf(3))
+
+
+@modes
+def test_a_steep_slope_through_0_passes(mode):
+    x = Tensor(np.ones(3), requires_grad=True)
+    assert gradcheck(lambda x: (x - 1.0) * 1e6, x, **MODES[mode])
+
+
+def test_f_sees_copies_and_is_recorded_only_where_that_is_needed():
+    x, modes = leaf(3), {"forward": set(), "backward": set()}
+
+    def forward(array):
+        assert not np.shares_memory(array, x.data)
+        modes["forward"].add(is_recording())
+        return np.square(array)
+
+    def backward(g, x):
+        modes["backward"].add(is_recording())
+        return g * x * 2
+
+    assert gradcheck(given(forward, backward), x)
+    assert modes == {"forward": {True, False}, "backward": {False}}
+
+
+def test_both_checks_have_the_same_options():
+    for check in (gradcheck, gradgradcheck):
+        options = {name: p.default for name, p in inspect.signature(check).parameters.items() if p.default is not p.empty}
+        assert options == {"eps": 1e-5, "rtol": 1e-6, "atol": 1e-8, "full_jacobian": 10_000, "seed": 0}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -129,7 +161,7 @@ def test_one_wrong_input_or_output_among_several_fails(mode):
 @modes
 def test_a_large_value_does_not_hide_a_wrong_slope(mode):
     """Differences of numbers near 1e8 are still good to 1e-3."""
-    for offset in (1e3, 1e8):
+    for offset in (1e3, 1e8, -1e8):
         shifted = lambda backward, offset=offset: given(lambda x: x + offset, backward)  # noqa: E731
         assert gradcheck(shifted(lambda g, x: g * 1.0), leaf(3), **MODES[mode])
         rejects("input 0", shifted(lambda g, x: g * 0.5), leaf(3), **MODES[mode])
@@ -223,6 +255,7 @@ def test_numbers_that_are_not_finite_fail(check):
 @pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
 def test_a_function_that_changes_from_call_to_call_fails(check):
     rejects("each time", lambda x: F.dropout(x), leaf(3, 3), check)
+    rejects("each time", lambda x: (x * 2, F.dropout(x)), leaf(3, 3), check)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -261,3 +294,9 @@ def test_options_reach_the_second_derivatives():
     wrong = given(np.square, SECOND["scaled"])
     assert gradgradcheck(wrong, leaf(3), rtol=1e-2)
     rejects("direction", wrong, leaf(3), gradgradcheck, full_jacobian=0)
+    flows = []
+    for seed in (0, 0, 7):
+        rows = []
+        gradgradcheck(given(np.square, lambda g, x, rows=rows: rows.append(g.data.copy()) or g * x * 2), leaf(3), seed=seed)
+        flows.append(rows[0])
+    assert np.array_equal(flows[0], flows[1]) and not np.array_equal(flows[0], flows[2])

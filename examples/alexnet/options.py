@@ -182,7 +182,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**{"resume": None, **DEFAULTS, **vars(given)})
     fill(settings)
-    if not settings.resume and os.path.exists(os.path.join(settings.out, "metrics.csv")):
+    if not settings.resume and os.path.exists(os.path.join(settings.out, "last.safetensors")):
         if "out" in vars(given):
             raise UsageError(f"--out {settings.out} holds a run: take another folder, or --resume its last.safetensors")
         settings.out = next(

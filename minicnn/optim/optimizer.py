@@ -22,9 +22,9 @@ class Optimizer:
     def __init__(self, params: Iterable[Tensor], lr: float) -> None:
         self.params = list(params)
         if not self.params or not all(isinstance(p, Tensor) and p.node is None for p in self.params):
-            raise ValueError("an optimizer needs parameters: leaf Tensors, such as module.parameters()")
+            raise ValueError("an optimizer needs parameters: leaf Tensors with requires_grad, as module.parameters()")
         if not any(p.requires_grad for p in self.params):
-            raise ValueError("none of the optimizer's parameters requires a gradient")
+            raise ValueError("an optimizer needs parameters of which at least one has requires_grad")
         if len(set(self.params)) < len(self.params):
             raise ValueError("an optimizer needs each parameter once")
         for p in self.params:

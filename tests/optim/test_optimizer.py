@@ -1,5 +1,7 @@
 """SGD and Adam against their formulas, written out in NumPy."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -192,6 +194,30 @@ def test_the_number_of_threads_does_not_matter(monkeypatch):
         np.testing.assert_array_equal(one, three)
 
 
+@rules
+def test_a_step_needs_no_memory_of_a_parameters_size(number):
+    p = nn.Parameter(np.ones(100_000))
+    p.grad = Tensor(np.ones(100_000))
+    optimizer = RULES[number][0]([p])
+    optimizer.step()
+    tracemalloc.start()
+    optimizer.step()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < p.data.nbytes / 4
+
+
+def test_a_step_is_noticed_by_a_backward_pass_that_comes_too_late():
+    linear = nn.Linear(2, 2)
+    for write_again in (False, True):
+        loss = (linear.weight**2).sum()
+        loss.backward(retain_graph=True)
+        optim.SGD(linear.parameters(), 0.1).step()
+        if write_again:
+            linear.load_state_dict(linear.state_dict())
+        fails(RuntimeError, "overwritten", loss.backward)
+
+
 def test_state_names():
     params = parameters()
     assert list(optim.SGD(params, 0.1).state_dict()) == ["lr", "steps"]
@@ -222,7 +248,7 @@ def test_arguments_that_do_not_fit():
     p = nn.Parameter(np.ones(2))
     for params in ([], [Tensor([1.0])], [p * 2], p, [np.ones(2)], [p, None], iter([])):
         fails(ValueError, r"parameters.*requires_grad", optim.SGD, params, 0.1)
-    fails(ValueError, "contiguous", optim.SGD, [Tensor(np.ones((2, 3)).T, requires_grad=True)], 0.1)
+    fails(ValueError, "contiguous", optim.SGD, [p, Tensor(np.ones((2, 3)).T, requires_grad=True)], 0.1)
     for name in ("lr", "momentum", "weight_decay"):
         for bad in (-0.1, np.nan):
             fails(ValueError, f"{name}.*{bad}", optim.SGD, [p], **{"lr": 0.1, name: bad})
@@ -233,5 +259,6 @@ def test_arguments_that_do_not_fit():
     fails(ValueError, "nesterov.*momentum", optim.SGD, [p], 0.1, nesterov=True)
     fails(ValueError, "nesterov", optim.SGD, [p], 0.1, 0.9, nesterov=True, paper_update=True)
     assert optim.SGD([p], 0).lr == 0 and optim.SGD([p], 0.0, 0, 0).momentum == 0 and optim.Adam([p], 0, eps=0).eps == 0
+    assert optim.Adam([p]).lr == 1e-3
     p.grad = Tensor(np.ones(2))
     fails(NotImplementedError, "Optimizer does not define update", optim.Optimizer([p], 0.1).step)
