@@ -278,9 +278,9 @@ class Tensor:
 
     def __getitem__(self, index: Any) -> Tensor:
         """Entries by integers, slices, None, …, integer or boolean arrays, as in NumPy."""
-        parts = index if isinstance(index, tuple) else (index,)
-        plain = tuple([part.data if isinstance(part, Tensor) else part for part in parts])
-        return apply(ops.Index(plain if isinstance(index, tuple) else plain[0]), self)
+        parts = [p.data if isinstance(p, Tensor) else p for p in (index if isinstance(index, tuple) else (index,))]
+        kept = tuple([p.copy() if isinstance(p, (np.ndarray, list)) else p for p in parts])  # backward reads them later
+        return apply(ops.Index(kept if isinstance(index, tuple) else kept[0]), self)
 
     # ---------------------------------------------------------------------------------------------------------- methods
     def exp(self) -> Tensor:

@@ -63,7 +63,7 @@ Path = tuple[Link, ...]  # from a function or class of the module down to a node
 
 
 def mutants_of(source: str, filename: str) -> Iterator[Mutant]:
-    """Every mutant of a source text, in the order of its lines."""
+    """Every mutant of a source text."""
     for top in ast.parse(source).body:
         if not isinstance(top, (ast.FunctionDef, ast.ClassDef)):
             continue
@@ -72,13 +72,10 @@ def mutants_of(source: str, filename: str) -> Iterator[Mutant]:
         for path in _paths((Link(module, "body", 0, top),)):
             link = path[-1]
             for kind, new in [*_variants(path), *_lost_gradients(path)]:
-                around = next(step.node for step in reversed(path) if _is_readable(step.node))
-                before = _text(around)
+                prefix, around = _context(path)
+                before = prefix + _text(around)
                 link.put(new)
-                after = _text(new if around is link.node else around)
-                if isinstance(around, ast.arguments):  # of a long signature, only the one that is changed
-                    pairs = zip(before.split(", "), after.split(", "), strict=True)
-                    before, after = next((a, b) for a, b in pairs if a != b)
+                after = prefix + _text(new if around is link.node else around)
                 code = compile(ast.fix_missing_locations(module), filename, "exec")
                 link.put(link.node)
                 if (behaviour := _behaviour(code)) not in seen:
@@ -208,9 +205,15 @@ def _behaviour(code: CodeType) -> tuple:
     return code.co_name, code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants
 
 
-def _is_readable(node: ast.AST) -> bool:
-    """Is a node's text enough to recognise its place by?"""
-    return isinstance(node, (ast.stmt, ast.arguments)) or len(_text(node)) >= 25
+def _context(path: Path) -> tuple[str, ast.AST]:
+    """The node around the path's end whose text is enough to recognise the place by; for a default, "name=" and it."""
+    for link in reversed(path):
+        if isinstance(link.parent, ast.arguments):
+            names = link.parent.kwonlyargs if link.field == "kw_defaults" else link.parent.args
+            return names[link.index - len(getattr(link.parent, link.field))].arg + "=", link.node
+        if isinstance(link.node, ast.stmt) or len(_text(link.node)) >= 25:
+            break
+    return "", link.node
 
 
 def _text(node: ast.AST) -> str:

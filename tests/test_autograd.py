@@ -716,7 +716,6 @@ WRONG = {
     "none at all": (lambda g: (), "0 gradients for 1 inputs"),
     "an array": (lambda g: g.data, "input 0"),
     "a number": (lambda g: 1.0, "input 0"),
-    "a list": (lambda g: [g], "input 0"),
 }
 
 
@@ -741,6 +740,18 @@ def test_functions_that_lack_a_half():
 
     fails(NotImplementedError, "Half does not define backward", apply(Half(), leaf(1.0)).backward)
     fails(NotImplementedError, "Function does not define forward", apply, Function(), leaf(1.0))
+
+
+def test_a_function_records_one_call():
+    node, x = Copy(), leaf(1.0)
+    apply(node, x)
+    fails(RuntimeError, "Copy.*new one", apply, node, x)
+
+
+def test_integers_have_no_gradient():
+    x = Tensor([1, 2])
+    x.requires_grad = True
+    fails(TypeError, "int64", lambda: x.reshape(2, 1))
 
 
 def test_a_failed_pass_leaves_modes_as_they_were():

@@ -148,6 +148,21 @@ def test_comparisons_give_boolean_tensors(op):
         np.testing.assert_array_equal(y.data, op(plain, array), strict=True)
 
 
+def test_booleans_combine():
+    a, b = np.array([True, True, False]), np.array([True, False, False])
+    for right in (b, Tensor(b)):
+        for y, expected in [(Tensor(a) & right, a & b), (Tensor(a) | right, a | b), (~Tensor(a), ~a)]:
+            assert type(y) is Tensor
+            np.testing.assert_array_equal(y.data, expected, strict=True)
+    x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    assert ((x > 1) & (x < 3)).data.tolist() == [False, True, False]
+
+
+def test_numbers_are_formatted_as_numbers():
+    assert f"{Tensor([2.0]):.3f}" == "2.000" and f"{Tensor(3)}" == repr(Tensor(3))
+    fails(ValueError, r"\(2,\)", format, Tensor([1.0, 2.0]), ".2f")
+
+
 def test_float32_is_compared_as_float32():
     assert (Tensor([0.1]) == 0.1).item() and not (Tensor([0.1]) < 0.1).item()
 
@@ -322,7 +337,9 @@ def test_results_without_dimensions_can_be_differentiated(f):
 def test_arrays_of_two_devices_do_not_mix(monkeypatch):
     class Elsewhere(np.ndarray):
         def __array_function__(self, function, types, args, kwargs):
-            return function(*args, **kwargs).view(Elsewhere)
+            if function is np.asarray:  # of a Python number, like this
+                return function(*args, **kwargs).view(Elsewhere)
+            return super().__array_function__(function, types, args, kwargs)
 
     monkeypatch.setattr(backend, "device_of", lambda array: "gpu:0" if isinstance(array, Elsewhere) else "cpu")
     here, there = Tensor(np.ones(2)), Tensor.wrap(np.ones(2).view(Elsewhere))

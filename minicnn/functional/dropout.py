@@ -30,7 +30,8 @@ from ..tensor import Tensor
 def mask(x: Array, p: float) -> Array:
     """m / (1 − p): for each number of x, 0 with probability p and 1/(1 − p) otherwise."""
     kept = generator().random(x.shape, np.float32) >= p
-    return np.multiply(kept, 1 / (1 - p) if p < 1 else 0, dtype=x.dtype)
+    dtype = x.dtype if x.dtype.kind == "f" else np.float32
+    return np.multiply(kept, 1 / (1 - p) if p < 1 else 0, dtype=dtype)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:

@@ -55,6 +55,7 @@ def onehot(labels: Array, classes: int, dtype: np.dtype) -> Array:
 class CrossEntropy(Function):
     """The loss of each sample."""
 
+    floating = True
     reads = ((0,),)
 
     def __init__(self, labels: Array):

@@ -146,6 +146,7 @@ def _power(d: Array, beta: float) -> Array:
 
 
 class LocalResponseNorm(Function):
+    floating = True
     reads = ((0,),)
 
     def __init__(self, norm: Norm):

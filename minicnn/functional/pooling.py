@@ -48,7 +48,7 @@ from .windows import Window, inside, padded, taps
 
 
 @device_kernel
-def maximum(x: Array, window: Window) -> Array:
+def window_maximum(x: Array, window: Window) -> Array:
     """y = max over each window: (N, H, W, C) -> (N, OH, OW, C)"""
     y = empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype, like=x)
     (kh, kw), (sh, sw), _, (dh, dw) = window
@@ -127,18 +127,19 @@ def gather(x: Array, winner: Array | None, window: Window) -> Array:
 
 
 def _step(x: Array) -> int:
-    """How many images to take at a time: one or two of AlexNet's stay in a core's own cache, and 33 ms become 5."""
+    """How many images to take at a time, so that what is read and written stays in the cache."""
     return batch_step(len(x), 4 * x.shape[1] * x.shape[2] * x.shape[3] * x.itemsize)
 
 
 class MaxPool2d(Function):
+    floating = True
     reads = ((0,),)
 
     def __init__(self, window: Window):
         self.window = window
 
     def forward(self, x):
-        self.y = maximum(x, self.window)
+        self.y = window_maximum(x, self.window)
         return self.y
 
     def backward(self, dy):
@@ -158,6 +159,8 @@ class Scatter(Function):
 
 
 class Gather(Function):
+    floating = True
+
     def __init__(self, winner: Array | None, window: Window):
         self.winner, self.window = winner, window
 

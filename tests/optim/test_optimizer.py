@@ -207,6 +207,16 @@ def test_a_step_needs_no_memory_of_a_parameters_size(number):
     assert peak < p.data.nbytes / 4
 
 
+@rules
+def test_frozen_parameters_stay(number):
+    p, frozen = nn.Parameter(np.ones(2)), nn.Parameter(np.ones(2))
+    frozen.requires_grad = False
+    optimizer = RULES[number][0]([p, frozen])
+    (p * frozen).sum().backward()
+    optimizer.step()
+    assert (p.data != 1).all() and (frozen.data == 1).all()
+
+
 def test_a_step_is_noticed_by_a_backward_pass_that_comes_too_late():
     linear = nn.Linear(2, 2)
     for write_again in (False, True):
@@ -246,8 +256,10 @@ def test_states_of_another_optimizer():
 
 def test_arguments_that_do_not_fit():
     p = nn.Parameter(np.ones(2))
-    for params in ([], [Tensor([1.0])], [p * 2], p, [np.ones(2)], [p, None], iter([])):
-        fails(ValueError, r"parameters.*requires_grad", optim.SGD, params, 0.1)
+    for params in ([], [p * 2], p, [np.ones(2)], [p, None], iter([])):
+        fails(ValueError, "needs parameters.*leaf", optim.SGD, params, 0.1)
+    fails(ValueError, "requires a gradient", optim.SGD, [Tensor([1.0])], 0.1)
+    fails(ValueError, "once", optim.SGD, [p, p], 0.1)
     fails(ValueError, "contiguous", optim.SGD, [p, Tensor(np.ones((2, 3)).T, requires_grad=True)], 0.1)
     for name in ("lr", "momentum", "weight_decay"):
         for bad in (-0.1, np.nan):
@@ -262,3 +274,7 @@ def test_arguments_that_do_not_fit():
     assert optim.Adam([p]).lr == 1e-3
     p.grad = Tensor(np.ones(2))
     fails(NotImplementedError, "Optimizer does not define update", optim.Optimizer([p], 0.1).step)
+    for bad in (Tensor(np.ones((2, 1))), Tensor(np.ones((3, 3))), Tensor(1.0), np.ones(2), 0.5):
+        p.grad = bad
+        fails(ValueError, r"gradient.*\(2,\)", optim.SGD([nn.Parameter(np.ones(1)), p], 0.1).step)
+    assert p.data.tolist() == [1, 1]
