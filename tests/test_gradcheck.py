@@ -109,7 +109,9 @@ def test_f_sees_copies_and_is_recorded_only_where_that_is_needed():
 
 def test_both_checks_have_the_same_options():
     for check in (gradcheck, gradgradcheck):
-        options = {name: p.default for name, p in inspect.signature(check).parameters.items() if p.default is not p.empty}
+        options = {
+            name: p.default for name, p in inspect.signature(check).parameters.items() if p.default is not p.empty
+        }
         assert options == {"eps": 1e-5, "rtol": 1e-6, "atol": 0.0, "full_jacobian": 10_000, "seed": 0}
 
 
@@ -297,6 +299,8 @@ def test_options_reach_the_second_derivatives():
     flows = []
     for seed in (0, 0, 7):
         rows = []
-        gradgradcheck(given(np.square, lambda g, x, rows=rows: rows.append(g.data.copy()) or g * x * 2), leaf(3), seed=seed)
+        gradgradcheck(
+            given(np.square, lambda g, x, rows=rows: rows.append(g.data.copy()) or g * x * 2), leaf(3), seed=seed
+        )
         flows.append(rows[0])
     assert np.array_equal(flows[0], flows[1]) and not np.array_equal(flows[0], flows[2])

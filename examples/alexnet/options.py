@@ -1,6 +1,7 @@
 """The command line of train.py: its options, their defaults, and how a user's mistake ends in one line."""
 
 import argparse
+import io
 import itertools
 import os
 import sys
@@ -31,6 +32,8 @@ class UsageError(ValueError):
 
 def command(main: Callable[[], None]) -> int:
     """Run a program; a user's mistake is one line on the standard error and exit status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # where it is not Unicode, a bar is drawn with question marks
     try:
         main()
         return 0
@@ -208,5 +211,9 @@ def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any]) 
             )
         if name not in given and name != "out":
             setattr(settings, name, saved[name])
+    home = os.path.dirname(settings.resume) or "."
     if "out" not in given:
-        settings.out = os.path.dirname(settings.resume) or "."
+        settings.out = home
+    elif not os.path.exists(settings.out) or not os.path.samefile(settings.out, home):
+        if os.path.exists(os.path.join(settings.out, "last.safetensors")):
+            raise UsageError(f"--out {settings.out} holds another run: take another folder")

@@ -56,8 +56,9 @@ class Run:
     def save(self, net: nn.Module, progress: dict[str, Any], parts: dict[str, Any]) -> None:
         """last.safetensors: the network, the other parts (name -> object with a state_dict), and how far it has come.
         best.safetensors goes first: if it cannot be written, the epoch counts as not done, and is done again."""
-        if self.rows[-1]["val_top1"] >= max(row["val_top1"] for row in self.rows):
-            minicnn.save(self.folder / "best.safetensors", net.state_dict(), {"config": self.config})
+        best = self.folder / "best.safetensors"
+        if self.rows[-1]["val_top1"] >= max(row["val_top1"] for row in self.rows) or not best.exists():
+            minicnn.save(best, net.state_dict(), {"config": self.config})
         arrays = {f"model.{name}": array for name, array in net.state_dict().items()}
         for part, thing in parts.items():
             arrays |= {f"{part}.{name}": np.asarray(array) for name, array in thing.state_dict().items()}

@@ -83,9 +83,9 @@ def train(settings: Namespace, given: set[str]) -> None:
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         loader.set_epoch(epoch)
         result: dict[str, Any] = train_epoch(net, loader, optimizer, schedule, epoch, settings)
-        if not np.isfinite(result["train_loss"]):
-            raise UsageError(f"the loss of epoch {epoch} is {result['train_loss']}: training diverged; lower --lr")
         result |= {f"val_{name}": value for name, value in evaluate(net, val_loader, settings.device).items()}
+        if not np.isfinite(result["train_loss"] + result["val_loss"]):
+            raise UsageError(f"training diverged in epoch {epoch}: its loss is no number any more; lower --lr")
         run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
         run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule})
         print(

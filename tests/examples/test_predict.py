@@ -53,15 +53,8 @@ def test_several_photos_and_fewer_than_five_classes(run, photos, photo, tmp_path
 
 
 def test_the_drawing_shows_each_photo(run, finished, photo, tmp_path):
-    result = run(
-        "predict.py",
-        "--checkpoint",
-        finished.folder / "best.safetensors",
-        photo,
-        photo,
-        "--draw",
-        tmp_path / "bars.png",
-    )
+    best = finished.folder / "best.safetensors"
+    result = run("predict.py", photo, photo, "--checkpoint", best, "--draw", tmp_path / "bars.png")
     assert result.status == 0 and not result.err
     assert {path.name for path in tmp_path.iterdir()} == {"photo.jpg", "bars.png"}
     with Image.open(tmp_path / "bars.png") as picture:
@@ -97,5 +90,5 @@ def test_drawings_that_cannot_be_written(mistake, finished, photo, tmp_path):
     assert list(tmp_path.iterdir()) == [photo]
 
 
-def test_photos_are_asked_for(run, finished):
-    assert run("predict.py", "--checkpoint", finished.folder / "best.safetensors").status == 2
+def test_photos_are_asked_for(mistake):
+    mistake("photo", "predict.py")

@@ -284,6 +284,23 @@ def test_other_classes_of_the_same_number(mistake, run, photos, tmp_path):
     mistake("classes", "train.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 2)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what overflows on the way
+def test_training_that_diverges(mistake, tmp_path):
+    mistake(["diverged", "--lr"], "train.py", "--lr", 1e6, "--out", tmp_path / "run")
+
+
+def test_a_run_is_not_overwritten(mistake, run, look, monkeypatch, tmp_path):
+    """In a folder that was asked for, that is a mistake; by default, the next free name is taken."""
+    monkeypatch.chdir(tmp_path)
+    for _ in range(3):
+        assert run("train.py", "--epochs", 1).status == 0
+    assert len(look.files("runs")) == 3
+    before = look.state(tmp_path / "runs" / "alexnet")
+    mistake(["runs/alexnet", "--resume"], "train.py", "--epochs", 2, "--out", "runs/alexnet")
+    assert look.state(tmp_path / "runs" / "alexnet") == before
+    assert run("evaluate.py").status == 0  # of runs/alexnet
+
+
 def test_folders_that_cannot_be_written(mistake, look, tmp_path):
     file = tmp_path / "file.txt"
     file.write_text("in the way")
