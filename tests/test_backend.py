@@ -254,7 +254,7 @@ def test_a_forked_child_has_threads_of_its_own(threads):
     threads(2)
     backend.parallel(lambda lo, hi: None, 4, 1)
     read, write = os.pipe()
-    import warnings  # noqa: PLC0415
+    import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process that has threads

@@ -53,7 +53,7 @@ def test_without_info_or_arrays(tmp_path):
 
 
 def test_files_of_other_programs_are_read(tmp_path):
-    from safetensors.numpy import load_file, save_file  # noqa: PLC0415
+    from safetensors.numpy import load_file, save_file
 
     save_file({"w": np.ones((2, 3), np.float32)}, tmp_path / "theirs")
     arrays, info = load(tmp_path / "theirs")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minicnn import Tensor, backend, gradcheck, gradgradcheck, grad, ops
+from minicnn import Tensor, backend, grad, gradcheck, gradgradcheck, ops
 from minicnn import functional as F
 from minicnn.autograd import Function
 from minicnn.tensor import apply

@@ -185,13 +185,17 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**{"resume": None, **DEFAULTS, **vars(given)})
     fill(settings)
-    if not settings.resume and os.path.exists(os.path.join(settings.out, "last.safetensors")):
+    if not settings.resume and _holds_a_run(settings.out):
         if "out" in vars(given):
             raise UsageError(f"--out {settings.out} holds a run: take another folder, or --resume its last.safetensors")
         settings.out = next(
             name for name in (f"{settings.out}-{i}" for i in itertools.count(2)) if not os.path.exists(name)
         )
     return settings, set(vars(given))
+
+
+def _holds_a_run(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, "last.safetensors"))
 
 
 def fill(settings: argparse.Namespace) -> None:
@@ -214,6 +218,5 @@ def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any]) 
     home = os.path.dirname(settings.resume) or "."
     if "out" not in given:
         settings.out = home
-    elif not os.path.exists(settings.out) or not os.path.samefile(settings.out, home):
-        if os.path.exists(os.path.join(settings.out, "last.safetensors")):
-            raise UsageError(f"--out {settings.out} holds another run: take another folder")
+    elif os.path.realpath(settings.out) != os.path.realpath(home) and _holds_a_run(settings.out):
+        raise UsageError(f"--out {settings.out} holds another run: take another folder")
