@@ -90,8 +90,7 @@ def test_a_whole_run_continues_from_its_file(tmp_path):
         np.testing.assert_array_equal(array, other.state_dict()[name])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# whole or not at all
+# -------------------------------------------------------------------------------------------------- whole or not at all
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "file"
     save(path, {"x": np.ones(3)})
@@ -167,8 +166,7 @@ def test_folders_that_are_not_there(tmp_path):
     assert not os.listdir(tmp_path)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# files that are no checkpoints
+# ---------------------------------------------------------------------------------------- files that are no checkpoints
 def raw(header, body=b""):
     header = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(header)) + header + body

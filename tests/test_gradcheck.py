@@ -45,8 +45,7 @@ def rejects(pattern, f, inputs, check=gradcheck, **options):
     assert is_recording()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# what is right passes
+# ------------------------------------------------------------------------------------------------- what is right passes
 @modes
 @pytest.mark.parametrize(
     "f",
@@ -115,8 +114,7 @@ def test_both_checks_have_the_same_options():
         assert options == {"eps": 1e-5, "rtol": 1e-6, "atol": 0.0, "full_jacobian": 10_000, "seed": 0}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# what is wrong fails
+# -------------------------------------------------------------------------------------------------- what is wrong fails
 ONE = np.zeros((3, 3))
 ONE[1, 2] = 1
 WRONG = {  # for the square, whose gradient is 2gx
@@ -202,8 +200,7 @@ def test_tolerances_steps_and_seeds_are_the_callers():
     assert np.array_equal(flows[0], flows[1]) and not np.array_equal(flows[0], flows[2])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# what says nothing fails
+# ---------------------------------------------------------------------------------------------- what says nothing fails
 @pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
 def test_vacuous_checks_fail(check):
     x = leaf(3)
@@ -260,8 +257,7 @@ def test_a_function_that_changes_from_call_to_call_fails(check):
     rejects("each time", lambda x: (x * 2, F.dropout(x)), leaf(3, 3), check)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# second derivatives
+# --------------------------------------------------------------------------------------------------- second derivatives
 SECOND = {  # the square again: each first derivative is right, each second derivative is not
     "dependence on the input dropped": lambda g, x: g * x.detach() * 2,
     "dependence on what flows in dropped": lambda g, x: g.detach() * x * 2,

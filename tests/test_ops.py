@@ -96,8 +96,7 @@ CASES = {
 }  # fmt: skip
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# derivatives
+# ---------------------------------------------------------------------------------------------------------- derivatives
 @pytest.mark.parametrize("name", CASES)
 def test_first_and_second_derivatives(name):
     f, *arrays = CASES[name]
@@ -128,8 +127,7 @@ def test_every_operation_has_a_case(monkeypatch):
     assert {c.__name__ for c in every - recorded if c is not Function and not c.__name__.startswith("_")} == set()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# values, over shapes and layouts
+# -------------------------------------------------------------------------------------- values, over shapes and layouts
 LAYOUTS = {
     "C": np.copy,
     "Fortran": lambda x: x.copy(order="F"),
@@ -365,8 +363,7 @@ def test_pad(data, value, seed):
     check(lambda x: F.pad(x, widths, value), reference, x)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# points where the mathematics needs care
+# ------------------------------------------------------------------------------ points where the mathematics needs care
 def derivatives(f, *points):
     """f's gradient at the points, with what flows in being 1."""
     inputs = leaves(*[np.array(point, dtype=float) for point in points])
@@ -443,8 +440,7 @@ def test_normal_axes():
             ops.normal_axes(axis, ndim)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# dtypes
+# --------------------------------------------------------------------------------------------------------------- dtypes
 EXPRESSIONS = [
     lambda x: x + 1, lambda x: 1.5 - x, lambda x: x * np.float64(2), lambda x: np.float64(2) * x, lambda x: x * np.float32(2),
     lambda x: np.ones(3) * x, lambda x: x - np.ones(3), lambda x: x * np.array(2.0), lambda x: x / 3, lambda x: 3 / x, lambda x: x + True,
@@ -509,8 +505,7 @@ def test_clipping_large_integers_is_exact():
     assert Tensor([2**53 + 1]).clip(0).item() == 2**53 + 1
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# memory
+# --------------------------------------------------------------------------------------------------------------- memory
 KEEPS = {  # which of its operands an operation keeps alive, when the gradient of only the first or only the second is wanted
     "add": ("", ""), "sub": ("", ""), "mul": ("b", "a"), "div": ("b", "ab"), "where": ("", ""), "matmul": ("b", "a"), "concatenate": ("", ""),
     "neg": "", "exp": "", "sqrt": "", "sum": "", "mean": "", "cast": "", "unindex a slice": "", "pad": "", "log": "a", "square": "a", "abs": "a",

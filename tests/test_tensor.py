@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import minicnn
-from minicnn import DeviceError, Tensor, backend, grad, no_grad
-from minicnn.autograd import Function
+from minicnn import DeviceError, Tensor, backend, grad, nn, no_grad, optim
+from minicnn.autograd import Function, is_recording
 from minicnn.tensor import apply
 
 
@@ -19,8 +19,7 @@ def fails(error, pattern, f, *args, **kwargs):
     assert "\n" not in str(caught.value)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# making one
+# ----------------------------------------------------------------------------------------------------------- making one
 MADE = [
     (1.5, None, np.float32), ([1.0, 2.0], None, np.float32), ([[1, 2.5]], None, np.float32), (3, None, int), ([1, 2], None, int),
     (True, None, bool), ([True, False], None, bool), (np.float64(1), None, np.float64), (np.ones(2), None, np.float64),
@@ -70,8 +69,7 @@ def test_detach_to_and_astype():
     assert i.astype(float).dtype == np.float64 and i.astype(bool).dtype == bool
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# as a container
+# ------------------------------------------------------------------------------------------------------- as a container
 def test_one_number():
     x = Tensor([[2.5]], requires_grad=True)
     assert x.item() == float(x) == 2.5 and int(x) == 2 and bool(x) and not Tensor(0)
@@ -125,8 +123,7 @@ def test_deep_copies_are_independent():
     assert y.requires_grad and not np.shares_memory(x.data, y.data) and not np.shares_memory(x.grad.data, y.grad.data)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# operators
+# ------------------------------------------------------------------------------------------------------------ operators
 @pytest.mark.parametrize("op", [operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne])
 def test_comparisons_give_boolean_tensors(op):
     array, other = np.array([[1.0, 2.0, 3.0]]), np.array([[2.0], [3.0]])
@@ -286,8 +283,7 @@ def test_argmax():
         np.testing.assert_array_equal(y.data, array.argmax(axis))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# apply
+# ---------------------------------------------------------------------------------------------------------------- apply
 class Twice(Function):
     def forward(self, x, *others):
         return x * 2
@@ -347,6 +343,91 @@ def test_arrays_of_two_devices_do_not_mix(monkeypatch):
         fails(DeviceError, r"^Add: (cpu and gpu:0|gpu:0 and cpu).*\.to\(", operator.add, *pair)
     fails(DeviceError, "gpu:0 and cpu", operator.mul, there, np.ones(2))  # a host array is not moved in silence
     assert type((there * 2.0).data) is Elsewhere
+
+
+# ------------------------------------------------------------------------------------------------------------ gradients
+def test_backward_of_what_cannot_be_differentiated():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    with no_grad():
+        y = x * 2
+    for t in (y, Tensor([1.0]), x.detach(), x > 1, x.argmax(), x.astype(int)):
+        fails(RuntimeError, "nothing to differentiate", t.backward)
+    fails(RuntimeError, "input 1 does not require a gradient", grad, (x * 2).sum(), [x, Tensor([1.0])])
+    for output, inputs, gradients in [([], x, None), (x, [], None), (x, x, [None, None])]:
+        fails(ValueError, "outputs", grad, output, inputs, gradients)
+
+
+def test_output_gradients():
+    x = Tensor(np.array([1.0, 2.0]), requires_grad=True)
+    fails(RuntimeError, r"shape \(2,\)", (x * 2).backward)
+    fails(RuntimeError, r"shape \(2,\)", grad, x * 2, x)
+    for bad in (np.ones(3), np.ones((2, 1)), 1.0, Tensor(np.ones(2, np.float32)), Tensor([1, 1]), Tensor(np.ones(1))):
+        fails(ValueError, r"shape \(2,\) and dtype float64", (x * 2).backward, bad)
+        fails(ValueError, r"shape \(2,\) and dtype float64", grad, x * 2, x, [bad])
+    (x * 2).backward(np.ones(2, np.float32))  # a constant takes the output's dtype
+    x.sum().backward(3)
+    np.testing.assert_array_equal(x.grad.data, [5.0, 5.0], strict=True)
+
+
+def test_hooks_see_the_accumulated_gradient_of_each_pass_and_are_removed_one_by_one():
+    a, b, x = [], [], Tensor([1.0], requires_grad=True)
+    hook = lambda t: a.append(t.grad.item())  # noqa: E731
+    removers = [x.register_post_accumulate_grad_hook(hook) for _ in range(2)]
+    x.register_post_accumulate_grad_hook(lambda t: b.append(t.grad.item()))
+    (x * 2).backward()
+    grad(x * 2, x)  # touches no .grad, so no hook
+    removers[0]()
+    removers[0]()
+    (x * 3 + x).backward()
+    assert a == [2, 2, 6] and b == [2, 6]
+    for t in (x * 2, Tensor([1.0])):
+        fails(RuntimeError, "leaf", t.register_post_accumulate_grad_hook, hook)
+
+
+def test_hooks_run_unrecorded_and_may_take_the_gradient_away():
+    modes, x = [], Tensor([1.0], requires_grad=True)
+
+    def hook(t):
+        modes.append(is_recording())
+        t.grad = None
+
+    x.register_post_accumulate_grad_hook(hook)
+    (x * 2).backward()
+    assert modes == [False] and x.grad is None
+
+
+VIEWS = {
+    "itself": lambda w: w, "reshape": lambda w: w.reshape(4), "transpose": lambda w: w.transpose(1, 0), "T": lambda w: w.T,
+    "swapaxes": lambda w: w.swapaxes(0, 1), "row": lambda w: w[0], "NumPy integer": lambda w: w[np.int64(0)],
+    "slice": lambda w: w[:, ::-1], "new axis": lambda w: w[None], "iteration": lambda w: list(w)[1],
+    "broadcast_to": lambda w: w.broadcast_to(3, 2, 2), "view of a view": lambda w: w.T[1:].reshape(2), "detach": lambda w: w.detach(),
+}  # fmt: skip
+
+
+def step(optimizer):
+    def write(w):
+        w.grad = Tensor(np.ones((2, 2)))
+        optimizer([w], 0.1).step()
+
+    return write
+
+
+def load(w):
+    module = nn.Module()
+    module.w = w
+    module.load_state_dict({"w": np.zeros((2, 2))})
+
+
+@pytest.mark.parametrize("write", [step(optim.SGD), step(optim.Adam), load])
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_backward_pass_notices_that_a_parameter_was_overwritten(view, write):
+    w, x = nn.Parameter(np.arange(4.0).reshape(2, 2)), Tensor(np.ones(1), requires_grad=True)
+    v = VIEWS[view](w)
+    y, z = (v * x).sum(), (v * x).sum()
+    write(w)
+    fails(RuntimeError, "Mul.*overwritten", y.backward)
+    fails(RuntimeError, "Mul.*overwritten", lambda: grad(z, x))
+    (VIEWS[view](w) * x).sum().backward()  # the new value is fine
 
 
 def test_the_public_names():

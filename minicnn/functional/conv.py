@@ -236,17 +236,20 @@ def conv_transpose2d(
             f"conv_transpose2d: output_padding {output_padding} must be smaller than the stride {stride} "
             f"or the dilation {dilation}"
         )
-    # output_padding takes from the far side's padding; what it takes beyond that is pixels that no window reaches
-    padding = tuple([(near, max(far - e, 0)) for (near, far), e in zip(window.padding, extra, strict=True)])
-    beyond = [(0, max(e - far, 0)) for (_, far), e in zip(window.padding, extra, strict=True)]
-    window = window._replace(padding=padding)
-    h, w = ((n - 1) * s - sum(p) + d * (k - 1) + 1 for n, k, s, p, d in zip(x.shape[1:3], *window, strict=True))
+    h, w = (
+        (n - 1) * s - sum(p) + d * (k - 1) + e + 1
+        for n, k, s, p, d, e in zip(x.shape[1:3], *window, extra, strict=True)
+    )
     if h < 1 or w < 1:
         raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of the result ({h} × {w} pixels)")
     _check_bias("conv_transpose2d", bias, weight.shape[2] * groups)
-    y = apply(Conv2dTranspose(window, groups, (h, w)), x, weight)
-    if any(e for _, e in beyond):
-        y = pad(y, ((0, 0), *beyond, (0, 0)))
+    if extra == (0, 0):
+        y = apply(Conv2dTranspose(window, groups, (h, w)), x, weight)
+    else:  # there may be pixels that no window reaches: unpadded first, then zeros beyond, then what the padding leaves
+        (top, bottom), (left, right) = window.padding
+        whole = h - extra[0] + top + bottom, w - extra[1] + left + right
+        y = apply(Conv2dTranspose(window._replace(padding=((0, 0), (0, 0))), groups, whole), x, weight)
+        y = pad(y, ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)))[:, top : top + h, left : left + w]
     return y if bias is None else y + bias
 
 

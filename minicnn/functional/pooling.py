@@ -81,7 +81,7 @@ def winners(x: Array, y: Array, window: Window) -> Array:
     winner = np.zeros_like(y, np.uint8 if kh * kw <= 256 else np.uint32)
 
     def images(lo: int, hi: int) -> None:
-        places = list(enumerate(taps(padded(x[lo:hi], window, -np.inf), window)))
+        places = list(enumerate(taps(padded(x[lo:hi], window, np.nan), window)))  # NaN: equal to nothing
         for k, tap in reversed(places):  # so that the first is written last
             np.copyto(winner[lo:hi], k, where=tap == y[lo:hi])
 
@@ -209,7 +209,7 @@ def avg_pool2d(
     """
     window = _window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
     asked = Window.of(kernel_size, 1, padding)
-    counted = np.ones((1, x.shape[1], x.shape[2], 1), x.dtype)
+    counted = np.ones((1, x.shape[1], x.shape[2], 1))
     if count_include_pad:
         counted = np.pad(counted, ((0, 0), *asked.padding, (0, 0)), constant_values=1)
         overhang = [(0, new[1] - old[1]) for new, old in zip(window.padding, asked.padding, strict=True)]

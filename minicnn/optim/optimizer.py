@@ -28,7 +28,7 @@ class Optimizer:
         if len(set(self.params)) < len(self.params):
             raise ValueError("an optimizer needs each parameter once")
         for p in self.params:
-            _check(p)
+            _check_contiguous(p)
         self.lr = _at_least_0("lr", lr)
         self.steps = 0
         self.state: dict[str, list[Array]] = {slot: [np.zeros_like(p.data) for p in self.params] for slot in self.slots}
@@ -41,7 +41,9 @@ class Optimizer:
         self.steps += 1
         for i, p in enumerate(self.params):
             if p.grad is not None:
-                _check(p)
+                _check_contiguous(p)
+                if not isinstance(p.grad, Tensor) or p.grad.shape != p.shape:
+                    raise ValueError(f"the gradient of a parameter of shape {p.shape} is a Tensor of that shape only")
                 elementwise(self.update, p.data, p.grad.data, *(self.state[slot][i] for slot in self.slots))
                 p.version[0] += 1
 
@@ -69,13 +71,9 @@ class Optimizer:
                 array[...] = state[name]
 
 
-def _check(p: Tensor) -> None:
+def _check_contiguous(p: Tensor) -> None:
     if not p.data.flags.c_contiguous:
         raise ValueError(f"a parameter of shape {p.shape} is not contiguous: wrap its array in nn.Parameter")
-    if p.grad is not None and (not isinstance(p.grad, Tensor) or p.grad.shape != p.shape):
-        raise ValueError(
-            f"the gradient of a parameter of shape {p.shape} must be a Tensor of that shape, not {p.grad!r}"
-        )
 
 
 def _at_least_0(name: str, value: float) -> float:

@@ -99,6 +99,7 @@ def test_an_empty_batch():
     assert y.shape == tensors[0].grad.shape == (0, 2, 3)
     assert_array_equal((mean, var), ([4.0] * 3, [5.0] * 3))
     assert_array_equal([t.grad.data for t in tensors[1:]], np.zeros((2, 3)))
+    assert training(*[Tensor(np.ones(shape)) for shape in ((4, 0), (0,), (0,))]).shape == (4, 0)
 
 
 def test_dtypes():
@@ -133,6 +134,11 @@ def test_shapes_that_do_not_fit(which, mode):
         arrays = [np.ones(shape) for shape in shapes]
         with refuses(ValueError, "batch_norm", "gamma, beta, running_mean and running_var", str(wrong)):
             F.batch_norm(*[Tensor(a) for a in arrays[:3]], *arrays[3:], training=mode)
+
+
+def test_a_single_number_has_no_channel():
+    with refuses(ValueError, "batch_norm", "x of shape ()"):
+        F.batch_norm(*[Tensor(np.array(1.0))] * 3, np.array(0.0), np.array(1.0))
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 3), (1, 1, 1, 3)])

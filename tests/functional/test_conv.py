@@ -68,6 +68,14 @@ def test_output_padding_below_the_dilation_only(dilation, stride, extra):
     differentiable(F.conv_transpose2d, *args, **options)
 
 
+def test_output_padding_may_be_all_there_is():
+    """(1 − 1)·3 − 2·1 + (1 − 1) + 2 + 1 = 1 pixel, which the kernel does not reach; nor does it with more padding."""
+    args = normal(1, 1, 1, 1), normal(1, 1, 1, 1, seed=1)
+    for padding in (1, ((2, 0), (2, 0))):
+        options = dict(stride=3, padding=padding, output_padding=2)
+        agree(F.conv_transpose2d, reference.conv_transpose2d, *args, **options)
+
+
 @given(cases())
 def test_the_two_are_adjoint(case):
     """⟨conv2d(x), v⟩ = ⟨x, conv_transpose2d(v)⟩, where output_padding says which of the possible sizes x has."""
@@ -146,7 +154,7 @@ def test_slices():
 @pytest.mark.parametrize("groups", [1, 2])
 def test_the_columns_of_a_slice_fill_the_cache(groups, monkeypatch):
     """All three maps take as many images at a time as have columns that fit."""
-    x, weight = Tensor(normal(7, 5, 4, 4), requires_grad=True), Tensor(normal(3, 2, 4 // groups, 6), requires_grad=True)
+    x, weight = Tensor(normal(7, 6, 4, 4), requires_grad=True), Tensor(normal(3, 2, 4 // groups, 6), requires_grad=True)
     slices = []
 
     def spy(run):
@@ -154,7 +162,7 @@ def test_the_columns_of_a_slice_fill_the_cache(groups, monkeypatch):
 
     for name in ("parallel", "parallel_sum"):
         monkeypatch.setattr(conv, name, spy(getattr(conv, name)))
-    one = 3 * 3 * (3 * 2 * 4 // groups) * 8  # OH OW KH KW C/G, bytes
+    one = 4 * 3 * (3 * 2 * 4 // groups) * 8  # OH OW KH KW C/G, bytes
     for cache, expected in ((3 * one, 3), (3 * one - 1, 2), (one - 1, 1), (100 * one, 7)):
         with cut(cache, 1 << 40, 1):
             F.conv2d(x, weight, groups=groups).sum().backward()

@@ -12,6 +12,8 @@ from reference import arrays, cut, differentiable, keeps, normal, refuses
 import minicnn.functional as F
 from minicnn import Tensor, backend, manual_seed
 
+module = importlib.import_module("minicnn.functional.dropout")  # the function has its name
+
 
 def seeded(x, p=0.4):
     manual_seed(5)
@@ -72,7 +74,7 @@ def test_the_share_below_p_is_dropped(monkeypatch):
         def random(self, shape, dtype):
             return np.array([0, 0.25 - 1e-7, 0.25, 0.75], dtype).reshape(shape)
 
-    monkeypatch.setattr(importlib.import_module("minicnn.functional.dropout"), "generator", Numbers)
+    monkeypatch.setattr(module, "generator", Numbers)
     assert F.dropout(Tensor(np.full(4, 3.0)), 0.25).data.tolist() == [0, 0, 4, 4]
 
 
@@ -102,6 +104,12 @@ def test_draws_do_not_depend_on_the_threads():
 
 def test_derivatives():
     differentiable(seeded, normal(4, 5))
+
+
+def test_masks_take_no_more_memory_than_x():
+    for dtype, expected in ((np.float32, np.float32), (np.float64, np.float64), (np.int64, np.float32)):
+        x = Tensor(np.ones(3, dtype))
+        assert module.mask(x.data, 0.5).dtype == F.dropout(x).dtype == expected
 
 
 def test_what_the_user_holds_stays():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reference import agree, arrays, differentiable, keeps, normal, refuses, same_in_slices
 
 import minicnn.functional as F
-from minicnn import Tensor
+from minicnn import Tensor, backend
 
 
 def linear(x, weight, bias=None):
@@ -41,6 +41,15 @@ def test_derivatives(shape):
 def test_slices():
     same_in_slices(F.linear, normal(9, 7), normal(7, 5, seed=1), normal(5, seed=2))
     same_in_slices(F.linear, normal(3, 3, 7), normal(7, 13, seed=1), normal(13, seed=2))
+
+
+def test_images_are_one_matrix(monkeypatch):
+    """A product of stacks of matrices is slower, and is not shared among threads."""
+    ranks, real = [], backend.matmul
+    monkeypatch.setattr(backend, "matmul", lambda a, b: ranks.append((a.ndim, b.ndim)) or real(a, b))
+    y = F.linear(*[Tensor(normal(*shape), requires_grad=True) for shape in ((2, 3, 4, 5), (5, 6), (6,))])
+    y.sum().backward()
+    assert ranks == [(2, 2)] * 3
 
 
 def test_what_the_user_holds_stays():

@@ -73,8 +73,15 @@ def test_an_empty_batch():
         total = F.cross_entropy(z, labels, "sum")
         total.backward()
         assert total.item() == 0 and z.grad.shape == (0, 3)
+    assert F.cross_entropy(Tensor(np.ones((0, 0))), [], "none").shape == (0,)
     assert np.isnan(F.mse_loss(z, np.ones((0, 3))).item())
     assert F.mse_loss(z, np.ones((0, 3)), "sum").item() == 0
+
+
+def test_integers_become_real_numbers():
+    for z in (Tensor(np.array([[1, 3]])), Tensor(np.array([[1, 3]], np.uint8))):
+        loss = F.cross_entropy(z, [0])
+        assert loss.dtype == np.float32 and loss.item() == pytest.approx(np.log1p(np.exp(2)))
 
 
 def test_labels_are_read_when_the_loss_is_computed():

@@ -44,6 +44,12 @@ def test_defaults_are_the_papers_constants():
     agree(F.local_response_norm, reference.local_response_norm, a)
 
 
+def test_integers_become_real_numbers():
+    b = F.local_response_norm(Tensor(np.array([200, 100], np.uint8)), alpha=1.0)
+    assert b.dtype == np.float32
+    assert_allclose(b.data, np.array([200, 100]) / 50002**0.75, rtol=1e-6)
+
+
 def test_the_window():
     """A sum, not a mean, over c − n//2 … c + (n−1)//2; its transpose mirrors it."""
     a = Tensor(np.array([0.0, 0, 1, 0, 0]), requires_grad=True)

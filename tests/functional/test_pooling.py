@@ -6,10 +6,11 @@ import reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from reference import agree, arrays, differentiable, distinct, keeps, normal, pairs, refuses, same_in_slices
+from reference import agree, arrays, cut, differentiable, distinct, keeps, normal, pairs, refuses, same_in_slices
 
 import minicnn.functional as F
 from minicnn import Tensor, grad
+from minicnn.functional import pooling
 
 EVERYTHING = dict(kernel_size=(3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), dilation=(1, 2), ceil_mode=True)
 MEAN = dict(kernel_size=(3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), ceil_mode=True)
@@ -19,9 +20,11 @@ MEAN = dict(kernel_size=(3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), ceil_mo
 def cases(draw, dilated):
     """(an image's shape, keyword arguments that fit)"""
     kernel = draw(pairs(1, 4))
-    options = dict(kernel_size=kernel, ceil_mode=draw(st.booleans()))
+    options = dict(kernel_size=kernel)
     if draw(st.booleans()):
         options["stride"] = draw(pairs(1, 5))
+    if draw(st.booleans()):
+        options["ceil_mode"] = draw(st.booleans())
     if dilated:
         options["dilation"] = draw(pairs(1, 3))
     vertical, horizontal = (st.tuples(*[st.integers(0, k // 2)] * 2) for k in reference.both(kernel))
@@ -109,11 +112,35 @@ def test_the_padding_never_wins():
     assert pooled(row(-3, -1, -2), (1, 2), 2, ((0, 0), (1, 1))) == ([-3, -1], [1, 10, 0])
     image = Tensor(-1 - np.arange(4.0).reshape(1, 2, 2, 1))
     assert F.max_pool2d(image, 3, 2, 1).data.ravel().tolist() == [-1]
+    for infinity in (-np.inf, np.inf):  # not even against its own value
+        assert pooled(row(infinity, -np.inf), (1, 2), 2, ((0, 0), (1, 1))) == ([infinity, -np.inf], [1, 10])
 
 
 def test_windows_that_skip_pixels():
     assert pooled(row(1, 9, 2, 9, 3), (1, 1), 2) == ([1, 2, 3], [1, 0, 10, 0, 100])
     assert pooled(row(1, 9, 2, 8, 3), (1, 2), 1, dilation=2) == ([2, 9, 3], [0, 10, 1, 0, 100])
+
+
+@pytest.mark.parametrize("f", [F.max_pool2d, F.avg_pool2d])
+def test_integers_become_real_numbers(f):
+    for dtype in (np.int64, np.uint8):
+        y = f(Tensor(np.full((1, 17, 17, 1), 255, dtype)), 17, padding=8)
+        assert y.dtype == np.float32
+        assert_array_equal(y.data, f(Tensor(np.full((1, 17, 17, 1), 255, np.float32)), 17, padding=8).data)
+
+
+def test_slices_fit_the_cache(monkeypatch):
+    """Of each array that a slice works on there is room for four."""
+    steps, real = [], pooling.parallel
+    monkeypatch.setattr(pooling, "parallel", lambda function, n, step: steps.append(step) or real(function, n, step))
+    x = Tensor(distinct(7, 6, 5, 3), requires_grad=True)
+    need = 4 * x.data[0].nbytes
+    for cache, step in ((3 * need, 3), (3 * need - 1, 2), (need - 1, 1), (100 * need, 7)):
+        with cut(cache, 1 << 40, 1):
+            (dx,) = grad(F.max_pool2d(x, 2), x, Tensor(normal(7, 3, 2, 3), requires_grad=True), create_graph=True)
+            dx.sum().backward()
+        assert steps == [step] * 4  # maximum, winners, scatter, gather
+        steps.clear()
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -123,6 +150,7 @@ def test_nan_propagates(place):
     expected = [np.nan if place in window else max(numbers[i] for i in window) for window in ((0, 1), (1, 2), (2, 3))]
     assert_array_equal(F.max_pool2d(row(*numbers), (1, 2), 1).data.ravel(), expected)
     assert_array_equal(F.max_pool2d(row(*numbers).transpose(0, 2, 1, 3), (2, 1), 1).data.ravel(), expected)
+    assert pooled(row(*numbers), 1)[1] == [1, 10, 100, 1000]  # each window's only pixel
     image = Tensor(np.array(numbers).reshape(1, 2, 2, 1))
     assert np.isnan(F.max_pool2d(image, 2).item()) and np.isnan(F.avg_pool2d(image, 2).item())
 
@@ -138,12 +166,13 @@ def test_nan_propagates(place):
         (5, 3, 4, 1, 2, 2),
         (2, 1, 3, 0, 1, 1),  # beyond the image
         (5, 2, 4, 0, 1, 2),  # starts at 4, the last pixel
+        (4, 2, 4, (1, 0), 1, 2),  # at 3, the last pixel
     ],
 )
 def test_ceil_mode_takes_a_last_window_that_starts_in_the_image(n, kernel, stride, padding, floor, ceil):
     for axis in (1, 2):
         shape, pads = [1, 1, 1, 1], [(0, 0), (0, 0)]
-        shape[axis], pads[axis - 1] = n, (padding, padding)
+        shape[axis], pads[axis - 1] = n, reference.both(padding)
         x = Tensor(distinct(*shape))
         kernels, strides = (kernel if axis == 1 else 1, kernel if axis == 2 else 1), (stride, stride)
         for f in (F.max_pool2d, F.avg_pool2d):
