@@ -27,7 +27,7 @@ def evaluate(net: nn.Module, loader: DataLoader, device: str = "cpu") -> dict[st
     training = net.training
     net.eval()
     loss, top1, top5, n = 0.0, 0, 0, 0
-    for images, labels in progress_bar(loader, desc="validate", unit="batch"):
+    for images, labels in progress_bar(loader, desc="validate", unit=" batches"):
         logits = net(Tensor(images, device=device))
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         top1 += top_k(logits.numpy(), labels, 1)

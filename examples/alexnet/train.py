@@ -29,7 +29,7 @@ def train_epoch(
     net.train()
     loss_sum, correct, seen = 0.0, 0, 0
     start = time.perf_counter()
-    with progress_bar(total=len(loader.dataset), desc=f"epoch {epoch}/{settings.epochs}", unit="images") as bar:
+    with progress_bar(total=len(loader.dataset), desc=f"epoch {epoch}/{settings.epochs}", unit=" images") as bar:
         for images, labels in loader:
             logits = net(Tensor(images, device=settings.device))
             loss = F.cross_entropy(logits, labels)
