@@ -132,11 +132,7 @@ def test_alexnet(variant, groups):
     rng = np.random.default_rng(0)
     for p, q in zip(net.parameters(), theirs.parameters(), strict=True):
         # the classifier starts near 0 and biases at 0, which would hide mistakes
-        p.data = (
-            rng.standard_normal(p.shape) * np.sqrt(2 / np.prod(p.shape[:-1]))
-            if p.ndim > 1
-            else rng.standard_normal(p.shape)
-        )
+        p.data = rng.standard_normal(p.shape) * np.sqrt(2 / np.prod(p.shape[:-1]))
         q.data = converted(p.data).contiguous()
     x, labels = rng.standard_normal((2, INPUT_SIZE[variant], INPUT_SIZE[variant], 3)), np.array([3, 7])
     images, pixels = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)

@@ -194,11 +194,8 @@ def conv2d(
     Returns (N, OH, OW, O) with OH = ⌊(H + top + bottom − dilation·(KH − 1) − 1) / stride⌋ + 1. Raises ValueError if
     the shapes do not fit.
     """
-    _check(
-        "conv2d", x, weight, groups, x.shape[-1] if x.ndim else 0, weight.shape[-2] * groups if weight.ndim == 4 else 0
-    )
+    _check("conv2d", x, weight, bias, groups)
     window = Window.of(weight.shape[:2], stride, padding, dilation)
-    _check_bias("conv2d", bias, weight.shape[3])
     return apply(Conv2d(window, groups, (x.shape[1], x.shape[2])), x, weight, *([] if bias is None else [bias]))
 
 
@@ -226,9 +223,7 @@ def conv_transpose2d(
     Returns (N, (H − 1)·stride − top − bottom + dilation·(KH − 1) + output_padding + 1, …, C). Raises ValueError if the
     shapes do not fit.
     """
-    _check(
-        "conv_transpose2d", x, weight, groups, x.shape[-1] if x.ndim else 0, weight.shape[-1] if weight.ndim == 4 else 0
-    )
+    _check("conv_transpose2d", x, weight, bias, groups, transposed=True)
     window = Window.of(weight.shape[:2], stride, padding, dilation)
     extra = pair(output_padding, "output_padding", 0)
     if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):
@@ -242,7 +237,6 @@ def conv_transpose2d(
     )
     if h < 1 or w < 1:
         raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of the result ({h} × {w} pixels)")
-    _check_bias("conv_transpose2d", bias, weight.shape[2] * groups)
     if extra == (0, 0):
         y = apply(Conv2dTranspose(window, groups, (h, w)), x, weight)
     else:  # there may be pixels that no window reaches: unpadded first, then zeros beyond, then what the padding leaves
@@ -253,7 +247,7 @@ def conv_transpose2d(
     return y if bias is None else y + bias
 
 
-def _check(name: str, x: Tensor, weight: Tensor, groups: int, channels: int, expected: int) -> None:
+def _check(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, transposed: bool = False) -> None:
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(
             f"{name} needs x of (N, H, W, C) and weight of (KH, KW, C/groups, O), not {x.shape} and {weight.shape}"
@@ -262,13 +256,13 @@ def _check(name: str, x: Tensor, weight: Tensor, groups: int, channels: int, exp
         raise ValueError(
             f"{name}: groups={groups} must divide the {weight.shape[3]} channels that are the weight's last axis"
         )
-    if channels != expected:
+    taken, made = weight.shape[2] * groups, weight.shape[3]
+    if transposed:
+        taken, made = made, taken
+    if x.shape[3] != taken:
         raise ValueError(
-            f"{name}: x of shape {x.shape} has {channels} channels; "
-            f"a weight of shape {weight.shape} with groups={groups} needs {expected}"
+            f"{name}: x of shape {x.shape} has {x.shape[3]} channels; "
+            f"a weight of shape {weight.shape} with groups={groups} needs {taken}"
         )
-
-
-def _check_bias(name: str, bias: Tensor | None, channels: int) -> None:
-    if bias is not None and bias.shape != (channels,):
-        raise ValueError(f"{name}: bias of shape {bias.shape}, expected ({channels},)")
+    if bias is not None and bias.shape != (made,):
+        raise ValueError(f"{name}: bias of shape {bias.shape}, expected ({made},)")
