@@ -145,11 +145,11 @@ def local_response_norm(a, n=5, k=2.0, alpha=1e-4, beta=0.75):
 
 
 def log_softmax(x, axis=-1):
-    rows = np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis])
-    out = np.array([row - row.max() - np.log(sum(np.exp(row - row.max()))) for row in rows]).reshape(
-        np.moveaxis(x, axis, -1).shape
-    )
-    return np.moveaxis(out, -1, axis)
+    y = np.moveaxis(x, axis, -1).copy()
+    for place in np.ndindex(y.shape[:-1]):
+        y[place] -= y[place].max()
+        y[place] -= np.log(sum(np.exp(y[place])))
+    return np.moveaxis(y, -1, axis)
 
 
 def softmax(x, axis=-1):
@@ -193,11 +193,12 @@ LAYOUTS = {
     "C": np.ascontiguousarray,
     "Fortran": np.asfortranarray,
     "sliced": _sliced,
-    "negative strides": lambda a: a[tuple([slice(None, None, -1)] * a.ndim)].copy()[
-        tuple([slice(None, None, -1)] * a.ndim)
-    ],
+    "negative strides": lambda a: np.flip(np.flip(a).copy()),
     "broadcast": lambda a: np.broadcast_to(a[-1:, ...], a.shape),  # read-only, with a stride of 0
 }
+
+
+DTYPES = st.sampled_from([np.float64, np.float32])
 
 
 @st.composite
@@ -207,9 +208,6 @@ def arrays(draw, shape, make=normal):
     return LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))](a.astype(draw(st.shared(DTYPES, key="dtype"))))
 
 
-DTYPES = st.sampled_from([np.float64, np.float32])
-
-
 def pairs(low, high):
     """An int, or (height, width)."""
     n = st.integers(low, high)
@@ -217,9 +215,9 @@ def pairs(low, high):
 
 
 def paddings(high):
-    return st.one_of(
-        pairs(0, high), st.tuples(st.tuples(*[st.integers(0, high)] * 2), st.tuples(*[st.integers(0, high)] * 2))
-    )
+    """An int, (height, width) or ((top, bottom), (left, right))."""
+    side = st.tuples(st.integers(0, high), st.integers(0, high))
+    return st.one_of(pairs(0, high), st.tuples(side, side))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

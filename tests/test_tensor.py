@@ -8,6 +8,7 @@ import pytest
 
 import minicnn
 from minicnn import DeviceError, Tensor, backend, grad, nn, no_grad, optim
+from minicnn import functional as F
 from minicnn.autograd import Function, is_recording
 from minicnn.tensor import apply
 
@@ -216,8 +217,20 @@ def test_integers_that_do_not_fit():
 def test_integer_tensors_keep_their_dtype_with_python_integers():
     for dtype in (np.uint8, np.int32, np.int64):
         assert (Tensor(np.array([1, 2], dtype)) + 1).dtype == dtype
+    assert Tensor([2**53 + 1]).clip(0).item() == 2**53 + 1
     assert (Tensor([True]) + 1).dtype == int and (Tensor([1]) + np.array([1.5], np.float32)).dtype == np.float32
     assert (Tensor(np.array([1], np.int8)) + Tensor(np.array([1], np.int32))).dtype == np.int32
+
+
+MIXTURES = [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b, lambda a, b: a / b, lambda a, b: a**b, lambda a, b: a @ b,
+            F.maximum, F.minimum, lambda a, b: F.concatenate([a, b]), lambda a, b: F.stack([a, b]), lambda a, b: F.where(True, a, b)]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(MIXTURES)))
+def test_two_floating_dtypes_do_not_mix(number):
+    a, b = (Tensor(np.ones((2, 2), dtype)) for dtype in (np.float32, np.float64))
+    for pair in ((a, b), (b, a)):
+        fails(TypeError, r"^[A-Z]\w+: .*float(32|64) and float(32|64).*astype", MIXTURES[number], *pair)
 
 
 def test_shapes_that_do_not_fit():
@@ -272,6 +285,13 @@ def test_sizes_and_axes_may_come_in_one_tuple_or_several_arguments():
     assert x.broadcast_to(1, 2, 3).shape == x.broadcast_to((1, 2, 3)).shape == (1, 2, 3)
     assert Tensor(1.0).transpose().shape == Tensor(1.0).reshape(()).shape == Tensor([[1.0]]).reshape(()).shape == ()
     assert Tensor(np.ones((2, 3, 4))).swapaxes(0, -1).shape == (4, 3, 2)
+
+
+def test_the_mean_and_the_variance_of_nothing_are_nan():
+    x = Tensor(np.zeros((2, 0)))
+    for y in (x.mean(1), x.var(1), x.mean((0, 1), keepdims=True), Tensor([[1.0], [2.0]]).var(1, ddof=1)):
+        assert y.size and np.isnan(y.data).all()
+    assert np.isnan(Tensor([1.0]).var(ddof=2).item())
 
 
 def test_argmax():

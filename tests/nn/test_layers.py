@@ -11,74 +11,33 @@ def image(*shape, dtype=np.float32):
     return Tensor(np.random.default_rng(0).standard_normal(shape).astype(dtype), requires_grad=True)
 
 
-def params(layer):
-    return [p for _, p in layer.named_parameters()]
-
-
 LAYERS = [  # (layer, the same function, input shape, repr)
-    (
-        lambda: nn.Conv2d(4, 6, 3),
-        lambda m, x: F.conv2d(x, m.weight, m.bias),
-        (2, 7, 7, 4),
-        "Conv2d(4, 6, kernel_size=3)  # 222 parameters",
-    ),
-    (
-        lambda: nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), 2, groups=2, bias=False),
-        lambda m, x: F.conv2d(x, m.weight, None, (2, 1), (1, 0), 2, 2),
-        (2, 9, 8, 4),
-        "Conv2d(4, 6, kernel_size=(3, 2), stride=(2, 1), padding=(1, 0), dilation=2, groups=2, bias=False)  # 72 parameters",
-    ),
-    (lambda: nn.Linear(5, 3), lambda m, x: F.linear(x, m.weight, m.bias), (2, 4, 5), "Linear(5, 3)  # 18 parameters"),
-    (
-        lambda: nn.Linear(5, 3, bias=False),
-        lambda m, x: x @ m.weight,
-        (2, 5),
-        "Linear(5, 3, bias=False)  # 15 parameters",
-    ),
-    (
-        lambda: nn.MaxPool2d(3, 2),
-        lambda m, x: F.max_pool2d(x, 3, 2),
-        (2, 7, 7, 3),
-        "MaxPool2d(kernel_size=3, stride=2)",
-    ),
-    (lambda: nn.MaxPool2d(2), lambda m, x: F.max_pool2d(x, 2), (2, 7, 7, 3), "MaxPool2d(kernel_size=2, stride=2)"),
-    (
-        lambda: nn.MaxPool2d((3, 2), 2, 1, (1, 2), True),
-        lambda m, x: F.max_pool2d(x, (3, 2), 2, 1, (1, 2), True),
-        (2, 8, 8, 3),
-        None,
-    ),
-    (lambda: nn.AvgPool2d(2), lambda m, x: F.avg_pool2d(x, 2), (2, 7, 7, 3), "AvgPool2d(kernel_size=2, stride=2)"),
-    (
-        lambda: nn.AvgPool2d(3, 2, 1, True, False),
-        lambda m, x: F.avg_pool2d(x, 3, 2, 1, True, False),
-        (2, 8, 8, 3),
-        None,
-    ),
-    (
-        lambda: nn.LocalResponseNorm(),
-        lambda m, x: F.local_response_norm(x, 5, 2.0, 1e-4, 0.75),
-        (2, 3, 3, 8),
-        "LocalResponseNorm(n=5, k=2.0, alpha=0.0001, beta=0.75)",
-    ),
-    (
-        lambda: nn.LocalResponseNorm(3, 1.0, 0.5, 0.6),
-        lambda m, x: F.local_response_norm(x, 3, 1.0, 0.5, 0.6),
-        (2, 8),
-        None,
-    ),
-    (lambda: nn.ReLU(), lambda m, x: F.relu(x), (3, 4), "ReLU()"),
-    (lambda: nn.Sigmoid(), lambda m, x: F.sigmoid(x), (3, 4), "Sigmoid()"),
-    (lambda: nn.Tanh(), lambda m, x: F.tanh(x), (3, 4), "Tanh()"),
-    (lambda: nn.Flatten(), lambda m, x: x.reshape(2, 24), (2, 3, 4, 2), "Flatten()"),
-    (lambda: nn.Flatten(), lambda m, x: x.reshape(0, 24), (0, 3, 4, 2), "Flatten()"),
-]
+    (nn.Conv2d(4, 6, 3), lambda m, x: F.conv2d(x, m.weight, m.bias), (2, 7, 7, 4), "Conv2d(4, 6, kernel_size=3)  # 222 parameters"),
+    (nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), 2, groups=2, bias=False),
+     lambda m, x: F.conv2d(x, m.weight, None, (2, 1), (1, 0), 2, 2), (2, 9, 8, 4),
+     "Conv2d(4, 6, kernel_size=(3, 2), stride=(2, 1), padding=(1, 0), dilation=2, groups=2, bias=False)  # 72 parameters"),
+    (nn.Linear(5, 3), lambda m, x: F.linear(x, m.weight, m.bias), (2, 4, 5), "Linear(5, 3)  # 18 parameters"),
+    (nn.Linear(5, 3, bias=False), lambda m, x: x @ m.weight, (2, 5), "Linear(5, 3, bias=False)  # 15 parameters"),
+    (nn.MaxPool2d(3, 2), lambda m, x: F.max_pool2d(x, 3, 2), (2, 7, 7, 3), "MaxPool2d(kernel_size=3, stride=2)"),
+    (nn.MaxPool2d(2), lambda m, x: F.max_pool2d(x, 2), (2, 7, 7, 3), "MaxPool2d(kernel_size=2, stride=2)"),
+    (nn.MaxPool2d((3, 2), 2, 1, (1, 2), True), lambda m, x: F.max_pool2d(x, (3, 2), 2, 1, (1, 2), True), (2, 8, 8, 3), None),
+    (nn.AvgPool2d(2), lambda m, x: F.avg_pool2d(x, 2), (2, 7, 7, 3), "AvgPool2d(kernel_size=2, stride=2)"),
+    (nn.AvgPool2d(3, 2, 1, True, False), lambda m, x: F.avg_pool2d(x, 3, 2, 1, True, False), (2, 8, 8, 3), None),
+    (nn.LocalResponseNorm(), lambda m, x: F.local_response_norm(x, 5, 2.0, 1e-4, 0.75), (2, 3, 3, 8),
+     "LocalResponseNorm(n=5, k=2.0, alpha=0.0001, beta=0.75)"),
+    (nn.LocalResponseNorm(3, 1.0, 0.5, 0.6), lambda m, x: F.local_response_norm(x, 3, 1.0, 0.5, 0.6), (2, 8), None),
+    (nn.ReLU(), lambda m, x: F.relu(x), (3, 4), "ReLU()"),
+    (nn.Sigmoid(), lambda m, x: F.sigmoid(x), (3, 4), "Sigmoid()"),
+    (nn.Tanh(), lambda m, x: F.tanh(x), (3, 4), "Tanh()"),
+    (nn.Flatten(), lambda m, x: x.reshape(2, 24), (2, 3, 4, 2), "Flatten()"),
+    (nn.Flatten(), lambda m, x: x.reshape(0, 24), (0, 3, 4, 2), "Flatten()"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("number", range(len(LAYERS)))
 def test_a_layer_is_its_function(number):
-    make, function, shape, text = LAYERS[number]
-    layer, x = make(), image(*shape)
+    layer, function, shape, text = LAYERS[number]
+    x = image(*shape)
     if getattr(layer, "bias", None) is not None:
         layer.bias.data[:] = np.arange(layer.bias.size)
     gradients = []
@@ -87,7 +46,7 @@ def test_a_layer_is_its_function(number):
         x.grad = None
         y = f(x)
         (y * y).sum().backward()
-        gradients.append([y.data, x.grad.data, *[p.grad.data for p in params(layer)]])
+        gradients.append([y.data, x.grad.data, *[p.grad.data for p in layer.parameters()]])
     for ours, theirs in zip(*gradients, strict=True):
         np.testing.assert_array_equal(ours, theirs, strict=True)
     if text:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minicnn import nn, optim
+from minicnn.optim.schedule import _Formula
 
 
 def optimizer(lr=0.8):
@@ -63,6 +64,12 @@ def test_plateau():
     opt = optimizer()
     schedule = optim.ReduceLROnPlateau(opt, patience=0, min_lr=0.05)
     np.testing.assert_allclose(rates(opt, schedule, 3, [1, 1, 1]), [0.8, 0.8, 0.08, 0.05])
+
+
+def test_a_loss_that_is_infinite_is_no_improvement():
+    opt = optimizer()
+    rates(opt, optim.ReduceLROnPlateau(opt, patience=1), 2, [np.inf, np.inf])
+    assert opt.lr == pytest.approx(0.08)
 
 
 def test_the_state_of_a_plateau():
@@ -140,3 +147,4 @@ def test_arguments_and_states_that_do_not_fit():
     step, plateau = optim.StepLR(opt, 2), optim.ReduceLROnPlateau(opt)
     for schedule, state in [(step, plateau.state_dict()), (plateau, step.state_dict()), (step, {})]:
         fails(ValueError, type(schedule).__name__, schedule.load_state_dict, state)
+    fails(NotImplementedError, "_Formula does not define rate", _Formula(opt).step)
