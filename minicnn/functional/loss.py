@@ -47,9 +47,9 @@ def negative_log_likelihood(z: Array, labels: Array) -> Array:
 
 
 @device_kernel
-def onehot(labels: Array, classes: int, dtype: np.dtype) -> Array:
-    """(N,) -> (N, K): 1 at the label, 0 elsewhere"""
-    return np.equal.outer(labels, np.arange(classes)).astype(dtype)
+def onehot(labels: Array, classes: int) -> Array:
+    """(N,) -> (N, K): True at the label, False elsewhere"""
+    return np.equal.outer(labels, np.arange(classes))
 
 
 class CrossEntropy(Function):
@@ -66,7 +66,7 @@ class CrossEntropy(Function):
 
     def backward(self, dy):
         z = self.inputs[0]
-        return (softmax(z) - onehot(self.labels, z.shape[1], z.dtype)) * dy.reshape(-1, 1)
+        return (softmax(z) - onehot(self.labels, z.shape[1])) * dy.reshape(-1, 1)
 
 
 def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tensor:
@@ -85,13 +85,13 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
         raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), not {logits.shape} and {numbers.shape}")
     if numbers.dtype.kind not in "iu" and numbers.size:
         raise TypeError(f"cross_entropy: labels are class numbers, integers; these are {numbers.dtype}")
-    numbers = numbers.astype(np.int64, copy=False)
+    numbers = numbers.astype(np.int64)  # a copy: the gradient needs it later
     if isinstance(numbers, np.ndarray) and numbers.size and not 0 <= numbers.min() <= numbers.max() < logits.shape[1]:
         raise ValueError(
             f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, "
             f"but there are {logits.shape[1]} classes"
         )
-    return _reduced("cross_entropy", apply(CrossEntropy(numbers.copy()), logits), reduction)
+    return _reduced("cross_entropy", apply(CrossEntropy(numbers), logits), reduction)
 
 
 def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:

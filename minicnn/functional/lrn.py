@@ -99,14 +99,11 @@ def sum_window(x: Array, window: tuple[int, int]) -> Array:
     return y
 
 
-def _by_pixels(function, *arrays: Array) -> None:
+def _by_pixels(function, a: Array, *others: Array) -> None:
     """Call function on blocks of pixels, (P, C), of arrays (…, C): three times as fast in blocks."""
-    rows = [array.reshape(-1, array.shape[-1]) for array in arrays]
-    parallel(
-        lambda lo, hi: function(*[array[lo:hi] for array in rows]),
-        len(rows[0]),
-        max(1, BLOCK // max(rows[0].shape[1], 1)),
-    )
+    rows = [array.reshape(-1, a.shape[-1]) for array in (a, *others)]
+    step = max(1, BLOCK // a.shape[-1])
+    parallel(lambda lo, hi: function(*[array[lo:hi] for array in rows]), len(rows[0]), step)
 
 
 def _denominator(squares: Array, norm: Norm) -> Array:
@@ -123,7 +120,7 @@ def _window_sum(x: Array, window: tuple[int, int]) -> Array:
     """
     (before, after), (p, c) = window, x.shape
     n = before + 1 + after
-    wide = scratch("wide", (p + 1, c + n - 1), like=x)  # one more row for the last shift to read from
+    wide = scratch("wide", (p + 1, c + n - 1), like=x)  # one more row, for the last shifts to read from
     wide[:, :before] = wide[:, before + c :] = wide[p:] = 0
     wide[:p, before : before + c] = x
     row = wide.reshape(-1)

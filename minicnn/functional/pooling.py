@@ -51,10 +51,9 @@ from .windows import Window, inside, padded, taps
 def window_maximum(x: Array, window: Window) -> Array:
     """y = max over each window: (N, H, W, C) -> (N, OH, OW, C)"""
     y = empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype, like=x)
-    (kh, kw), (sh, sw), _, (dh, dw) = window
-    unpadded = ((0, 0), (0, 0))
-    along = Window((1, kw), (1, sw), unpadded, (1, dw))
-    across = Window((kh, 1), (sh, 1), unpadded, (dh, 1))
+    (kh, kw), (sh, sw), _, _ = window
+    along = window._replace(kernel_size=(1, kw), stride=(1, sw))
+    across = window._replace(kernel_size=(kh, 1), stride=(sh, 1))
 
     def images(lo: int, hi: int) -> None:
         whole = padded(x[lo:hi], window, -np.inf)
