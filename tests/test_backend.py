@@ -69,6 +69,11 @@ def test_a_gpu_without_cupy_says_what_to_install(monkeypatch):
         fails(DeviceError, "CuPy", backend.to_device, np.ones(2), name)
 
 
+def test_a_gpu_with_cupy_is_not_passed_off_as_the_host(monkeypatch):
+    monkeypatch.setattr(importlib, "import_module", lambda name: types.ModuleType(name))
+    fails(DeviceError, "'gpu'.*'cpu'", backend.open_device, "gpu")
+
+
 def test_arrays_of_the_host_stay_where_they_are():
     x = np.ones(2)
     assert backend.device_of(x) == "cpu" and backend.to_device(x, "cpu") is x

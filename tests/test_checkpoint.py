@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, that a file is replaced whole or not at all, and what is said of files that are none."""
+"""Checkpoints: what comes back, that a file is replaced whole or not at all, what is said of files that are none."""
 
 import json
 import os

@@ -134,6 +134,7 @@ LAYOUTS = {
     "reversed": lambda x: x[::-1].copy()[::-1] if x.ndim else x,
     "strided": lambda x: np.repeat(x, 2, -1)[..., ::2] if x.ndim else x,
     "transposed": lambda x: x.T.copy().T,
+    "read-only": lambda x: np.broadcast_to(x, x.shape),
 }
 layouts = st.sampled_from(list(LAYOUTS)).map(LAYOUTS.__getitem__)
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)

@@ -212,7 +212,7 @@ def bite(tmp_path):
         pytest.skip("mutants run in forked children")
     root = Path(teeth.__file__).resolve().parent
     setup = f"teeth.ROOT = pathlib.Path({str(tmp_path)!r}); teeth.TABLE = {{'toy': 'tests/test_toy.py'}}"
-    script = f"import pathlib, sys, teeth; {setup}; teeth.LIMIT = 0.3, 5.0; sys.exit(teeth.main())"
+    script = f"import pathlib, sys, teeth; {setup}; teeth.LIMIT = 1.0, 20.0; sys.exit(teeth.main())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root.parent)])}
 
     def run(source, tests, equivalent="", options=()):

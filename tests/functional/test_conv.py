@@ -255,6 +255,8 @@ def test_conv_transpose2d_sizes():
         with refuses(ValueError, "conv_transpose2d", "padding"):
             F.conv_transpose2d(x, weight, padding=padding)
     assert F.conv_transpose2d(x, weight, stride=(2, 3), output_padding=(1, 2)).shape == (1, 5, 10, 1)
+    for extra in ((1, 0), (0, 1)):
+        assert F.conv_transpose2d(x, weight, stride=2, output_padding=extra).shape == (1, 4 + extra[0], 6 + extra[1], 1)
     for extra, options in (
         (1, {}),
         ((0, 2), dict(stride=2)),

@@ -1,4 +1,4 @@
-"""Initialisers: their variances for convolution and linear shapes, their seed, and the error for shapes without a fan."""
+"""Initialisers: their variances for convolution and linear shapes, their seed, the error for shapes without a fan."""
 
 import numpy as np
 import pytest

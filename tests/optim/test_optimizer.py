@@ -278,3 +278,7 @@ def test_arguments_that_do_not_fit():
         p.grad = bad
         fails(ValueError, r"gradient.*\(2,\)", optim.SGD([nn.Parameter(np.ones(1)), p], 0.1).step)
     assert p.data.tolist() == [1, 1]
+    p = nn.Parameter(np.eye(2))
+    optimizer = optim.SGD([p], 0.1)
+    p.data, p.grad = p.data.T, Tensor(np.ones((2, 2)))
+    fails(ValueError, "contiguous", optimizer.step)
