@@ -15,7 +15,7 @@ import heapq
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ContextDecorator
 from typing import Any
 
@@ -78,7 +78,7 @@ class Function:
 
     reads: tuple[tuple[int, ...], ...] = ()
     floating = False  # does the result need real numbers? then integers are converted first
-    edges: tuple[Any, ...] | None = None  # None: not recorded, or freed
+    edges: Any = None  # a node, a leaf Tensor or None for each input; None: not recorded, or freed
 
     inputs: tuple[Any, ...]
     needs: tuple[bool, ...]
@@ -130,7 +130,7 @@ class Function:
             gradients = (gradients,)
         if len(gradients) != len(needs):
             raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needs)} inputs")
-        for i, (gradient, needed, edge) in enumerate(zip(gradients, needs, self.edges or (), strict=True)):
+        for i, (gradient, needed, edge) in enumerate(zip(gradients, needs, self.edges, strict=True)):
             if not needed:
                 continue
             if not isinstance(gradient, type(grad)):
@@ -159,10 +159,10 @@ class Copy(Function):
 
 
 def walk(
-    roots: Iterable[tuple[Tensor, Tensor]],
+    roots: list[tuple[Tensor, Tensor]],
     deliver: Callable[[Tensor, Tensor], None],
-    wanted: list[Tensor] | None = None,
-    retain_graph: bool = False,
+    wanted: list[Tensor] | None,
+    retain_graph: bool,
 ) -> None:
     """Carry the gradients of the roots, given as (tensor, gradient) pairs, down to the leaves.
 
@@ -170,7 +170,6 @@ def walk(
     Nodes are visited from the newest to the oldest, so each has received its whole gradient before it passes it on;
     there is no recursion. Each delivered gradient has memory of its own.
     """
-    roots = list(roots)
     targets = None if wanted is None else {_target(tensor): tensor for tensor in wanted}
     useful, missing = _survey([_target(tensor) for tensor, _ in roots], targets)
     received: dict[Any, Tensor] = {}
@@ -205,8 +204,8 @@ def walk(
         gradient = received.pop(node)
         if targets is not None and node in targets:
             finish(targets[node], gradient)
-        edges = node.edges or ()
-        needs = tuple([edge is not None and edge in useful for edge in edges])
+        edges = node.edges
+        needs = tuple([edge in useful for edge in edges])
         if any(needs):
             gradients = node.gradients(gradient, needs)
             if len(gradients) > 1:  # what goes two ways is nobody's alone
@@ -259,10 +258,10 @@ def _survey(roots: list[Any], targets: dict[Any, Tensor] | None) -> tuple[set[An
     if targets is not None:
         useful = {place for place in seen if place in targets}
         for node in sorted(nodes, key=lambda node: node.order):
-            if any(edge in useful for edge in node.edges or ()):
+            if any(edge in useful for edge in node.edges):
                 useful.add(node)
 
     missing = Counter(root for root in roots if root in useful)
     for node in nodes:
-        missing.update(edge for edge in node.edges or () if edge in useful)
+        missing.update(edge for edge in node.edges if edge in useful)
     return useful, missing

@@ -184,7 +184,7 @@ class Tensor:
                 hook(leaf)
 
         with set_grad_enabled(create_graph):
-            walk([root], accumulate, retain_graph=retain_graph or create_graph)
+            walk([root], accumulate, None, retain_graph or create_graph)
 
     def register_post_accumulate_grad_hook(self, hook: Hook) -> Callable[[], None]:
         """Call hook(tensor) in each backward pass as soon as this leaf's .grad is complete, while the pass goes on.
@@ -493,5 +493,5 @@ def grad(
     roots = [(y, _output_gradient(y, g)) for y, g in zip(ys, gs, strict=True)]
     found: dict[Tensor, Tensor] = {}
     with set_grad_enabled(create_graph):
-        walk(roots, found.__setitem__, wanted=xs, retain_graph=create_graph if retain_graph is None else retain_graph)
+        walk(roots, found.__setitem__, xs, create_graph if retain_graph is None else retain_graph)
     return tuple([found.get(x) for x in xs])

@@ -498,3 +498,19 @@ def test_a_failed_pass_leaves_modes_as_they_were():
         with pytest.raises(AttributeError):
             y.backward()
     assert is_recording() and calls == [(True, False)] * 2
+
+
+def test_a_copied_gradient_can_be_differentiated():
+    """Of two gradients with one memory the second is a copy, which is part of the graph as well."""
+    a, b, x = leaf(1.0), leaf(2.0), leaf(3.0)
+    ga, gb = grad(((a + b) * x).sum(), [a, b], create_graph=True)
+    for g in (ga, gb):
+        np.testing.assert_array_equal(grad(g.sum(), x, retain_graph=True)[0].data, [1])
+
+
+def test_a_gradient_on_the_way_and_its_view_below():
+    x = leaf(1.0, 2.0)
+    h = x.reshape(2, 1)
+    gh, gx = grad((h * 3).sum(), [h, x])
+    gh.data[...] = 100
+    np.testing.assert_array_equal(gx.data, [3, 3])

@@ -302,3 +302,11 @@ def test_options_reach_the_second_derivatives():
         )
         flows.append(rows[0])
     assert np.array_equal(flows[0], flows[1]) and not np.array_equal(flows[0], flows[2])
+
+
+def test_the_rounding_of_the_largest_output_is_allowed():
+    assert gradcheck(lambda x: (x + 1e8, x * 2), leaf(3)) and gradcheck(lambda x: (x * 2, x + 1e8), leaf(3))
+
+
+def test_no_more_than_rounding_is_allowed_to_small_numbers():
+    rejects("input 0", given(lambda x: x * 1e-12, lambda g, x: g * 7e-12), leaf(3))

@@ -67,7 +67,7 @@ class Optimizer:
             )
         self.lr, self.steps = float(state["lr"]), int(state["steps"])
         for name, array in own.items():
-            if array.ndim or "." in name:
+            if "." in name:
                 array[...] = state[name]
 
 

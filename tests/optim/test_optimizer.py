@@ -282,3 +282,10 @@ def test_arguments_that_do_not_fit():
     optimizer = optim.SGD([p], 0.1)
     p.data, p.grad = p.data.T, Tensor(np.ones((2, 2)))
     fails(ValueError, "contiguous", optimizer.step)
+
+
+def test_an_array_replaced_by_one_that_is_not_contiguous():
+    p = nn.Parameter(np.ones((2, 3)))
+    optimizer = optim.SGD([p], 0.1)
+    p.data, p.grad = np.ones((3, 2)).T, Tensor(np.ones((2, 3)))
+    fails(ValueError, "contiguous", optimizer.step)
