@@ -235,8 +235,7 @@ def _window(
     wider = []
     for n, k, s, (before, after), d in zip(x.shape[1:3], *window, strict=True):
         room = n + before + after - d * (k - 1) - 1  # how far the first window can move
-        steps = -(-room // s)
-        if steps * s >= n + before:  # the last window would start beyond the image
-            steps -= 1
-        wider.append((before, after + max(0, steps * s - room)))
+        last = -(-room // s) * s  # where a window begins that covers all the rest
+        overhang = last - room if last < n + before else 0  # one that would begin beyond the image is left out
+        wider.append((before, after + overhang))
     return window._replace(padding=(wider[0], wider[1]))

@@ -70,15 +70,12 @@ class Window(NamedTuple):
     @classmethod
     def of(cls, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> "Window":
         """From what a user writes: ints or pairs; padding also as ((top, bottom), (left, right))."""
-        if isinstance(padding, (tuple, list)) and any(isinstance(side, (tuple, list)) for side in padding):
-            if len(padding) != 2:
-                raise ValueError(
-                    f"padding must be an integer, (height, width) or ((top, bottom), (left, right)), not {padding!r}"
-                )
-            vertical, horizontal = (pair(side, "padding", 0) for side in padding)
-        else:
-            h, w = pair(padding, "padding", 0)
-            vertical, horizontal = (h, h), (w, w)
+        sides = padding if isinstance(padding, (tuple, list)) else (padding, padding)
+        if len(sides) != 2:
+            raise ValueError(
+                f"padding must be an integer, (height, width) or ((top, bottom), (left, right)), not {padding!r}"
+            )
+        vertical, horizontal = (pair(side, "padding", 0) for side in sides)
         return cls(
             pair(kernel_size, "kernel_size"), pair(stride, "stride"), (vertical, horizontal), pair(dilation, "dilation")
         )
