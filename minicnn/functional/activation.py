@@ -158,8 +158,6 @@ def _along(name: str, function: type[_AlongAxis], x: Tensor, axis: int) -> Tenso
     normal_axes(axis, x.ndim)  # an axis that does not exist is a ValueError
     if not x.size:
         return x
-    if not x.ndim:
-        return apply(function(-1), _floating(name, x).reshape(1)).reshape(())
     return apply(function(axis), _floating(name, x))
 
 
