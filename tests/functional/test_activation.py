@@ -144,3 +144,9 @@ def test_axes_that_do_not_exist(f):
     for shape, axis in (((2, 3), 2), ((2, 3), -3), ((), 1), ((), -2)):
         with refuses(ValueError, f"axis {axis}", str(len(shape))):
             f(Tensor(np.ones(shape)), axis=axis)
+
+
+@pytest.mark.parametrize("f", [F.softmax, F.log_softmax])
+def test_an_axis_must_exist_also_where_there_is_nothing(f):
+    with pytest.raises(ValueError, match="axis 5"):
+        f(Tensor(np.ones((0, 3))), axis=5)

@@ -59,7 +59,10 @@ def test_conv_transpose2d_scatters_kernels(case):
     agree(F.conv_transpose2d, reference.conv_transpose2d, *args, **options)
 
 
-@pytest.mark.parametrize("dilation, stride, extra", [(2, 1, 1), (3, 2, 2), ((3, 1), (1, 2), (2, 1))])
+@pytest.mark.parametrize(
+    "dilation, stride, extra",
+    [(2, 1, 1), (2, 1, (1, 0)), (2, 1, (0, 1)), (3, 2, 2), ((3, 1), (1, 2), (2, 1))],
+)
 def test_output_padding_below_the_dilation_only(dilation, stride, extra):
     """Then conv2d of the result has more pixels than x had; the transpose adds none of them."""
     args, options = [normal(2, 3, 4, 2), normal(3, 2, 2, 2, seed=1)], dict(stride=stride, dilation=dilation)
