@@ -15,7 +15,7 @@ import heapq
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ContextDecorator
 from typing import Any
 
@@ -85,7 +85,7 @@ class Function:
     shape: tuple[int, ...]
     dtype: Any
     order: int
-    _versions: tuple[int, ...]
+    _kept: tuple[tuple[Any, int], ...]  # the inputs that backward reads, with their versions
 
     def forward(self, *arrays: Any) -> Any:
         raise NotImplementedError(f"{self.name} does not define forward")
@@ -97,26 +97,29 @@ class Function:
     def name(self) -> str:
         return type(self).__name__
 
-    def record(self, inputs: tuple[Tensor, ...], output: Any) -> None:
-        """Become a node of the graph: remember where the inputs came from, and those of them that backward reads."""
+    def record(self, inputs: tuple[Tensor, ...], output: Any) -> bool:
+        """Become a node of the graph, if any input requires a gradient: remember where the inputs came from, and those
+        of them that backward reads."""
+        needs = tuple([t.requires_grad for t in inputs])
+        if True not in needs:
+            return False
         if self.edges is not None:
             raise RuntimeError(f"this {self.name} has recorded a call already: make a new one for each call")
-        for t in inputs:
-            if t.requires_grad and t.dtype.kind != "f":
-                raise TypeError(f"{self.name}: a Tensor of dtype {t.dtype} cannot require a gradient")
-        self.needs = needs = tuple([t.requires_grad for t in inputs])
-        self.edges = tuple([(t if t.node is None else t.node) if t.requires_grad else None for t in inputs])
-        # the last inputs may be left out, so there may be more reads than inputs
-        kept = {j for reads, need in zip(self.reads, needs, strict=False) if need for j in reads}
-        self.inputs = tuple([t if j in kept else None for j, t in enumerate(inputs)])
-        self._versions = tuple([t.version[0] for t in inputs])
+        self.edges = tuple([_target(t) if need else None for t, need in zip(inputs, needs, strict=True)])
+        self.needs, self.inputs, self._kept = needs, (None,) * len(needs), ()
+        if self.reads:
+            # the last inputs may be left out, so there may be more reads than inputs
+            kept = {j for reads, need in zip(self.reads, needs, strict=False) if need for j in reads}
+            self.inputs = tuple([t if j in kept else None for j, t in enumerate(inputs)])
+            self._kept = tuple([(inputs[j], inputs[j].version[0]) for j in kept])
         self.shape, self.dtype = output.shape, output.dtype
         self.order = next(_clock)
+        return True
 
     def gradients(self, grad: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         """backward(grad), with its result checked; `needs` can ask for fewer gradients than there could be."""
-        for tensor, version in zip(self.inputs, self._versions, strict=True):
-            if tensor is not None and tensor.version[0] != version:
+        for tensor, version in self._kept:
+            if tensor.version[0] != version:
                 raise RuntimeError(
                     f"{self.name}: an input of shape {tensor.shape} that its backward pass reads was overwritten since "
                     "the forward pass, by an optimizer step or load_state_dict: call backward() before that happens"
@@ -130,13 +133,14 @@ class Function:
             gradients = (gradients,)
         if len(gradients) != len(needs):
             raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needs)} inputs")
-        for i, (gradient, needed, edge) in enumerate(zip(gradients, needs, self.edges, strict=True)):
+        for i, needed in enumerate(needs):
             if not needed:
                 continue
+            gradient, edge = gradients[i], self.edges[i]
             if not isinstance(gradient, type(grad)):
                 kind = "no gradient" if gradient is None else f"a {type(gradient).__name__}, not a Tensor,"
                 raise RuntimeError(f"{self.name}.backward returned {kind} for input {i}, which needs one")
-            if gradient.shape != edge.shape or gradient.dtype != edge.dtype:
+            if gradient.data.shape != edge.shape or gradient.data.dtype != edge.dtype:
                 raise RuntimeError(
                     f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
                     f"for input {i} of shape {edge.shape} and dtype {edge.dtype}"
@@ -186,13 +190,12 @@ def walk(
         before = received.get(target)
         # never in place: the memory may be another's as well
         received[target] = gradient if before is None else before + gradient
-        if isinstance(target, Function):
-            if before is None:
-                heapq.heappush(newest, (-target.order, target))
-        else:
+        if target in missing:
             missing[target] -= 1
             if not missing[target]:
                 finish(target, received.pop(target))
+        elif before is None:
+            heapq.heappush(newest, (-target.order, target))
 
     for tensor, gradient in roots:
         target = _target(tensor)
@@ -205,12 +208,12 @@ def walk(
         if targets is not None and node in targets:
             finish(targets[node], gradient)
         edges = node.edges
-        needs = tuple([edge in useful for edge in edges])
+        needs = node.needs if targets is None else tuple([edge in useful for edge in edges])
         if any(needs):
             gradients = node.gradients(gradient, needs)
             if len(gradients) > 1:  # what goes two ways is nobody's alone
-                owners = Counter(memory_of(g) for g, needed in zip(gradients, needs, strict=True) if needed)
-                taken.update(owner for owner, times in owners.items() if times > 1)
+                owners = [memory_of(g) for g, needed in zip(gradients, needs, strict=True) if needed]
+                taken.update([owner for owner in owners if owners.count(owner) > 1])
             for edge, needed, gradient in zip(edges, needs, gradients, strict=True):
                 if needed:
                     receive(edge, gradient)
@@ -222,7 +225,11 @@ def walk(
 
 def _target(tensor: Tensor) -> Any:
     """Where the gradient of a Tensor arrives: at the node that made it, or at the leaf itself."""
-    return tensor if tensor.node is None else tensor.node
+    if tensor.node is not None:
+        return tensor.node
+    if tensor.data.dtype.kind != "f":
+        raise TypeError(f"a Tensor of dtype {tensor.dtype} cannot require a gradient")
+    return tensor
 
 
 def memory_of(tensor: Tensor) -> int:
@@ -233,12 +240,12 @@ def memory_of(tensor: Tensor) -> int:
     return id(owner)
 
 
-def _survey(roots: list[Any], targets: dict[Any, Tensor] | None) -> tuple[set[Any], Counter[Any]]:
+def _survey(roots: list[Any], targets: dict[Any, Tensor] | None) -> tuple[Collection[Any], dict[Any, int]]:
     """Look at the graph before the walk: which nodes and leaves lead to a target (all do, if targets is None), and how
-    many gradients each leaf is going to receive."""
+    many gradients each such leaf is going to receive."""
     nodes: list[Function] = []
-    seen = set(roots)
-    stack = list(seen)
+    arrivals = Counter(roots)  # of gradients, at each node and leaf
+    stack = list(arrivals)
     while stack:
         place = stack.pop()
         if not isinstance(place, Function):
@@ -250,18 +257,16 @@ def _survey(roots: list[Any], targets: dict[Any, Tensor] | None) -> tuple[set[An
             )
         nodes.append(place)
         for edge in place.edges:
-            if edge is not None and edge not in seen:
-                seen.add(edge)
-                stack.append(edge)
+            if edge is not None:
+                if edge not in arrivals:
+                    arrivals[edge] = 0
+                    stack.append(edge)
+                arrivals[edge] += 1
 
-    useful = seen
+    useful: Collection[Any] = arrivals
     if targets is not None:
-        useful = {place for place in seen if place in targets}
+        useful = {place for place in arrivals if place in targets}
         for node in sorted(nodes, key=lambda node: node.order):
             if any(edge in useful for edge in node.edges):
                 useful.add(node)
-
-    missing = Counter(root for root in roots if root in useful)
-    for node in nodes:
-        missing.update(edge for edge in node.edges if edge in useful)
-    return useful, missing
+    return useful, {place: count for place, count in arrivals.items() if not isinstance(place, Function)}

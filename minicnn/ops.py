@@ -39,9 +39,10 @@ class _Broadcasting(Function):
         return self.ufunc(a, b)
 
     def backward(self, grad):
-        partials = self.partials(grad)
-        return tuple(
-            [unbroadcast(g, s) if need else None for g, s, need in zip(partials, self.shapes, self.needs, strict=True)]
+        (a, b), (da, db) = self.shapes, self.partials(grad)
+        return (
+            unbroadcast(da, a) if self.needs[0] else None,
+            unbroadcast(db, b) if self.needs[1] else None,
         )
 
 
