@@ -10,7 +10,7 @@ import operator
 import os
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import prod
 from typing import Any, TypeVar, cast
@@ -163,61 +163,78 @@ def get_num_threads() -> int:
     return _threads.count
 
 
+def slices(n: int, step: int) -> list[tuple[int, int]]:
+    """[0, n) in slices (lo, hi), `step` long."""
+    return [(lo, min(lo + step, n)) for lo in range(0, n, step)]
+
+
 def batch_step(n: int, nbytes: int) -> int:
-    """How many of n items, each with nbytes of working memory, to take at a time: what fits in the cache, and
-    something for every thread."""
-    return max(1, min(CACHE // max(nbytes, 1), -(-n // get_num_threads())))
+    """How many of n items, each with nbytes of working memory, to take at a time: what fits in the cache, and as much
+    for each thread."""
+    threads = get_num_threads()
+    turns = -(-n // (threads * max(1, CACHE // max(nbytes, 1)))) or 1
+    return -(-n // (threads * turns)) or 1
 
 
-def parallel(function: Callable[[int, int], Any], n: int, step: int) -> None:
-    """Call function(lo, hi) for slices of [0, n), `step` long, on all threads; each slice must write what no other
-    touches.
+def pieces(n: int, rows: int, row_bytes: int) -> list[tuple[slice, slice]]:
+    """n images of so many rows as (images, rows) to take at a time, for row_bytes of working memory to a row: a few
+    whole images, or a band of rows of one, if an image does not fit in the cache or there are fewer than threads."""
+    bands = max(-(-rows * row_bytes // CACHE), -(-get_num_threads() // max(n, 1)))
+    if bands == 1:
+        return [(slice(*cut), slice(0, rows)) for cut in slices(n, batch_step(n, rows * row_bytes))]
+    cuts = slices(rows, -(-rows // bands))
+    return [
+        (slice(i, min(i + 1, n)), slice(*cut)) for i in range(max(n, 1)) for cut in cuts
+    ]  # one empty piece, if n is 0
 
-    NumPy's copies and products release the interpreter lock, so the threads do run side by side. Slices go to whoever
+
+def parallel(function: Callable[..., Any], work: Sequence[tuple[Any, ...]]) -> None:
+    """Call function(*piece) for every piece of work, on all threads; each call must write what no other touches.
+
+    NumPy's copies and products release the interpreter lock, so the threads do run side by side. Pieces go to whoever
     is free.
     """
-    slices = deque((lo, min(lo + step, n)) for lo in range(0, n, step))
-    count = min(_threads.usable(), len(slices))
+    left = deque(work)
+    count = min(_threads.usable(), len(left))
 
-    def work(_: int) -> None:
+    def some(_: int) -> None:
         try:
-            while slices:
+            while left:
                 try:
-                    lo, hi = slices.popleft()
+                    piece = left.popleft()
                 except IndexError:  # another thread took the last one
                     return
-                function(lo, hi)
+                function(*piece)
         except BaseException:
-            slices.clear()  # the others stop as well
+            left.clear()  # the others stop as well
             raise
 
     if count <= 1:
-        work(0)
+        some(0)
     else:
-        _threads.run(work, count)
+        _threads.run(some, count)
 
 
-def parallel_sum(function: Callable[[int, int], Array], n: int, step: int) -> Array:
-    """The sum of the arrays function(lo, hi) over slices of [0, n).
+def parallel_sum(function: Callable[..., Array], work: Sequence[tuple[Any, ...]]) -> Array:
+    """The sum of the arrays function(*piece) over at least one piece of work.
 
-    Which thread adds up which slices is fixed, and so is the order in which the threads' sums are added: a run repeats
+    Which thread adds up which pieces is fixed, and so is the order in which the threads' sums are added: a run repeats
     bit for bit. function may return the same buffer each time.
     """
-    starts = range(0, max(n, 1), step)
-    count = max(1, min(_threads.usable(), len(starts)))
+    count = max(1, min(_threads.usable(), len(work)))
 
-    def work(t: int) -> Array:
+    def some(t: int) -> Array:
         total = None
-        for lo in starts[t::count]:
-            part = function(lo, min(lo + step, n))
+        for piece in work[t::count]:
+            part = function(*piece)
             if total is None:
-                total = empty(part.shape, part.dtype)
+                total = empty(part.shape, part.dtype, like=part)
                 total[...] = part
             else:
                 total += part
         return total
 
-    first, *others = _threads.run(work, count) if count > 1 else [work(0)]
+    first, *others = _threads.run(some, count) if count > 1 else [some(0)]
     for other in others:
         first += other
     return first
@@ -225,8 +242,11 @@ def parallel_sum(function: Callable[[int, int], Array], n: int, step: int) -> Ar
 
 def elementwise(function: Callable[..., Any], *arrays: Array) -> None:
     """Call function on matching blocks of arrays that have one size; those it writes to must be contiguous."""
+    if arrays[0].size <= BLOCK:
+        function(*arrays)
+        return
     flat = [array.reshape(-1) for array in arrays]
-    parallel(lambda lo, hi: function(*[array[lo:hi] for array in flat]), flat[0].size, BLOCK)
+    parallel(lambda lo, hi: function(*[array[lo:hi] for array in flat]), slices(flat[0].size, BLOCK))
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -237,11 +257,13 @@ def matmul(a: Array, b: Array) -> Array:
     out = empty((rows, columns), np.result_type(a, b), like=a)
     if rows * columns * a.shape[1] < BLOCK:  # too small to share
         return np.matmul(a, b, out=out)
+    # a sum of one product each is better multiplied: BLAS takes four times as long as memory to write the result
+    product = np.matmul if a.shape[1] > 1 else np.multiply
     share = -(-max(rows, columns) // _threads.usable())
     if rows >= columns:
-        parallel(lambda lo, hi: np.matmul(a[lo:hi], b, out=out[lo:hi]), rows, share)
+        parallel(lambda lo, hi: product(a[lo:hi], b, out=out[lo:hi]), slices(rows, share))
     else:
-        parallel(lambda lo, hi: np.matmul(a, b[:, lo:hi], out=out[:, lo:hi]), columns, share)
+        parallel(lambda lo, hi: product(a, b[:, lo:hi], out=out[:, lo:hi]), slices(columns, share))
     return out
 
 

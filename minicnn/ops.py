@@ -269,9 +269,8 @@ class Sum(_Reduction):
         axes, self.kept = self.reduced(x)
         if axes == tuple(range(len(axes))) and x.ndim > len(axes) and x.size >= backend.BLOCK and x.flags.c_contiguous:
             rows = x.reshape(-1, *x.shape[len(axes) :])  # such as the sum over all pixels: on all threads
-            total = backend.parallel_sum(
-                lambda lo, hi: rows[lo:hi].sum(0), len(rows), max(1, backend.BLOCK * len(rows) // x.size)
-            )
+            step = max(1, backend.BLOCK * len(rows) // x.size)
+            total = backend.parallel_sum(lambda lo, hi: rows[lo:hi].sum(0), backend.slices(len(rows), step))
             return total.reshape(self.kept) if self.keepdims else total
         return x.sum(axis=axes, keepdims=self.keepdims)
 

@@ -128,7 +128,7 @@ def test_blas_is_held_to_one_thread():
 def test_parallel_covers_every_slice_once(threads, count, n, step):
     threads(count)
     seen = []
-    assert backend.parallel(lambda lo, hi: seen.append((lo, hi)), n, step) is None
+    assert backend.parallel(lambda lo, hi: seen.append((lo, hi)), backend.slices(n, step)) is None
     assert sorted(seen) == [(lo, min(lo + step, n)) for lo in range(0, n, step)]
 
 
@@ -140,14 +140,14 @@ def test_parallel_uses_all_threads_and_the_callers_is_one_of_them(threads):
         names.add(threading.current_thread())
         meet.wait(30)  # all three must be here at the same time
 
-    backend.parallel(work, 3, 1)
+    backend.parallel(work, backend.slices(3, 1))
     assert len(names) == 3 and threading.current_thread() in names
 
 
 def test_one_thread_means_this_one(threads):
     threads(1)
     seen = set()
-    backend.parallel(lambda lo, hi: seen.add(threading.current_thread()), 10, 1)
+    backend.parallel(lambda lo, hi: seen.add(threading.current_thread()), backend.slices(10, 1))
     assert seen == {threading.current_thread()}
 
 
@@ -163,14 +163,14 @@ def test_slices_may_call_parallel(threads):
             inner_threads.append(threading.current_thread() is mine)
             out[lo:hi, a:b] += 1
 
-        backend.parallel(inner, 6, 1)
-        out[lo, 0] += int(backend.parallel_sum(lambda a, b: np.array([b - a]), 6, 1)[0])
+        backend.parallel(inner, backend.slices(6, 1))
+        out[lo, 0] += int(backend.parallel_sum(lambda a, b: np.array([b - a]), backend.slices(6, 1))[0])
 
-    backend.parallel(outer, 4, 1)
+    backend.parallel(outer, backend.slices(4, 1))
     assert (out[:, 1:] == 1).all() and (out[:, 0] == 7).all()
     assert all(inner_threads)  # in place: the other threads are busy with slices of their own
     meet = threading.Barrier(2)
-    backend.parallel(lambda lo, hi: meet.wait(30), 2, 1)  # afterwards there are two again
+    backend.parallel(lambda lo, hi: meet.wait(30), backend.slices(2, 1))  # afterwards there are two again
 
 
 def test_parallel_from_several_threads_at_the_same_time(threads):
@@ -183,9 +183,11 @@ def test_parallel_from_several_threads_at_the_same_time(threads):
             def add(lo, hi, out=out):
                 out[lo:hi] += 1
 
-            backend.parallel(add, 20, 3)
+            backend.parallel(add, backend.slices(20, 3))
             assert (out == 1).all()
-            assert backend.parallel_sum(lambda lo, hi: np.arange(lo, hi).sum(keepdims=True), 20, 3) == [190]
+            assert backend.parallel_sum(lambda lo, hi: np.arange(lo, hi).sum(keepdims=True), backend.slices(20, 3)) == [
+                190
+            ]
         return "done"
 
     assert at_once(*[work] * 4) == ["done"] * 4
@@ -201,7 +203,8 @@ def test_the_number_of_threads_may_change_while_others_work(threads):
 
     def work():
         return all(
-            backend.parallel_sum(lambda lo, hi: np.ones(hi - lo).sum(keepdims=True), 30, 1) == [30] for _ in range(100)
+            backend.parallel_sum(lambda lo, hi: np.ones(hi - lo).sum(keepdims=True), backend.slices(30, 1)) == [30]
+            for _ in range(100)
         )
 
     assert at_once(change, work, work) == [True] * 3
@@ -224,14 +227,14 @@ def test_an_exception_in_a_slice_reaches_the_caller_and_the_threads_go_on(thread
 
         with pytest.raises(KeyError, match="this one"):
             run(work, count, 1)
-        assert backend.parallel_sum(lambda lo, hi: np.array([lo]), 8, 1) == [28]
+        assert backend.parallel_sum(lambda lo, hi: np.array([lo]), backend.slices(8, 1)) == [28]
 
 
 def test_after_an_exception_no_new_slice_is_begun(threads):
     threads(1)
     seen = []
     with pytest.raises(KeyError):
-        backend.parallel(lambda lo, hi: seen.append(lo) or {}[lo], 8, 1)
+        backend.parallel(lambda lo, hi: seen.append(lo) or {}[lo], backend.slices(8, 1))
     assert seen == [0]
 
 
@@ -247,15 +250,17 @@ def test_parallel_sum(threads, count):
                 buffers.out = np.empty(3, np.float32)
             return np.sum(numbers[lo:hi], axis=0, out=buffers.out)  # the same buffer each time
 
-        total = backend.parallel_sum(slice_sum, n, step)
+        total = backend.parallel_sum(slice_sum, backend.slices(n, step))
         np.testing.assert_allclose(total, numbers[:n].sum(0), rtol=1e-4, atol=1e-5, strict=True)
-        assert all(np.array_equal(total, backend.parallel_sum(slice_sum, n, step)) for _ in range(20))  # bit for bit
+        assert all(
+            np.array_equal(total, backend.parallel_sum(slice_sum, backend.slices(n, step))) for _ in range(20)
+        )  # bit for bit
         assert total.flags.writeable and not np.shares_memory(total, buffers.out)
 
 
 def test_a_forked_child_has_threads_of_its_own(threads):
     threads(2)
-    backend.parallel(lambda lo, hi: None, 4, 1)
+    backend.parallel(lambda lo, hi: None, backend.slices(4, 1))
     read, write = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process that has threads
@@ -263,7 +268,9 @@ def test_a_forked_child_has_threads_of_its_own(threads):
     if not child:
         try:
             names, meet = set(), threading.Barrier(2)
-            backend.parallel(lambda lo, hi: names.add(threading.current_thread()) or meet.wait(20), 2, 1)
+            backend.parallel(
+                lambda lo, hi: names.add(threading.current_thread()) or meet.wait(20), backend.slices(2, 1)
+            )
             os.write(write, b"%d%d" % (len(names), backend.get_num_threads()))
         finally:
             os._exit(0)

@@ -35,7 +35,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..autograd import Function
-from ..backend import BLOCK, Array, device_kernel, empty_like, parallel, scratch
+from ..backend import BLOCK, Array, device_kernel, empty_like, parallel, scratch, slices
 from ..tensor import Tensor, apply
 
 
@@ -59,9 +59,8 @@ def normalise(a: Array, norm: Norm) -> Array:
     b = empty_like(a)
 
     def pixels(a: Array, b: Array) -> None:
-        np.multiply(a, a, out=b)
-        d = _denominator(b, norm)
-        np.divide(a, _power(d, norm.beta), out=b)
+        d = _denominator(a, norm)
+        np.divide(a, _power(d, norm.beta)[:, : a.shape[1]], out=b)
 
     _by_pixels(pixels, a, b)
     return b
@@ -73,15 +72,16 @@ def normalise_backward(g: Array, a: Array, norm: Norm) -> Array:
     da = empty_like(a)
 
     def pixels(g: Array, a: Array, da: Array) -> None:
-        np.multiply(a, a, out=da)
-        d = _denominator(da, norm)
-        np.divide(g, _power(d, norm.beta), out=da)  # g d^-β
-        t = np.multiply(da, a, out=scratch("t", a.shape, like=a))
-        t /= d  # g a d^(-β-1)
-        s = _window_sum(t, norm.window[::-1])
-        s *= a
+        c = a.shape[1]
+        d = _denominator(a, norm)
+        np.divide(g, _power(d, norm.beta)[:, :c], out=da)  # g d^-β
+        t, row = _apart(a, norm.window[::-1], "t")
+        np.multiply(da, a, out=t)
+        t /= d[:, :c]  # g a d^(-β-1)
+        s = _window_sum(row, len(a), norm.n, "s")
         s *= 2 * norm.alpha * norm.beta
-        da -= s
+        s[:, :c] *= a
+        da -= s[:, :c]
 
     _by_pixels(pixels, g, a, da)
     return da
@@ -93,7 +93,9 @@ def sum_window(x: Array, window: tuple[int, int]) -> Array:
     y = empty_like(x)
 
     def pixels(x: Array, y: Array) -> None:
-        y[...] = _window_sum(x, window)
+        inside, row = _apart(x, window, "x")
+        inside[...] = x
+        y[...] = _window_sum(row, len(x), sum(window) + 1, "s")[:, : x.shape[1]]
 
     _by_pixels(pixels, x, y)
     return y
@@ -103,33 +105,40 @@ def _by_pixels(function, a: Array, *others: Array) -> None:
     """Call function on blocks of pixels, (P, C), of arrays (…, C): three times as fast in blocks."""
     rows = [array.reshape(-1, a.shape[-1]) for array in (a, *others)]
     step = max(1, BLOCK // a.shape[-1])
-    parallel(lambda lo, hi: function(*[array[lo:hi] for array in rows]), len(rows[0]), step)
+    parallel(lambda lo, hi: function(*[array[lo:hi] for array in rows]), slices(len(rows[0]), step))
 
 
-def _denominator(squares: Array, norm: Norm) -> Array:
-    d = _window_sum(squares, norm.window)
+def _denominator(a: Array, norm: Norm) -> Array:
+    """d = k + α S(a²), as _window_sum returns it"""
+    squares, row = _apart(a, norm.window, "squares")
+    np.multiply(a, a, out=squares)
+    d = _window_sum(row, len(a), norm.n, "d")
     d *= norm.alpha
-    return np.add(d, norm.k, out=scratch("d", d.shape, like=d))
+    d += norm.k
+    return d
 
 
-def _window_sum(x: Array, window: tuple[int, int]) -> Array:
-    """Σ over the channels c − before … c + after: (P, C) -> (P, C), a view of scratch.
-
-    Each pixel's channels get zeros beside them, so that no window reaches into the next pixel; then all pixels are one
-    long row, and the sum is a few long additions of it to itself, shifted.
-    """
-    (before, after), (p, c) = window, x.shape
-    n = before + 1 + after
-    wide = scratch("wide", (p + 1, c + n - 1), like=x)  # one more row, for the last shifts to read from
+def _apart(like: Array, window: tuple[int, int], name: str) -> tuple[Array, Array]:
+    """Room for numbers (P, C) with zeros beside each pixel's channels, so that no window reaches into the next pixel;
+    and all of it as one long row."""
+    (before, after), (p, c) = window, like.shape
+    wide = scratch(name, (p + 1, before + c + after), like=like)  # one more row, for the last windows to read from
     wide[:, :before] = wide[:, before + c :] = wide[p:] = 0
-    wide[:p, before : before + c] = x
-    row = wide.reshape(-1)
-    size = p * wide.shape[1]
-    total = scratch("total", (size,), like=x)
-    total[...] = row[:size]
-    for shift in range(1, n):
+    return wide[:p, before : before + c], wide.reshape(-1)
+
+
+def _window_sum(row: Array, p: int, n: int, name: str) -> Array:
+    """The sums of n neighbours each in a row of _apart: (P, C + n − 1), of which the last n − 1 reach into the next
+    pixel and mean nothing. Sums of 2, of 4, … as long as they fit, then the rest one by one: 3 additions for n = 5."""
+    size = len(row) // (p + 1) * p
+    total, width = row, 1
+    while 2 * width <= n:
+        total = np.add(total[:-width], total[width:], out=scratch(f"{name} {width}", (len(total) - width,), like=row))
+        width *= 2
+    total = total[:size]
+    for shift in range(width, n):
         total += row[shift : shift + size]
-    return total.reshape(p, -1)[:, :c]
+    return total.reshape(p, -1)
 
 
 def _power(d: Array, beta: float) -> Array:

@@ -37,12 +37,13 @@ Tensor([[0., 0., 0.],
         [1., 0., 1.]], dtype=float32)
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Function
-from ..backend import Array, batch_step, device_kernel, empty, parallel, scratch
+from ..backend import Array, batch_step, device_kernel, empty, parallel, scratch, slices
 from ..tensor import Tensor, apply
 from .windows import Window, inside, padded, taps
 
@@ -62,12 +63,13 @@ def window_maximum(x: Array, window: Window) -> Array:
         _running_maximum(taps(whole, along), flat)
         _running_maximum(taps(flat, across), y[lo:hi])
 
-    parallel(images, len(x), _step(x))
+    parallel(images, slices(len(x), _step(x)))
     return y
 
 
-def _running_maximum(views, out: Array) -> None:
-    out[...] = next(views)
+def _running_maximum(views: Iterator[Array], out: Array) -> None:
+    first = next(views)
+    np.maximum(first, next(views, first), out=out)
     for view in views:
         np.maximum(out, view, out=out)
 
@@ -75,16 +77,20 @@ def _running_maximum(views, out: Array) -> None:
 @device_kernel
 def winners(x: Array, y: Array, window: Window) -> Array:
     """For each window the place of its first maximum, i·KW + j: (N, H, W, C), (N, OH, OW, C) -> (N, OH, OW, C), uint8
-    or larger"""
+    or larger. A window of NaN has no winner: its place is KH·KW."""
     kh, kw = window.kernel_size
-    winner = np.zeros_like(y, np.uint8 if kh * kw <= 256 else np.uint32)
+    winner = empty(y.shape, np.uint8 if kh * kw <= 255 else np.uint32, like=y)
 
     def images(lo: int, hi: int) -> None:
-        places = list(enumerate(taps(padded(x[lo:hi], window, np.nan), window)))  # NaN: equal to nothing
-        for k, tap in reversed(places):  # so that the first is written last
-            np.copyto(winner[lo:hi], k, where=tap == y[lo:hi])
+        place = winner[lo:hi]
+        place[...] = 0
+        waiting = np.ones(place.shape, bool)  # for a pixel that is the maximum
+        other = np.empty(place.shape, bool)
+        for tap in taps(padded(x[lo:hi], window, np.nan), window):  # NaN: equal to nothing
+            waiting &= np.not_equal(tap, y[lo:hi], out=other)
+            place += waiting  # 20 times as fast as writing k where the mask holds
 
-    parallel(images, len(x), _step(x))
+    parallel(images, slices(len(x), _step(x)))
     return winner
 
 
@@ -103,7 +109,7 @@ def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, in
             tap += dy[lo:hi] if winner is None else np.multiply(dy[lo:hi], winner[lo:hi] == k, out=won)
         dx[lo:hi] = inside(whole, window)
 
-    parallel(images, len(dy), _step(dx))
+    parallel(images, slices(len(dy), _step(dx)))
     return dx
 
 
@@ -121,13 +127,14 @@ def gather(x: Array, winner: Array | None, window: Window) -> Array:
             else:
                 np.copyto(out, tap, where=winner[lo:hi] == k)
 
-    parallel(images, len(x), _step(x))
+    parallel(images, slices(len(x), _step(x)))
     return y
 
 
 def _step(x: Array) -> int:
-    """How many images to take at a time, so that what is read and written stays in the cache."""
-    return batch_step(len(x), 4 * x.shape[1] * x.shape[2] * x.shape[3] * x.itemsize)
+    """How many images to take at a time: about 800,000 numbers of x. Half as many take up to twice as long, for the
+    threads get into each other's way; twice as many a third longer, for they leave the cache."""
+    return batch_step(len(x), 2 * x.shape[1] * x.shape[2] * x.shape[3] * x.itemsize)
 
 
 class MaxPool2d(Function):

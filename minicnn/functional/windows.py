@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..backend import Array, device_kernel, scratch
+from ..backend import Array, batch_step, device_kernel, get_num_threads, scratch, slices
 
 Pair = tuple[int, int]
 
@@ -94,6 +94,38 @@ class Window(NamedTuple):
                 f"does not fit {height} × {width} pixels"
             )
         return oh, ow
+
+    def band(self, rows: slice, height: int) -> tuple[slice, "Window"]:
+        """What a band of output rows sees of an image of that height: the image's rows, and this window with as much
+        of the padding as belongs to them."""
+        (kh, _), (sh, _), ((top, _), sides), (dh, _) = self
+        first, last = rows.start * sh - top, (rows.stop - 1) * sh - top + dh * (kh - 1) + 1
+        seen = slice(min(max(first, 0), height), min(max(last, 0), height))
+        above = min(max(-first, 0), last - first)
+        below = last - first - above - (seen.stop - seen.start)
+        return seen, self._replace(padding=((above, below), sides))
+
+
+def groups_of(groups: int, channels: int, outputs: int, shares: int = 1) -> list[tuple[slice, slice, slice]]:
+    """For each group, and each share of its input channels: these, the group's output channels, and these as numbered
+    within the group."""
+    c, o = channels // groups, outputs // groups
+    cuts = slices(c, -(-c // shares))
+    return [
+        (slice(g * c + lo, g * c + hi), slice(g * o, (g + 1) * o), slice(lo, hi))
+        for g in range(groups)
+        for lo, hi in cuts
+    ]
+
+
+def channel_pieces(x: Array, y: Array, groups: int, image_bytes: int) -> list[tuple[slice, slice, slice, slice]]:
+    """The work of a map from y back to x, as (images, then a triple of groups_of): some images of one group at a time,
+    for image_bytes of working memory each. A pixel of x belongs to the windows of several rows, so what is divided when
+    there are fewer images than threads is the channels."""
+    n = len(x)
+    shares = -(-get_num_threads() // (max(n, 1) * groups))
+    parts = groups_of(groups, x.shape[3], y.shape[3], shares)
+    return [(slice(*cut), *part) for cut in slices(n, batch_step(n, image_bytes)) for part in parts]
 
 
 def padded(x: Array, window: Window, value: float = 0.0) -> Array:

@@ -129,16 +129,15 @@ class SGD(Optimizer):
                 step = v
             w += step
             return
+        v = step
         if slots:
             (v,) = slots
             v *= self.momentum
             v += step
             if self.nesterov:
                 step += np.multiply(v, self.momentum, out=scratch("ahead", w.shape, like=w))
-            else:
-                step[...] = v
-        step *= self.lr
-        w -= step
+                v = step
+        w -= np.multiply(v, self.lr, out=step)
 
 
 class Adam(Optimizer):
@@ -170,18 +169,22 @@ class Adam(Optimizer):
 
     def update(self, w: Array, g: Array, *slots: Array) -> None:
         (m, v), (beta1, beta2) = slots, self.betas
-        gradient = np.multiply(w, self.weight_decay, out=scratch("step", w.shape, like=w))
-        gradient += g
-        other = np.multiply(gradient, 1 - beta1, out=scratch("other", w.shape, like=w))
+        other = scratch("other", w.shape, like=w)
+        if self.weight_decay:
+            gradient = np.multiply(w, self.weight_decay, out=scratch("step", w.shape, like=w))
+            gradient += g
+            g = gradient
+        np.multiply(g, 1 - beta1, out=other)
         m *= beta1
         m += other
-        np.multiply(gradient, gradient, out=other)
+        np.multiply(g, g, out=other)
         other *= 1 - beta2
         v *= beta2
         v += other
-        np.divide(v, 1 - beta2**self.steps, out=other)
-        np.sqrt(other, out=other)
-        other += self.eps
+        # m̂ / (√v̂ + ε) = (√c₂/c₁) m / (√v + ε√c₂), c = 1 − βᵗ: the corrections are numbers then, not passes over arrays
+        c1, root = 1 - beta1**self.steps, (1 - beta2**self.steps) ** 0.5
+        np.sqrt(v, out=other)
+        other += self.eps * root
         np.divide(m, other, out=other)
-        other *= self.lr / (1 - beta1**self.steps)
+        other *= self.lr * root / c1
         w -= other
