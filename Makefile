@@ -1,9 +1,10 @@
 # make train: AlexNet on synthetic pictures.   make test: the test suite.   Both set up .venv first.
+# make bench: minicnn beside PyTorch, in an environment of its own.
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: train test lint types coverage teeth slow clean
+.PHONY: train test lint types coverage teeth slow bench clean
 
 train: $(VENV)/examples
 	$(BIN)/python examples/alexnet/train.py $(ARGS)
@@ -28,6 +29,14 @@ coverage: $(VENV)/dev
 teeth: $(VENV)/test
 	$(BIN)/python tests/teeth.py $(ARGS)
 
+bench: .venv-bench/bench
+	.venv-bench/bin/python -m benchmarks cpu $(ARGS)
+
+.venv-bench/bench: setup.cfg pyproject.toml
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --editable ".[bench]"
+	touch $@
+
 # One stamp for each set of packages; it is out of date when setup.cfg is newer.
 $(VENV)/%: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,4 +44,4 @@ $(VENV)/%: setup.cfg pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) .venv-bench build *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .coverage

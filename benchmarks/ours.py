@@ -1,0 +1,147 @@
+"""minicnn's side: the network, layer by layer and operation by operation, through its public API."""
+
+import runpy
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minicnn
+import minicnn.functional as F
+from minicnn import Tensor, nn, optim
+
+from . import networks
+from .cases import CASES, CHAIN
+from .turns import Worker
+
+MODEL = Path(__file__).resolve().parent.parent / "examples" / "alexnet" / "model.py"
+
+
+class Ours(Worker):
+    def __init__(self, threads: int) -> None:
+        minicnn.set_num_threads(threads)
+        self.tasks = {}
+
+    def threads(self) -> dict[str, int]:
+        return {"asked": minicnn.get_num_threads(), **super().threads()}
+
+    def add(self, name: str, function: Callable[[Tensor], Tensor], x: Tensor, *parameters: Tensor) -> None:
+        """Two tasks: the function, recorded, and the gradients of its result."""
+        wanted = [t for t in (x, *parameters) if t.requires_grad]
+        y = function(x)
+        dy = Tensor(np.random.default_rng(2).standard_normal(y.shape, np.float32))
+        self.tasks[f"{name} forward"] = lambda: function(x)
+        self.tasks[f"{name} backward"] = lambda: minicnn.grad(y, wanted, dy, retain_graph=True)
+
+
+def sgd(parameters: Iterable[Tensor]) -> optim.SGD:
+    return optim.SGD(parameters, networks.LEARNING_RATE, networks.MOMENTUM, networks.WEIGHT_DECAY)
+
+
+class Network(Ours):
+    """A training step and inference."""
+
+    def __init__(self, threads: int, network: str, batch: int) -> None:
+        super().__init__(threads)
+        self.net: nn.Module = runpy.run_path(str(MODEL))["alexnet"](network, networks.CLASSES)
+        self.names = list(weights := networks.weights(network))
+        for p, weight in zip(self.net.parameters(), weights.values(), strict=True):
+            p.data[...] = weight
+        images, self.labels = networks.pictures(network, batch)
+        self.images = Tensor(images)
+        self.optimizer = sgd(self.net.parameters())
+        self.tasks = {"step": self.step, "inference": self.infer}
+
+    def step(self) -> None:
+        self.net.train()
+        self.optimizer.zero_grad()
+        F.cross_entropy(self.net(self.images), self.labels).backward()
+        self.optimizer.step()
+
+    def infer(self) -> None:
+        self.net.eval()
+        with minicnn.no_grad():
+            self.net(self.images)
+
+    def gradients(self) -> networks.Gradients:
+        """Of the loss without dropout."""
+        self.net.eval()
+        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self.net(self.images), self.labels)
+        loss.backward()
+        return loss.item(), {n: p.grad.numpy() for n, p in zip(self.names, self.net.parameters(), strict=True)}
+
+    def nodes(self) -> int:
+        """How many operations a training step records."""
+        self.net.train()
+        seen: set[Any] = set()
+        stack = [F.cross_entropy(self.net(self.images), self.labels).node]
+        while stack:
+            node = stack.pop()
+            if hasattr(node, "edges") and node not in seen:  # a leaf has none
+                seen.add(node)
+                stack.extend(node.edges)
+        return len(seen)
+
+
+class Layers(Network):
+    """Each layer by itself, on what reaches it in the network."""
+
+    def __init__(self, threads: int, network: str, batch: int) -> None:
+        super().__init__(threads, network, batch)
+        self.step()
+        copies = [nn.Parameter(p.data.copy()) for p in self.net.parameters()]  # the graphs below need theirs unchanged
+        for copy, p in zip(copies, self.net.parameters(), strict=True):
+            copy.grad = p.grad
+        self.tasks = {"sgd": sgd(copies).step}
+        modules = [module for _, module in self.net.named_modules() if not any(module.children())]
+        x = self.images
+        for layer, module in zip(networks.layers(network), modules, strict=True):
+            if layer.kind != "flatten":
+                self.add(layer.name, module, x, *module.parameters())
+            x = Tensor(module(x).detach().data, requires_grad=True)
+        self.add("loss", lambda logits: F.cross_entropy(logits, self.labels), x)
+
+
+class Operations(Ours):
+    """Single operations."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        functions: dict[str, Callable[..., Tensor]] = {
+            "add": lambda a, b: a + b,
+            "mul": lambda a, b: a * b,
+            "exp": lambda a: a.exp(),
+            "relu": F.relu,
+            "dropout": F.dropout,
+            "sum": lambda a: a.sum(),
+            "softmax": F.softmax,
+            "lrn": F.local_response_norm,
+            "pool": lambda a: F.max_pool2d(a, 3, 2),
+            "matmul": lambda a, b: a @ b,
+            "conv": lambda a, w: F.conv2d(a, w, padding=w.shape[0] // 2),
+        }
+        for case in CASES:
+            rng = np.random.default_rng(0)
+            x, *others = [Tensor(rng.standard_normal(s, np.float32), requires_grad=True) for s in case.shapes]
+            self.add(case.name, lambda x, f=functions[case.op], others=others: f(x, *others), x, *others)
+
+
+class Chains(Ours):
+    """Long chains of operations on one number, forward and backward; and what they would be without an engine."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        operations = {"add": lambda x, y: x + y, "mul": lambda x, y: x * y, "relu": lambda x, y: F.relu(x)}
+        self.tasks = {name: lambda f=f: self.chain(f) for name, f in operations.items()}
+        a, b = np.ones(1, np.float32), np.ones(1, np.float32)
+        calls = {"add": np.add, "mul": np.multiply, "relu": np.maximum}
+        self.tasks |= {f"numpy {name}": lambda f=f: [f(a, b) for _ in range(CHAIN)] for name, f in calls.items()}
+
+    @staticmethod
+    def chain(operation: Callable[[Tensor, Tensor], Tensor]) -> None:
+        x, y = Tensor(np.ones(1, np.float32), requires_grad=True), Tensor(np.ones(1, np.float32))
+        for _ in range(CHAIN):
+            x = operation(x, y)
+        x.backward()

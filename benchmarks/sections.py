@@ -1,0 +1,140 @@
+"""The parts of the benchmark: each starts its contenders, lets them take turns, and returns what JSON can hold."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from . import networks
+from .cases import CASES, CHAIN, CHAINS
+from .turns import SHORTEST, BenchmarkError, Contender, measure, running, spread
+
+OURS, DEFAULT, BEST, FLOOR = "minicnn", "PyTorch", "PyTorch best", "floor"
+Result = dict[str, Any]
+
+
+class Options(NamedTuple):
+    threads: int
+    batches: list[int] | None = None
+    rounds: int | None = None
+    networks: Sequence[str] = ("2012", "2014")
+    pytorch: bool = True
+    quick: bool = False
+
+    def batches_of(self, network: str) -> list[int]:
+        """The later network is measured at one batch size, unless others were asked for."""
+        usual = [2] if self.quick else [1, 8, 32, 128, 256] if network == "2012" else [32]
+        return self.batches or usual
+
+    def contenders(self, worker: str, *arguments: Any) -> list[Contender]:
+        """minicnn and both configurations of PyTorch."""
+        both = [(DEFAULT, False), (BEST, True)] if self.pytorch else []
+        return [
+            Contender(OURS, self.threads, f"ours:{worker}", *arguments),
+            *(Contender(name, self.threads, f"pytorch:{worker}", *arguments, best) for name, best in both),
+        ]
+
+    def pair(self, worker: str) -> list[Contender]:
+        """minicnn and PyTorch, for what is the same in both configurations."""
+        modules = {OURS: "ours", DEFAULT: "pytorch"} if self.pytorch else {OURS: "ours"}
+        return [Contender(name, self.threads, f"{module}:{worker}") for name, module in modules.items()]
+
+    def floor(self, network: str, batch: int) -> Contender:
+        return Contender(FLOOR, self.threads, "floor:Network", network, batch)
+
+    def play(self, contenders: list[Contender], tasks: list[str], label: str, budget: float, fewest: int = 5) -> Result:
+        """Measure, and say so on the standard error."""
+        rounds, shortest = self.rounds or (3 if self.quick else None), SHORTEST / (4 if self.quick else 1)
+        result = measure(contenders, tasks, rounds, budget, fewest, shortest)
+        for task, seconds in result["seconds"].items():
+            medians = {name: spread(times) for name, times in seconds.items()}
+            times = ", ".join(f"{name} {s.median * 1e3:.4g} ms" for name, s in medians.items() if s)
+            _say(f"{label}{task}: {times or 'the machine was too busy'}")
+        _say(f"{label}rounds thrown away: {result['discarded']}, given up: {result['missing']}")
+        return result
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def agreement(options: Options) -> Result:
+    """Do all compute the same loss and gradients? Raises BenchmarkError if not."""
+    results: Result = {}
+    for network in options.networks if options.pytorch else ():
+        with running(*options.contenders("Network", network, 2)) as (ours, *others):
+            reference = ours.ask("gradients")
+            for other in others:
+                results[f"{network}, {other.name}"] = agree(reference, other.ask("gradients"), network, other.name)
+    return results
+
+
+def agree(ours: networks.Gradients, theirs: networks.Gradients, network: str, name: str) -> Result:
+    """How far apart they are; raises BenchmarkError if that is too far."""
+    apart = networks.differences(ours, theirs)
+    if wrong := networks.disagreement(apart):
+        raise BenchmarkError(f"the {network} network: minicnn and {name} do not compute the same: {wrong}")
+    parameter = max(ours[1], key=apart.__getitem__)
+    _say(f"{network}: {name} computes the same; of all gradients {parameter}'s is furthest, {apart[parameter]:.0e}")
+    return {"loss": apart["loss"], "gradient": apart[parameter], "parameter": parameter}
+
+
+def steps(options: Options) -> list[Result]:
+    """Training steps and inference, by network and batch."""
+    results = []
+    for network in options.networks:
+        for batch in options.batches_of(network):
+            contenders = [*options.contenders("Network", network, batch), options.floor(network, batch)]
+            label, fewest = f"{network}, batch {batch}, ", 5 if batch <= 128 else 3
+            with running(*contenders):
+                before = {c.name: c.ask("peak") for c in contenders}
+                step = options.play(contenders, ["step"], label, 40, fewest)
+                peak = {c.name: c.ask("peak") for c in contenders}
+                inference = options.play(contenders, ["inference"], label, 15, fewest)
+            results.append({
+                "network": network, "batch": batch, "step": step, "inference": inference,
+                "memory": {"before": before, "peak": peak}, "threads": {c.name: c.threads for c in contenders},
+            })  # fmt: skip
+    return results
+
+
+def layers(options: Options) -> list[Result]:
+    """Each layer forward and backward."""
+    results = []
+    batch = 2 if options.quick else 32
+    for network in options.networks:
+        with running(*options.contenders("Layers", network, batch), options.floor(network, batch)) as contenders:
+            names = [*(layer.name for layer in networks.layers(network)), "loss", "sgd"]
+            tasks = [f"{name}{way}" for name in names for way in (" forward", " backward", "")]
+            tasks = [task for task in tasks if task in contenders[0].tasks]
+            result = options.play(contenders, tasks, f"{network}, batch {batch}, ", 25)
+        results.append({"network": network, "batch": batch, **result})
+    return results
+
+
+def threads(options: Options) -> Result:
+    """A training step of minicnn with one thread against all."""
+    batch = 2 if options.quick else 32
+    counts = {"1 thread": 1, f"{options.threads} threads": options.threads}
+    with running(*[Contender(name, n, "ours:Network", "2012", batch) for name, n in counts.items()]) as contenders:
+        step = options.play(contenders, ["step"], f"2012, batch {batch}, ", 30)
+    return {"network": "2012", "batch": batch, **step}
+
+
+def ops(options: Options) -> Result:
+    """Single operations over sizes."""
+    cases = [case for case in CASES if case.work < 0.02 or not options.quick]
+    with running(*options.pair("Operations")) as contenders:
+        tasks = [f"{case.name} {way}" for case in cases for way in ("forward", "backward")]
+        result = options.play(contenders, tasks, "", 25)
+    return {"cases": [{"name": case.name, "work": case.work, "unit": case.unit} for case in cases], **result}
+
+
+def engine(options: Options) -> Result:
+    """What a node costs forward and backward, and what AlexNet's nodes make of a training step at batch 1."""
+    with running(*options.pair("Chains")) as contenders:
+        tasks = [name for op in CHAINS for name in (op, f"numpy {op}")]
+        chains = options.play(contenders, tasks, f"{CHAIN} times ", 10)
+    with running(Contender(OURS, options.threads, "ours:Network", "2012", 1)) as contenders:
+        nodes = contenders[0].ask("nodes")
+        step = options.play(contenders, ["step"], "2012, batch 1, ", 5)
+    return {"chain": CHAIN, "numpy calls": CHAINS, "nodes": nodes, "step": step, **chains}
