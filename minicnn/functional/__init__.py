@@ -1,8 +1,8 @@
 """The functions a network is made of. Each file is a lesson: the equation, the derivation of its gradient, and the
 code.
 
-Read them in this order: windows, conv, activation, lrn, pooling, dropout, linear, loss, batch_norm. A public function
-takes and returns Tensors; the functions beside it that take arrays do the work.
+Read them in this order: windows, conv, activation, lrn, pooling, dropout, linear, loss, batch_norm, winograd. A public
+function takes and returns Tensors; the functions beside it that take arrays do the work.
 """
 
 from .activation import log_softmax, relu, sigmoid, softmax, tanh

@@ -98,17 +98,16 @@ class _AlongAxis(Function):
     def __init__(self, axis: int):
         self.axis = axis
 
-    def shifted(self, x: Array) -> tuple[Array, Array, Array]:
-        """z = x − max x, e^z, and Σ e^z with the axis kept."""
-        z = x - x.max(axis=self.axis, keepdims=True)
-        e = np.exp(z)
-        return z, e, e.sum(axis=self.axis, keepdims=True)
+    def shifted(self, x: Array) -> Array:
+        """x − max x, in an array of its own."""
+        return np.subtract(x, x.max(axis=self.axis, keepdims=True), out=empty_like(x))
 
 
 class Softmax(_AlongAxis):
     def forward(self, x):
-        _, e, total = self.shifted(x)
-        self.y = e / total
+        self.y = self.shifted(x)
+        np.exp(self.y, out=self.y)
+        self.y /= self.y.sum(axis=self.axis, keepdims=True)
         return self.y
 
     def backward(self, dy):
@@ -118,8 +117,8 @@ class Softmax(_AlongAxis):
 
 class LogSoftmax(_AlongAxis):
     def forward(self, x):
-        z, _, total = self.shifted(x)
-        self.y = z - np.log(total)
+        self.y = self.shifted(x)
+        self.y -= np.log(np.exp(self.y).sum(axis=self.axis, keepdims=True))
         return self.y
 
     def backward(self, dy):

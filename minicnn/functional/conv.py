@@ -18,7 +18,7 @@ These are three maps, each linear in both of its arguments, and the derivatives 
     convolve(x, W) = y        convolve_transpose(dy, W) = dx        convolve_weight(x, dy) = dW
 
 so every further derivative is made of them as well. convolve_transpose by itself is known as transposed convolution
-(Zeiler et al. 2010).
+(Zeiler et al. 2010). For kernels of 3 × 3 in steps of 1 there is a shorter way to the same three (lesson winograd).
 
 Groups cut the channels into parts that do not see each other: group g has C/G input and O/G output channels. The paper
 splits conv2, conv4 and conv5 in two, one part for each of its GPUs.

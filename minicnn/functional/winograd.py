@@ -24,7 +24,8 @@ Everything here is linear in x and in W, so the gradients take the same road bac
 
     N images   H W C input   OH OW O output   TH TW tiles to an image   T = n·TH·TW   G groups
 
-What it costs is two transformations and a little accuracy: an error of 5e-7 of the result in float32, against 3e-7.
+What it costs is two transformations and a little accuracy: an error of 5e-7 of the result in float32, against 3e-7. A
+NaN or an infinity among the pixels that a tile sees reaches all four of its outputs.
 
 >>> d, g = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 10.0, 100.0])
 >>> A @ ((B @ d) * (G @ g))
