@@ -92,7 +92,7 @@ def run(arguments: Sequence[str] | None) -> None:
     for name in SECTIONS:
         if name in given.only and (name != "threads" or given.threads > 1):
             results[name] = getattr(sections, name)(options)
-    from .report import write  # matplotlib, which the contenders' processes must not inherit memory from
+    from .report import write  # the contenders' processes import this file again, and should not load matplotlib
 
     write(results, given.output)
 

@@ -61,7 +61,7 @@ def agreement(options: Options) -> Result:
     """Do all compute the same loss and gradients? Raises BenchmarkError if not."""
     results: Result = {}
     for network in options.networks if options.pytorch else ():
-        with running(*options.contenders("Network", network, 2)) as (ours, *others):
+        with running(*options.contenders("Network", network, 16)) as (ours, *others):
             reference = ours.ask("gradients")
             for other in others:
                 results[f"{network}, {other.name}"] = agree(reference, other.ask("gradients"), network, other.name)

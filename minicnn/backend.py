@@ -4,6 +4,7 @@ Four kinds of state outlive a call here: the number of threads, the random seed 
 scratch buffers, and memory kept for reuse. The last two are caches: dropping them changes no result.
 """
 
+import contextlib
 import functools
 import importlib
 import operator
@@ -101,19 +102,19 @@ class _Threads:
         """[work(0), …, work(count − 1)], the first here and each other in a thread of its own; all have ended when
         this returns."""
         others: list[Future[Any]] = []
-        with self.lock:  # so that the pool is not replaced between the look and the call
-            if self.pool is not None:
-                others = [self.pool.submit(self._inside, work, t) for t in range(1, count)]
-        if not others:  # set_num_threads(1) came in between
-            return [work(t) for t in range(count)]
+        # The lock, so that the pool is not replaced meanwhile. There may be no pool, if set_num_threads(1) came in
+        # between, or one that takes no more work (RuntimeError), if Python is shutting down: then this thread does it.
+        with self.lock, contextlib.suppress(RuntimeError):
+            while self.pool is not None and len(others) < count - 1:
+                others.append(self.pool.submit(self._inside, work, len(others) + 1))
         try:
-            mine = self._inside(work, 0)
+            mine = [self._inside(work, t) for t in (0, *range(len(others) + 1, count))]
         finally:
             errors = [other.exception() for other in others]
         for error in errors:
             if error is not None:
                 raise error
-        return [mine, *(other.result() for other in others)]
+        return [mine[0], *(other.result() for other in others), *mine[1:]]
 
     def _inside(self, work: Callable[[int], Any], t: int) -> Any:
         self.local.busy = True
@@ -133,9 +134,10 @@ _threads = _Threads()
 
 
 def _after_fork() -> None:
-    """A forked child has none of its parent's threads: begin again at the next use."""
+    """A forked child has none of its parent's threads, which may have held locks: begin again at the next use."""
     global _threads
     count, _threads = _threads.count, _Threads()
+    _memory.lock, _random.lock = threading.RLock(), threading.Lock()
     if count:
         _threads.start(count)
 
@@ -164,8 +166,9 @@ def get_num_threads() -> int:
 
 
 def slices(n: int, step: int) -> list[tuple[int, int]]:
-    """[0, n) in slices (lo, hi), `step` long."""
-    return [(lo, min(lo + step, n)) for lo in range(0, n, step)]
+    """[0, n) in slices (lo, hi) of about the same length, at most `step`."""
+    even = -(-n // -(-n // step)) if n else step
+    return [(lo, min(lo + even, n)) for lo in range(0, n, even)]
 
 
 def batch_step(n: int, nbytes: int) -> int:
@@ -180,12 +183,10 @@ def pieces(n: int, rows: int, row_bytes: int) -> list[tuple[slice, slice]]:
     """n images of so many rows as (images, rows) to take at a time, for row_bytes of working memory to a row: a few
     whole images, or a band of rows of one, if an image does not fit in the cache or there are fewer than threads."""
     bands = max(-(-rows * row_bytes // CACHE), -(-get_num_threads() // max(n, 1)))
-    if bands == 1:
+    if n and bands == 1:
         return [(slice(*cut), slice(0, rows)) for cut in slices(n, batch_step(n, rows * row_bytes))]
-    cuts = slices(rows, -(-rows // bands))
-    return [
-        (slice(i, min(i + 1, n)), slice(*cut)) for i in range(max(n, 1)) for cut in cuts
-    ]  # one empty piece, if n is 0
+    images = slices(n, 1) or [(0, 0)]  # of no images, one empty piece
+    return [(slice(*image), slice(*cut)) for image in images for cut in slices(rows, -(-rows // bands))]
 
 
 def parallel(function: Callable[..., Any], work: Sequence[tuple[Any, ...]]) -> None:
@@ -247,6 +248,18 @@ def elementwise(function: Callable[..., Any], *arrays: Array) -> None:
         return
     flat = [array.reshape(-1) for array in arrays]
     parallel(lambda lo, hi: function(*[array[lo:hi] for array in flat]), slices(flat[0].size, BLOCK))
+
+
+def combine(ufunc: Callable[..., Array], a: Array, b: Array) -> Array:
+    """ufunc(a, b), such as np.add, of two floating arrays that are broadcast against each other: if that is much, on
+    all threads and recycled memory."""
+    if max(a.size, b.size) < BLOCK or not isinstance(a, np.ndarray) or a.dtype != b.dtype:
+        return ufunc(a, b)
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    out, a, b = empty(shape, a.dtype), np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+    step = max(1, BLOCK * len(out) // max(1, out.size))
+    parallel(lambda lo, hi: ufunc(a[lo:hi], b[lo:hi], out=out[lo:hi]), slices(len(out), step))
+    return out
 
 
 def matmul(a: Array, b: Array) -> Array:

@@ -36,7 +36,7 @@ class _Broadcasting(Function):
 
     def forward(self, a, b):
         self.shapes = a.shape, b.shape
-        return self.ufunc(a, b)
+        return backend.combine(self.ufunc, a, b)
 
     def backward(self, grad):
         (a, b), (da, db) = self.shapes, self.partials(grad)

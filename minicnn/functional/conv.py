@@ -55,15 +55,16 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
     """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
     n, h, w, channels = x.shape
     oh, ow = window.output_size(h, w)
-    if winograd.suits(window, n * oh * ow):
+    outputs = weight.shape[3]
+    if winograd.suits(window, n * oh * ow, min(channels, outputs) // groups):
         return winograd.convolve(x, weight, bias, window, groups)
-    y = empty((n, oh, ow, weight.shape[3]), x.dtype, like=x)  # (N, OH, OW, O)
-    matrix = weight.reshape(-1, weight.shape[3])  # (KH·KW·C/G, O)
+    y = empty((n, oh, ow, outputs), x.dtype, like=x)  # (N, OH, OW, O)
+    matrix = weight.reshape(-1, outputs)  # (KH·KW·C/G, O)
 
     def some(images: slice, rows: slice) -> None:
         seen, part = window.band(rows, h)
-        out = y[images, rows].reshape(-1, y.shape[3])  # (n·OH·OW, O)
-        for c, o, _ in groups_of(groups, channels, y.shape[3]):
+        out = y[images, rows].reshape(-1, outputs)  # (n·OH·OW, O)
+        for c, o, _ in groups_of(groups, channels, outputs):
             columns = im2col(x[images, seen, :, c], part)  # (n·OH·OW, KH·KW·C/G)
             np.matmul(columns, matrix[:, o], out=out[:, o])
         if bias is not None:
@@ -76,15 +77,16 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
 def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
     """dx = col2im(dy Wᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C), where (H, W) = size"""
     n, oh, ow, outputs = dy.shape
-    if winograd.suits(window, n * oh * ow):
+    channels = weight.shape[2] * groups
+    if winograd.suits(window, n * oh * ow, min(channels, outputs) // groups):
         return winograd.convolve_transpose(dy, weight, window, groups, size)
-    dx = empty((n, *size, weight.shape[2] * groups), dy.dtype, like=dy)  # (N, H, W, C)
+    dx = empty((n, *size, channels), dy.dtype, like=dy)  # (N, H, W, C)
 
     def some(images: slice, c: slice, o: slice, within: slice) -> None:
-        rows = dy[images].reshape(-1, outputs)[:, o]  # (n·OH·OW, O/G)
-        matrix = weight[:, :, within, o].reshape(-1, rows.shape[1])  # (KH·KW·c, O/G)
-        columns = scratch("columns", (len(rows), len(matrix)), like=dy)  # (n·OH·OW, KH·KW·c)
-        np.matmul(rows, matrix.T, out=columns)
+        gradient = dy[images].reshape(-1, outputs)[:, o]  # (n·OH·OW, O/G)
+        matrix = weight[:, :, within, o].reshape(-1, gradient.shape[1])  # (KH·KW·c, O/G)
+        columns = scratch("columns", (len(gradient), len(matrix)), like=dy)  # (n·OH·OW, KH·KW·c)
+        np.matmul(gradient, matrix.T, out=columns)
         part = dx[images, :, :, c]
         part[...] = col2im(columns, part.shape, window)
 
@@ -96,7 +98,7 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
     """dW = im2col(x)ᵀ dy: (N, H, W, C), (N, OH, OW, O) -> (KH, KW, C/G, O)"""
     h, channels = x.shape[1], x.shape[3]
     n, oh, ow, outputs = dy.shape
-    if winograd.suits(window, n * oh * ow):
+    if winograd.suits(window, n * oh * ow, min(channels, outputs) // groups):
         return winograd.convolve_weight(x, dy, window, groups)
     shape = (*window.kernel_size, channels // groups, outputs)
 

@@ -22,16 +22,18 @@ Tensor([0., 0., 2., 2., 0., 0., 0., 0.], dtype=float32)
 
 import numpy as np
 
-from ..backend import Array, device_kernel, generator
+from ..backend import Array, device_kernel, empty, generator
 from ..tensor import Tensor
 
 
 @device_kernel
 def mask(x: Array, p: float) -> Array:
     """m / (1 − p): for each number of x, 0 with probability p and 1/(1 − p) otherwise."""
-    kept = generator().random(x.shape, np.float32) >= p
-    dtype = x.dtype if x.dtype.kind == "f" else np.float32
-    return np.multiply(kept, 1 / (1 - p) if p < 1 else 0, dtype=dtype)
+    kept = generator().random(dtype=np.float32, out=empty(x.shape, np.float32))
+    np.greater_equal(kept, p, out=kept)  # 1 or 0
+    kept = kept.astype(x.dtype if x.dtype.kind == "f" else np.float32, copy=False)
+    kept *= 1 / (1 - p) if p < 1 else 0
+    return kept
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:

@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..backend import Array, batch_step, device_kernel, get_num_threads, scratch, slices
+from ..backend import CACHE, Array, batch_step, device_kernel, get_num_threads, scratch, slices
 
 Pair = tuple[int, int]
 
@@ -110,7 +110,7 @@ def groups_of(groups: int, channels: int, outputs: int, shares: int = 1) -> list
     """For each group, and each share of its input channels: these, the group's output channels, and these as numbered
     within the group."""
     c, o = channels // groups, outputs // groups
-    cuts = slices(c, -(-c // shares))
+    cuts = slices(c, -(-c // shares)) if c else [(0, 0)]
     return [
         (slice(g * c + lo, g * c + hi), slice(g * o, (g + 1) * o), slice(lo, hi))
         for g in range(groups)
@@ -121,9 +121,9 @@ def groups_of(groups: int, channels: int, outputs: int, shares: int = 1) -> list
 def channel_pieces(x: Array, y: Array, groups: int, image_bytes: int) -> list[tuple[slice, slice, slice, slice]]:
     """The work of a map from y back to x, as (images, then a triple of groups_of): some images of one group at a time,
     for image_bytes of working memory each. A pixel of x belongs to the windows of several rows, so what is divided when
-    there are fewer images than threads is the channels."""
+    there are fewer images than threads, or for an image many times the cache, is the channels."""
     n = len(x)
-    shares = -(-get_num_threads() // (max(n, 1) * groups))
+    shares = max(-(-get_num_threads() // (max(n, 1) * groups)), image_bytes // (8 * CACHE))
     parts = groups_of(groups, x.shape[3], y.shape[3], shares)
     return [(slice(*cut), *part) for cut in slices(n, batch_step(n, image_bytes)) for part in parts]
 
@@ -160,10 +160,12 @@ def taps(x: Array, window: Window) -> Iterator[Array]:
 @device_kernel
 def im2col(x: Array, window: Window) -> Array:
     """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row. The result is this thread's scratch, good until the
-    next call."""
+    next call; or x itself, if each of its pixels is a window."""
     n, h, w, c = x.shape
     (kh, kw), (sh, sw), _, (dh, dw) = window
     oh, ow = window.output_size(h, w)
+    if window == Window.of(1) and x.flags.c_contiguous:
+        return x.reshape(n * h * w, c)
     x = padded(x, window)
     sn, sy, sx, sc = x.strides
     windows = as_strided(x, (n, oh, ow, kh, kw, c), (sn, sh * sy, sw * sx, dh * sy, dw * sx, sc))

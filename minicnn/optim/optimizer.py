@@ -1,6 +1,5 @@
 """Optimizers: how parameters follow their gradients. They write to the parameters in place, in blocks that stay in a
-core's cache (a step of SGD over 61 million parameters took 219 ms with whole-array temporaries, 30 to 44 ms in
-blocks)."""
+core's cache: a fifth of the time that a step of SGD takes with temporaries as large as the parameters."""
 
 from collections.abc import Iterable
 
@@ -118,8 +117,12 @@ class SGD(Optimizer):
         super().__init__(params, lr)
 
     def update(self, w: Array, g: Array, *slots: Array) -> None:
-        step = np.multiply(w, self.weight_decay, out=scratch("step", w.shape, like=w))
-        step += g  # g + λw
+        step = scratch("step", w.shape, like=w)
+        if self.weight_decay:
+            np.multiply(w, self.weight_decay, out=step)
+            step += g  # g + λw
+        else:
+            step[...] = g
         if self.paper_update:
             step *= -self.lr
             if slots:
