@@ -8,6 +8,9 @@ from . import networks
 from .cases import CASES, CHAIN, CHAINS
 from .turns import SHORTEST, BenchmarkError, Contender, measure, running, spread
 
+# Pictures, and how far gradients may be apart, relative to their norm. 13 are the fewest with which the 3 × 3 layers go
+# Winograd's way; among so many windows rounding decides a near tie or two, and one moves conv1's gradient by 1e-3.
+AGREEMENT = {2: 1e-3, 13: 1e-2}
 OURS, DEFAULT, BEST, FLOOR = "minicnn", "PyTorch", "PyTorch best", "floor"
 Result = dict[str, Any]
 
@@ -61,17 +64,21 @@ def agreement(options: Options) -> Result:
     """Do all compute the same loss and gradients? Raises BenchmarkError if not."""
     results: Result = {}
     for network in options.networks if options.pytorch else ():
-        with running(*options.contenders("Network", network, 16)) as (ours, *others):
-            reference = ours.ask("gradients")
-            for other in others:
-                results[f"{network}, {other.name}"] = agree(reference, other.ask("gradients"), network, other.name)
+        for batch, allowed in AGREEMENT.items():
+            with running(*options.contenders("Network", network, batch)) as (ours, *others):
+                reference = ours.ask("gradients")
+                for other in others:
+                    what = f"{network}, {other.name}, {batch} pictures"
+                    results[what] = agree(reference, other.ask("gradients"), network, other.name, allowed)
     return results
 
 
-def agree(ours: networks.Gradients, theirs: networks.Gradients, network: str, name: str) -> Result:
+def agree(
+    ours: networks.Gradients, theirs: networks.Gradients, network: str, name: str, allowed: float = AGREEMENT[2]
+) -> Result:
     """How far apart they are; raises BenchmarkError if that is too far."""
     apart = networks.differences(ours, theirs)
-    if wrong := networks.disagreement(apart):
+    if wrong := networks.disagreement(apart, allowed):
         raise BenchmarkError(f"the {network} network: minicnn and {name} do not compute the same: {wrong}")
     parameter = max(ours[1], key=apart.__getitem__)
     _say(f"{network}: {name} computes the same; of all gradients {parameter}'s is furthest, {apart[parameter]:.0e}")
