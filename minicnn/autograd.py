@@ -85,7 +85,7 @@ class Function:
     shape: tuple[int, ...]
     dtype: Any
     order: int
-    _kept: tuple[tuple[Any, int], ...]  # the inputs that backward reads, with their versions
+    _versions: tuple[int, ...]
 
     def forward(self, *arrays: Any) -> Any:
         raise NotImplementedError(f"{self.name} does not define forward")
@@ -105,21 +105,24 @@ class Function:
             return False
         if self.edges is not None:
             raise RuntimeError(f"this {self.name} has recorded a call already: make a new one for each call")
-        self.edges = tuple([_target(t) if need else None for t, need in zip(inputs, needs, strict=True)])
-        self.needs, self.inputs, self._kept = needs, (None,) * len(needs), ()
-        if self.reads:
-            # the last inputs may be left out, so there may be more reads than inputs
-            kept = {j for reads, need in zip(self.reads, needs, strict=False) if need for j in reads}
-            self.inputs = tuple([t if j in kept else None for j, t in enumerate(inputs)])
-            self._kept = tuple([(inputs[j], inputs[j].version[0]) for j in kept])
+        if output.dtype.kind != "f":
+            raise TypeError(f"{self.name}: a Tensor of dtype {output.dtype} cannot require a gradient")
+        self.edges = tuple([(t if t.node is None else t.node) if t.requires_grad else None for t in inputs])
+        kept: list[Any] = [None] * len(inputs)
+        for reads, need in zip(self.reads, needs, strict=False):  # the last inputs may be left out
+            if need:
+                for j in reads:
+                    kept[j] = inputs[j]
+        self.needs, self.inputs = needs, tuple(kept)
+        self._versions = tuple([t.version[0] for t in inputs])
         self.shape, self.dtype = output.shape, output.dtype
         self.order = next(_clock)
         return True
 
     def gradients(self, grad: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         """backward(grad), with its result checked; `needs` can ask for fewer gradients than there could be."""
-        for tensor, version in self._kept:
-            if tensor.version[0] != version:
+        for tensor, version in zip(self.inputs, self._versions, strict=True):
+            if tensor is not None and tensor.version[0] != version:
                 raise RuntimeError(
                     f"{self.name}: an input of shape {tensor.shape} that its backward pass reads was overwritten since "
                     "the forward pass, by an optimizer step or load_state_dict: call backward() before that happens"
@@ -225,11 +228,7 @@ def walk(
 
 def _target(tensor: Tensor) -> Any:
     """Where the gradient of a Tensor arrives: at the node that made it, or at the leaf itself."""
-    if tensor.node is not None:
-        return tensor.node
-    if tensor.data.dtype.kind != "f":
-        raise TypeError(f"a Tensor of dtype {tensor.dtype} cannot require a gradient")
-    return tensor
+    return tensor if tensor.node is None else tensor.node
 
 
 def memory_of(tensor: Tensor) -> int:

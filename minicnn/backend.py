@@ -253,7 +253,7 @@ def elementwise(function: Callable[..., Any], *arrays: Array) -> None:
 def combine(ufunc: Callable[..., Array], a: Array, b: Array) -> Array:
     """ufunc(a, b), such as np.add, of two floating arrays that are broadcast against each other: if that is much, on
     all threads and recycled memory."""
-    if max(a.size, b.size) < BLOCK or not isinstance(a, np.ndarray) or a.dtype != b.dtype:
+    if (a.size < BLOCK and b.size < BLOCK) or not isinstance(a, np.ndarray) or a.dtype != b.dtype:
         return ufunc(a, b)
     shape = np.broadcast_shapes(a.shape, b.shape)
     out, a, b = empty(shape, a.dtype), np.broadcast_to(a, shape), np.broadcast_to(b, shape)

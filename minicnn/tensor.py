@@ -402,11 +402,12 @@ def _uniform(args: tuple[Any, ...]) -> bool:
     case, and to look takes half a microsecond."""
     dtype = None
     for arg in args:
-        if not isinstance(arg, Tensor) or type(arg.data) is not np.ndarray:
+        if not isinstance(arg, Tensor):
             return False
-        if dtype is not None and arg.data.dtype is not dtype:
+        data = arg.data
+        if type(data) is not np.ndarray or data.dtype is not (dtype or data.dtype):
             return False
-        dtype = arg.data.dtype
+        dtype = data.dtype
     return dtype is not None and dtype.kind == "f"
 
 
