@@ -4,6 +4,7 @@ leaves for the next."""
 import os
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -37,6 +38,22 @@ def no_leaks():
     assert not strays or not any(t.join(5) or t.is_alive() for t in threading.enumerate() if t.name in strays), (
         f"threads left behind: {strays}"
     )
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads for one test."""
+    before = backend.get_num_threads()
+    yield backend.set_num_threads
+    backend.set_num_threads(before)
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> backend._Memory:
+    """A recycler of its own, with nothing kept yet."""
+    fresh = backend._Memory()
+    monkeypatch.setattr(backend, "_memory", fresh)
+    return fresh
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What the tests of functional/ measure against: each operation once more, in float64 and plain loops over pixels, as
 its equation reads; the inputs they draw; and the questions they all ask."""
 
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from minicnn import Tensor, backend, gradcheck, gradgradcheck
-from minicnn.functional import lrn
+from minicnn.functional import lrn, windows
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -102,6 +103,18 @@ def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0
                     y[:, p * sh + i * dh, q * sw + j * dw] += x[:, p, q] @ weight[i, j].T
     y = y[:, top : y.shape[1] - bottom, left : y.shape[2] - right]
     return y if bias is None else y + bias
+
+
+def conv2d_weight(x, dy, kernel, stride=1, padding=0, dilation=1, groups=1):
+    """The gradient of conv2d's weight: each pixel that a tap sees, times what flows into that window."""
+    _, seen = sights(x.shape[1:3], kernel, stride, padding, dilation)
+    c, o = x.shape[3] // groups, dy.shape[3] // groups
+    dw = np.zeros((*both(kernel), c, dy.shape[3]))
+    for p, q, i, j, yy, xx in seen:
+        for g in range(groups):
+            outputs = slice(g * o, (g + 1) * o)
+            dw[i, j, :, outputs] += x[:, yy, xx, g * c : (g + 1) * c].T @ dy[:, p, q, outputs]
+    return dw
 
 
 def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, dy=None):
@@ -272,6 +285,7 @@ def cut(cache, block, threads):
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(backend, "CACHE", cache)
+            patch.setattr(windows, "CACHE", cache)
             patch.setattr(backend, "BLOCK", block)
             patch.setattr(lrn, "BLOCK", block)
             patch.setattr(backend._threads, "run", lambda work, count: runs.append(count) or run(work, count))
@@ -316,3 +330,20 @@ def refuses(error, *words):
     assert "\n" not in message
     for word in words:
         assert word in message, message
+
+
+def at_once(*functions):
+    """Run functions in threads of their own, at the same time; their results."""
+    results, start = [None] * len(functions), threading.Barrier(len(functions))
+
+    def run(i, f):
+        start.wait(30)
+        results[i] = f()
+
+    running = [threading.Thread(target=run, args=(i, f)) for i, f in enumerate(functions)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(60)
+        assert not thread.is_alive(), "it hangs"
+    return results

@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = {  # module: its tests
     "minicnn.functional.windows": "tests/functional/test_windows.py",
     "minicnn.functional.conv": "tests/functional/test_conv.py",
+    "minicnn.functional.winograd": "tests/functional/test_winograd.py",
     "minicnn.functional.pooling": "tests/functional/test_pooling.py",
     "minicnn.functional.lrn": "tests/functional/test_lrn.py",
     "minicnn.functional.activation": "tests/functional/test_activation.py",

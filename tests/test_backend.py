@@ -1,19 +1,16 @@
-"""Devices, threads, memory and random numbers."""
+"""minicnn/backend.py: devices, memory and random numbers; its threads are in test_backend_threads.py."""
 
 import gc
 import importlib
 import itertools
-import os
 import sys
-import threading
 import time
 import types
-import warnings
 import weakref
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from reference import at_once
 
 import minicnn
 from minicnn import DeviceError, backend
@@ -24,31 +21,6 @@ def fails(error, pattern, f, *args):
     with pytest.raises(error, match=pattern) as caught:
         f(*args)
     assert "\n" not in str(caught.value)
-
-
-@pytest.fixture
-def threads():
-    """Sets the number of threads for one test."""
-    before = backend.get_num_threads()
-    yield backend.set_num_threads
-    backend.set_num_threads(before)
-
-
-def at_once(*functions):
-    """Run functions in threads of their own, at the same time; their results."""
-    results, start = [None] * len(functions), threading.Barrier(len(functions))
-
-    def run(i, f):
-        start.wait(30)
-        results[i] = f()
-
-    running = [threading.Thread(target=run, args=(i, f)) for i, f in enumerate(functions)]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join(60)
-        assert not thread.is_alive(), "it hangs"
-    return results
 
 
 # ------------------------------------------------------------------------------------------------------------- devices
@@ -106,229 +78,12 @@ def test_kernels_of_a_device_take_the_place_of_a_lessons_function(monkeypatch):
     assert backend.device_of(x) == "gpu:3"
 
 
-# ------------------------------------------------------------------------------------------------------------- threads
-def test_the_number_of_threads(threads):
-    for n in (1, 3, np.int64(2)):
-        threads(n)
-        assert backend.get_num_threads() == n == minicnn.get_num_threads()
-    for n in (0, -1):
-        fails(ValueError, f"at least 1, not {n}", threads, n)
-    with pytest.raises(TypeError):
-        threads(1.5)
-    assert backend.get_num_threads() == 2
-
-
-def test_blas_is_held_to_one_thread():
-    backend.get_num_threads()
-    assert all(library["num_threads"] == 1 for library in threadpool_info() if library["user_api"] == "blas")
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize(("n", "step"), [(0, 1), (1, 1), (7, 1), (7, 2), (7, 7), (7, 10), (100, 3)])
-def test_parallel_covers_every_slice_once(threads, count, n, step):
-    threads(count)
-    seen = []
-    assert backend.parallel(lambda lo, hi: seen.append((lo, hi)), backend.slices(n, step)) is None
-    assert sorted(seen) == [(lo, min(lo + step, n)) for lo in range(0, n, step)]
-
-
-def test_parallel_uses_all_threads_and_the_callers_is_one_of_them(threads):
-    threads(3)
-    names, meet = set(), threading.Barrier(3)
-
-    def work(lo, hi):
-        names.add(threading.current_thread())
-        meet.wait(30)  # all three must be here at the same time
-
-    backend.parallel(work, backend.slices(3, 1))
-    assert len(names) == 3 and threading.current_thread() in names
-
-
-def test_one_thread_means_this_one(threads):
-    threads(1)
-    seen = set()
-    backend.parallel(lambda lo, hi: seen.add(threading.current_thread()), backend.slices(10, 1))
-    assert seen == {threading.current_thread()}
-
-
-def test_slices_may_call_parallel(threads):
-    threads(2)
-    out = np.zeros((4, 6), int)
-    inner_threads = []
-
-    def outer(lo, hi):
-        mine = threading.current_thread()
-
-        def inner(a, b):
-            inner_threads.append(threading.current_thread() is mine)
-            out[lo:hi, a:b] += 1
-
-        backend.parallel(inner, backend.slices(6, 1))
-        out[lo, 0] += int(backend.parallel_sum(lambda a, b: np.array([b - a]), backend.slices(6, 1))[0])
-
-    backend.parallel(outer, backend.slices(4, 1))
-    assert (out[:, 1:] == 1).all() and (out[:, 0] == 7).all()
-    assert all(inner_threads)  # in place: the other threads are busy with slices of their own
-    meet = threading.Barrier(2)
-    backend.parallel(lambda lo, hi: meet.wait(30), backend.slices(2, 1))  # afterwards there are two again
-
-
-def test_parallel_from_several_threads_at_the_same_time(threads):
-    threads(2)
-
-    def work():
-        for _ in range(50):
-            out = np.zeros(20, int)
-
-            def add(lo, hi, out=out):
-                out[lo:hi] += 1
-
-            backend.parallel(add, backend.slices(20, 3))
-            assert (out == 1).all()
-            assert backend.parallel_sum(lambda lo, hi: np.arange(lo, hi).sum(keepdims=True), backend.slices(20, 3)) == [
-                190
-            ]
-        return "done"
-
-    assert at_once(*[work] * 4) == ["done"] * 4
-
-
-def test_the_number_of_threads_may_change_while_others_work(threads):
-    threads(2)
-
-    def change():
-        for n in itertools.islice(itertools.cycle([1, 3, 2]), 30):
-            backend.set_num_threads(n)
-        return True
-
-    def work():
-        return all(
-            backend.parallel_sum(lambda lo, hi: np.ones(hi - lo).sum(keepdims=True), backend.slices(30, 1)) == [30]
-            for _ in range(100)
-        )
-
-    assert at_once(change, work, work) == [True] * 3
-
-
-@pytest.mark.parametrize("run", [backend.parallel, backend.parallel_sum])
-@pytest.mark.parametrize("count", [1, 2])
-def test_an_exception_in_a_slice_reaches_the_caller_and_the_threads_go_on(threads, count, run):
-    threads(count)
-    caller = threading.current_thread()
-    for guilty in (lambda: True, lambda: threading.current_thread() is not caller):
-        meet = threading.Barrier(count)
-
-        def work(lo, hi, meet=meet, guilty=guilty):
-            if lo < count:
-                meet.wait(30)  # each thread has one
-            if guilty() or count == 1:
-                raise KeyError("this one")
-            return np.ones(1)
-
-        with pytest.raises(KeyError, match="this one"):
-            run(work, count, 1)
-        assert backend.parallel_sum(lambda lo, hi: np.array([lo]), backend.slices(8, 1)) == [28]
-
-
-def test_after_an_exception_no_new_slice_is_begun(threads):
-    threads(1)
-    seen = []
-    with pytest.raises(KeyError):
-        backend.parallel(lambda lo, hi: seen.append(lo) or {}[lo], backend.slices(8, 1))
-    assert seen == [0]
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_parallel_sum(threads, count):
-    threads(count)
-    numbers = np.random.default_rng(0).standard_normal((100, 3)).astype(np.float32)
-    for n, step in [(100, 7), (100, 1), (100, 100), (1, 1), (0, 5)]:
-        buffers = threading.local()
-
-        def slice_sum(lo, hi, buffers=buffers):
-            if not hasattr(buffers, "out"):
-                buffers.out = np.empty(3, np.float32)
-            return np.sum(numbers[lo:hi], axis=0, out=buffers.out)  # the same buffer each time
-
-        total = backend.parallel_sum(slice_sum, backend.slices(n, step))
-        np.testing.assert_allclose(total, numbers[:n].sum(0), rtol=1e-4, atol=1e-5, strict=True)
-        assert all(
-            np.array_equal(total, backend.parallel_sum(slice_sum, backend.slices(n, step))) for _ in range(20)
-        )  # bit for bit
-        assert total.flags.writeable and not np.shares_memory(total, buffers.out)
-
-
-def test_a_forked_child_has_threads_of_its_own(threads):
-    threads(2)
-    backend.parallel(lambda lo, hi: None, backend.slices(4, 1))
-    read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process that has threads
-        child = os.fork()
-    if not child:
-        try:
-            names, meet = set(), threading.Barrier(2)
-            backend.parallel(
-                lambda lo, hi: names.add(threading.current_thread()) or meet.wait(20), backend.slices(2, 1)
-            )
-            os.write(write, b"%d%d" % (len(names), backend.get_num_threads()))
-        finally:
-            os._exit(0)
-    os.close(write)
-    assert os.read(read, 10) == b"22"
-    os.close(read)
-    assert os.waitpid(child, 0)[1] == 0
-
-
-def test_batch_step(threads):
-    threads(2)
-    assert backend.batch_step(8, 1) == 4 and backend.batch_step(7, 1) == 4 and backend.batch_step(1, 1) == 1
-    assert backend.batch_step(1000, backend.CACHE // 3) == 3 and backend.batch_step(1000, backend.CACHE * 2) == 1
-    assert backend.batch_step(0, 1) == 1 == backend.batch_step(2, 0)
-
-
-def test_elementwise_goes_through_blocks_of_any_shape(threads, monkeypatch):
-    threads(2)
-    monkeypatch.setattr(backend, "BLOCK", 7)
-    x, y, sizes = np.arange(60.0).reshape(3, 4, 5).transpose(2, 0, 1), np.zeros((5, 3, 4)), []
-    backend.elementwise(lambda x, y: sizes.append(x.size) or np.multiply(x, 2, out=y), x, y)
-    np.testing.assert_array_equal(y, 2 * x)
-    assert sorted(sizes) == [4] + 8 * [7]
-    backend.elementwise(lambda x: sizes.append("never"), np.empty((0, 3)))
-    assert "never" not in sizes
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize(
-    "shapes",
-    [((50, 4), (4, 3)), ((3, 4), (4, 50)), ((5, 0), (0, 5)), ((0, 4), (4, 3)), ((1, 60), (60, 1)), ((2, 5, 3), (3, 4))],
-)
-def test_matmul(threads, monkeypatch, count, shapes):
-    threads(count)
-    random = np.random.default_rng(0)
-    a, b = (random.standard_normal(shape).astype(np.float32) for shape in shapes)
-    for block in (1, backend.BLOCK):
-        monkeypatch.setattr(backend, "BLOCK", block)
-        for left in (a, np.asfortranarray(a)):
-            np.testing.assert_allclose(backend.matmul(left, b), np.matmul(a, b), rtol=1e-4, atol=1e-5, strict=True)
-    ints = np.arange(6).reshape(2, 3)
-    np.testing.assert_array_equal(backend.matmul(ints, ints.T), ints @ ints.T, strict=True)
-
-
 # -------------------------------------------------------------------------------------------------------------- memory
 LARGE = (backend.LARGE // 4, 4)  # of bytes
 
 
 def address(array):
     return array.__array_interface__["data"][0]
-
-
-@pytest.fixture
-def memory(monkeypatch):
-    """A recycler of its own, with nothing kept yet."""
-    fresh = backend._Memory()
-    monkeypatch.setattr(backend, "_memory", fresh)
-    return fresh
 
 
 def test_empty_is_as_numpys():

@@ -29,7 +29,8 @@ from ..tensor import Tensor
 @device_kernel
 def mask(x: Array, p: float) -> Array:
     """m / (1 − p): for each number of x, 0 with probability p and 1/(1 − p) otherwise."""
-    kept = generator().random(dtype=np.float32, out=empty(x.shape, np.float32))
+    kept = empty(x.shape, np.float32)
+    generator().random(dtype=np.float32, out=kept)
     np.greater_equal(kept, p, out=kept)  # 1 or 0
     kept = kept.astype(x.dtype if x.dtype.kind == "f" else np.float32, copy=False)
     kept *= 1 / (1 - p) if p < 1 else 0

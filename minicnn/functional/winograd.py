@@ -150,4 +150,4 @@ def _transform_back(matrix: Array, m: Array, shape: tuple[int, ...], window: Win
     tiles = m.transpose(1, 0, 2)  # (T, 16, C)
     columns = scratch("columns", (len(tiles), len(matrix), shape[3]), like=m)  # (T, K, C)
     np.matmul(matrix.astype(m.dtype), tiles, out=columns)
-    return col2im(columns.reshape(len(columns), -1), shape, window)
+    return col2im(columns, shape, window)

@@ -52,6 +52,12 @@ def test_half_is_the_default_and_training_too():
     assert_array_equal(y.data, F.dropout(x, 0.5, True).data)
 
 
+def test_a_large_mask_is_on_recycled_memory():
+    x = np.ones((backend.LARGE // 8, 2), np.float32)
+    m = module.mask(x, 0.5)
+    assert not m.flags.owndata and m.shape == x.shape and 0.45 < m.mean() / 2 < 0.55
+
+
 def test_without_dropping():
     x = Tensor(normal(3), requires_grad=True)
     state = backend.random_state()

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import agree, arrays, cut, differentiable, keeps, normal, refuses, same_in_slices
 
 import minicnn.functional as F
-from minicnn import Tensor, grad, gradcheck
+from minicnn import Tensor, backend, grad, gradcheck
 from minicnn.functional import lrn
 from minicnn.tensor import apply
 
@@ -87,16 +87,42 @@ def test_third_derivatives():
         assert_allclose((third.data * direction).sum(), (sides[0] - sides[1]) / 2e-5, rtol=1e-6)
 
 
-def test_a_pixel_does_not_see_its_neighbours():
+@pytest.mark.parametrize("n", range(7, 12))
+def test_a_pixel_does_not_see_its_neighbours(n):
     a = normal(2, 3, 4)
     a[0, 1, 0] = a[1, 2, 3] = np.nan
     x = Tensor(a, requires_grad=True)
-    b = F.local_response_norm(x, n=7)
+    b = F.local_response_norm(x, n=n)
     b.backward(np.ones(a.shape))
     expected = np.zeros((2, 3, 4), bool)
     expected[0, 1] = expected[1, 2] = True
-    assert_array_equal(np.isnan(b.data), expected)
-    assert_array_equal(np.isnan(x.grad.data), expected)
+    if n == 7:
+        assert_array_equal(np.isnan(b.data), expected)
+        assert_array_equal(np.isnan(x.grad.data), expected)
+    assert_array_equal(np.isnan(b.data).any(-1), expected.any(-1))
+    assert_array_equal(np.isnan(x.grad.data).any(-1), expected.any(-1))
+
+
+@pytest.mark.parametrize("n", range(1, 18))
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 8, 12])
+def test_sums_of_every_window(n, channels):
+    """Even windows and odd ones, also wider than there are channels: integers, so nothing is rounded."""
+    x = np.random.default_rng(n).integers(-9, 9, (4, 3, channels)).astype(np.float32)
+    before, after = n // 2, (n - 1) // 2
+    for window in ((before, after), (after, before)):
+        expected = np.stack(
+            [x[..., max(0, c - window[0]) : c + window[1] + 1].sum(-1) for c in range(channels)], axis=-1
+        )
+        assert_array_equal(lrn.sum_window(x, window), expected, strict=True)
+    squares = np.stack([(x * x)[..., max(0, c - before) : c + after + 1].sum(-1) for c in range(channels)], axis=-1)
+    y = F.local_response_norm(Tensor(x), n, k=1.0, alpha=2.0, beta=1.0)
+    assert_allclose(y.data, x / (1 + 2 * squares), rtol=1e-6)
+
+
+@given(st.data(), st.integers(1, 9), st.integers(1, 4))
+def test_windows_wider_than_the_image_is_deep(data, n, channels):
+    options = dict(n=n, k=1.0, alpha=1.1, beta=0.75)
+    agree(F.local_response_norm, reference.local_response_norm, data.draw(arrays((3, channels))), **options)
 
 
 def test_slices():
@@ -111,6 +137,18 @@ def test_slices():
     same_in_slices(twice, *with_backward)
 
 
+@pytest.mark.parametrize("rubbish", [3e38, np.nan, -np.inf])
+def test_what_lay_in_the_buffers_before_does_not_matter(rubbish):
+    """Not even for the sums that are cut off: none of them overflows, which would be a warning."""
+    a = normal(5, 3).astype(np.float32)
+    with cut(1 << 40, 1 << 40, 1):
+        expected = reference.step(F.local_response_norm, [a], n=4, alpha=1.0)
+        for name in ("squares", "t", "x", "d 2", "d 4", "s 2", "s 4"):
+            backend.scratch(name, (1000,), like=a)[...] = rubbish
+        for result, before in zip(reference.step(F.local_response_norm, [a], n=4, alpha=1.0), expected, strict=True):
+            assert_array_equal(result, before)
+
+
 def test_what_the_user_holds_stays():
     keeps(F.local_response_norm, lambda n, seed: [normal(n, 3, 4, 6, seed=seed).astype(np.float32)], alpha=1.0)
 
@@ -122,13 +160,13 @@ def test_second_derivatives_with_a_constant(wanted):
 
 
 def test_blocks_of_pixels_hold_a_block_of_numbers(monkeypatch):
-    steps, real = [], lrn.parallel
-    monkeypatch.setattr(lrn, "parallel", lambda function, n, step: steps.append((n, step)) or real(function, n, step))
+    done, real = [], lrn.parallel
+    monkeypatch.setattr(lrn, "parallel", lambda function, work: done.append(work) or real(function, work))
     for block, step in ((60, 10), (65, 10), (66, 11), (5, 1)):
         with cut(1, block, 2):
             F.local_response_norm(Tensor(normal(3, 7, 6)))
-        assert steps == [(21, step)]
-        steps.clear()
+        assert done == [backend.slices(21, step)]
+        done.clear()
 
 
 def test_only_the_wanted_second_gradient_is_computed(monkeypatch):

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from reference import agree, arrays, cut, differentiable, distinct, keeps, normal, pairs, refuses, same_in_slices
 
 import minicnn.functional as F
-from minicnn import Tensor, grad
+from minicnn import Tensor, backend, grad
 from minicnn.functional import pooling
 
 EVERYTHING = dict(kernel_size=(3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), dilation=(1, 2), ceil_mode=True)
@@ -130,17 +130,17 @@ def test_integers_become_real_numbers(f):
 
 
 def test_slices_fit_the_cache(monkeypatch):
-    """Of each array that a slice works on there is room for four."""
-    steps, real = [], pooling.parallel
-    monkeypatch.setattr(pooling, "parallel", lambda function, n, step: steps.append(step) or real(function, n, step))
+    """Of each array that a slice works on there is room for two."""
+    done, real = [], pooling.parallel
+    monkeypatch.setattr(pooling, "parallel", lambda function, work: done.append(work) or real(function, work))
     x = Tensor(distinct(7, 6, 5, 3), requires_grad=True)
-    need = 4 * x.data[0].nbytes
+    need = 2 * x.data[0].nbytes
     for cache, step in ((3 * need, 3), (3 * need - 1, 2), (need - 1, 1), (100 * need, 7)):
         with cut(cache, 1 << 40, 1):
             (dx,) = grad(F.max_pool2d(x, 2), x, Tensor(normal(7, 3, 2, 3), requires_grad=True), create_graph=True)
             dx.sum().backward()
-        assert steps == [step] * 4  # maximum, winners, scatter, gather
-        steps.clear()
+        assert done == [backend.slices(7, step)] * 4  # maximum, winners, scatter, gather
+        done.clear()
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -150,9 +150,39 @@ def test_nan_propagates(place):
     expected = [np.nan if place in window else max(numbers[i] for i in window) for window in ((0, 1), (1, 2), (2, 3))]
     assert_array_equal(F.max_pool2d(row(*numbers), (1, 2), 1).data.ravel(), expected)
     assert_array_equal(F.max_pool2d(row(*numbers).transpose(0, 2, 1, 3), (2, 1), 1).data.ravel(), expected)
-    assert pooled(row(*numbers), 1)[1] == [1, 10, 100, 1000]  # each window's only pixel
     image = Tensor(np.array(numbers).reshape(1, 2, 2, 1))
     assert np.isnan(F.max_pool2d(image, 2).item()) and np.isnan(F.avg_pool2d(image, 2).item())
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_no_pixel_wins_a_window_of_nan(place):
+    """Its gradient goes nowhere: the windows beside it have theirs."""
+    numbers = [1.0, 4.0, 2.0, 3.0]
+    numbers[place] = np.nan
+    x = row(*numbers)
+    flow, expected = 10.0 ** np.arange(3), np.zeros(4)
+    for p in range(3):
+        if place not in (p, p + 1):
+            expected[p + int(numbers[p + 1] > numbers[p])] += flow[p]
+    assert pooled(x, (1, 2), 1)[1] == expected.tolist()
+    assert pooled(x, 1)[1] == [0 if p == place else 10.0**p for p in range(4)]
+    windows = pooling.Window.of((1, 2))
+    found = pooling.winners(x.data, pooling.window_maximum(x.data, windows), windows).ravel()
+    assert [int(k) == 2 for k in found] == [place in (p, p + 1) for p in range(3)]  # KH·KW: none
+
+    y = F.max_pool2d(x, (1, 2), 1)
+    dy = Tensor(flow.reshape(y.shape), requires_grad=True)
+    (dx,) = grad(y, x, dy, create_graph=True)
+    (back,) = grad(dx, dy, Tensor(np.array([5.0, 6.0, 7.0, 8.0]).reshape(dx.shape)))  # nor does anything come back
+    assert [bool(b) for b in back.data.ravel()] == [place not in (p, p + 1) for p in range(3)]
+
+
+def test_a_whole_image_of_nan():
+    x = Tensor(np.full((2, 5, 4, 3), np.nan), requires_grad=True)
+    y = F.max_pool2d(x, 3, 2, 1)
+    assert np.isnan(y.data).all()
+    y.backward(np.ones(y.shape))
+    assert_array_equal(x.grad.data, np.zeros(x.shape))
 
 
 @pytest.mark.parametrize(
@@ -194,9 +224,17 @@ def test_the_stride_is_the_kernel_by_default():
         assert f(x, 3).shape == (1, 2, 3, 1)
 
 
-@pytest.mark.parametrize("kernel", [(1, 256), (1, 257), (257, 1), (16, 16), (17, 17)])
-def test_windows_of_more_places_than_a_byte_can_name(kernel):
-    for place in (0, 255, np.prod(kernel) - 1):
+@pytest.mark.parametrize(
+    "kernel, dtype",
+    [((15, 17), np.uint8), ((1, 255), np.uint8)]
+    + [(kernel, np.uint32) for kernel in ((1, 256), (1, 257), (257, 1), (16, 16), (17, 17))],
+)
+def test_windows_of_more_places_than_a_byte_can_name(kernel, dtype):
+    """ "None" needs a number as well: a window of 255 pixels has 256 outcomes, one of 256 has too many."""
+    nothing = np.full((1, *kernel, 1), np.nan)
+    found = pooling.winners(nothing, np.full((1, 1, 1, 1), np.nan), pooling.Window.of(kernel))
+    assert found.dtype == dtype and found.item() == np.prod(kernel)
+    for place in (0, 254, np.prod(kernel) // 2, np.prod(kernel) - 1):
         x = np.zeros((1, *kernel, 1))
         x.reshape(-1)[place] = 1
         tensor = Tensor(x, requires_grad=True)

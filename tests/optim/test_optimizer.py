@@ -99,6 +99,21 @@ def test_float32_stays_float32(number):
 
 
 @rules
+def test_float32_follows_the_formula(number):
+    make, update = RULES[number]
+    params = parameters(np.float32)
+    optimizer, expected, states = make(params), [p.data.astype(np.float64) for p in params], [{} for _ in params]
+    for t in range(1, 11):
+        for i, p in enumerate(params):
+            g = gradient(t, p)
+            p.grad = Tensor(g)
+            expected[i] = update(expected[i], g.astype(np.float64), optimizer.lr, t, states[i])
+        optimizer.step()
+    for p, w in zip(params, expected, strict=True):
+        np.testing.assert_allclose(p.data, w, rtol=1e-4, atol=1e-5)
+
+
+@rules
 def test_parameters_without_a_gradient_stay(number):
     a, b = nn.Parameter(np.ones(3)), nn.Parameter(np.ones(3))
     optimizer = RULES[number][0](p for p in (a, b))
