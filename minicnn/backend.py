@@ -5,6 +5,7 @@ scratch buffers, and memory kept for reuse. The last two are caches: dropping th
 """
 
 import contextlib
+import contextvars
 import functools
 import importlib
 import operator
@@ -106,7 +107,8 @@ class _Threads:
         # between, or one that takes no more work (RuntimeError), if Python is shutting down: then this thread does it.
         with self.lock, contextlib.suppress(RuntimeError):
             while self.pool is not None and len(others) < count - 1:
-                others.append(self.pool.submit(self._inside, work, len(others) + 1))
+                context = contextvars.copy_context()  # with the caller's np.errstate
+                others.append(self.pool.submit(context.run, self._inside, work, len(others) + 1))
         try:
             mine = [self._inside(work, t) for t in (0, *range(len(others) + 1, count))]
         finally:

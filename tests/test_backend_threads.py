@@ -455,3 +455,20 @@ def test_matmul_with_one_inner_number_is_a_product_of_each_with_each(threads, mo
     a[1], b[0, 2] = np.inf, np.nan
     np.testing.assert_array_equal(backend.matmul(a, b), np.multiply.outer(a[:, 0], b[0]), strict=True)
     assert shares == [[(0, 5), (5, 9)]]  # along the longer side
+
+
+def test_the_callers_error_state_holds_in_every_thread(threads):
+    threads(2)
+    meet = threading.Barrier(2)  # both threads take part
+
+    def divide(lo, hi):
+        meet.wait(30)
+        return np.ones(1) / np.zeros(1)
+
+    with np.errstate(divide="ignore"):
+        backend.parallel(divide, backend.slices(2, 1))
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        backend.parallel(divide, backend.slices(2, 1))
+    with warnings.catch_warnings(), pytest.raises(RuntimeWarning):
+        warnings.simplefilter("error")
+        backend.parallel(divide, backend.slices(2, 1))
