@@ -258,7 +258,6 @@ def _survey(roots: list[Any], targets: dict[Any, Tensor] | None) -> tuple[Collec
         for edge in place.edges:
             if edge is not None:
                 if edge not in arrivals:
-                    arrivals[edge] = 0
                     stack.append(edge)
                 arrivals[edge] += 1
 

@@ -187,7 +187,7 @@ def pieces(n: int, rows: int, row_bytes: int) -> list[tuple[slice, slice]]:
     bands = max(-(-rows * row_bytes // CACHE), -(-get_num_threads() // max(n, 1)))
     if n and bands == 1:
         return [(slice(*cut), slice(0, rows)) for cut in slices(n, batch_step(n, rows * row_bytes))]
-    images = slices(n, 1) or [(0, 0)]  # of no images, one empty piece
+    images = slices(n, 1) or [(0, 0)]  # of no images, empty pieces
     return [(slice(*image), slice(*cut)) for image in images for cut in slices(rows, -(-rows // bands))]
 
 
