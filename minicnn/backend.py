@@ -346,6 +346,8 @@ def empty(shape: Iterable[int], dtype: Any = np.float32, like: Array = None) -> 
 
 def empty_like(array: Array) -> Array:
     """An uninitialised contiguous array of the same shape, dtype and device."""
+    if type(array) is np.ndarray and array.nbytes < LARGE:
+        return np.empty(array.shape, array.dtype)
     return empty(array.shape, array.dtype, like=array)
 
 

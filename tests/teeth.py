@@ -37,7 +37,7 @@ import pytest
 from teeth_mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLE = {  # module: its tests
+TABLE = {  # module: its tests, in one file or several
     "minicnn.functional.windows": "tests/functional/test_windows.py",
     "minicnn.functional.conv": "tests/functional/test_conv.py",
     "minicnn.functional.winograd": "tests/functional/test_winograd.py",
@@ -50,7 +50,7 @@ TABLE = {  # module: its tests
     "minicnn.functional.loss": "tests/functional/test_loss.py",
     "minicnn.functional.shapes": "tests/functional/test_shapes.py",
     "minicnn.ops": "tests/test_ops.py",
-    "minicnn.autograd": "tests/test_autograd.py",
+    "minicnn.autograd": "tests/test_autograd.py tests/test_autograd_modes.py",
     "minicnn.gradcheck": "tests/test_gradcheck.py",
     "minicnn.optim.optimizer": "tests/optim/test_optimizer.py",
     "minicnn.optim.schedule": "tests/optim/test_schedule.py",
@@ -298,7 +298,7 @@ def read_equivalent(path: Path) -> dict[Key, str]:
 def check(module: ModuleType, tests: str, mutants: list[Mutant], jobs: int, report: Report) -> None:
     bites = Bites(module, mutants, jobs, report.tell)
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        status = pytest.main([tests, "-m", "not slow", *PYTEST], plugins=[bites])
+        status = pytest.main([*tests.split(), "-m", "not slow", *PYTEST], plugins=[bites])
     if bites.failures:
         raise SystemExit("\n".join([f"{tests} must pass before it can bite:", *bites.failures]))
     if status:

@@ -1,7 +1,6 @@
 """The engine: what is accumulated, when hooks run, what is computed, kept and freed, and the error for each misuse."""
 
 import gc
-import threading
 import weakref
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 
 from minicnn import Tensor, grad, nn, no_grad, optim
 from minicnn import functional as F
-from minicnn.autograd import Copy, Function, is_recording, set_grad_enabled
+from minicnn.autograd import Copy, Function, is_recording
 from minicnn.tensor import apply
 
 
@@ -305,66 +304,6 @@ def test_inputs_are_kept_only_if_a_wanted_gradient_reads_them(wanted, kept):
     node = Reader(lambda grad: seen.extend("01"[x is not None] for x in node.inputs) or (grad, grad, grad))
     apply(node, *[Tensor(np.ones(1), requires_grad=w == "1") for w in wanted]).backward()
     assert "".join(seen) == kept
-
-
-# ------------------------------------------------------------------------------------------------------------ grad mode
-def in_threads(*functions):
-    threads = [threading.Thread(target=f) for f in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-
-
-def test_no_grad_nests_survives_exceptions_and_is_per_thread():
-    x, switch, modes = leaf(1.0), no_grad(), []
-    with no_grad():
-        with set_grad_enabled(True):
-            assert (x * 2).requires_grad
-            with switch, switch:
-                assert not is_recording()
-            assert is_recording()
-        with pytest.raises(KeyError), no_grad():
-            raise KeyError
-        in_threads(lambda: modes.append(is_recording()), lambda: no_grad().__enter__())
-        assert not is_recording() and not (x * 2).requires_grad
-    assert is_recording() and (x * 2).requires_grad and modes == [True]
-
-
-def test_no_grad_decorates_functions_also_recursive_ones():
-    @no_grad()
-    def countdown(n):
-        """Down to nothing."""
-        if n:
-            countdown(n - 1)
-        assert not is_recording()
-
-    countdown(3)
-    assert is_recording() and countdown.__doc__ == "Down to nothing."
-
-
-def test_a_decorated_function_in_two_threads_at_once():
-    """The first records, the second does not; whoever leaves first finds its own mode again."""
-    inside, after = [threading.Event() for _ in range(2)], {}
-    left = threading.Event()
-
-    @no_grad()
-    def work(first):
-        inside[not first].set()
-        inside[first].wait(10)
-        if not first:
-            left.wait(10)
-
-    def run(first):
-        with set_grad_enabled(first):
-            if not first:
-                inside[0].wait(10)  # the first is inside already
-            work(first)
-            after[first] = is_recording()
-            left.set()
-
-    in_threads(lambda: run(True), lambda: run(False))
-    assert after == {True: True, False: False}
 
 
 # ---------------------------------------------------------------------------------------------------------------- hooks
