@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from minicnn import Tensor, backend, gradcheck, gradgradcheck
-from minicnn.functional import lrn, windows
+from minicnn.functional import lrn, pooling, windows
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -286,6 +286,7 @@ def cut(cache, block, threads):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(backend, "CACHE", cache)
             patch.setattr(windows, "CACHE", cache)
+            patch.setattr(pooling, "CACHE", cache)
             patch.setattr(backend, "BLOCK", block)
             patch.setattr(lrn, "BLOCK", block)
             patch.setattr(backend._threads, "run", lambda work, count: runs.append(count) or run(work, count))

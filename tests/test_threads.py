@@ -39,6 +39,7 @@ def small_slices(monkeypatch):
         (lrn, "BLOCK", 100),
         (backend, "LARGE", 256),
         (windows, "CACHE", 5000),
+        (pooling, "CACHE", 5000),
         (winograd, "FEWEST_PIXELS", 48),
         (winograd, "FEWEST_CHANNELS", 2),
     ):

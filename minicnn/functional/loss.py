@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..backend import Array, device_kernel
+from ..backend import Array, device_kernel, empty_like
 from ..tensor import Tensor, apply
 from .activation import softmax
 
@@ -42,8 +42,25 @@ from .activation import softmax
 @device_kernel
 def negative_log_likelihood(z: Array, labels: Array) -> Array:
     """log Σ e^z − z_label for each sample: (N, K), (N,) -> (N,)"""
-    z = z - z.max(axis=1, keepdims=True, initial=-np.inf)
-    return np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]
+    z = _shifted(z)
+    z_label = z[np.arange(len(z)), labels]
+    return np.log(np.exp(z, out=z).sum(axis=1)) - z_label
+
+
+@device_kernel
+def negative_log_likelihood_backward(dy: Array, z: Array, labels: Array) -> Array:
+    """dz = (p − onehot(label)) dy: (N,), (N, K), (N,) -> (N, K)"""
+    dz = _shifted(z)
+    np.exp(dz, out=dz)
+    dz /= dz.sum(axis=1, keepdims=True)
+    dz[np.arange(len(dz)), labels] -= 1
+    dz *= dy.reshape(-1, 1)
+    return dz
+
+
+def _shifted(z: Array) -> Array:
+    """z − max z of each sample, in an array of its own"""
+    return np.subtract(z, z.max(axis=1, keepdims=True, initial=-np.inf), out=empty_like(z))
 
 
 @device_kernel
@@ -65,8 +82,25 @@ class CrossEntropy(Function):
         return negative_log_likelihood(z, self.labels)
 
     def backward(self, dy):
-        z = self.inputs[0]
-        return (softmax(z) - onehot(self.labels, z.shape[1])) * dy.reshape(-1, 1)
+        return apply(CrossEntropyBackward(self.labels), dy, self.inputs[0])
+
+
+class CrossEntropyBackward(Function):
+    reads = ((1,), (0, 1))
+
+    def __init__(self, labels: Array):
+        self.labels = labels
+
+    def forward(self, dy, z):
+        return negative_log_likelihood_backward(dy, z, self.labels)
+
+    def backward(self, g):
+        dy, z = self.inputs
+        p = softmax(z)
+        by_dy = (g * (p - onehot(self.labels, z.shape[1]))).sum(axis=1)
+        if not self.needs[1]:
+            return by_dy, None
+        return by_dy, p * (g - (g * p).sum(axis=1, keepdims=True)) * dy.reshape(-1, 1)
 
 
 def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tensor:

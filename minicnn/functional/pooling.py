@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..backend import Array, batch_step, device_kernel, empty, parallel, scratch, slices
+from ..backend import CACHE, Array, batch_step, device_kernel, empty, parallel, scratch, slices
 from ..tensor import Tensor, apply
 from .windows import Window, inside, padded, taps
 
@@ -63,7 +63,7 @@ def window_maximum(x: Array, window: Window) -> Array:
         _running_maximum(taps(whole, along), flat)
         _running_maximum(taps(flat, across), y[lo:hi])
 
-    parallel(images, slices(len(x), _step(x)))
+    parallel(images, _slices(x))
     return y
 
 
@@ -90,7 +90,7 @@ def winners(x: Array, y: Array, window: Window) -> Array:
             waiting &= np.not_equal(tap, y[lo:hi], out=other)
             place += waiting  # 20 times as fast as writing k where the mask holds
 
-    parallel(images, slices(len(x), _step(x)))
+    parallel(images, _slices(x))
     return winner
 
 
@@ -109,7 +109,7 @@ def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, in
             tap += dy[lo:hi] if winner is None else np.multiply(dy[lo:hi], winner[lo:hi] == k, out=won)
         dx[lo:hi] = inside(whole, window)
 
-    parallel(images, slices(len(dy), _step(dx)))
+    parallel(images, _slices(dx))
     return dx
 
 
@@ -127,14 +127,16 @@ def gather(x: Array, winner: Array | None, window: Window) -> Array:
             else:
                 np.copyto(out, tap, where=winner[lo:hi] == k)
 
-    parallel(images, slices(len(x), _step(x)))
+    parallel(images, _slices(x))
     return y
 
 
-def _step(x: Array) -> int:
-    """How many images to take at a time: about 800,000 numbers of x. Half as many take up to twice as long, for the
-    threads get into each other's way; twice as many a third longer, for they leave the cache."""
-    return batch_step(len(x), 2 * x.shape[1] * x.shape[2] * x.shape[3] * x.itemsize)
+def _slices(x: Array) -> list[tuple[int, int]]:
+    """How many images to take at a time: about 800,000 numbers of x, and not less to give each thread its share. Half
+    as many take up to twice as long, for the threads get into each other's way; twice as many a third longer, for they
+    leave the cache."""
+    n, nbytes = len(x), 2 * x.shape[1] * x.shape[2] * x.shape[3] * x.itemsize
+    return slices(n, batch_step(n, nbytes)) if n * nbytes > CACHE else [(0, n)]
 
 
 class MaxPool2d(Function):

@@ -48,6 +48,7 @@ CASES = {  # name: (what it is made of, its inputs)
     "Conv2dWeight": ((WINDOW, 1, (5, 4)), [X, Y]),
     "Copy": ((), [A]),
     "CrossEntropy": ((np.array([2, 0]),), [A]),
+    "CrossEntropyBackward": ((np.array([2, 0]),), [normal(2), A]),
     "Div": ((), [A, POSITIVE]),
     "Exp": ((), [A]),
     "Gather": ((WINNER, WINDOW), [normal(2, 5, 4, 3)]),

@@ -1,5 +1,7 @@
 """minicnn/functional/loss.py: cross_entropy and mse_loss."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import reference
@@ -9,7 +11,7 @@ from numpy.testing import assert_allclose
 from reference import agree, arrays, differentiable, keeps, normal, refuses
 
 import minicnn.functional as F
-from minicnn import Tensor
+from minicnn import Tensor, backend, grad
 
 REDUCTIONS = {"mean": np.mean, "sum": np.sum, "none": np.asarray}
 LABELS = [0, 2, 1, 2]
@@ -63,6 +65,27 @@ def test_large_logits(dtype):
 def test_derivatives(reduction):
     differentiable(lambda z: F.cross_entropy(z, LABELS, reduction), normal(4, 3))
     differentiable(lambda a, b: F.mse_loss(a, b, reduction), normal(4, 3), normal(4, 3, seed=1))
+
+
+def test_the_gradient_is_linear_in_what_flows_in():
+    z = Tensor(normal(4, 3), requires_grad=True)
+    dy, g = Tensor(normal(4, seed=1), requires_grad=True), normal(4, 3, seed=2)
+    (dz,) = grad(F.cross_entropy(z, LABELS, "none"), z, dy, create_graph=True)
+    (by_dy,) = grad(dz, dy, Tensor(g))
+    assert_allclose(by_dy.data, (g * (reference.softmax(z.data) - np.eye(3)[LABELS])).sum(axis=1), rtol=1e-12)
+
+
+def test_a_step_needs_no_fresh_memory_of_the_logits_size(memory, monkeypatch):
+    monkeypatch.setattr(backend, "LARGE", 1 << 16)
+    z, labels = Tensor(normal(100, 1000), requires_grad=True), np.zeros(100, int)
+    for warm in (False, True):
+        z.grad = None
+        tracemalloc.start()
+        F.cross_entropy(z, labels).backward()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (peak < z.data.nbytes / 10) == warm
+    assert memory.lent_bytes == z.data.nbytes and not memory.idle_bytes  # the gradient is where forward worked
 
 
 def test_an_empty_batch():

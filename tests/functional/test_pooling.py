@@ -143,6 +143,16 @@ def test_slices_fit_the_cache(monkeypatch):
         done.clear()
 
 
+@pytest.mark.parametrize("room, expected", [(7, [(0, 7)]), (6, [(0, 3), (3, 6), (6, 7)])])
+def test_a_batch_that_fits_the_cache_is_not_shared(room, expected, threads, monkeypatch):
+    """Two threads would get into each other's way."""
+    threads(3)
+    x = distinct(7, 6, 5, 3)
+    for module in (backend, pooling):
+        monkeypatch.setattr(module, "CACHE", room * 2 * x[0].nbytes)
+    assert pooling._slices(x) == expected
+
+
 @pytest.mark.parametrize("place", range(4))
 def test_nan_propagates(place):
     numbers = [1.0, 4.0, 2.0, 3.0]
