@@ -28,6 +28,7 @@ coverage: $(VENV)/dev
 
 teeth: $(VENV)/test
 	$(BIN)/python tests/teeth.py $(ARGS)
+	$(BIN)/python tests/teeth_kernels.py $(ARGS)
 
 bench: .venv-bench/bench
 	.venv-bench/bin/python -m benchmarks cpu $(ARGS)

@@ -1,4 +1,4 @@
-"""The command line: python -m benchmarks cpu [options]."""
+"""The command line: python -m benchmarks cpu|gpu [options]."""
 
 import argparse
 import importlib.util
@@ -6,9 +6,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from . import machine, sections
+from minicnn import DeviceError
+
+from . import gpu, machine, sections
 from .networks import INPUT_SIZE
 from .turns import BenchmarkError
 
@@ -50,25 +52,34 @@ def choices(*known: str) -> object:
 
 def parser() -> argparse.ArgumentParser:
     main = Parser(prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__)
-    cpu = main.add_subparsers(dest="device", required=True).add_parser(
-        "cpu", help="minicnn, PyTorch and BLAS alone, in turn, on this machine's cores"
-    )
-    cpu.add_argument("--networks", type=choices(*INPUT_SIZE), metavar="YEAR,YEAR", help="2012, 2014 (default: both)")
-    cpu.add_argument("--batches", type=naturals, metavar="N,N", help="(default: 1,8,32,128,256; 32 for 2014)")
-    cpu.add_argument("--threads", type=natural, default=len(machine.cores()), metavar="N", help="(default: every core)")
-    cpu.add_argument("--rounds", type=natural, metavar="N", help="of each measurement (default: what time allows)")
-    cpu.add_argument("--only", type=choices(*SECTIONS), default=SECTIONS, metavar="PART", help=", ".join(SECTIONS))
-    cpu.add_argument("--quick", action="store_true", help="2012, batch 2, 3 rounds, to try it out")
-    cpu.add_argument("--without-pytorch", action="store_true", help="minicnn and BLAS alone")
-    cpu.add_argument(
-        "--output", type=Path, default=Path(__file__).parent / "results", metavar="FOLDER",
-        help="where cpu.md, cpu.json and cpu.png go (default: benchmarks/results)",
-    )  # fmt: skip
+    devices = main.add_subparsers(dest="device", required=True)
+    cpu = devices.add_parser("cpu", help="minicnn, PyTorch and BLAS alone, in turn, on this machine's cores")
+    on_gpu = devices.add_parser("gpu", help="the tests, each kernel, minicnn and PyTorch in turn, on an NVIDIA GPU")
+    every_core, results = len(machine.cores()), Path(__file__).parent / "results"
+    for device, batches, parts, alone, quick in (
+        (cpu, "1,8,32,128,256; 32 for 2014", SECTIONS, "minicnn and BLAS alone", "2012, batch 2"),
+        (on_gpu, "1,32,128,512; 128 for 2014", gpu.SECTIONS, "minicnn alone", "2012, batch 1"),
+    ):
+        add = device.add_argument
+        add("--networks", type=choices(*INPUT_SIZE), metavar="YEAR,YEAR", help="2012, 2014 (default: both)")
+        add("--batches", type=naturals, metavar="N,N", help=f"(default: {batches})")
+        add("--threads", type=natural, default=every_core, metavar="N", help="(default: every core)")
+        add("--rounds", type=natural, metavar="N", help="of each measurement (default: what time allows)")
+        add("--only", type=choices(*parts), default=parts, metavar="PART", help=", ".join(parts))
+        add("--quick", action="store_true", help=f"{quick}, 3 rounds, to try it out")
+        add("--without-pytorch", action="store_true", help=alone)
+        add(
+            "--output", type=Path, default=results, metavar="FOLDER",
+            help=f"where {device.prog.split()[-1]}.md, .json and .png go (default: benchmarks/results)",
+        )  # fmt: skip
+    on_gpu.add_argument("--predict", action="store_true", help="what an H100 will take, computed; needs no GPU")
     return main
 
 
 def check(given: argparse.Namespace) -> None:
     """Find out now what would end the run in a quarter of an hour."""
+    if given.device == "gpu":
+        given.without_pytorch |= not importlib.util.find_spec("torch")
     if not given.without_pytorch and not importlib.util.find_spec("torch"):
         raise UsageError("there is no PyTorch here: pip install torch==2.13.0, or add --without-pytorch")
     if not importlib.util.find_spec("matplotlib"):
@@ -84,9 +95,12 @@ def run(arguments: Sequence[str] | None) -> None:
     given = parser().parse_args(arguments)
     check(given)
     years = given.networks or tuple(INPUT_SIZE)[: 1 if given.quick else None]
-    options = sections.Options(
-        given.threads, given.batches, given.rounds, years, not given.without_pytorch, given.quick
-    )
+    settings = given.threads, given.batches, given.rounds, years, not given.without_pytorch, given.quick
+    (run_gpu if given.device == "gpu" else run_cpu)(given, settings)
+
+
+def run_cpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
+    options = sections.Options(*settings)
     results = {"machine": machine.describe(given.threads), "watched": machine.busy() is not None}
     results["agreement"] = sections.agreement(options)
     for name in SECTIONS:
@@ -97,14 +111,27 @@ def run(arguments: Sequence[str] | None) -> None:
     write(results, given.output)
 
 
+def run_gpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
+    options = gpu.Options(*settings)
+    from . import gpu_report  # as above
+
+    if given.predict:
+        gpu_report.write_prediction(gpu.prediction(options), given.output)
+    elif given.only == ("launches",):  # which takes no GPU
+        print("\n\n".join(gpu_report.launches(gpu.launches(options))))
+    else:
+        gpu_report.write(gpu.measured(options, given.only), given.output)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 2 for a mistake on the command line, 1 if there are no honest figures, 130 if interrupted."""
+    """The exit status: 2 for a mistake on the command line or a GPU that is not there, 1 if there are no honest
+    figures, 130 if interrupted."""
     try:
         run(arguments)
         return 0
-    except (UsageError, BenchmarkError) as error:
+    except (UsageError, DeviceError, BenchmarkError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return 1 if isinstance(error, BenchmarkError) else 2
     except KeyboardInterrupt:
         print("interrupted: the files of the last run are as they were", file=sys.stderr)
         return 130

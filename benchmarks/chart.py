@@ -5,10 +5,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from .sections import BEST, DEFAULT, FLOOR, OURS, Result
+from .sections import BEST, COMPILED, DEFAULT, FLOOR, OURS, Result
 from .turns import spread
 
-COLOURS = {OURS: "#0b6e99", DEFAULT: "#e8b088", BEST: "#c0563f"}
+COLOURS = {OURS: "#0b6e99", DEFAULT: "#e8b088", BEST: "#c0563f", COMPILED: "#7d8f69"}
 Groups = list[tuple[str, dict[str, float]]]  # label, and a number for each contender
 
 
@@ -24,7 +24,7 @@ def draw(results: Result, path: Path) -> None:
         rows.append([(about + titles[way], "milliseconds", _layers(r["seconds"], way)) for way in titles])
     figure = Figure(figsize=(13, 0.6 + 4.4 * len(rows)), layout="constrained")
     for i, panel in enumerate(panel for row in rows for panel in row):
-        _bars(figure.add_subplot(len(rows), 2, i + 1), *panel)
+        bars(figure.add_subplot(len(rows), 2, i + 1), *panel)
     if figure.axes:
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     m = results["machine"]
@@ -59,7 +59,7 @@ def _medians(seconds: dict[str, list[float]]) -> dict[str, float]:
     return {name: s.median for name, times in seconds.items() if (s := spread(times))}
 
 
-def _bars(axes: Any, title: str, unit: str, groups: Groups) -> None:
+def bars(axes: Any, title: str, unit: str, groups: Groups) -> None:
     """A group of bars for each label, with the floor as a line across them."""
     names = [name for name in COLOURS if any(values.get(name) for _, values in groups)]
     width = 0.8 / max(1, len(names))

@@ -100,10 +100,10 @@ def differences(ours: Gradients, theirs: Gradients) -> dict[str, float]:
     return apart
 
 
-def disagreement(apart: Mapping[str, float], gradients: float = 1e-3) -> str | None:
-    """One line about the first that is too far apart: the loss by 1e-4, or a gradient by more than is allowed."""
+def disagreement(apart: Mapping[str, float], gradients: float = 1e-3, loss: float = 1e-4) -> str | None:
+    """One line about the first that is further apart than is allowed."""
     for name, error in apart.items():
-        allowed = 1e-4 if name == "loss" else gradients
+        allowed = loss if name == "loss" else gradients
         if not error <= allowed:  # NaN is not either
             what = "the loss" if name == "loss" else f"the gradient of {name}"
             return f"{what} differs by {error:.1e} (relative; {allowed:.0e} is allowed)"

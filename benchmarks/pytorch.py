@@ -47,7 +47,7 @@ def theirs(name: str, array: np.ndarray) -> Tensor:
 
 def ours(name: str, tensor: Tensor) -> np.ndarray:
     """A gradient in minicnn's layout."""
-    array = tensor.numpy()
+    array = tensor.cpu().numpy()
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
     if name == "fc6.weight":

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,25 @@ from .turns import Spread, ratios, spread
 
 
 def write(results: Result, folder: Path) -> None:
-    """cpu.md, cpu.json and cpu.png. The old files stay until all new ones are there."""
-    names = [folder / f"cpu.{kind}" for kind in ("md", "json", "png")]
-    fresh = [name.with_name(f".{os.getpid()}-{name.name}") for name in names]
+    """cpu.md, cpu.json and cpu.png."""
+    publish(folder, {
+        "cpu.md": lambda path: path.write_text(markdown(results), encoding="utf-8"),
+        "cpu.json": lambda path: path.write_text(to_json(results), encoding="utf-8"),
+        "cpu.png": lambda path: draw(results, path),
+    })  # fmt: skip
+
+
+def publish(folder: Path, files: dict[str, Callable[[Path], Any]]) -> None:
+    """Write files by their names, all or none: the old ones stay until all new ones are there."""
+    fresh = {folder / f".{os.getpid()}-{name}": folder / name for name in files}
     try:
-        fresh[0].write_text(markdown(results), encoding="utf-8")
-        fresh[1].write_text(to_json(results), encoding="utf-8")
-        draw(results, fresh[2])
-        for new, name in zip(fresh, names, strict=True):
-            os.replace(new, name)
+        for path, write in zip(fresh, files.values(), strict=True):
+            write(path)
+        for path, name in fresh.items():
+            os.replace(path, name)
     finally:
-        for new in fresh:
-            new.unlink(missing_ok=True)
+        for path in fresh:
+            path.unlink(missing_ok=True)
 
 
 def to_json(results: Result) -> str:
@@ -94,21 +101,21 @@ def _measurements(value: Any) -> Iterator[Result]:
             yield from _measurements(part)
 
 
-def _table(head: list[str], *rows: list[str]) -> str:
+def table(head: list[str], *rows: list[str]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def _number(x: float) -> str:
+def number(x: float) -> str:
     return f"{x:.3g}" if abs(x) < 1000 else f"{x:,.0f}"
 
 
-def _shown(s: Spread | None, scale: float = 1.0) -> str:
-    return "{} ({} to {})".format(*(_number(x * scale) for x in s)) if s else "–"
+def shown(s: Spread | None, scale: float = 1.0) -> str:
+    return "{} ({} to {})".format(*(number(x * scale) for x in s)) if s else "–"
 
 
 def _median(seconds: dict[str, list[float]], name: str, scale: float = 1e3) -> str:
     s = spread(seconds.get(name, []))
-    return _number(s.median * scale) if s else "–"
+    return number(s.median * scale) if s else "–"
 
 
 def _steps(results: list[Result]) -> Iterator[str]:
@@ -118,25 +125,25 @@ def _steps(results: list[Result]) -> Iterator[str]:
         for r in results:
             seconds, label = r[way]["seconds"][way], [r["network"], str(r["batch"]), way]
             counts = f"{len(seconds[OURS])} ({r[way]['discarded']})"
-            compared.append([*label, *(_shown(ratios(seconds, name, OURS)) for name in names[1:]), counts])
+            compared.append([*label, *(shown(ratios(seconds, name, OURS)) for name in names[1:]), counts])
             speeds = [f"{r['batch'] / s.median:.3g}" if (s := spread(seconds[n])) else "–" for n in names]
-            times.append([*label, *(_shown(spread(seconds[n]), 1e3) for n in names), *speeds])
+            times.append([*label, *(shown(spread(seconds[n]), 1e3) for n in names), *speeds])
     for r in results:
         before, peak, faults = r["memory"]["before"], r["memory"]["peak"], r["step"]["faults"]["step"]
-        sizes = [f"{_number(peak[n])} ({_number(before[n])})" for n in names]
-        memory.append([r["network"], str(r["batch"]), *sizes, *(_number(faults[n]) for n in names)])
+        sizes = [f"{number(peak[n])} ({number(before[n])})" for n in names]
+        memory.append([r["network"], str(r["batch"]), *sizes, *(number(faults[n]) for n in names)])
     yield "## Training step and inference"
     yield (
         f"How many times as long as {OURS}: above 1, {OURS} is faster. A step is zero_grad, forward with dropout, loss,"
         " backward, and SGD with momentum and weight decay."
     )
-    yield _table(["network", "batch", "", *names[1:], "rounds (thrown away)"], *compared)
-    yield _table(["network", "batch", "", *(f"{n}, ms" for n in names), *(f"{n}, images/s" for n in names)], *times)
+    yield table(["network", "batch", "", *names[1:], "rounds (thrown away)"], *compared)
+    yield table(["network", "batch", "", *(f"{n}, ms" for n in names), *(f"{n}, images/s" for n in names)], *times)
     yield (
         "Peak memory in MiB (in brackets: before the first step, with libraries, weights and images), and minor page "
         "faults a step, after the first two:"
     )
-    yield _table(["network", "batch", *(f"{n}, MiB" for n in names), *(f"{n}, faults" for n in names)], *memory)
+    yield table(["network", "batch", *(f"{n}, MiB" for n in names), *(f"{n}, faults" for n in names)], *memory)
 
 
 def _layers(results: list[Result]) -> Iterator[str]:
@@ -157,7 +164,7 @@ def _layers(results: list[Result]) -> Iterator[str]:
             "images; sgd is the optimizer's step."
         )
         head = ["layer", *(f"{way}, {name}" for way in ways for name in names)]
-        yield _table(head, *rows, ["sum", *map(_number, sums)])
+        yield table(head, *rows, ["sum", *map(number, sums)])
 
 
 def _numbers(cells: Iterator[str]) -> Iterator[float]:
@@ -170,7 +177,7 @@ def _threads(r: Result) -> Iterator[str]:
     yield "## Threads"
     yield (
         f"A training step of the {r['network']} network at batch {r['batch']}: {_median(seconds, one)} ms with {one}, "
-        f"{_median(seconds, several)} ms with {several}, {_shown(ratios(seconds, one, several))} times as fast."
+        f"{_median(seconds, several)} ms with {several}, {shown(ratios(seconds, one, several))} times as fast."
     )
 
 
@@ -188,7 +195,7 @@ def _ops(results: Result) -> Iterator[str]:
         "Microseconds, and the rate of the forward pass: floating-point operations, or bytes that must be read and "
         "written once."
     )
-    yield _table(["operation", *heads, *(f"{name}, rate" for name in names), "unit"], *rows)
+    yield table(["operation", *heads, *(f"{name}, rate" for name in names), "unit"], *rows)
 
 
 def _engine(r: Result) -> Iterator[str]:
@@ -207,7 +214,7 @@ def _engine(r: Result) -> Iterator[str]:
         f"Microseconds for a node, forward and backward, in a chain of {r['chain']} operations on one number; what "
         f"NumPy takes for the same arithmetic; and the difference, {OURS}'s own cost."
     )
-    yield _table(["operation", *names, "NumPy", "difference"], *rows)
+    yield table(["operation", *names, "NumPy", "difference"], *rows)
     step = spread(r["step"]["seconds"]["step"][OURS])
     if step and costs:
         share = r["nodes"] * max(costs) * 1e-6 / step.median

@@ -139,9 +139,10 @@ class Function:
             gradients = (gradients,)
         if len(gradients) != len(needs):
             raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needs)} inputs")
-        for i, (gradient, needed, edge) in enumerate(zip(gradients, needs, self.edges, strict=True)):
+        for i, needed in enumerate(needs):
             if not needed:
                 continue
+            gradient, edge = gradients[i], self.edges[i]
             if not isinstance(gradient, type(grad)):
                 kind = "no gradient" if gradient is None else f"a {type(gradient).__name__}, not a Tensor,"
                 raise RuntimeError(f"{self.name}.backward returned {kind} for input {i}, which needs one")

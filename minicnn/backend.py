@@ -1,4 +1,5 @@
-"""The ground floor: devices, threads, memory and random numbers. It knows arrays and nothing above them.
+"""The ground floor: threads, memory and random numbers; and, from devices.py, where arrays are. It knows arrays and
+nothing above them.
 
 Four kinds of state outlive a call here: the number of threads, the random seed with its count of draws, each thread's
 scratch buffers, and memory kept for reuse. The last two are caches: dropping them changes no result.
@@ -20,44 +21,29 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-Array = Any  # a NumPy array, or a CuPy array on a machine that has one
+from .devices import (  # noqa: F401  # the floors above find them here
+    Array,
+    DeviceError,
+    Upload,
+    array_module,
+    assign,
+    computing_on_gpu,
+    constant,
+    describe_device,
+    device_of,
+    has_tf32,
+    index_copy,
+    matmul_precision,
+    memory_stats,
+    on_device,
+    on_device_of,
+    open_device,
+    run_there,
+    set_matmul_precision,
+    to_device,
+)
+
 Call = TypeVar("Call", bound=Callable[..., Any])
-
-
-# -------------------------------------------------------------------------------------------------------------- devices
-class DeviceError(RuntimeError):
-    """A device that was asked for is not there, or arrays of two devices met in one operation."""
-
-
-def open_device(device: str) -> str:
-    """The full name of a device that can be used: "cpu"; "gpu" is "gpu:0". Raises DeviceError with what to install or
-    to write."""
-    if device == "cpu":
-        return device
-    kind, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
-    if kind != "gpu" or (index and not index.isdecimal()):
-        raise DeviceError(f"unknown device {device!r}: use 'cpu', 'gpu' or 'gpu:N'")
-    try:
-        importlib.import_module("cupy")
-    except ImportError as error:
-        raise DeviceError(
-            f"device {device!r} needs CuPy, which cannot be imported ({error}): "
-            "pip install 'minicnn[cuda13]' (or 'minicnn[cuda12]' for an older driver), or use device 'cpu'"
-        ) from None
-    raise DeviceError(f"device {device!r}: this version of minicnn has no CUDA kernels yet; use device 'cpu'")
-
-
-def device_of(array: Array) -> str:
-    """The name of the device that holds an array."""
-    return "cpu" if isinstance(array, np.ndarray) else f"gpu:{array.device.id}"
-
-
-def to_device(array: Array, device: str) -> Array:
-    """The array on that device: the array itself if it is there already, else a copy."""
-    device = open_device(device)
-    if device_of(array) == device:
-        return array
-    raise DeviceError(f"cannot move an array from {device_of(array)} to {device}")
 
 
 def device_kernel(function: Call) -> Call:
@@ -125,11 +111,9 @@ class _Threads:
         finally:
             self.local.busy = False
 
-    def usable(self) -> int:
-        """How many threads a call made here may use: one, if it is made from inside a slice."""
-        if getattr(self.local, "busy", False):
-            return 1
-        return get_num_threads()
+    def inside(self) -> bool:
+        """Is this thread inside a slice?"""
+        return getattr(self.local, "busy", False)
 
 
 _threads = _Threads()
@@ -167,6 +151,11 @@ def get_num_threads() -> int:
     return _threads.count
 
 
+def usable_threads() -> int:
+    """How many threads a call made here may use: one, if it is made from inside a slice, or for a GPU."""
+    return 1 if _threads.inside() or computing_on_gpu() else get_num_threads()
+
+
 def slices(n: int, step: int) -> list[tuple[int, int]]:
     """[0, n) in slices (lo, hi) of about the same length, at most `step`."""
     even = -(-n // -(-n // step)) if n else step
@@ -181,9 +170,13 @@ def batch_step(n: int, nbytes: int) -> int:
     return -(-n // (threads * turns)) or 1
 
 
-def pieces(n: int, rows: int, row_bytes: int) -> list[tuple[slice, slice]]:
-    """n images of so many rows as (images, rows) to take at a time, for row_bytes of working memory to a row: a few
-    whole images, or a band of rows of one, if an image does not fit in the cache or there are fewer than threads."""
+def pieces(x: Array, rows: int, row_bytes: int) -> list[tuple[slice, slice]]:
+    """The images of x, of so many rows each, as (images, rows) to take at a time, for row_bytes of working memory to a
+    row: a few whole images, or a band of rows of one, if an image does not fit in the cache or there are fewer than
+    threads. A GPU takes them all at once."""
+    n = len(x)
+    if not isinstance(x, np.ndarray):
+        return [(slice(0, n), slice(0, rows))]
     bands = max(-(-rows * row_bytes // CACHE), -(-get_num_threads() // max(n, 1)))
     if n and bands == 1:
         return [(slice(*cut), slice(0, rows)) for cut in slices(n, batch_step(n, rows * row_bytes))]
@@ -198,7 +191,7 @@ def parallel(function: Callable[..., Any], work: Sequence[tuple[Any, ...]]) -> N
     is free.
     """
     left = deque(work)
-    count = min(_threads.usable(), len(left))
+    count = min(usable_threads(), len(left))
 
     def some(_: int) -> None:
         try:
@@ -222,16 +215,18 @@ def parallel_sum(function: Callable[..., Array], work: Sequence[tuple[Any, ...]]
     """The sum of the arrays function(*piece) over at least one piece of work.
 
     Which thread adds up which pieces is fixed, and so is the order in which the threads' sums are added: a run repeats
-    bit for bit. function may return the same buffer each time.
+    bit for bit. function may return the same buffer each time, but not on a GPU, where there is one piece.
     """
-    count = max(1, min(_threads.usable(), len(work)))
+    count = max(1, min(usable_threads(), len(work)))
 
     def some(t: int) -> Array:
         total = None
         for piece in work[t::count]:
             part = function(*piece)
+            if not isinstance(part, np.ndarray):
+                return part
             if total is None:
-                total = empty(part.shape, part.dtype, like=part)
+                total = empty(part.shape, part.dtype)
                 total[...] = part
             else:
                 total += part
@@ -245,7 +240,7 @@ def parallel_sum(function: Callable[..., Array], work: Sequence[tuple[Any, ...]]
 
 def elementwise(function: Callable[..., Any], *arrays: Array) -> None:
     """Call function on matching blocks of arrays that have one size; those it writes to must be contiguous."""
-    if arrays[0].size <= BLOCK:
+    if arrays[0].size <= BLOCK or not isinstance(arrays[0], np.ndarray):
         function(*arrays)
         return
     flat = [array.reshape(-1) for array in arrays]
@@ -261,24 +256,6 @@ def combine(ufunc: Callable[..., Array], a: Array, b: Array) -> Array:
     out, a, b = empty(shape, a.dtype), np.broadcast_to(a, shape), np.broadcast_to(b, shape)
     step = max(1, BLOCK * len(out) // max(1, out.size))
     parallel(lambda lo, hi: ufunc(a[lo:hi], b[lo:hi], out=out[lo:hi]), slices(len(out), step))
-    return out
-
-
-def matmul(a: Array, b: Array) -> Array:
-    """a @ b. A product of two matrices is shared among the threads, each of which makes a part of its longer side."""
-    if a.ndim != 2 or b.ndim != 2:
-        return np.matmul(a, b)
-    rows, columns = a.shape[0], b.shape[1]
-    out = empty((rows, columns), np.result_type(a, b), like=a)
-    if rows * columns * a.shape[1] < BLOCK:  # too small to share
-        return np.matmul(a, b, out=out)
-    # a sum of one product each is better multiplied: BLAS takes four times as long as memory to write the result
-    product = np.matmul if a.shape[1] > 1 else np.multiply
-    share = -(-max(rows, columns) // _threads.usable())
-    if rows >= columns:
-        parallel(lambda lo, hi: product(a[lo:hi], b, out=out[lo:hi]), slices(rows, share))
-    else:
-        parallel(lambda lo, hi: product(a, b[:, lo:hi], out=out[:, lo:hi]), slices(columns, share))
     return out
 
 
@@ -339,7 +316,7 @@ def empty(shape: Iterable[int], dtype: Any = np.float32, like: Array = None) -> 
     used."""
     shape, dtype = tuple(shape), np.dtype(dtype)
     if like is not None and not isinstance(like, np.ndarray):
-        return np.empty_like(like, dtype, shape=shape)
+        return np.empty_like(like, dtype, order="C", shape=shape)
     nbytes = prod(shape) * dtype.itemsize
     return np.asarray(_Loan(shape, dtype, nbytes)) if nbytes >= LARGE else np.empty(shape, dtype)
 
@@ -363,7 +340,7 @@ def scratch(name: str, shape: tuple[int, ...], like: Array) -> Array:
     """This thread's buffer of that name, uninitialised, with the dtype and device of `like`. It lasts until the name
     is asked for again."""
     if not isinstance(like, np.ndarray):
-        return np.empty_like(like, shape=shape)
+        return np.empty_like(like, order="C", shape=shape)
     nbytes = prod(shape) * like.itemsize
     buffer = _scratch.buffers.get(name)
     if buffer is None or buffer.nbytes < nbytes:
@@ -400,9 +377,14 @@ def set_random_state(state: tuple[int, int]) -> None:
         _random.seed, _random.draws = seed, draws
 
 
-def generator() -> np.random.Generator:
-    """The generator of the next draw: Philox, keyed by the seed and the number of the draw."""
+def draw() -> tuple[int, int]:
+    """The key of the next draw: the seed, and the number of the draw."""
     with _random.lock:
         key = (_random.seed, _random.draws)
         _random.draws += 1
-    return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
+    return key
+
+
+def generator(key: tuple[int, int] | None = None) -> np.random.Generator:
+    """The generator of a draw, or of the next one: Philox with that key."""
+    return np.random.Generator(np.random.Philox(key=np.array(key or draw(), np.uint64)))

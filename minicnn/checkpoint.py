@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .backend import Array, to_device
+
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint, or not whole."""
@@ -48,11 +50,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
-def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], info: dict[str, Any] | None = None) -> None:
-    """Write arrays, and info that JSON can hold, to a file: whole or not at all. Raises OSError if it cannot be
-    written."""
+def save(path: str | os.PathLike[str], arrays: dict[str, Array], info: dict[str, Any] | None = None) -> None:
+    """Write arrays, of any device, and info that JSON can hold, to a file: whole or not at all. Raises OSError if it
+    cannot be written."""
     safetensors = require_safetensors()
-    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    contiguous = {name: np.asarray(to_device(array, "cpu"), order="C") for name, array in arrays.items()}
     with replacing(path) as temporary:
         try:
             safetensors.numpy.save_file(contiguous, temporary, {"info": json.dumps(info or {})})

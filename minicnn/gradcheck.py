@@ -76,7 +76,7 @@ def gradgradcheck(
     settings = _Settings(eps, rtol, atol, full_jacobian, seed)
     first = _Check(f, inputs, settings)
     rng = np.random.default_rng(seed + 1)
-    flowing_in = [Tensor(rng.standard_normal(y.shape), requires_grad=True) for y in first.outputs]
+    flowing_in = [Tensor(rng.standard_normal(y.shape), requires_grad=True, device=y.device) for y in first.outputs]
 
     def gradient(*args: Tensor) -> Outputs:
         xs, gs = args[: len(first.inputs)], args[len(first.inputs) :]
@@ -127,9 +127,9 @@ class _Check:
         self.rng = np.random.default_rng(settings.seed)
         self.outputs = self.evaluate(self.inputs)
         again = self.evaluate(self.inputs)
-        if any(not np.array_equal(a.data, b.data) for a, b in zip(self.outputs, again, strict=True)):
+        if any(not np.array_equal(a.numpy(), b.numpy()) for a, b in zip(self.outputs, again, strict=True)):
             raise GradcheckError("f returns something else each time: fix its random numbers")
-        largest = max(float(np.abs(y.data).max(initial=0)) for y in self.outputs)
+        largest = max(float(np.abs(y.numpy()).max(initial=0)) for y in self.outputs)
         self.rounding = 16 * float(np.finfo(np.float64).eps) * largest / settings.eps
 
     def evaluate(self, inputs: Sequence[Tensor]) -> Outputs:
@@ -137,7 +137,7 @@ class _Check:
         for i, y in enumerate(outputs):
             if not isinstance(y, Tensor) or y.dtype != np.float64:
                 raise GradcheckError(f"output {i} is {getattr(y, 'dtype', type(y).__name__)}, not a float64 Tensor")
-            if not np.isfinite(y.data).all():
+            if not np.isfinite(y.numpy()).all():
                 raise GradcheckError(f"output {i} is not finite")
         if not sum(y.size for y in outputs):
             raise GradcheckError("nothing to check: the outputs have no entries")
@@ -149,8 +149,9 @@ class _Check:
 
         def at(step: float) -> np.ndarray:
             moved = list(self.inputs)
-            moved[i] = Tensor(self.inputs[i].data + step * direction, requires_grad=True)
-            return np.concatenate([y.data.ravel() for y in self.evaluate(moved)])
+            x = self.inputs[i]
+            moved[i] = Tensor(x.numpy() + step * direction, requires_grad=True, device=x.device)
+            return np.concatenate([y.numpy().ravel() for y in self.evaluate(moved)])
 
         with no_grad():
             return (at(eps) - at(-eps)) / (2 * eps)
@@ -158,12 +159,13 @@ class _Check:
     def analytic(self, row: np.ndarray) -> dict[int, np.ndarray | None]:
         """By the tape: the gradient of each active input, for the outputs' gradients in one row of numbers."""
         ends = np.cumsum([y.size for y in self.outputs])[:-1]
-        gs = [Tensor(part.reshape(y.shape)) for part, y in zip(np.split(row, ends), self.outputs, strict=True)]
+        parts = zip(np.split(row, ends), self.outputs, strict=True)
+        gs = [Tensor(part.reshape(y.shape), device=y.device) for part, y in parts]
         found = _gradients(self.f, self.inputs, gs)
         for i, g in found.items():
-            if g is not None and not np.isfinite(g.data).all():
+            if g is not None and not np.isfinite(g.numpy()).all():
                 raise GradcheckError(f"the gradient of input {i} is not finite")
-        return {i: None if g is None else g.data for i, g in found.items()}
+        return {i: None if g is None else g.numpy() for i, g in found.items()}
 
     def every_input_matters(self) -> None:
         """Each active input gets a gradient, and moving it moves the outputs."""

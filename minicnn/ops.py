@@ -11,6 +11,7 @@ import numpy as np
 
 from . import backend
 from .autograd import Function
+from .products import matmul
 
 Tensor = Any  # minicnn.tensor.Tensor, which is on a floor above this one
 Shape = tuple[int, ...]
@@ -18,7 +19,7 @@ Shape = tuple[int, ...]
 
 def unbroadcast(grad: Tensor, shape: Shape) -> Tensor:
     """Sum a gradient over the axes along which an input of that shape was repeated: the transpose of broadcasting."""
-    if grad.shape == shape:
+    if grad.data.shape == shape:
         return grad
     lead = grad.ndim - len(shape)
     repeated = [i + lead for i, size in enumerate(shape) if size == 1 != grad.shape[i + lead]]
@@ -78,6 +79,21 @@ class Div(_Broadcasting):
         a, b = self.inputs
         da = grad / b
         return da, -da * (a / b) if self.needs[1] else None  # d(a/b)/db = −a/b²
+
+
+class DivideBy(Function):
+    """x / n for a number n."""
+
+    floating = True
+
+    def __init__(self, number: float):
+        self.number = number
+
+    def forward(self, x):
+        return backend.combine(np.true_divide, x, x.dtype.type(self.number))
+
+    def backward(self, grad):
+        return grad.apply(DivideBy(self.number), grad)
 
 
 class Pow(_Broadcasting):
@@ -263,16 +279,23 @@ class _Reduction(Function):
         return axes, tuple([1 if i in axes else n for i, n in enumerate(x.shape)])
 
 
+@backend.device_kernel
+def total(x, axes: Shape):
+    """The sum over some axes; over the first ones of a large array, such as over all pixels, on all threads."""
+    first = axes == tuple(range(len(axes))) and x.ndim > len(axes)
+    if not first or x.size < backend.BLOCK or not x.flags.c_contiguous:
+        return x.sum(axis=axes)
+    rows = x.reshape(-1, *x.shape[len(axes) :])
+    step = max(1, backend.BLOCK * len(rows) // x.size)
+    return backend.parallel_sum(lambda lo, hi: rows[lo:hi].sum(0), backend.slices(len(rows), step))
+
+
 class Sum(_Reduction):
     def forward(self, x):
         self.was = x.shape
         axes, self.kept = self.reduced(x)
-        if axes == tuple(range(len(axes))) and x.ndim > len(axes) and x.size >= backend.BLOCK and x.flags.c_contiguous:
-            rows = x.reshape(-1, *x.shape[len(axes) :])  # such as the sum over all pixels: on all threads
-            step = max(1, backend.BLOCK * len(rows) // x.size)
-            total = backend.parallel_sum(lambda lo, hi: rows[lo:hi].sum(0), backend.slices(len(rows), step))
-            return total.reshape(self.kept) if self.keepdims else total
-        return x.sum(axis=axes, keepdims=self.keepdims)
+        y = total(x, axes)
+        return y.reshape(self.kept) if self.keepdims else y
 
     def backward(self, grad):
         return grad.reshape(self.kept).broadcast_to(self.was)
@@ -281,13 +304,15 @@ class Sum(_Reduction):
 class _ExtremeOf(_Reduction):
     """The largest or smallest entries; equal ones share the gradient equally."""
 
-    ufunc: Any
     reads = ((0,),)
 
     def forward(self, x):
         axes, self.kept = self.reduced(x)
-        self.y = self.ufunc.reduce(x, axis=axes, keepdims=self.keepdims)
+        self.y = self.largest(x, axis=axes, keepdims=self.keepdims)
         return self.y
+
+    def largest(self, x, **options: Any):
+        raise NotImplementedError
 
     def backward(self, grad):
         x = self.inputs[0].data
@@ -298,11 +323,13 @@ class _ExtremeOf(_Reduction):
 
 
 class Max(_ExtremeOf):
-    ufunc = np.maximum
+    def largest(self, x, **options):
+        return x.max(**options)
 
 
 class Min(_ExtremeOf):
-    ufunc = np.minimum
+    def largest(self, x, **options):
+        return x.min(**options)
 
 
 class MatMul(Function):
@@ -312,7 +339,7 @@ class MatMul(Function):
 
     def forward(self, a, b):
         self.shapes = a.shape, b.shape
-        return backend.matmul(a, b)
+        return matmul(a, b)
 
     def backward(self, grad):
         a, b = self.inputs
@@ -388,7 +415,7 @@ class Unindex(Function):
         if self.once:
             y[self.index] = x
         else:
-            np.add.at(y, self.index, x)
+            backend.array_module(y).add.at(y, self.index, x)
         return y
 
     def backward(self, grad):

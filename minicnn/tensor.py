@@ -45,7 +45,7 @@ class Tensor:
         if isinstance(data, Tensor):
             raise TypeError("Tensor of a Tensor: use it as it is, or .detach() for one without history")
         array = data if hasattr(data, "__cuda_array_interface__") else np.asarray(data)
-        if dtype is None and array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
+        if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
             dtype = np.float32  # Python floats
         if dtype is not None:
             array = array.astype(dtype, copy=False)
@@ -171,8 +171,7 @@ class Tensor:
         Args:
             grad: dL/d(this), of its shape and dtype; 1 by default, if this Tensor has one entry.
             retain_graph: keep the graph for another backward pass; otherwise it is freed on the way.
-            create_graph: record this pass too, so that the gradients can be differentiated; this retains the graph as
-                well.
+            create_graph: record this pass too, to differentiate the gradients; this retains the graph as well.
 
         Raises RuntimeError if nothing was recorded, the graph was freed, or a value it reads was overwritten since.
         """
@@ -183,7 +182,7 @@ class Tensor:
             for hook in (leaf.hooks or {}).values():
                 hook(leaf)
 
-        with set_grad_enabled(create_graph):
+        with set_grad_enabled(create_graph), backend.on_device_of(self.data):
             walk([root], accumulate, None, retain_graph or create_graph)
 
     def register_post_accumulate_grad_hook(self, hook: Hook) -> Callable[[], None]:
@@ -265,7 +264,8 @@ class Tensor:
         """A boolean Tensor."""
         if not isinstance(other, Tensor):
             other = _converted(other, self.dtype if self.dtype.kind == "f" else None, self.data)
-        return Tensor.wrap(relation(self.data, other.data))
+        with backend.on_device_of(self.data):
+            return Tensor.wrap(relation(self.data, other.data))
 
     def __and__(self, other: Any) -> Tensor:
         return self._compare(operator.and_, other)
@@ -279,7 +279,7 @@ class Tensor:
     def __getitem__(self, index: Any) -> Tensor:
         """Entries by integers, slices, None, …, integer or boolean arrays, as in NumPy."""
         parts = [p.data if isinstance(p, Tensor) else p for p in (index if isinstance(index, tuple) else (index,))]
-        kept = tuple([p.copy() if isinstance(p, (np.ndarray, list)) else p for p in parts])  # backward reads them later
+        kept = tuple([backend.index_copy(p, self.data) for p in parts])  # backward reads them later
         return apply(ops.Index(kept if isinstance(index, tuple) else kept[0]), self)
 
     # ---------------------------------------------------------------------------------------------------------- methods
@@ -307,14 +307,14 @@ class Tensor:
         """The mean over those axes; of no entries at all, NaN."""
         total = self.sum(axis, keepdims)
         count = self._count(axis)
-        return total / count if count else total * np.nan
+        return apply(ops.DivideBy(count or np.nan), total)
 
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """The variance over those axes, with count − ddof in the denominator."""
         deviation = self - self.mean(axis, keepdims=True)
         total = (deviation * deviation).sum(axis, keepdims)
         count = self._count(axis) - ddof
-        return total / count if count > 0 else total * np.nan
+        return apply(ops.DivideBy(count if count > 0 else np.nan), total)
 
     def _count(self, axis: Axis) -> int:
         return int(np.prod([self.shape[a] for a in ops.normal_axes(axis, self.ndim)], dtype=int))
@@ -383,7 +383,8 @@ def apply(function: Function, *args: Any) -> Tensor:
         inputs = _inputs(function, args)
         arrays = [tensor.data for tensor in inputs]
     try:
-        data = function.forward(*arrays)
+        forward = function.forward
+        data = forward(*arrays) if type(arrays[0]) is np.ndarray else backend.run_there(forward, arrays)
     except ValueError as error:
         shapes = " and ".join(str(tensor.shape) for tensor in inputs)
         raise ValueError(f"{function.name} of shape {shapes}: {error}") from None
@@ -422,11 +423,12 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         dtypes = [arg.dtype for arg in args if hasattr(arg, "dtype") and arg.dtype.kind == "f"][:1]
     if any(dtype != dtypes[0] for dtype in dtypes):
         raise TypeError(f"{function.name}: dtypes {dtypes[0]} and {dtypes[-1]} do not mix: convert one with .astype()")
-    inputs = tuple([_converted(arg, dtypes[0] if dtypes else None, like) for arg in args])
+    here = backend.device_of(like)
+    with backend.on_device(here):
+        inputs = tuple([_converted(arg, dtypes[0] if dtypes else None, like) for arg in args])
     for t in inputs:
-        if type(t.data) is not type(like) or t.device != backend.device_of(like):
-            here, there = backend.device_of(like), t.device
-            raise backend.DeviceError(f"{function.name}: {here} and {there} do not mix: move one with .to({here!r})")
+        if t.device != here:
+            raise backend.DeviceError(f"{function.name}: {here} and {t.device} do not mix: move one with .to({here!r})")
     return inputs
 
 
@@ -435,13 +437,13 @@ def _converted(arg: Any, dtype: np.dtype | None, like: backend.Array) -> Tensor:
     if isinstance(arg, Tensor):
         return arg if dtype is None or arg.data.dtype == dtype else Tensor.wrap(arg.data.astype(dtype))
     if dtype is None and type(arg) is int and like.dtype.kind in "iu":
-        return Tensor.wrap(np.asarray(arg, like.dtype, like=like))  # OverflowError, if it does not fit
-    array = arg if hasattr(arg, "dtype") else np.asarray(arg, like=like)
+        dtype = like.dtype  # OverflowError below, if it does not fit
+    array = arg if hasattr(arg, "dtype") else np.asarray(arg)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"cannot compute with {arg!r}: numbers, arrays of numbers and Tensors are accepted")
-    if isinstance(array, np.generic):
-        return Tensor.wrap(np.asarray(array, dtype, like=like))
-    return Tensor.wrap(array.astype(dtype or array.dtype, copy=False))
+    if array.ndim or not isinstance(array, (np.ndarray, np.generic)):
+        return Tensor.wrap(array.astype(dtype or array.dtype, copy=False))
+    return Tensor.wrap(backend.constant(arg if type(arg) is int else array.item(), dtype or array.dtype, like))
 
 
 def _output_gradient(output: Tensor, grad: Any) -> Tensor:
@@ -453,7 +455,8 @@ def _output_gradient(output: Tensor, grad: Any) -> Tensor:
     if grad is None:
         if output.size != 1:
             raise RuntimeError(f"backward from shape {output.shape} needs a gradient of that shape")
-        return Tensor.wrap(np.ones_like(output.data))
+        with backend.on_device_of(output.data):
+            return Tensor.wrap(np.ones_like(output.data))
     tensor = _converted(grad, output.dtype, output.data) if not isinstance(grad, Tensor) else grad
     if tensor.shape != output.shape or tensor.dtype != output.dtype:
         raise ValueError(
@@ -482,9 +485,8 @@ def grad(
     """
     ys = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    gs = (grad_outputs,) if grad_outputs is None or hasattr(grad_outputs, "shape") else tuple(grad_outputs)
-    if grad_outputs is None:
-        gs = (None,) * len(ys)
+    gs = [None] * len(ys) if grad_outputs is None else grad_outputs
+    gs = (gs,) if hasattr(gs, "shape") else tuple(gs)
     if not ys or not xs or len(gs) != len(ys):
         raise ValueError(f"grad of {len(ys)} outputs, {len(gs)} output gradients, with respect to {len(xs)} inputs")
     for i, x in enumerate(xs):
@@ -492,6 +494,6 @@ def grad(
             raise RuntimeError(f"input {i} does not require a gradient: create it with requires_grad=True")
     roots = [(y, _output_gradient(y, g)) for y, g in zip(ys, gs, strict=True)]
     found: dict[Tensor, Tensor] = {}
-    with set_grad_enabled(create_graph):
+    with set_grad_enabled(create_graph), backend.on_device_of(roots[0][0].data):
         walk(roots, found.__setitem__, xs, create_graph if retain_graph is None else retain_graph)
     return tuple([found.get(x) for x in xs])

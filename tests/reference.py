@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from minicnn import Tensor, backend, gradcheck, gradgradcheck
+from minicnn import Tensor, backend, gradcheck, gradgradcheck, products
 from minicnn.functional import lrn, pooling, windows
 
 
@@ -289,6 +289,7 @@ def cut(cache, block, threads):
             patch.setattr(pooling, "CACHE", cache)
             patch.setattr(backend, "BLOCK", block)
             patch.setattr(lrn, "BLOCK", block)
+            patch.setattr(products, "BLOCK", block)
             patch.setattr(backend._threads, "run", lambda work, count: runs.append(count) or run(work, count))
             yield
     finally:

@@ -295,17 +295,28 @@ def read_equivalent(path: Path) -> dict[Key, str]:
     return entries
 
 
-def check(module: ModuleType, tests: str, mutants: list[Mutant], jobs: int, report: Report) -> None:
-    bites = Bites(module, mutants, jobs, report.tell)
+def collect_and_run(bites: Bites, tests: str) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        status = pytest.main([*tests.split(), "-m", "not slow", *PYTEST], plugins=[bites])
+        status = pytest.main([*tests.split(), "-m", "not slow and not gpu", *PYTEST], plugins=[bites])
     if bites.failures:
         raise SystemExit("\n".join([f"{tests} must pass before it can bite:", *bites.failures]))
     if status:
         raise SystemExit(f"{tests}: pytest ends with status {int(status)}:\n{said.getvalue()}")
 
 
-def main() -> int:
+def lesson(name: str) -> tuple[ModuleType, str, list[Mutant]]:
+    """A module, its file, and its mutants."""
+    module = importlib.import_module(name)
+    source = Path(str(module.__file__))
+    return module, name.replace(".", "/") + ".py", list(mutants_of(source.read_text(encoding="utf-8"), str(source)))
+
+
+def main(
+    table: dict[str, str] = TABLE,
+    load: Callable[[str], tuple[Any, str, list[Any]]] = lesson,
+    plugin: Callable[..., Bites] = Bites,
+) -> int:
+    """What `load` finds under the names in the table, against their tests, by that plugin."""
     parser = argparse.ArgumentParser(description="Give the ops one small mistake after another: do their tests notice?")
     parser.add_argument("--file", action="append", help="only tests whose path contains this; may be repeated")
     parser.add_argument("--sample", type=int, metavar="N", help="only N mutants of each file, evenly spread")
@@ -320,20 +331,19 @@ def main() -> int:
 
     equivalent, reports, begin = read_equivalent(ROOT / EQUIVALENT), [], time.perf_counter()
     print(f"{'':<36}" + "".join(f"{word:>11}" for word in ("mutants", *Report.WORDS)), flush=True)
-    for name, tests in TABLE.items():
+    for name, tests in table.items():
         if options.file and not any(part in tests for part in options.file):
             continue
-        module, start = importlib.import_module(name), time.perf_counter()
-        source = Path(str(module.__file__))
-        mutants = list(mutants_of(source.read_text(encoding="utf-8"), str(source)))
+        start = time.perf_counter()
+        subject, file, mutants = load(name)
         if options.sample:
             mutants = mutants[:: max(1, len(mutants) // options.sample)]
-        report = Report(name.replace(".", "/") + ".py", equivalent, options.show)
+        report = Report(file, equivalent, options.show)
         reports.append(report)
         if options.list:
             print(*map(report.line, mutants), sep="\n")
         else:
-            check(module, tests, mutants, options.jobs, report)
+            collect_and_run(plugin(subject, mutants, options.jobs, report.tell), tests)
             print(row(report.file, report.counts, time.perf_counter() - start), flush=True)
     if options.list:
         return 0

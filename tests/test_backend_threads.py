@@ -12,7 +12,7 @@ from reference import at_once, refuses
 from threadpoolctl import threadpool_info
 
 import minicnn
-from minicnn import backend
+from minicnn import backend, products
 
 
 def test_the_number_of_threads(threads):
@@ -269,7 +269,7 @@ def test_pieces(threads, monkeypatch, count, n):
     threads(count)
     monkeypatch.setattr(backend, "CACHE", 100)
     for rows, row_bytes in itertools.product([1, 2, 3, 4, 5, 13], [1, 7, 30, 99, 100, 101, 1000]):
-        work, times = backend.pieces(n, rows, row_bytes), np.zeros((n, rows), int)
+        work, times = backend.pieces(np.empty(n), rows, row_bytes), np.zeros((n, rows), int)
         for images, band in work:
             assert 0 <= images.start < images.stop <= n and 0 <= band.start < band.stop <= rows
             times[images, band] += 1
@@ -290,7 +290,7 @@ def test_pieces_of_nothing(threads, count):
     """At least one, which is empty: parallel_sum needs it."""
     threads(count)
     for rows, row_bytes in ((4, 1), (1, 1), (4, backend.CACHE)):
-        work = backend.pieces(0, rows, row_bytes)
+        work = backend.pieces(np.empty(0), rows, row_bytes)
         assert work and all(images == slice(0, 0) and 0 <= r.start < r.stop <= rows for images, r in work)
 
 
@@ -298,12 +298,14 @@ def test_pieces_by_hand(threads):
     threads(2)
     large = backend.CACHE // 2
     whole, top, bottom = slice(0, 4), slice(0, 2), slice(2, 4)
-    assert backend.pieces(1, 4, 1) == [(slice(0, 1), top), (slice(0, 1), bottom)]
-    assert backend.pieces(2, 4, 1) == [(slice(0, 1), whole), (slice(1, 2), whole)]
-    assert backend.pieces(5, 4, 1) == [(slice(0, 3), whole), (slice(3, 5), whole)]
-    assert backend.pieces(2, 4, large) == [(slice(i, i + 1), band) for i in (0, 1) for band in (top, bottom)]
+    assert backend.pieces(np.empty(1), 4, 1) == [(slice(0, 1), top), (slice(0, 1), bottom)]
+    assert backend.pieces(np.empty(2), 4, 1) == [(slice(0, 1), whole), (slice(1, 2), whole)]
+    assert backend.pieces(np.empty(5), 4, 1) == [(slice(0, 3), whole), (slice(3, 5), whole)]
+    assert backend.pieces(np.empty(2), 4, large) == [(slice(i, i + 1), band) for i in (0, 1) for band in (top, bottom)]
     threads(1)
-    assert backend.pieces(1, 4, 1) == [(slice(0, 1), whole)] and backend.pieces(3, 4, 1) == [(slice(0, 3), whole)]
+    assert backend.pieces(np.empty(1), 4, 1) == [(slice(0, 1), whole)] and backend.pieces(np.empty(3), 4, 1) == [
+        (slice(0, 3), whole)
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -428,11 +430,11 @@ def test_matmul(threads, monkeypatch, count, shapes):
     for block in (1, backend.BLOCK):
         monkeypatch.setattr(backend, "BLOCK", block)
         for left in (a, np.asfortranarray(a)):
-            np.testing.assert_allclose(backend.matmul(left, b), np.matmul(a, b), rtol=1e-4, atol=1e-5, strict=True)
+            np.testing.assert_allclose(products.matmul(left, b), np.matmul(a, b), rtol=1e-4, atol=1e-5, strict=True)
             np.testing.assert_allclose(
-                backend.matmul(a, b.copy("F")), np.matmul(a, b), rtol=1e-4, atol=1e-5, strict=True
+                products.matmul(a, b.copy("F")), np.matmul(a, b), rtol=1e-4, atol=1e-5, strict=True
             )
-        single, double = backend.matmul(a, b.astype(np.float64)), np.matmul(a, b.astype(np.float64))
+        single, double = products.matmul(a, b.astype(np.float64)), np.matmul(a, b.astype(np.float64))
         np.testing.assert_allclose(single, double, rtol=1e-6, atol=1e-6, strict=True)  # the wider dtype
     ints = np.arange(6).reshape(2, 3)
     for a, b in (
@@ -441,19 +443,20 @@ def test_matmul(threads, monkeypatch, count, shapes):
         (ints > 2, ints.T > 2),
         (ints[:, :1] > 2, ints[:1] > 0),
     ):
-        np.testing.assert_array_equal(backend.matmul(a, b), a @ b, strict=True)
+        np.testing.assert_array_equal(products.matmul(a, b), a @ b, strict=True)
 
 
 @pytest.mark.parametrize("shape", [(9, 1, 4), (4, 1, 9)])
 def test_matmul_with_one_inner_number_is_a_product_of_each_with_each(threads, monkeypatch, shape):
     threads(2)
     monkeypatch.setattr(backend, "BLOCK", 1)
+    monkeypatch.setattr(products, "BLOCK", 1)
     shares, real = [], backend.parallel
-    monkeypatch.setattr(backend, "parallel", lambda f, work: shares.append(work) or real(f, work))
+    monkeypatch.setattr(products, "parallel", lambda f, work: shares.append(work) or real(f, work))
     rows, inner, columns = shape
     a, b = np.arange(1.0, rows + 1).reshape(rows, inner), np.arange(1.0, columns + 1).reshape(inner, columns)
     a[1], b[0, 2] = np.inf, np.nan
-    np.testing.assert_array_equal(backend.matmul(a, b), np.multiply.outer(a[:, 0], b[0]), strict=True)
+    np.testing.assert_array_equal(products.matmul(a, b), np.multiply.outer(a[:, 0], b[0]), strict=True)
     assert shares == [[(0, 5), (5, 9)]]  # along the longer side
 
 

@@ -14,9 +14,10 @@ import minicnn
 PACKAGE = Path(minicnn.__file__).parent
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 FLOORS = [  # from the ground up; a file imports from lower floors, and from its own room
+    ["devices"],
     ["backend"],
-    ["data"],
     ["cuda"],
+    ["data", "products"],
     ["autograd"],
     ["ops"],
     ["tensor"],
@@ -87,8 +88,10 @@ def test_a_file_imports_from_lower_floors_only(path):
         elif target != room(path):
             assert LEVEL[target] < LEVEL[room(path)], where
             assert room(path) != "data" or target == "backend", where  # arrays in, arrays out, no Tensor
+            assert target != "devices" or room(path) == "backend", where  # which hands it on
         at_top = node.col_offset == 0
         assert at_top is (package not in EXTRAS), where  # what is optional is imported where it is needed
+        assert package != "cupy" or room(path) == "devices", where
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

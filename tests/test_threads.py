@@ -236,7 +236,7 @@ def test_after_an_error_in_a_slice_the_same_layer_computes_the_same(name, module
     expected, caller, real = run(name), threading.current_thread(), getattr(module, part)
     met, meet = threading.local(), threading.Barrier(2)
 
-    def fails(*args):
+    def fails(*args, **options):
         if not hasattr(met, "already"):
             met.already = True
             meet.wait(30)

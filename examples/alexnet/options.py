@@ -11,19 +11,22 @@ from typing import Any, NoReturn
 from model import VARIANTS
 
 import minicnn
+from minicnn.backend import has_tf32, open_device
 from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 
 DEFAULTS: dict[str, Any] = {
-    "data": "synthetic", "verify": True, "workers": 1,
+    "data": "synthetic", "verify": True, "workers": None,
     "variant": "2012", "groups": True, "init": "he",
     "epochs": None, "batch_size": None, "lr": None, "momentum": 0.9, "weight_decay": 5e-4, "warmup": 0.1, "seed": 0,
-    "threads": None, "device": "cpu", "out": "runs/alexnet",
+    "threads": None, "device": "cpu", "precision": None, "out": "runs/alexnet",
 }  # fmt: skip
 BY_DATA = {  # epochs, batch size and learning rate
     "synthetic": (4, 16, 0.004), "cifar10": (20, 64, 0.01), "folder": (30, 32, 0.01),
 }  # fmt: skip
 MODEL = ("variant", "groups", "init")  # what a checkpoint fixes
+MACHINE = ("workers", "threads", "precision")  # what another device wants otherwise
+MOST_WORKERS = 16  # beyond, threads queue for the interpreter
 
 
 class UsageError(ValueError):
@@ -96,10 +99,33 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
-    group.add_argument(
-        "--threads", type=natural, metavar="N", help="threads to compute with (default: one for each core)"
-    )
     group.add_argument("--device", metavar="NAME", help="cpu, gpu, or gpu:N (default: cpu)")
+    group.add_argument(
+        "--threads", type=natural, metavar="N", help="threads to compute with on a CPU (default: one for each core)"
+    )
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "tf32"),
+        help="how a GPU multiplies matrices: tf32 (default, where the card has it) rounds the factors to 10 bits, "
+        "fp32 does not and is slower",
+    )
+
+
+def use_machine(settings: argparse.Namespace) -> None:
+    """Open the device, and settle what depends on it. Raises DeviceError if it is not there, UsageError if it lacks
+    what was asked for."""
+    settings.device = open_device("cpu" if settings.device is None else settings.device)
+    if settings.threads:
+        minicnn.set_num_threads(settings.threads)
+    gpu = settings.device != "cpu"
+    tf32 = gpu and has_tf32(settings.device)
+    if settings.precision is None:
+        settings.precision = "tf32" if tf32 else "fp32"
+    elif settings.precision == "tf32" and not tf32:
+        raise UsageError(f"--precision tf32: NVIDIA cards since 2020 (Ampere) have it, {settings.device} does not")
+    minicnn.set_matmul_precision(settings.precision)
+    if getattr(settings, "workers", None) is None:
+        settings.workers = min(minicnn.get_num_threads(), MOST_WORKERS) if gpu else 1
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, set[str]]:
@@ -123,7 +149,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         action="store_false",
         help="take CIFAR-10 files that are not the official ones, byte for byte",
     )
-    data.add_argument("--workers", type=counted, metavar="N", help="threads that load pictures (default: 1)")
+    data.add_argument(
+        "--workers", type=counted, metavar="N",
+        help="threads that load pictures (default: 1; for a GPU, one for each core)",
+    )  # fmt: skip
 
     network = parser.add_argument_group("network")
     network.add_argument(
@@ -207,14 +236,16 @@ def fill(settings: argparse.Namespace) -> None:
 
 
 def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any]) -> None:
-    """Continue a run: its settings, except what was given anew; the network cannot be another."""
+    """Continue a run: its settings, except what was given anew, and what suits another kind of device; the network
+    cannot be another."""
+    moved = "device" in given and settings.device[:3] != saved["device"][:3]  # from cpu to gpu:N, or back
     for name in DEFAULTS:
         if name in MODEL and name in given and getattr(settings, name) != saved[name]:
             raise UsageError(
                 f"{settings.resume} is a run with {name} {saved[name]}, not {getattr(settings, name)}: leave it out"
             )
-        if name not in given and name != "out":
-            setattr(settings, name, saved[name])
+        if name not in given and name != "out" and not (moved and name in MACHINE):
+            setattr(settings, name, saved.get(name))
     home = os.path.dirname(settings.resume) or "."
     if "out" not in given:
         settings.out = home

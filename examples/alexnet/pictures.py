@@ -1,6 +1,7 @@
 """What to train on: datasets and transforms for each kind of --data, and the scale of the numbers that the network
 sees."""
 
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,18 +39,16 @@ class View:
     def centre(self) -> transforms.Compose:
         """For evaluation: the middle of the picture, shrunk so that a little of the border falls away, as with the
         paper's 256 and 224."""
-        return transforms.Compose(
-            [transforms.Resize(round(self.size * 256 / 227)), transforms.CenterCrop(self.size), self.normalise()]
-        )
+        return transforms.Compose([transforms.Resize(round(self.size * 256 / 227)), transforms.CenterCrop(self.size)])
 
     def random(self) -> transforms.Compose:
         """For training: a random place in the picture, mirrored half of the time (section 4.1)."""
         crop, flip = transforms.RandomCrop(self.size), transforms.RandomHorizontalFlip()
-        return transforms.Compose([transforms.Resize(round(self.size * 256 / 227)), crop, flip, self.normalise()])
+        return transforms.Compose([transforms.Resize(round(self.size * 256 / 227)), crop, flip])
 
-    def as_drawn(self) -> transforms.Compose:
+    def as_drawn(self) -> transforms.CenterCrop:
         """For pictures that are made at the right size."""
-        return transforms.Compose([transforms.CenterCrop(self.size), self.normalise()])
+        return transforms.CenterCrop(self.size)
 
 
 def datasets(what: str, seed: int, size: int, verify: bool = True) -> tuple[Any, Any]:
@@ -73,13 +72,20 @@ def datasets(what: str, seed: int, size: int, verify: bool = True) -> tuple[Any,
     return train, ImageFolder(root / "val", classes=train.classes)
 
 
-def training(what: str, dataset: Any, view: View, batch_size: int, seed: int, workers: int) -> DataLoader:
+def training(dataset: Any, view: View, settings: Namespace) -> DataLoader:
     """Shuffled and augmented batches to train on."""
-    transform = view.as_drawn() if what == "synthetic" else view.random()
-    return DataLoader(dataset, batch_size, transform, shuffle=True, seed=seed, num_workers=workers)
+    transform = view.as_drawn() if settings.data == "synthetic" else view.random()
+    return _loader(dataset, view, transform, settings, shuffle=True, seed=settings.seed)
 
 
-def validation(what: str, dataset: Any, view: View, batch_size: int, workers: int) -> DataLoader:
+def validation(dataset: Any, view: View, settings: Namespace) -> DataLoader:
     """Batches of a validation set, in order."""
-    transform = view.as_drawn() if what == "synthetic" else view.centre()
-    return DataLoader(dataset, batch_size, transform, num_workers=workers)
+    transform = view.as_drawn() if settings.data == "synthetic" else view.centre()
+    return _loader(dataset, view, transform, settings)
+
+
+def _loader(dataset: Any, view: View, transform: Any, settings: Namespace, **options: Any) -> DataLoader:
+    return DataLoader(
+        dataset, settings.batch_size, transform, num_workers=settings.workers,
+        normalize=view.normalise(), device=settings.device, **options,
+    )  # fmt: skip

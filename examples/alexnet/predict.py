@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from options import Parser, UsageError, add_checkpoint, add_machine, command
+from options import Parser, UsageError, add_checkpoint, add_machine, command, use_machine
 from runs import load_network, new_figure
 
-import minicnn
 from minicnn import Tensor, no_grad
 from minicnn import functional as F
 from minicnn.checkpoint import replacing
 from minicnn.data import read_image
+from minicnn.data.transforms import Compose
 
 
 @no_grad()
@@ -43,14 +43,13 @@ def main() -> None:
     parser.add_argument("--draw", metavar="FILE.png", help="also draw the photos with their bars")
     add_machine(parser)
     settings = parser.parse_args()
-    if settings.threads:
-        minicnn.set_num_threads(settings.threads)
     if settings.draw and not settings.draw.endswith(".png"):
         raise UsageError(f"--draw {settings.draw}: the name of a picture ends in .png")
-    device = settings.device or "cpu"
-    net, config, view = load_network(settings.checkpoint, device)
+    use_machine(settings)
+    net, config, view = load_network(settings.checkpoint, settings.device)
     pictures = [read_image(photo) for photo in settings.photos]
-    answers = [predict(net, picture, view.centre(), config["classes"], device) for picture in pictures]
+    transform = Compose([view.centre(), view.normalise()])
+    answers = [predict(net, picture, transform, config["classes"], settings.device) for picture in pictures]
     width = max(len(name) for answer in answers for name, _ in answer)
     for photo, answer in zip(settings.photos, answers, strict=True):
         print(photo)

@@ -20,6 +20,7 @@ from pictures import View
 
 import minicnn
 from minicnn import backend, nn
+from minicnn.backend import to_device
 from minicnn.checkpoint import CheckpointError, replacing
 
 COLUMNS = [
@@ -51,17 +52,19 @@ class Run:
         with replacing(self.folder / "curves.png") as path:
             draw_curves(self.rows, path)
         with replacing(self.folder / "filters.png") as path:
-            draw_filters(net.state_dict()["conv1.conv.weight"], path)
+            draw_filters(to_device(net.state_dict()["conv1.conv.weight"], "cpu"), path)
 
     def save(self, net: nn.Module, progress: dict[str, Any], parts: dict[str, Any]) -> None:
         """last.safetensors: the network, the other parts (name -> object with a state_dict), and how far it has come.
         best.safetensors goes first: if it cannot be written, the epoch counts as not done, and is done again."""
+        network = {name: to_device(array, "cpu") for name, array in net.state_dict().items()}
         best = self.folder / "best.safetensors"
         if self.rows[-1]["val_top1"] >= max(row["val_top1"] for row in self.rows) or not best.exists():
-            minicnn.save(best, net.state_dict(), {"config": self.config})
-        arrays = {f"model.{name}": array for name, array in net.state_dict().items()}
+            minicnn.save(best, network, {"config": self.config})
+        arrays = {f"model.{name}": array for name, array in network.items()}
         for part, thing in parts.items():
-            arrays |= {f"{part}.{name}": np.asarray(array) for name, array in thing.state_dict().items()}
+            for name, value in thing.state_dict().items():
+                arrays[f"{part}.{name}"] = np.asarray(value) if isinstance(value, (int, float)) else value
         info = {"config": self.config, "rows": self.rows, "random": backend.random_state(), **progress}
         minicnn.save(self.folder / "last.safetensors", arrays, info)
 
@@ -76,7 +79,8 @@ def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _complete(config: Any) -> bool:
     """Has a checkpoint all the settings that train.py writes?"""
-    return isinstance(config, dict) and {*DEFAULTS, "classes", "view"} <= set(config)
+    later = {"precision"}  # older runs go on without it
+    return isinstance(config, dict) and {*DEFAULTS, "classes", "view"} - later <= set(config)
 
 
 def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict[str, Any]) -> None:

@@ -8,16 +8,16 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from evaluate import evaluate, top_k
+from evaluate import Score, evaluate
 from model import INPUT_SIZE, alexnet
-from options import UsageError, adopt, command, parse, progress_bar
+from options import UsageError, adopt, command, parse, progress_bar, use_machine
 from pictures import View, datasets, training, validation
 from runs import Run, load_run, restore
 
 import minicnn
 from minicnn import Tensor, nn
 from minicnn import functional as F
-from minicnn.backend import open_device
+from minicnn.backend import describe_device
 from minicnn.data import DataLoader
 from minicnn.optim import SGD, CosineLR
 
@@ -27,39 +27,37 @@ def train_epoch(
 ) -> dict[str, float]:
     """One pass over the training pictures: its last learning rate, mean loss, top-1 in percent, images per second."""
     net.train()
-    loss_sum, correct, seen = 0.0, 0, 0
-    start = time.perf_counter()
+    score, start = Score(), time.perf_counter()
     with progress_bar(total=len(loader.dataset), desc=f"epoch {epoch}/{settings.epochs}", unit=" images") as bar:
         for images, labels in loader:
-            logits = net(Tensor(images, device=settings.device))
-            loss = F.cross_entropy(logits, labels)
+            logits = net(Tensor(images))
+            loss = F.cross_entropy(logits, Tensor(labels))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             lr = optimizer.lr
             schedule.step()
 
-            n = len(labels)
-            loss_sum, correct, seen = loss_sum + n * loss.item(), correct + top_k(logits.numpy(), labels, 1), seen + n
-            bar.set_postfix(loss=f"{loss_sum / seen:.3f}", refresh=False)
-            bar.update(n)
+            score.add(loss, logits, labels)
+            bar.set_postfix(loss=f"{score.sums[0] / score.seen:.3f}", refresh=False)
+            bar.update(len(labels))
+    result = score.result()
     seconds = time.perf_counter() - start
-    return {"lr": lr, "train_loss": loss_sum / seen, "train_top1": 100 * correct / seen, "images_per_s": seen / seconds}
+    return {
+        "lr": lr, "train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": score.seen / seconds,
+    }  # fmt: skip
 
 
 def train(settings: Namespace, given: set[str]) -> None:
     arrays, saved = load_run(settings.resume) if settings.resume else ({}, {})
     if saved:
         adopt(settings, given, saved["config"])
-    settings.device = open_device(settings.device)
-    if settings.threads:
-        minicnn.set_num_threads(settings.threads)
+    use_machine(settings)
     minicnn.manual_seed(settings.seed)
 
     view = View.of(INPUT_SIZE[settings.variant], settings.init)
     pictures, val_pictures = datasets(settings.data, settings.seed, view.size, settings.verify)
-    loader = training(settings.data, pictures, view, settings.batch_size, settings.seed, settings.workers)
-    val_loader = validation(settings.data, val_pictures, view, settings.batch_size, settings.workers)
+    loader, val_loader = training(pictures, view, settings), validation(val_pictures, view, settings)
     classes = pictures.classes
     if saved and classes != saved["config"]["classes"]:
         raise UsageError(f"{settings.resume} knows the classes {saved['config']['classes']}, the data has {classes}")
@@ -83,7 +81,7 @@ def train(settings: Namespace, given: set[str]) -> None:
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         loader.set_epoch(epoch)
         result: dict[str, Any] = train_epoch(net, loader, optimizer, schedule, epoch, settings)
-        result |= {f"val_{name}": value for name, value in evaluate(net, val_loader, settings.device).items()}
+        result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
         if not np.isfinite(result["train_loss"] + result["val_loss"]):
             raise UsageError(f"training diverged in epoch {epoch}: its loss is no number any more; lower --lr")
         run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
@@ -99,10 +97,11 @@ def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: Data
     """Say what is going to happen, and what nobody asked for."""
     parameters = sum(p.size for p in net.parameters())
     drawn = ": drawn textures, not photographs; --data takes a folder of yours" if settings.data == "synthetic" else ""
-    print(
-        f"AlexNet {settings.variant}, {parameters:,} parameters, "
-        f"on {settings.device} with {minicnn.get_num_threads()} threads"
-    )
+    if settings.device == "cpu":
+        machine = f"cpu with {minicnn.get_num_threads()} threads"
+    else:
+        machine = f"{settings.device}, {describe_device(settings.device)}, with products in {settings.precision}"
+    print(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}")
     print(f"data: {settings.data}{drawn}")
     print(
         f"      {len(loader.dataset)} pictures to train on, {len(val_loader.dataset)} to validate, "

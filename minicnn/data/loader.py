@@ -7,16 +7,23 @@
 >>> [(images.shape, labels.shape) for images, labels in loader]
 [((4, 4, 4, 3), (4,)), ((4, 4, 4, 3), (4,)), ((2, 4, 4, 3), (2,))]
 
+On a GPU the same loop gets arrays of that GPU. Pictures cross as bytes, through memory that it can fetch from by
+itself, while the batch before is worked on, and become numbers there:
+
+    DataLoader(dataset, 128, RandomCrop(227), normalize=Normalize(mean, std), device="gpu")
+
 All randomness comes from Philox, a counter-based generator: its key is (seed, epoch), and the highest word of its
 counter is 0 for the order of the epoch and 1 + i for sample i. So neither threads nor batches change what is drawn.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
+import sys
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -24,11 +31,13 @@ import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
+from ..backend import Array, Upload, empty, on_device, open_device
 from .folder import DataError
-from .transforms import Transform, integer
+from .transforms import Normalize, Transform, integer
 
-Batch = tuple[NDArray[Any], NDArray[np.int64]]
+Batch = tuple[Array, Array]
 Batches = Generator[Batch, None, None]
+Load = Callable[..., Batch]
 
 
 class Dataset(Protocol):
@@ -37,21 +46,28 @@ class Dataset(Protocol):
 
 
 class DataLoader:
-    """Batches of a dataset: (images (N, H, W, C) in the dtype that the transform yields, labels (N,) int64).
+    """Batches of a dataset: (images (N, H, W, C) in the dtype that the transform yields, labels (N,) int64), arrays of
+    the caller's own on `device`.
 
     transform: called as transform(image, rng) for each sample, see transforms.py.
     shuffle: a new order in each epoch. Each iteration over the loader is one epoch; `epoch` is the next one's number.
     seed: with the epoch it gives the order, with the epoch and a sample's index what the transform draws for it.
     num_workers: threads that load batches (decoding and copying release the interpreter's lock). With 0, the caller's
         thread loads each batch when it is asked for.
-    prefetch: how many batches may be loading or waiting while the caller holds one.
+    prefetch: how many batches may be loading or waiting while the caller holds one; by default two more than there are
+        workers.
     drop_last: leave out the last batch of an epoch if it is smaller than the others.
+    normalize: the last transform, after which images are float32. Where it runs depends on the device: in the workers,
+        or on the GPU, which then receives a quarter of the bytes.
+    device: "cpu", "gpu" or "gpu:N". A GPU receives each batch while the one before is worked on, and nobody waits for
+        it: the two are kept in order by the GPU itself.
 
     An error raised for a sample is raised again in the caller, of the same type, its message preceded by the sample's
     file (`dataset.samples[i][0]`, where there is one) or index. Images of unequal shapes in one batch raise DataError.
     The threads end with the iteration, or one sample after the iterator is closed or dropped; if it is still held when
     the interpreter exits, after the batches in flight. Several iterators may run at the same time.
-    Raises ValueError for an argument out of range, and if an epoch would have no batch.
+    Raises ValueError for an argument out of range, and if an epoch would have no batch; DeviceError for a GPU that is
+    not there.
     """
 
     def __init__(
@@ -62,14 +78,17 @@ class DataLoader:
         shuffle: bool = False,
         seed: int = 0,
         num_workers: int = 2,
-        prefetch: int = 4,
+        prefetch: int | None = None,
         drop_last: bool = False,
+        normalize: Normalize | None = None,
+        device: str = "cpu",
     ):
         self.dataset, self.transform, self.shuffle, self.drop_last = dataset, transform, shuffle, drop_last
         self.batch_size = integer("batch_size", batch_size, 1)
         self.seed = integer("seed", seed, 0)
         self.num_workers = integer("num_workers", num_workers, 0)
-        self.prefetch = integer("prefetch", prefetch, 1)
+        self.prefetch = self.num_workers + 2 if prefetch is None else integer("prefetch", prefetch, 1)
+        self.normalize, self.device = normalize, open_device(device)
         self.epoch = 0
         if len(self) == 0:
             raise ValueError(
@@ -92,15 +111,37 @@ class DataLoader:
         size = len(self.dataset)
         order = _stream(key, 0).permutation(size) if self.shuffle else np.arange(size)
         batches = [order[i * self.batch_size :][: self.batch_size].tolist() for i in range(len(self))]
-        return self._prefetched(key, batches) if self.num_workers else (self._load(key, batch) for batch in batches)
+        upload = None if self.device == "cpu" else Upload(self.device)
+        load = functools.partial(self._load, key, empty if upload is None else upload.empty)
+        loaded = self._prefetched(load, batches) if self.num_workers else (load(batch) for batch in batches)
+        return loaded if upload is None else self._uploaded(loaded, upload)
 
-    def _prefetched(self, key: _Key, batches: list[list[int]]) -> Batches:
+    def _uploaded(self, batches: Batches, upload: Upload) -> Batches:
+        """The batches on the GPU, each sent before the one ahead of it is handed out."""
+        sent: deque[Any] = deque()
+        try:
+            for batch in batches:
+                sent.append(upload.send(*batch))
+                if len(sent) > 1:
+                    yield self._received(upload, sent.popleft())
+            while sent:
+                yield self._received(upload, sent.popleft())
+        finally:
+            if sent and not sys.is_finalizing():  # broken off: its memory is not used again before the copy has ended
+                upload.receive(sent.pop())
+
+    def _received(self, upload: Upload, ticket: Any) -> Batch:
+        with on_device(self.device):
+            images, labels = upload.receive(ticket)  # which later batches overwrite: the caller's own are copies
+            return images.copy() if self.normalize is None else self.normalize(images), labels.copy()
+
+    def _prefetched(self, load: Load, batches: list[list[int]]) -> Batches:
         pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="minicnn-data")
         closed = threading.Event()
         pending: deque[Future[Batch]] = deque()
         try:
             for indices in batches:
-                pending.append(pool.submit(self._load, key, indices, closed))
+                pending.append(pool.submit(load, indices, closed))
                 if len(pending) > self.prefetch:
                     yield pending.popleft().result()
             while pending:
@@ -109,20 +150,28 @@ class DataLoader:
             closed.set()
             pool.shutdown(wait=False)
 
-    def _load(self, key: _Key, indices: list[int], closed: threading.Event | None = None) -> Batch:
-        labels = np.empty(len(indices), np.int64)
+    def _load(
+        self, key: _Key, empty: Callable[..., Array], indices: list[int], closed: threading.Event | None = None
+    ) -> Batch:
+        """A batch in host memory, in arrays that `empty` makes."""
+        normalize = self.normalize if self.device == "cpu" else None
+        labels = empty((len(indices),), np.int64)
         for row, index in enumerate(indices):
             if closed is not None and closed.is_set():
                 raise CancelledError
             image, labels[row] = self._sample(key, index)
             if row == 0:
-                images = np.empty((len(indices), *image.shape), image.dtype)  # (N, H, W, C)
-            if image.shape != images.shape[1:] or image.dtype != images.dtype:
+                shape, dtype = image.shape, image.dtype
+                images = empty((len(indices), *shape), dtype if normalize is None else np.float32)  # (N, H, W, C)
+            if image.shape != shape or image.dtype != dtype:
                 raise DataError(
-                    f"{self._name(index)}: image is {image.dtype} {image.shape}, its batch began with {images.dtype}"
-                    f" {images.shape[1:]}; add transforms.Resize and CenterCrop or RandomCrop"
+                    f"{self._name(index)}: image is {image.dtype} {image.shape}, its batch began with {dtype} {shape};"
+                    " add transforms.Resize and CenterCrop or RandomCrop"
                 )
-            images[row] = image
+            if normalize is None:
+                images[row] = image
+            else:
+                normalize.write(image, images[row])
         return images, labels
 
     def _sample(self, key: _Key, index: int) -> tuple[NDArray[Any], int]:
@@ -130,6 +179,8 @@ class DataLoader:
             image, label = self.dataset[index]
             if self.transform is not None:
                 image = self.transform(image, _stream(key, 1 + index))
+            if self.normalize is not None:
+                self.normalize.check(image)
             return image, operator.index(label)
         except Exception as error:
             name, message = self._name(index), error.args[0] if error.args else ""

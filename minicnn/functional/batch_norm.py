@@ -32,7 +32,7 @@ Tensor([[-1.],
 [0.2] [1.1]
 """
 
-from ..backend import Array
+from ..backend import Array, on_device_of
 from ..tensor import Tensor
 
 
@@ -75,6 +75,7 @@ def batch_norm(
     mean = x.mean(axes)  # (C,)
     centred = x - mean
     var = (centred * centred).mean(axes)  # (C,)
-    running_mean += momentum * (mean.data - running_mean)
-    running_var += momentum * (var.data * (count / (count - 1)) - running_var)
+    with on_device_of(x.data):
+        running_mean += momentum * (mean.data - running_mean)
+        running_var += momentum * (var.data * (count / (count - 1)) - running_var)
     return centred * (gamma / (var + eps).sqrt()) + beta

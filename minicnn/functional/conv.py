@@ -41,12 +41,12 @@ Tensor([0., 3., 0.], dtype=float32)
 
 from typing import Any
 
-import numpy as np
-
 from ..autograd import Function
 from ..backend import Array, empty, parallel, parallel_sum, pieces, scratch
+from ..products import product
 from ..tensor import Tensor, apply
 from . import winograd
+from .linear import add_bias
 from .shapes import pad
 from .windows import Window, channel_pieces, col2im, groups_of, im2col, pair
 
@@ -56,7 +56,7 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
     n, h, w, channels = x.shape
     oh, ow = window.output_size(h, w)
     outputs = weight.shape[3]
-    if winograd.suits(window, n * oh * ow, min(channels, outputs) // groups):
+    if winograd.suits(x, window, n * oh * ow, min(channels, outputs) // groups):
         return winograd.convolve(x, weight, bias, window, groups)
     y = empty((n, oh, ow, outputs), x.dtype, like=x)  # (N, OH, OW, O)
     matrix = weight.reshape(-1, outputs)  # (KH·KW·C/G, O)
@@ -64,13 +64,13 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
     def some(images: slice, rows: slice) -> None:
         seen, part = window.band(rows, h)
         out = y[images, rows].reshape(-1, outputs)  # (n·OH·OW, O)
-        for c, o, _ in groups_of(groups, channels, outputs):
-            columns = im2col(x[images, seen, :, c], part)  # (n·OH·OW, KH·KW·C/G)
-            np.matmul(columns, matrix[:, o], out=out[:, o])
+        columns = im2col(x[images, seen], part, groups).reshape(groups, len(out), len(matrix))  # (G, …, KH·KW·C/G)
+        for g, (_, o, _) in enumerate(groups_of(groups, channels, outputs)):
+            product(columns[g], matrix[:, o], out=out[:, o])
         if bias is not None:
-            out += bias
+            add_bias(out, bias)
 
-    parallel(some, pieces(n, oh, _row_bytes(y, weight.shape)))
+    parallel(some, pieces(x, oh, _row_bytes(y, weight.shape)))
     return y
 
 
@@ -78,7 +78,7 @@ def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, si
     """dx = col2im(dy Wᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C), where (H, W) = size"""
     n, oh, ow, outputs = dy.shape
     channels = weight.shape[2] * groups
-    if winograd.suits(window, n * oh * ow, min(channels, outputs) // groups):
+    if winograd.suits(dy, window, n * oh * ow, min(channels, outputs) // groups):
         return winograd.convolve_transpose(dy, weight, window, groups, size)
     dx = empty((n, *size, channels), dy.dtype, like=dy)  # (N, H, W, C)
 
@@ -86,9 +86,9 @@ def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, si
         gradient = dy[images].reshape(-1, outputs)[:, o]  # (n·OH·OW, O/G)
         matrix = weight[:, :, within, o].reshape(-1, gradient.shape[1])  # (KH·KW·c, O/G)
         columns = scratch("columns", (len(gradient), len(matrix)), like=dy)  # (n·OH·OW, KH·KW·c)
-        np.matmul(gradient, matrix.T, out=columns)
+        product(gradient, matrix.T, out=columns)
         part = dx[images, :, :, c]
-        part[...] = col2im(columns, part.shape, window)
+        col2im(columns, part.shape, window, out=part)
 
     parallel(some, channel_pieces(dx, dy, groups, oh * _row_bytes(dy, weight.shape)))
     return dx
@@ -98,7 +98,7 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
     """dW = im2col(x)ᵀ dy: (N, H, W, C), (N, OH, OW, O) -> (KH, KW, C/G, O)"""
     h, channels = x.shape[1], x.shape[3]
     n, oh, ow, outputs = dy.shape
-    if winograd.suits(window, n * oh * ow, min(channels, outputs) // groups):
+    if winograd.suits(x, window, n * oh * ow, min(channels, outputs) // groups):
         return winograd.convolve_weight(x, dy, window, groups)
     shape = (*window.kernel_size, channels // groups, outputs)
 
@@ -106,16 +106,17 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
         seen, part = window.band(rows, h)
         gradient = dy[images, rows].reshape(-1, outputs)  # (n·OH·OW, O)
         dw = scratch("dw", shape, like=x)
-        for c, o, _ in groups_of(groups, channels, outputs):
-            columns = im2col(x[images, seen, :, c], part)  # (n·OH·OW, KH·KW·C/G)
-            np.matmul(columns.T, gradient[:, o], out=dw.reshape(-1, outputs)[:, o])
+        matrix = dw.reshape(-1, outputs)  # (KH·KW·C/G, O)
+        columns = im2col(x[images, seen], part, groups).reshape(groups, len(gradient), len(matrix))  # (G, …, KH·KW·C/G)
+        for g, (_, o, _) in enumerate(groups_of(groups, channels, outputs)):
+            product(columns[g].T, gradient[:, o], out=matrix[:, o])
         return dw
 
-    return parallel_sum(some, pieces(n, oh, _row_bytes(dy, shape)))
+    return parallel_sum(some, pieces(x, oh, _row_bytes(dy, shape)))
 
 
 def _row_bytes(y: Array, weight_shape: tuple[int, ...]) -> int:
-    """The size of the columns for one row of output pixels. Those of a few images stay in the cache, which is 1.2
+    """The size of a group's columns for one row of output pixels. Those of a few images stay in the cache, which is 1.2
     times as fast as all columns at once."""
     kh, kw, c, _ = weight_shape
     return y.shape[2] * kh * kw * c * y.itemsize

@@ -22,19 +22,36 @@ Tensor([0., 0., 2., 2., 0., 0., 0., 0.], dtype=float32)
 
 import numpy as np
 
-from ..backend import Array, device_kernel, empty, generator
-from ..tensor import Tensor
+from ..autograd import Function
+from ..backend import Array, device_kernel, draw, elementwise, empty, empty_like, generator
+from ..tensor import Tensor, apply
 
 
 @device_kernel
-def mask(x: Array, p: float) -> Array:
-    """m / (1 − p): for each number of x, 0 with probability p and 1/(1 − p) otherwise."""
-    kept = empty(x.shape, np.float32)
-    generator().random(dtype=np.float32, out=kept)
-    np.greater_equal(kept, p, out=kept)  # 1 or 0
-    kept = kept.astype(x.dtype if x.dtype.kind == "f" else np.float32, copy=False)
-    kept *= 1 / (1 - p) if p < 1 else 0
-    return kept
+def drop(x: Array, p: float, key: tuple[int, int]) -> Array:
+    """x · m / (1 − p), with the m of that key"""
+    m = empty(x.shape, np.float32)
+    generator(key).random(dtype=np.float32, out=m)
+    scale = 1 / (1 - p) if p < 1 else 0.0
+    y = empty_like(x)
+    elementwise(lambda x, m, y: np.multiply(x, np.greater_equal(m, p), out=y), x, m, y)
+    y *= x.dtype.type(scale)
+    return y
+
+
+class Dropout(Function):
+    """Linear in x, and its own transpose. The mask is not kept: its key is enough to draw it again."""
+
+    floating = True
+
+    def __init__(self, p: float, key: tuple[int, int]):
+        self.p, self.key = p, key
+
+    def forward(self, x):
+        return drop(x, self.p, self.key)
+
+    def backward(self, dy):
+        return apply(Dropout(self.p, self.key), dy)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -45,11 +62,11 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         p: from 0 to 1; 0.5 in Krizhevsky et al. 2012, section 4.2.
         training: as in Module.train() and .eval().
 
-    The numbers are keyed by manual_seed and the count of draws: the same for any number of threads. Raises ValueError
-        for another p.
+    The numbers are keyed by manual_seed and the count of draws: the same for any number of threads, and on a GPU.
+        Raises ValueError for another p.
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is a probability from 0 to 1, not {p}")
     if not training or p == 0:
         return x
-    return x * mask(x.data, p)
+    return apply(Dropout(p, draw()), x)

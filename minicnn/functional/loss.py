@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..backend import Array, device_kernel, empty_like
+from ..backend import Array, device_kernel, empty_like, to_device
 from ..tensor import Tensor, apply
 from .activation import softmax
 
@@ -112,20 +112,22 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
         labels: (N,) integers from 0 to K − 1: an array, a list or an integer Tensor.
         reduction: "mean" over the batch (NaN for an empty one), "sum", or "none" for the N losses.
 
-    Raises TypeError for labels that are not integers, ValueError if shapes do not fit or a label is out of range.
+    Raises TypeError for labels that are not integers, ValueError if shapes do not fit or a label is out of range. (For
+        labels on a GPU nobody waits to see: one out of range makes the loss NaN.)
     """
     numbers = labels.data if isinstance(labels, Tensor) else np.asarray(labels)
     if logits.ndim != 2 or numbers.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), not {logits.shape} and {numbers.shape}")
     if numbers.dtype.kind not in "iu" and numbers.size:
         raise TypeError(f"cross_entropy: labels are class numbers, integers; these are {numbers.dtype}")
-    numbers = numbers.astype(np.int64)  # a copy: the gradient needs it later
+    # a copy, for the gradient needs it later; but labels on a GPU belong to a batch and are not written to again
+    numbers = numbers.astype(np.int64, copy=isinstance(numbers, np.ndarray))
     if isinstance(numbers, np.ndarray) and numbers.size and not 0 <= numbers.min() <= numbers.max() < logits.shape[1]:
         raise ValueError(
             f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, "
             f"but there are {logits.shape[1]} classes"
         )
-    return _reduced("cross_entropy", apply(CrossEntropy(numbers), logits), reduction)
+    return _reduced("cross_entropy", apply(CrossEntropy(to_device(numbers, logits.device)), logits), reduction)
 
 
 def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:

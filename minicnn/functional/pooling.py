@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..backend import CACHE, Array, batch_step, device_kernel, empty, parallel, scratch, slices
+from ..backend import CACHE, Array, batch_step, device_kernel, empty, parallel, scratch, slices, to_device
 from ..tensor import Tensor, apply
 from .windows import Window, inside, padded, taps
 
@@ -224,7 +224,7 @@ def avg_pool2d(
         counts = gather(counted, None, window._replace(padding=(overhang[0], overhang[1])))
     else:
         counts = gather(counted, None, window)
-    return apply(Gather(None, window), x) / counts  # (1, OH, OW, 1)
+    return apply(Gather(None, window), x) / to_device(counts, x.device)  # (1, OH, OW, 1)
 
 
 def _window(

@@ -40,9 +40,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """a where the condition, a boolean array or Tensor, holds; else b. The three are broadcast against each other."""
-    mask = np.array(
-        condition.data if isinstance(condition, Tensor) else condition
-    )  # a copy: the gradient needs it later
+    mask = (condition.data if isinstance(condition, Tensor) else np.asarray(condition)).copy()  # needed later
     if mask.dtype != bool:
         raise TypeError(f"where: the condition must be boolean, not {mask.dtype}")
     return apply(ops.Where(mask), a, b)

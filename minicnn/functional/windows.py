@@ -121,8 +121,11 @@ def groups_of(groups: int, channels: int, outputs: int, shares: int = 1) -> list
 def channel_pieces(x: Array, y: Array, groups: int, image_bytes: int) -> list[tuple[slice, slice, slice, slice]]:
     """The work of a map from y back to x, as (images, then a triple of groups_of): some images of one group at a time,
     for image_bytes of working memory each. A pixel of x belongs to the windows of several rows, so what is divided when
-    there are fewer images than threads, or for an image many times the cache, is the channels."""
+    there are fewer images than threads, or for an image many times the cache, is the channels. A GPU takes each group
+    at once."""
     n = len(x)
+    if not isinstance(x, np.ndarray):
+        return [(slice(0, n), *part) for part in groups_of(groups, x.shape[3], y.shape[3])]
     shares = max(-(-get_num_threads() // (max(n, 1) * groups)), image_bytes // (8 * CACHE))
     parts = groups_of(groups, x.shape[3], y.shape[3], shares)
     return [(slice(*cut), *part) for cut in slices(n, batch_step(n, image_bytes)) for part in parts]
@@ -158,26 +161,27 @@ def taps(x: Array, window: Window) -> Iterator[Array]:
 
 
 @device_kernel
-def im2col(x: Array, window: Window) -> Array:
-    """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row. The result is this thread's scratch, good until the
-    next call; or x itself, if each of its pixels is a window."""
-    n, h, w, c = x.shape
+def im2col(x: Array, window: Window, groups: int = 1) -> Array:
+    """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row. With groups of channels, the rows of the first group,
+    then those of the second …: (G·N·OH·OW, KH·KW·C/G). The result is this thread's scratch, good until the next call;
+    or x itself, if each of its pixels is a window."""
+    n, h, w, channels = x.shape
     (kh, kw), (sh, sw), _, (dh, dw) = window
     oh, ow = window.output_size(h, w)
-    if window == Window.of(1) and x.flags.c_contiguous:
-        return x.reshape(n * h * w, c)
-    x = padded(x, window)
+    if window == Window.of(1) and groups == 1 and x.flags.c_contiguous:
+        return x.reshape(n * h * w, channels)
+    x, c = padded(x, window), channels // groups
     sn, sy, sx, sc = x.strides
-    windows = as_strided(x, (n, oh, ow, kh, kw, c), (sn, sh * sy, sw * sx, dh * sy, dw * sx, sc))
-    columns = scratch("columns", windows.shape, like=x)
-    np.copyto(columns, windows)
-    return columns.reshape(n * oh * ow, kh * kw * c)
+    strides = c * sc, sn, sh * sy, sw * sx, dh * sy, dw * sx, sc
+    columns = scratch("columns", (groups, n, oh, ow, kh, kw, c), like=x)
+    np.copyto(columns, as_strided(x, columns.shape, strides))
+    return columns.reshape(groups * n * oh * ow, kh * kw * c)
 
 
 @device_kernel
-def col2im(columns: Array, shape: tuple[int, ...], window: Window) -> Array:
-    """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each entry added to the pixel it was copied from. The result is this
-    thread's scratch."""
+def col2im(columns: Array, shape: tuple[int, ...], window: Window, out: Array | None = None) -> Array:
+    """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each entry added to the pixel it was copied from. The result is in
+    `out`, if given, or else in this thread's scratch."""
     n, h, w, c = shape
     (kh, kw), _, ((top, bottom), (left, right)), _ = window
     oh, ow = window.output_size(h, w)
@@ -186,4 +190,7 @@ def col2im(columns: Array, shape: tuple[int, ...], window: Window) -> Array:
     x[...] = 0
     for k, tap in enumerate(taps(x, window)):
         tap += columns[:, :, :, k]
-    return inside(x, window)
+    if out is None:
+        return inside(x, window)
+    out[...] = inside(x, window)
+    return out

@@ -37,7 +37,8 @@ array([321., 432.])
 
 import numpy as np
 
-from ..backend import Array, empty, matmul, parallel, parallel_sum, pieces, scratch
+from ..backend import Array, empty, parallel, parallel_sum, pieces, scratch
+from ..products import matmul
 from .windows import Window, channel_pieces, col2im, groups_of, im2col
 
 A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
@@ -49,11 +50,11 @@ AA, BB, GG = np.kron(A, A), np.kron(B, B), np.kron(G, G)  # (4, 16), (16, 16), (
 FEWEST_PIXELS, FEWEST_CHANNELS = 2048, 64
 
 
-def suits(window: Window, pixels: int, channels: int) -> bool:
+def suits(x: Array, window: Window, pixels: int, channels: int) -> bool:
     """Is this the faster way to so many output pixels, from or to as many channels of a group as there are fewer of?
-    It is for 3 × 3 kernels in steps of 1, if there are enough of both."""
+    On a CPU it is for 3 × 3 kernels in steps of 1, if there are enough of both."""
     slides = window.kernel_size == (3, 3) and window.stride == window.dilation == (1, 1)
-    return slides and pixels >= FEWEST_PIXELS and channels >= FEWEST_CHANNELS
+    return isinstance(x, np.ndarray) and slides and pixels >= FEWEST_PIXELS and channels >= FEWEST_CHANNELS
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
@@ -69,7 +70,7 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
         for c, o, _ in groups_of(groups, channels, y.shape[3]):
             v = _transform(BB, x[images, above, :, c], window4, "v")  # (16, T, C)
             m = _products(v, u[:, :, o], "m")  # (16, T, O)
-            out[..., o] = _transform_back(AA, m, out[..., o].shape, window2)
+            _transform_back(AA, m, window2, out[..., o])
         if bias is not None:
             out += bias
 
@@ -86,8 +87,7 @@ def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, si
     def some(images: slice, c: slice, o: slice, within: slice) -> None:
         dm = _transform(AA.T, dy[images, :, :, o], made, "m")  # (16, T, O)
         v = _products(dm, ut[:, o, within], "v")  # (16, T, c)
-        part = dx[images, :, :, c]
-        part[...] = _transform_back(BB.T, v, part.shape, seen)
+        _transform_back(BB.T, v, seen, dx[images, :, :, c])
 
     parallel(some, channel_pieces(dx, dy, groups, _image_bytes(dx, dy, groups)))
     return dx
@@ -123,7 +123,7 @@ def _tiles(window: Window, y_shape: tuple[int, ...]) -> tuple[Window, Window]:
 def _pieces(x: Array, y: Array, groups: int) -> list[tuple[slice, slice]]:
     """Some images and rows of tiles at a time."""
     rows = -(-y.shape[1] // 2)
-    return pieces(len(x), rows, _image_bytes(x, y, groups) // rows)
+    return pieces(x, rows, _image_bytes(x, y, groups) // rows)
 
 
 def _image_bytes(x: Array, y: Array, groups: int) -> int:
@@ -151,9 +151,9 @@ def _products(a: Array, b: Array, name: str) -> Array:
     return np.matmul(a, b, out=out)
 
 
-def _transform_back(matrix: Array, m: Array, shape: tuple[int, ...], window: Window) -> Array:
-    """A matrix (K, 16) times each tile's 16 numbers a channel, added to what the tile sees: (16, T, C) -> shape"""
+def _transform_back(matrix: Array, m: Array, window: Window, out: Array) -> None:
+    """A matrix (K, 16) times each tile's 16 numbers a channel, added up where the tile sees: (16, T, C) -> out"""
     tiles = m.transpose(1, 0, 2)  # (T, 16, C)
-    columns = scratch("columns", (len(tiles), len(matrix), shape[3]), like=m)  # (T, K, C)
+    columns = scratch("columns", (len(tiles), len(matrix), out.shape[3]), like=m)  # (T, K, C)
     np.matmul(matrix.astype(m.dtype), tiles, out=columns)
-    return col2im(columns, shape, window)
+    col2im(columns, out.shape, window, out)

@@ -165,7 +165,7 @@ class Module:
             raise ValueError(f"this state does not fit {type(self).__name__}: " + "; ".join(problems))
         for name, array in own.items():
             if name in state:
-                array[...] = state[name]
+                backend.assign(array, state[name])
                 if isinstance(entries[name], Parameter):
                     entries[name].version[0] += 1
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..backend import Array, elementwise, scratch
+from ..backend import Array, assign, elementwise, on_device_of, scratch
+from ..cuda import optimizer as kernels
 from ..tensor import Tensor
 
 
@@ -30,7 +31,7 @@ class Optimizer:
             _check_contiguous(p)
         self.lr = _at_least_0("lr", lr)
         self.steps = 0
-        self.state: dict[str, list[Array]] = {slot: [np.zeros_like(p.data) for p in self.params] for slot in self.slots}
+        self.state: dict[str, list[Array]] = {slot: [_zeros(p) for p in self.params] for slot in self.slots}
 
     def update(self, w: Array, g: Array, *slots: Array) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not define update")
@@ -38,13 +39,22 @@ class Optimizer:
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         self.steps += 1
+        every = []
         for i, p in enumerate(self.params):
             if p.grad is not None:
                 _check_contiguous(p)
                 if not isinstance(p.grad, Tensor) or p.grad.shape != p.shape:
                     raise ValueError(f"the gradient of a parameter of shape {p.shape} is a Tensor of that shape only")
-                elementwise(self.update, p.data, p.grad.data, *(self.state[slot][i] for slot in self.slots))
+                every.append((p.data, p.grad.data, *(self.state[slot][i] for slot in self.slots)))
                 p.version[0] += 1
+        if every:
+            with on_device_of(every[0][0]):
+                self.update_all(every)
+
+    def update_all(self, every: list[tuple[Array, ...]]) -> None:
+        """update() for the arrays of every parameter, block by block."""
+        for arrays in every:
+            elementwise(self.update, *arrays)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -67,7 +77,12 @@ class Optimizer:
         self.lr, self.steps = float(state["lr"]), int(state["steps"])
         for name, array in own.items():
             if "." in name:
-                array[...] = state[name]
+                assign(array, state[name])
+
+
+def _zeros(p: Tensor) -> Array:
+    with on_device_of(p.data):
+        return np.zeros_like(p.data)
 
 
 def _check_contiguous(p: Tensor) -> None:
@@ -115,6 +130,12 @@ class SGD(Optimizer):
         self.nesterov, self.paper_update = nesterov, paper_update
         self.slots = ("velocity",) if momentum else ()
         super().__init__(params, lr)
+
+    def update_all(self, every: list[tuple[Array, ...]]) -> None:
+        if isinstance(every[0][0], np.ndarray):
+            super().update_all(every)
+        else:
+            kernels.sgd(every, self.lr, self.momentum, self.weight_decay, self.nesterov, self.paper_update)
 
     def update(self, w: Array, g: Array, *slots: Array) -> None:
         step = scratch("step", w.shape, like=w)
@@ -169,6 +190,12 @@ class Adam(Optimizer):
             _at_least_0("weight_decay", weight_decay),
         )
         super().__init__(params, lr)
+
+    def update_all(self, every: list[tuple[Array, ...]]) -> None:
+        if isinstance(every[0][0], np.ndarray):
+            super().update_all(every)
+        else:
+            kernels.adam(every, self.lr, *self.betas, self.eps, self.weight_decay, self.steps)
 
     def update(self, w: Array, g: Array, *slots: Array) -> None:
         (m, v), (beta1, beta2) = slots, self.betas

@@ -110,6 +110,24 @@ def test_normalize_takes_views(top, left, down, right):
     np.testing.assert_allclose(Normalize([0.1, 0.2, 0.3], [1, 2, 3])(view, rng()), expected, rtol=0, atol=1e-6)
 
 
+@given(st.integers(0, 3), st.integers(0, 9), st.integers(0, 9), st.sampled_from([1, -1, 2]))
+def test_normalize_takes_batches(n, height, width, step):
+    """Bit for bit what it makes of each picture."""
+    images = np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)[:, ::step, ::step]
+    normalize, before = Normalize([0.1, 0.2, 0.3], [1, 2, 3]), images.copy()
+    result = normalize(images)
+    assert result.shape == images.shape and result.dtype == np.float32 and result.flags.c_contiguous
+    assert all(np.array_equal(row, normalize(image, rng())) for row, image in zip(result, images, strict=True))
+    np.testing.assert_array_equal(images, before)
+
+
+def test_normalize_writes_to_an_array_that_is_there():
+    image, out = picture(7, 5)[::-1], np.full((2, 7, 5, 3), np.nan, np.float32)
+    Normalize(0.3, 0.2).write(image, out[1])
+    np.testing.assert_array_equal(out[1], Normalize(0.3, 0.2)(image))
+    assert np.isnan(out[0]).all()
+
+
 PIPELINE = Compose([Resize(24), RandomCrop(20), RandomHorizontalFlip(), Normalize((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))])
 
 
@@ -158,9 +176,9 @@ def test_an_image_too_small_to_crop():
 @pytest.mark.parametrize("transform", PIPELINE.transforms + [CenterCrop(2), RandomCrop(2, padding=1)])
 @pytest.mark.parametrize("image", [np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 1), np.uint8)])
 def test_what_is_no_image(transform, image):
-    assert one_line(DataError, transform, image, rng()) == (
-        f"{transform} takes a uint8 image (H, W, 3), got {image.dtype} {image.shape}"
-    )
+    kind = "uint8 images (H, W, 3) or (N, H, W, 3)" if isinstance(transform, Normalize) else "a uint8 image (H, W, 3)"
+    message = f"{transform} takes {kind}, got {image.dtype} {image.shape}"
+    assert one_line(DataError, transform, image, rng()) == message
 
 
 def test_arguments_out_of_range():

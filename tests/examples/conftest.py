@@ -1,60 +1,13 @@
-"""The programs as a shell runs them, but in this process, with a tiny network in AlexNet's place and small pictures."""
+"""What the tests of the programs share."""
 
-import contextlib
-import csv
-import io
-import json
-import os
-import runpy
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import programs
 import pytest
+from programs import run_program, small_world
 
 import minicnn
-from minicnn import nn
-
-PROGRAMS = Path(__file__).resolve().parents[2] / "examples" / "alexnet"
-FILES = {"config.json", "metrics.csv", "curves.png", "filters.png", "last.safetensors", "best.safetensors"}
-SIZE = 64
-
-
-def tiny(variant="2012", classes=10, weight_init="he", groups=True):
-    """AlexNet's outer shape: conv1.conv.weight, dropout, and shapes that differ from one variant to the next."""
-    channels = {"2012": 8, "2014": 6, "tutorial": 10}
-    if variant not in channels:
-        raise ValueError(f"variant is one of {list(channels)}, not {variant!r}")
-    n = channels[variant]
-    return nn.Sequential(
-        conv1=nn.Sequential(conv=nn.Conv2d(3, n, 11, stride=8), relu=nn.ReLU(), pool=nn.MaxPool2d(3, 2)),
-        flatten=nn.Flatten(),
-        fc6=nn.Sequential(fc=nn.Linear(9 * n, 16), relu=nn.ReLU(), dropout=nn.Dropout(0.5)),
-        fc8=nn.Linear(16, classes),
-    )
-
-
-def small_world(patch):
-    import model
-    import pictures
-    import runs
-
-    for module in (model, runs):
-        patch.setattr(module, "alexnet", tiny)
-    for variant in model.INPUT_SIZE:
-        patch.setitem(model.INPUT_SIZE, variant, SIZE)
-    patch.setattr(pictures, "SYNTHETIC", (30, 20))
-
-
-def run_program(name, *arguments, stderr=None):
-    """What `python name arguments` does: its exit status, output and errors."""
-    out, err = io.StringIO(), stderr or io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", [name, *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            runpy.run_path(str(PROGRAMS / name), run_name="__main__")
-    return SimpleNamespace(status=exit.value.code or 0, out=out.getvalue(), err=err.getvalue())
 
 
 @pytest.fixture
@@ -149,34 +102,7 @@ def changing_top1(monkeypatch):
     return states
 
 
-def files(folder):
-    """Names of all files in a folder, hidden ones too; none if there is no folder."""
-    return set(os.listdir(folder)) if os.path.exists(folder) else set()
-
-
-def metrics(folder):
-    """metrics.csv as a list of rows, in numbers."""
-    with open(folder / "metrics.csv", newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def state(folder):
-    """All that a run leaves but pictures, times and the folder's name, bit for bit."""
-
-    def timeless(rows):
-        return [{name: value for name, value in row.items() if name not in ("images_per_s", "seconds")} for row in rows]
-
-    found = {"config": json.loads((folder / "config.json").read_text()), "metrics": timeless(metrics(folder))}
-    found["config"].pop("out")
-    for name in ("last", "best"):
-        arrays, info = minicnn.load(folder / f"{name}.safetensors")
-        info["config"].pop("out")
-        info["rows"] = timeless(info.get("rows", []))
-        found[name] = {key: (a.dtype, a.shape, a.tobytes()) for key, a in arrays.items()}, info
-    return found
-
-
 @pytest.fixture
 def look():
     """Helpers to look at the folders of runs."""
-    return SimpleNamespace(FILES=FILES, SIZE=SIZE, PROGRAMS=PROGRAMS, files=files, metrics=metrics, state=state)
+    return programs

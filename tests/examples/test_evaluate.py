@@ -1,12 +1,13 @@
 """evaluate.py: counting the best answers, and agreement with what training wrote down."""
 
+import itertools
 import re
 
 import evaluate
 import numpy as np
 import pytest
 
-from minicnn import nn
+from minicnn import Tensor, nn
 from minicnn.data import DataLoader
 
 
@@ -19,6 +20,52 @@ def test_top_k_counts_labels_among_the_largest(k, classes):
     expected = sum(sum(logit > row[label] for logit in row) < k for row, label in zip(logits, labels, strict=True))
     assert evaluate.top_k(logits, labels, k) == expected
     assert k < classes or expected == 40
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_ties_count_as_if_lots_were_drawn(k):
+    """Against the mean over all orders in which equal logits can come."""
+    rng = np.random.default_rng(k)
+    logits, labels = rng.integers(0, 3, (30, 4)).astype(np.float32), rng.integers(4, size=30)
+    shares = []
+    for row, label in zip(logits, labels, strict=True):
+        orders = list(itertools.permutations(range(4)))
+        shares.append(np.mean([label in sorted(order, key=lambda i: -row[i])[:k] for order in orders]))
+    assert evaluate.top_k(logits, labels, k) == pytest.approx(sum(shares))
+    assert evaluate.top_k(np.zeros((8, 10), np.float32), np.arange(8), k) == pytest.approx(0.8 * k)
+
+
+def test_logits_that_are_no_numbers_are_wrong():
+    nan, labels = np.nan, np.array([0, 1, 1, 0])
+    logits = np.array([[nan, 1.0, 0.0], [1.0, nan, 0.0], [0.0, 1.0, nan], [nan] * 3])
+    assert evaluate.top_k(logits, labels, 1) == 0
+    assert evaluate.top_k(logits, labels, 2) == 1  # the third: one larger at most
+
+
+@pytest.mark.parametrize("batches, often, counts", [(120, 1e9, [1, 50, 50, 19]), (3, 0, [1, 1, 1]), (0, 0, [])])
+def test_a_score_is_counted_now_and_then(monkeypatch, batches, often, counts):
+    """At once, then every 50 batches, or when it is time; at the end nothing is left."""
+    rng, given, fetched = np.random.default_rng(0), [], []
+    monkeypatch.setattr(evaluate, "OFTEN", often)
+    score, count = evaluate.Score(), evaluate.Score.count
+
+    def noted(self):
+        fetched.extend([len(self.kept)] * bool(self.kept))
+        count(self)
+
+    monkeypatch.setattr(evaluate.Score, "count", noted)
+    for i in range(batches):
+        n = 1 + i % 3
+        logits, labels = rng.standard_normal((n, 7)), rng.integers(7, size=n)
+        score.add(Tensor(np.float32(i)), Tensor(logits), labels)
+        given.append((n, i, (logits > logits[np.arange(n), labels][:, None]).sum(axis=1)))
+    if not batches:
+        return
+    result, seen = score.result(), sum(n for n, _, _ in given)
+    assert fetched == counts and score.seen == seen
+    assert result["loss"] == pytest.approx(sum(n * i for n, i, _ in given) / seen)
+    for k in (1, 5):
+        assert result[f"top{k}"] == pytest.approx(100 * sum((above < k).sum() for _, _, above in given) / seen)
 
 
 def test_evaluate_averages_over_pictures_not_batches():

@@ -1,5 +1,6 @@
 """The command line: what it explains, what it assumes, and what it refuses."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,10 +11,14 @@ import options
 import pytest
 
 import minicnn
+from minicnn import devices
 from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 
-OPTIONS = ["data", "variant", "epochs", "batch-size", "lr", "init", "seed", "threads", "device", "out", "resume"]
+OPTIONS = [
+    "data", "workers", "variant", "epochs", "batch-size", "lr", "init", "seed", "threads", "device", "precision", "out",
+    "resume",
+]  # fmt: skip
 
 
 def test_help_explains_every_option_in_groups(run):
@@ -52,6 +57,7 @@ BAD = [
     ("--workers", "-1"),
     ("--variant", "2013"),
     ("--init", "xavier"),
+    *(("--precision", value) for value in ("fp16", "", "tf32")),  # a CPU has no tf32
     *(("--device", value) for value in ("nonsense", "gpu:x", "")),
     ("--bath-size", "3"),
     ("--epoch", "3"),  # not taken for --epochs
@@ -65,7 +71,7 @@ def test_bad_options(mistake, tmp_path, option, value):
 
 
 @pytest.mark.parametrize("program", ["evaluate.py", "predict.py"])
-@pytest.mark.parametrize("option, value", [("--threads", "0"), ("--device", "nonsense")])
+@pytest.mark.parametrize("option, value", [("--threads", "0"), ("--device", "nonsense"), ("--precision", "tf32")])
 def test_bad_options_of_the_other_programs(mistake, finished, program, option, value):
     photos = ["photo.jpg"] * (program == "predict.py")
     mistake(value, program, "--checkpoint", finished.folder / "best.safetensors", *photos, option, value)
@@ -77,11 +83,34 @@ def test_bad_batch_size_of_evaluate(mistake, finished):
 
 def test_a_gpu_without_cupy(mistake, tmp_path, finished, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr(devices, "_open", set())
     words = ["gpu", "CuPy", "pip install"]
     mistake(words, "train.py", "--device", "gpu", "--out", tmp_path / "run")
     mistake(words, "evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--device", "gpu")
     mistake(words, "predict.py", "--checkpoint", finished.folder / "best.safetensors", "photo.jpg", "--device", "gpu:1")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_run_did_not_say_follows_from_the_machine(run, finished, look):
+    config = json.loads((finished.folder / "config.json").read_text())
+    assert (config["device"], config["precision"], config["workers"], config["threads"]) == ("cpu", "fp32", 1, None)
+
+
+def test_a_run_that_moves_takes_what_suits_the_other_device():
+    saved = {**options.DEFAULTS, "device": "cpu", "workers": 3, "threads": 2, "precision": "fp32", "epochs": 7}
+
+    def adopted(*arguments, **changes):
+        settings, given = options.parse(["--resume", "run/last.safetensors", *arguments])
+        options.adopt(settings, given, {**saved, **changes})
+        return settings.device, settings.epochs, settings.workers, settings.threads, settings.precision
+
+    assert adopted() == adopted("--device", "cpu") == ("cpu", 7, 3, 2, "fp32")
+    assert adopted("--device", "gpu") == ("gpu", 7, None, None, None)
+    assert adopted("--device", "gpu", "--workers", "5", "--precision", "fp32") == ("gpu", 7, 5, None, "fp32")
+    there = {"device": "gpu:0", "precision": "tf32"}
+    assert adopted(**there) == ("gpu:0", 7, 3, 2, "tf32")
+    assert adopted("--device", "gpu:1", **there) == ("gpu:1", 7, 3, 2, "tf32")
+    assert adopted("--device", "cpu", **there) == ("cpu", 7, None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,16 @@ def test_last_holds_everything_and_best_the_network_alone(finished):
     assert info["epoch"] == 3 and info["config"]["seed"] == 7 and len(info["rows"]) == 3
 
 
+def test_runs_from_before_there_was_a_precision(run, finished, look, tmp_path):
+    for name in ("last", "best"):
+        arrays, info = minicnn.load(finished.folder / f"{name}.safetensors")
+        del info["config"]["precision"]
+        minicnn.save(tmp_path / f"{name}.safetensors", arrays, info)
+    assert run("evaluate.py", "--checkpoint", tmp_path / "best.safetensors").status == 0
+    result = run("train.py", "--resume", tmp_path / "last.safetensors", "--epochs", 4)
+    assert result.status == 0 and len(look.metrics(tmp_path)) == 4
+
+
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_both_checkpoints_give_the_network(run, finished, look, name):
     net, config, view = runs.load_network(str(finished.folder / f"{name}.safetensors"))

@@ -196,9 +196,10 @@ def test_cifar10(run, cifar, tmp_path):
 @pytest.mark.parametrize("init, least, most", [("he", 3, 6), ("paper", 255, 255)])
 def test_the_scale_of_inputs_suits_the_initialisation(init, least, most):
     """About unit variance for He's weights, 0 to 255 less the mean for the paper's."""
-    view = pictures.View.of(64, init)
+    view, rng = pictures.View.of(64, init), np.random.default_rng(0)
     for transform in (view.centre(), view.random(), view.as_drawn()):
-        black, white = (transform(np.full((80, 90, 3), v, np.uint8), np.random.default_rng(0)) for v in (0, 255))
+        seen = (transform(np.full((80, 90, 3), v, np.uint8), rng) for v in (0, 255))
+        black, white = map(view.normalise(), seen)
         assert black.shape == (64, 64, 3) and black.dtype == np.float32
         span = white - black
         assert (span > least - 1e-3).all() and (span < most + 1e-3).all()

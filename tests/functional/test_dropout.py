@@ -52,10 +52,16 @@ def test_half_is_the_default_and_training_too():
     assert_array_equal(y.data, F.dropout(x, 0.5, True).data)
 
 
-def test_a_large_mask_is_on_recycled_memory():
+def test_a_large_result_is_on_recycled_memory():
     x = np.ones((backend.LARGE // 8, 2), np.float32)
-    m = module.mask(x, 0.5)
-    assert not m.flags.owndata and m.shape == x.shape and 0.45 < m.mean() / 2 < 0.55
+    y = module.drop(x, 0.5, (1, 2))
+    assert not y.flags.owndata and y.shape == x.shape and 0.45 < y.mean() / 2 < 0.55
+
+
+def test_nothing_is_kept_for_the_gradient_but_the_key():
+    x = Tensor(np.ones((3, 4), np.float32), requires_grad=True)
+    node = F.dropout(x, 0.5).node
+    assert node.inputs == (None,) and not any(isinstance(value, np.ndarray) for value in vars(node).values())
 
 
 def test_without_dropping():
@@ -81,7 +87,7 @@ def test_the_share_below_p_is_dropped(monkeypatch):
             out[...] = np.array([0, 0.25 - 1e-7, 0.25, 0.75], dtype)
             return out
 
-    monkeypatch.setattr(module, "generator", Numbers)
+    monkeypatch.setattr(module, "generator", lambda key: Numbers())
     assert F.dropout(Tensor(np.full(4, 3.0)), 0.25).data.tolist() == [0, 0, 4, 4]
 
 
@@ -113,10 +119,9 @@ def test_derivatives():
     differentiable(seeded, normal(4, 5))
 
 
-def test_masks_take_no_more_memory_than_x():
+def test_integers_become_float32():
     for dtype, expected in ((np.float32, np.float32), (np.float64, np.float64), (np.int64, np.float32)):
-        x = Tensor(np.ones(3, dtype))
-        assert module.mask(x.data, 0.5).dtype == F.dropout(x).dtype == expected
+        assert F.dropout(Tensor(np.ones(3, dtype))).dtype == expected
 
 
 def test_what_the_user_holds_stays():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reference import agree, arrays, differentiable, keeps, normal, refuses, same_in_slices
 
 import minicnn.functional as F
-from minicnn import Tensor, backend
+from minicnn import Tensor, ops
 
 
 def linear(x, weight, bias=None):
@@ -45,8 +45,8 @@ def test_slices():
 
 def test_images_are_one_matrix(monkeypatch):
     """A product of stacks of matrices is slower, and is not shared among threads."""
-    ranks, real = [], backend.matmul
-    monkeypatch.setattr(backend, "matmul", lambda a, b: ranks.append((a.ndim, b.ndim)) or real(a, b))
+    ranks, real = [], ops.matmul
+    monkeypatch.setattr(ops, "matmul", lambda a, b: ranks.append((a.ndim, b.ndim)) or real(a, b))
     y = F.linear(*[Tensor(normal(*shape), requires_grad=True) for shape in ((2, 3, 4, 5), (5, 6), (6,))])
     y.sum().backward()
     assert ranks == [(2, 2)] * 3

@@ -178,7 +178,7 @@ SLIDING = dict(kernel_size=3, stride=1, padding=0, dilation=1)
 def test_suits(window, pixels, channels, expected, monkeypatch):
     monkeypatch.setattr(winograd, "FEWEST_PIXELS", 28)
     monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 5)
-    assert winograd.suits(Window.of(**window), pixels, channels) is expected
+    assert winograd.suits(np.empty(1), Window.of(**window), pixels, channels) is expected
 
 
 def watch(monkeypatch):

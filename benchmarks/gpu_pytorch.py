@@ -1,0 +1,46 @@
+"""PyTorch's side on a GPU."""
+
+from typing import Any
+
+import torch
+
+from . import pytorch
+from .gpu_workers import Timed
+
+
+class Network(Timed, pytorch.Network):
+    """A training step and inference. `best`: channels_last, SGD(fused=True), and cuDNN tries its ways to find the
+    fastest; `compiled`: through torch.compile as well."""
+
+    def __init__(self, threads: int, network: str, best: bool, compiled: bool) -> None:
+        super().__init__(threads, network, 1, best)
+        torch.backends.cudnn.benchmark = best
+        self.network, self.best, self.compiled = network, best, compiled
+        self.plain = self.net = self.net.cuda()
+        self.optimizer = pytorch.sgd(self.net.parameters(), best)
+
+    def mark(self) -> Any:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def between(self, begin: Any, end: Any) -> float:
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3
+
+    def begin(self, precision: str, images: Any, labels: Any) -> None:
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        self.images = self.labels = None
+        self.optimizer.zero_grad()
+        if self.compiled:
+            torch.compiler.reset()
+            self.net = torch.compile(self.plain, dynamic=False)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        layout = torch.channels_last if self.best else torch.contiguous_format
+        self.images = torch.from_numpy(images).cuda().permute(0, 3, 1, 2).contiguous(memory_format=layout)
+        self.labels = torch.from_numpy(labels).cuda()
+
+    def reserved(self) -> float:
+        return torch.cuda.max_memory_reserved() / 2**20

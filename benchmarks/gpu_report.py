@@ -1,0 +1,237 @@
+"""The files of a run on a GPU, gpu.md, gpu.json and gpu.png, and of a prediction without one, gpu-predicted.md and
+gpu-predicted.json."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from .chart import bars
+from .gpu_launches import ACHIEVABLE, LAUNCHED, SHORTEST
+from .report import number, publish, shown, table, to_json
+from .sections import OURS, Result
+from .turns import Spread, ratios, spread
+
+MOST = 110  # launches that a training step may take
+
+
+def write(results: Result, folder: Path) -> None:
+    publish(folder, {
+        "gpu.md": lambda path: path.write_text(markdown(results), encoding="utf-8"),
+        "gpu.json": lambda path: path.write_text(to_json(results), encoding="utf-8"),
+        "gpu.png": lambda path: draw(results, path),
+    })  # fmt: skip
+
+
+def write_prediction(prediction: Result, folder: Path) -> None:
+    text = "\n\n".join(["# What a training step will take on an H100", *_predicted(prediction)]) + "\n"
+    publish(folder, {
+        "gpu-predicted.md": lambda path: path.write_text(text, encoding="utf-8"),
+        "gpu-predicted.json": lambda path: path.write_text(to_json(prediction), encoding="utf-8"),
+    })  # fmt: skip
+
+
+def markdown(results: Result) -> str:
+    parts = {"steps": _steps, "kernels": _kernels, "launches": launches}
+    blocks = ["# minicnn on a GPU", *_conditions(results)]
+    for name, part in parts.items():
+        blocks += part(results[name]) if name in results else []
+    return "\n\n".join(blocks) + "\n"
+
+
+def _conditions(results: Result) -> Iterator[str]:
+    m, gpu = results["machine"], results["gpu"]
+    cuda, driver = (f"{gpu[name] // 1000}.{gpu[name] % 1000 // 10}" for name in ("cuda", "driver"))
+    yield (
+        f"{m['date']}. {gpu['described']}; driver for CUDA {driver}. {m['processor']}, {m['cores']} cores, "
+        f"{m['system']}. Python {m['python']}, NumPy {m['numpy']}, CuPy {gpu['cupy']} with CUDA {cuda}, minicnn "
+        f"{m['minicnn'] or 'from source'}, PyTorch {m['pytorch'] or '(not installed)'}. All of it took "
+        f"{results['seconds']:.0f} s."
+    )
+    for name, what in {"tests": "The tests on the GPU", "sanitizer": "compute-sanitizer on the kernels' tests"}.items():
+        if name in results:
+            r = results[name]
+            verdict = {0: "passed", None: "**not done**"}.get(r["status"], "**FAILED**")
+            yield f"{what}: {verdict} ({r['summary']})."
+
+
+def _steps(r: Result) -> Iterator[str]:
+    names = list(dict.fromkeys(name for m in r["measured"] for name in m["step"]["seconds"]["step"]))
+    compared, times, memory = [], [], []
+    for way in ("step", "inference"):
+        for m in r["measured"]:
+            seconds, label = m[way]["seconds"][way], [m["network"], m["precision"], str(m["batch"]), way]
+            medians = {name: spread(seconds[name]) for name in names if name in seconds}
+            rates = [number(m["batch"] / s.median) if (s := medians.get(n)) else "–" for n in names]
+            compared.append([*label, *(shown(_ratio(seconds, name)) for name in names[1:]), str(len(seconds[OURS]))])
+            times.append([*label, *(shown(medians.get(n), 1e3) for n in names), *rates])
+    for m in r["measured"]:
+        cells = [number(m["reserved"][n]) if n in m["reserved"] else "–" for n in names]
+        for n in names:
+            host, device = (number(s * 1e3) for s in m["waits"].get(n, (0.0, 0.0)))
+            cells.append(f"{host} / {device}" if n in m["waits"] else "–")
+        memory.append([m["network"], m["precision"], str(m["batch"]), *cells])
+    head = ["network", "precision", "batch"]
+    yield "## Training step and inference"
+    for what, apart in r["agreement"].items():
+        yield (
+            f"Checked first ({what}): the loss differs from {OURS}'s by {apart['loss']:.0e}, no gradient by more than "
+            f"{apart['gradient']:.0e} of its norm ({apart['parameter']})."
+        )
+    yield (
+        "Each contender has a process of its own, with the same weights and pictures, which are on the GPU already, "
+        "and one turn in every round. **PyTorch** as it comes; **PyTorch best** with channels_last, cuDNN's search for "
+        "the fastest way and SGD(fused=True); **PyTorch compiled** is that through torch.compile. Times are between "
+        "two events on the GPU, after a warm-up; medians with quartiles (extremes, of fewer than five rounds)."
+    )
+    yield from (f"**Not measured:** {problem}." for problem in r["problems"])
+    if names[1:]:
+        yield f"How many times as long as {OURS}, within each round: above 1, {OURS} is faster."
+        yield table([*head, "", *names[1:], "rounds"], *compared)
+    yield table([*head, "", *(f"{n}, ms" for n in names), *(f"{n}, images/s" for n in names)], *times)
+    yield (
+        "The most memory that the allocators have taken, in MiB; and milliseconds that the host takes to ask for a "
+        "step / that the GPU takes to do it. While the first is less, the host is ahead and the GPU never idle."
+    )
+    yield table([*head, *(f"{n}, MiB" for n in names), *(f"{n}, host / GPU" for n in names)], *memory)
+
+
+def _ratio(seconds: dict[str, list[float]], name: str) -> Spread | None:
+    return ratios(seconds, name, OURS) if name in seconds else None
+
+
+def _kernels(r: Result) -> Iterator[str]:
+    peaks, entries = r["peaks"], r["launches"]
+    precisions = max((list(e["measured"]) for e in entries), key=len)
+    beside = [name for name in ("floor", "predicted") if name in entries[0]]  # predicted for one card only
+    rows, sums = [], {p: Counter[str]() for p in precisions}
+    for e in entries:
+        for precision, seconds in e["measured"].items():
+            middle, bound = _median(seconds), e["floor"][precision]["bound"]
+            rate = f"{e['bytes'] / middle / 1e9:,.0f} GB/s" if bound == "memory" else ""
+            rate = rate or f"{e['operations'] / middle / 1e12:.3g} TFLOP/s"
+            rows.append([
+                f"{e['name']}, {precision}" if e["kind"] == "product" else e["name"], e["shape"], str(e["times"]),
+                *_work(e), *(number(e[name][precision]["seconds"] * 1e6) for name in beside), bound,
+                shown(spread(seconds), 1e6), rate, f"{e['floor'][precision]['seconds'] / middle:.0%}",
+            ])  # fmt: skip
+        for p, total in sums.items():
+            used = p if p in e["measured"] else "fp32"
+            total["measured"] += _median(e["measured"][used]) * e["times"]
+            for name in beside:
+                total[name] += e[name][used]["seconds"] * e["times"]
+    yield "## Each launch of a training step"
+    yield (
+        f"The {r['network']} network, batch {r['batch']}. A copy from device to device moves "
+        f"{number(peaks['bandwidth'] / 1e9)} GB/s, a large product does {number(peaks['fp32'] / 1e12)} TFLOP/s in fp32 "
+        f"and {number(peaks['tf32'] / 1e12)} in TF32. The floor of a launch is what its bytes (each number of its "
+        "arrays read or written once) or its operations take at those rates. Each was launched by itself, with the "
+        "arrays that it had in the step, after the cache had been filled with something else; medians with quartiles, "
+        f"of which {number(peaks['mark'] * 1e6)} µs are the clock's own. CuPy's own launches are not in it."
+    )
+    yield table(["a step, ms", "measured", *beside], *(
+        [p, *(number(total[name] * 1e3) for name in ("measured", *beside))] for p, total in sums.items()
+    ))  # fmt: skip
+    yield table(
+        ["launch", "arrays", "times", "MB", "GFLOP", *(f"{name}, µs" for name in beside), "bound by", "measured, µs",
+         "rate", "floor / measured"], *rows,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- what a step launches
+def launches(r: Result) -> Iterator[str]:
+    kinds: Counter[str] = Counter()
+    for entry in r["launches"]:
+        kinds[entry["kind"]] += entry["times"]
+    yield "## What a training step launches"
+    yield (
+        f"One step of examples/alexnet/train.py, the {r['network']} network, batch {r['batch']}, recorded through the "
+        f"tests' stand-in for CuPy: {sum(kinds[kind] for kind in LAUNCHED)} launches (at most {MOST} are allowed): "
+        f"{', '.join(f'{kinds[kind]} {what}' for kind, what in LAUNCHED.items())}; {kinds['transfer']} transfers; and "
+        f"{kinds['wait']} waits (for the copy of the batch before the last)."
+    )
+    rows, head = [], ["launch", "arrays", "times", "MB", "GFLOP"]
+    foreseen = [p for p in ("fp32", "tf32") if p in r.get("totals", {})]
+    for e in r["launches"]:
+        cells = [f"{number(e[p]['seconds'] * 1e6)} ({e[p]['bound']})" if p in e else "–" for p in foreseen]
+        rows.append([e["name"], e["shape"] or e["kind"], str(e["times"]), *_work(e), *cells])
+    yield table([*head, *(f"{p}, µs (bound by)" for p in foreseen)], *rows)
+
+
+def _work(entry: Result) -> list[str]:
+    return [number(entry["bytes"] / 1e6), number(entry["operations"] / 1e9) if entry["operations"] else "–"]
+
+
+def _predicted(r: Result) -> Iterator[str]:
+    known, assumed = r["known"], r["expected"]
+    fp32, tf32 = (r["totals"][precision] for precision in ("fp32", "tf32"))
+    yield (
+        f"Nothing here was measured. The launches are those of the program, recorded as below; what each takes is "
+        f"computed: the longest of its bytes (each number of its arrays read or written once), its floating-point "
+        f"operations (roughly, for kernels), and {SHORTEST * 1e6:.0f} µs, the least from one launch to the next. "
+        "Transfers go on beside it. "
+        f"The card, {known['name']}, has {known['bandwidth'] / 1e12:.3g} TB/s, {known['fp32'] / 1e12:.3g} TFLOP/s in "
+        f"fp32 and {known['tf32'] / 1e12:.3g} in TF32 (dense) by its data sheet. Assumed is that "
+        f"{ACHIEVABLE['bandwidth']:.0%}, {ACHIEVABLE['fp32']:.0%} and {ACHIEVABLE['tf32']:.0%} of that are reached "
+        f"({assumed['bandwidth'] / 1e12:.3g} TB/s, {assumed['fp32'] / 1e12:.3g} and {assumed['tf32'] / 1e12:.3g} "
+        "TFLOP/s), and that the host is ahead of the GPU all the time. `python -m benchmarks gpu` measures the same "
+        "launches on a GPU."
+    )
+    yield table(
+        ["network", "batch", "precision", "step, ms", "images/s"],
+        *(
+            [r["network"], str(r["batch"]), name, number(total["seconds"] * 1e3), number(total["images/s"])]
+            for name, total in r["totals"].items()
+        ),
+    )
+    shares: dict[str, Counter[str]] = {}
+    for e in r["launches"]:
+        for precision in r["totals"]:
+            if precision in e:
+                shares.setdefault(e["name"], Counter())[precision] += e[precision]["seconds"] * e["times"]
+    yield "By name, milliseconds a step:"
+    ordered = sorted(shares.items(), key=lambda item: -item[1]["tf32"])
+    yield table(
+        ["launch", "fp32", "TF32"],
+        *([name, *(number(share[p] * 1e3) for p in ("fp32", "tf32"))] for name, share in ordered),
+        ["sum", number(fp32["seconds"] * 1e3), number(tf32["seconds"] * 1e3)],
+    )
+    yield from launches(r)
+
+
+# ------------------------------------------------------------------------------------------------------------ the chart
+def draw(results: Result, path: Path) -> None:
+    """Images a second by batch, and how near to its floor each launch is that takes a hundredth of the step or more."""
+    measured, kernels = results.get("steps", {}).get("measured", []), results.get("kernels", {}).get("launches", [])
+    times = [_median(e["measured"]["fp32"]) for e in kernels]
+    kernels = [e for e, t in zip(kernels, times, strict=True) if 100 * t * e["times"] >= sum(times)]
+    ways = [(way, p) for way in ("step", "inference") for p in dict.fromkeys(m["precision"] for m in measured)]
+    figure = Figure(figsize=(13, 1 + 4 * -(-len(ways) // 2) + 0.25 * len(kernels)), layout="constrained")
+    speeds, shares = figure.subfigures(2, 1, height_ratios=[1 + 2 * len(ways), 1 + 0.25 * len(kernels)])
+    for i, (way, p) in enumerate(ways):
+        groups = [(f"{m['batch']}\n{m['network']}", _rates(m, way)) for m in measured if m["precision"] == p]
+        axes = speeds.add_subplot(-(-len(ways) // 2), 2, i + 1)
+        bars(axes, f"{way}, {p}, by batch and network", "images a second", groups)
+        if not i:
+            speeds.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    if kernels:
+        axes = shares.add_subplot()
+        lengths = [100 * e["floor"]["fp32"]["seconds"] / _median(e["measured"]["fp32"]) for e in kernels]
+        axes.barh(range(len(kernels)), lengths, color="#0b6e99")
+        axes.set_yticks(range(len(kernels)), [f"{e['name']}  {e['shape']}" for e in kernels], fontsize=7)
+        axes.set_ylim(len(kernels) - 0.5, -0.5)
+        axes.axvline(70, color="black", linewidth=1)
+        axes.set_title("floor / measured in per cent, fp32, one launch at a time", fontsize=11)
+    figure.suptitle(f"minicnn on {results['gpu']['name']}")
+    figure.savefig(path, dpi=110, format="png")
+
+
+def _rates(m: Result, way: str) -> dict[str, float]:
+    seconds = m[way]["seconds"][way]
+    return {name: m["batch"] / _median(times) for name, times in seconds.items() if times}
+
+
+def _median(seconds: list[float]) -> float:
+    s = spread(seconds)
+    return s.median if s else float("nan")

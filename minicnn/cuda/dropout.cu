@@ -1,0 +1,40 @@
+// Dropout on a GPU: the lesson functional/dropout.py. The mask is not stored but drawn again whenever it is wanted, for a
+// counter-based generator can begin anywhere. It is Philox 4×64 with 10 rounds (Salmon et al. 2011), and the numbers are
+// those of NumPy's Generator(Philox(key)).random(dtype=float32), so the mask is the same on both devices.
+
+struct Words {
+    unsigned long long at[4];
+};
+
+// Block number `counter` of the numbers that a key stands for.
+__device__ Words philox(unsigned long long counter, unsigned long long key0, unsigned long long key1) {
+    const unsigned long long m0 = 0xD2E7470EE14C6C93ull, m1 = 0xCA5A826395121157ull;
+    Words x = {{counter, 0, 0, 0}};
+    for (int round = 0; round < 10; ++round) {
+        unsigned long long high0 = __umul64hi(m0, x.at[0]), low0 = m0 * x.at[0];
+        unsigned long long high1 = __umul64hi(m1, x.at[2]), low1 = m1 * x.at[2];
+        x = {{high1 ^ x.at[1] ^ key0, low1, high0 ^ x.at[3] ^ key1, low0}};
+        key0 += 0x9E3779B97F4A7C15ull;
+        key1 += 0xBB67AE8584CAA73Bull;
+    }
+    return x;
+}
+
+// y = x · m / (1 − p). One thread for the eight numbers that a block of the generator decides on: the upper 24 bits of each
+// half of a word, the lower half first, are a number u from 0 to 1, and what has u ≥ p is kept.
+KERNEL void drop(const real* __restrict__ x, real* __restrict__ y, Index count, float p, real scale,
+                 unsigned long long seed, unsigned long long draw) {
+    FOR_EACH(i, (count + 7) / 8) {
+        Words random = philox(i + 1ull, seed, draw);  // NumPy's first block is number 1
+        for (int j = 0; j < 8; j += PACK) {
+            if (i * 8 + j >= count) break;
+            Pack<real> a = load(x + i * 8 + j);
+            for (int u = 0; u < PACK; ++u) {
+                unsigned half = unsigned(random.at[(j + u) / 2] >> (j + u) % 2 * 32);
+                bool kept = (half >> 8) / 16777216.0f >= p;
+                a.at[u] = kept ? a.at[u] * scale : 0;
+            }
+            store(y + i * 8 + j, a);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+// What the kernels are written with. launch.py puts this in front of every .cu file, and before it the types and the
+// constants of one use of a kernel, as in
+//
+//     typedef float real;           what the numbers are
+//     typedef unsigned Index;       wide enough to count them
+//     constexpr int KH = 3;         the geometry, so that loops are unrolled and divisions become multiplications
+//     constexpr int PACK = 4;       how many neighbouring numbers a thread takes at once: see Pack
+//
+// A kernel is one loop, and nothing in it may depend on which thread runs what, or when. Most kernels are
+//
+//     FOR_EACH(i, n) { … }          every i from 0 to n − 1, whichever thread of the grid it falls to; neighbouring i go
+//                                   to neighbouring threads, so i should run along memory
+//
+// and those in which the threads of a block work on one result together are
+//
+//     FOR_EACH_BLOCK(b, n) {        every b from 0 to n − 1, whichever block of the grid it falls to
+//         __shared__ real part[BLOCK];
+//         TOGETHER(t) { … }         every t from 0 to BLOCK − 1, one for each thread; then all wait for each other
+//         TOGETHER(t) { … }         reads what others have left in `part`; outside of TOGETHER all threads do the same
+//     }
+#ifndef FOR_EACH
+#define BLOCK 256
+#define FOR_EACH(i, n) \
+    for (Index i = Index(blockIdx.x) * BLOCK + threadIdx.x; i < (n); i += Index(gridDim.x) * BLOCK)
+#define FOR_EACH_BLOCK(b, n) for (Index b = blockIdx.x; b < (n); b += gridDim.x)
+#define TOGETHER(t) for (int t = threadIdx.x, turn = 0; turn < 1; ++turn, __syncthreads())
+#endif
+
+#define KERNEL extern "C" __global__
+
+// The next loop is to be written out n times: for what the compiler cannot see the use of by itself.
+#ifdef __CUDACC__
+#define PRAGMA(text) _Pragma(#text)
+#define UNROLL(n) PRAGMA(unroll(n))
+#else
+#define UNROLL(n)
+#endif
+
+// A pointer to rows that may lie apart in memory: the kernel is told how far. All others point to contiguous arrays.
+#define strided
+
+// PACK neighbouring numbers, read or written in one access to memory: 4 where each row has a whole number of packs, which
+// moves memory faster and finds out only once where they belong; elsewhere 1, and then the other three mean nothing.
+template <class T>
+struct alignas(sizeof(T) < 4 ? 4 * sizeof(T) : 16) Pack {
+    T at[4];
+};
+
+template <class T>
+__device__ Pack<T> load(const T* from) {
+    if (PACK == 4) return *reinterpret_cast<const Pack<T>*>(from);
+    return {{*from}};
+}
+
+template <class T>
+__device__ void store(T* to, const Pack<T>& numbers) {
+    if (PACK == 4) *reinterpret_cast<Pack<T>*>(to) = numbers;
+    else *to = numbers.at[0];
+}

@@ -1,0 +1,60 @@
+// Cross-entropy on a GPU: the lesson functional/loss.py. A block of threads looks at one sample: each takes every 256th class,
+// then what they have found is combined in pairs, pairs of pairs, and so on.
+//
+//     K classes
+
+struct Softmax {
+    real largest, sum;  // max z, and Σ e^(z − max z)
+};
+
+// Of one sample, by all threads of a block.
+__device__ Softmax softmax(const real* z) {
+    __shared__ real largest[BLOCK], sums[BLOCK];  // two, for some threads still read one while others write
+    TOGETHER(t) {
+        largest[t] = log(real(0));  // −∞
+        for (int c = t; c < K; c += BLOCK) largest[t] = max(largest[t], z[c]);
+    }
+    for (int half = BLOCK / 2; half; half /= 2)
+        TOGETHER(t) if (t < half) largest[t] = max(largest[t], largest[t + half]);
+    TOGETHER(t) {
+        sums[t] = 0;
+        for (int c = t; c < K; c += BLOCK) sums[t] += exp(z[c] - largest[0]);  // NaN, if there is one among them
+    }
+    for (int half = BLOCK / 2; half; half /= 2)
+        TOGETHER(t) if (t < half) sums[t] += sums[t + half];
+    return {largest[0], sums[0]};
+}
+
+// What a label that is no class leads to: nobody would see an error, but everybody sees NaN.
+__device__ real no_number() { return sqrt(real(-1)); }
+
+// log Σ e^z − z_label: (N, K), (N,) -> (N,)
+KERNEL void negative_log_likelihood(const real* __restrict__ z, const long long* __restrict__ labels,
+                                    real* __restrict__ losses, Index samples) {
+    FOR_EACH_BLOCK(n, samples) {
+        Softmax of = softmax(z + n * K);
+        TOGETHER(t) if (t == 0) {
+            long long label = labels[n];
+            losses[n] = 0 <= label && label < K ? log(of.sum) - (z[n * K + label] - of.largest) : no_number();
+        }
+    }
+}
+
+// dz = (softmax(z) − onehot(label)) dy: (N,), (N, K), (N,) -> (N, K)
+KERNEL void negative_log_likelihood_backward(const real* __restrict__ dy, const real* __restrict__ z,
+                                             const long long* __restrict__ labels, real* __restrict__ dz, Index samples) {
+    FOR_EACH_BLOCK(n, samples) {
+        Softmax of = softmax(z + n * K);
+        TOGETHER(t) {
+            long long label = labels[n];
+            real by = 0 <= label && label < K ? dy[n] : no_number();
+            for (int c = t; c < K; c += BLOCK)
+                dz[n * K + c] = (exp(z[n * K + c] - of.largest) / of.sum - (c == label)) * by;
+        }
+    }
+}
+
+// (N,) -> (N, K): true at the label. One thread for each of N·K.
+KERNEL void onehot(const long long* __restrict__ labels, bool* __restrict__ out, Index count) {
+    FOR_EACH(i, count) out[i] = labels[i / K] == (long long)(i % K);
+}

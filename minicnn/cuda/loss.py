@@ -1,0 +1,29 @@
+"""Cross-entropy on a GPU: the lesson functional/loss.py, by the kernels of loss.cu."""
+
+import numpy as np
+
+from ..backend import Array, empty, empty_like
+from .launch import contiguous, launch, launch_blocks
+
+
+def negative_log_likelihood(z: Array, labels: Array) -> Array:
+    """log Σ e^z − z_label for each sample: (N, K), (N,) -> (N,); NaN for a label that is no class"""
+    losses = empty(labels.shape, z.dtype, like=z)
+    arrays = contiguous(z), contiguous(labels), losses
+    launch_blocks("loss.negative_log_likelihood", len(z), *arrays, len(z), real=z.dtype, K=z.shape[1])
+    return losses
+
+
+def negative_log_likelihood_backward(dy: Array, z: Array, labels: Array) -> Array:
+    """dz = (p − onehot(label)) dy: (N,), (N, K), (N,) -> (N, K); NaN for a label that is no class"""
+    dz = empty_like(z)
+    arrays = contiguous(dy), contiguous(z), contiguous(labels), dz
+    launch_blocks("loss.negative_log_likelihood_backward", len(z), *arrays, len(z), real=z.dtype, K=z.shape[1])
+    return dz
+
+
+def onehot(labels: Array, classes: int) -> Array:
+    """(N,) -> (N, K): True at the label, False elsewhere"""
+    out = empty((len(labels), classes), np.bool_, like=labels)
+    launch("loss.onehot", out.size, contiguous(labels), out, out.size, real=np.float32, K=classes)
+    return out

@@ -1,0 +1,75 @@
+// Local response normalisation on a GPU: the lesson functional/lrn.py. One thread for PACK channels of a pixel. What their
+// windows see beyond them a neighbouring thread has just read, so it comes from the cache: memory is read once and written
+// once, forward and backward.
+//
+//     C channels   BEFORE AFTER   how many channels before and after its own a window sees
+
+// Of a thread's channels, which begin at number c: the one `j` further on, counted from the first. 0 where there is none;
+// then the thread's own are read instead, in vain, for asking first would make each reading wait for the answer. That
+// windows share what they read, the compiler sees.
+__device__ real channel(const real* own, int c, int j) {
+    int pack = (j < 0 ? (j + 1) / PACK - 1 : j / PACK) * PACK;  // where its pack begins
+    bool inside = 0 <= c + pack && c + pack < C;
+    Pack<real> numbers = load(own + (inside ? pack : 0));
+    return inside ? numbers.at[j - pack] : 0;
+}
+
+// k + α Σ a² over the window of that channel
+__device__ real denominator(const real* own, int c, int j, real k, real alpha) {
+    real sum = 0;
+    UNROLL(4 * PACK)
+    for (int near = j - BEFORE; near <= j + AFTER; ++near) sum += channel(own, c, near) * channel(own, c, near);
+    return k + alpha * sum;
+}
+
+// A power of a positive number: 2^(exponent · log₂ base), which a GPU has instructions for, exact to six digits or so
+// (as long as it is not enormous). pow() takes ten times as long to make it seven.
+__device__ float power(float base, float exponent) { return __powf(base, exponent); }
+__device__ double power(double base, double exponent) { return pow(base, exponent); }
+
+// b = a d^−β: (P, C) -> (P, C)
+KERNEL void normalise(const real* __restrict__ a, real* __restrict__ b, Index count, real k, real alpha, real beta) {
+    FOR_EACH(i, count / PACK) {
+        const real* own = a + i * PACK;
+        int c = i * PACK % C;
+        Pack<real> out = {};
+        for (int u = 0; u < PACK; ++u) out.at[u] = channel(own, c, u) * power(denominator(own, c, u, k, alpha), -beta);
+        store(b + i * PACK, out);
+    }
+}
+
+// da = g d^−β − 2αβ a Σᵀ(g a d^(−β−1)): (P, C), (P, C) -> (P, C). A thread goes once through all the channels j whose
+// windows hold one of its own: with windows of 5, four results take eight denominators, not twenty.
+KERNEL void normalise_backward(const real* __restrict__ g, const real* __restrict__ a, real* __restrict__ da, Index count,
+                               real k, real alpha, real beta) {
+    FOR_EACH(i, count / PACK) {
+        const real *own = a + i * PACK, *grad = g + i * PACK;
+        int c = i * PACK % C;
+        Pack<real> out = {}, sum = {};
+        UNROLL(4 * PACK)
+        for (int j = -AFTER; j < PACK + BEFORE; ++j) {
+            real d = denominator(own, c, j, k, alpha), gradient = channel(grad, c, j);
+            real share = c + j < 0 || c + j >= C ? 0 : gradient * channel(own, c, j) * power(d, -beta - 1);
+            for (int u = 0; u < PACK; ++u) {
+                if (u == j) out.at[u] = gradient * power(d, -beta);
+                if (j - BEFORE <= u && u <= j + AFTER) sum.at[u] += share;
+            }
+        }
+        for (int u = 0; u < PACK; ++u) out.at[u] -= 2 * alpha * beta * channel(own, c, u) * sum.at[u];
+        store(da + i * PACK, out);
+    }
+}
+
+// The sum over each window: (P, C) -> (P, C)
+KERNEL void sum_window(const real* __restrict__ x, real* __restrict__ y, Index count) {
+    FOR_EACH(i, count / PACK) {
+        int c = i * PACK % C;
+        Pack<real> sum = {};
+        for (int j = -BEFORE; j < PACK + AFTER; ++j) {
+            real value = channel(x + i * PACK, c, j);
+            for (int u = 0; u < PACK; ++u)
+                if (u - BEFORE <= j && j <= u + AFTER) sum.at[u] += value;
+        }
+        store(y + i * PACK, sum);
+    }
+}

@@ -1,0 +1,36 @@
+"""Local response normalisation on a GPU: the lesson functional/lrn.py, by the kernels of lrn.cu."""
+
+from typing import Any
+
+from ..backend import Array, empty_like
+from .launch import contiguous, launch, pack
+
+LONG = 8  # channels: the loops over a window so long are not unrolled, nor is a channel's place in its pack known then
+
+
+def normalise(a: Array, norm: Any) -> Array:
+    """b = a / (k + α Σ a²)^β"""
+    return _launch("normalise", norm.window, (a,), (norm.k, norm.alpha, norm.beta))
+
+
+def normalise_backward(g: Array, a: Array, norm: Any) -> Array:
+    """da = g d^-β − 2αβ a Σᵀ(g a d^(-β-1))"""
+    return _launch("normalise_backward", norm.window, (g, a), (norm.k, norm.alpha, norm.beta))
+
+
+def sum_window(x: Array, window: tuple[int, int]) -> Array:
+    """S(x): the sum over the channels c − before … c + after."""
+    return _launch("sum_window", window, (x,), ())
+
+
+def _launch(kernel: str, window: tuple[int, int], given: tuple[Array, ...], numbers: tuple[float, ...]) -> Array:
+    """Run a kernel on arrays (…, C); its result."""
+    out, channels = empty_like(given[0]), given[0].shape[-1]
+    arrays = [*map(contiguous, given), out]
+    before, after = window
+    width = pack(channels, *arrays) if before + 1 + after < LONG else 1
+    launch(
+        f"lrn.{kernel}", out.size // width, *arrays, out.size, *numbers, real=out.dtype,
+        C=channels, BEFORE=before, AFTER=after, PACK=width,
+    )  # fmt: skip
+    return out

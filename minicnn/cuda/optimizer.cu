@@ -1,0 +1,63 @@
+// Optimizers: one launch moves every parameter of a network. Most of them are too small to keep a GPU busy for as long as a
+// launch takes. The formulas are in optim/optimizer.py; one thread for PACK numbers.
+
+constexpr int MOST = 24;  // parameters to a launch, as in optimizer.py: a kernel's arguments are few and small
+
+// Where the arrays of each parameter are, and where its numbers end if those of all parameters are counted through.
+struct Parameters {
+    real* w[MOST];        // the parameter
+    const real* g[MOST];  // its gradient
+    real* a[MOST];        // its first and second array of state, if it has them
+    real* b[MOST];
+    long long end[MOST];
+};
+
+// Which parameter has number i? The largest come first, so most threads know at once, and neighbours find the same.
+__device__ int owner(const Parameters& all, long long i) {
+    int k = 0;
+    while (i >= all.end[k]) ++k;
+    return k;
+}
+
+// Stochastic gradient descent with momentum and weight decay, in PyTorch's form or the paper's.
+KERNEL void sgd(Parameters all, long long count, real lr, real momentum, real weight_decay, bool nesterov,
+                bool paper_update) {
+    FOR_EACH(i, count / PACK) {
+        long long number = (long long)i * PACK;
+        int k = owner(all, number);
+        long long at = k ? number - all.end[k - 1] : number;
+        Pack<real> w = load(all.w[k] + at), g = load(all.g[k] + at), v = {};
+        if (momentum != 0) v = load(all.a[k] + at);
+        for (int u = 0; u < PACK; ++u) {
+            real step = g.at[u] + weight_decay * w.at[u];
+            if (paper_update) step *= -lr;
+            if (momentum != 0) {
+                v.at[u] = momentum * v.at[u] + step;
+                step = nesterov ? step + momentum * v.at[u] : v.at[u];
+            }
+            w.at[u] += paper_update ? step : -lr * step;
+        }
+        if (momentum != 0) store(all.a[k] + at, v);
+        store(all.w[k] + at, w);
+    }
+}
+
+// Adam. `rate` is lr·√c₂/c₁ and `eps` is ε√c₂, with c = 1 − βᵗ; `rest` is 1 − β, rounded once.
+KERNEL void adam(Parameters all, long long count, real rate, real beta1, real rest1, real beta2, real rest2, real eps,
+                 real weight_decay) {
+    FOR_EACH(i, count / PACK) {
+        long long number = (long long)i * PACK;
+        int k = owner(all, number);
+        long long at = k ? number - all.end[k - 1] : number;
+        Pack<real> w = load(all.w[k] + at), g = load(all.g[k] + at), m = load(all.a[k] + at), v = load(all.b[k] + at);
+        for (int u = 0; u < PACK; ++u) {
+            real step = g.at[u] + weight_decay * w.at[u];
+            m.at[u] = beta1 * m.at[u] + rest1 * step;
+            v.at[u] = beta2 * v.at[u] + rest2 * step * step;
+            w.at[u] -= rate * m.at[u] / (sqrt(v.at[u]) + eps);
+        }
+        store(all.a[k] + at, m);
+        store(all.b[k] + at, v);
+        store(all.w[k] + at, w);
+    }
+}

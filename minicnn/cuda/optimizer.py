@@ -1,0 +1,55 @@
+"""SGD and Adam on a GPU: what optim/optimizer.py does block by block, for all parameters at once, by the kernels of
+optimizer.cu."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array
+from .launch import check_array, contiguous, launch, pack
+
+MOST = 24  # parameters to a launch, as in optimizer.cu
+PARAMETERS = np.dtype([(name, np.uint64, MOST) for name in ("w", "g", "a", "b")] + [("end", np.int64, MOST)])
+Arrays = tuple[Array, ...]  # (w, g), or with one or two arrays of state
+
+
+def sgd(
+    every: list[Arrays], lr: float, momentum: float, weight_decay: float, nesterov: bool, paper_update: bool
+) -> None:
+    """One step for every (w, g), or (w, g, velocity) with momentum."""
+    _launch("optimizer.sgd", every, 3 if momentum else 2, lr, momentum, weight_decay, nesterov, paper_update)
+
+
+def adam(
+    every: list[Arrays], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, steps: int
+) -> None:
+    """Step number `steps`, from 1, for every (w, g, mean, square)."""
+    c1, root = 1 - beta1**steps, (1 - beta2**steps) ** 0.5
+    numbers = lr * root / c1, beta1, 1 - beta1, beta2, 1 - beta2, eps * root, weight_decay
+    _launch("optimizer.adam", every, 4, *numbers)
+
+
+def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None:
+    """One launch for MOST parameters of a dtype whose numbers come in packs, and others for those that do not."""
+    alike: defaultdict[tuple[Any, int], list[Arrays]] = defaultdict(list)
+    for w, g, *state in every:
+        arrays = (w, contiguous(g), *state)
+        if len(arrays) != arity:
+            raise ValueError(f"{kernel} takes {arity} arrays for each parameter, not {len(arrays)}")
+        for array in arrays:
+            check_array(f"{kernel}: an array of a parameter of shape {w.shape}", array, w.dtype)
+            if array.shape != w.shape:
+                raise ValueError(f"{kernel}: a parameter of shape {w.shape} has an array of shape {array.shape}")
+        alike[w.dtype, pack(w.size, *arrays)].append(arrays)
+    for (dtype, width), parameters in alike.items():
+        parameters.sort(key=lambda arrays: -arrays[0].size)
+        for first in range(0, len(parameters), MOST):
+            some = parameters[first : first + MOST]
+            table = np.zeros((), PARAMETERS)
+            for k, arrays in enumerate(some):
+                for name, array in zip("wgab", arrays, strict=False):
+                    table[name][k] = array.data.ptr
+            ends = np.cumsum([arrays[0].size for arrays in some])
+            table["end"][: len(some)] = ends
+            launch(kernel, ends[-1] // width, table[()], ends[-1], *numbers, real=dtype, PACK=width)

@@ -1,0 +1,61 @@
+"""Pooling on a GPU: the lesson functional/pooling.py, by the kernels of pooling.cu."""
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, empty
+from .launch import contiguous, launch, pack
+from .windows import geometry
+
+PLACES = {np.dtype(np.uint8): "unsigned char", np.dtype(np.uint32): "unsigned"}
+
+
+def window_maximum(x: Array, window: Any) -> Array:
+    """y = max over each window: (N, H, W, C) -> (N, OH, OW, C)"""
+    y = _pooled(x, window)
+    _launch("window_maximum", window, x.shape[1:3], x, y)
+    return y
+
+
+def winners(x: Array, y: Array, window: Any) -> Array:
+    """For each window the place of its first maximum, i·KW + j, or KH·KW: (N, OH, OW, C), uint8 or larger"""
+    kh, kw = window.kernel_size
+    winner = empty(y.shape, np.uint8 if kh * kw <= 255 else np.uint32, like=y)
+    _launch("winners", window, x.shape[1:3], x, y, winner, place=winner)
+    return winner
+
+
+def scatter(dy: Array, winner: Array | None, window: Any, size: tuple[int, int]) -> Array:
+    """dx = what each pixel won: (N, OH, OW, C) -> (N, H, W, C), where (H, W) = size; without winners, all pixels win"""
+    dx, place = empty((len(dy), *size, dy.shape[3]), dy.dtype, like=dy), _places(winner, dy)
+    _launch("scatter", window, size, dy, place, dx, place=place, ALL=winner is None)
+    return dx
+
+
+def gather(x: Array, winner: Array | None, window: Any) -> Array:
+    """y = x at the winners' places: (N, H, W, C) -> (N, OH, OW, C); without winners, the sum of all places"""
+    y, place = _pooled(x, window), _places(winner, x)
+    _launch("gather", window, x.shape[1:3], x, place, y, place=place, ALL=winner is None)
+    return y
+
+
+def _pooled(x: Array, window: Any) -> Array:
+    return empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype, like=x)
+
+
+def _places(winner: Array | None, like: Array) -> Array:
+    """The winners; if all pixels win, an array that no kernel reads."""
+    return empty((0,), np.uint8, like=like) if winner is None else winner
+
+
+def _launch(
+    kernel: str, window: Any, size: tuple[int, int], *arrays: Array, place: Array | None = None, ALL: bool = False
+) -> None:
+    """Run a kernel that writes the last of these arrays."""
+    out = arrays[-1]
+    arrays = tuple([contiguous(array) for array in arrays])
+    types = {"place": PLACES[np.dtype(np.uint8) if place is None else place.dtype]}
+    shape, width = geometry(window, size, out.shape[3]), pack(out.shape[3], *arrays)
+    constants = {**shape, "PADDED": any(map(any, window.padding)), "ALL": ALL, "PACK": width}
+    launch(f"pooling.{kernel}", out.size // width, *arrays, out.size, real=arrays[0].dtype, types=types, **constants)

@@ -1,0 +1,74 @@
+"""Products of matrices on a GPU, by cuBLAS, in the precision that backend.set_matmul_precision asks for."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, empty, matmul_precision
+
+NORMAL, TRANSPOSED = 0, 1  # cublasOperation_t
+TYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}  # cudaDataType_t: CUDA_R_32F, CUDA_R_64F
+
+
+def product(a: Array, b: Array, out: Array) -> Array:
+    """a @ b into `out`: matrices of one floating dtype, whose rows, or for a and b columns, are contiguous.
+
+    cuBLAS is told how far apart they lie, so views such as W.T or x[:, some] are read where they are. It thinks in
+    columns: to it, a row-major matrix is its transpose. So it is asked for outᵀ = bᵀ aᵀ.
+    """
+    (m, k), n = a.shape, b.shape[1]
+    if a.dtype not in TYPES or not a.dtype == b.dtype == out.dtype:
+        raise TypeError(f"a product on a GPU is of float32 or of float64, not {a.dtype} @ {b.dtype} into {out.dtype}")
+    if b.shape[0] != k or out.shape != (m, n):
+        raise ValueError(f"a product of {a.shape} and {b.shape} into {out.shape}: the shapes do not fit")
+    if not k:
+        out[...] = 0
+    if not (m and n and k):
+        return out
+    (how_a, a, row_a), (how_b, b, row_b), (how_out, _, row_out) = (_layout(matrix) for matrix in (a, b, out))
+    if how_out != NORMAL:
+        raise ValueError(f"a product is written to rows, not to strides {out.strides}")
+    cublas, handle = sys.modules["cupy"].cuda.cublas, sys.modules["cupy"].cuda.device.get_cublas_handle()
+    one, zero = np.ones((), out.dtype), np.zeros((), out.dtype)
+    double, tf32 = out.dtype == np.float64, matmul_precision() == "tf32"
+    compute = (
+        cublas.CUBLAS_COMPUTE_64F
+        if double
+        else cublas.CUBLAS_COMPUTE_32F_FAST_TF32
+        if tf32
+        else cublas.CUBLAS_COMPUTE_32F
+    )
+    kind = TYPES[out.dtype]
+    cublas.gemmEx(
+        handle, how_b, how_a, n, m, k, one.ctypes.data, b.data.ptr, kind, row_b, a.data.ptr, kind, row_a,
+        zero.ctypes.data, out.data.ptr, kind, row_out, compute, cublas.CUBLAS_GEMM_DEFAULT,
+    )  # fmt: skip
+    return out
+
+
+def _layout(matrix: Array) -> tuple[int, Array, int]:
+    """(whether its rows or its columns are contiguous, the matrix, how many numbers the next one begins after)"""
+    (rows, columns), size = matrix.shape, matrix.itemsize
+    down, along = matrix.strides
+    if (columns == 1 or along == size) and (rows == 1 or down >= columns * size):
+        return NORMAL, matrix, columns if rows == 1 else down // size
+    if (rows == 1 or down == size) and (columns == 1 or along >= rows * size):
+        return TRANSPOSED, matrix, rows if columns == 1 else along // size
+    return NORMAL, matrix.copy(), columns
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """a @ b; of stacks of matrices, broadcast against each other, one after the other."""
+    if a.ndim == b.ndim == 2:
+        return product(a, b, empty((a.shape[0], b.shape[1]), a.dtype, like=a))
+    stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    out = empty((*stack, a.shape[-2], b.shape[-1]), a.dtype, like=a)
+    a, b = _stacked(a, stack), _stacked(b, stack)
+    for index in np.ndindex(stack):
+        product(a[index], b[index], out[index])
+    return out
+
+
+def _stacked(matrices: Array, stack: tuple[int, ...]) -> Any:
+    return np.broadcast_to(matrices, (*stack, *matrices.shape[-2:]))

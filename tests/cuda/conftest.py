@@ -1,0 +1,61 @@
+"""Two ways to a GPU: `standin`, the stand-in for CuPy, with a new machine for each test; and `gpu`, for tests that run
+on the stand-in and once more on a real GPU where there is one (marker gpu)."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minicnn import devices
+from minicnn.cuda import launch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import host
+import standin as stand_in
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where there is no g++, the tests that run kernels by it are skipped."""
+    reason = host.missing()
+    for item in items if reason else ():
+        fixtures, parameters = getattr(item, "fixturenames", ()), getattr(item, "callspec", None)
+        real = parameters is not None and parameters.params.get("gpu") == "cuda"
+        if not real and {"standin", "gpu"} & set(fixtures):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def no_devices_open() -> Iterator[None]:
+    """minicnn has not looked for a GPU yet, and forgets the one it finds."""
+    _forget()
+    yield
+    _forget()
+
+
+def _forget() -> None:
+    devices._open.clear()
+    devices.set_matmul_precision("fp32")
+    launch._compiled.cache_clear()
+
+
+@pytest.fixture
+def standin() -> Iterator[stand_in.Machine]:
+    """The machine that CuPy's stand-in runs on, with two GPUs, a log, and ways to break it (machine.py, absences.py)."""
+    with stand_in.installed() as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module", params=["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
+def gpu(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The module cupy: the stand-in's, then the real one."""
+    if request.param == "stand-in":
+        with stand_in.installed():
+            yield stand_in.cupy
+    else:
+        cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+        if not cupy.cuda.is_available():
+            pytest.skip("there is no GPU")
+        yield cupy

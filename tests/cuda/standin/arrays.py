@@ -1,0 +1,424 @@
+"""cupy.ndarray: memory of a GPU that nothing on the host can read by accident."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from . import names
+from .devices import Device, Stream, later
+from .machine import Memory, machine, poisoned, root
+from .names import cupy
+
+DTYPES = "?bhilqBHILQefdFD"
+# What may return a view, on whichever device is current; all else works on the current one.
+VIEWS = {
+    "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "broadcast_to", "diagonal", "expand_dims",
+    "flip", "imag", "mT", "moveaxis", "ravel", "real", "reshape", "rollaxis", "split", "squeeze", "swapaxes", "transpose",
+    "view",
+}  # fmt: skip
+REDUCTIONS = {
+    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "max", "mean", "min", "nanmax", "nanmean", "nanmin",
+    "nansum", "prod", "ptp", "std", "sum", "trace", "var", "allclose", "array_equal",
+}  # fmt: skip
+PRODUCTS = {"dot", "einsum", "inner", "kron", "matmul", "outer", "tensordot", "vdot"}
+COPIES = {"astype", "concatenate", "copy", "copyto", "flatten", "pad", "repeat", "roll", "stack", "tile"}
+INDEXING = {"choose", "compress", "put", "take", "take_along_axis", "where"}
+WAITS = {"argwhere", "flatnonzero", "nonzero", "unique", "compress", "extract"}  # their size has to be known
+AS_IT_IS = {"astype", "copy"}  # all others return C-contiguous results, whatever the operands' order
+
+
+def kind_of(name: str) -> str:
+    """What sort of launch a function of that name makes."""
+    if name in names.UFUNCS:
+        return "elementwise"
+    sorts = (("reduction", REDUCTIONS), ("product", PRODUCTS), ("copy", COPIES), ("index", INDEXING))
+    return next((kind for kind, members in sorts if name in members), "other")
+
+
+class MemoryPointer:
+    """cupy.cuda.MemoryPointer: where an array begins."""
+
+    def __init__(self, array: "ndarray") -> None:
+        self.array, self.mem, self.device_id = array._array, array._memory, array._memory.gpu.index
+
+    @property
+    def ptr(self) -> int:
+        return self.array.ctypes.data if self.array.size else 0
+
+    @property
+    def device(self) -> Device:
+        return Device(self.device_id)
+
+    def __int__(self) -> int:
+        return self.ptr
+
+
+class Flags:
+    """The three that CuPy has."""
+
+    def __init__(self, array: np.ndarray, owndata: bool) -> None:
+        self.c_contiguous, self.f_contiguous = array.flags.c_contiguous, array.flags.f_contiguous
+        self.owndata = owndata
+
+    def __getitem__(self, name: str) -> bool:
+        return getattr(self, {"C": "c_contiguous", "F": "f_contiguous"}.get(name, name.lower()))
+
+
+class ndarray:
+    """The stand-in's array. `_array` is the same memory as NumPy sees it."""
+
+    __slots__ = "__weakref__", "_array", "_memory", "base"
+    __array_priority__ = 100
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order: str = "C"
+    ) -> None:
+        if memptr is not None or strides is not None:
+            raise NotImplementedError("the stand-in makes no arrays of foreign memory")
+        if np.dtype(dtype).char not in DTYPES:
+            raise ValueError(f"Unsupported dtype {np.dtype(dtype)}")
+        machine.gpu().need(np.prod(shape, dtype=int) * np.dtype(dtype).itemsize)
+        self._array = poisoned(shape, dtype, order or "C")
+        self._memory = Memory(self._array)
+        self.base = None
+
+    # -------------------------------------------------------------------------------------------------- what it is like
+    shape = property(lambda self: self._array.shape, lambda self, shape: setattr(self._array, "shape", shape))
+    dtype = property(lambda self: self._array.dtype)
+    strides = property(lambda self: self._array.strides)
+    ndim = property(lambda self: self._array.ndim)
+    size = property(lambda self: self._array.size)
+    itemsize = property(lambda self: self._array.itemsize)
+    nbytes = property(lambda self: self._array.nbytes)
+    flags = property(lambda self: Flags(self._array, self.base is None))
+    device = property(lambda self: Device(self._memory.gpu.index))
+    T = property(lambda self: self if self.ndim < 2 else self.transpose())
+    data = property(MemoryPointer)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        machine.call()
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "descr": self.dtype.descr,
+            "strides": None if self.flags.c_contiguous else self.strides,
+            "data": (self.data.ptr, False),
+            "version": 3,
+            "stream": 1,
+        }
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of unsized object")
+        return len(self._array)
+
+    def __iter__(self) -> Any:
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(len(self)))
+
+    # ------------------------------------------------------------------------------------------------ from and to the host
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. "
+            "Please use `.get()` to construct a NumPy array explicitly."
+        )
+
+    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
+        if out is not None:
+            _fits(self, out, "Only numpy.ndarray can be obtained from cupy.ndarray")
+        result = np.empty(self.shape, self.dtype, order) if out is None else out
+        host = "pinned" if machine.is_pinned(result) else "pageable"
+        stream = stream or Stream.null
+        with self.device:
+            if not (self.flags.f_contiguous if order == "F" else self.flags.c_contiguous):
+                _launch("copy", "get", [self])  # side by side, first
+            stream.uses(self._memory)
+            machine.note("to the host", host, self.nbytes)
+            if stream.late:
+                result[...] = poisoned(self.shape, self.dtype)
+            later(stream, lambda: np.copyto(result, self._array))
+            if blocking or host == "pageable":
+                stream.finish("get")
+        return result
+
+    def set(self, arr: np.ndarray, stream: Any = None) -> None:
+        _fits(self, arr, "Only numpy.ndarray can be set to cupy.ndarray")
+        if not (self.flags.c_contiguous or self.flags.f_contiguous):
+            raise RuntimeError("Cannot set to non-contiguous array")
+        pinned = machine.is_pinned(arr) and arr.flags.c_contiguous
+        source = arr if pinned else arr.copy()  # what is not pinned goes through a buffer of the driver's
+        stream = stream or Stream.null
+        with self.device:
+            stream.uses(self._memory)
+            machine.note("to the GPU", "pinned" if pinned else "pageable", self.nbytes)
+            if stream.late:
+                self._array[...] = poisoned(self.shape, self.dtype)  # until somebody waits for the copy
+            later(stream, lambda: np.copyto(self._array, source))
+            if not stream.late:
+                machine.wait("set")
+
+    def item(self) -> Any:
+        if self.size != 1:
+            raise ValueError("can only convert an array of size 1 to a Python scalar")
+        return self.get().item()
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(
+                "The truth value of an array with more than one element is ambiguous. Use a.any() or a.all()"
+            )
+        return bool(self.get())
+
+    def tolist(self) -> Any:
+        return self.get().tolist()
+
+    def tobytes(self, order: str = "C") -> bytes:
+        return self.get().tobytes(order)
+
+    def __float__(self) -> float:
+        return float(self.get())
+
+    def __int__(self) -> int:
+        return int(self.get())
+
+    def __complex__(self) -> complex:
+        return complex(self.get())
+
+    def __repr__(self) -> str:
+        return repr(self.get())
+
+    def __str__(self) -> str:
+        return str(self.get())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.get(), spec)
+
+    def __reduce__(self) -> Any:
+        return cupy.asarray, (self.get(),)
+
+    # ------------------------------------------------------------------------------------------------------------ indexing
+    def __getitem__(self, index: Any) -> "ndarray":
+        parts, sort, arrays = _index(self, index)
+        if sort == "basic":
+            return wrap(self._array[parts if ... in parts else (*parts, ...)], [self])  # a view also of a single number
+        if sort == "mask":
+            machine.wait("getitem by a mask")
+        return run("index", "take", lambda array, *_: array[parts], self, *arrays)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        parts, sort, arrays = _index(self, index)
+        kind = "index" if sort != "basic" else "copy" if isinstance(value, ndarray) else "fill"
+        run(kind, "setitem", lambda array, value, *_: array.__setitem__(parts, value), self, _filling(value), *arrays)
+
+    def fill(self, value: Any) -> None:
+        run("fill", "fill", lambda array, value: array.fill(value), self, _filling(value))
+
+    def scatter_add(self, slices: Any, value: Any) -> None:
+        cupy.add.at(self, slices, value)
+
+    def _at(self, ufunc: np.ufunc, index: Any, value: Any) -> None:
+        """ufunc.at(self, index, value)"""
+        parts, _, arrays = _index(self, index)
+        name = f"{ufunc.__name__}.at"
+        run("index", name, lambda array, value, *_: ufunc.at(array, parts, value), self, scalar(value), *arrays)
+
+    # ---------------------------------------------------------------------------------------------------------- operations
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if "out" in kwargs:
+            if len(kwargs["out"]) != 1:
+                raise ValueError("The 'out' parameter must have exactly one array value")
+            kwargs["out"] = kwargs["out"][0]
+        name = ufunc.__name__
+        if not names.has("cupy", name):
+            return NotImplemented
+        if name in ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal"):
+            inputs = tuple([x.item() if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in inputs])
+        called = getattr(cupy, name)
+        return (called if method == "__call__" else getattr(called, method))(*inputs, **kwargs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func.__module__ != "numpy" or any(t not in (ndarray, np.ndarray) for t in types):
+            return NotImplemented
+        return getattr(cupy, func.__name__)(*args, **kwargs) if names.has("cupy", func.__name__) else NotImplemented
+
+    def astype(
+        self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
+    ) -> "ndarray":
+        if casting is not None or subok is not None:
+            raise NotImplementedError("astype takes neither casting nor subok")
+        if not copy and self.dtype == np.dtype(dtype):
+            return self
+        return run("copy", "astype", lambda array: array.astype(dtype, order), self)
+
+    def copy(self, order: str = "C") -> "ndarray":
+        if self._memory.gpu.index == machine.current:
+            return run("copy", "copy", lambda array: array.copy(order), self)
+        machine.note("between GPUs", "copy", self.nbytes)
+        return wrap(self._array.copy(order), [])
+
+    def __getattr__(self, name: str) -> Any:
+        """All the other methods and properties: those of NumPy's array, as far as CuPy has them."""
+        if not names.has("cupy.ndarray", name):
+            raise AttributeError(f"'ndarray' object has no attribute {name!r} (CuPy {names.VERSION})")
+        if name in ("real", "imag", "mT"):
+            return run("other", name, lambda array: getattr(array, name), self)
+        if not callable(getattr(np.ndarray, name, None)):
+            raise NotImplementedError(f"the stand-in has no ndarray.{name}")
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            names.check_arguments(f"cupy.ndarray.{name}", args, kwargs)
+            return run(kind_of(name), name, lambda array, *a, **k: getattr(array, name)(*a, **k), self, *args, **kwargs)
+
+        return method
+
+
+def _operators() -> None:
+    """x + y and the others: ufuncs, for which the other operand is asked first if it does not want them."""
+    ufuncs = {
+        "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
+        "mod": "remainder", "pow": "power", "lshift": "left_shift", "rshift": "right_shift", "and": "bitwise_and",
+        "or": "bitwise_or", "xor": "bitwise_xor", "matmul": "matmul", "divmod": "divmod", "lt": "less", "le": "less_equal",
+        "gt": "greater", "ge": "greater_equal", "eq": "equal", "ne": "not_equal",
+    }  # fmt: skip
+
+    def operator_of(ufunc: str, prefix: str) -> Any:
+        def apply(self: ndarray, other: Any) -> Any:
+            if getattr(other, "__array_ufunc__", True) is None:
+                return NotImplemented
+            operands = (other, self) if prefix == "r" else (self, other)
+            return getattr(cupy, ufunc)(*operands, **({"out": self} if prefix == "i" else {}))
+
+        return apply
+
+    for name, ufunc in ufuncs.items():
+        for prefix in ("", "r", "i"):
+            if names.has("cupy.ndarray", f"__{prefix}{name}__"):
+                setattr(ndarray, f"__{prefix}{name}__", operator_of(ufunc, prefix))
+    for name, ufunc in {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}.items():
+        setattr(ndarray, f"__{name}__", lambda self, ufunc=ufunc: getattr(cupy, ufunc)(self))
+
+
+_operators()
+
+
+# ------------------------------------------------------------------------------------------------------------ in general
+def run(kind: str, name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+    """call(*args, **kwargs) with NumPy's views of the arrays in them, as one launch of that kind, unless what comes back
+    is but a view."""
+    arrays: list[ndarray] = []
+    opened = [_open(arg, arrays) for arg in args]
+    options = {key: _open(value, arrays) for key, value in kwargs.items()}
+    if name not in VIEWS:
+        machine.check(array._memory for array in arrays)
+    with np.errstate(all="ignore"):  # a GPU says nothing about overflow or invalid values
+        result = call(*opened, **options)
+    if isinstance(result, np.ndarray) and name not in VIEWS | AS_IT_IS and kwargs.get("out") is None:
+        result = np.asarray(result, order="C")
+    wrapped = kwargs["out"] if kwargs.get("out") is not None else wrap(result, arrays)
+    if name in ("squeeze", "real") and wrapped.shape == arrays[0].shape and wrapped.dtype == arrays[0].dtype:
+        return arrays[0]
+    made = [
+        array for array in (wrapped if isinstance(wrapped, (list, tuple)) else [wrapped]) if isinstance(array, ndarray)
+    ]
+    if name not in VIEWS or any(array.base is None for array in made):
+        _launch(kind if name not in VIEWS else "copy", name, [*arrays, *made])
+    if name in WAITS:
+        machine.wait(name)
+    return wrapped
+
+
+def _launch(kind: str, name: str, arrays: list[ndarray]) -> None:
+    different = {id(array): array for array in arrays}.values()
+    machine.launch(kind, name, [array._memory for array in different], sum(array.nbytes for array in different))
+
+
+def _open(arg: Any, arrays: list[ndarray]) -> Any:
+    """The argument as NumPy can take it; TypeError for an array of the host."""
+    if isinstance(arg, ndarray):
+        arrays.append(arg)
+        return arg._array
+    if isinstance(arg, np.ndarray):
+        raise TypeError(f"Unsupported type {type(arg)}: an array of the host among those of a GPU")
+    if isinstance(arg, (list, tuple)):
+        return type(arg)([_open(part, arrays) for part in arg])
+    return arg
+
+
+def wrap(result: Any, arrays: list[ndarray]) -> Any:
+    """What NumPy has returned, as an array on the GPU: a view of one of these arrays if it lies in its memory."""
+    if isinstance(result, (list, tuple)):
+        return type(result)([wrap(part, arrays) for part in result])
+    if not isinstance(result, (np.ndarray, np.generic)):
+        return result
+    array = np.asarray(result)
+    owner = next((a for a in arrays if a._memory.root is root(array)), None)
+    if owner is None and not (array.flags.c_contiguous or array.flags.f_contiguous):
+        array = array.copy()
+    wrapped = object.__new__(ndarray)
+    wrapped._array, wrapped._memory = array, Memory(array) if owner is None else owner._memory
+    wrapped.base = None if owner is None else owner if owner.base is None else owner.base
+    return wrapped
+
+
+def _filling(value: Any) -> Any:
+    """A value to be stored: an array on the GPU or a number."""
+    if isinstance(value, np.ndarray):
+        if value.ndim:
+            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        return value.item()
+    return scalar(value)
+
+
+def scalar(value: Any) -> Any:
+    """The operand itself, if CuPy takes it."""
+    if not isinstance(value, (ndarray, bool, int, float, complex, np.bool_, np.number)):
+        raise TypeError(f"Unsupported type {type(value)}")
+    return value
+
+
+def _fits(array: ndarray, host: Any, wrong: str) -> None:
+    if not isinstance(host, np.ndarray):
+        raise TypeError(wrong)
+    if array.dtype != host.dtype:
+        raise TypeError(f"{host.dtype} array cannot be set to {array.dtype} array")
+    if array.shape != host.shape:
+        raise ValueError(f"Shape mismatch. Old shape: {array.shape}, new shape: {host.shape}")
+
+
+def _index(array: ndarray, index: Any) -> tuple[tuple[Any, ...], str, list[ndarray]]:
+    """The index as NumPy takes it, its sort ("basic", "integers" or "mask"), and the arrays in it. Numbers beyond the end
+    of an axis wrap around, as in CuPy, which does not look at them."""
+    parts, sort, arrays = list(index) if isinstance(index, tuple) else [index], "basic", []
+    used = [0 if p is None or p is ... else p.ndim if _is_mask(p) else 1 for p in parts]  # axes
+    axis = 0
+    for i, part in enumerate(parts):
+        if isinstance(part, (list, np.ndarray)):
+            raise TypeError(f"an index of {type(part).__name__}: CuPy would send it to the GPU, without a word")
+        if isinstance(part, ndarray):
+            arrays.append(part)
+            parts[i] = part._array
+            if _is_mask(part):
+                sort = "mask"
+            elif part.dtype.kind not in "iu":
+                raise IndexError(
+                    f"arrays used as indices must be of integer or boolean type. (actual: {part.dtype.type})"
+                )
+            else:
+                sort = "integers" if sort == "basic" else sort
+                parts[i] = parts[i] % max(array.shape[axis], 1)
+        elif isinstance(part, bool):
+            raise NotImplementedError("the stand-in has no index that is True or False")
+        elif part is not None and part is not ... and not isinstance(part, slice):
+            parts[i] = operator.index(part)
+        axis += array.ndim - sum(used) if part is ... else used[i]
+    if sort == "mask" and len(arrays) > 1:
+        raise ValueError("currently, CuPy only supports slices that consist of one boolean array.")
+    return tuple(parts), sort, arrays
+
+
+def _is_mask(part: Any) -> bool:
+    return isinstance(part, ndarray) and part.dtype == bool

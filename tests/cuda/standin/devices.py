@@ -1,0 +1,323 @@
+"""cupy.cuda: devices, streams and events, memory and its pools, the runtime.
+
+What is computed is computed at once, on the default stream. A copy on a non-blocking stream happens as late as may be:
+when the program or the default stream waits for it. Until then its target is poisoned, so that a missing wait shows.
+"""
+
+import ctypes
+import time
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import names
+from .machine import CUDARuntimeError, Memory, OutOfMemoryError, RaceError, machine
+
+
+class Device:
+    """cupy.cuda.Device: `with` it, what is made is made there."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.id = machine.current if device is None else int(device)
+        self._before: list[int] = []
+
+    def __enter__(self) -> "Device":
+        self._before.append(machine.current)
+        try:
+            machine.use(self.id)
+        except CUDARuntimeError:
+            self._before.pop()
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        machine.local.device = self._before.pop()
+
+    def __int__(self) -> int:
+        return self.id
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Device) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<CUDA Device {self.id}>"
+
+    def use(self) -> None:
+        machine.use(self.id)
+
+    def synchronize(self) -> None:
+        with self:
+            for stream in list(Stream.all):
+                stream.run_until(len(stream.queue))
+            machine.wait("Device.synchronize")
+
+    @property
+    def compute_capability(self) -> str:
+        machine.call()
+        return machine.capability
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        with self:
+            return memGetInfo()
+
+    @property
+    def cublas_handle(self) -> int:
+        with self:
+            return get_cublas_handle()
+
+
+class Stream:
+    """cupy.cuda.Stream. `queue` is what it was told to do, `done_until` how much of that it has done."""
+
+    null: "Stream"
+    all: "weakref.WeakSet[Stream]" = weakref.WeakSet()
+
+    def __init__(
+        self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: Any = None
+    ) -> None:
+        if ptds or priority is not None:
+            raise NotImplementedError("the stand-in has plain streams only")
+        self.late = non_blocking and not null
+        self.queue: list[Callable[[], Any]] = []
+        self.done_until = 0
+        self.waited = 0  # for the default stream, up to this time of its clock
+        self.ptr, self.device_id = (0, -1) if null else (id(self), machine.current)
+        if not null:
+            machine.call()
+            Stream.all.add(self)
+
+    def __enter__(self) -> Any:
+        raise NotImplementedError("the stand-in computes on the default stream only")
+
+    use = __enter__
+
+    def __exit__(self, *error: Any) -> None:
+        raise NotImplementedError
+
+    @property
+    def is_non_blocking(self) -> bool:
+        return self.late
+
+    @property
+    def done(self) -> bool:
+        return self.done_until == len(self.queue)
+
+    def synchronize(self) -> None:
+        self.finish("Stream.synchronize")
+
+    def record(self, event: "Event | None" = None) -> "Event":
+        event = event or Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event: "Event") -> None:
+        machine.call()
+        if event.stream is None:
+            return
+        if self.ptr == 0:
+            event.stream.run_until(event.until)
+        elif event.stream.ptr == 0:
+            self.waited = max(self.waited, event.clock)
+        else:
+            self.queue.append(lambda: event.stream.run_until(event.until))
+
+    # ------------------------------------------------------------------------------------------------- not in CuPy's Stream
+    def run_until(self, end: int) -> None:
+        """Do what was put off, as far as that place in the queue."""
+        while self.done_until < end:
+            self.done_until += 1
+            self.queue[self.done_until - 1]()
+            self.queue[self.done_until - 1] = lambda: None  # lets go of the arrays
+
+    def finish(self, name: str) -> None:
+        """The program waits for all of it."""
+        self.run_until(len(self.queue))
+        if self.ptr == 0:
+            machine.wait(name)
+        else:
+            machine.note("wait", name)
+
+    def uses(self, memory: Memory) -> None:
+        """This stream is about to use memory: RaceError if the default stream may still be at it."""
+        if self.ptr and self.device_id != machine.current:
+            raise CUDARuntimeError(400)
+        if self.late and memory.last_use > max(self.waited, machine.waited):
+            raise RaceError(
+                "a copy on a stream of its own to or from memory that the default stream still uses: "
+                "stream.wait_event(event) is missing, for an event recorded after that use"
+            )
+
+
+Stream.null = Stream(null=True)
+
+
+def later(stream: Stream, action: Callable[[], Any]) -> None:
+    """Do something on a stream: now, or as late as may be."""
+    if stream.late:
+        stream.queue.append(action)
+    else:
+        action()
+
+
+class Event:
+    """cupy.cuda.Event: a moment in a stream."""
+
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        machine.call()
+        self.device = machine.current
+        self.stream: Stream | None = None
+        self.until = self.clock = 0
+        self.time = 0.0
+
+    def record(self, stream: Stream | None = None) -> None:
+        machine.call()
+        stream = stream or Stream.null
+        if stream.ptr and stream.device_id != self.device:
+            raise CUDARuntimeError(400)
+        self.stream, self.until, self.clock, self.time = stream, len(stream.queue), machine.clock, time.perf_counter()
+
+    def synchronize(self) -> None:
+        if self.stream is not None:
+            self.stream.run_until(self.until)
+        machine.note("wait", "Event.synchronize")
+        if self.stream is Stream.null:
+            machine.waited = max(machine.waited, self.clock)
+
+    @property
+    def done(self) -> bool:
+        return self.stream is None or self.stream.done_until >= self.until
+
+
+def get_elapsed_time(start_event: Event, end_event: Event) -> float:
+    return 1000 * (end_event.time - start_event.time)
+
+
+def get_current_stream(device_id: int = -1) -> Stream:
+    machine.call()
+    return Stream.null
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+class MemoryPool:
+    """cupy.cuda.MemoryPool, of the current device."""
+
+    def used_bytes(self) -> int:
+        return machine.gpu().used
+
+    def total_bytes(self) -> int:
+        return machine.gpu().reserved
+
+    def free_bytes(self) -> int:
+        return machine.gpu().reserved - machine.gpu().used
+
+    def free_all_blocks(self, stream: Any = None) -> None:
+        machine.gpu().reserved = machine.gpu().used
+
+    def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
+        machine.gpu().limit = int(fraction * machine.gpu().total) if fraction is not None else size or 0
+
+    def get_limit(self) -> int:
+        return machine.gpu().limit
+
+
+class _Pinned:
+    ptr = size = 0
+    __hash__ = object.__hash__
+
+    def holds(self, ptr: int, nbytes: int) -> bool:
+        return self.ptr <= ptr and ptr + nbytes <= self.ptr + self.size
+
+
+def alloc_pinned_memory(size: int) -> Any:
+    """Host memory that a GPU can read by itself; poisoned."""
+    machine.call()
+    # ctypes, because a class in Python cannot offer its memory to NumPy
+    memory = type("PinnedMemoryPointer", (_Pinned, ctypes.c_ubyte * max(size, 1)), {})()
+    memory.ptr, memory.size = ctypes.addressof(memory), size
+    ctypes.memset(memory, 85, size)
+    with machine.lock:
+        machine.pinned.add(memory)
+    return memory
+
+
+def empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray:
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.ndarray(shape, dtype, alloc_pinned_memory(nbytes), order=order)
+
+
+def zeros_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray:
+    array = empty_pinned(shape, dtype, order)
+    array.fill(0)
+    return array
+
+
+# ------------------------------------------------------------------------------------------------------------- runtime
+def getDeviceCount() -> int:
+    machine.call()
+    return len(machine.gpus)
+
+
+def getDeviceProperties(device: int) -> dict[str, Any]:
+    machine.call()
+    return {
+        "name": b"Stand-in", "totalGlobalMem": machine.gpus[device].total, "major": int(machine.capability[:-1]),
+        "minor": int(machine.capability[-1]), "multiProcessorCount": 132, "memoryBusWidth": 5120, "warpSize": 32,
+        "l2CacheSize": 50 << 20, "regsPerBlock": 65536, "sharedMemPerBlock": 49152, "maxThreadsPerBlock": 1024,
+    }  # fmt: skip
+
+
+def memGetInfo() -> tuple[int, int]:
+    gpu = machine.gpu()
+    return gpu.total - gpu.reserved, gpu.total
+
+
+def is_available() -> bool:
+    return not machine.status
+
+
+def get_cublas_handle() -> int:
+    """A number: the device's, plus 1."""
+    machine.library("cuBLAS")
+    return machine.current + 1
+
+
+def content() -> dict[str, Any]:
+    """What of this is in the module cupy itself."""
+    pool = MemoryPool()
+    return {"get_default_memory_pool": lambda: pool, "is_available": is_available}
+
+
+def modules() -> dict[str, types.ModuleType]:
+    """cupy.cuda and what is in it, as far as it is simulated here."""
+    return {
+        "cupy.cuda": _module(
+            "cupy.cuda", Device=Device, Event=Event, MemoryPool=MemoryPool, Stream=Stream, get_elapsed_time=get_elapsed_time,
+            alloc_pinned_memory=alloc_pinned_memory, get_current_stream=get_current_stream, is_available=is_available,
+            get_cublas_handle=get_cublas_handle, get_device_id=lambda: machine.current,
+        ),
+        "cupy.cuda.device": _module(
+            "cupy.cuda.device", Device=Device, get_cublas_handle=get_cublas_handle, get_device_id=lambda: machine.current,
+            get_compute_capability=lambda: machine.capability,
+        ),
+        "cupy.cuda.memory": _module("cupy.cuda.memory", MemoryPool=MemoryPool, OutOfMemoryError=OutOfMemoryError),
+        "cupy.cuda.stream": _module("cupy.cuda.stream", Stream=Stream, Event=Event, get_current_stream=get_current_stream),
+        "cupy.cuda.runtime": _module(
+            "cupy.cuda.runtime", CUDARuntimeError=CUDARuntimeError, getDeviceCount=getDeviceCount, memGetInfo=memGetInfo,
+            driverGetVersion=lambda: machine.driver, runtimeGetVersion=lambda: machine.runtime, setDevice=machine.use,
+            getDevice=lambda: machine.gpu().index, getDeviceProperties=getDeviceProperties,
+            deviceSynchronize=lambda: Device().synchronize(), is_hip=False, **names.constants("cupy.cuda.runtime"),
+        ),
+        "cupyx": _module("cupyx", empty_pinned=empty_pinned, zeros_pinned=zeros_pinned),
+    }  # fmt: skip
+
+
+def _module(name: str, **content: Any) -> types.ModuleType:
+    return names.fill(types.ModuleType(name), name, content)

@@ -1,0 +1,116 @@
+"""cuBLAS and NVRTC: products from raw pointers, and kernels by host.RawModule."""
+
+import ctypes
+import types
+from typing import Any
+
+import host
+import numpy as np
+
+from . import names
+from .arrays import ndarray
+from .machine import machine
+
+CONSTANTS = names.constants("cupy.cuda.cublas")
+DTYPES = {0: np.float32, 1: np.float64}  # by CUDA_R_32F and CUDA_R_64F
+
+
+class CUBLASError(RuntimeError):
+    """An error of cuBLAS."""
+
+
+def gemmEx(
+    handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int, Atype: int, lda: int, B: int,
+    Btype: int, ldb: int, beta: int, C: int, Ctype: int, ldc: int, computeType: int, algo: int,
+) -> None:  # fmt: skip
+    """C = alpha op(A) op(B) + beta C for matrices whose columns are contiguous, ld numbers apart: op(A) is m × k, op(B)
+    k × n, C m × n. alpha and beta are addresses on the host; C is not read if beta is 0."""
+    machine.library("cuBLAS")
+    if handle != machine.current + 1:
+        raise CUBLASError("CUBLAS_STATUS_NOT_INITIALIZED: this handle is not the current device's")
+    double = computeType == CONSTANTS["CUBLAS_COMPUTE_64F"]
+    fast = computeType == CONSTANTS["CUBLAS_COMPUTE_32F_FAST_TF32"]
+    dtype = np.dtype(np.float64 if double else np.float32)
+    known = double or fast or computeType == CONSTANTS["CUBLAS_COMPUTE_32F"]
+    if not known or any(DTYPES.get(t) != dtype for t in (Atype, Btype, Ctype)):
+        raise CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED: the stand-in multiplies float32 or float64, all of one kind")
+    if transa not in (0, 1) or transb not in (0, 1) or min(m, n, k) < 0:
+        raise CUBLASError("CUBLAS_STATUS_INVALID_VALUE: a transpose or a size")
+    sizes = [(k, m) if transa else (m, k), (n, k) if transb else (k, n), (m, n)]
+    if any(ld < max(1, rows) for ld, (rows, _) in zip((lda, ldb, ldc), sizes, strict=True)):
+        raise CUBLASError("CUBLAS_STATUS_INVALID_VALUE: a leading dimension smaller than its matrix")
+    if not m or not n:
+        return
+    matrices, memories = [], []
+    for ptr, (rows, columns), ld in zip((A, B, C), sizes, (lda, ldb, ldc), strict=True):
+        if rows * columns:
+            nbytes = ((columns - 1) * ld + rows) * dtype.itemsize
+            memories.append(machine.block(ptr, nbytes))
+            memory = (ctypes.c_byte * nbytes).from_address(ptr)
+            matrices.append(np.ndarray((rows, columns), dtype, memory, strides=(dtype.itemsize, ld * dtype.itemsize)))
+        else:
+            matrices.append(np.zeros((rows, columns), dtype))
+    number = ctypes.c_double if double else ctypes.c_float
+    scale, keep = number.from_address(alpha).value, number.from_address(beta).value
+    a, b, c = matrices
+    a, b = a.T if transa else a, b.T if transb else b
+    machine.launch("product", f"gemm {m}x{n}x{k}", memories, a.nbytes + b.nbytes + c.nbytes)
+    with np.errstate(all="ignore"):
+        y = dtype.type(scale) * ((tf32(a) @ tf32(b)) if fast else a @ b)
+        c[...] = y + dtype.type(keep) * c if keep else y
+
+
+def tf32(x: np.ndarray) -> np.ndarray:
+    """Rounded to the 10 bits of mantissa that TF32 has."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x1000) & np.uint32(0xFFFFE000)).view(np.float32)
+    return np.where(np.isfinite(x), rounded, x)
+
+
+class RawModule:
+    """cupy.RawModule."""
+
+    def __init__(self, *, code: str | None = None, options: tuple[str, ...] = (), **others: Any) -> None:
+        if others or code is None:
+            raise NotImplementedError(f"the stand-in's RawModule takes code and options, not {sorted(others)}")
+        self.code, self.options, self.module = code, options, host.RawModule(code=code, options=options)
+
+    def get_function(self, name: str) -> "RawKernel":
+        machine.library("NVRTC")
+        return RawKernel(self.code, name, self.options, module=self.module)
+
+
+class RawKernel:
+    """cupy.RawKernel."""
+
+    def __init__(self, code: str, name: str, options: tuple[str, ...] = (), *, module: Any = None) -> None:
+        self.name, self.kernel = name, (module or host.RawModule(code=code, options=options)).get_function(name)
+
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
+        memories = [memory for arg in args for memory in _memories(arg)]
+        nbytes = sum(arg.nbytes for arg in args if isinstance(arg, ndarray)) or sum(
+            memory.nbytes for memory in memories
+        )
+        machine.launch("kernel", self.name, memories, nbytes)
+        self.kernel(grid, block, args)
+
+
+def _memories(arg: Any) -> list[Any]:
+    """The blocks of memory that a kernel is handed: an array's, or those of the addresses in a struct, which are its
+    unsigned 64-bit numbers."""
+    if isinstance(arg, ndarray):
+        return [arg._memory]
+    if not isinstance(arg, np.void) or not arg.dtype.names:
+        return []
+    addresses = [np.ravel(arg[name]) for name in arg.dtype.names if arg.dtype[name].base == np.uint64]
+    return [machine.block(int(address), 1) for field in addresses for address in field if address]
+
+
+def content() -> dict[str, Any]:
+    return {"RawModule": RawModule, "RawKernel": RawKernel}
+
+
+def cublas() -> types.ModuleType:
+    """cupy.cuda.cublas"""
+    known = {"gemmEx": gemmEx, "CUBLASError": CUBLASError, **CONSTANTS}
+    return names.fill(types.ModuleType("cupy.cuda.cublas"), "cupy.cuda.cublas", known)

@@ -1,0 +1,226 @@
+"""The machine that the stand-in pretends to be: GPUs with their memory, and a log of all that a program asks of them."""
+
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+LAUNCHES = ("kernel", "elementwise", "reduction", "product", "copy", "fill", "index", "other")
+TRANSFERS = ("to the GPU", "to the host", "between GPUs")
+UNIT = 512  # bytes: what memory is handed out in, and aligned to
+STATUS = {
+    2: "cudaErrorMemoryAllocation: out of memory",
+    35: "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version",
+    100: "cudaErrorNoDevice: no CUDA-capable device is detected",
+    101: "cudaErrorInvalidDevice: invalid device ordinal",
+    400: "cudaErrorInvalidResourceHandle: invalid resource handle",
+    700: "cudaErrorIllegalAddress: an illegal memory access was encountered",
+    803: "cudaErrorSystemDriverMismatch: system has unsupported display driver / cuda driver combination",
+}
+
+
+class CUDARuntimeError(RuntimeError):
+    """An error of CUDA's runtime, by its number."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(STATUS.get(status, f"cudaError {status}"))
+        self.status = status
+
+
+class OutOfMemoryError(MemoryError):
+    """A GPU has no memory left."""
+
+
+class RaceError(AssertionError):
+    """Two streams use the same memory, and nothing says which is first. A GPU would not complain."""
+
+
+class Entry(NamedTuple):
+    """One thing that was asked of the machine."""
+
+    kind: str  # one of LAUNCHES or TRANSFERS, or "wait": the program stopped until the GPU was ready
+    name: str  # what CuPy, cuBLAS or a .cu file calls it; for a transfer, the kind of host memory
+    nbytes: int  # of the arrays in question
+    device: int
+
+
+class Log(list[Entry]):
+    """All of it, in order."""
+
+    @property
+    def launches(self) -> list[Entry]:
+        return [entry for entry in self if entry.kind in LAUNCHES]
+
+    @property
+    def transfers(self) -> list[Entry]:
+        return [entry for entry in self if entry.kind in TRANSFERS]
+
+    @property
+    def waits(self) -> list[Entry]:
+        return [entry for entry in self if entry.kind == "wait"]
+
+    def table(self) -> str:
+        """How often each thing was asked for, by kind and name, with the bytes of their arrays in MB."""
+        times, nbytes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        for entry in self:
+            times[entry[:2]] += 1
+            nbytes[entry[:2]] += entry.nbytes
+        order = [*LAUNCHES, *TRANSFERS, "wait"]
+        rows = [
+            f"{times[key]:6}  {key[0]:13} {key[1]:36} {nbytes[key] / 1e6:10.2f} MB"
+            for key in sorted(times, key=lambda key: (order.index(key[0]), key[1]))
+        ]
+        counts = f"{len(self.launches)} launches, {len(self.transfers)} transfers, {len(self.waits)} waits"
+        return "\n".join([*rows, counts])
+
+
+class Gpu:
+    """One GPU's memory: how much is in use by arrays, and how much CuPy's pool holds on to."""
+
+    def __init__(self, index: int, total: int) -> None:
+        self.index, self.total, self.limit = index, total, 0
+        self.used = self.reserved = self.most = 0
+
+    def need(self, nbytes: int) -> None:
+        """OutOfMemoryError unless there is that much left."""
+        if self.used + nbytes > (self.limit or self.total):
+            raise OutOfMemoryError(
+                f"Out of memory allocating {nbytes:,} bytes (allocated so far: {self.used:,} bytes)."
+            )
+
+    def take(self, nbytes: int) -> int:
+        """Enter so many bytes, in whole units, in the books."""
+        size = -(-nbytes // UNIT) * UNIT
+        self.need(size)
+        self.used += size
+        self.reserved, self.most = max(self.used, self.reserved), max(self.used, self.most)
+        return size
+
+
+class Memory:
+    """A block of a GPU's memory: on the host, in truth."""
+
+    def __init__(self, content: np.ndarray) -> None:
+        """Takes over a fresh array."""
+        self.size, self.gpu = 0, machine.gpu()
+        self.size = self.gpu.take(content.nbytes)
+        self.root = root(content)
+        self.ptr, self.nbytes = content.ctypes.data, content.nbytes
+        self.last_use = 0  # when the default stream was last asked to read or write it
+        with machine.lock:
+            machine.blocks.add(self)
+
+    def __del__(self) -> None:
+        self.gpu.used -= self.size
+
+    def holds(self, ptr: int, nbytes: int = 1) -> bool:
+        return self.ptr <= ptr and ptr + nbytes <= self.ptr + self.nbytes
+
+
+class Machine:
+    """What there is, and what has happened. One in a process; reset() makes it new."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.reset()
+
+    def reset(self, gpus: int = 2, memory: int = 80 << 30) -> None:
+        self.gpus = [Gpu(i, memory) for i in range(gpus)]
+        self.log = Log()
+        self.driver, self.runtime = 13020, 13020  # versions
+        self.status = 0  # what every call of CUDA's runtime fails with, if not 0
+        self.libraries: dict[str, Exception] = {}  # what the first use of "NVRTC" or "cuBLAS" raises
+        self.capability = "90"
+        self.clock = 0  # goes up with each launch
+        self.waited = 0  # its time when the program last waited for all of the default stream
+        self.local = threading.local()  # .device: the number of the current one, in this thread
+        self.blocks: weakref.WeakSet[Memory] = weakref.WeakSet()
+        self.pinned: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def call(self) -> None:
+        """Every use of CUDA passes here."""
+        if self.status:
+            raise CUDARuntimeError(self.status)
+
+    def library(self, name: str) -> None:
+        """Every use of a library of CUDA's passes here."""
+        self.call()
+        if name in self.libraries:
+            raise self.libraries[name]
+
+    @property
+    def current(self) -> int:
+        return getattr(self.local, "device", 0)
+
+    def use(self, device: int) -> None:
+        self.call()
+        if not 0 <= device < len(self.gpus):
+            raise CUDARuntimeError(101)
+        self.local.device = device
+
+    def gpu(self) -> Gpu:
+        self.call()
+        return self.gpus[self.current]
+
+    def note(self, kind: str, name: str, nbytes: int = 0) -> None:
+        self.call()
+        self.log.append(Entry(kind, name, nbytes, self.current))
+
+    def wait(self, name: str) -> None:
+        """The program has waited for the default stream."""
+        self.note("wait", name)
+        self.waited = self.clock
+
+    def check(self, memories: Iterable["Memory"]) -> None:
+        """ValueError unless the current GPU can work with these blocks."""
+        self.call()
+        for memory in memories:
+            if memory.gpu.index != self.current:
+                raise ValueError(
+                    "Array device must be same as the current device: "
+                    f"array device = {memory.gpu.index} while current = {self.current}"
+                )
+
+    def launch(self, kind: str, name: str, memories: list["Memory"], nbytes: int) -> None:
+        """The default stream of the current GPU works with these blocks."""
+        self.check(memories)
+        self.clock += 1
+        for memory in memories:
+            memory.last_use = self.clock
+        self.note(kind, name, nbytes)
+
+    def block(self, ptr: int, nbytes: int) -> Memory:
+        """The block that holds these bytes; where there is none, a GPU would end the program."""
+        with self.lock:
+            found = next((memory for memory in self.blocks if memory.holds(ptr, nbytes)), None)
+        if found is None:
+            raise CUDARuntimeError(700)
+        return found
+
+    def is_pinned(self, array: np.ndarray) -> bool:
+        """Does the host array lie in memory that a GPU can read by itself?"""
+        with self.lock:
+            return any(block.holds(array.ctypes.data, array.nbytes) for block in self.pinned)
+
+
+def root(array: np.ndarray) -> np.ndarray:
+    """The array whose memory this one is a view of; itself, if none."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def poisoned(shape: Any, dtype: Any, order: str = "C") -> np.ndarray:
+    """A fresh array of what nobody computes on purpose: NaN, or bytes of 85."""
+    array = np.empty(shape, dtype, order)
+    if array.dtype.kind in "fc":
+        array.fill(np.nan)
+    elif array.size:
+        array.ravel("K").view(np.uint8).fill(85)
+    return array
+
+
+machine = Machine()

@@ -1,0 +1,38 @@
+"""The bias on a GPU against the lesson."""
+
+import importlib
+
+import pytest
+from agreement import CHANNELS, agrees, normal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicnn.cuda import linear as kernels
+
+lesson = importlib.import_module("minicnn.functional.linear")
+
+
+def added(module):
+    def add(y, bias):
+        y = y.copy()
+        assert module.add_bias(y, bias) is None
+        return y
+
+    return add
+
+
+@given(st.lists(st.integers(0, 5), max_size=3), CHANNELS, st.sampled_from(["contiguous", "shifted"]))
+def test_add_bias(gpu, outer, channels, layout):
+    y, bias = normal(*outer, channels), normal(channels, seed=1)
+    agrees(gpu, added(kernels), added(lesson), y, bias, layout=layout)
+
+
+def test_a_bias_of_another_length(gpu):
+    with pytest.raises(ValueError, match=r"y of shape \(2, 4\) needs a bias of shape \(4,\), not \(2,\)"):
+        kernels.add_bias(gpu.asarray(normal(2, 4)), gpu.asarray(normal(2)))
+
+
+def test_y_with_gaps(gpu):
+    y = gpu.asarray(normal(2, 8))
+    with pytest.raises(ValueError, match="is not contiguous"):
+        kernels.add_bias(y[:, ::2], gpu.asarray(normal(4)))

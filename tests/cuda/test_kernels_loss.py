@@ -1,0 +1,83 @@
+"""Cross-entropy on a GPU against the lesson."""
+
+import importlib
+
+import numpy as np
+import pytest
+from agreement import LAYOUTS, agrees, normal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicnn.cuda import loss as kernels
+
+lesson = importlib.import_module("minicnn.functional.loss")
+CLASSES = st.sampled_from([1, 2, 3, 10, 255, 256, 257, 700, 1000])
+
+
+def labels_for(n, classes, seed=2):
+    return np.random.default_rng(seed).integers(0, classes, n)
+
+
+@given(st.integers(0, 5), CLASSES, st.sampled_from([0.1, 3.0, 1e4]), LAYOUTS)
+def test_negative_log_likelihood(gpu, n, classes, scale, layout):
+    z = np.float32(scale * normal(n, classes)).astype(np.float64)
+    agrees(
+        gpu, kernels.negative_log_likelihood, lesson.negative_log_likelihood, z, labels_for(n, classes), layout=layout
+    )
+
+
+@given(st.integers(0, 5), CLASSES, st.sampled_from([0.1, 3.0, 1e4]), LAYOUTS)
+def test_negative_log_likelihood_backward(gpu, n, classes, scale, layout):
+    z, dy = np.float32(scale * normal(n, classes)).astype(np.float64), normal(n, seed=1)
+    agrees(
+        gpu, kernels.negative_log_likelihood_backward, lesson.negative_log_likelihood_backward, dy, z,
+        labels_for(n, classes), layout=layout,
+    )  # fmt: skip
+
+
+@given(st.integers(0, 5), st.sampled_from([0, 1, 3, 10, 300]))
+def test_onehot(gpu, n, classes):
+    labels = labels_for(n, max(1, classes))
+    result = kernels.onehot(gpu.asarray(labels), classes).get()
+    assert result.dtype == bool
+    np.testing.assert_array_equal(result, lesson.onehot(labels, classes))
+
+
+@pytest.mark.parametrize("place", [0, 3, 255, 256, 299])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_infinities_and_NaN(gpu, place, value):
+    z, labels = normal(4, 300), np.array([place, 5, 299, 0])
+    z[:3, place] = value
+    z[2] = value
+    agrees(gpu, kernels.negative_log_likelihood, lesson.negative_log_likelihood, z, labels)
+    agrees(
+        gpu,
+        kernels.negative_log_likelihood_backward,
+        lesson.negative_log_likelihood_backward,
+        normal(4, seed=1),
+        z,
+        labels,
+    )
+
+
+@pytest.mark.parametrize("label", [-1, 10, -(2**63), 2**63 - 1, 2**32])
+def test_a_label_that_is_no_class(gpu, label):
+    """NaN for that sample alone, and nothing is read that is not there."""
+    z, labels, dy = gpu.asarray(normal(3, 10)), gpu.asarray(np.array([2, label, 7])), gpu.asarray(normal(3, seed=1))
+    bad = np.array([False, True, False])
+    np.testing.assert_array_equal(np.isnan(kernels.negative_log_likelihood(z, labels).get()), bad)
+    dz = kernels.negative_log_likelihood_backward(dy, z, labels).get()
+    np.testing.assert_array_equal(np.isnan(dz), np.repeat(bad[:, None], 10, 1))
+    assert not kernels.onehot(labels, 10).get()[1].any()
+
+
+def test_no_classes(gpu):
+    """Then no label is one."""
+    z, labels, dy = gpu.asarray(np.zeros((2, 0))), gpu.asarray(np.array([0, -1])), gpu.asarray(normal(2))
+    assert np.isnan(kernels.negative_log_likelihood(z, labels).get()).all()
+    assert kernels.negative_log_likelihood_backward(dy, z, labels).shape == (2, 0)
+
+
+def test_labels_of_another_dtype(gpu):
+    with pytest.raises(TypeError, match="labels must be int64, not int32"):
+        kernels.negative_log_likelihood(gpu.asarray(normal(2, 3)), gpu.asarray(np.zeros(2, np.int32)))

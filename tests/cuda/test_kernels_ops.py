@@ -1,0 +1,72 @@
+"""Sums on a GPU against NumPy's."""
+
+import numpy as np
+import pytest
+from agreement import agrees, awkward, normal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicnn import ops
+from minicnn.cuda import ops as kernels
+
+
+def total(module, axes):
+    return lambda x: module.total(x, axes)
+
+
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=3), st.sampled_from([1, 2, 4, 7, 96, 130, 260]), st.data(),
+    st.sampled_from(["contiguous", "shifted"]),
+)  # fmt: skip
+def test_over_the_first_axes(gpu, outer, columns, data, layout):
+    shape = (*outer, columns)
+    axes = tuple(range(data.draw(st.integers(1, len(shape)))))
+    agrees(gpu, total(kernels, axes), lambda x: x.sum(axis=axes), normal(*shape), layout=layout)
+
+
+@pytest.mark.parametrize("rows", [1023, 1024, 1025, 4000, 40_000])
+@pytest.mark.parametrize("columns", [1, 3, 8, 20])
+def test_many_rows(gpu, rows, columns):
+    """Two stages; and no number is left out or taken twice."""
+    x = normal(rows, columns)
+    agrees(gpu, total(kernels, (0,)), lambda x: x.sum(0), x)
+    agrees(
+        gpu, total(kernels, (0,)), lambda x: x.sum(0), np.arange(rows * columns).reshape(x.shape) % 64.0, exactly=True
+    )
+
+
+def test_the_rows_of_a_bias(gpu):
+    """As many channels as take one block, several, or a part of one."""
+    for columns in (48, 96, 128, 132, 384, 1000):
+        agrees(gpu, total(kernels, (0, 1)), lambda x: x.sum((0, 1)), normal(3, 500, columns))
+
+
+def test_infinities_and_NaN(gpu):
+    agrees(gpu, total(kernels, (0,)), lambda x: x.sum(0), awkward(3, 50))
+
+
+@pytest.mark.parametrize("axes", [(), (1,), (0, 2), (2,), (1, 2)])
+def test_other_axes(gpu, axes):
+    agrees(gpu, total(kernels, axes), total(ops, axes), normal(3, 4, 5))
+
+
+def test_integers(gpu):
+    for x in (np.arange(12).reshape(3, 4), np.ones((3, 4), bool)):
+        result = kernels.total(gpu.asarray(x), (0,)).get()
+        assert result.dtype == np.int64
+        np.testing.assert_array_equal(result, x.sum(0))
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (0,)])
+def test_nothing(gpu, shape):
+    agrees(gpu, total(kernels, (0,)), lambda x: x.sum(0), np.zeros(shape))
+
+
+@pytest.mark.parametrize("rows, launches", [(2, 1), (1024, 1), (1025, 2), (100_000, 2)])
+def test_launches(standin, rows, launches):
+    import cupy
+
+    x = cupy.zeros((rows, 12), np.float32)
+    standin.log.clear()
+    kernels.total(x, (0,))
+    assert [entry.kind for entry in standin.log] == ["kernel"] * launches

@@ -1,0 +1,58 @@
+"""im2col and col2im on a GPU against the lesson."""
+
+import importlib
+
+import numpy as np
+from agreement import CHANNELS, LAYOUTS, agrees, normal, there, windows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicnn.cuda import windows as kernels
+
+lesson = importlib.import_module("minicnn.functional.windows")
+
+
+@given(st.integers(0, 3), windows(), st.sampled_from([1, 2, 3]), CHANNELS, LAYOUTS)
+def test_im2col(gpu, n, geometry, groups, channels, layout):
+    (h, w), window = geometry
+    x = normal(n, h, w, groups * channels)
+    agrees(
+        gpu, lambda x: kernels.im2col(x, window, groups), lambda x: lesson.im2col(x, window, groups), x,
+        exactly=True, layout=layout,
+    )  # fmt: skip
+
+
+@given(st.integers(0, 3), windows(), CHANNELS, LAYOUTS)
+def test_col2im(gpu, n, geometry, channels, layout):
+    size, window = geometry
+    shape = (n, *size, channels)
+    columns = lesson.im2col(normal(*shape), window).copy() + 0.5
+    agrees(
+        gpu,
+        lambda c: kernels.col2im(c, shape, window),
+        lambda c: lesson.col2im(c, shape, window),
+        columns,
+        layout=layout,
+    )
+
+
+@given(windows(), st.sampled_from([1, 3, 4, 8]), st.integers(0, 2))
+def test_some_channels_of_an_image(gpu, geometry, channels, first):
+    """They are read and written where they are; the others stay as they were."""
+    (h, w), window = geometry
+    whole = there(gpu, normal(2, h, w, channels * 3))
+    part = whole[..., first * channels : (first + 1) * channels]
+    host_part = part.copy().get()
+    columns = kernels.im2col(part, window)
+    np.testing.assert_array_equal(columns.get(), lesson.im2col(host_part, window))
+    others = whole.copy()
+    assert kernels.col2im(columns, part.shape, window, out=part) is part
+    expected = others.get()
+    expected[..., first * channels : (first + 1) * channels] = lesson.col2im(columns.get(), part.shape, window)
+    np.testing.assert_allclose(whole.get(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_each_pixel_a_window(gpu):
+    x = there(gpu, normal(2, 3, 3, 4))
+    columns = kernels.im2col(x, lesson.Window.of(1))
+    assert columns.shape == (18, 4) and columns.data.ptr == x.data.ptr

@@ -1,0 +1,117 @@
+"""Every kernel, in every use that AlexNet makes of it and a few odd ones, compiles for the GPUs of six years, and keeps
+all its numbers in registers. NVRTC needs no GPU for that."""
+
+import re
+
+import numpy as np
+import nvrtc
+import pytest
+import standin
+from model import INPUT_SIZE, alexnet
+
+from minicnn import Tensor, backend, devices, nn, optim
+from minicnn import functional as F
+from minicnn.cuda import launch, products
+from minicnn.data.transforms import Normalize
+
+NORMALIZE = Normalize((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+ARCHITECTURES = (75, 80, 90, 100)  # Turing, Ampere, Hopper, Blackwell
+FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+KERNEL = re.compile(r"Compiling entry function '(\w+)' for")
+WINDOW = {
+    "C": 3, "H": 7, "W": 9, "KH": 3, "KW": 2, "SH": 2, "SW": 1, "DH": 2, "DW": 3, "TOP": 1, "LEFT": 2, "OH": 3, "OW": 9,
+}  # fmt: skip
+BYTE = {"place": "unsigned char"}
+ODD = [  # file, types, constants
+    ("activation", {}, {"PACK": 1}),
+    ("dropout", {}, {"PACK": 1}),
+    ("linear", {}, {"PACK": 1, "C": 7}),
+    ("loss", {}, {"K": 7}),
+    ("lrn", {}, {"PACK": 1, "C": 7, "BEFORE": 2, "AFTER": 1}),
+    ("lrn", {}, {"PACK": 4, "C": 16, "BEFORE": 3, "AFTER": 3}),
+    ("lrn", {}, {"PACK": 1, "C": 64, "BEFORE": 16, "AFTER": 15}),
+    ("ops", {}, {"PACK": 1, "WIDE": 7}),
+    ("optimizer", {}, {"PACK": 1}),
+    ("pictures", {}, {"PACK": 1}),
+    ("pooling", BYTE, {**WINDOW, "PACK": 1, "PADDED": 1, "ALL": 0}),
+    ("pooling", BYTE, {**WINDOW, "C": 8, "PACK": 4, "PADDED": 1, "ALL": 1}),
+    ("pooling", {"place": "unsigned"}, {**WINDOW, "C": 8, "PACK": 4, "PADDED": 1, "ALL": 0}),
+    ("windows", {}, {**WINDOW, "PACK": 1, "G": 1}),
+    ("windows", {"Index": "unsigned long long"}, {**WINDOW, "C": 8, "PACK": 4, "G": 3}),
+]
+
+
+@pytest.fixture(scope="module")
+def uses():
+    """Those of ODD, and what AlexNet's training step launches, for a batch of one picture: for 128 it is the same, for
+    all arrays have less than 2³¹ numbers then too. Nothing is computed."""
+    found = dict.fromkeys((file, tuple(types.items()), tuple(constants.items())) for file, types, constants in ODD)
+
+    def compiled(cupy, device, file, name, types, constants):
+        found[file, types, constants] = None
+        return lambda *_: None
+
+    with standin.installed(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "_compiled", compiled)
+        patch.setattr(products, "product", lambda a, b, out: out)
+        for name in ("normal", "he"):
+            patch.setattr(nn.init, name, lambda *_: nn.init.constant(0.0))
+        for variant in ("2012", "2014"):
+            net, size = alexnet(variant).to("gpu"), INPUT_SIZE[variant]
+            images = backend.to_device(np.zeros((1, size, size, 3), np.uint8), "gpu")
+            F.cross_entropy(net(Tensor(NORMALIZE(images))), np.array([0])).backward()
+            for update in (optim.SGD(net.parameters(), 0.01, momentum=0.9), optim.Adam(net.parameters())):
+                update.step()
+    devices._open.clear()
+    assert {file for file, _, _ in found} == {path.stem for path in launch.HERE.glob("*.cu")}
+    return list(found)
+
+
+def check(real, jobs):
+    """Each (use, architecture) compiles, every kernel of the file, and needs no memory but the registers."""
+    jobs = [  # each once
+        ((file, tuple({"Index": "unsigned", **dict(types), "real": real}.items()), constants), architecture)
+        for (file, types, constants), architecture in dict.fromkeys(jobs)
+    ]
+    try:
+        logs = nvrtc.logs([(launch.source(*use), architecture) for use, architecture in jobs])
+    except nvrtc.Missing as reason:
+        pytest.skip(str(reason))
+    for (use, architecture), log in zip(jobs, logs, strict=True):
+        assert not log.startswith("failed"), f"{use} for sm_{architecture}: {log}"
+        assert set(KERNEL.findall(log)) == set(launch._parameters(use[0]))
+        assert set(FRAME.findall(log)) == {("0", "0", "0")}, f"{use} for sm_{architecture}: {log}"
+
+
+def test_float32(uses):
+    """The odd uses on all architectures, AlexNet's on Hopper's and another one, in turn."""
+    jobs = [(use, architecture) for use in uses[: len(ODD)] for architecture in ARCHITECTURES]
+    jobs += [(use, 90) for use in uses] + in_turn(uses)
+    check("float", jobs)
+
+
+def test_float64(uses):
+    check("double", in_turn(uses))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("real", ["float", "double"])
+def test_every_use_on_every_architecture(uses, real):
+    check(real, [(use, architecture) for use in uses for architecture in ARCHITECTURES])
+
+
+def in_turn(uses):
+    return [(use, ARCHITECTURES[i % len(ARCHITECTURES)]) for i, use in enumerate(uses)]
+
+
+def test_what_cannot_be_compiled():
+    """It is told from what can, and numbers in registers from numbers in memory."""
+    begin, bad = 'extern "C" __global__ void f(float* x) {', "no CUDA"
+    local = begin + "float a[64]; for (int i = 0; i < 64; ++i) a[i] = x[i]; a[int(a[0])] = 1; x[0] = a[int(a[1])]; }"
+    try:
+        logs = nvrtc.logs([(begin + "}", 90), (bad, 90), (local, 90), (begin + "}", 30)])
+    except nvrtc.Missing as reason:
+        pytest.skip(str(reason))
+    assert FRAME.findall(logs[0]) == [("0", "0", "0")] and KERNEL.findall(logs[0]) == ["f"]
+    assert logs[1].startswith("failed") and logs[3].startswith("failed")
+    assert FRAME.findall(logs[2]) == [("256", "0", "0")]

@@ -1,0 +1,78 @@
+"""Products of matrices on a GPU, read and written where they are."""
+
+import numpy as np
+import pytest
+from agreement import DTYPES, normal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicnn import backend
+from minicnn.cuda import products as kernels
+
+LAYOUTS = {
+    "rows": lambda gpu, x: gpu.asarray(x),
+    "columns": lambda gpu, x: gpu.asarray(np.ascontiguousarray(x.T)).T,
+    "some columns": lambda gpu, x: gpu.asarray(np.pad(x, ((0, 0), (2, 3))))[:, 2 : 2 + x.shape[1]],
+    "some rows of columns": lambda gpu, x: gpu.asarray(np.pad(x.T, ((0, 0), (1, 2))))[:, 1 : 1 + x.shape[0]].T,
+    "every second": lambda gpu, x: gpu.asarray(np.repeat(np.repeat(x, 2, 0), 2, 1))[::2, ::2],
+    "backwards": lambda gpu, x: gpu.asarray(np.ascontiguousarray(x[::-1, ::-1]))[::-1, ::-1],
+    "one row": lambda gpu, x: gpu.broadcast_to(gpu.asarray(x[:1]), x.shape),
+}
+SIZES = st.integers(0, 5)
+
+
+@given(SIZES, SIZES, SIZES, st.sampled_from(sorted(LAYOUTS)), st.sampled_from(sorted(LAYOUTS)), st.booleans())
+def test_product(gpu, m, k, n, of_a, of_b, cut):
+    for dtype in DTYPES:
+        a = LAYOUTS[of_a](gpu, normal(m, k).astype(dtype))
+        b = LAYOUTS[of_b](gpu, normal(k, n, seed=1).astype(dtype))
+        whole = gpu.asarray(np.full((m, n + 3), 7.0, dtype))
+        out = whole[:, 1 : 1 + n] if cut else gpu.asarray(np.full((m, n), np.nan, dtype))
+        assert kernels.product(a, b, out) is out
+        tolerance = 1e-12 if dtype == np.float64 else 1e-5
+        np.testing.assert_allclose(out.get(), a.get() @ b.get(), rtol=tolerance, atol=tolerance)
+        if cut:
+            assert (whole.get()[:, [0, -2, -1]] == 7).all()
+
+
+@given(st.sampled_from([(), (3,), (2, 3), (2, 1), (0, 3)]), st.sampled_from([(), (3,), (2, 3), (1, 3), (0, 3)]))
+def test_stacks(gpu, outer_a, outer_b):
+    try:
+        np.broadcast_shapes(outer_a, outer_b)
+    except ValueError:
+        return
+    a, b = normal(*outer_a, 4, 5), normal(*outer_b, 5, 2)
+    y = kernels.matmul(gpu.asarray(a), gpu.asarray(b)).get()
+    assert y.shape == (a @ b).shape
+    np.testing.assert_allclose(y, a @ b, rtol=1e-12, atol=1e-12)
+
+
+def test_precision(gpu):
+    """TF32 drops what is beyond 10 bits; float64 does not know it."""
+    x = np.full((64, 64), 1 + 2.0**-13, np.float32)
+    y = {}
+    for precision in ("fp32", "tf32"):
+        backend.set_matmul_precision(precision)
+        for dtype in DTYPES:
+            a = gpu.asarray(x.astype(dtype))
+            y[precision, dtype] = kernels.matmul(a, a).get()[0, 0]
+    backend.set_matmul_precision("fp32")
+    exact = 64 * (1 + 2.0**-13) ** 2
+    assert y["fp32", np.float64] == y["tf32", np.float64] == pytest.approx(exact, rel=1e-12)
+    assert y["fp32", np.float32] == pytest.approx(exact, rel=1e-6)
+    assert y["tf32", np.float32] in (64, y["fp32", np.float32])  # the latter on a card that has none
+
+
+def test_mistakes(gpu):
+    x, y = gpu.asarray(np.ones((3, 4), np.float32)), gpu.asarray(np.ones((4, 2), np.float32))
+    out = gpu.asarray(np.zeros((3, 2), np.float32))
+    for a, b, to, error, words in [
+        (x, x, out, ValueError, r"\(3, 4\) and \(3, 4\) into \(3, 2\): the shapes do not fit"),
+        (x, y, out.T, ValueError, "the shapes do not fit"),
+        (x, y.astype(np.float64), out, TypeError, "float32 @ float64 into float32"),
+        (x.astype(np.int64), y.astype(np.int64), out, TypeError, "is of float32 or of float64"),
+        (x, y, gpu.asarray(np.zeros((2, 3), np.float32)).T, ValueError, "written to rows"),
+    ]:
+        with pytest.raises(error, match=words) as caught:
+            kernels.product(a, b, to)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,181 @@
+"""The same program on both devices, one argument apart: training, checkpoints, seeds, a second GPU, memory."""
+
+import numpy as np
+import pytest
+
+import minicnn
+from minicnn import DeviceError, Tensor, backend, grad, manual_seed, nn, optim
+from minicnn import functional as F
+
+IMAGES = np.random.default_rng(0).standard_normal((6, 15, 15, 3)).astype(np.float32)
+LABELS = np.array([0, 1, 2, 1, 0, 2])
+
+
+def network(device):
+    manual_seed(3)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.LocalResponseNorm(n=5, k=2.0, alpha=0.1, beta=0.75),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(8, 8, 3, padding=1, groups=2, bias=False),  # its gradient would be 0, but for rounding
+        nn.BatchNorm2d(8),
+        nn.Tanh(),
+        nn.AvgPool2d(2, 1, padding=1),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(8 * 4 * 4, 16),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(16, 3),
+    )
+    return net.to(device)
+
+
+def optimizer(name, net):
+    if name == "Adam":
+        return optim.Adam(net.parameters(), lr=0.01, weight_decay=0.01)
+    options = {"paper": {"paper_update": True}, "nesterov": {"nesterov": True}}.get(name, {})
+    return optim.SGD(net.parameters(), lr=0.05, momentum=0.9 if name != "plain" else 0, weight_decay=0.01, **options)
+
+
+def train(net, update, steps, device):
+    losses = []
+    for _ in range(steps):
+        loss = F.cross_entropy(net(Tensor(IMAGES, device=device)), LABELS)
+        update.zero_grad()
+        loss.backward()
+        update.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", ["momentum", "plain", "paper", "nesterov", "Adam"])
+def test_training_is_the_same(name, gpu):
+    nets = {device: network(device) for device in ("cpu", "gpu")}
+    losses = {}
+    for device, net in nets.items():
+        manual_seed(5)  # the dropout masks are the same numbers on both
+        losses[device] = train(net, optimizer(name, net), 4, device)
+    np.testing.assert_allclose(losses["gpu"], losses["cpu"], rtol=1e-4)
+    there = nets["gpu"].state_dict()
+    for key, here in nets["cpu"].state_dict().items():
+        assert backend.device_of(there[key]) == "gpu:0"
+        np.testing.assert_allclose(backend.to_device(there[key], "cpu"), here, rtol=1e-3, atol=2e-4)
+    for net in nets.values():
+        net.eval()
+    here, there = (nets[device](Tensor(IMAGES, device=device)) for device in nets)
+    np.testing.assert_allclose(there.numpy(), here.numpy(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["momentum", "Adam"])
+@pytest.mark.parametrize("devices", [("cpu", "gpu"), ("gpu", "cpu")])
+def test_a_checkpoint_goes_on_on_the_other_device(name, devices, gpu, tmp_path):
+    expected = network("cpu")
+    manual_seed(5)
+    train(expected, optimizer(name, expected), 3, "cpu")
+
+    first, second = devices
+    net = network(first)
+    update = optimizer(name, net)
+    manual_seed(5)
+    train(net, update, 2, first)
+    arrays = {f"net.{key}": array for key, array in net.state_dict().items()}
+    arrays |= {f"optimizer.{key}": array for key, array in update.state_dict().items()}
+    minicnn.save(tmp_path / "run.safetensors", arrays, {"random": backend.random_state()})
+
+    arrays, info = minicnn.load(tmp_path / "run.safetensors")
+    net = network(second)
+    update = optimizer(name, net)
+    for part, owner in (("net.", net), ("optimizer.", update)):
+        owner.load_state_dict({key[len(part) :]: array for key, array in arrays.items() if key.startswith(part)})
+    backend.set_random_state(info["random"])
+    train(net, update, 1, second)
+    for (key, a), b in zip(net.state_dict().items(), expected.state_dict().values(), strict=True):
+        np.testing.assert_allclose(backend.to_device(a, "cpu"), b, rtol=1e-3, atol=1e-4, err_msg=key)
+
+
+def test_moving_there_and_back(gpu):
+    x = Tensor(IMAGES, requires_grad=True)
+    y = x.to("gpu")
+    assert y.device == "gpu:0" and y.to("gpu") is y and y.to("cpu").device == "cpu"
+    (y * 2).sum().backward()
+    assert x.grad.device == "cpu" and (x.grad.data == 2).all()
+    y = x.detach().to("gpu")
+    y.requires_grad = True
+    (g,) = grad((y * y).sum(), y)
+    assert g.device == "gpu:0"
+    np.testing.assert_allclose(g.numpy(), 2 * IMAGES)
+    assert repr(Tensor([1.0, 2.0], device="gpu")) == "Tensor([1., 2.], dtype=float32, device='gpu:0')"
+    assert float(Tensor(3.0, device="gpu")) == 3.0
+
+
+def test_a_second_gpu(gpu):
+    if gpu.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("this machine has one GPU")
+    net = network("gpu:1")
+    train(net, optimizer("momentum", net), 1, "gpu:1")
+    assert all(p.device == p.grad.device == "gpu:1" for p in net.parameters())
+    x = Tensor([1.0, 2.0], device="gpu:1")
+    assert ((x + 1) * x).max().device == "gpu:1" and (x > 1).device == "gpu:1"
+    with pytest.raises(DeviceError, match=r"Add: gpu:1 and gpu:0 do not mix.*\.to\('gpu:1'\)"):
+        x + x.to("gpu")
+    with pytest.raises(DeviceError, match="Mul: gpu:1 and cpu do not mix"):
+        x * np.ones(2, np.float32)
+    assert gpu.cuda.runtime.getDevice() == 0
+
+
+def test_arrays_of_two_devices_do_not_mix(gpu):
+    here, there = Tensor(np.ones(2, np.float32)), Tensor(np.ones(2, np.float32), device="gpu")
+    for a, b, line in (
+        (here, there, r"Add: cpu and gpu:0 do not mix: move one with \.to\('cpu'\)"),
+        (there, here, r"Add: gpu:0 and cpu do not mix: move one with \.to\('gpu:0'\)"),
+        (there, np.ones(2, np.float32), "Add: gpu:0 and cpu"),  # a host array is not moved in silence
+    ):
+        with pytest.raises(DeviceError, match=line):
+            a + b
+    assert (there * 2.0).device == (2 - there).device == (there > 0).device == "gpu:0"  # a number is everywhere
+
+
+def test_a_gpu_that_is_not_there(gpu):
+    n = gpu.cuda.runtime.getDeviceCount()
+    with pytest.raises(DeviceError, match=f"'gpu:{n}': there (is one GPU|are {n} GPUs), numbered from 0"):
+        Tensor([1.0], device=f"gpu:{n}")
+
+
+def test_memory_stats(gpu):
+    before = minicnn.memory_stats()
+    x = Tensor(np.zeros((1 << 20,), np.float32), device="gpu")
+    after = minicnn.memory_stats("gpu:0")
+    assert after["used"] - before["used"] >= 4 << 20 and x.device == "gpu:0"
+    assert after["reserved"] >= after["used"] and 0 < after["free"] <= after["total"]
+    del x
+    assert minicnn.memory_stats()["used"] == before["used"]
+
+
+def test_precision_of_products(gpu):
+    a, b = (np.random.default_rng(i).standard_normal((64, 64)).astype(np.float32) for i in range(2))
+    exact = a.astype(float) @ b.astype(float)
+
+    def error():
+        return abs((Tensor(a, device="gpu") @ Tensor(b, device="gpu")).numpy() - exact).max()
+
+    assert backend.matmul_precision() == "fp32" and error() < 1e-4
+    if backend.has_tf32("gpu"):
+        minicnn.set_matmul_precision("tf32")
+        try:
+            assert 1e-4 < error() < 0.1
+        finally:
+            minicnn.set_matmul_precision("fp32")
+    with pytest.raises(ValueError, match="'fp32' or 'tf32', not 'bf16'"):
+        minicnn.set_matmul_precision("bf16")
+
+
+def test_labels_there_are_not_waited_for(gpu):
+    logits = Tensor(np.zeros((3, 4), np.float32), requires_grad=True, device="gpu")
+    losses = F.cross_entropy(logits, Tensor(np.array([0, 4, -1]), device="gpu"), reduction="none")
+    losses.sum().backward()
+    assert np.isnan(losses.numpy()).tolist() == [False, True, True]
+    assert np.isnan(logits.grad.numpy()).any(axis=1).tolist() == [False, True, True]
+    with pytest.raises(ValueError, match="labels run from 0 to 4"):
+        F.cross_entropy(logits, [0, 1, 4])

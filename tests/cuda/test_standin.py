@@ -1,0 +1,111 @@
+"""The stand-in for CuPy computes what NumPy computes, and refuses what CuPy refuses. Where there is a GPU, CuPy itself
+has to pass these tests."""
+
+import pickle
+
+import numpy as np
+import pytest
+from refusals import REFUSED
+
+H = np.arange(12, dtype=np.float32).reshape(3, 4)  # on the host
+
+
+# -------------------------------------------------------------------------------------------------------------- refusals
+STRICTER = {  # CuPy sends these to the GPU without a word
+    "x[[0, 1]]": (TypeError, "an index of list"),
+    "x[np.array([0, 1])]": (TypeError, "an index of ndarray"),
+    "x[h > 1]": (TypeError, "an index of ndarray"),
+    "x.__setitem__([0], 1)": (TypeError, "an index of list"),
+    "np.add.at(x, [0], 1)": (TypeError, "an index of list"),
+    "np.add.at(x, 0, h[0])": (TypeError, "Unsupported type"),
+}
+
+
+def refused(code, error, says, cupy, x):
+    with pytest.raises(error, match=f"(?s){says}"):
+        eval(code, {"np": np, "cupy": cupy, "x": x, "h": H.copy()})
+
+
+@pytest.mark.parametrize("code", REFUSED)
+def test_refusals(code, gpu):
+    refused(code, *REFUSED[code], gpu, gpu.asarray(H))
+
+
+@pytest.mark.parametrize("code", STRICTER)
+def test_refusals_of_what_cupy_takes(code, standin):
+    import cupy
+
+    refused(code, *STRICTER[code], cupy, cupy.asarray(H))
+
+
+# ------------------------------------------------------------------------------------------------------------- computing
+COMPUTED = """x+y  x-1  2*x  x/y  x//2  x%3  x**2  2**x  -x  abs(x)  x@y.T  x>y  x==3  x!=y  ~(x>1)  (x>1)&(y>2)  divmod(x,2)[1]
+    np.add(x,y)  np.multiply(x,2,dtype="f8")  np.exp(x)  np.sign(x)  np.maximum(x,3)  np.where(x>3,x,0)  np.clip(x,2,None)  np.square(x)
+    np.sum(x,axis=0)  x.sum()  x.sum(axis=(0,1),keepdims=True)  x.max(axis=1)  x.argmax(axis=1)  x.mean()  x.var(axis=0)  x.any()
+    np.concatenate([x,y],1)  np.stack([x,y])  np.pad(x,((1,0),(0,2)),constant_values=7)  np.zeros_like(x)  np.full_like(x,3)
+    np.zeros_like(x,shape=(2,2))  x.astype("i8")  x.copy()  x.T.copy()  x.T+1  x.reshape(4,3).T.ravel()  x[i]  x[i,1]  x[:,i]  x[x>3]
+    x[i[:,None],i]  np.add.outer(i,i)  np.equal.outer(i,i)  np.add.reduce(x)  np.multiply.reduce(x,axis=1)  x.dot(y.T)  np.sqrt(x)  np.log(x)
+    np.matmul(x,y.T)  np.tensordot(x,y,2)  np.array_equal(x,y)  np.cumsum(x,1)  x.take(i,axis=1)  np.sort(-x,axis=1)  np.isnan(x/0-x/0)
+    x*np.float32(2)  np.float64(2)*x  x.astype(bool)  np.count_nonzero(x)  np.power(x,np.float32(0.5))  np.empty_like(x,shape=(0,3))""".split()
+
+
+@pytest.mark.parametrize("code", COMPUTED)
+def test_results_are_numpys(code, gpu):
+    x, y, i = H, H[::-1] * 0.5 + 1, np.array([2, 0, 1])
+    with np.errstate(all="ignore"):
+        expected = eval(code, {"np": np, "x": x, "y": y, "i": i})
+    result = eval(code, {"np": np, "x": gpu.asarray(x), "y": gpu.asarray(y), "i": gpu.asarray(i)})
+    assert isinstance(result, gpu.ndarray)
+    assert result.dtype == np.asarray(expected).dtype and result.shape == np.shape(expected)
+    np.testing.assert_allclose(result.get(), expected, rtol=1e-5)
+    if ".T" not in code:
+        assert result.flags.c_contiguous
+
+
+def test_writing(gpu):
+    x, h = gpu.asarray(H), H.copy()
+    for a in (x, h):
+        a += 1
+        a *= 2.0
+        a[0] = 5
+        a[1:, ::2] = a[:2, 1::2]
+        a[..., 3] = 7
+        np.add(a, 1, out=a)
+        a[:2].fill(3)
+    i, k = gpu.asarray([0, 0, 2]), np.array([0, 0, 2])
+    np.add.at(x, i, 1)
+    np.add.at(h, k, 1)
+    gpu.add.at(x, (i, gpu.asarray([1, 1, 1])), 2)
+    np.add.at(h, (k, 1), 2)
+    x[x > 8] = 0
+    h[h > 8] = 0
+    np.testing.assert_array_equal(x.get(), h)
+    view = x[1]
+    view[...] = 9
+    assert x[1, 2].item() == 9  # as a view, also of one number
+
+
+def test_indices_beyond_the_end_wrap_around(gpu):
+    x = gpu.asarray(H)
+    i = gpu.asarray([3, -4, 7])
+    np.testing.assert_array_equal(x[i].get(), H[[0, 2, 1]])
+    np.testing.assert_array_equal(x[..., i].get(), H[:, [3, 0, 3]])
+
+
+def test_nothing_warns(gpu):
+    x = gpu.asarray(H)
+    assert np.isnan(((x / 0) * 0).get()).all() and np.isinf(np.exp(x * 1000)[2].get()).all()
+
+
+def test_pickles(gpu):
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(gpu.asarray(H))).get(), H)
+
+
+def test_what_the_host_may_ask(standin):
+    import cupy
+
+    x = cupy.asarray(H)
+    standin.log.clear()
+    assert np.shape(x) == (3, 4) and np.ndim(x) == 2 and np.size(x) == 12 and np.result_type(x, x) == np.float32
+    assert np.can_cast(x.dtype, "f8") and np.shares_memory(x, x[1]) and not np.iscomplexobj(x)
+    assert cupy.get_array_module(x) is cupy and cupy.get_array_module(H) is np and not standin.log

@@ -1,0 +1,243 @@
+"""train.py, evaluate.py and predict.py on a GPU: the figures that a CPU has, no waiting inside a step, and one line for
+each mistake; and the loader that feeds them."""
+
+import gc
+import json
+import math
+import re
+
+import evaluate
+import numpy as np
+import pictures
+import programs
+import pytest
+import runs
+from standin import TRANSFERS
+from standin.devices import Stream
+
+import minicnn
+from minicnn import Tensor, backend
+from minicnn.data import DataError, DataLoader
+from minicnn.data.transforms import Normalize, RandomCrop
+
+TRAIN = ["train.py", "--seed", 4, "--batch-size", 8, "--precision", "fp32"]
+FIGURES = ("epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """run("train.py", "--epochs", 2, …) -> status, out, err. Pictures of curves and filters are left out."""
+    programs.small_world(monkeypatch)
+    for name in ("draw_curves", "draw_filters"):
+        monkeypatch.setattr(runs, name, lambda *_: None)
+    return programs.run_program
+
+
+def assert_same_run(a, b):
+    """The figures of two runs, and the networks and velocities that they ended with."""
+    for here, there in zip(programs.metrics(a), programs.metrics(b), strict=True):
+        assert [there[name] for name in FIGURES] == pytest.approx([here[name] for name in FIGURES], rel=1e-4)
+    for name in ("last", "best"):
+        (here, info), (there, other) = (minicnn.load(folder / f"{name}.safetensors") for folder in (a, b))
+        assert info.get("random") == other.get("random")
+        for key in here.keys() | there.keys():
+            np.testing.assert_allclose(there[key], here[key], rtol=1e-3, atol=1e-5, err_msg=key)
+
+
+# -- the programs -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path):
+    for device in ("cpu", "gpu"):
+        result = run(*TRAIN, "--epochs", 3, "--device", device, "--out", tmp_path / device)
+        assert result.status == 0 and not result.err
+    assert_same_run(tmp_path / "cpu", tmp_path / "gpu")
+    config = json.loads((tmp_path / "gpu" / "config.json").read_text())
+    assert config["device"] == "gpu:0" and config["workers"] == min(minicnn.get_num_threads(), 16)
+    assert re.search(r"on gpu:0, .+, [\d.]+ GiB, with products in fp32\n", result.out)
+
+
+@pytest.mark.parametrize("devices", [("cpu", "gpu"), ("gpu", "cpu")])
+def test_a_run_goes_on_on_the_other_device(gpu, run, tmp_path, devices):
+    for folder, (first, second) in {"expected": ("cpu", "cpu"), "moved": devices}.items():
+        assert run(*TRAIN, "--epochs", 1, "--device", first, "--out", tmp_path / folder).status == 0
+        again = ["--resume", tmp_path / folder / "last.safetensors", "--epochs", 2, "--device", second]
+        result = run("train.py", *again, *["--precision", "fp32"])
+        assert result.status == 0 and f"on {second}" in result.out, result.err
+    assert_same_run(tmp_path / "expected", tmp_path / "moved")
+
+
+def test_evaluate_and_predict_agree_with_the_cpu(gpu, run, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)).save(
+        tmp_path / "photo.png"
+    )
+    assert run(*TRAIN, "--epochs", 1, "--out", tmp_path / "run").status == 0
+    for program, arguments in {"evaluate.py": ["--batch-size", 7], "predict.py": [tmp_path / "photo.png"]}.items():
+        options = ["--checkpoint", tmp_path / "run" / "best.safetensors", "--precision", "fp32"]
+        here, there = (run(program, *arguments, *options, "--device", device) for device in ("cpu", "gpu"))
+        assert here.status == there.status == 0 and here.out == there.out and not there.err
+
+
+def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeypatch, tmp_path):
+    seen, measure = [], evaluate.evaluate
+    monkeypatch.setattr(evaluate, "evaluate", lambda *args: seen.append(backend.matmul_precision()) or measure(*args))
+    for capability, precision in {"75": "fp32", "80": "tf32", "90": "tf32"}.items():
+        standin.capability = capability
+        result = run("train.py", "--epochs", 1, "--device", "gpu", "--out", tmp_path / capability)
+        assert result.status == 0 and f"with products in {precision}\n" in result.out
+        assert json.loads((tmp_path / capability / "config.json").read_text())["precision"] == seen.pop() == precision
+    standin.capability = "75"
+    mistake("gpu:0", "train.py", "--device", "gpu", "--precision", "tf32", "--out", tmp_path / "none")
+    mistake("2020", "train.py", "--resume", tmp_path / "80" / "last.safetensors", "--epochs", 2)
+    again = ["--resume", tmp_path / "80" / "last.safetensors", "--epochs", 2, "--precision", "fp32"]
+    assert "with products in fp32" in run("train.py", *again).out
+
+
+@pytest.fixture
+def mistake(run):
+    """mistake(word, program, …): the program ends with status 2 and one line, which has the word in it."""
+
+    def check(word, *arguments):
+        result = run(*arguments)
+        assert result.status == 2 and word in result.err and len(result.err.splitlines()) == 1, result.err
+
+    return check
+
+
+def test_out_of_memory_is_one_line(standin, run, mistake, tmp_path):
+    """While the network is moved there, while pictures arrive, and in the middle of a step."""
+    arguments = ["train.py", "--epochs", 1, "--batch-size", 16, "--device", "gpu", "--out"]
+    assert run(*arguments, tmp_path / "enough").status == 0
+    most = standin.gpus[0].most
+    for share in (0.001, 0.1, 0.5, 0.9, 0.99):
+        gc.collect()
+        standin.reset(memory=int(most * share))
+        mistake("use smaller batches (--batch-size)", *arguments, tmp_path / str(share))
+
+
+# -- what a step asks of the GPU ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept, counts", [(50, [1, 5]), (3, [1, 3, 2])])
+def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monkeypatch, tmp_path, kept, counts):
+    monkeypatch.setattr(evaluate, "MOST_KEPT", kept)
+    monkeypatch.setattr(evaluate, "OFTEN", math.inf)
+    places, count = [], evaluate.Score.count
+
+    def noted(score):
+        if score.kept:
+            places.append((len(standin.log), len(score.kept)))
+            count(score)
+            places[-1] += (len(standin.log),)
+
+    monkeypatch.setattr(evaluate.Score, "count", noted)
+    options = ["--device", "gpu", "--epochs", 1, "--batch-size", 5, "--out", tmp_path]
+    assert run("train.py", *options).status == 0
+    assert [batches for _, batches, _ in places][: len(counts)] == counts  # training: six batches of five pictures
+    parameters = len(minicnn.load(tmp_path / "best.safetensors")[0])
+    *_, last = places[: len(counts)]
+    between = [entry for i, entry in enumerate(standin.log[: last[2]]) if not any(a <= i < b for a, _, b in places)]
+    sent = [(entry.name, entry.nbytes) for entry in between if entry.kind in TRANSFERS]
+    assert sent[parameters:] == [("pinned", 5 * 64 * 64 * 3), ("pinned", 5 * 8)] * 6
+    assert not [entry for entry in between if entry.kind == "to the host"]
+    # it waits only for copies that it is two batches ahead of
+    waits = [entry.name for entry in between if entry.kind == "wait"]
+    assert waits.count("Event.synchronize") == 4 and set(waits[-4:]) == {"Event.synchronize"}
+    for begin, _, end in places[: len(counts)]:
+        fetched = [entry for entry in standin.log[begin:end] if entry.kind == "to the host"]
+        assert len(fetched) == 2 and sum(entry.nbytes for entry in fetched) < 50 * 8
+
+
+def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
+    """At full size: the very programs, with a step of two pictures."""
+    monkeypatch.setattr(pictures, "SYNTHETIC", (2, 1))
+    options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run.save
+    for device in ("cpu", "gpu"):
+        monkeypatch.setattr(runs.Run, "save", save if device == "gpu" else lambda *_: None)
+        out = tmp_path / device
+        result = programs.run_program("train.py", *options, "--epochs", 1, "--device", device, "--out", out)
+        assert result.status == 0, result.err
+        rows += programs.metrics(out)
+    assert "56,909,194 parameters, on gpu:0" in result.out
+    assert [rows[1][name] for name in FIGURES] == pytest.approx([rows[0][name] for name in FIGURES], rel=1e-4)
+    result = programs.run_program("evaluate.py", *options, "--device", "gpu", "--checkpoint", out / "best.safetensors")
+    assert result.status == 0 and f"loss {rows[1]['val_loss']:.4f}" in result.out
+    for checkpoint in out.glob("*.safetensors"):
+        checkpoint.unlink()  # 700 MB
+
+
+# -- the loader -------------------------------------------------------------------------------------------------------
+
+RNG = np.random.default_rng(0)
+DATASET = [(RNG.integers(0, 256, (12, 15, 3), dtype=np.uint8), i) for i in range(11)]
+NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.1))
+
+
+@pytest.mark.parametrize("num_workers", [0, 3])
+@pytest.mark.parametrize("normalize", [None, NORMALIZE])
+def test_a_loader_hands_out_the_same_batches_on_both_devices(gpu, num_workers, normalize):
+    """Of the caller's own: they are compared when all have come."""
+    options = {"shuffle": True, "seed": 5, "num_workers": num_workers, "normalize": normalize}
+    here, there = (list(DataLoader(DATASET, 4, RandomCrop(10), device=d, **options)) for d in ("cpu", "gpu"))
+    assert len(here) == 3
+    for (a, a_labels), (b, b_labels) in zip(here, there, strict=True):
+        assert (b.dtype, b.shape, b_labels.dtype) == (a.dtype, a.shape, np.int64)
+        assert backend.device_of(b) == backend.device_of(b_labels) == "gpu:0"
+        np.testing.assert_allclose(b.get(), a, rtol=0, atol=0 if normalize is None else 1e-6)
+        np.testing.assert_array_equal(b_labels.get(), a_labels)
+
+
+def test_a_loader_for_a_second_gpu(gpu):
+    if gpu.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("this machine has one GPU")
+    for images, labels in DataLoader(DATASET, 4, normalize=NORMALIZE, device="gpu:1"):
+        assert Tensor(images).device == Tensor(labels).device == "gpu:1"
+        score = evaluate.Score()
+        score.add(Tensor(images).mean(), Tensor(images).reshape(len(labels), -1), labels)
+        assert np.isfinite(score.result()["loss"]) and score.seen == len(labels)
+
+
+def test_a_batch_is_sent_before_the_one_ahead_of_it_is_handed_out(standin):
+    for i, _ in enumerate(DataLoader(DATASET, 3, device="gpu", num_workers=0)):
+        sent = [entry.nbytes for entry in standin.log.transfers]
+        assert sent == [n * size for n in (3, 3, 3, 2)[: i + 2] for size in (12 * 15 * 3, 8)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_may_be_left_in_the_middle_of_a_copy(standin, num_workers):
+    """What is computed next may get the memory that the copy goes to, so it comes after it."""
+    iterator = iter(DataLoader(DATASET, 4, normalize=NORMALIZE, device="gpu", num_workers=num_workers))
+    next(iterator)
+    (stream,) = Stream.all
+    assert not stream.done
+    del iterator
+    assert stream.done
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_errors_of_a_sample_arrive_as_on_a_cpu(gpu, num_workers):
+    dataset = [*DATASET[:4], (np.zeros((12, 15, 3), np.float32), 0)]
+    loader = DataLoader(dataset, 2, normalize=NORMALIZE, device="gpu", num_workers=num_workers)
+    labels = []
+    with pytest.raises(DataError, match=r"^sample 4: Normalize.* takes uint8 images"):
+        for _, batch in loader:
+            labels += batch.get().tolist()
+    assert labels == [0, 1]  # the next batch was on its way when the one after it failed
+
+
+def test_normalize_takes_batches_of_a_gpu(gpu):
+    images = np.stack([image for image, _ in DATASET])
+    result = NORMALIZE(backend.to_device(images, "gpu"))
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result.get(), NORMALIZE(images), rtol=0, atol=1e-6)
+    with pytest.raises(DataError, match=r"got float32 \(11, 12, 15, 3\)"):
+        NORMALIZE(result)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_top_k_counts_there_as_here(gpu, k):
+    logits, labels = RNG.integers(0, 4, (40, 6)).astype(np.float32), RNG.integers(6, size=40)
+    logits[3, labels[3]] = logits[5, 0] = np.nan
+    there = evaluate.top_k(backend.to_device(logits, "gpu"), backend.to_device(labels, "gpu"), k)
+    assert there.shape == () and float(there) == pytest.approx(float(evaluate.top_k(logits, labels, k)))

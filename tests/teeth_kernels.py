@@ -1,0 +1,141 @@
+"""Mutants of CUDA kernels: what teeth.py asks of the tests of the lessons, asked of those of the .cu files. A mutant is
+the file with one token changed, or one assignment left out; the tests run it on the CPU, so g++ is needed."""
+
+import importlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+from teeth import LIMIT, ROOT, Bites, fork, main, run
+
+KERNELS = {  # file: its tests
+    name: f"tests/cuda/test_kernels_{name}.py"
+    for name in ("windows", "pooling", "lrn", "activation", "dropout", "linear", "loss", "ops", "optimizer", "pictures")
+}
+SWAPS = {
+    "+": "-", "-": "+", "*": "/", "/": "*", "%": "/", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=",
+    "!=": "==", "&&": "||", "||": "&&", "+=": "-=", "-=": "+=", "*=": "/=", "/=": "*=", ">>": "<<", "<<": ">>",
+    "^": "&", "|": "&", "&": "|", "max": "min", "min": "max", "sqrt": "rsqrt", "rsqrt": "sqrt", "exp": "log",
+    "log": "exp", "true": "false", "false": "true",
+}  # fmt: skip
+POINTER = r"\b(?:real|char|int|long|bool|unsigned|Index|place|void)\s*\*+"
+TOKEN = re.compile(
+    rf"{POINTER}|\w+<\w+>|\w+&(?= )|->|\+\+|--|<=|>=|==|!=|&&|\|\||<<|>>|[-+*/]=|[-+*/%<>^|&]|\b\d+(?:\.\d+)?(?:e-?\d+)?[uUlLfF]*\b|\b0x\w+\b|\b\w+\b"
+)
+ASSIGNMENT = re.compile(r"^\s*[\w.]+(?:\[.*?\])?\s*[-+*/|&^]?=[^=].*;\s*$")
+
+
+class KernelMutant(NamedTuple):
+    function: str  # the kernel, or device function
+    line: int
+    kind: str
+    before: str  # the line
+    after: str
+    text: str  # the whole file
+
+
+def mutants_of(text: str) -> Iterator[KernelMutant]:
+    """Every mutant of a .cu file. Left alone: comments, directives, declarations of kernels, templates."""
+    lines, function, declaring = text.split("\n"), "", False
+    for number, line in enumerate(lines):
+        code = line.partition("//")[0]
+        begins = re.match(r"(?:KERNEL|__device__).*?(\w+)\(", code)
+        if begins:
+            function, declaring = begins[1], True
+        if declaring or code.startswith(("#", "template")) or not code.strip():
+            declaring = declaring and "{" not in code
+            continue
+        for kind, new in _variants(code):
+            after = "\n".join([*lines[:number], new, *lines[number + 1 :]])
+            yield KernelMutant(function, number + 1, kind, code.strip(), new.strip(), after)
+
+
+def _variants(code: str) -> Iterator[tuple[str, str]]:
+    if ASSIGNMENT.match(code):
+        yield "statement left out", code[: len(code) - len(code.lstrip())] + ";"
+    for token in TOKEN.finditer(code):
+        word, (start, end) = token[0], token.span()
+        if word in SWAPS:
+            yield "operator", code[:start] + SWAPS[word] + code[end:]
+        elif re.fullmatch(r"\d+", word):
+            yield "constant", code[:start] + str(int(word) + 1) + code[end:]
+        elif re.fullmatch(r"\d+u?", word):
+            yield "constant", code[:start] + str(int(word[:-1]) + 1) + "u" + code[end:]
+
+
+class KernelBites(Bites):
+    """A pytest plugin that runs the collected tests against mutants of one .cu file."""
+
+    def __init__(self, file: str, mutants: list[Any], jobs: int, tell: Callable[[Any, str], None]) -> None:
+        super().__init__(ModuleType(file), mutants, jobs, tell)
+        self.file = file
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if self.failures:
+            return True
+        seconds = self.times(session.items)
+        if self.failures:
+            return True
+        items = [item for _, item in sorted(zip(seconds, session.items, strict=True), key=lambda pair: pair[0])]
+        for mutant in self.mutants:
+            child = fork(
+                lambda mutant=mutant: self.bite_kernels(mutant.text, items), LIMIT[0] + LIMIT[1] * sum(seconds)
+            )
+            self.running[child] = mutant
+            if len(self.running) == self.jobs:
+                self.reap()
+        while self.running:
+            self.reap()
+        return True
+
+    def times(self, items: list[pytest.Item]) -> list[float]:
+        """How long each test takes; in a child, so that nothing is loaded here."""
+        reading, writing = os.pipe()
+
+        def first_run() -> int:
+            seconds = []
+            for item in items:
+                begin = time.process_time()
+                run(item)
+                seconds.append(time.process_time() - begin)
+            with open(writing, "w") as file:
+                json.dump([seconds, self.failures], file)
+            return 0
+
+        child = fork(first_run)
+        os.close(writing)
+        with open(reading) as file:
+            text = file.read()
+        if os.waitpid(child, 0)[1]:
+            raise RuntimeError(f"the first run of the tests of {self.file}.cu failed")
+        seconds, self.failures = json.loads(text)
+        return seconds
+
+    def bite_kernels(self, text: str, items: list[pytest.Item]) -> int:
+        """In a child: let the launcher read the mutant, compile it where it is thrown away afterwards, and run the
+        tests up to the first failure."""
+        launch, host = importlib.import_module("minicnn.cuda.launch"), importlib.import_module("host")
+        original = launch._source
+        with tempfile.TemporaryDirectory() as folder:
+            launch._source = lambda file: text if file == self.file else original(file)
+            host._cache = lambda: Path(folder)
+            return self.bite(compile("", "nothing", "exec"), [], items)
+
+
+def kernels(name: str) -> tuple[str, str, list[KernelMutant]]:
+    """A .cu file, its path, and its mutants."""
+    file = f"minicnn/cuda/{name}.cu"
+    return name, file, list(mutants_of((ROOT / file).read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    sys.exit(main(KERNELS, kernels, KernelBites))
