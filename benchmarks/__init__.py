@@ -1,1 +1,2 @@
-"""How fast minicnn is: `python -m benchmarks cpu` compares it with PyTorch, and with the matrix products alone."""
+"""How fast minicnn is: `python -m benchmarks cpu` and `python -m benchmarks gpu` compare it with PyTorch, and with what
+the machine can do at the most."""

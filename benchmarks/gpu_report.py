@@ -148,8 +148,8 @@ def launches(r: Result) -> Iterator[str]:
     yield (
         f"One step of examples/alexnet/train.py, the {r['network']} network, batch {r['batch']}, recorded through the "
         f"tests' stand-in for CuPy: {sum(kinds[kind] for kind in LAUNCHED)} launches (at most {MOST} are allowed): "
-        f"{', '.join(f'{kinds[kind]} {what}' for kind, what in LAUNCHED.items())}; {kinds['transfer']} transfers; and "
-        f"{kinds['wait']} waits (for the copy of the batch before the last)."
+        f"{', '.join(f'{kinds[kind]} {what}' for kind, what in LAUNCHED.items())}; {kinds['transfer']} transfers; "
+        f"waits for the copy of the batch before the last: {kinds['wait']}."
     )
     rows, head = [], ["launch", "arrays", "times", "MB", "GFLOP"]
     foreseen = [p for p in ("fp32", "tf32") if p in r.get("totals", {})]

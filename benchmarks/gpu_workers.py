@@ -151,7 +151,7 @@ class Loop(OnGPU):
         import evaluate
         import train
 
-        evaluate.OFTEN = math.inf  # figures are fetched after the first step and in the end
+        evaluate.OFTEN = math.inf  # its figures are fetched in the end only, not in the step that is recorded
         bar = SimpleNamespace(update=lambda n: None, set_postfix=lambda **_: None)
         train.progress_bar = lambda **_: nullcontext(bar)
         self.program = train

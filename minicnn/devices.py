@@ -289,7 +289,13 @@ class Upload:
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised array in pinned host memory; from any thread."""
         with on_device(self.device):
-            return importlib.import_module("cupyx").empty_pinned(shape, dtype)
+            try:
+                return importlib.import_module("cupyx").empty_pinned(shape, dtype)
+            except self.cuda.runtime.CUDARuntimeError as error:
+                raise DeviceError(
+                    f"no host memory that {self.device} can read for an array of shape {shape} ({_one_line(error)}): "
+                    "use smaller batches (--batch-size) or fewer --workers"
+                ) from None
 
     def send(self, *arrays: np.ndarray) -> tuple[Any, list[Array]]:
         """Begin to copy these arrays, which nobody changes from now on."""

@@ -100,7 +100,7 @@ def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> N
         raise TypeError(f"{what} must be an array on a GPU, not {type(array).__name__}")
     if array.dtype != dtype:
         raise TypeError(f"{what} must be {np.dtype(dtype)}, not {array.dtype}")
-    side_by_side = array.strides[-1] == array.itemsize or array.shape[-1] < 2 if array.ndim else True
+    side_by_side = array.ndim < 2 or array.strides[-1] == array.itemsize or array.shape[-1] < 2
     if not (array.flags.c_contiguous or (strided and side_by_side)):
         raise ValueError(f"{what}, shape {array.shape} and strides {array.strides}, is not contiguous")
 

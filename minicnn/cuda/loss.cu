@@ -41,13 +41,15 @@ KERNEL void negative_log_likelihood(const real* __restrict__ z, const long long*
 }
 
 // dz = (softmax(z) − onehot(label)) dy: (N,), (N, K), (N,) -> (N, K)
-KERNEL void negative_log_likelihood_backward(const real* __restrict__ dy, const real* __restrict__ z,
-                                             const long long* __restrict__ labels, real* __restrict__ dz, Index samples) {
+// `step` is the stride of dy: 0 where all have the same, as in a mean.
+KERNEL void negative_log_likelihood_backward(const strided real* __restrict__ dy, long long step,
+                                             const real* __restrict__ z, const long long* __restrict__ labels,
+                                             real* __restrict__ dz, Index samples) {
     FOR_EACH_BLOCK(n, samples) {
         Softmax of = softmax(z + n * K);
         TOGETHER(t) {
             long long label = labels[n];
-            real by = 0 <= label && label < K ? dy[n] : no_number();
+            real by = 0 <= label && label < K ? dy[n * step] : no_number();
             for (int c = t; c < K; c += BLOCK)
                 dz[n * K + c] = (exp(z[n * K + c] - of.largest) / of.sum - (c == label)) * by;
         }

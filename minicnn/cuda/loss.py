@@ -17,7 +17,7 @@ def negative_log_likelihood(z: Array, labels: Array) -> Array:
 def negative_log_likelihood_backward(dy: Array, z: Array, labels: Array) -> Array:
     """dz = (p − onehot(label)) dy: (N,), (N, K), (N,) -> (N, K); NaN for a label that is no class"""
     dz = empty_like(z)
-    arrays = contiguous(dy), contiguous(z), contiguous(labels), dz
+    arrays = dy, dy.strides[0] // dy.itemsize, contiguous(z), contiguous(labels), dz
     launch_blocks("loss.negative_log_likelihood_backward", len(z), *arrays, len(z), real=z.dtype, K=z.shape[1])
     return dz
 

@@ -1,11 +1,13 @@
 """Two ways to a GPU: `standin`, the stand-in for CuPy, with a new machine for each test; and `gpu`, for tests that run
 on the stand-in and once more on a real GPU where there is one (marker gpu)."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from minicnn import devices
@@ -15,6 +17,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import host
 import standin as stand_in
+
+if host.ADDRESS in os.environ:  # everything is slow there
+    hypothesis.settings.register_profile(
+        "address sanitizer", parent=hypothesis.settings.get_profile("default"), max_examples=4
+    )
+    hypothesis.settings.load_profile("address sanitizer")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -177,7 +177,8 @@ def _library(source: str, constants: tuple[str, ...]) -> ctypes.PyDLL:
 
 
 def _gxx(arguments: list[str], text: str = "") -> None:
-    done = subprocess.run(["g++", *arguments], input=text, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # not for the compiler
+    done = subprocess.run(["g++", *arguments], input=text, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise CompileException(done.stderr)
 

@@ -48,7 +48,7 @@ def test_p_is_compared_in_float32(gpu):
 
 def test_what_is_dropped_is_zero(gpu):
     """Infinities and NaN as well."""
-    y = kernels.drop(gpu.asarray(awkward(400)), 0.5, (1, 2)).get()
-    kept = lesson.drop(np.ones(400), 0.5, (1, 2)) > 0
+    y = kernels.drop(gpu.asarray(awkward(400).astype(np.float32)), 0.5, (1, 2)).get()
+    kept = lesson.drop(np.ones(400, np.float32), 0.5, (1, 2)) > 0
     assert (y[~kept] == 0).all()
     np.testing.assert_array_equal(y[kept], awkward(400)[kept] * 2)

@@ -27,6 +27,7 @@ def test_normalise(gpu, shape, norm, layout):
         lambda a: lesson.normalise(a, norm),
         3 * normal(*shape),
         layout=layout,
+        wide=True,
     )
 
 
@@ -34,7 +35,7 @@ def test_normalise(gpu, shape, norm, layout):
 def test_normalise_backward(gpu, shape, norm, layout):
     agrees(
         gpu, lambda g, a: kernels.normalise_backward(g, a, norm), lambda g, a: lesson.normalise_backward(g, a, norm),
-        normal(*shape, seed=1), 3 * normal(*shape), layout=layout,
+        normal(*shape, seed=1), 3 * normal(*shape), layout=layout, wide=True,
     )  # fmt: skip
 
 
@@ -46,6 +47,7 @@ def test_sum_window(gpu, shape, window, layout):
         lambda x: lesson.sum_window(x, window),
         normal(*shape),
         layout=layout,
+        wide=True,
     )
 
 

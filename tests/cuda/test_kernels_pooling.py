@@ -23,11 +23,11 @@ def test_window_maximum_and_winners(gpu, n, geometry, channels, seed, layout):
         y = lesson.window_maximum(x, window)
         agrees(
             gpu, lambda x: kernels.window_maximum(x, window), lambda x: lesson.window_maximum(x, window), x,
-            exactly=True, layout=layout,
+            exactly=True, layout=layout, wide=True,
         )  # fmt: skip
         agrees(
             gpu, lambda x, y: kernels.winners(x, y, window), lambda x, y: lesson.winners(x, y, window), x, y,
-            exactly=True, layout=layout,
+            exactly=True, layout=layout, wide=True,
         )  # fmt: skip
 
 
@@ -39,11 +39,12 @@ def test_scatter_and_gather(gpu, n, geometry, channels, seed, layout, everyone):
     winner = None if everyone else lesson.winners(x, y, window)
     agrees(
         gpu, lambda dy, won: kernels.scatter(dy, won, window, (h, w)),
-        lambda dy, won: lesson.scatter(dy, won, window, (h, w)), normal(*y.shape, seed=seed), winner, layout=layout,
+        lambda dy, won: lesson.scatter(dy, won, window, (h, w)), normal(*y.shape, seed=seed), winner,
+        layout=layout, wide=True,
     )  # fmt: skip
     agrees(
         gpu, lambda x, won: kernels.gather(x, won, window), lambda x, won: lesson.gather(x, won, window), x, winner,
-        layout=layout,
+        layout=layout, wide=True,
     )  # fmt: skip
 
 
@@ -85,3 +86,22 @@ def test_places_beyond_a_byte(gpu):
             lambda dy, won: lesson.scatter(dy, won, window, (18, 19)), dy, winner,
         )  # fmt: skip
     agrees(gpu, lambda x, won: kernels.gather(x, won, window), lambda x, won: lesson.gather(x, won, window), x, winner)
+
+
+def test_the_papers_windows(gpu):
+    """3 × 3 in steps of 2, for several images and packs of channels."""
+    window, x = Window.of(3, 2), awkward(3, 9, 11, 8)
+    y = lesson.window_maximum(x, window)
+    winner = lesson.winners(x, y, window)
+    dy = normal(*y.shape)
+    agrees(gpu, lambda x: kernels.window_maximum(x, window), lambda x: y.astype(x.dtype), x, **EXACTLY)
+    agrees(gpu, lambda x, y: kernels.winners(x, y, window), lambda x, y: winner, x, y, **EXACTLY)
+    for won in (winner, None):
+        agrees(
+            gpu, lambda dy, won: kernels.scatter(dy, won, window, (9, 11)),
+            lambda dy, won: lesson.scatter(dy, won, window, (9, 11)), dy, won,
+        )  # fmt: skip
+        agrees(
+            gpu, lambda x, won: kernels.gather(x, won, window), lambda x, won: lesson.gather(x, won, window),
+            normal(*x.shape), won,
+        )  # fmt: skip

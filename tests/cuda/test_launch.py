@@ -33,12 +33,9 @@ def test_mistakes(gpu, x):
         ((3.0, y, 8), TypeError, "x must be an array on a GPU, not float"),
         ((wide, y, 8), ValueError, r"x, shape \(8,\) and strides \(8,\), is not contiguous"),
         ((x, y, -1), ValueError, "count=-1 is no unsigned"),
-        ((x, y, "8"), ValueError, "count='8' is no unsigned|"),
         ((x, y, 1 << 32), ValueError, "count=4294967296 is no unsigned"),
         ((x, y, None), ValueError, "count=None is no unsigned"),
     ]:
-        if words.endswith("|"):
-            continue
         with pytest.raises(error, match=words) as caught:
             run(*args)
         assert "\n" not in str(caught.value)
@@ -52,7 +49,7 @@ def test_other_numbers_than_float32_and_float64(gpu, x, dtype):
 
 
 def test_a_struct(gpu, x):
-    with pytest.raises(TypeError, match="optimizer.sgd: all is a Parameters, not ndarray"):
+    with pytest.raises(TypeError, match=r"optimizer\.sgd: all is a Parameters, not ndarray"):
         run(x, 8, 0.1, 0.9, 0.0, False, False, kernel="optimizer.sgd")
 
 

@@ -13,7 +13,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import minicnn.data
-from minicnn import DeviceError, devices
 from minicnn.data import DataError, DataLoader, ImageFolder
 from minicnn.data.transforms import (
     CenterCrop,
@@ -187,48 +186,6 @@ def test_slow_samples_do_not_change_the_order():
 def test_batches_do_not_share_memory():
     batches = [images for images, _ in DataLoader(Numbered(12), 4)]
     assert not any(np.shares_memory(a, b) for i, a in enumerate(batches) for b in batches[:i])
-
-
-# -- normalisation and devices --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_normalize_is_the_last_transform(num_workers):
-    """Bit for bit, of views as well."""
-    rng = np.random.default_rng(0)
-    dataset = [(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)[:, ::-1], i) for i in range(7)]
-    crop, normalize = RandomCrop(8, padding=1), Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.1))
-    options = {"shuffle": True, "seed": 3, "num_workers": num_workers}
-    inside = DataLoader(dataset, 3, Compose([crop, normalize]), **options)
-    beside = DataLoader(dataset, 3, crop, normalize=normalize, **options)
-    for (a, a_labels), (b, b_labels) in zip(inside, beside, strict=True):
-        np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(a_labels, b_labels)
-        assert b.dtype == np.float32 and b.flags.c_contiguous and b.flags.writeable
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_normalize_names_the_sample_that_it_cannot_take(num_workers):
-    dataset = [(np.zeros((2, 2, 3), np.uint8), 0), (np.zeros((2, 2, 3)), 0)]
-    with pytest.raises(
-        DataError, match=r"^sample 1: Normalize\(mean=0.5, std=0.5\) takes uint8 images .*, got float64"
-    ):
-        list(DataLoader(dataset, 1, normalize=Normalize(0.5, 0.5), num_workers=num_workers))
-
-
-def test_large_batches_are_the_callers_own():
-    """Their memory is used again as soon as, and not before, the caller lets go of them."""
-    batches = [images for images, _ in DataLoader(Numbered(6, shape=(600, 600, 3)), 2)]
-    assert [images.min() for images in batches] == [0, 2, 4] and [images.max() for images in batches] == [1, 3, 5]
-    assert not any(np.shares_memory(a, b) for i, a in enumerate(batches) for b in batches[:i])
-
-
-def test_devices_that_are_not_there(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.setattr(devices, "_open", set())
-    for device in ("gpu", "gpu:1", "tpu"):
-        with pytest.raises(DeviceError, match=device):
-            DataLoader(Numbered(3), 1, device=device)
 
 
 # -- threads --------------------------------------------------------------------------------------------------------
