@@ -59,6 +59,28 @@ def test_im2col_and_its_transpose(data, case):
     assert_array_equal(c, before)
 
 
+@given(settings(), st.integers(1, 3))
+def test_groups_of_channels_one_after_the_other(case, groups):
+    (n, h, w, c), window = case
+    x = normal(n, h, w, groups * c)
+    parts = [reference.im2col(x[..., g * c : (g + 1) * c], *window) for g in range(groups)]
+    assert_array_equal(im2col(x, Window.of(*window), groups), np.concatenate(parts))
+    x = normal(2, 2, 3, 3 * groups)  # each pixel a window
+    parts = [x[..., 3 * g : 3 * g + 3].reshape(12, 3) for g in range(groups)]
+    assert_array_equal(im2col(x, Window.of(1), groups), np.concatenate(parts))
+
+
+@given(settings())
+def test_col2im_into_some_channels(case):
+    (n, h, w, c), window = case
+    image = normal(n, h, w, c + 2)
+    expected, out = image.copy(), image[..., 1:-1]
+    columns = reference.im2col(normal(n, h, w, c, seed=1), *window)
+    expected[..., 1:-1] = reference.col2im(columns, (n, h, w, c), *window)
+    assert col2im(columns, (n, h, w, c), Window.of(*window), out) is out
+    np.testing.assert_allclose(image, expected, rtol=1e-12)
+
+
 @given(arrays((2, 3, 4, 5)))
 def test_a_window_of_one_pixel_needs_no_copy(x):
     columns = im2col(x, Window.of(1))
@@ -255,3 +277,20 @@ def test_the_work_of_a_map_back_to_the_image(threads, n, groups, c, image_bytes)
         assert max(i.stop - i.start for i, *_ in work) == step
     else:
         assert not work
+
+
+def test_a_gpu_takes_each_group_at_once():
+    class There:
+        """What an array on a GPU looks like from here."""
+
+        shape = property(lambda self: (5, 3, 3, self.channels))
+
+        def __init__(self, channels):
+            self.channels = channels
+
+        def __len__(self):
+            return 5
+
+    x, y = There(6), There(4)
+    assert channel_pieces(x, y, 2, 1 << 40) == [(slice(0, 5), *part) for part in groups_of(2, 6, 4)]
+    assert backend.pieces(x, 7, 1 << 40) == [(slice(0, 5), slice(0, 7))]
