@@ -179,6 +179,7 @@ def test_suits(window, pixels, channels, expected, monkeypatch):
     monkeypatch.setattr(winograd, "FEWEST_PIXELS", 28)
     monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 5)
     assert winograd.suits(np.empty(1), Window.of(**window), pixels, channels) is expected
+    assert winograd.suits(object(), Window.of(**window), pixels, channels) is False  # an array of a GPU
 
 
 def watch(monkeypatch):
