@@ -209,3 +209,11 @@ def test_widths_that_are_none(widths):
 def test_widths_that_do_not_fit(widths):
     with refuses(ValueError, "pad", "2 axes", str(widths)):
         F.pad(*ones((2, 3)), widths)
+
+
+def test_the_condition_may_change_afterwards():
+    condition, x = np.array([True, False]), Tensor([1.0, 2.0], requires_grad=True)
+    y = F.where(condition, x, 0.0)
+    condition[:] = False
+    y.sum().backward()
+    assert x.grad.data.tolist() == [1, 0]
