@@ -5,6 +5,7 @@ input. The backward passes are written with the operators of the g they are hand
 and this file need not know Tensor.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -305,14 +306,12 @@ class _ExtremeOf(_Reduction):
     """The largest or smallest entries; equal ones share the gradient equally."""
 
     reads = ((0,),)
+    extreme: Callable[..., Any]  # of an array: its method max or min
 
     def forward(self, x):
         axes, self.kept = self.reduced(x)
-        self.y = self.largest(x, axis=axes, keepdims=self.keepdims)
+        self.y = self.extreme(x, axis=axes, keepdims=self.keepdims)
         return self.y
-
-    def largest(self, x, **options: Any):
-        raise NotImplementedError
 
     def backward(self, grad):
         x = self.inputs[0].data
@@ -323,12 +322,12 @@ class _ExtremeOf(_Reduction):
 
 
 class Max(_ExtremeOf):
-    def largest(self, x, **options):
+    def extreme(self, x, **options):
         return x.max(**options)
 
 
 class Min(_ExtremeOf):
-    def largest(self, x, **options):
+    def extreme(self, x, **options):
         return x.min(**options)
 
 

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -50,7 +51,7 @@ def mutants_of(text: str) -> Iterator[KernelMutant]:
         begins = re.match(r"(?:KERNEL|__device__).*?(\w+)\(", code)
         if begins:
             function, declaring = begins[1], True
-        if declaring or code.startswith(("#", "template")) or not code.strip():
+        if declaring or code.lstrip().startswith(("#", "template", "UNROLL")) or not code.strip():
             declaring = declaring and "{" not in code
             continue
         for kind, new in _variants(code):
@@ -138,4 +139,6 @@ def kernels(name: str) -> tuple[str, str, list[KernelMutant]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(KERNELS, kernels, KernelBites))
+    if shutil.which("g++"):
+        sys.exit(main(KERNELS, kernels, KernelBites))
+    print("the kernels' mutants need g++, which is not installed: none was tried")

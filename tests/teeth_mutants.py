@@ -3,7 +3,7 @@
 They come from the syntax tree: operators, signs, comparisons and conditions, constants, bounds and indices; a term, a
 factor, a call, an argument or a statement left out; NumPy functions mistaken for their neighbours; gradients lost or
 scaled. Left alone are the module's own statements, annotations, docstrings, decorators, the texts of error messages,
-zip's `strict` and the `like` that chooses a device. What compiles to the same bytecode counts once.
+zip's `strict`, and the `like` or `device` that chooses a device. What compiles to the same bytecode counts once.
 """
 
 import ast
@@ -28,7 +28,7 @@ FUNCTIONS = {
 }  # fmt: skip
 METHODS_LEFT_OUT = {"copy", "astype", "reshape", "swapaxes", "transpose", "broadcast_to", "sum", "exp", "log", "sqrt"}
 CALLS_LEFT_OUT = {"unbroadcast", "max", "min", "abs", "sorted", "reversed", "sqrt", "ascontiguousarray", "sign", "cos"}
-SKIPPED_ARGUMENTS = {"strict", "like"}
+SKIPPED_ARGUMENTS = {"strict", "like", "device"}
 SKIPPED_FIELDS = {"annotation", "returns", "decorator_list", "bases", "ctx", "op", "ops"}
 
 

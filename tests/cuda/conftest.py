@@ -1,5 +1,8 @@
 """Two ways to a GPU: `standin`, the stand-in for CuPy, with a new machine for each test; and `gpu`, for tests that run
-on the stand-in and once more on a real GPU where there is one (marker gpu)."""
+on the stand-in and once more on a real GPU where there is one (marker gpu).
+
+This folder must not become a package: NVIDIA's is called `cuda`, and CuPy imports it.
+"""
 
 import os
 import sys
@@ -37,13 +40,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_devices_open() -> Iterator[None]:
-    """minicnn has not looked for a GPU yet, and forgets the one it finds."""
+    """minicnn has not looked for a GPU yet, and forgets the one it finds; nothing has been logged."""
     _forget()
     yield
     _forget()
 
 
 def _forget() -> None:
+    stand_in.machine.log.clear()
     devices._open.clear()
     devices.set_matmul_precision("fp32")
     launch._compiled.cache_clear()
@@ -51,7 +55,7 @@ def _forget() -> None:
 
 @pytest.fixture
 def standin() -> Iterator[stand_in.Machine]:
-    """The machine that CuPy's stand-in runs on, with two GPUs, a log, and ways to break it (machine.py, absences.py)."""
+    """The machine that the stand-in runs on, with two GPUs, a log, and ways to break it (machine.py, absences.py)."""
     with stand_in.installed() as machine:
         yield machine
 

@@ -13,11 +13,11 @@
 #define __host__
 #define __forceinline__
 #define __launch_bounds__(...)
-#define __shared__ static
+#define __shared__  // a variable of the block's turn; not zero to begin with (host.py)
 #define __constant__ static
 #pragma GCC diagnostic ignored "-Wsign-compare"  // int against Index, which the constants make safe
 
-// ------------------------------------------------------------------------------------------------- loops (see kernels.h)
+// ----------------------------------------------------------------------------------------------- loops (see kernels.h)
 // Whoever relies on the order in which threads run gets another result backwards.
 namespace host {
 int backwards = 0;
@@ -35,7 +35,7 @@ inline unsigned long long at(unsigned long long turn, unsigned long long n) { re
     for (int host_thread = 0; host_thread < BLOCK; ++host_thread) \
         if ([[maybe_unused]] int t = int(host::at(host_thread, BLOCK)); true)
 
-// ----------------------------------------------------------------------------------------------------- functions of CUDA
+// --------------------------------------------------------------------------------------------------- functions of CUDA
 using std::exp, std::fabs, std::floor, std::fma, std::isfinite, std::isinf, std::isnan, std::log, std::log1p, std::pow;
 using std::abs, std::exp2, std::expm1, std::fmax, std::fmin, std::log2, std::sqrt, std::tanh;
 #define __expf(x) std::exp(float(x))  // the quick ones, less exact on a GPU
@@ -63,8 +63,8 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
     return (unsigned long long)(((unsigned __int128)a * b) >> 64);
 }
 
-// ---------------------------------------------------------------------------------------- what host.py asks of a kernel
-#define EXPORTED extern "C" __attribute__((visibility("default")))  // all else is hidden: a kernel may be called `times`
+// --------------------------------------------------------------------------------------- what host.py asks of a kernel
+#define EXPORTED extern "C" __attribute__((visibility("default")))  // nothing else: a kernel may be called `times`
 namespace host {
 template <class T>
 struct Kind {  // 'p' for a pointer, else NumPy's letters, 'V' for a struct
@@ -105,7 +105,7 @@ const char* run(void (*kernel)(P...), void** args) {
     return nullptr;
 }
 
-// ------------------------------------------------------------------------ what -fsanitize=undefined calls (as libubsan)
+// ----------------------------------------------------------------------- what -fsanitize=undefined calls (as libubsan)
 struct Place {
     const char* file;
     unsigned line, column;

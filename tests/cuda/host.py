@@ -161,26 +161,30 @@ def _library(source: str, constants: tuple[str, ...]) -> ctypes.PyDLL:
         *(f'EXPORTED const char* host_run_{name}(void** args) {{ return host::run({name}, args); }}' for name in names),
         *(f'EXPORTED int host_declared_{name}(int* out) {{ return host::declared({name}, out); }}' for name in names),
     ])  # fmt: skip
+    version = _gxx(["-dumpversion"])
     address = ["-fsanitize=address"] if ADDRESS in os.environ else []
-    key = hashlib.sha256("\0".join([text, HEADER.read_text(), *COMPILE, *address]).encode()).hexdigest()[:24]
+    flags = [*COMPILE, *address]
+    if int(version.partition(".")[0]) >= 12:
+        flags.append("-ftrivial-auto-var-init=pattern")  # what is not initialised is not 0 by chance
+    key = hashlib.sha256("\0".join([text, HEADER.read_text(), version, *flags]).encode()).hexdigest()[:24]
     folder = _cache()
     library = folder / f"{key}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder) as work:
             object_file, linked = f"{work}/kernels.o", f"{work}/kernels.so"
-            include = f"-I{HEADER.parent}"
-            _gxx([*COMPILE, *address, include, "-x", "c++", "-c", "-", "-o", object_file], text)
+            _gxx([*flags, f"-I{HEADER.parent}", "-x", "c++", "-c", "-", "-o", object_file], text)
             # without libubsan: host.h does its work
             _gxx([*address, "-shared", "-Wl,--no-undefined", object_file, "-o", linked, "-lm"])
             os.replace(linked, library)  # at once, for other processes may look for it
     return ctypes.PyDLL(str(library))
 
 
-def _gxx(arguments: list[str], text: str = "") -> None:
+def _gxx(arguments: list[str], text: str = "") -> str:
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # not for the compiler
     done = subprocess.run(["g++", *arguments], input=text, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise CompileException(done.stderr)
+    return done.stdout
 
 
 def _cache() -> Path:

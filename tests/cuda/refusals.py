@@ -33,6 +33,7 @@ REFUSED = {  # by CuPy and the stand-in alike: x is an array on the GPU, h one o
     "np.multiply.at(x, x, 1)": (NotImplementedError, "multiply.at"),
     "np.add.at(x, x, x)": (IndexError, "integer or boolean"),
     "np.spacing(x)": (TypeError, "returned NotImplemented"),
+    "np.block([x])": (TypeError, "no implementation found"),
     "np.nan_to_num(x, posinf=1, wrong=2)": (TypeError, ""),
     "x.set([1])": (TypeError, "Only numpy.ndarray"),
     "x.set(x)": (TypeError, "Only numpy.ndarray"),

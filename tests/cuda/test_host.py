@@ -29,8 +29,20 @@ KERNEL void sums(const real* x, real* y, Index rows, int columns) {  // of rows,
         TOGETHER(t) if (!t) y[b] = part[0];
     }
 }
-KERNEL void total(Pair pair, real* y) { FOR_EACH(i, 1) { y[i] = 0; for (int j = 0; j < pair.n; ++j) y[i] += pair.from[j]; } }
+KERNEL void total(Pair pair, real* y) {
+    FOR_EACH(i, 1) {
+        y[i] = 0;
+        for (int j = 0; j < pair.n; ++j) y[i] += pair.from[j];
+    }
+}
 KERNEL void chain(real* y, Index n) { FOR_EACH(i, n) { y[i] = i ? y[i - 1] + 1 : 0; } }  // relies on an order
+KERNEL void unset(real* y, int n) {  // part begins as whatever it was
+    FOR_EACH_BLOCK(b, n) {
+        __shared__ real part[BLOCK];
+        TOGETHER(t) if (n > 1) part[t] = 1;
+        TOGETHER(t) y[b] = part[t];
+    }
+}
 KERNEL void flags(const bool* x, real* y) { FOR_EACH(i, 1) { y[i] = x[i] ? 1 : 2; } }
 KERNEL void plus(int* y, int k) { FOR_EACH(i, 1) { y[i] += k; } }
 KERNEL void minus(int* y, int k) { FOR_EACH(i, 1) { y[i] -= k; } }
@@ -72,7 +84,7 @@ def there(numbers, dtype=np.float32):
     return cupy.asarray(np.array(numbers, dtype))
 
 
-# ------------------------------------------------------------------------------------------------------------- computing
+# ------------------------------------------------------------------------------------------------------------ computing
 @pytest.mark.parametrize("step", [1, 7, -2])
 def test_constants_are_those_of_the_launch(y, step):
     run("scale", there([4, 5, 6]), y, np.uint32(2), np.float32(2), step=step)
@@ -81,8 +93,10 @@ def test_constants_are_those_of_the_launch(y, step):
 
 def test_one_compilation_serves_all_constants(standin, monkeypatch):
     kernel("scale", 1)
-    monkeypatch.setattr(host, "_gxx", None)
+    compiled = []
+    monkeypatch.setattr(host, "_gxx", lambda *arguments: compiled.append(arguments))
     kernel("scale", 123)
+    assert not compiled
 
 
 def test_blocks_work_together(standin):
@@ -116,7 +130,15 @@ def test_an_order_that_matters_shows_backwards(y):
     np.testing.assert_array_equal(forwards, y.get())
 
 
-# -------------------------------------------------------------------------------------------------------------- refusals
+def test_shared_memory_is_not_zero_by_chance(y):
+    run("unset", y, np.int32(2))
+    np.testing.assert_array_equal(y.get(), [1, 1, 3])
+    run("unset", y, np.int32(1))
+    if int(host._gxx(["-dumpversion"]).partition(".")[0]) >= 12:
+        assert y[0].get().tobytes() == b"\xfe" * 4
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
 @pytest.mark.parametrize(
     "name, start, number",
     [
@@ -212,7 +234,7 @@ def test_the_cache_is_nobody_elses(monkeypatch, tmp_path):
             host._cache()
 
 
-# ----------------------------------------------------------------------------------------------------- address sanitizer
+# ---------------------------------------------------------------------------------------------------- address sanitizer
 @pytest.mark.parametrize("name, k, outside", [("beyond", 2, False), ("beyond", 3, True), ("before", -1, True)])
 def test_memory_beyond_an_array_is_guarded(name, k, outside):
     if host.missing():
@@ -229,6 +251,18 @@ def test_memory_beyond_an_array_is_guarded(name, k, outside):
     ended = host.under_address_sanitizer("-c", textwrap.dedent(script))
     assert (ended.returncode != 0) == outside and ended.stdout == ("" if outside else "done\n"), ended.stderr
     assert bool(re.search(rf"heap-buffer-overflow(?s:.)* in {name}", ended.stderr)) == outside, ended.stderr
+
+
+def test_no_kernel_leaves_its_arrays():
+    """The tests of the kernels once more, with fewer examples."""
+    if host.missing():
+        pytest.skip(host.missing())
+    here = Path(__file__).parent
+    kernels = [str(path) for path in here.glob("test_kernels_*.py")]
+    ended = host.under_address_sanitizer("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "stand-in", *kernels)
+    assert ended.returncode == 0 and re.search(r"\d\d passed", ended.stdout), (
+        ended.stdout[-4000:] + ended.stderr[-4000:]
+    )
 
 
 def test_what_is_missing_is_said(monkeypatch):

@@ -21,10 +21,7 @@ def mask(gpu, p, key, size=4096):
 @given(st.lists(st.integers(0, 9), max_size=3), st.floats(0, 1), WORDS, WORDS, LAYOUTS)
 def test_the_mask_of_the_cpu(gpu, shape, p, seed, draw, layout):
     x = np.arange(1.0, 1 + np.prod(shape, dtype=int)).reshape(shape)
-    agrees(
-        gpu, lambda x: kernels.drop(x, p, (seed, draw)), lambda x: lesson.drop(x, p, (seed, draw)), x,
-        single=1e-6, layout=layout,
-    )  # fmt: skip
+    agrees(gpu, kernels.drop, lesson.drop, x, p, (seed, draw), single=1e-6, layout=layout)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9, 1.0])

@@ -72,6 +72,12 @@ def test_a_label_that_is_no_class(gpu, label):
     assert not kernels.onehot(labels, 10).get()[1].any()
 
 
+def test_nothing_is_left_of_the_sample_before(gpu):
+    """Beside whose logits these would vanish."""
+    z = np.float32([1e6, -1e6, 0, 1e6, -1e6])[:, None] + SOME[:1]
+    agrees(gpu, kernels.negative_log_likelihood, lesson.negative_log_likelihood, z.astype(np.float64), np.arange(5))
+
+
 def test_no_classes(gpu):
     """Then no label is one."""
     z, labels, dy = (gpu.asarray(a) for a in (SOME[:2, :0].copy(), np.array([0, -1]), SOME[:2, 0].copy()))

@@ -21,34 +21,30 @@ NORMS = st.builds(
 
 @given(SHAPES, NORMS, LAYOUTS)
 def test_normalise(gpu, shape, norm, layout):
-    agrees(
-        gpu,
-        lambda a: kernels.normalise(a, norm),
-        lambda a: lesson.normalise(a, norm),
-        3 * normal(*shape),
-        layout=layout,
-        wide=True,
-    )
+    agrees(gpu, kernels.normalise, lesson.normalise, 3 * normal(*shape), norm, layout=layout, wide=True)
 
 
 @given(SHAPES, NORMS, LAYOUTS)
 def test_normalise_backward(gpu, shape, norm, layout):
-    agrees(
-        gpu, lambda g, a: kernels.normalise_backward(g, a, norm), lambda g, a: lesson.normalise_backward(g, a, norm),
-        normal(*shape, seed=1), 3 * normal(*shape), layout=layout, wide=True,
-    )  # fmt: skip
+    g, a = normal(*shape, seed=1), 3 * normal(*shape)
+    agrees(gpu, kernels.normalise_backward, lesson.normalise_backward, g, a, norm, layout=layout, wide=True)
 
 
 @given(SHAPES, st.tuples(st.integers(0, 6), st.integers(0, 6)), LAYOUTS)
 def test_sum_window(gpu, shape, window, layout):
-    agrees(
-        gpu,
-        lambda x: kernels.sum_window(x, window),
-        lambda x: lesson.sum_window(x, window),
-        normal(*shape),
-        layout=layout,
-        wide=True,
-    )
+    agrees(gpu, kernels.sum_window, lesson.sum_window, normal(*shape), window, layout=layout, wide=True)
+
+
+@pytest.mark.parametrize("channels", [4, 8, 12])
+def test_packs_of_channels(gpu, channels):
+    """Every window that is short enough, over pixels that have others on both sides."""
+    x = normal(11, channels)
+    for window in np.ndindex(4, 4):
+        agrees(gpu, kernels.sum_window, lesson.sum_window, x, window)
+    for n in range(1, 8):
+        norm = Norm(n, 1.0, 0.5, 0.75)
+        agrees(gpu, kernels.normalise, lesson.normalise, x, norm)
+        agrees(gpu, kernels.normalise_backward, lesson.normalise_backward, x[::-1].copy(), x, norm)
 
 
 @pytest.mark.parametrize("channels", [5, 8, 24])
@@ -57,14 +53,8 @@ def test_infinities_and_NaN(gpu, channels, n):
     """They reach the channels that they reach in the lesson, and no pixel beside."""
     norm = Norm(n, 2.0, 0.5, 0.75)
     a, g = awkward(40, channels), normal(40, channels)
-    agrees(gpu, lambda a: kernels.normalise(a, norm), lambda a: lesson.normalise(a, norm), a)
-    agrees(
-        gpu,
-        lambda g, a: kernels.normalise_backward(g, a, norm),
-        lambda g, a: lesson.normalise_backward(g, a, norm),
-        g,
-        a,
-    )
+    agrees(gpu, kernels.normalise, lesson.normalise, a, norm)
+    agrees(gpu, kernels.normalise_backward, lesson.normalise_backward, g, a, norm)
 
 
 @pytest.mark.parametrize("channels", [3, 8])
@@ -72,14 +62,10 @@ def test_denominators_of_zero(gpu, channels):
     """With k = 0 a window of zeros has no result, but it stays alone."""
     norm = Norm(3, 0.0, 1.0, 0.75)
     a = np.where(np.arange(6 * channels).reshape(6, channels) % 7 < 4, 0.0, normal(6, channels))
-    agrees(gpu, lambda a: kernels.normalise(a, norm), lambda a: lesson.normalise(a, norm), a)
-    agrees(
-        gpu, lambda g, a: kernels.normalise_backward(g, a, norm), lambda g, a: lesson.normalise_backward(g, a, norm),
-        normal(6, channels, seed=1), a,
-    )  # fmt: skip
+    agrees(gpu, kernels.normalise, lesson.normalise, a, norm)
+    agrees(gpu, kernels.normalise_backward, lesson.normalise_backward, normal(6, channels, seed=1), a, norm)
 
 
 @pytest.mark.parametrize("channels", [6, 8])
 def test_one_axis(gpu, channels):
-    norm = Norm(5, 1.0, 0.1, 0.75)
-    agrees(gpu, lambda a: kernels.normalise(a, norm), lambda a: lesson.normalise(a, norm), normal(channels))
+    agrees(gpu, kernels.normalise, lesson.normalise, normal(channels), Norm(5, 1.0, 0.1, 0.75))

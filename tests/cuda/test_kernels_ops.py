@@ -6,12 +6,7 @@ from agreement import agrees, awkward, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn import ops
 from minicnn.cuda import ops as kernels
-
-
-def total(module, axes):
-    return lambda x: module.total(x, axes)
 
 
 @given(
@@ -21,7 +16,7 @@ def total(module, axes):
 def test_over_the_first_axes(gpu, outer, columns, data, layout):
     shape = (*outer, columns)
     axes = tuple(range(data.draw(st.integers(1, len(shape)))))
-    agrees(gpu, total(kernels, axes), lambda x: x.sum(axis=axes), normal(*shape), layout=layout, wide=True)
+    agrees(gpu, kernels.total, np.sum, normal(*shape), axes, layout=layout, wide=True)
 
 
 @pytest.mark.parametrize("rows", [1023, 1024, 1025, 4000, 40_000])
@@ -29,25 +24,23 @@ def test_over_the_first_axes(gpu, outer, columns, data, layout):
 def test_many_rows(gpu, rows, columns):
     """Two stages; and no number is left out or taken twice."""
     x = normal(rows, columns)
-    agrees(gpu, total(kernels, (0,)), lambda x: x.sum(0), x)
-    agrees(
-        gpu, total(kernels, (0,)), lambda x: x.sum(0), np.arange(rows * columns).reshape(x.shape) % 64.0, exactly=True
-    )
+    agrees(gpu, kernels.total, np.sum, x, (0,))
+    agrees(gpu, kernels.total, np.sum, np.arange(rows * columns).reshape(x.shape) % 64.0, (0,), exactly=True)
 
 
 def test_the_rows_of_a_bias(gpu):
     """As many channels as take one block, several, or a part of one."""
     for columns in (48, 96, 128, 132, 384, 1000):
-        agrees(gpu, total(kernels, (0, 1)), lambda x: x.sum((0, 1)), normal(3, 500, columns))
+        agrees(gpu, kernels.total, np.sum, normal(3, 500, columns), (0, 1))
 
 
 def test_infinities_and_NaN(gpu):
-    agrees(gpu, total(kernels, (0,)), lambda x: x.sum(0), awkward(3, 50))
+    agrees(gpu, kernels.total, np.sum, awkward(3, 50), (0,))
 
 
 @pytest.mark.parametrize("axes", [(), (1,), (0, 2), (2,), (1, 2)])
 def test_other_axes(gpu, axes):
-    agrees(gpu, total(kernels, axes), total(ops, axes), normal(3, 4, 5))
+    agrees(gpu, kernels.total, np.sum, normal(3, 4, 5), axes)
 
 
 def test_integers(gpu):
@@ -59,7 +52,7 @@ def test_integers(gpu):
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (0,)])
 def test_nothing(gpu, shape):
-    agrees(gpu, total(kernels, (0,)), lambda x: x.sum(0), np.zeros(shape))
+    agrees(gpu, kernels.total, np.sum, np.zeros(shape), (0,))
 
 
 @pytest.mark.parametrize("rows, launches", [(2, 1), (1024, 1), (1025, 2), (100_000, 2)])

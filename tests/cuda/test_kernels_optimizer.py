@@ -17,6 +17,7 @@ SGD = {
     "plain": {},
     "decay": {"weight_decay": 0.1},
     "momentum": {"momentum": 0.9},
+    "all of it": {"momentum": 1.0},
     "both": {"momentum": 0.9, "weight_decay": 0.1},
     "nesterov": {"momentum": 0.9, "weight_decay": 0.1, "nesterov": True},
     "paper": {"momentum": 0.9, "weight_decay": 0.1, "paper_update": True},

@@ -12,40 +12,28 @@ from minicnn.functional.windows import Window
 
 lesson = importlib.import_module("minicnn.functional.pooling")
 BATCH, SEED = st.integers(0, 2), st.integers(0, 99)
-EXACTLY = {"exactly": True}
 
 
 @given(BATCH, windows(pooling=True), CHANNELS, SEED, LAYOUTS)
 def test_window_maximum_and_winners(gpu, n, geometry, channels, seed, layout):
     (h, w), window = geometry
+    options = {"exactly": True, "layout": layout, "wide": True}
     for make in (awkward, normal):
         x = make(n, h, w, channels, seed=seed)
         y = lesson.window_maximum(x, window)
-        agrees(
-            gpu, lambda x: kernels.window_maximum(x, window), lambda x: lesson.window_maximum(x, window), x,
-            exactly=True, layout=layout, wide=True,
-        )  # fmt: skip
-        agrees(
-            gpu, lambda x, y: kernels.winners(x, y, window), lambda x, y: lesson.winners(x, y, window), x, y,
-            exactly=True, layout=layout, wide=True,
-        )  # fmt: skip
+        agrees(gpu, kernels.window_maximum, lesson.window_maximum, x, window, **options)
+        agrees(gpu, kernels.winners, lesson.winners, x, y, window, **options)
 
 
 @given(BATCH, windows(pooling=True), CHANNELS, SEED, LAYOUTS, st.booleans())
 def test_scatter_and_gather(gpu, n, geometry, channels, seed, layout, everyone):
-    (h, w), window = geometry
-    x = awkward(n, h, w, channels, seed=seed)
+    size, window = geometry
+    x = awkward(n, *size, channels, seed=seed)
     y = lesson.window_maximum(x, window)
-    winner = None if everyone else lesson.winners(x, y, window)
-    agrees(
-        gpu, lambda dy, won: kernels.scatter(dy, won, window, (h, w)),
-        lambda dy, won: lesson.scatter(dy, won, window, (h, w)), normal(*y.shape, seed=seed), winner,
-        layout=layout, wide=True,
-    )  # fmt: skip
-    agrees(
-        gpu, lambda x, won: kernels.gather(x, won, window), lambda x, won: lesson.gather(x, won, window), x, winner,
-        layout=layout, wide=True,
-    )  # fmt: skip
+    winner, dy = None if everyone else lesson.winners(x, y, window), normal(*y.shape, seed=seed)
+    options = {"layout": layout, "wide": True}
+    agrees(gpu, kernels.scatter, lesson.scatter, dy, winner, window, size, **options)
+    agrees(gpu, kernels.gather, lesson.gather, x, winner, window, **options)
 
 
 def test_windows_of_the_padding_alone(gpu):
@@ -79,29 +67,6 @@ def test_places_beyond_a_byte(gpu):
     y = lesson.window_maximum(x, window)
     winner = lesson.winners(x, y, window)
     assert (winner == 271).all()
-    agrees(gpu, lambda x, y: kernels.winners(x, y, window), lambda x, y: lesson.winners(x, y, window), x, y, **EXACTLY)
-    for dy in (y, normal(*y.shape)):
-        agrees(
-            gpu, lambda dy, won: kernels.scatter(dy, won, window, (18, 19)),
-            lambda dy, won: lesson.scatter(dy, won, window, (18, 19)), dy, winner,
-        )  # fmt: skip
-    agrees(gpu, lambda x, won: kernels.gather(x, won, window), lambda x, won: lesson.gather(x, won, window), x, winner)
-
-
-def test_the_papers_windows(gpu):
-    """3 × 3 in steps of 2, for several images and packs of channels."""
-    window, x = Window.of(3, 2), awkward(3, 9, 11, 8)
-    y = lesson.window_maximum(x, window)
-    winner = lesson.winners(x, y, window)
-    dy = normal(*y.shape)
-    agrees(gpu, lambda x: kernels.window_maximum(x, window), lambda x: y.astype(x.dtype), x, **EXACTLY)
-    agrees(gpu, lambda x, y: kernels.winners(x, y, window), lambda x, y: winner, x, y, **EXACTLY)
-    for won in (winner, None):
-        agrees(
-            gpu, lambda dy, won: kernels.scatter(dy, won, window, (9, 11)),
-            lambda dy, won: lesson.scatter(dy, won, window, (9, 11)), dy, won,
-        )  # fmt: skip
-        agrees(
-            gpu, lambda x, won: kernels.gather(x, won, window), lambda x, won: lesson.gather(x, won, window),
-            normal(*x.shape), won,
-        )  # fmt: skip
+    agrees(gpu, kernels.winners, lesson.winners, x, y, window, exactly=True)
+    agrees(gpu, kernels.scatter, lesson.scatter, normal(*y.shape), winner, window, (18, 19))
+    agrees(gpu, kernels.gather, lesson.gather, x, winner, window)

@@ -16,10 +16,7 @@ lesson = importlib.import_module("minicnn.functional.windows")
 def test_im2col(gpu, n, geometry, groups, channels, layout):
     (h, w), window = geometry
     x = normal(n, h, w, groups * channels)
-    agrees(
-        gpu, lambda x: kernels.im2col(x, window, groups), lambda x: lesson.im2col(x, window, groups), x,
-        exactly=True, layout=layout, wide=True,
-    )  # fmt: skip
+    agrees(gpu, kernels.im2col, lesson.im2col, x, window, groups, exactly=True, layout=layout, wide=True)
 
 
 @given(st.integers(0, 3), windows(), CHANNELS, LAYOUTS)
@@ -27,14 +24,7 @@ def test_col2im(gpu, n, geometry, channels, layout):
     size, window = geometry
     shape = (n, *size, channels)
     columns = lesson.im2col(normal(*shape), window).copy() + 0.5
-    agrees(
-        gpu,
-        lambda c: kernels.col2im(c, shape, window),
-        lambda c: lesson.col2im(c, shape, window),
-        columns,
-        layout=layout,
-        wide=True,
-    )
+    agrees(gpu, kernels.col2im, lesson.col2im, columns, shape, window, layout=layout, wide=True)
 
 
 @given(windows(), st.sampled_from([1, 3, 4, 8]), st.integers(0, 2))

@@ -10,7 +10,7 @@ from refusals import REFUSED
 H = np.arange(12, dtype=np.float32).reshape(3, 4)  # on the host
 
 
-# -------------------------------------------------------------------------------------------------------------- refusals
+# ------------------------------------------------------------------------------------------------------------- refusals
 STRICTER = {  # CuPy sends these to the GPU without a word
     "x[[0, 1]]": (TypeError, "an index of list"),
     "x[np.array([0, 1])]": (TypeError, "an index of ndarray"),
@@ -38,15 +38,19 @@ def test_refusals_of_what_cupy_takes(code, standin):
     refused(code, *STRICTER[code], cupy, cupy.asarray(H))
 
 
-# ------------------------------------------------------------------------------------------------------------- computing
-COMPUTED = """x+y  x-1  2*x  x/y  x//2  x%3  x**2  2**x  -x  abs(x)  x@y.T  x>y  x==3  x!=y  ~(x>1)  (x>1)&(y>2)  divmod(x,2)[1]
-    np.add(x,y)  np.multiply(x,2,dtype="f8")  np.exp(x)  np.sign(x)  np.maximum(x,3)  np.where(x>3,x,0)  np.clip(x,2,None)  np.square(x)
-    np.sum(x,axis=0)  x.sum()  x.sum(axis=(0,1),keepdims=True)  x.max(axis=1)  x.argmax(axis=1)  x.mean()  x.var(axis=0)  x.any()
-    np.concatenate([x,y],1)  np.stack([x,y])  np.pad(x,((1,0),(0,2)),constant_values=7)  np.zeros_like(x)  np.full_like(x,3)
-    np.zeros_like(x,shape=(2,2))  x.astype("i8")  x.copy()  x.T.copy()  x.T+1  x.reshape(4,3).T.ravel()  x[i]  x[i,1]  x[:,i]  x[x>3]
-    x[i[:,None],i]  np.add.outer(i,i)  np.equal.outer(i,i)  np.add.reduce(x)  np.multiply.reduce(x,axis=1)  x.dot(y.T)  np.sqrt(x)  np.log(x)
-    np.matmul(x,y.T)  np.tensordot(x,y,2)  np.array_equal(x,y)  np.cumsum(x,1)  x.take(i,axis=1)  np.sort(-x,axis=1)  np.isnan(x/0-x/0)
-    x*np.float32(2)  np.float64(2)*x  x.astype(bool)  np.count_nonzero(x)  np.power(x,np.float32(0.5))  np.empty_like(x,shape=(0,3))""".split()
+# ------------------------------------------------------------------------------------------------------------ computing
+COMPUTED = """
+    x+y  x-1  2*x  x/y  x//2  x%3  x**2  2**x  -x  abs(x)  x@y.T  x>y  x==3  x>np.array(3,"f4")  x!=y  ~(x>1)  (x>1)&(y>2)
+    divmod(x,2)[1]  np.add(x,y)  np.multiply(x,2,dtype="f8")  np.exp(x)  np.sign(x)  np.maximum(x,3)
+    np.where(x>3,x,0)  np.clip(x,2,None)  np.square(x)  np.sum(x,axis=0)  x.sum()  x.sum(axis=(0,1),keepdims=True)
+    x.max(axis=1)  x.argmax(axis=1)  x.mean()  x.var(axis=0)  x.any()  np.concatenate([x,y],1)  np.stack([x,y])
+    np.pad(x,((1,0),(0,2)),constant_values=7)  np.zeros_like(x)  np.full_like(x,3)  np.zeros_like(x,shape=(2,2))
+    x.astype("i8")  x.copy()  x.T.copy()  x.T+1  x.reshape(4,3).T.ravel()  x[i]  x[i,1]  x[:,i]  x[x>3]
+    x[i[:,None],i]  np.add.outer(i,i)  np.equal.outer(i,i)  np.add.reduce(x)  np.multiply.reduce(x,axis=1)
+    x.dot(y.T)  np.sqrt(x)  np.log(x)  np.matmul(x,y.T)  np.tensordot(x,y,2)  np.array_equal(x,y)  np.cumsum(x,1)
+    x.take(i,axis=1)  np.sort(-x,axis=1)  np.isnan(x/0-x/0)  x*np.float32(2)  np.float64(2)*x  x.astype(bool)
+    np.count_nonzero(x)  np.power(x,np.float32(0.5))  np.empty_like(x,shape=(0,3))
+""".split()
 
 
 @pytest.mark.parametrize("code", COMPUTED)

@@ -12,7 +12,7 @@ import standin as stand_in
 H = np.arange(12, dtype=np.float32).reshape(3, 4)  # on the host
 
 
-# ------------------------------------------------------------------------------------------------------ memory and counts
+# ---------------------------------------------------------------------------------------------------- memory and counts
 def test_fresh_memory_is_poisoned(standin):
     import cupy
     import cupyx
@@ -41,7 +41,9 @@ def test_everything_asked_for_is_logged(standin):
     x[cupy.asarray([0])]
     cupy.zeros(3)
     cupy.empty(3)
+    x[0].nonzero()
     y.get()
+    y.T.get()
     y[0, 0].item()
     y[y > 3]
     y.set(H)
@@ -58,6 +60,11 @@ def test_everything_asked_for_is_logged(standin):
         ("to the GPU", "pageable", 8),
         ("index", "take", 72),
         ("fill", "zeros", 24),
+        ("other", "nonzero", 40),
+        ("wait", "nonzero", 0),
+        ("to the host", "pageable", 48),
+        ("wait", "get", 0),
+        ("copy", "get", 48),
         ("to the host", "pageable", 48),
         ("wait", "get", 0),
         ("to the host", "pageable", 4),
@@ -69,16 +76,19 @@ def test_everything_asked_for_is_logged(standin):
         ("wait", "set", 0),
         ("wait", "Device.synchronize", 0),
     ]
-    assert len(standin.log.launches) == 11 and len(standin.log.transfers) == 5 and len(standin.log.waits) == 5
+    assert len(standin.log.launches) == 13 and len(standin.log.transfers) == 6 and len(standin.log.waits) == 7
     table = standin.log.table().splitlines()
-    assert table[-1] == "11 launches, 5 transfers, 5 waits"
-    assert table[0].split() == ["1", "elementwise", "add", "0.00", "MB"] and "     2  wait          get" in "\n".join(
+    assert table[-1] == "13 launches, 6 transfers, 7 waits"
+    assert table[0].split() == ["1", "elementwise", "add", "0.00", "MB"] and "     3  wait          get" in "\n".join(
         table
     )
 
 
-@pytest.mark.parametrize("code", ["float(s)", "int(s)", "bool(s)", "complex(s)", "s.item()", "s.tolist()", "repr(s)", "str(s)",
-                                  "f'{s:.1f}'", "s.tobytes()", "cupy.asnumpy(s)", "pickle.dumps(s)", "s.get()"])  # fmt: skip
+LOOKS = """float(s)  int(s)  bool(s)  complex(s)  s.item()  s.tolist()  repr(s)  str(s)  f'{s:.1f}'  s.tobytes()
+    s.get()  cupy.asnumpy(s)  pickle.dumps(s)""".split()
+
+
+@pytest.mark.parametrize("code", LOOKS)
 def test_a_look_at_a_number_waits(code, standin):
     import cupy
 
@@ -132,8 +142,10 @@ def test_arrays_are_used_where_they_are(standin):
         assert device == cupy.cuda.Device() and int(device) == cupy.cuda.runtime.getDevice() == 1
         y = cupy.asarray(H)
         assert y.device == device and x.device.id == 0 and x.data.device_id == 0
-        for use in (lambda: x + 1, lambda: x + y, lambda: y.__setitem__(0, x[0]), lambda: x.sum(), lambda: np.concatenate([x, y]),
-                    lambda: x.fill(0), lambda: x.T.reshape(-1), lambda: x[y > 1]):  # fmt: skip
+        for use in (
+            lambda: x + 1, lambda: x + y, lambda: y.__setitem__(0, x[0]), lambda: x.sum(),
+            lambda: np.concatenate([x, y]), lambda: x.fill(0), lambda: x.T.reshape(-1), lambda: x[y > 1],
+        ):  # fmt: skip
             with pytest.raises(ValueError, match=r"array device = 0 while current = 1"):
                 use()
         assert x[1:].T.shape == (4, 2)  # views can be made anywhere
@@ -201,6 +213,20 @@ def test_a_copy_that_nobody_waits_for_is_late(standin):
     assert [entry.kind for entry in standin.log if entry.name == "pinned"] == ["to the GPU"] * 2
 
 
+def test_what_makes_a_copy_safe(standin):
+    import cupy
+    import cupyx
+
+    stream, x, pinned = cupy.cuda.Stream(non_blocking=True), cupy.zeros(4), cupyx.zeros_pinned(4)
+    early = cupy.cuda.get_current_stream().record()
+    x + 1
+    stream.wait_event(early)  # which says nothing of what came after it
+    with pytest.raises(stand_in.RaceError):
+        x.set(pinned, stream=stream)
+    cupy.cuda.get_current_stream().synchronize()  # if the program itself waits, nothing can be under way
+    x.set(pinned, stream=stream)
+
+
 def test_a_late_copy_to_the_host(standin):
     import cupy
     import cupyx
@@ -249,7 +275,7 @@ def test_a_stream_belongs_to_its_device(standin):
         pass
 
 
-# ------------------------------------------------------------------------------------------------------------- libraries
+# ------------------------------------------------------------------------------------------------------------ libraries
 def product(cupy, a, b, c, alpha=1.0, beta=0.0, compute="32F", columns=None, **changes):
     """c = alpha a b + beta c for row-major matrices, whose transposes cuBLAS sees."""
     cublas, runtime = cupy.cuda.cublas, cupy.cuda.runtime
@@ -259,7 +285,8 @@ def product(cupy, a, b, c, alpha=1.0, beta=0.0, compute="32F", columns=None, **c
     scale, keep = np.array(alpha, number), np.array(beta, number)
     args = {
         "handle": cupy.cuda.device.get_cublas_handle(), "transa": cublas.CUBLAS_OP_N, "transb": cublas.CUBLAS_OP_N,
-        "m": n, "n": m, "k": k, "alpha": scale.ctypes.data, "A": b.data.ptr, "Atype": kind, "lda": b.strides[0] // b.itemsize,
+        "m": n, "n": m, "k": k, "alpha": scale.ctypes.data,
+        "A": b.data.ptr, "Atype": kind, "lda": b.strides[0] // b.itemsize,
         "B": a.data.ptr, "Btype": kind, "ldb": a.strides[0] // a.itemsize, "beta": keep.ctypes.data, "C": c.data.ptr,
         "Ctype": kind, "ldc": c.strides[0] // c.itemsize, "computeType": getattr(cublas, f"CUBLAS_COMPUTE_{compute}"),
         "algo": cublas.CUBLAS_GEMM_DEFAULT, **changes,
@@ -363,7 +390,7 @@ def test_kernels_are_launched_and_logged(standin):
         kernel((1,), (256,), (H, y, np.uint32(12)))
 
 
-# -------------------------------------------------------------------------------------------------------------- absences
+# ------------------------------------------------------------------------------------------------------------- absences
 def test_the_stand_in_leaves_nothing_behind():
     before = {name for name in sys.modules if name.partition(".")[0] in ("cupy", "cupyx")}
     for absence in stand_in.absences.ABSENCES:
@@ -384,10 +411,12 @@ def test_every_use_of_a_gpu_that_is_not_there_fails(absence, status, standin):
     runtime = cupy.cuda.runtime
     with stand_in.absences.ABSENCES[absence](standin):
         for use in (
-            runtime.getDeviceCount, lambda: cupy.empty(3), lambda: cupy.asarray(H), lambda: array + 1, array.get, cupy.cuda.Stream,
-            cupy.cuda.Event, lambda: cupy.cuda.alloc_pinned_memory(3), runtime.memGetInfo, cupy.cuda.device.get_cublas_handle,
-            lambda: cupy.cuda.Device(0).compute_capability, cupy.cuda.Device().synchronize, lambda: array.__cuda_array_interface__,
-            lambda: cupy.RawModule(code=code(1)).get_function("twice"), lambda: runtime.getDeviceProperties(0),
+            runtime.getDeviceCount, runtime.memGetInfo, lambda: runtime.getDeviceProperties(0),
+            lambda: cupy.empty(3), lambda: cupy.asarray(H), lambda: array + 1, array.get, lambda: cupy.asnumpy(array),
+            cupy.cuda.Stream, cupy.cuda.Event, lambda: cupy.cuda.alloc_pinned_memory(3),
+            cupy.cuda.Device().synchronize, lambda: cupy.cuda.Device(0).compute_capability,
+            cupy.cuda.device.get_cublas_handle, lambda: cupy.RawModule(code=code(1)).get_function("twice"),
+            lambda: array.__cuda_array_interface__,
         ):  # fmt: skip
             with pytest.raises(runtime.CUDARuntimeError) as caught:
                 use()

@@ -14,7 +14,7 @@ from standin import names
 H = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
-# ----------------------------------------------------------------------------------------------------------------- names
+# ---------------------------------------------------------------------------------------------------------------- names
 def test_the_names_are_those_of_the_installed_cupy():
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     if cupy.__version__ != names.VERSION:
@@ -43,8 +43,9 @@ def test_methods_have_the_arguments_of_cupys(standin):
     import cupy
 
     own = {
-        "cupy": cupy, "cupy.ndarray": cupy.ndarray, "cupy.cuda.Device": cupy.cuda.Device, "cupy.cuda.Event": cupy.cuda.Event,
-        "cupy.cuda.MemoryPool": cupy.cuda.MemoryPool, "cupy.cuda.Stream": cupy.cuda.Stream, "cupy.cuda": cupy.cuda,
+        "cupy": cupy, "cupy.ndarray": cupy.ndarray, "cupy.cuda.Device": cupy.cuda.Device,
+        "cupy.cuda.Event": cupy.cuda.Event, "cupy.cuda.MemoryPool": cupy.cuda.MemoryPool,
+        "cupy.cuda.Stream": cupy.cuda.Stream, "cupy.cuda": cupy.cuda,
         "cupy.cuda.cublas": cupy.cuda.cublas, "cupyx": sys.modules["cupyx"],
     }  # fmt: skip
     different, count = [], 0
@@ -101,11 +102,14 @@ def test_cupy_refuses_what_the_stand_in_refuses():
     assert told > 30
 
 
-VIEWS = """x.T  x[1:]  x[:,::2]  x[::-1]  x[...,0]  x[0]  x[0,0]  x[None]  x[:,None]  x[np.int64(1)]  x[5:]  x[:,1:1]  x[0:1]
-    x.reshape(-1)  x.reshape(4,3)  x.reshape((2,6))  x.ravel()  x.swapaxes(0,1)  x.transpose()  x.transpose(1,0)  x.view("i4")
-    x.view("u1")  x.squeeze()  x.real  x.mT  x[...]  x[:,::3]  x[0].T  x[1:].reshape(-1)  x[1:][:1]
-    np.broadcast_to(x,(5,3,4))  np.expand_dims(x,1)  np.moveaxis(x,0,-1)  np.squeeze(x[:1])  np.transpose(x)  np.flip(x,0)
-    np.reshape(x,(2,6))  np.swapaxes(x,0,1)  x.T.reshape(3,4,order="F")  x.astype(x.dtype,copy=False)""".split()
+VIEWS = """
+    x.T  x[1:]  x[:,::2]  x[::-1]  x[...,0]  x[0]  x[0,0]  x[None]  x[:,None]  x[np.int64(1)]  x[5:]  x[:,1:1]
+    x[0:1]  x.reshape(-1)  x.reshape(4,3)  x.reshape((2,6))  x.ravel()  x.swapaxes(0,1)  x.transpose()
+    x.transpose(1,0)  x.view("i4")  x.view("u1")  x.squeeze()  x.real  x.mT  x[...]  x[:,::3]  x[0].T
+    x[1:].reshape(-1)  x[1:][:1]  np.broadcast_to(x,(5,3,4))  np.expand_dims(x,1)  np.moveaxis(x,0,-1)
+    np.squeeze(x[:1])  np.transpose(x)  np.flip(x,0)  np.reshape(x,(2,6))  np.swapaxes(x,0,1)
+    x.T.reshape(3,4,order="F")  x.astype(x.dtype,copy=False)
+""".split()
 
 
 def described(code, x):

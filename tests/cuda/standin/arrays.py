@@ -13,18 +13,19 @@ from .names import cupy
 DTYPES = "?bhilqBHILQefdFD"
 # What may return a view, on whichever device is current; all else works on the current one.
 VIEWS = {
-    "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "broadcast_to", "diagonal", "expand_dims",
-    "flip", "imag", "mT", "moveaxis", "ravel", "real", "reshape", "rollaxis", "split", "squeeze", "swapaxes", "transpose",
-    "view",
+    "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "broadcast_to", "diagonal",
+    "expand_dims", "flip", "imag", "mT", "moveaxis", "ravel", "real", "reshape", "rollaxis", "split", "squeeze",
+    "swapaxes", "transpose", "view",
 }  # fmt: skip
 REDUCTIONS = {
-    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "max", "mean", "min", "nanmax", "nanmean", "nanmin",
-    "nansum", "prod", "ptp", "std", "sum", "trace", "var", "allclose", "array_equal",
+    "all", "allclose", "amax", "amin", "any", "argmax", "argmin", "array_equal", "count_nonzero", "max", "mean", "min",
+    "nanmax", "nanmean", "nanmin", "nansum", "prod", "ptp", "std", "sum", "trace", "var",
 }  # fmt: skip
 PRODUCTS = {"dot", "einsum", "inner", "kron", "matmul", "outer", "tensordot", "vdot"}
 COPIES = {"astype", "concatenate", "copy", "copyto", "flatten", "pad", "repeat", "roll", "stack", "tile"}
 INDEXING = {"choose", "compress", "put", "take", "take_along_axis", "where"}
 WAITS = {"argwhere", "flatnonzero", "nonzero", "unique", "compress", "extract"}  # their size has to be known
+COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal"}  # also with a 0-d host array
 AS_IT_IS = {"astype", "copy"}  # all others return C-contiguous results, whatever the operands' order
 
 
@@ -120,7 +121,7 @@ class ndarray:
             raise TypeError("iteration over a 0-d array")
         return (self[i] for i in range(len(self)))
 
-    # ------------------------------------------------------------------------------------------------ from and to the host
+    # --------------------------------------------------------------------------------------------- from and to the host
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
             "Implicit conversion to a NumPy array is not allowed. "
@@ -200,7 +201,7 @@ class ndarray:
     def __reduce__(self) -> Any:
         return cupy.asarray, (self.get(),)
 
-    # ------------------------------------------------------------------------------------------------------------ indexing
+    # --------------------------------------------------------------------------------------------------------- indexing
     def __getitem__(self, index: Any) -> "ndarray":
         parts, sort, arrays = _index(self, index)
         if sort == "basic":
@@ -226,7 +227,7 @@ class ndarray:
         name = f"{ufunc.__name__}.at"
         run("index", name, lambda array, value, *_: ufunc.at(array, parts, value), self, scalar(value), *arrays)
 
-    # ---------------------------------------------------------------------------------------------------------- operations
+    # ------------------------------------------------------------------------------------------------------- operations
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if "out" in kwargs:
             if len(kwargs["out"]) != 1:
@@ -235,7 +236,7 @@ class ndarray:
         name = ufunc.__name__
         if not names.has("cupy", name):
             return NotImplemented
-        if name in ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal"):
+        if name in COMPARISONS:
             inputs = tuple([x.item() if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in inputs])
         called = getattr(cupy, name)
         return (called if method == "__call__" else getattr(called, method))(*inputs, **kwargs)
@@ -281,14 +282,16 @@ def _operators() -> None:
     ufuncs = {
         "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
         "mod": "remainder", "pow": "power", "lshift": "left_shift", "rshift": "right_shift", "and": "bitwise_and",
-        "or": "bitwise_or", "xor": "bitwise_xor", "matmul": "matmul", "divmod": "divmod", "lt": "less", "le": "less_equal",
-        "gt": "greater", "ge": "greater_equal", "eq": "equal", "ne": "not_equal",
+        "or": "bitwise_or", "xor": "bitwise_xor", "matmul": "matmul", "divmod": "divmod", "lt": "less",
+        "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal", "ne": "not_equal",
     }  # fmt: skip
 
     def operator_of(ufunc: str, prefix: str) -> Any:
         def apply(self: ndarray, other: Any) -> Any:
             if getattr(other, "__array_ufunc__", True) is None:
                 return NotImplemented
+            if ufunc in COMPARISONS:
+                return getattr(np, ufunc)(self, other)  # and on to __array_ufunc__
             operands = (other, self) if prefix == "r" else (self, other)
             return getattr(cupy, ufunc)(*operands, **({"out": self} if prefix == "i" else {}))
 
@@ -305,10 +308,10 @@ def _operators() -> None:
 _operators()
 
 
-# ------------------------------------------------------------------------------------------------------------ in general
+# ----------------------------------------------------------------------------------------------------------- in general
 def run(kind: str, name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
-    """call(*args, **kwargs) with NumPy's views of the arrays in them, as one launch of that kind, unless what comes back
-    is but a view."""
+    """call(*args, **kwargs) with NumPy's views of the arrays in them, as one launch of that kind, unless what comes
+    back is but a view."""
     arrays: list[ndarray] = []
     opened = [_open(arg, arrays) for arg in args]
     options = {key: _open(value, arrays) for key, value in kwargs.items()}
@@ -390,8 +393,8 @@ def _fits(array: ndarray, host: Any, wrong: str) -> None:
 
 
 def _index(array: ndarray, index: Any) -> tuple[tuple[Any, ...], str, list[ndarray]]:
-    """The index as NumPy takes it, its sort ("basic", "integers" or "mask"), and the arrays in it. Numbers beyond the end
-    of an axis wrap around, as in CuPy, which does not look at them."""
+    """The index as NumPy takes it, its sort ("basic", "integers" or "mask"), and the arrays in it. Numbers beyond the
+    end of an axis wrap around, as in CuPy, which does not look at them."""
     parts, sort, arrays = list(index) if isinstance(index, tuple) else [index], "basic", []
     used = [0 if p is None or p is ... else p.ndim if _is_mask(p) else 1 for p in parts]  # axes
     axis = 0

@@ -128,7 +128,7 @@ class Stream:
         else:
             self.queue.append(lambda: event.stream.run_until(event.until))
 
-    # ------------------------------------------------------------------------------------------------- not in CuPy's Stream
+    # --------------------------------------------------------------------------------------------- not in CuPy's Stream
     def run_until(self, end: int) -> None:
         """Do what was put off, as far as that place in the queue."""
         while self.done_until < end:
@@ -204,7 +204,7 @@ def get_current_stream(device_id: int = -1) -> Stream:
     return Stream.null
 
 
-# -------------------------------------------------------------------------------------------------------------- memory
+# --------------------------------------------------------------------------------------------------------------- memory
 class MemoryPool:
     """cupy.cuda.MemoryPool, of the current device."""
 
@@ -259,7 +259,7 @@ def zeros_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray
     return array
 
 
-# ------------------------------------------------------------------------------------------------------------- runtime
+# -------------------------------------------------------------------------------------------------------------- runtime
 def getDeviceCount() -> int:
     machine.call()
     return len(machine.gpus)
@@ -297,27 +297,23 @@ def content() -> dict[str, Any]:
 
 def modules() -> dict[str, types.ModuleType]:
     """cupy.cuda and what is in it, as far as it is simulated here."""
-    return {
-        "cupy.cuda": _module(
-            "cupy.cuda", Device=Device, Event=Event, MemoryPool=MemoryPool, Stream=Stream, get_elapsed_time=get_elapsed_time,
-            alloc_pinned_memory=alloc_pinned_memory, get_current_stream=get_current_stream, is_available=is_available,
-            get_cublas_handle=get_cublas_handle, get_device_id=lambda: machine.current,
-        ),
-        "cupy.cuda.device": _module(
-            "cupy.cuda.device", Device=Device, get_cublas_handle=get_cublas_handle, get_device_id=lambda: machine.current,
-            get_compute_capability=lambda: machine.capability,
-        ),
-        "cupy.cuda.memory": _module("cupy.cuda.memory", MemoryPool=MemoryPool, OutOfMemoryError=OutOfMemoryError),
-        "cupy.cuda.stream": _module("cupy.cuda.stream", Stream=Stream, Event=Event, get_current_stream=get_current_stream),
-        "cupy.cuda.runtime": _module(
-            "cupy.cuda.runtime", CUDARuntimeError=CUDARuntimeError, getDeviceCount=getDeviceCount, memGetInfo=memGetInfo,
-            driverGetVersion=lambda: machine.driver, runtimeGetVersion=lambda: machine.runtime, setDevice=machine.use,
-            getDevice=lambda: machine.gpu().index, getDeviceProperties=getDeviceProperties,
-            deviceSynchronize=lambda: Device().synchronize(), is_hip=False, **names.constants("cupy.cuda.runtime"),
-        ),
-        "cupyx": _module("cupyx", empty_pinned=empty_pinned, zeros_pinned=zeros_pinned),
+    of_devices = {"Device": Device, "get_cublas_handle": get_cublas_handle, "get_device_id": lambda: machine.current}
+    of_streams = {"Event": Event, "Stream": Stream, "get_current_stream": get_current_stream}
+    content: dict[str, dict[str, Any]] = {
+        "cupy.cuda": {
+            **of_devices, **of_streams, "MemoryPool": MemoryPool, "alloc_pinned_memory": alloc_pinned_memory,
+            "get_elapsed_time": get_elapsed_time, "is_available": is_available,
+        },
+        "cupy.cuda.device": {**of_devices, "get_compute_capability": lambda: machine.capability},
+        "cupy.cuda.memory": {"MemoryPool": MemoryPool, "OutOfMemoryError": OutOfMemoryError},
+        "cupy.cuda.stream": of_streams,
+        "cupy.cuda.runtime": {
+            "CUDARuntimeError": CUDARuntimeError, "deviceSynchronize": lambda: Device().synchronize(),
+            "driverGetVersion": lambda: machine.driver, "getDevice": lambda: machine.gpu().index,
+            "getDeviceCount": getDeviceCount, "getDeviceProperties": getDeviceProperties, "is_hip": False,
+            "memGetInfo": memGetInfo, "runtimeGetVersion": lambda: machine.runtime, "setDevice": machine.use,
+            **names.constants("cupy.cuda.runtime"),
+        },
+        "cupyx": {"empty_pinned": empty_pinned, "zeros_pinned": zeros_pinned},
     }  # fmt: skip
-
-
-def _module(name: str, **content: Any) -> types.ModuleType:
-    return names.fill(types.ModuleType(name), name, content)
+    return {name: names.fill(types.ModuleType(name), name, members) for name, members in content.items()}

@@ -12,8 +12,8 @@ from .names import cupy
 
 # What CuPy answers without the GPU: from shapes, dtypes and addresses.
 ON_THE_HOST = {
-    "broadcast_shapes", "can_cast", "iscomplexobj", "isrealobj", "isscalar", "may_share_memory", "ndim", "promote_types",
-    "result_type", "shape", "shares_memory", "size",
+    "broadcast_shapes", "can_cast", "iscomplexobj", "isrealobj", "isscalar", "may_share_memory", "ndim",
+    "promote_types", "result_type", "shape", "shares_memory", "size",
 }  # fmt: skip
 # NumPy answers with a bool, CuPy with an array on the GPU.
 ANSWERS = {"allclose", "array_equal", "array_equiv"}
@@ -31,10 +31,7 @@ class Ufunc:
             raise TypeError(f"Wrong arguments { {name: kwargs[name] for name in surplus} }")
         args, out = args[: self.nin], args[self.nin :] or kwargs.pop("out", None)
         if out is not None:
-            out = out if isinstance(out, tuple) else (out,)
-            if not all(isinstance(array, ndarray) for array in out):
-                raise TypeError("Output arguments must be cupy.ndarray")
-            kwargs["out"] = out
+            kwargs["out"] = out if isinstance(out, tuple) else (out,)
         for arg in args:
             scalar(arg)
         result = run("elementwise", self.name, self.numpy, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""The machine that the stand-in pretends to be: GPUs with their memory, and a log of all that a program asks of them."""
+"""The machine that the stand-in pretends to be: GPUs, their memory, and a log of all that a program asks of them."""
 
 import threading
 import weakref
