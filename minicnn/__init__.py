@@ -9,6 +9,7 @@ from .backend import (
     memory_stats,
     set_matmul_precision,
     set_num_threads,
+    synchronize,
 )
 from .checkpoint import load, save
 from .gradcheck import GradcheckError, gradcheck, gradgradcheck
@@ -18,5 +19,5 @@ __version__ = "0.1.0"
 __all__ = [
     "DeviceError", "GradcheckError", "Tensor", "data", "functional", "get_num_threads", "grad", "gradcheck",
     "gradgradcheck", "load", "manual_seed", "memory_stats", "nn", "no_grad", "optim", "save", "set_matmul_precision",
-    "set_num_threads",
+    "set_num_threads", "synchronize",
 ]  # fmt: skip

@@ -40,6 +40,7 @@ from .devices import (  # noqa: F401  # the floors above find them here
     open_device,
     run_there,
     set_matmul_precision,
+    synchronize,
     to_device,
 )
 
@@ -316,7 +317,7 @@ def empty(shape: Iterable[int], dtype: Any = np.float32, like: Array = None) -> 
     used."""
     shape, dtype = tuple(shape), np.dtype(dtype)
     if like is not None and not isinstance(like, np.ndarray):
-        return np.empty_like(like, dtype, order="C", shape=shape)
+        return array_module(like).empty(shape, dtype)
     nbytes = prod(shape) * dtype.itemsize
     return np.asarray(_Loan(shape, dtype, nbytes)) if nbytes >= LARGE else np.empty(shape, dtype)
 
@@ -340,7 +341,7 @@ def scratch(name: str, shape: tuple[int, ...], like: Array) -> Array:
     """This thread's buffer of that name, uninitialised, with the dtype and device of `like`. It lasts until the name
     is asked for again."""
     if not isinstance(like, np.ndarray):
-        return np.empty_like(like, order="C", shape=shape)
+        return array_module(like).empty(shape, like.dtype)
     nbytes = prod(shape) * like.itemsize
     buffer = _scratch.buffers.get(name)
     if buffer is None or buffer.nbytes < nbytes:

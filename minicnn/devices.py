@@ -64,9 +64,9 @@ def _probe(number: int) -> None:
         ):
             try:
                 use()
-            except MemoryError:
-                raise DeviceError("the GPU has no memory left; other programs use it (see nvidia-smi)") from None
             except Exception as error:
+                if _is_out_of_memory(error):
+                    raise DeviceError("the GPU has no memory left; other programs use it (see nvidia-smi)") from None
                 raise DeviceError(
                     f"CUDA's library {library} cannot be used ({_one_line(error)}): {INSTALL} brings it"
                 ) from None
@@ -101,16 +101,24 @@ def _what_is_missing(error: Any, driver: int, wanted: int) -> str:
     if error.status == 35 and not driver:
         return "this machine has no NVIDIA driver (libcuda.so.1 was not found): install one, or use device 'cpu'"
     if error.status == 35:
+        older = f", or pip uninstall cupy-cuda{wanted // 1000}x, then pip install 'minicnn[cuda12]'"
         return (
             f"the NVIDIA driver is for CUDA {_version(driver)}, but the installed CuPy needs {_version(wanted)}: "
-            f"update the driver, or pip uninstall cupy-cuda{wanted // 1000}x, "
-            f"then pip install 'minicnn[cuda{driver // 1000}]'"
+            f"update the driver{older if driver // 1000 == 12 < wanted // 1000 else ''}"
         )
     if error.status == 100:
         return "the driver sees no GPU: look at nvidia-smi, CUDA_VISIBLE_DEVICES, or a container's --gpus"
     if error.status == 803:
         return "the NVIDIA driver and its library are of different versions: restart the machine after an update"
     return _one_line(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """CuPy's allocator raises a MemoryError; CUDA's runtime and cuBLAS have errors of their own."""
+    return isinstance(error, MemoryError) or (
+        type(error).__name__ in ("CUDARuntimeError", "CUDADriverError", "CUBLASError")
+        and any(words in str(error) for words in ("MemoryAllocation", "OUT_OF_MEMORY", "ALLOC_FAILED"))
+    )
 
 
 def _version(number: int) -> str:
@@ -156,7 +164,7 @@ def constant(number: Any, dtype: Any, like: Array) -> Array:
     if isinstance(like, np.ndarray):
         return np.asarray(number, dtype)
     with on_device_of(like):
-        return np.full_like(like, number, dtype, shape=())
+        return array_module(like).full((), number, dtype)
 
 
 def index_copy(part: Any, like: Array) -> Any:
@@ -199,7 +207,7 @@ class on_device:
             return
         _here.gpus -= 1
         self.gpu.__exit__(kind, error, trace)
-        if isinstance(error, MemoryError):
+        if error is not None and _is_out_of_memory(error):
             stats = memory_stats(self.device)
             raise DeviceError(
                 f"{self.device} is out of memory: {stats['used'] / 2**30:.1f} of its {stats['total'] / 2**30:.1f} GiB "
@@ -228,14 +236,21 @@ def describe_device(device: str) -> str:
 
 
 def memory_stats(device: str = "gpu") -> dict[str, int]:
-    """Bytes of a GPU's memory: `used` by arrays of this program, `reserved` by it (kept for the next arrays; never less
-    than was used at one time), `free` for anybody, and `total`."""
+    """Bytes of a GPU's memory: `used` by arrays of this program, `reserved` by it (kept for the next arrays: mostly
+    as much as was ever used at one time), `free` for anybody, and `total`."""
     device = open_device(device)
     cupy = sys.modules["cupy"]
     with cupy.cuda.Device(int(device.partition(":")[2])):
         pool = cupy.get_default_memory_pool()
         free, total = cupy.cuda.runtime.memGetInfo()
         return {"used": pool.used_bytes(), "reserved": pool.total_bytes(), "free": free, "total": total}
+
+
+def synchronize(device: str = "gpu") -> None:
+    """Wait until a device has done all that it was asked to, as before looking at a clock. A CPU is never behind."""
+    device = open_device(device)
+    if device != "cpu":
+        sys.modules["cupy"].cuda.Device(int(device.partition(":")[2])).synchronize()
 
 
 def has_tf32(device: str) -> bool:
@@ -318,6 +333,11 @@ class Upload:
             copied = self.stream.record()
         self.sent.append((copied, arrays))
         return copied, there
+
+    def close(self) -> None:
+        """Wait for copies under way: with the last reference to what they copy from, its memory is used again."""
+        while self.sent:
+            self.sent.pop(0)[0].synchronize()
 
     def receive(self, ticket: tuple[Any, list[Array]]) -> tuple[Array, ...]:
         """The arrays on the GPU."""

@@ -10,7 +10,7 @@ import functools
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,11 @@ MOST_BLOCKS = 1 << 16  # beyond, threads take several turns
 HERE = Path(__file__).parent
 NAMES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 DTYPES = {
-    "float": np.float32, "double": np.float64, "int": np.int32, "long long": np.int64, "unsigned": np.uint32,
-    "unsigned long long": np.uint64, "unsigned char": np.uint8, "bool": np.bool_,
+    name: np.dtype(dtype)
+    for name, dtype in {
+        "float": np.float32, "double": np.float64, "int": np.int32, "long long": np.int64, "unsigned": np.uint32,
+        "unsigned long long": np.uint64, "unsigned char": np.uint8, "bool": np.bool_,
+    }.items()
 }  # fmt: skip
 DECLARATION = re.compile(r"KERNEL void (\w+)\(([^)]*)\)")
 
@@ -65,7 +68,9 @@ def _run(
     }
     parameters = _parameters(file)[name]
     if len(args) != len(parameters):
-        raise TypeError(f"{kernel} takes {len(parameters)} arguments, not {len(args)}: {', '.join(parameters)}")
+        raise TypeError(
+            f"{kernel} takes {len(parameters)} arguments, not {len(args)}: {', '.join(p.text for p in parameters)}"
+        )
     checked = [_checked(kernel, *pair, names) for pair in zip(parameters, args, strict=True)]
     cupy = sys.modules["cupy"]
     compiled = _compiled(
@@ -74,23 +79,20 @@ def _run(
     compiled((min(int(blocks), MOST_BLOCKS),), (BLOCK,), tuple(checked))
 
 
-def _checked(kernel: str, declared: str, arg: Any, names: dict[str, str]) -> Any:
-    """The argument as it is to be passed for a declaration such as "const strided real* x"."""
-    *words, name = declared.replace("*", " * ").replace("__restrict__", "").split()
-    words = [word for word in words if word != "const"]
-    type_name = " ".join(word for word in words if word not in ("strided", "*"))
-    type_name = names.get(type_name, type_name)
+def _checked(kernel: str, declared: "Parameter", arg: Any, names: dict[str, str]) -> Any:
+    """The argument as it is to be passed."""
+    type_name = names.get(declared.type, declared.type)
     if type_name not in DTYPES:  # a struct, by value
-        if not isinstance(arg, np.void):
-            raise TypeError(f"{kernel}: {name} is a {type_name}, not {type(arg).__name__}")
+        if not isinstance(arg, np.ndarray) or arg.ndim or not arg.dtype.names:
+            raise TypeError(f"{kernel}: {declared.name} is a {type_name}, not {type(arg).__name__}")
         return arg
-    dtype = np.dtype(DTYPES[type_name])
-    if "*" not in words:
+    dtype = DTYPES[type_name]
+    if not declared.pointer:
         try:
             return dtype.type(arg)
         except (OverflowError, TypeError, ValueError):
-            raise ValueError(f"{kernel}: {name}={arg!r} is no {type_name}") from None
-    check_array(f"{kernel}: {name}", arg, dtype, "strided" in words)
+            raise ValueError(f"{kernel}: {declared.name}={arg!r} is no {type_name}") from None
+    check_array(f"{kernel}: {declared.name}", arg, dtype, declared.strided)
     return arg
 
 
@@ -121,11 +123,28 @@ def _source(file: str) -> str:
     return (HERE / f"{file}.cu").read_text()
 
 
+class Parameter(NamedTuple):
+    """One of a kernel's parameters, such as `const strided real* x`."""
+
+    text: str
+    name: str
+    type: str
+    pointer: bool
+    strided: bool
+
+    @classmethod
+    def of(cls, text: str) -> "Parameter":
+        text = " ".join(text.split())
+        *words, name = text.replace("*", " * ").replace("__restrict__", "").split()
+        type_name = " ".join([word for word in words if word not in ("const", "strided", "*")])
+        return cls(text, name, type_name, "*" in words, "strided" in words)
+
+
 @functools.cache
-def _parameters(file: str) -> dict[str, list[str]]:
-    """The declared parameters of each kernel in a file."""
+def _parameters(file: str) -> dict[str, list[Parameter]]:
+    """The declared parameters of each kernel in a file; read once, for to read takes as long as ten launches."""
     return {
-        name: [" ".join(parameter.split()) for parameter in parameters.split(",")]
+        name: [Parameter.of(text) for text in parameters.split(",")]
         for name, parameters in DECLARATION.findall(_source(file))
     }
 

@@ -52,4 +52,4 @@ def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None
                     table[name][k] = array.data.ptr
             ends = np.cumsum([arrays[0].size for arrays in some])
             table["end"][: len(some)] = ends
-            launch(kernel, ends[-1] // width, table[()], ends[-1], *numbers, real=dtype, PACK=width)
+            launch(kernel, ends[-1] // width, table, ends[-1], *numbers, real=dtype, PACK=width)

@@ -127,8 +127,8 @@ class DataLoader:
             while sent:
                 yield self._received(upload, sent.popleft())
         finally:
-            if sent and not sys.is_finalizing():  # broken off: its memory is not used again before the copy has ended
-                upload.receive(sent.pop())
+            if not sys.is_finalizing():
+                upload.close()
 
     def _received(self, upload: Upload, ticket: Any) -> Batch:
         with on_device(self.device):

@@ -142,6 +142,8 @@ def _packed(what: str, declared: tuple[str, int, str, int], arg: Any) -> np.ndar
         return np.array(arg.data.ptr, np.uintp)
     if type(arg) in (bool, int, float):  # as CuPy does it
         arg = {bool: np.bool_, int: np.int64, float: np.float64}[type(arg)](arg)
+    if isinstance(arg, np.ndarray) and arg.size == 1 and arg.dtype.names:  # a struct, by value
+        arg = arg.reshape(())[()]
     if not isinstance(arg, np.generic):
         raise KernelError(f"{what} is a number or a struct: it takes a NumPy scalar, not {type(arg).__name__}")
     if (arg.dtype.kind, arg.itemsize) != (kind, size):

@@ -81,3 +81,26 @@ def test_a_gpu_is_looked_for_once(standin, monkeypatch):
 def test_what_a_gpu_is_like(gpu):
     assert re.fullmatch(r".+, \d+\.\d GiB", backend.describe_device("gpu"))
     assert backend.has_tf32("gpu") in (True, False)
+
+
+def test_an_upload_ends_when_its_copies_have(standin):
+    """What they copy from goes back to a pool as soon as nobody holds it, and is written to again."""
+    upload = backend.Upload("gpu")
+    batch = upload.empty((4,), np.uint8)
+    batch[:] = 7
+    _, (there,) = upload.send(batch)
+    upload.close()
+    assert not upload.sent and standin.log.waits and there.get().tolist() == [7] * 4
+
+
+def test_synchronize(gpu):
+    minicnn.synchronize("cpu")
+    minicnn.synchronize()
+    minicnn.synchronize("gpu:0")
+
+
+def test_a_constant_has_no_axes(gpu):
+    there = backend.to_device(np.zeros((3, 2), np.float32), "gpu")
+    number = backend.constant(2.5, np.float32, there)
+    assert number.shape == () and number.dtype == np.float32 and number.get() == 2.5
+    assert backend.empty((), np.float32, like=there).shape == ()

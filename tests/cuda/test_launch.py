@@ -88,7 +88,11 @@ def test_declarations():
     found = {file: launch._parameters(file) for file in files}
     for file in files:
         assert len(found[file]) == launch._source(file).count("KERNEL void ")
-    assert found["linear"] == {"add_bias": ["real* __restrict__ y", "const real* __restrict__ bias", "Index count"]}
+    assert {name: [p.text for p in parameters] for name, parameters in found["linear"].items()} == {
+        "add_bias": ["real* __restrict__ y", "const real* __restrict__ bias", "Index count"]
+    }
+    x, count = found["windows"]["im2col"][0], found["windows"]["im2col"][2]
+    assert x[1:] == ("x", "real", True, True) and count[1:] == ("count", "Index", False, False)
 
 
 def test_the_source_of_a_use():

@@ -141,9 +141,9 @@ def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monk
     sent = [(entry.name, entry.nbytes) for entry in between if entry.kind in TRANSFERS]
     assert sent[parameters:] == [("pinned", 5 * 64 * 64 * 3), ("pinned", 5 * 8)] * 6
     assert not [entry for entry in between if entry.kind == "to the host"]
-    # it waits only for copies that it is two batches ahead of
+    # it waits only for copies that it is two batches ahead of, and at the end for the last two
     waits = [entry.name for entry in between if entry.kind == "wait"]
-    assert waits.count("Event.synchronize") == 4 and set(waits[-4:]) == {"Event.synchronize"}
+    assert waits.count("Event.synchronize") == 6 and set(waits[-6:]) == {"Event.synchronize"}
     for begin, _, end in places[: len(counts)]:
         fetched = [entry for entry in standin.log[begin:end] if entry.kind == "to the host"]
         assert len(fetched) == 2 and sum(entry.nbytes for entry in fetched) < 50 * 8

@@ -100,7 +100,7 @@ def _memories(arg: Any) -> list[Any]:
     unsigned 64-bit numbers."""
     if isinstance(arg, ndarray):
         return [arg._memory]
-    if not isinstance(arg, np.void) or not arg.dtype.names:
+    if not isinstance(arg, (np.void, np.ndarray)) or not arg.dtype.names:
         return []
     addresses = [np.ravel(arg[name]) for name in arg.dtype.names if arg.dtype[name].base == np.uint64]
     return [machine.block(int(address), 1) for field in addresses for address in field if address]
