@@ -126,7 +126,9 @@ def _version(number: int) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """What is wrong, of a message of many lines: of CuPy's own, what follows "Original error:"."""
+    lines = [line.strip() for line in str(error).partition("Original error:")[2].splitlines() if line.strip()]
+    lines += [line.strip() for line in str(error).splitlines() if line.strip("= ")]
     return lines[0] if lines else type(error).__name__
 
 

@@ -2,9 +2,7 @@
 // counter-based generator can begin anywhere. It is Philox 4×64 with 10 rounds (Salmon et al. 2011), and the numbers are
 // those of NumPy's Generator(Philox(key)).random(dtype=float32), so the mask is the same on both devices.
 
-struct Words {
-    unsigned long long at[4];
-};
+using Words = Pack<unsigned long long>;
 
 // Block number `counter` of the numbers that a key stands for.
 __device__ Words philox(unsigned long long counter, unsigned long long key0, unsigned long long key1) {

@@ -11,14 +11,16 @@ struct Softmax {
 __device__ Softmax softmax(const real* z) {
     __shared__ real largest[BLOCK], sums[BLOCK];  // two, for some threads still read one while others write
     TOGETHER(t) {
-        largest[t] = log(real(0));  // −∞
-        for (int c = t; c < K; c += BLOCK) largest[t] = max(largest[t], z[c]);
+        real most = log(real(0));  // −∞
+        for (int c = t; c < K; c += BLOCK) most = max(most, z[c]);
+        largest[t] = most;
     }
     for (int half = BLOCK / 2; half; half /= 2)
         TOGETHER(t) if (t < half) largest[t] = max(largest[t], largest[t + half]);
     TOGETHER(t) {
-        sums[t] = 0;
-        for (int c = t; c < K; c += BLOCK) sums[t] += exp(z[c] - largest[0]);  // NaN, if there is one among them
+        real sum = 0;
+        for (int c = t; c < K; c += BLOCK) sum += exp(z[c] - largest[0]);  // NaN, if there is one among them
+        sums[t] = sum;
     }
     for (int half = BLOCK / 2; half; half /= 2)
         TOGETHER(t) if (t < half) sums[t] += sums[t + half];

@@ -29,6 +29,7 @@ COMPILE = (
     "-std=c++17 -O1 -g1 -fPIC -fvisibility=hidden -fno-exceptions -fno-strict-aliasing -ffp-contract=off "
     "-Wall -Wextra -Werror -fsanitize=undefined,float-cast-overflow -fno-sanitize-recover=all"
 ).split()
+LINK = ["-shared", "-Wl,--no-undefined"]  # without libubsan: host.h does its work
 ADDRESS = "MINICNN_ADDRESS_SANITIZER"  # set in processes that have it
 
 
@@ -165,18 +166,17 @@ def _library(source: str, constants: tuple[str, ...]) -> ctypes.PyDLL:
     ])  # fmt: skip
     version = _gxx(["-dumpversion"])
     address = ["-fsanitize=address"] if ADDRESS in os.environ else []
-    flags = [*COMPILE, *address]
+    compile, link = [*COMPILE, *address], [*LINK, *address]
     if int(version.partition(".")[0]) >= 12:
-        flags.append("-ftrivial-auto-var-init=pattern")  # what is not initialised is not 0 by chance
-    key = hashlib.sha256("\0".join([text, HEADER.read_text(), version, *flags]).encode()).hexdigest()[:24]
+        compile.append("-ftrivial-auto-var-init=pattern")  # what is not initialised is not 0 by chance
+    key = hashlib.sha256("\0".join([text, HEADER.read_text(), version, *compile, *link]).encode()).hexdigest()[:24]
     folder = _cache()
     library = folder / f"{key}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            object_file, linked = f"{work}/kernels.o", f"{work}/kernels.so"
-            _gxx([*flags, f"-I{HEADER.parent}", "-x", "c++", "-c", "-", "-o", object_file], text)
-            # without libubsan: host.h does its work
-            _gxx([*address, "-shared", "-Wl,--no-undefined", object_file, "-o", linked, "-lm"])
+            compiled, linked = f"{work}/kernels.o", f"{work}/kernels.so"
+            _gxx([*compile, f"-I{HEADER.parent}", "-x", "c++", "-c", "-", "-o", compiled], text)
+            _gxx([*link, compiled, "-o", linked, "-lm"])
             os.replace(linked, library)  # at once, for other processes may look for it
     return ctypes.PyDLL(str(library))
 

@@ -253,18 +253,6 @@ def test_memory_beyond_an_array_is_guarded(name, k, outside):
     assert bool(re.search(rf"heap-buffer-overflow(?s:.)* in {name}", ended.stderr)) == outside, ended.stderr
 
 
-def test_no_kernel_leaves_its_arrays():
-    """The tests of the kernels once more, with fewer examples."""
-    if host.missing():
-        pytest.skip(host.missing())
-    here = Path(__file__).parent
-    kernels = [str(path) for path in here.glob("test_kernels_*.py")]
-    ended = host.under_address_sanitizer("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "stand-in", *kernels)
-    assert ended.returncode == 0 and re.search(r"\d\d passed", ended.stdout), (
-        ended.stdout[-4000:] + ended.stderr[-4000:]
-    )
-
-
 def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setattr(host.shutil, "which", lambda name: None)
     assert "g++" in host.missing()

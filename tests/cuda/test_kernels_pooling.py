@@ -3,6 +3,7 @@
 import importlib
 
 import numpy as np
+import pytest
 from agreement import CHANNELS, LAYOUTS, agrees, awkward, normal, there, windows
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,19 @@ def test_scatter_and_gather(gpu, n, geometry, channels, seed, layout, everyone):
     options = {"layout": layout, "wide": True}
     agrees(gpu, kernels.scatter, lesson.scatter, dy, winner, window, size, **options)
     agrees(gpu, kernels.gather, lesson.gather, x, winner, window, **options)
+
+
+@pytest.mark.parametrize("window", [
+    Window((3, 3), (2, 2), ((0, 0), (0, 0)), (1, 1)), Window((2, 3), (3, 2), ((1, 0), (0, 1)), (1, 1)),
+    Window((3, 2), (1, 3), ((1, 1), (1, 0)), (2, 1)), Window((2, 4), (2, 1), ((0, 1), (2, 2)), (3, 2)),
+])  # fmt: skip
+@pytest.mark.parametrize("channels", [3, 8])
+def test_strides_and_holes_of_each_kind(gpu, window, channels):
+    x = normal(3, 9, 8, channels)
+    y = lesson.window_maximum(x, window)
+    for winner in (lesson.winners(x, y, window), None):
+        agrees(gpu, kernels.scatter, lesson.scatter, normal(*y.shape, seed=1), winner, window, (9, 8))
+        agrees(gpu, kernels.gather, lesson.gather, x, winner, window)
 
 
 def test_windows_of_the_padding_alone(gpu):

@@ -25,7 +25,6 @@ def gemmEx(
 ) -> None:  # fmt: skip
     """C = alpha op(A) op(B) + beta C for matrices whose columns are contiguous, ld numbers apart: op(A) is m × k, op(B)
     k × n, C m × n. alpha and beta are addresses on the host; C is not read if beta is 0."""
-    machine.library("cuBLAS")
     if handle != machine.current + 1:
         raise CUBLASError("CUBLAS_STATUS_NOT_INITIALIZED: this handle is not the current device's")
     double = computeType == CONSTANTS["CUBLAS_COMPUTE_64F"]
