@@ -312,11 +312,12 @@ def lesson(name: str) -> tuple[ModuleType, str, list[Mutant]]:
 
 
 def main(
-    table: dict[str, str] = TABLE,
+    table: dict[str, str] | None = None,
     load: Callable[[str], tuple[Any, str, list[Any]]] = lesson,
     plugin: Callable[..., Bites] = Bites,
 ) -> int:
-    """What `load` finds under the names in the table, against their tests, by that plugin."""
+    """What `load` finds under the names in the table (by default TABLE), against their tests, by that plugin."""
+    table = TABLE if table is None else table
     parser = argparse.ArgumentParser(description="Give the ops one small mistake after another: do their tests notice?")
     parser.add_argument("--file", action="append", help="only tests whose path contains this; may be repeated")
     parser.add_argument("--sample", type=int, metavar="N", help="only N mutants of each file, evenly spread")

@@ -19,9 +19,11 @@ def test_the_names_are_those_of_the_installed_cupy():
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     if cupy.__version__ != names.VERSION:
         pytest.skip(f"cupy_names.json is of CuPy {names.VERSION}, {cupy.__version__} is installed")
-    assert make_cupy_names.FILE.read_text() == make_cupy_names.text(make_cupy_names.names()), (
-        "run python tests/cuda/make_cupy_names.py"
-    )
+    try:
+        found = make_cupy_names.names()
+    except ImportError as error:
+        pytest.skip(f"CuPy is installed without one of CUDA's libraries: {str(error).splitlines()[0]}")
+    assert make_cupy_names.FILE.read_text() == make_cupy_names.text(found), "run python tests/cuda/make_cupy_names.py"
 
 
 @pytest.mark.parametrize("name", ["cupy", *stand_in.MODULES])
