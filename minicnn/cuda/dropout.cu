@@ -1,6 +1,6 @@
-// Dropout on a GPU: the lesson functional/dropout.py. The mask is not stored but drawn again whenever it is wanted, for a
-// counter-based generator can begin anywhere. It is Philox 4×64 with 10 rounds (Salmon et al. 2011), and the numbers are
-// those of NumPy's Generator(Philox(key)).random(dtype=float32), so the mask is the same on both devices.
+// Dropout on a GPU: the lesson functional/dropout.py. The mask is not stored but drawn again whenever it is wanted, for
+// a counter-based generator can begin anywhere. It is Philox 4×64 with 10 rounds (Salmon et al. 2011), and the numbers
+// are those of NumPy's Generator(Philox(key)).random(dtype=float32), so the mask is the same on both devices.
 
 using Words = Pack<unsigned long long>;
 
@@ -18,8 +18,8 @@ __device__ Words philox(unsigned long long counter, unsigned long long key0, uns
     return x;
 }
 
-// y = x · m / (1 − p). One thread for the eight numbers that a block of the generator decides on: the upper 24 bits of each
-// half of a word, the lower half first, are a number u from 0 to 1, and what has u ≥ p is kept.
+// y = x · m / (1 − p). One thread for the eight numbers that a block of the generator decides on: the upper 24 bits of
+// each half of a word, the lower half first, are a number u from 0 to 1, and what has u ≥ p is kept.
 KERNEL void drop(const real* __restrict__ x, real* __restrict__ y, Index count, float p, real scale,
                  unsigned long long seed, unsigned long long draw) {
     FOR_EACH(i, (count + 7) / 8) {

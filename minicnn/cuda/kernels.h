@@ -8,8 +8,8 @@
 //
 // A kernel is one loop, and nothing in it may depend on which thread runs what, or when. Most kernels are
 //
-//     FOR_EACH(i, n) { … }          every i from 0 to n − 1, whichever thread of the grid it falls to; neighbouring i go
-//                                   to neighbouring threads, so i should run along memory
+//     FOR_EACH(i, n) { … }          every i from 0 to n − 1, whichever thread of the grid it falls to; neighbouring i
+//                                   go to neighbouring threads, so i should run along memory
 //
 // and those in which the threads of a block work on one result together are
 //
@@ -28,7 +28,7 @@
 
 #define KERNEL extern "C" __global__
 
-// The next loop is to be written out n times: for what the compiler cannot see the use of by itself.
+// The next loop is to be written out n times, where the compiler would not see by itself what that is good for.
 #ifdef __CUDACC__
 #define PRAGMA(text) _Pragma(#text)
 #define UNROLL(n) PRAGMA(unroll(n))
@@ -39,8 +39,9 @@
 // A pointer to rows that may lie apart in memory: the kernel is told how far. All others point to contiguous arrays.
 #define strided
 
-// PACK neighbouring numbers, read or written in one access to memory: 4 where each row has a whole number of packs, which
-// moves memory faster and finds out only once where they belong; elsewhere 1, and then the other three mean nothing.
+// PACK neighbouring numbers, read or written in one access to memory. That is 4 where rows are whole numbers of packs
+// and begin at multiples of 16 bytes: memory is moved faster, and a thread finds out once where four numbers belong.
+// Elsewhere it is 1, and the other three mean nothing.
 template <class T>
 struct alignas(sizeof(T) < 4 ? 4 * sizeof(T) : 16) Pack {
     T at[4];

@@ -1,5 +1,5 @@
-// Cross-entropy on a GPU: the lesson functional/loss.py. A block of threads looks at one sample: each takes every 256th class,
-// then what they have found is combined in pairs, pairs of pairs, and so on.
+// Cross-entropy on a GPU: the lesson functional/loss.py. A block of threads looks at one sample: each takes every 256th
+// class, then what they have found is combined in pairs, pairs of pairs, and so on.
 //
 //     K classes
 

@@ -1,12 +1,12 @@
-// Local response normalisation on a GPU: the lesson functional/lrn.py. One thread for PACK channels of a pixel. What their
-// windows see beyond them a neighbouring thread has just read, so it comes from the cache: memory is read once and written
-// once, forward and backward.
+// Local response normalisation on a GPU: the lesson functional/lrn.py. One thread for PACK channels of a pixel. What
+// their windows see beyond them a neighbouring thread has just read, so it comes from the cache: memory is read once
+// and written once, forward and backward.
 //
 //     C channels   BEFORE AFTER   how many channels before and after its own a window sees
 
-// Of a thread's channels, which begin at number c: the one `j` further on, counted from the first. 0 where there is none;
-// then the thread's own are read instead, in vain, for asking first would make each reading wait for the answer. That
-// windows share what they read, the compiler sees.
+// Of a pixel, the channel c + j, where a thread's own channels begin at c; 0 if there is none. Then the thread's own
+// are read, in vain, for asking first would make each reading wait for the answer. The loops below ask for the same
+// channel again and again: once they are written out, the compiler sees that, and reads each pack once.
 __device__ real channel(const real* own, int c, int j) {
     int pack = (j < 0 ? (j + 1) / PACK - 1 : j / PACK) * PACK;  // where its pack begins
     bool inside = 0 <= c + pack && c + pack < C;
@@ -22,8 +22,8 @@ __device__ real denominator(const real* own, int c, int j, real k, real alpha) {
     return k + alpha * sum;
 }
 
-// A power of a positive number: 2^(exponent · log₂ base), which a GPU has instructions for, exact to six digits or so
-// (as long as it is not enormous). pow() takes ten times as long to make it seven.
+// 2^(exponent · log₂ base): a GPU has instructions for both, exact to six digits unless the power is enormous. For the
+// seventh, pow() takes some ten times as many.
 __device__ float power(float base, float exponent) { return __powf(base, exponent); }
 __device__ double power(double base, double exponent) { return pow(base, exponent); }
 
@@ -38,10 +38,10 @@ KERNEL void normalise(const real* __restrict__ a, real* __restrict__ b, Index co
     }
 }
 
-// da = g d^−β − 2αβ a Σᵀ(g a d^(−β−1)): (P, C), (P, C) -> (P, C). A thread goes once through all the channels j whose
-// windows hold one of its own: with windows of 5, four results take eight denominators, not twenty.
-KERNEL void normalise_backward(const real* __restrict__ g, const real* __restrict__ a, real* __restrict__ da, Index count,
-                               real k, real alpha, real beta) {
+// da = g d^−β − 2αβ a Σᵀ(g a d^(−β−1)): (P, C), (P, C) -> (P, C). A thread goes once through all the channels c + j
+// whose windows hold one of its own: with windows of 5, four results take eight denominators, not twenty.
+KERNEL void normalise_backward(const real* __restrict__ g, const real* __restrict__ a, real* __restrict__ da,
+                               Index count, real k, real alpha, real beta) {
     FOR_EACH(i, count / PACK) {
         const real *own = a + i * PACK, *grad = g + i * PACK;
         int c = i * PACK % C;

@@ -1,9 +1,9 @@
-// Sums over the rows of a matrix, such as a bias's gradient: Σ over all pixels of all images, for each channel. There are
-// many rows and few columns, so the rows are cut into chunks, of which each block adds one up; a second launch adds up
-// what the first leaves. The order of the additions is always the same.
+// Sums over the rows of a matrix, such as a bias's gradient: Σ over all pixels of all images, for each channel. There
+// are many rows and few columns, so the rows are cut into chunks, of which each block adds one up; a second launch adds
+// up what the first leaves. The order of the additions is always the same.
 //
 //     WIDE   how many packs of columns a block takes side by side: its threads read WIDE · PACK neighbours of a row at
-//            once, and BLOCK / WIDE rows
+//            once, in BLOCK / WIDE rows
 
 // (rows, columns) -> (⌈rows / chunk⌉, columns). `count` blocks, of which `across` are side by side.
 KERNEL void column_sums(const real* __restrict__ x, real* __restrict__ sums, Index count, Index across, Index rows,

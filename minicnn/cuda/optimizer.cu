@@ -1,5 +1,5 @@
-// Optimizers: one launch moves every parameter of a network. Most of them are too small to keep a GPU busy for as long as a
-// launch takes. The formulas are in optim/optimizer.py; one thread for PACK numbers.
+// Optimizers on a GPU: one launch moves every parameter of a network, for most of them are too small to keep a GPU busy
+// for as long as a launch takes. The formulas are in optim/optimizer.py. One thread for PACK numbers.
 
 constexpr int MOST = 24;  // parameters to a launch, as in optimizer.py: a kernel's arguments are few and small
 

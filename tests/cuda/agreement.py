@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minicnn.cuda import launch
 from minicnn.functional.windows import Window
 
-# Under the address sanitizer one type is enough: each takes g++ half a minute for all kernels.
+# Under the address sanitizer one type is enough, for each takes g++ a while.
 DTYPES = (np.float32,) if host.ADDRESS in os.environ else (np.float64, np.float32)
 CHANNELS = st.sampled_from([1, 3, 4, 5, 8, 12])  # in packs of 4, and not
 

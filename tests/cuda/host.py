@@ -175,10 +175,24 @@ def _library(source: str, constants: tuple[str, ...]) -> ctypes.PyDLL:
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder) as work:
             compiled, linked = f"{work}/kernels.o", f"{work}/kernels.so"
-            _gxx([*compile, f"-I{HEADER.parent}", "-x", "c++", "-c", "-", "-o", compiled], text)
+            _gxx([*compile, f"-I{_precompiled(tuple(compile), version)}", "-x", "c++", "-c", "-", "-o", compiled], text)
             _gxx([*link, compiled, "-o", linked, "-lm"])
             os.replace(linked, library)  # at once, for other processes may look for it
     return ctypes.PyDLL(str(library))
+
+
+@functools.cache
+def _precompiled(compile: tuple[str, ...], version: str) -> Path:
+    """A folder with host.h, and beside it what g++ has made of it, which is half of its work for a kernel."""
+    key = hashlib.sha256("\0".join([HEADER.read_text(), version, *compile]).encode()).hexdigest()[:24]
+    folder = _cache() / key
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=_cache(), ignore_cleanup_errors=True) as work:
+            header = shutil.copy(HEADER, work)
+            _gxx([*compile, "-x", "c++-header", header, "-o", f"{header}.gch"])
+            with contextlib.suppress(OSError):  # another process was quicker
+                os.rename(work, folder)
+    return folder
 
 
 def _gxx(arguments: list[str], text: str = "") -> str:

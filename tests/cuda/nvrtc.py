@@ -1,5 +1,5 @@
-"""NVRTC, CUDA's compiler, which needs no GPU: logs(jobs) compiles sources in two processes of their own, for one process
-compiles one source at a time, and in this one the stand-in may be in CuPy's place."""
+"""NVRTC, CUDA's compiler, which needs no GPU: logs(jobs) compiles sources in two processes of their own, for one
+process compiles one source at a time, and in this one the stand-in may be in CuPy's place."""
 
 import json
 import subprocess
@@ -15,8 +15,8 @@ class Missing(Exception):
 
 
 def logs(jobs: list[tuple[str, int]]) -> list[str]:
-    """For each (source, architecture), such as 90 for sm_90, what NVRTC and ptxas say of it: registers, spills, or a line
-    that begins with "failed". Raises Missing."""
+    """For each (source, architecture), such as 90 for sm_90, what NVRTC and ptxas say of it: registers, spills, or a
+    line that begins with "failed". Raises Missing."""
     parts = [jobs[i::PROCESSES] for i in range(PROCESSES)]
     with ThreadPoolExecutor(PROCESSES) as pool:
         done = list(pool.map(_process, parts))
