@@ -107,21 +107,19 @@ class Bites:
                 self.tell(mutant, "survived: no test reaches it")
                 continue
             items = [session.items[i] for i in order]
-            limit = LIMIT[0] + LIMIT[1] * sum(tests[i][0] for i in order)
-            self.running[
-                fork(lambda mutant=mutant, items=items: self.bite(mutant.code, [mutant.member], items), limit)
-            ] = mutant
-            if len(self.running) == self.jobs:
-                self.reap()
+            self.start(
+                mutant,
+                lambda mutant=mutant, items=items: self.bite(mutant.code, [mutant.member], items),
+                sum(tests[i][0] for i in order),
+            )
         while self.running:
             self.reap()
         return True
 
     def survey(self, items: list[pytest.Item]) -> list[tuple[float, set[int]]]:
         """For each test, its seconds and the lines of the module that it runs."""
-        reading, writing = os.pipe()
 
-        def first_and_second_run() -> int:
+        def first_and_second_run() -> list[tuple[float, list[int]]]:
             traces = []
             for item in items:
                 lines: set[int] = set()
@@ -133,19 +131,35 @@ class Bites:
             code = compile(source, str(self.module.__file__), "exec")
             if not self.failures and self.bite(code, {mutant.member for mutant in self.mutants}, items):
                 self.failures.append("(that was the second run, with the code replaced by itself)")
+            return traces
+
+        return [(seconds, set(lines)) for seconds, lines in self.in_a_child(first_and_second_run)]
+
+    def in_a_child(self, first_run: Callable[[], Any]) -> Any:
+        """What first_run returns, which JSON can hold; in a child, so that nothing is left of it here but failures."""
+        reading, writing = os.pipe()
+
+        def told() -> int:
+            result = first_run()
             with open(writing, "w") as file:
-                json.dump([traces, self.failures], file)
+                json.dump([result, self.failures], file)
             return 0
 
-        child = fork(first_and_second_run)
+        child = fork(told)
         os.close(writing)
         with open(reading) as file:
             text = file.read()
         _, status = os.waitpid(child, 0)
         if status:
             raise RuntimeError(f"the first run of {self.module.__name__}'s tests ended with status {status}")
-        traces, self.failures = json.loads(text)
-        return [(seconds, set(lines)) for seconds, lines in traces]
+        result, self.failures = json.loads(text)
+        return result
+
+    def start(self, mutant: Any, work: Callable[[], int], seconds: float) -> None:
+        """Run tests that take so many seconds on the unchanged code, in a child, when it is its turn."""
+        self.running[fork(work, LIMIT[0] + LIMIT[1] * seconds)] = mutant
+        if len(self.running) == self.jobs:
+            self.reap()
 
     def bite(self, code: CodeType, members: Iterable[tuple[str, ...]], items: list[pytest.Item]) -> int:
         """In a child: put what the code defines in the original's place, and run the tests up to the first failure."""

@@ -2,8 +2,6 @@
 the file with one token changed, or one assignment left out; the tests run it on the CPU, so g++ is needed."""
 
 import importlib
-import json
-import os
 import re
 import shutil
 import sys
@@ -15,10 +13,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
-from teeth import LIMIT, ROOT, Bites, fork, main, run
+from teeth import ROOT, Bites, main, run
 
-KERNELS = {  # file: its tests
-    name: f"tests/cuda/test_kernels_{name}.py"
+KERNELS = {"kernels.h": "tests/cuda/test_kernels_windows.py tests/cuda/test_kernels_pooling.py"} | {  # file: its tests
+    f"{name}.cu": f"tests/cuda/test_kernels_{name}.py"
     for name in ("windows", "pooling", "lrn", "activation", "dropout", "linear", "loss", "ops", "optimizer", "pictures")
 }
 SWAPS = {
@@ -88,38 +86,23 @@ class KernelBites(Bites):
             return True
         items = [item for _, item in sorted(zip(seconds, session.items, strict=True), key=lambda pair: pair[0])]
         for mutant in self.mutants:
-            child = fork(
-                lambda mutant=mutant: self.bite_kernels(mutant.text, items), LIMIT[0] + LIMIT[1] * sum(seconds)
-            )
-            self.running[child] = mutant
-            if len(self.running) == self.jobs:
-                self.reap()
+            self.start(mutant, lambda mutant=mutant: self.bite_kernels(mutant.text, items), sum(seconds))
         while self.running:
             self.reap()
         return True
 
     def times(self, items: list[pytest.Item]) -> list[float]:
-        """How long each test takes; in a child, so that nothing is loaded here."""
-        reading, writing = os.pipe()
+        """How long each test takes."""
 
-        def first_run() -> int:
+        def first_run() -> list[float]:
             seconds = []
             for item in items:
                 begin = time.process_time()
                 run(item)
                 seconds.append(time.process_time() - begin)
-            with open(writing, "w") as file:
-                json.dump([seconds, self.failures], file)
-            return 0
+            return seconds
 
-        child = fork(first_run)
-        os.close(writing)
-        with open(reading) as file:
-            text = file.read()
-        if os.waitpid(child, 0)[1]:
-            raise RuntimeError(f"the first run of the tests of {self.file}.cu failed")
-        seconds, self.failures = json.loads(text)
-        return seconds
+        return self.in_a_child(first_run)
 
     def bite_kernels(self, text: str, items: list[pytest.Item]) -> int:
         """In a child: let the launcher read the mutant, compile it where it is thrown away afterwards, and run the
@@ -133,8 +116,8 @@ class KernelBites(Bites):
 
 
 def kernels(name: str) -> tuple[str, str, list[KernelMutant]]:
-    """A .cu file, its path, and its mutants."""
-    file = f"minicnn/cuda/{name}.cu"
+    """A file of kernels, its path, and its mutants."""
+    file = f"minicnn/cuda/{name}"
     return name, file, list(mutants_of((ROOT / file).read_text(encoding="utf-8")))
 
 

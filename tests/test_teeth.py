@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import teeth
+import teeth_kernels
 from teeth_mutants import mutants_of
 
 BODIES = {  # (line of a function, the text that is looked at) -> what becomes of it
@@ -268,3 +269,9 @@ def test_tests_that_fail_anyway(bite, tests):
     result = bite(SMALL, tests)
     assert result.returncode == 1 and "test_toy.py" in result.stderr and "Traceback" not in result.stderr
     assert "must pass before" in result.stderr or "no tests ran" in result.stderr
+
+
+def test_each_entry_of_the_list_is_a_mutant_of_today():
+    loaded = [*map(teeth.lesson, teeth.TABLE), *map(teeth_kernels.kernels, teeth_kernels.KERNELS)]
+    mutants = {(Path(file).name, m.function, m.before, m.after) for _, file, every in loaded for m in every}
+    assert teeth.read_equivalent(teeth.ROOT / teeth.EQUIVALENT).keys() - mutants == set()

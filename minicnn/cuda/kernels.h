@@ -58,3 +58,13 @@ __device__ void store(T* to, const Pack<T>& numbers) {
     if (PACK == 4) *reinterpret_cast<Pack<T>*>(to) = numbers;
     else *to = numbers.at[0];
 }
+
+// Along one axis, the windows that may see place `at` of a padded image: the first and the last, of `count`.
+struct Windows {
+    int first, last;
+};
+
+__device__ Windows windows_at(int at, int size, int stride, int dilation, int count) {
+    int reach = dilation * (size - 1);
+    return {at < reach ? 0 : (at - reach + stride - 1) / stride, at / stride < count ? at / stride : count - 1};
+}

@@ -73,9 +73,11 @@ def _run(
         )
     checked = [_checked(kernel, *pair, names) for pair in zip(parameters, args, strict=True)]
     cupy = sys.modules["cupy"]
-    compiled = _compiled(
-        cupy, cupy.cuda.runtime.getDevice(), file, name, tuple(names.items()), tuple(constants.items())
-    )
+    device = cupy.cuda.runtime.getDevice()
+    for array in checked:
+        if hasattr(array, "device") and not isinstance(array, (np.ndarray, np.generic)) and array.device.id != device:
+            raise ValueError(f"{kernel}: an array is on gpu:{array.device.id}, and the kernel runs on gpu:{device}")
+    compiled = _compiled(cupy, device, file, name, tuple(names.items()), tuple(constants.items()))
     compiled((min(int(blocks), MOST_BLOCKS),), (BLOCK,), tuple(checked))
 
 
@@ -120,7 +122,7 @@ def contiguous(array: Array) -> Array:
 
 @functools.cache
 def _source(file: str) -> str:
-    return (HERE / f"{file}.cu").read_text()
+    return (HERE / file).read_text()
 
 
 class Parameter(NamedTuple):
@@ -145,7 +147,7 @@ def _parameters(file: str) -> dict[str, list[Parameter]]:
     """The declared parameters of each kernel in a file; read once, for to read takes as long as ten launches."""
     return {
         name: [Parameter.of(text) for text in parameters.split(",")]
-        for name, parameters in DECLARATION.findall(_source(file))
+        for name, parameters in DECLARATION.findall(_source(f"{file}.cu"))
     }
 
 
@@ -153,7 +155,7 @@ def source(file: str, types: tuple[tuple[str, str], ...], constants: tuple[tuple
     """All of the source for one use of a file: types, constants, kernels.h, the file itself."""
     lines = [f"typedef {meaning} {name};" for name, meaning in types]
     lines += [f"constexpr int {name} = {int(value)};" for name, value in {"PACK": 1, **dict(constants)}.items()]
-    return "\n".join([*lines, (HERE / "kernels.h").read_text(), _source(file)])
+    return "\n".join([*lines, _source("kernels.h"), _source(f"{file}.cu")])
 
 
 @functools.cache

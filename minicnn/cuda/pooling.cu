@@ -18,28 +18,28 @@ __device__ Window window_of(Index i) {
     return {at / (OW * OH), int(at / OW % OH), int(at % OW), int(i * PACK % C)};
 }
 
-// Where in x that window has its pixel (k, j), from channel c on, if it is not `outside`, in the padding.
-__device__ Index pixel(Window window, int k, int j, bool& outside) {
-    int h = window.p * SH + k * DH - TOP, w = window.q * SW + j * DW - LEFT;
-    outside = PADDED && (h < 0 || h >= H || w < 0 || w >= W);
-    return ((window.image * H + h) * W + w) * C + window.c;
+// Calls look(number, at) for each pixel of a window, row by row: its number k·KW + j, and where x has it, from channel c
+// on. Pixels in the padding are left out.
+template <class Look>
+__device__ void each_pixel(Window window, Look look) {
+    for (int k = 0; k < KH; ++k)
+        for (int j = 0; j < KW; ++j) {
+            int h = window.p * SH + k * DH - TOP, w = window.q * SW + j * DW - LEFT;
+            if (PADDED && (h < 0 || h >= H || w < 0 || w >= W)) continue;
+            look(k * KW + j, ((window.image * H + h) * W + w) * C + window.c);
+        }
 }
 
 // y = max over each window: (N, H, W, C) -> (N, OH, OW, C). The padding is −∞; a NaN wins.
 KERNEL void window_maximum(const real* __restrict__ x, real* __restrict__ y, Index count) {
     FOR_EACH(i, count / PACK) {
-        Window window = window_of(i);
         Pack<real> most;
         for (real& number : most.at) number = log(real(0));  // −∞
-        for (int k = 0; k < KH; ++k)
-            for (int j = 0; j < KW; ++j) {
-                bool outside;
-                Index at = pixel(window, k, j, outside);
-                if (outside) continue;
-                Pack<real> a = load(x + at);
-                for (int u = 0; u < PACK; ++u)
-                    if (a.at[u] > most.at[u] || a.at[u] != a.at[u]) most.at[u] = a.at[u];
-            }
+        each_pixel(window_of(i), [&](int, Index at) {
+            Pack<real> a = load(x + at);
+            for (int u = 0; u < PACK; ++u)
+                if (a.at[u] > most.at[u] || a.at[u] != a.at[u]) most.at[u] = a.at[u];
+        });
         store(y + i * PACK, most);
     }
 }
@@ -47,19 +47,14 @@ KERNEL void window_maximum(const real* __restrict__ x, real* __restrict__ y, Ind
 // For each window the place of the first pixel that is its maximum y; KH·KW if there is none, for a NaN.
 KERNEL void winners(const real* __restrict__ x, const real* __restrict__ y, place* __restrict__ winner, Index count) {
     FOR_EACH(i, count / PACK) {
-        Window window = window_of(i);
         Pack<real> most = load(y + i * PACK);
         Pack<place> first;
         for (place& number : first.at) number = KH * KW;
-        for (int k = KH - 1; k >= 0; --k)  // backwards, so that the first has the last word
-            for (int j = KW - 1; j >= 0; --j) {
-                bool outside;
-                Index at = pixel(window, k, j, outside);
-                if (outside) continue;
-                Pack<real> a = load(x + at);
-                for (int u = 0; u < PACK; ++u)
-                    if (a.at[u] == most.at[u]) first.at[u] = k * KW + j;
-            }
+        each_pixel(window_of(i), [&](int number, Index at) {
+            Pack<real> a = load(x + at);
+            for (int u = 0; u < PACK; ++u)
+                if (a.at[u] == most.at[u] && first.at[u] == place(KH * KW)) first.at[u] = number;
+        });
         store(winner + i * PACK, first);
     }
 }
@@ -70,11 +65,10 @@ KERNEL void scatter(const real* __restrict__ dy, const place* __restrict__ winne
         int c = i * PACK % C;
         Index at = i * PACK / C, image = at / (W * H);
         int w = at % W + LEFT, h = at / W % H + TOP;  // in the padded image
-        int p0 = h < DH * (KH - 1) ? 0 : (h - DH * (KH - 1) + SH - 1) / SH, p1 = h / SH < OH ? h / SH : OH - 1;
-        int q0 = w < DW * (KW - 1) ? 0 : (w - DW * (KW - 1) + SW - 1) / SW, q1 = w / SW < OW ? w / SW : OW - 1;
+        Windows down = windows_at(h, KH, SH, DH, OH), along = windows_at(w, KW, SW, DW, OW);
         Pack<real> sum = {};
-        for (int p = p0; p <= p1; ++p)
-            for (int q = q0; q <= q1; ++q) {
+        for (int p = down.first; p <= down.last; ++p)
+            for (int q = along.first; q <= along.last; ++q) {
                 int k = h - p * SH, j = w - q * SW;  // the place in window (p, q), times the dilation
                 if (k % DH || j % DW) continue;
                 Index from = ((image * OH + p) * OW + q) * C + c;
@@ -91,19 +85,14 @@ KERNEL void scatter(const real* __restrict__ dy, const place* __restrict__ winne
 // y = x at the winners' places: (N, H, W, C) -> (N, OH, OW, C); the sum of all places, if ALL win.
 KERNEL void gather(const real* __restrict__ x, const place* __restrict__ winner, real* __restrict__ y, Index count) {
     FOR_EACH(i, count / PACK) {
-        Window window = window_of(i);
         Pack<place> won = {};
         if (!ALL) won = load(winner + i * PACK);
         Pack<real> sum = {};
-        for (int k = 0; k < KH; ++k)
-            for (int j = 0; j < KW; ++j) {
-                bool outside;
-                Index at = pixel(window, k, j, outside);
-                if (outside) continue;
-                Pack<real> a = load(x + at);
-                for (int u = 0; u < PACK; ++u)
-                    if (ALL || won.at[u] == place(k * KW + j)) sum.at[u] += a.at[u];
-            }
+        each_pixel(window_of(i), [&](int number, Index at) {
+            Pack<real> a = load(x + at);
+            for (int u = 0; u < PACK; ++u)
+                if (ALL || won.at[u] == place(number)) sum.at[u] += a.at[u];
+        });
         store(y + i * PACK, sum);
     }
 }

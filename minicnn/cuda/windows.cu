@@ -29,11 +29,10 @@ KERNEL void col2im(const real* __restrict__ columns, strided real* __restrict__ 
         Index at = i * PACK / C;  // (n, h, w) as one number
         int n = at / (H * W), h = at / W % H, w = at % W;
         int y = h + TOP, z = w + LEFT;  // in the padded image
-        int p0 = y < DH * (KH - 1) ? 0 : (y - DH * (KH - 1) + SH - 1) / SH, p1 = y / SH < OH ? y / SH : OH - 1;
-        int q0 = z < DW * (KW - 1) ? 0 : (z - DW * (KW - 1) + SW - 1) / SW, q1 = z / SW < OW ? z / SW : OW - 1;
+        Windows down = windows_at(y, KH, SH, DH, OH), along = windows_at(z, KW, SW, DW, OW);
         Pack<real> sum = {};
-        for (int p = p0; p <= p1; ++p)
-            for (int q = q0; q <= q1; ++q) {
+        for (int p = down.first; p <= down.last; ++p)
+            for (int q = along.first; q <= along.last; ++q) {
                 int k = y - p * SH, j = z - q * SW;  // the place in window (p, q), times the dilation
                 if (k % DH || j % DW) continue;
                 Index row = (Index(n) * OH + p) * OW + q;

@@ -87,7 +87,7 @@ def test_declarations():
     files = sorted(path.stem for path in launch.HERE.glob("*.cu"))
     found = {file: launch._parameters(file) for file in files}
     for file in files:
-        assert len(found[file]) == launch._source(file).count("KERNEL void ")
+        assert len(found[file]) == launch._source(f"{file}.cu").count("KERNEL void ")
     assert {name: [p.text for p in parameters] for name, parameters in found["linear"].items()} == {
         "add_bias": ["real* __restrict__ y", "const real* __restrict__ bias", "Index count"]
     }
