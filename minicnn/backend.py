@@ -31,6 +31,7 @@ from .devices import (  # noqa: F401  # the floors above find them here
     constant,
     describe_device,
     device_of,
+    from_dlpack,
     has_tf32,
     index_copy,
     matmul_precision,
@@ -42,6 +43,7 @@ from .devices import (  # noqa: F401  # the floors above find them here
     set_matmul_precision,
     synchronize,
     to_device,
+    to_dlpack,
 )
 
 Call = TypeVar("Call", bound=Callable[..., Any])

@@ -16,6 +16,7 @@ import numpy as np
 Array = Any  # a NumPy array, or a CuPy array on a machine that has one
 INSTALL = "pip install 'minicnn[cuda13]' (or 'minicnn[cuda12]' for a driver older than 580)"
 WHEELS = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
+ON_HOST, ON_GPU = (1, 3, 11), (2, 13)  # kinds of memory by their numbers in DLPack, with pinned and managed memory
 
 
 class DeviceError(RuntimeError):
@@ -152,6 +153,29 @@ def to_device(array: Array, device: str) -> Array:
         return array.get()
     with on_device(device):
         return sys.modules["cupy"].asarray(array)
+
+
+def to_dlpack(array: Array, options: dict[str, Any]) -> Any:
+    """array.__dlpack__(**options): what another library takes the array from, and keeps it alive with."""
+    if any(stride < 0 for stride in array.strides):
+        raise BufferError("an array that runs backwards, such as x[::-1], would crash PyTorch: share a copy of it")
+    with on_device_of(array):
+        return array.__dlpack__(**options)
+
+
+def from_dlpack(x: Any) -> Array:
+    """Another library's array as NumPy's or CuPy's, on the same memory."""
+    if not hasattr(x, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack takes an array of a library that knows DLPack, not {type(x).__name__}")
+    kind, number = x.__dlpack_device__()
+    if kind not in ON_HOST + ON_GPU:
+        raise DeviceError(f"from_dlpack: this memory (DLPack's kind {int(kind)}) is no CPU's and no NVIDIA GPU's")
+    if kind in ON_GPU:
+        open_device(f"gpu:{number}")
+    try:
+        return (np if kind in ON_HOST else sys.modules["cupy"]).from_dlpack(x)
+    except (RuntimeError, TypeError) as error:  # NumPy, or CuPy, has no such dtype
+        raise BufferError(f"from_dlpack of {getattr(x, 'dtype', type(x).__name__)}: {_one_line(error)}") from None
 
 
 def assign(array: Array, value: Array) -> None:
@@ -317,7 +341,7 @@ class Upload:
     def send(self, *arrays: np.ndarray) -> tuple[Any, list[Array]]:
         """Begin to copy these arrays, which nobody changes from now on."""
         if len(self.sent) == 2:
-            self.sent.pop(0)[0].synchronize()
+            self._wait()
         buffers = self.buffers[self.turn]
         self.turn = 1 - self.turn
         with on_device(self.device):
@@ -337,9 +361,15 @@ class Upload:
         return copied, there
 
     def close(self) -> None:
-        """Wait for copies under way: with the last reference to what they copy from, its memory is used again."""
+        """Wait for copies under way."""
         while self.sent:
-            self.sent.pop(0)[0].synchronize()
+            self._wait()
+
+    def _wait(self) -> None:
+        """For the older copy. Only then may go what it copies from: with the last reference, its memory is used
+        again."""
+        self.sent[0][0].synchronize()
+        del self.sent[0]
 
     def receive(self, ticket: tuple[Any, list[Array]]) -> tuple[Array, ...]:
         """The arrays on the GPU."""

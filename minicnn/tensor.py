@@ -52,9 +52,7 @@ class Tensor:
         if array.dtype.kind not in "fiub":
             raise TypeError(f"a Tensor holds real numbers or booleans, not {array.dtype}")
         if requires_grad and array.dtype.kind != "f":
-            raise TypeError(
-                f"only floating-point Tensors can require a gradient, not {array.dtype}: add dtype=np.float32"
-            )
+            raise TypeError(f"only floating-point Tensors require gradients, not {array.dtype}: add dtype=np.float32")
         self.data = array if device is None else backend.to_device(array, device)
         self.requires_grad = bool(requires_grad)
         self.grad: Tensor | None = None
@@ -133,10 +131,17 @@ class Tensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self.requires_grad:
-            raise RuntimeError(
-                "this Tensor requires a gradient: say .detach() first, or .numpy() if its history does not matter"
-            )
+            raise RuntimeError("this Tensor requires a gradient: say .detach() first, or .numpy()")
         return np.array(self.numpy(), dtype, copy=copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """For the from_dlpack of NumPy, CuPy, PyTorch …: its memory, not a copy."""
+        if self.requires_grad:
+            raise BufferError("this Tensor requires a gradient: say .detach() first")
+        return backend.to_dlpack(self.data, options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.data.__dlpack_device__()
 
     def item(self) -> Any:
         """The one number in it, as a Python number."""
@@ -305,16 +310,13 @@ class Tensor:
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The mean over those axes; of no entries at all, NaN."""
-        total = self.sum(axis, keepdims)
-        count = self._count(axis)
-        return apply(ops.DivideBy(count or np.nan), total)
+        return apply(ops.DivideBy(self._count(axis) or np.nan), self.sum(axis, keepdims))
 
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """The variance over those axes, with count − ddof in the denominator."""
         deviation = self - self.mean(axis, keepdims=True)
-        total = (deviation * deviation).sum(axis, keepdims)
         count = self._count(axis) - ddof
-        return apply(ops.DivideBy(count if count > 0 else np.nan), total)
+        return apply(ops.DivideBy(count if count > 0 else np.nan), (deviation * deviation).sum(axis, keepdims))
 
     def _count(self, axis: Axis) -> int:
         return int(np.prod([self.shape[a] for a in ops.normal_axes(axis, self.ndim)], dtype=int))
@@ -370,8 +372,7 @@ def _matmul(a: Any, b: Any) -> Tensor:
     if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
         raise ValueError(f"the matrix product of shapes {a.shape} and {b.shape}: columns and rows do not agree")
     y = apply(ops.MatMul(), a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
-    if a.ndim == 1:
-        y = y[..., 0, :]
+    y = y[..., 0, :] if a.ndim == 1 else y
     return y[..., 0] if b.ndim == 1 else y
 
 

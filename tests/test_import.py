@@ -21,7 +21,7 @@ FLOORS = [  # from the ground up; a file imports from lower floors, and from its
     ["autograd"],
     ["ops"],
     ["tensor"],
-    ["gradcheck"],
+    ["dlpack", "gradcheck"],
     ["functional"],
     ["nn"],
     ["optim"],

@@ -1,0 +1,31 @@
+"""Memory shared with other frameworks, without a copy, by the protocol DLPack, which NumPy, CuPy, PyTorch and JAX have.
+
+    x = minicnn.from_dlpack(t)      a Tensor on the memory of PyTorch's tensor t
+    t = torch.from_dlpack(x)        the other way, by Tensor.__dlpack__
+
+Whoever uses the memory keeps it alive, and what one side writes the other sees. minicnn writes only to parameters and
+buffers; but what PyTorch writes to in place, a backward pass here may still have to read. On a GPU each side's work
+waits for what the other had begun. (NumPy before 2.1 takes all that it imports to be read-only.)
+"""
+
+from typing import Any
+
+from . import backend
+from .tensor import Tensor
+
+
+def from_dlpack(x: Any) -> Tensor:
+    """The Tensor on the memory of another library's array x: of its shape, dtype and device, and a constant.
+
+    Raises TypeError if x is no array, or not of real numbers or booleans; BufferError if its library does not share it
+    (a torch.Tensor that requires a gradient wants .detach() first), or NumPy lacks its dtype, as it does bfloat16;
+    DeviceError if its device is neither a CPU nor a GPU that can be used here.
+
+    >>> import numpy as np
+    >>> array = np.array([1.0, 2.0])
+    >>> x = from_dlpack(array)
+    >>> array[0] = 5
+    >>> x
+    Tensor([5., 2.], dtype=float64)
+    """
+    return Tensor(backend.from_dlpack(x))
