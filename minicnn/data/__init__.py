@@ -5,7 +5,12 @@
 from . import transforms
 from .cifar10 import CIFAR10
 from .folder import DataError, ImageFolder, read_image
+from .imagenet import ImageNet
 from .loader import DataLoader
+from .statistics import PixelStatistics
 from .synthetic import SyntheticImages
 
-__all__ = ["CIFAR10", "DataError", "DataLoader", "ImageFolder", "SyntheticImages", "read_image", "transforms"]
+__all__ = [
+    "CIFAR10", "DataError", "DataLoader", "ImageFolder", "ImageNet", "PixelStatistics", "SyntheticImages", "read_image",
+    "transforms",
+]  # fmt: skip

@@ -16,7 +16,23 @@ class DataError(ValueError):
     """Data that cannot be used as it is. The message is one line, which names the file or folder if there is one."""
 
 
-class ImageFolder:
+class PictureFiles:
+    """A dataset of picture files: `dataset[i]` is (image, label), a uint8 array (H, W, 3) and an int. The image comes
+    from `read_image(path, least)` when it is asked for.
+    """
+
+    def __init__(self, samples: list[tuple[str, int]], classes: list[str], least: int | None):
+        self.samples, self.classes, self.least = samples, classes, least
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        path, label = self.samples[index]
+        return read_image(path, self.least), label
+
+
+class ImageFolder(PictureFiles):
     """The pictures in `root/<class>/<file>`: `folder[i]` is (image, label), a uint8 array (H, W, 3) and an int.
 
     Files count whose names end in one of `ENDINGS`, in either case; hidden files and folders, and folders within a
@@ -24,61 +40,74 @@ class ImageFolder:
 
     classes: the class names in the order of their labels; by default the names of the folders, sorted. To a validation
         folder pass the training folder's `classes`: its folders must be exactly these.
+    least: the short side that will be needed, see `read_image`.
 
     Attributes: `classes`, and `samples`, the list of (path, label).
     Raises DataError for a missing root, fewer than two classes, a class without pictures, `classes` that do not match.
     """
 
-    def __init__(self, root: str | os.PathLike[str], classes: Sequence[str] | None = None):
+    def __init__(self, root: str | os.PathLike[str], classes: Sequence[str] | None = None, least: int | None = None):
         root = os.fspath(root)
         if not os.path.isdir(root):
             what = "is not a folder" if os.path.exists(root) else "does not exist"
             raise DataError(f"{root}: {what}; pass a folder that holds one folder of pictures per class")
-        found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
+        found = folders(root)
         if classes is None and len(found) < 2:
             number = f"only one class folder, {found[0]!r}" if found else "no class folders"
             raise DataError(f"{root}: {number}; at least two are needed, each with the pictures of one class")
-        self.classes = found if classes is None else list(classes)
-        if set(self.classes) != set(found):
-            missing, unknown = set(self.classes) - set(found), set(found) - set(self.classes)
+        classes = found if classes is None else list(classes)
+        if set(classes) != set(found):
+            missing, unknown = set(classes) - set(found), set(found) - set(classes)
             raise DataError(
                 f"{root}: class folders differ from the classes asked for"
-                f" (missing: {_list(missing)}; unknown: {_list(unknown)})"
+                f" (missing: {some(missing)}; unknown: {some(unknown)})"
             )
-        self.samples = [
-            (path, label) for label, name in enumerate(self.classes) for path in _pictures(os.path.join(root, name))
-        ]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        path, label = self.samples[index]
-        return read_image(path), label
+        samples = [(path, label) for label, name in enumerate(classes) for path in files(os.path.join(root, name))]
+        super().__init__(samples, classes, least)
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """The picture in a file as a uint8 RGB array (H, W, 3), turned upright as its EXIF orientation says.
+def read_image(path: str | os.PathLike[str], least: int | None = None) -> NDArray[np.uint8]:
+    """The picture in a file as a uint8 RGB array (H, W, 3), read-only, turned upright as its EXIF orientation says.
 
     Grey, palette, CMYK and other pictures are converted to RGB, 16-bit grey ones by their high byte; transparent parts
     are laid over white; of an animation the first frame counts. Colour profiles are ignored.
+
+    least: how many pixels of the short side will be needed. A picture that has more is scaled down to them, as
+        transforms.Resize would do afterwards, but sooner: a JPEG that is at least 2, 4 or 8 times as large is only
+        decoded to that fraction, and what is left over never becomes an array.
+
     Raises DataError, naming the file, if it cannot be read or decoded whole; ImportError without Pillow.
     """
+    if least is not None and least < 1:
+        raise ValueError(f"least must be at least 1 pixel, got {least}")
     pil = pillow()
     try:
         with pil.Image.open(path) as image:
+            if least is not None:
+                image.draft(None, (least, least))  # a JPEG's next loading; of other files nothing
             pil.ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I"):  # 16 bits a pixel; convert() would clip at 255 instead of scaling
                 image = pil.Image.fromarray((np.clip(image, 0, 65535) >> 8).astype(np.uint8))
             if image.has_transparency_data:
                 image = image.convert("RGBA")
                 image = pil.Image.alpha_composite(pil.Image.new("RGBA", image.size, "white"), image)
-            return np.array(image.convert("RGB"))  # (H, W, 3)
+            if image.mode != "RGB":  # convert() would copy
+                image = image.convert("RGB")
+            if least is not None and least < min(image.size):
+                image = scaled(image, least)
+            return np.asarray(image)  # (H, W, 3); np.array() would copy
     except pil.UnidentifiedImageError:
         raise DataError(f"{os.fspath(path)}: not a picture that Pillow can read") from None
     except Exception as error:  # broken files make decoders raise OSError, ValueError, SyntaxError and others
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         raise DataError(f"{os.fspath(path)}: cannot be read: {reason}") from error
+
+
+def scaled(image: Any, short_side: int) -> Any:
+    """A Pillow image, its short side scaled to so many pixels, the long one in proportion (bilinear, antialiased)."""
+    scale = short_side / min(image.size)
+    width, height = (round(side * scale) for side in image.size)
+    return image.resize((width, height), pillow().Image.Resampling.BILINEAR)
 
 
 def pillow() -> Any:
@@ -91,17 +120,24 @@ def pillow() -> Any:
     return PIL
 
 
-def _pictures(folder: str) -> list[str]:
+def folders(root: str) -> list[str]:
+    """The names of the folders in a folder, but hidden ones, sorted."""
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
+
+
+def files(folder: str) -> list[str]:
+    """The paths of the pictures in a folder, sorted. Raises DataError if there are none."""
     names = sorted(
         entry.name
         for entry in os.scandir(folder)
         if entry.is_file() and entry.name[0] != "." and entry.name.lower().endswith(ENDINGS)
     )
     if not names:
-        raise DataError(f"{folder}: no pictures in this class folder (endings accepted: {' '.join(ENDINGS)})")
+        raise DataError(f"{folder}: no pictures in this folder (endings accepted: {' '.join(ENDINGS)})")
     return [os.path.join(folder, name) for name in names]
 
 
-def _list(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first names of many, for a message of one line."""
     names = sorted(names)
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "none"

@@ -1,26 +1,33 @@
 """Transforms of one image, to be composed and handed to a DataLoader.
 
-A transform is called with an image, uint8 (H, W, 3), and a NumPy Generator. The random ones take all their randomness
-from it, the others ignore it. Each returns a uint8 image, perhaps a view of the one given, which it never changes; only
-Normalize returns float32, so it comes last; or it is handed to the DataLoader by itself, which then has a GPU do it. An
-image that a transform cannot take raises DataError.
+A transform is called with an image (H, W, 3) and a NumPy Generator. The random ones take all their randomness from it,
+the others ignore it. Each returns an image, perhaps a view of the one given, which it never changes.
+
+Images are uint8. SubtractMean and Normalize make them float32; crops and flips take both kinds, PCAColor float32 alone.
+A Normalize that comes last may be handed to the DataLoader by itself, which then has a GPU do it. An image that a
+transform cannot take raises DataError.
+
+The paper's way (Krizhevsky et al. 2012, sections 2 and 4.1), with the PixelStatistics of the training pictures:
+
+    Compose([Resize(256), CenterCrop(256), SubtractMean(statistics.mean_image),
+             RandomCrop(227), RandomHorizontalFlip(), PCAColor(*statistics.color_pca())])
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..backend import Array
-from .folder import DataError, pillow
+from .folder import DataError, pillow, scaled
 from .pictures import normalise, normalise_into
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]  # (H, W, 3), uint8 or float32
 Transform = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 
 
@@ -46,13 +53,10 @@ class Resize:
         integer("short_side", self.short_side, 1)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
-        height, width = _sides(image, self)
-        scale = self.short_side / min(height, width)
-        if scale == 1:
+        height, width = _sides(image, self, "uint8")
+        if min(height, width) == self.short_side:
             return image
-        pil = pillow()
-        size = round(width * scale), round(height * scale)
-        return np.array(pil.Image.fromarray(image).resize(size, pil.Image.Resampling.BILINEAR))
+        return np.asarray(scaled(pillow().Image.fromarray(image), self.short_side))
 
 
 @dataclass
@@ -71,7 +75,7 @@ class CenterCrop:
 
 @dataclass
 class RandomCrop:
-    """A square of `size` pixels anywhere in the image, after `padding` black pixels were added on each side."""
+    """A square of `size` pixels anywhere in the image, after `padding` pixels of 0 were added on each side."""
 
     size: int
     padding: int = 0
@@ -83,12 +87,34 @@ class RandomCrop:
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         if self.padding:
             height, width = _sides(image, self)
-            padded = np.zeros((height + 2 * self.padding, width + 2 * self.padding, 3), np.uint8)
+            padded = np.zeros((height + 2 * self.padding, width + 2 * self.padding, 3), image.dtype)
             padded[self.padding : -self.padding, self.padding : -self.padding] = image
             image = padded
         rows, columns = _rest(image, self)
         top, left = rng.integers(rows + 1), rng.integers(columns + 1)
         return image[top : top + self.size, left : left + self.size]
+
+
+@dataclass
+class TenCrop:
+    """Ten squares of `size` pixels, (10, size, size, 3): the four corners and the center, then their mirror images.
+
+    The paper evaluates a picture by the mean of the network's ten softmax outputs for them (section 4.1).
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        integer("size", self.size, 1)
+
+    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+        rows, columns = _rest(image, self)
+        places = (0, 0), (0, columns), (rows, 0), (rows, columns), (rows // 2, columns // 2)
+        crops = np.empty((10, self.size, self.size, 3), image.dtype)
+        for crop, (top, left) in zip(crops, places, strict=False):
+            crop[...] = image[top : top + self.size, left : left + self.size]
+        _mirror(crops[:5], crops[5:])
+        return crops
 
 
 @dataclass
@@ -105,17 +131,95 @@ class RandomHorizontalFlip:
         _sides(image, self)
         if rng.random() >= self.p:
             return image
-        mirrored = np.empty(image.shape, np.uint8)
-        for channel in range(3):  # copying the three together would move 3 bytes at a time: seven times slower
-            mirrored[:, :, channel] = image[:, ::-1, channel]
+        mirrored = np.empty(image.shape, image.dtype)
+        _mirror(image, mirrored)
         return mirrored
+
+
+@dataclass(eq=False)
+class SubtractMean:
+    """(image - mean_image) / std as float32; all are on the scale from 0 to 255, std one number or one per channel.
+
+    Without std it is the paper's only preprocessing (section 2). Each pixel loses its own mean, so this comes before
+    the crop, and the image has to have the mean image's size.
+    """
+
+    mean_image: NDArray[np.float32]
+    std: Sequence[float] | float = 1.0
+
+    def __post_init__(self) -> None:
+        mean, std = np.ascontiguousarray(self.mean_image, np.float32), np.asarray(self.std, np.float64)
+        if mean.ndim != 3 or mean.shape[2] != 3 or not np.isfinite(mean).all():
+            raise ValueError(f"mean_image must be finite numbers (H, W, 3), got an array {mean.shape}")
+        if std.shape not in ((), (3,)) or not (std > 0).all():
+            raise ValueError(f"std must be one number or three above 0, got {self.std}")
+        self.mean_image = mean
+        self._scale = None if (std == 1).all() else np.broadcast_to(1 / std, 3).astype(np.float32)
+
+    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+        _sides(image, self, "uint8")
+        if image.shape != self.mean_image.shape:
+            raise DataError(f"{self} was given an image of {_size(image)}; put Resize and CenterCrop before it")
+        result = image - self.mean_image
+        if self._scale is not None:
+            rows = result.reshape(len(result), -1)  # (H, W·3), a view
+            rows *= np.tile(self._scale, image.shape[1])
+        return result
+
+    def __repr__(self) -> str:
+        return f"SubtractMean(mean_image of {_size(self.mean_image)}, std={self.std})"
+
+
+@dataclass(eq=False)
+class PCAColor:
+    """The image with its colors shifted along the principal components of the training pixels, as another light would
+    shift them (section 4.1):
+
+        image + Σᵢ pᵢ · λᵢ · αᵢ · scale        αᵢ ~ N(0, std), drawn once for all the pixels of a picture at each use
+
+    eigenvalues, eigenvectors: λ (3,) and, in columns, p (3, 3), of the covariance of the training pixels' RGB values on
+        the scale 0 to 1, as PixelStatistics.color_pca() returns them.
+    std: of α; 0.1 in the paper.
+    scale: what a step of 1 on the scale 0 to 1 is in the images given, one number or one per channel: 255 after
+        SubtractMean, 1/std of each channel after Normalize.
+
+    | where texts differ        | shift                                        | λ and p are of      |
+    | ------------------------- | -------------------------------------------- | ------------------- |
+    | here and fb.resnet.torch  | Σ pᵢ λᵢ αᵢ on the scale 0 to 1               | the training pixels |
+    | cuda-convnet2             | Σ pᵢ √λᵢ αᵢ; then the image is /(1 + std)    | the training pixels |
+    | Albumentations            | Σ pᵢ λᵢ α on the scale 0 to 1, one α for all | that picture itself |
+
+    The paper names no scale, but it matters, for λ grows with its square: of ImageNet's pixels on 0 to 1 the largest is
+    about 0.22, which shifts a channel by about 3 gray levels of 255; with pixels and covariance on 0 to 255 the same
+    formula shifts it by over 800.
+    """
+
+    eigenvalues: NDArray[Any] = field(repr=False)
+    eigenvectors: NDArray[Any] = field(repr=False)
+    std: float = 0.1
+    scale: Sequence[float] | float = 255.0
+
+    def __post_init__(self) -> None:
+        values, vectors, scale = (np.asarray(x, float) for x in (self.eigenvalues, self.eigenvectors, self.scale))
+        if (values.shape, vectors.shape) != ((3,), (3, 3)) or scale.shape not in ((), (3,)) or not self.std >= 0:
+            raise ValueError(
+                "PCAColor takes eigenvalues (3,), eigenvectors (3, 3), a std of 0 or more, and one scale or three;"
+                f" got {values.shape}, {vectors.shape}, {self.std} and {self.scale}"
+            )
+        self._components = scale.reshape(-1, 1) * vectors * values  # (3, 3), a shift in each column
+
+    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+        height, width = _sides(image, self, "float32")
+        shift = (self._components @ rng.normal(0, self.std, 3)).astype(np.float32)
+        # Whole rows of W·3 numbers, as elsewhere here: broadcasting along an axis of 3 is ten times slower.
+        return (image.reshape(height, width * 3) + np.tile(shift, width)).reshape(image.shape)
 
 
 @dataclass
 class Normalize:
     """(image/255 - mean) / std as float32; mean and std, per channel or one for all, are on the scale from 0 to 1.
 
-    Also of a whole batch (N, H, W, 3), on any device.
+    Also of a whole batch (N, H, W, 3), or (N, 10, H, W, 3) after TenCrop, on any device.
     """
 
     mean: Sequence[float] | float
@@ -140,8 +244,8 @@ class Normalize:
 
     def check(self, images: Array) -> None:
         """DataError unless these are images to normalise."""
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
-            raise DataError(f"{self} takes uint8 images (H, W, 3) or (N, H, W, 3), got {images.dtype} {images.shape}")
+        if images.dtype != np.uint8 or images.ndim < 3 or images.shape[-1] != 3:
+            raise DataError(f"{self} takes uint8 images (…, H, W, 3), got {images.dtype} {images.shape}")
 
 
 def integer(name: str, value: Any, least: int) -> int:
@@ -154,17 +258,27 @@ def integer(name: str, value: Any, least: int) -> int:
     raise ValueError(f"{name} must be an integer from {least} to 2**63 - 1, got {value!r}")
 
 
-def _sides(image: NDArray[Any], transform: Any) -> tuple[int, int]:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise DataError(f"{transform} takes a uint8 image (H, W, 3), got {image.dtype} {image.shape}")
+def _sides(image: NDArray[Any], transform: Any, *dtypes: str) -> tuple[int, int]:
+    """Height and width of an image of one of these dtypes, by default of either."""
+    dtypes = dtypes or ("uint8", "float32")
+    if image.dtype not in dtypes or image.ndim != 3 or image.shape[2] != 3:
+        raise DataError(f"{transform} takes a {' or '.join(dtypes)} image (H, W, 3), got {image.dtype} {image.shape}")
     return image.shape[0], image.shape[1]
 
 
-def _rest(image: NDArray[Any], crop: CenterCrop | RandomCrop) -> tuple[int, int]:
+def _size(image: NDArray[Any]) -> str:
+    return f"{image.shape[0]}x{image.shape[1]} (height x width)"
+
+
+def _rest(image: NDArray[Any], crop: CenterCrop | RandomCrop | TenCrop) -> tuple[int, int]:
     """How many rows and columns a crop leaves over."""
     height, width = _sides(image, crop)
     if min(height, width) < crop.size:
-        raise DataError(
-            f"{crop} does not fit into an image of {height}x{width} (height x width); put Resize({crop.size}) before it"
-        )
+        raise DataError(f"{crop} does not fit into an image of {_size(image)}; put Resize({crop.size}) before it")
     return height - crop.size, width - crop.size
+
+
+def _mirror(images: NDArray[Any], out: NDArray[Any]) -> None:
+    """Left and right exchanged in images (…, H, W, 3)."""
+    for channel in range(3):  # all three at once would be copied in pieces of 3 numbers: four to seven times slower
+        out[..., channel] = images[..., ::-1, channel]

@@ -3,11 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 Image = pytest.importorskip("PIL.Image")
 
 from minicnn.data import DataError, ImageFolder, read_image  # noqa: E402
 from minicnn.data.folder import ENDINGS  # noqa: E402
+from minicnn.data.transforms import Resize  # noqa: E402
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -41,7 +44,7 @@ def test_classes_and_files_are_sorted_and_labelled(save, tmp_path):
     assert folder.samples == [(str(tmp_path / name), label) for name, label in names]
     assert len(folder) == 6
     image, label = folder[2]
-    assert image.dtype == np.uint8 and image.flags.writeable and type(label) is int and label == 2
+    assert image.dtype == np.uint8 and not image.flags.writeable and type(label) is int and label == 2
     np.testing.assert_array_equal(image, RGB)
     assert [label for _, label in folder] == [0, 1, 2, 2, 2, 2]
 
@@ -95,7 +98,7 @@ def test_errors_of_the_folder_are_one_line(save, tmp_path):
     assert message(root) == f"{root}: only one class folder, 'cat'{needs}"
     (root / "dog").mkdir()
     assert message(root) == (
-        f"{root}/dog: no pictures in this class folder (endings accepted:"
+        f"{root}/dog: no pictures in this folder (endings accepted:"
         " .jpg .jpeg .png .gif .bmp .webp .tif .tiff .ppm .pgm)"
     )
     differ = f"{root}: class folders differ from the classes asked for"
@@ -226,3 +229,76 @@ def test_real_photos(shared):
         assert image.dtype == np.uint8 and image.shape[2] == 3
         assert 100 < min(image.shape[:2]) <= 300
         assert image.std() > 5 and train.classes[label] in train.samples[index][0]
+
+
+# -- how much of a file is decoded ----------------------------------------------------------------------------------
+
+
+SMOOTH = np.linspace(0, 255, 320)[:, None, None] * [1, 0, 0] + np.linspace(0, 255, 480)[None, :, None] * [0, 0.5, 1]
+
+
+@pytest.fixture
+def resized_from(monkeypatch):
+    """The sizes (width, height) of the images that Pillow resizes."""
+    sizes, resize = [], Image.Image.resize
+
+    def noted(image, *args, **options):
+        sizes.append(image.size)
+        return resize(image, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    return sizes
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50))
+def test_least_scales_down_as_resize_does(tmp_path_factory, height, width, least):
+    """Bit for bit, where the format has no smaller way to be decoded, and not beyond the size that there is."""
+    path = tmp_path_factory.mktemp("least") / "1.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    expected = Resize(least)(pixels, np.random.default_rng()) if least < min(height, width) else pixels
+    np.testing.assert_array_equal(read_image(path, least), expected)
+
+
+@pytest.mark.parametrize(
+    "least, decoded", [(320, None), (161, (480, 320)), (160, None), (100, (240, 160)), (50, (120, 80)), (39, (60, 40))]
+)
+def test_a_jpeg_is_decoded_to_the_smallest_fraction_that_suffices(save, resized_from, least, decoded):
+    path = save("1.jpg", SMOOTH.astype(np.uint8), quality=95)
+    small = read_image(path, least)
+    assert resized_from == ([] if decoded is None else [decoded])
+    assert small.shape == (least, round(least * 1.5), 3)
+    expected = Resize(least)(read_image(path), np.random.default_rng())
+    assert abs(small.astype(int) - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize("mode, tolerance", [("L", 2), ("CMYK", 4), ("RGB", 2)])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_other_modes_and_turned_jpegs_are_scaled_alike(save, mode, tolerance, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(SMOOTH.astype(np.uint8)).convert(mode)
+    path = save("1.jpg", stored, exif=exif, quality=95)
+    small, full = read_image(path, 40), read_image(path)
+    assert small.shape == ((60, 40, 3) if orientation == 6 else (40, 60, 3))
+    assert abs(small.astype(int) - Resize(40)(full, np.random.default_rng())).mean() < tolerance
+    np.testing.assert_allclose(full, UPRIGHT[orientation](np.asarray(stored.convert("RGB"))), atol=12)
+
+
+def test_a_folder_passes_least_on(save, tmp_path):
+    save("a/1.png"), save("b/2.jpg", SMOOTH.astype(np.uint8))
+    folder = ImageFolder(tmp_path, least=4)
+    assert [image.shape for image, _ in folder] == [(4, 6, 3), (4, 6, 3)]
+    assert ImageFolder(tmp_path, ["b", "a"], 3)[1][0].shape == (3, 4, 3)
+
+
+def test_a_least_of_nothing(save):
+    with pytest.raises(ValueError, match=r"^least must be at least 1 pixel, got 0$"):
+        read_image(save("1.png"), 0)
+
+
+def test_a_cut_jpeg_is_broken_at_any_fraction(save, tmp_path):
+    path = save("cut.jpg", jpeg_bytes(tmp_path)[:-500])
+    for least in (None, 64, 8):
+        with pytest.raises(DataError, match="cannot be read: image file is trunc"):
+            read_image(path, least)

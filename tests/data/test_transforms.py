@@ -1,4 +1,5 @@
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -10,19 +11,23 @@ from minicnn.data.transforms import (
     CenterCrop,
     Compose,
     Normalize,
+    PCAColor,
     RandomCrop,
     RandomHorizontalFlip,
     Resize,
+    SubtractMean,
+    TenCrop,
 )
 
 sides = st.integers(1, 40)
 seeds = st.integers(0, 2**32)
+kinds = st.sampled_from([np.uint8, np.float32])
 
 
-def picture(height, width):
+def picture(height, width, dtype=np.uint8):
     """Every pixel tells its place: (row, column, 100)."""
     rows, columns = np.mgrid[:height, :width]
-    return np.dstack([rows, columns, np.full_like(rows, 100)]).astype(np.uint8)
+    return np.dstack([rows, columns, np.full_like(rows, 100)]).astype(dtype)
 
 
 def rng(seed=0):
@@ -51,26 +56,27 @@ def test_resize_is_bilinear_and_antialiased():
     assert Resize(2)(steps, rng())[0, :, 0].tolist() == [0, 20, 60, 80]
 
 
-@given(sides, sides, st.data())
-def test_center_crop(height, width, data):
+@given(sides, sides, kinds, st.data())
+def test_center_crop(height, width, dtype, data):
     size = data.draw(st.integers(1, min(height, width)))
-    result = CenterCrop(size)(picture(height, width), rng())
-    assert result.shape == (size, size, 3) and result.dtype == np.uint8
-    top, left = result[0, 0, :2].tolist()
+    result = CenterCrop(size)(picture(height, width, dtype), rng())
+    assert result.shape == (size, size, 3) and result.dtype == dtype
+    top, left = map(int, result[0, 0, :2])
     assert (top, left) == ((height - size) // 2, (width - size) // 2)
     np.testing.assert_array_equal(result, picture(height, width)[top : top + size, left : left + size])
 
 
-@given(sides, sides, st.integers(0, 5), seeds, st.data())
-def test_random_crop_is_a_square_of_the_padded_image(height, width, padding, seed, data):
+@given(sides, sides, kinds, st.integers(0, 5), seeds, st.data())
+def test_random_crop_is_a_square_of_the_padded_image(height, width, dtype, padding, seed, data):
     size = data.draw(st.integers(1, min(height, width) + 2 * padding))
-    image = picture(height, width)
+    image = picture(height, width, dtype)
     result = RandomCrop(size, padding)(image, rng(seed))
     padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size, 3)).reshape(-1, size, size, 3)
-    assert result.dtype == np.uint8 and (windows == result).all((1, 2, 3)).any()
+    assert result.dtype == dtype and (windows == result).all((1, 2, 3)).any()
     np.testing.assert_array_equal(result, RandomCrop(size, padding)(image, rng(seed)))
     np.testing.assert_array_equal(image, picture(height, width))
+    np.testing.assert_array_equal(result, RandomCrop(size, padding)(image.astype(np.uint8), rng(seed)))
 
 
 def test_random_crop_reaches_every_place_about_equally_often():
@@ -80,10 +86,26 @@ def test_random_crop_reaches_every_place_about_equally_often():
     assert counts.sum() == 2000 and counts.min() > 190 and counts.max() < 310
 
 
-@given(sides, sides, seeds)
-def test_flip_mirrors_left_and_right(height, width, seed):
-    image = picture(height, width)
+@given(sides, sides, kinds, st.data())
+def test_ten_crop(height, width, dtype, data):
+    size = data.draw(st.integers(1, min(height, width)))
+    image = picture(height, width, dtype)
+    result = TenCrop(size)(image[:, ::-1], rng())  # of a view
+    assert result.shape == (10, size, size, 3) and result.dtype == dtype
+    last, right = height - size, width - size
+    corners = [(0, 0), (0, right), (last, 0), (last, right)]
+    for crop, (top, left) in zip(result, [*corners, (last // 2, right // 2)], strict=False):
+        np.testing.assert_array_equal(crop, image[:, ::-1][top : top + size, left : left + size])
+    np.testing.assert_array_equal(result[4], CenterCrop(size)(image[:, ::-1], rng()))
+    np.testing.assert_array_equal(result[5:], result[:5, :, ::-1])
+    np.testing.assert_array_equal(image, picture(height, width))
+
+
+@given(sides, sides, kinds, seeds)
+def test_flip_mirrors_left_and_right(height, width, dtype, seed):
+    image = picture(height, width, dtype)
     mirrored = RandomHorizontalFlip(1)(image, rng(seed))
+    assert mirrored.dtype == dtype
     np.testing.assert_array_equal(mirrored, image[:, ::-1])
     np.testing.assert_array_equal(RandomHorizontalFlip(0)(image, rng(seed)), image)
     np.testing.assert_array_equal(RandomHorizontalFlip(1)(mirrored[::-1, 1:], rng()), mirrored[::-1, 1:][:, ::-1])
@@ -92,6 +114,87 @@ def test_flip_mirrors_left_and_right(height, width, seed):
 def test_flip_has_its_probability():
     flip, draw, image = RandomHorizontalFlip(0.3), rng(), picture(1, 2)
     assert abs(sum(flip(image, draw)[0, 0, 1] == 1 for _ in range(3000)) / 3000 - 0.3) < 0.03
+
+
+@given(sides, sides, seeds, st.sampled_from([1, 0.5, (58.4, 1, 57.4)]))
+def test_subtract_mean_takes_from_each_pixel_its_own(height, width, seed, std):
+    draw = rng(seed)
+    image, mean = draw.integers(0, 256, (height, width, 3), dtype=np.uint8), draw.random((height, width, 3)) * 255
+    before = image.copy()
+    result = SubtractMean(mean, std)(image[:, ::-1], rng())
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, (image[:, ::-1] - mean) / std, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_subtract_mean_is_normalize_with_a_mean_for_each_pixel():
+    image, mean, std = picture(9, 8), np.array([0.485, 0.456, 0.406]), (0.229, 0.224, 0.225)
+    subtract = SubtractMean(np.broadcast_to(255 * mean, image.shape), 255 * np.array(std))
+    np.testing.assert_allclose(subtract(image, rng()), Normalize(mean, std)(image, rng()), rtol=0, atol=1e-5)
+
+
+def test_subtract_mean_wants_the_size_of_its_mean_image():
+    subtract = SubtractMean(np.zeros((9, 8, 3)))
+    assert one_line(DataError, subtract, picture(8, 9), rng()) == (
+        "SubtractMean(mean_image of 9x8 (height x width), std=1.0) was given an image of 8x9 (height x width);"
+        " put Resize and CenterCrop before it"
+    )
+    for mean in (np.zeros((9, 8)), np.zeros((9, 8, 4)), np.full((9, 8, 3), np.nan)):
+        assert one_line(ValueError, SubtractMean, mean) == (
+            f"mean_image must be finite numbers (H, W, 3), got an array {mean.shape}"
+        )
+    for std in (0, -1, math.nan, (1, 1), (1, 1, 0)):
+        assert one_line(ValueError, SubtractMean, np.zeros((9, 8, 3)), std) == (
+            f"std must be one number or three above 0, got {std}"
+        )
+
+
+EIGENVALUES, EIGENVECTORS = np.array([0.2, 0.02, 0.005]), np.linalg.qr(rng(5).standard_normal((3, 3)))[0]
+
+
+@given(sides, sides, seeds, st.sampled_from([255, 1.0, (4.0, 5.0, 6.0)]), st.floats(0, 2))
+def test_pca_color_computes_its_equation(height, width, seed, scale, std):
+    image = rng(seed).standard_normal((height + 1, width, 3)).astype(np.float32)[1:, ::-1]
+    before, alpha = image.copy(), rng(seed).normal(0, std, 3)
+    shift = sum(EIGENVECTORS[:, i] * EIGENVALUES[i] * alpha[i] for i in range(3)) * scale
+    result = PCAColor(EIGENVALUES, EIGENVECTORS, std, scale)(image, rng(seed))
+    assert result.dtype == np.float32 and result.shape == image.shape
+    np.testing.assert_allclose(result, image + shift, rtol=1e-6, atol=1e-5)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_pca_color_shifts_along_each_component_by_a_tenth_of_its_eigenvalue():
+    """On the scale of 0 to 255, with the paper's 0.1; the shifts are independent, and as often down as up."""
+    transform, draw, black = PCAColor(EIGENVALUES, EIGENVECTORS), rng(), np.zeros((1, 1, 3), np.float32)
+    shifts = np.array([transform(black, draw)[0, 0] for _ in range(4000)]) @ EIGENVECTORS / 255  # (4000, 3)
+    np.testing.assert_allclose(shifts.std(axis=0), 0.1 * EIGENVALUES, rtol=0.05)
+    assert (abs(shifts.mean(axis=0)) < 4 * 0.1 * EIGENVALUES / math.sqrt(4000)).all()
+    np.testing.assert_allclose(np.corrcoef(shifts.T), np.eye(3), atol=0.06)
+
+
+@pytest.mark.parametrize("scale", [255.0, (4.0, 5.0, 6.0)])
+def test_pca_color_is_the_same_on_every_scale(scale):
+    """Pixels from 0 to 1 shifted and then scaled, or scaled and then shifted."""
+    image = rng().random((4, 5, 3), np.float32)
+    first = PCAColor(EIGENVALUES, EIGENVECTORS, scale=1.0)(image, rng(3)) * np.float32(scale)
+    then = PCAColor(EIGENVALUES, EIGENVECTORS, scale=scale)(image * np.float32(scale), rng(3))
+    np.testing.assert_allclose(first, then, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (EIGENVALUES[:2], EIGENVECTORS),
+        (EIGENVALUES, EIGENVECTORS[:2]),
+        (EIGENVALUES, EIGENVECTORS, -0.1),
+        (EIGENVALUES, EIGENVECTORS, math.nan),
+        (EIGENVALUES, EIGENVECTORS, 0.1, (1.0, 2.0)),
+    ],
+)
+def test_what_pca_color_does_not_take(arguments):
+    message = one_line(ValueError, PCAColor, *arguments)
+    assert message.startswith("PCAColor takes eigenvalues (3,), eigenvectors (3, 3), a std of 0 or more")
+    assert message.endswith(str(arguments[-1]) if len(arguments) == 4 else "and 255.0")
 
 
 def test_normalize_computes_its_equation():
@@ -121,6 +224,13 @@ def test_normalize_takes_batches(n, height, width, step):
     np.testing.assert_array_equal(images, before)
 
 
+@given(st.integers(0, 2), sides, sides)
+def test_normalize_takes_the_ten_crops_of_a_batch(n, height, width):
+    crops = np.random.default_rng(0).integers(0, 256, (n, 10, height, width, 3), dtype=np.uint8)
+    expected = (crops / 255 - [0.1, 0.2, 0.3]) / [1, 2, 3]
+    np.testing.assert_allclose(Normalize([0.1, 0.2, 0.3], [1, 2, 3])(crops), expected, rtol=0, atol=1e-6)
+
+
 def test_normalize_writes_to_an_array_that_is_there():
     image, out = picture(7, 5)[::-1], np.full((2, 7, 5, 3), np.nan, np.float32)
     Normalize(0.3, 0.2).write(image, out[1])
@@ -142,7 +252,23 @@ def test_compose_runs_in_order_on_one_generator():
     np.testing.assert_array_equal(image, picture(30, 40))
 
 
-@pytest.mark.parametrize("deterministic", [Resize(5), CenterCrop(5), Normalize(0.5, 0.5)])
+def test_the_papers_way():
+    """Sections 2 and 4.1, in order: every number follows from the picture and the draws."""
+    image, mean = rng().integers(0, 256, (30, 40, 3), dtype=np.uint8), rng(1).random((24, 24, 3)) * 255
+    steps = [Resize(24), CenterCrop(24), SubtractMean(mean), RandomCrop(20), RandomHorizontalFlip()]
+    result = Compose([*steps, PCAColor(EIGENVALUES, EIGENVECTORS)])(image, rng(3))
+    draw = rng(3)
+    top, left, flipped, alpha = draw.integers(5), draw.integers(5), draw.random() < 0.5, draw.normal(0, 0.1, 3)
+    square = Resize(24)(image, rng())[:, 4:28]
+    seen = (square - mean)[top : top + 20, left : left + 20][:, :: -1 if flipped else 1]
+    np.testing.assert_allclose(result, seen + 255 * EIGENVECTORS @ (EIGENVALUES * alpha), atol=1e-4)
+
+
+MEAN = SubtractMean(np.zeros((9, 8, 3)))
+PCA = PCAColor(EIGENVALUES, EIGENVECTORS, scale=(1.0, 2.0, 3.0))
+
+
+@pytest.mark.parametrize("deterministic", [Resize(5), CenterCrop(5), TenCrop(5), Normalize(0.5, 0.5), MEAN])
 def test_deterministic_transforms_draw_nothing(deterministic):
     draw = rng(1)
     deterministic(picture(9, 8), draw)
@@ -155,6 +281,23 @@ def test_reprs_say_how_to_build_the_transform():
         " Normalize(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))])"
     )
     assert eval(repr(PIPELINE)) == PIPELINE and repr(CenterCrop(7)) == "CenterCrop(size=7)"
+    assert repr(TenCrop(7)) == "TenCrop(size=7)"
+
+
+def test_arrays_are_left_out_of_reprs():
+    assert repr(MEAN) == "SubtractMean(mean_image of 9x8 (height x width), std=1.0)"
+    assert repr(PCA) == "PCAColor(std=0.1, scale=(1.0, 2.0, 3.0))"
+
+
+@pytest.mark.parametrize("transform", [*PIPELINE.transforms, TenCrop(5)])
+def test_transforms_go_to_other_processes(transform):
+    assert pickle.loads(pickle.dumps(transform)) == transform
+
+
+def test_so_do_those_with_arrays():
+    image, mean = rng().integers(0, 256, (9, 8, 3), dtype=np.uint8), rng(1).random((9, 8, 3)) * 255
+    transform = Compose([SubtractMean(mean), PCA])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(transform))(image, rng(2)), transform(image, rng(2)))
 
 
 def one_line(error, function, *args):
@@ -167,18 +310,37 @@ def one_line(error, function, *args):
 def test_an_image_too_small_to_crop():
     message = " does not fit into an image of 30x20 (height x width); put Resize({}) before it"
     assert one_line(DataError, CenterCrop(21), picture(30, 20), rng()) == "CenterCrop(size=21)" + message.format(21)
+    assert one_line(DataError, TenCrop(21), picture(30, 20), rng()) == "TenCrop(size=21)" + message.format(21)
     assert one_line(DataError, RandomCrop(31), picture(30, 20), rng()) == (
         "RandomCrop(size=31, padding=0)" + message.format(31)
     )
     assert RandomCrop(31, padding=6)(picture(30, 20), rng()).shape == (31, 31, 3)
 
 
-@pytest.mark.parametrize("transform", PIPELINE.transforms + [CenterCrop(2), RandomCrop(2, padding=1)])
-@pytest.mark.parametrize("image", [np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 1), np.uint8)])
-def test_what_is_no_image(transform, image):
-    kind = "uint8 images (H, W, 3) or (N, H, W, 3)" if isinstance(transform, Normalize) else "a uint8 image (H, W, 3)"
-    message = f"{transform} takes {kind}, got {image.dtype} {image.shape}"
-    assert one_line(DataError, transform, image, rng()) == message
+BYTES, FLOATS, EITHER = (f"a {kind} image (H, W, 3)" for kind in ("uint8", "float32", "uint8 or float32"))
+
+
+@pytest.mark.parametrize(
+    "transform, kind",
+    [
+        (Resize(5), BYTES),
+        (RandomCrop(5), EITHER),
+        (RandomCrop(2, padding=1), EITHER),
+        (CenterCrop(2), EITHER),
+        (TenCrop(2), EITHER),
+        (RandomHorizontalFlip(), EITHER),
+        (MEAN, BYTES),
+        (PCA, FLOATS),
+        (Normalize(0.5, 0.25), "uint8 images (…, H, W, 3)"),
+    ],
+)
+def test_what_is_no_image(transform, kind):
+    own = np.float32 if kind == FLOATS else np.uint8
+    others = {FLOATS: [np.uint8], EITHER: []}.get(kind, [np.float32])
+    images = [np.zeros(shape, own) for shape in ((9, 9), (9, 9, 1), (9, 9, 4))]
+    for image in images + [np.zeros((9, 9, 3), dtype) for dtype in [np.float64, np.int64, *others]]:
+        message = f"{transform} takes {kind}, got {image.dtype} {image.shape}"
+        assert one_line(DataError, transform, image, rng()) == message
 
 
 def test_arguments_out_of_range():
@@ -186,6 +348,7 @@ def test_arguments_out_of_range():
         return f"{name} must be an integer from {least} to 2**63 - 1, got {value}"
 
     assert one_line(ValueError, Resize, 0) == integer("short_side", 1, 0)
+    assert one_line(ValueError, TenCrop, 0) == integer("size", 1, 0)
     assert one_line(ValueError, CenterCrop, 2.5) == integer("size", 1, 2.5)
     assert one_line(ValueError, RandomCrop, -1) == integer("size", 1, -1)
     assert one_line(ValueError, RandomCrop, 4, -1) == integer("padding", 0, -1)

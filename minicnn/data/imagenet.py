@@ -1,0 +1,127 @@
+"""ImageNet: the pictures of the 2012 challenge, 1,281,167 to train on and 50,000 to validate in 1,000 classes
+(Russakovsky et al., "ImageNet large scale visual recognition challenge", 2015), in the folders that they come in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from .folder import DataError, ImageFolder, PictureFiles, files, folders, some
+
+CAFFE, KAGGLE = "val.txt", "LOC_val_solution.csv"
+WORDS = ("synset_words.txt", "LOC_synset_mapping.txt")
+DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
+
+
+class ImageNet(PictureFiles):
+    """The training or the validation pictures: `dataset[i]` is (image, label), a uint8 array (H, W, 3) and an int.
+
+        root/train/<synset>/*.JPEG    the training pictures; a class is called by its synset id, as n01440764
+        root/val/<synset>/*.JPEG      the validation pictures, in folders like these,
+        root/val/*.JPEG               or all in one; then one of two files gives the labels:
+        root/val.txt                      Caffe's: each line is a file and its class's number, from 0, by sorted ids
+        root/LOC_val_solution.csv         Kaggle's: each line is a file without ending, a comma, and its class's id
+        root/synset_words.txt         what the classes are called, if it is there: each line is an id and its words;
+        root/LOC_synset_mapping.txt       Kaggle's name for the same
+
+    Other subsets of ImageNet, and other pictures in such folders, do as well. Without train/, a validation set has the
+    classes that the file of words lists. The numbers in the devkit's ILSVRC2012_validation_ground_truth.txt follow an
+    order of its own, which lies in a file of MATLAB's, so it is not read.
+
+    least: the short side that will be needed, see `read_image`.
+
+    Attributes: `classes`, the synset ids, sorted; `names`, the words of each, or the ids where there is no file of
+    words; `samples`, the list of (path, label).
+    Raises DataError, naming the file or folder, for folders or files that are missing, classes that are not known,
+    labels out of range, pictures without label and labels without picture.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], train: bool = True, least: int | None = None):
+        root = os.fspath(root)
+        train_folder, val = os.path.join(root, "train"), os.path.join(root, "val")
+        words = _first(root, WORDS)
+        named = _read_words(words) if words else {}
+        if train:
+            found = ImageFolder(train_folder)
+            classes, samples = found.classes, found.samples
+        else:
+            classes = folders(train_folder) if os.path.isdir(train_folder) else sorted(named)
+            if not os.path.isdir(val) or not classes:
+                raise DataError(
+                    f"{root}: needs the folder val/ with the validation pictures, and train/ or one of"
+                    f" {' and '.join(WORDS)} to tell the classes"
+                )
+            samples = ImageFolder(val, classes).samples if folders(val) else _labelled(root, val, classes)
+        if unknown := set(classes) - set(named) if named else ():
+            raise DataError(f"{words}: has no words for the classes of {train_folder}: {some(unknown)}")
+        self.names = [named.get(name, name) for name in classes]
+        super().__init__(samples, classes, least)
+
+
+def _labelled(root: str, val: str, classes: Sequence[str]) -> list[tuple[str, int]]:
+    """The pictures of one folder, with the labels that a file beside it gives them."""
+    path = _first(root, (CAFFE, KAGGLE))
+    if path is None:
+        lies = f"; {DEVKIT} cannot be used, because its numbers follow the devkit's own order of the classes"
+        raise DataError(
+            f"{val}: its pictures are in no class folders, so {root} needs their labels in {CAFFE} or {KAGGLE}"
+            + (lies if os.path.exists(os.path.join(root, DEVKIT)) else "")
+        )
+    labels, pictures = _read_labels(path, classes), {_stem(name): name for name in files(val)}
+    if labels.keys() != pictures.keys():
+        without_label, without_picture = pictures.keys() - labels.keys(), labels.keys() - pictures.keys()
+        raise DataError(
+            f"{path} does not fit {val}: pictures without a label: {some(without_label)};"
+            f" labels without a picture: {some(without_picture)}"
+        )
+    return [(picture, labels[stem]) for stem, picture in pictures.items()]
+
+
+def _read_labels(path: str, classes: Sequence[str]) -> dict[str, int]:
+    """The label of each picture, by its name without ending."""
+    if path.endswith(CAFFE):
+        known = {str(i): i for i in range(len(classes))}
+        form = f"a file and a label from 0 to {len(classes) - 1}"
+    else:
+        known = {name: i for i, name in enumerate(classes)}
+        form = f"a file's name, a comma and one of the {len(classes)} classes"
+    labels: dict[str, int] = {}
+    for place, line in _lines(path):
+        if line == "ImageId,PredictionString":
+            continue
+        name, _, found = line.rpartition(" ") if path.endswith(CAFFE) else line.partition(",")
+        found = found.split(" ")[0]  # Kaggle's goes on with boxes, and with further objects of the same class
+        if found not in known:
+            raise DataError(f"{place}: {line[:60]!r} is not {form}")
+        if (stem := _stem(name)) in labels:
+            raise DataError(f"{place}: {stem} has a label already")
+        labels[stem] = known[found]
+    return labels
+
+
+def _read_words(path: str) -> dict[str, str]:
+    named = {}
+    for place, line in _lines(path):
+        synset, _, words = line.partition(" ")
+        if not words:
+            raise DataError(f"{place}: {line[:60]!r} is not a class's id and its words")
+        named[synset] = words.strip()
+    return named
+
+
+def _lines(path: str) -> Iterator[tuple[str, str]]:
+    """(where it is, the line without its surrounding blanks) for each line that is not empty."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if line := line.strip():
+                yield f"{path}, line {number}", line
+
+
+def _first(root: str, names: Sequence[str]) -> str | None:
+    """The path of the first of these files that exists."""
+    return next((path for name in names if os.path.isfile(path := os.path.join(root, name))), None)
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]

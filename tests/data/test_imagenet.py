@@ -1,0 +1,244 @@
+"""ImageNet's folders and files: each form of its labels gives the same samples, and each mistake one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+Image = pytest.importorskip("PIL.Image")
+
+from minicnn.data import DataError, DataLoader, ImageNet  # noqa: E402
+
+SYNSETS = ["n01440764", "n01443537", "n02012849", "n03126707"]
+WORDS = ["tench, Tinca tinca", "goldfish, Carassius auratus", "crane", "crane"]  # as in ImageNet, two of one name
+
+
+def stem(i):
+    return f"ILSVRC2012_val_{i + 1:08d}"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """root/train with two pictures of each class, in name alone."""
+    for synset in reversed(SYNSETS):
+        folder = tmp_path / "train" / synset
+        folder.mkdir(parents=True)
+        for i in (10026, 999):
+            (folder / f"{synset}_{i}.JPEG").touch()
+    return tmp_path
+
+
+def flat(root, labels, caffe=True):
+    """A flat val/ whose pictures have these labels, and the file that says so."""
+    (root / "val").mkdir()
+    for i in range(len(labels)):
+        (root / "val" / f"{stem(i)}.JPEG").touch()
+    write_labels(root, labels, caffe)
+
+
+def write_labels(root, labels, caffe=True):
+    order = reversed(range(len(labels)))  # Kaggle's are in none
+    if caffe:
+        (root / "val.txt").write_text("".join(f"{stem(i)}.JPEG {labels[i]}\n" for i in order))
+    else:
+        boxes = [" 85 1 499 272", " 1 2 3 4 {0} 5 6 7 8", ""]
+        lines = (f"{stem(i)},{SYNSETS[labels[i]]}{boxes[i % 3].format(SYNSETS[labels[i]])} \n" for i in order)
+        (root / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "".join(lines))
+
+
+def words(root, name="synset_words.txt"):
+    lines = [f"{synset} {words}\n" for synset, words in zip(SYNSETS, WORDS, strict=True)]
+    (root / name).write_text("".join(lines[2:] + lines[:2]) + "\n")
+
+
+def message(root, train=False):
+    with pytest.raises(DataError) as info:
+        ImageNet(root, train)
+    assert "\n" not in str(info.value)
+    return str(info.value)
+
+
+# -- what is found --------------------------------------------------------------------------------------------------
+
+
+def test_training_pictures(root):
+    dataset = ImageNet(root)
+    assert dataset.classes == dataset.names == SYNSETS
+    names = [(Path(path).name, label) for path, label in dataset.samples]
+    assert names == [(f"{s}_{i}.JPEG", label) for label, s in enumerate(SYNSETS) for i in (10026, 999)]
+    assert dataset.samples[0][0] == str(root / "train" / SYNSETS[0] / f"{SYNSETS[0]}_10026.JPEG")
+
+
+@pytest.mark.parametrize("name", ["synset_words.txt", "LOC_synset_mapping.txt"])
+def test_words_belong_to_their_classes(root, name):
+    words(root, name)
+    flat(root, [3, 0])
+    for train in (True, False):
+        dataset = ImageNet(str(root), train)
+        assert dataset.classes == SYNSETS and dataset.names == WORDS
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_every_form_of_labels_gives_the_same_samples(tmp_path_factory, labels):
+    found = []
+    for form in ("caffe", "kaggle", "folders"):
+        root = tmp_path_factory.mktemp(form)
+        for synset in SYNSETS:
+            (root / "train" / synset).mkdir(parents=True)
+            (root / "val" / synset).mkdir(parents=True)
+            (root / "val" / synset / "z.JPEG").touch()  # a class folder is never empty
+        if form == "folders":
+            for i, label in enumerate(labels):
+                (root / "val" / SYNSETS[label] / f"{stem(i)}.JPEG").touch()
+            samples = [sample for sample in ImageNet(root, False).samples if not sample[0].endswith("z.JPEG")]
+        else:
+            for synset in SYNSETS:
+                (root / "val" / synset / "z.JPEG").unlink()
+                (root / "val" / synset).rmdir()
+            (root / "val").rmdir()
+            flat(root, labels, form == "caffe")
+            samples = ImageNet(root, False).samples
+        found.append(sorted((Path(path).name, label) for path, label in samples))
+    assert found[0] == found[1] == found[2] == [(f"{stem(i)}.JPEG", label) for i, label in enumerate(labels)]
+
+
+def test_pictures_are_read_when_they_are_asked_for(root):
+    flat(root, [2, 1])
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    for i in range(2):
+        Image.fromarray(pixels).save(root / "val" / f"{stem(i)}.JPEG", "JPEG", quality=95)
+    dataset = ImageNet(root, train=False, least=20)
+    assert len(dataset) == 2 and dataset[0][0].shape == (20, 27, 3) and dataset[0][1] == 2
+    images, labels = next(iter(DataLoader(dataset, 2)))
+    assert images.shape == (2, 20, 27, 3) and labels.tolist() == [2, 1]
+
+
+def test_without_train_the_words_tell_the_classes(root):
+    (root / "train").rename(root / "elsewhere")
+    flat(root, [3, 1, 0], caffe=False)
+    words(root)
+    dataset = ImageNet(root, train=False)
+    assert dataset.classes == SYNSETS and [label for _, label in dataset.samples] == [3, 1, 0]
+
+
+def test_names_without_ending_and_case_of_endings(root):
+    """Kaggle's names have no ending; Caffe's may have another than the file by now, or a folder."""
+    flat(root, [1, 2])
+    (root / "val" / f"{stem(0)}.JPEG").rename(root / "val" / f"{stem(0)}.jpg")
+    (root / "val.txt").write_text(f"val/{stem(0)}.JPEG 1\n\n  {stem(1)}.JPEG 2  \n")
+    assert [label for _, label in ImageNet(root, False).samples] == [1, 2]
+
+
+def test_caffes_labels_come_before_kaggles(root):
+    flat(root, [1, 2])
+    write_labels(root, [0, 0], caffe=False)
+    assert [label for _, label in ImageNet(root, False).samples] == [1, 2]
+
+
+# -- mistakes -------------------------------------------------------------------------------------------------------
+
+
+def test_folders_that_are_missing(root, tmp_path):
+    nowhere = tmp_path / "nowhere"
+    assert message(nowhere, train=True).startswith(f"{nowhere}/train: does not exist; ")
+    needs = (
+        ": needs the folder val/ with the validation pictures, and train/ or one of synset_words.txt and"
+        " LOC_synset_mapping.txt to tell the classes"
+    )
+    assert message(nowhere) == f"{nowhere}{needs}"
+    assert message(root) == f"{root}{needs}"
+    (root / "val").mkdir()
+    (root / "train").rename(root / "other")
+    assert message(root) == f"{root}{needs}"
+
+
+def test_val_folders_that_differ_from_train(root):
+    for synset in [*SYNSETS[1:], "n99999999"]:
+        (root / "val" / synset).mkdir(parents=True)
+    assert message(root) == (
+        f"{root}/val: class folders differ from the classes asked for (missing: n01440764; unknown: n99999999)"
+    )
+
+
+def test_labels_that_are_missing(root):
+    flat(root, [0, 1])
+    (root / "val.txt").unlink()
+    needs = f"{root}/val: its pictures are in no class folders, so {root} needs their labels in val.txt or LOC_val_solution.csv"
+    assert message(root) == needs
+    (root / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n361\n")
+    assert message(root) == (
+        needs + "; ILSVRC2012_validation_ground_truth.txt cannot be used, because its numbers follow the devkit's own"
+        " order of the classes"
+    )
+
+
+@pytest.mark.parametrize(
+    "line", ["x.JPEG 4", "x.JPEG -1", "x.JPEG 01", "x.JPEG 1.0", "x.JPEG", "4", f"x.JPEG {SYNSETS[0]}"]
+)
+def test_a_label_out_of_range(root, line):
+    flat(root, [0, 1])
+    with open(root / "val.txt", "a") as file:
+        file.write(f"\n{line}\n")
+    assert message(root) == f"{root}/val.txt, line 4: {line!r} is not a file and a label from 0 to 3"
+
+
+@pytest.mark.parametrize("line", ["x,n99999999 1 2 3 4", "x,", "x", f"x {SYNSETS[0]}", f"x,1 {SYNSETS[0]}"])
+def test_a_synset_that_is_unknown(root, line):
+    flat(root, [0, 1], caffe=False)
+    with open(root / "LOC_val_solution.csv", "a") as file:
+        file.write(f"{line}\n")
+    assert message(root) == (
+        f"{root}/LOC_val_solution.csv, line 4: {line!r} is not a file's name, a comma and one of the 4 classes"
+    )
+
+
+def test_long_lines_are_cut(root):
+    flat(root, [0])
+    (root / "val.txt").write_text("x" * 1000)
+    assert message(root) == f"{root}/val.txt, line 1: {'x' * 60!r} is not a file and a label from 0 to 3"
+
+
+def test_labels_and_pictures_that_do_not_belong_together(root):
+    flat(root, [0, 1, 2])
+    (root / "val" / f"{stem(0)}.JPEG").unlink()
+    (root / "val" / "more.JPEG").touch()
+    assert message(root) == (
+        f"{root}/val.txt does not fit {root}/val: pictures without a label: more; labels without a picture: {stem(0)}"
+    )
+    (root / "val" / "more.JPEG").unlink()
+    assert message(root).endswith(f": pictures without a label: none; labels without a picture: {stem(0)}")
+    write_labels(root, [0, 1])
+    (root / "val" / f"{stem(0)}.JPEG").touch()
+    assert message(root).endswith(f": pictures without a label: {stem(2)}; labels without a picture: none")
+
+
+def test_two_labels_of_one_picture(root):
+    flat(root, [0, 1])
+    with open(root / "val.txt", "a") as file:
+        file.write(f"{stem(1)}.JPEG 0\n")
+    assert message(root) == f"{root}/val.txt, line 3: {stem(1)} has a label already"
+
+
+def test_words_that_do_not_fit(root):
+    (root / "synset_words.txt").write_text(f"{SYNSETS[0]} tench\n\n{SYNSETS[1]}\n")
+    assert (
+        message(root, train=True)
+        == f"{root}/synset_words.txt, line 3: {SYNSETS[1]!r} is not a class's id and its words"
+    )
+    (root / "synset_words.txt").write_text(f"{SYNSETS[0]} tench\n{SYNSETS[1]} goldfish\n")
+    assert message(root, train=True) == (
+        f"{root}/synset_words.txt: has no words for the classes of {root}/train: n02012849, n03126707"
+    )
+
+
+def test_no_pictures_to_validate_on(root):
+    flat(root, [])
+    assert message(root).startswith(f"{root}/val: no pictures in this folder (endings accepted: ")
+
+
+def test_bytes_that_are_no_text(root):
+    flat(root, [0])
+    (root / "val.txt").write_bytes(b"\xff\xfe\x00 0\n")
+    assert message(root).startswith(f"{root}/val.txt does not fit {root}/val: ")
