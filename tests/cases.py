@@ -48,7 +48,7 @@ CASES = {  # name: (what it is made of, its inputs)
     "CrossEntropyBackward": ((np.array([2, 0]),), [normal(2), A]),
     "Div": ((), [A, POSITIVE]),
     "DivideBy": ((3,), [A]),
-    "Dropout": ((0.4, (5, 0)), [A]),
+    "Dropout": ((0.4, (5, 0), 1.5), [A]),
     "Exp": ((), [A]),
     "Gather": ((WINNER, WINDOW), [normal(2, 5, 4, 3)]),
     "Index": (((slice(None), [2, 0, 2]),), [A]),

@@ -18,9 +18,9 @@ __device__ Words philox(unsigned long long counter, unsigned long long key0, uns
     return x;
 }
 
-// y = x · m / (1 − p). One thread for the eight numbers that a block of the generator decides on: the upper 24 bits of
+// y = x · m · s. One thread for the eight numbers that a block of the generator decides on: the upper 24 bits of
 // each half of a word, the lower half first, are a number u from 0 to 1, and what has u ≥ p is kept.
-KERNEL void drop(const real* __restrict__ x, real* __restrict__ y, Index count, float p, real scale,
+KERNEL void drop(const real* __restrict__ x, real* __restrict__ y, Index count, float p, real s,
                  unsigned long long seed, unsigned long long draw) {
     FOR_EACH(i, (count + 7) / 8) {
         Words random = philox(i + 1ull, seed, draw);  // NumPy's first block is number 1
@@ -30,7 +30,7 @@ KERNEL void drop(const real* __restrict__ x, real* __restrict__ y, Index count, 
             for (int u = 0; u < PACK; ++u) {
                 unsigned half = unsigned(random.at[(j + u) / 2] >> (j + u) % 2 * 32);
                 bool kept = (half >> 8) / 16777216.0f >= p;
-                a.at[u] = kept ? a.at[u] * scale : 0;
+                a.at[u] = kept ? a.at[u] * s : 0;
             }
             store(y + i * 8 + j, a);
         }

@@ -1,23 +1,26 @@
 """Dropout: leave out half of the neurons, other ones each time, so that none can rely on another (Krizhevsky et al.
 2012, section 4.2).
 
-    training      y = x · m / (1 − p)        m is 0 with probability p, else 1, drawn anew for each number and each call
-    evaluation    y = x
+    training      y = x · m · s              m is 0 with probability p, else 1, drawn anew for each number and each call
+    evaluation    y = x · (1 − p) · s        which is the expectation of the above
 
-so that y has the expectation x in both. The derivative is dx = dy · m / (1 − p): the gradient passes where the number
-did.
+The derivative is dx = dy · m · s: the gradient passes where the number did.
 
-| where texts differ | training       | evaluation    |
-| ------------------ | -------------- | ------------- |
-| here and PyTorch   | x · m/(1 − p)  | x             |
-| the paper          | x · m          | x · (1 − p)   |
+| where texts differ            | s           | training        | evaluation  |
+| ----------------------------- | ----------- | --------------- | ----------- |
+| scale="training", as PyTorch  | 1 / (1 − p) | x · m / (1 − p) | x           |
+| scale="evaluation", the paper | 1           | x · m           | x · (1 − p) |
 
-The two differ by a constant factor, in training and in evaluation alike.
+The two differ by the factor 1 − p, in training and in evaluation alike: a network trained with one serves the other
+once the next layer's weights are scaled. It would have trained otherwise, though, for a learning rate and a weight
+decay go with one size of weights.
 
 >>> import minicnn, minicnn.functional as F
 >>> _ = minicnn.manual_seed(1)
 >>> F.dropout(minicnn.Tensor([1.0] * 8), p=0.5)
 Tensor([0., 0., 2., 2., 0., 0., 0., 0.], dtype=float32)
+>>> F.dropout(minicnn.Tensor([1.0] * 8), p=0.5, training=False, scale="evaluation")
+Tensor([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], dtype=float32)
 """
 
 import numpy as np
@@ -28,14 +31,14 @@ from ..tensor import Tensor, apply
 
 
 @device_kernel
-def drop(x: Array, p: float, key: tuple[int, int]) -> Array:
-    """x · m / (1 − p), with the m of that key"""
+def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
+    """x · m · s, with the m of that key"""
     m = empty(x.shape, np.float32)
     generator(key).random(dtype=np.float32, out=m)
-    scale = 1 / (1 - p) if p < 1 else 0.0
     y = empty_like(x)
     elementwise(lambda x, m, y: np.multiply(x, np.greater_equal(m, p), out=y), x, m, y)
-    y *= x.dtype.type(scale)
+    if s != 1:
+        y *= x.dtype.type(s)
     return y
 
 
@@ -44,29 +47,36 @@ class Dropout(Function):
 
     floating = True
 
-    def __init__(self, p: float, key: tuple[int, int]):
-        self.p, self.key = p, key
+    def __init__(self, p: float, key: tuple[int, int], s: float):
+        self.p, self.key, self.s = p, key, s
 
     def forward(self, x):
-        return drop(x, self.p, self.key)
+        return drop(x, self.p, self.key, self.s)
 
     def backward(self, dy):
-        return apply(Dropout(self.p, self.key), dy)
+        return apply(Dropout(self.p, self.key, self.s), dy)
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """Set each number to 0 with probability p and divide the others by 1 − p; x itself if not training or p is 0.
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, scale: str = "training") -> Tensor:
+    """Set each number to 0 with probability p.
 
     Args:
         x: floating, of any shape.
         p: from 0 to 1; 0.5 in Krizhevsky et al. 2012, section 4.2.
         training: as in Module.train() and .eval().
+        scale: where to make up for it. In "training", the numbers that are kept are divided by 1 − p, and evaluation
+            returns x itself; in "evaluation", as in the paper, all are multiplied by 1 − p.
 
     The numbers are keyed by manual_seed and the count of draws: the same for any number of threads, and on a GPU.
-        Raises ValueError for another p.
+        Raises ValueError for another p or scale.
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is a probability from 0 to 1, not {p}")
-    if not training or p == 0:
+    if scale not in ("training", "evaluation"):
+        raise ValueError(f"dropout: scale is 'training' or 'evaluation', not {scale!r}")
+    if p == 0:
         return x
-    return apply(Dropout(p, draw()), x)
+    inverted = scale == "training" and p < 1  # of p = 1 nothing is left to scale
+    if training:
+        return apply(Dropout(p, draw(), 1 / (1 - p) if inverted else 1.0), x)
+    return x if scale == "training" else x * (1.0 - p)

@@ -200,16 +200,17 @@ class Tanh(Module):
 
 
 class Dropout(Module):
-    """In training each number is 0 with probability p and divided by 1 − p otherwise; see functional.dropout."""
+    """In training each number is 0 with probability p; scaled in training, or in evaluation as in the paper; see
+    functional.dropout."""
 
-    def __init__(self, p: float = 0.5) -> None:
-        self.p = p
+    def __init__(self, p: float = 0.5, scale: str = "training") -> None:
+        self.p, self.scale = p, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training)
+        return F.dropout(x, self.p, self.training, self.scale)
 
     def extra_repr(self) -> str:
-        return f"p={self.p}"
+        return f"p={self.p}" + (f", scale={self.scale!r}" if self.scale != "training" else "")
 
 
 class Flatten(Module):

@@ -8,6 +8,7 @@ from agreement import LAYOUTS, agrees, awkward
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minicnn import Tensor, functional, manual_seed
 from minicnn.cuda import dropout as kernels
 
 lesson = importlib.import_module("minicnn.functional.dropout")
@@ -15,20 +16,20 @@ WORDS = st.integers(0, 2**64 - 1)
 
 
 def mask(gpu, p, key, size=4096):
-    return kernels.drop(gpu.asarray(np.ones(size, np.float32)), p, key).get()
+    return kernels.drop(gpu.asarray(np.ones(size, np.float32)), p, key, 2.0).get()
 
 
-@given(st.lists(st.integers(0, 9), max_size=3), st.floats(0, 1), WORDS, WORDS, LAYOUTS)
-def test_the_mask_of_the_cpu(gpu, shape, p, seed, draw, layout):
+@given(st.lists(st.integers(0, 9), max_size=3), st.floats(0, 1), WORDS, WORDS, st.floats(1, 9), LAYOUTS)
+def test_the_mask_of_the_cpu(gpu, shape, p, seed, draw, s, layout):
     x = np.arange(1.0, 1 + np.prod(shape, dtype=int)).reshape(shape)
-    agrees(gpu, kernels.drop, lesson.drop, x, p, (seed, draw), single=1e-6, layout=layout)
+    agrees(gpu, kernels.drop, lesson.drop, x, p, (seed, draw), s, single=1e-6, layout=layout)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9, 1.0])
 def test_long_arrays(gpu, p):
     """Many blocks of the generator, and exactly the same numbers kept."""
     x = np.ones(10_007, np.float32)
-    np.testing.assert_array_equal(mask(gpu, p, (3, 5), 10_007), lesson.drop(x, p, (3, 5)))
+    np.testing.assert_array_equal(mask(gpu, p, (3, 5), 10_007), lesson.drop(x, p, (3, 5), 2.0))
 
 
 def test_keys_differ(gpu):
@@ -40,12 +41,29 @@ def test_p_is_compared_in_float32(gpu):
     """With p on, and just beside, a number that is drawn."""
     u = np.random.Generator(np.random.Philox(key=np.array([3, 5], np.uint64))).random(64, np.float32)
     for p in (float(u[7]), float(np.nextafter(u[7], np.float32(1))), float(u[7]) + 1e-12):
-        np.testing.assert_array_equal(mask(gpu, p, (3, 5), 64), lesson.drop(np.ones(64, np.float32), p, (3, 5)))
+        np.testing.assert_array_equal(mask(gpu, p, (3, 5), 64), lesson.drop(np.ones(64, np.float32), p, (3, 5), 2.0))
 
 
 def test_what_is_dropped_is_zero(gpu):
     """Infinities and NaN as well."""
-    y = kernels.drop(gpu.asarray(awkward(400).astype(np.float32)), 0.5, (1, 2)).get()
-    kept = lesson.drop(np.ones(400, np.float32), 0.5, (1, 2)) > 0
+    y = kernels.drop(gpu.asarray(awkward(400).astype(np.float32)), 0.5, (1, 2), 2.0).get()
+    kept = lesson.drop(np.ones(400, np.float32), 0.5, (1, 2), 2.0) > 0
     assert (y[~kept] == 0).all()
     np.testing.assert_array_equal(y[kept], awkward(400)[kept] * 2)
+
+
+@pytest.mark.parametrize("scale", ["training", "evaluation"])
+def test_both_conventions(gpu, scale):
+    """In training and evaluation, as on a CPU; evaluation needs no kernel of its own."""
+    x = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+    for training in (True, False):
+        found = []
+        for device in ("cpu", "gpu"):
+            manual_seed(3)
+            tensor = Tensor(x, requires_grad=True, device=device)
+            y = functional.dropout(tensor, 0.4, training, scale)
+            y.sum().backward()
+            assert y.device == tensor.device
+            found.append((y.numpy(), tensor.grad.numpy()))
+        for here, there in zip(*found, strict=True):
+            np.testing.assert_allclose(there, here, rtol=1e-6)

@@ -15,32 +15,55 @@ from minicnn import Tensor, backend, manual_seed
 module = importlib.import_module("minicnn.functional.dropout")  # the function has its name
 
 
-def seeded(x, p=0.4):
+SCALES = ("training", "evaluation")
+
+
+def seeded(x, p=0.4, scale="training"):
     manual_seed(5)
-    return F.dropout(x, p)
+    return F.dropout(x, p, scale=scale)
 
 
+@pytest.mark.parametrize("scale", SCALES)
 @given(st.data(), st.lists(st.integers(0, 4), max_size=4).map(tuple), st.sampled_from([0.1, 0.5, 0.8]))
-def test_each_number_is_dropped_or_scaled(data, shape, p):
+def test_each_number_is_dropped_or_scaled(scale, data, shape, p):
     x = data.draw(arrays(shape)) if shape else np.array(1.5)
     before, tensor = x.copy(), Tensor(x, requires_grad=True)
-    y = F.dropout(tensor, p)
+    y = F.dropout(tensor, p, scale=scale)
     y.backward(np.full(shape, 3, x.dtype))
     assert y.shape == x.shape and y.dtype == tensor.grad.dtype == x.dtype
-    scale, kept = x.dtype.type(1 / (1 - p)), y.data != 0
-    assert_array_equal(y.data, np.where(kept, x * scale, 0))
-    assert_array_equal(tensor.grad.data, np.where(kept, 3 * scale, 0))
+    s, kept = x.dtype.type(1 / (1 - p) if scale == "training" else 1), y.data != 0
+    assert_array_equal(y.data, np.where(kept, x * s, 0))
+    assert_array_equal(tensor.grad.data, np.where(kept, 3 * s, 0))
     assert_array_equal(x, before)
 
 
+@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_the_expectation_stays(p):
+def test_evaluation_gives_what_training_does_on_average(p, scale):
     n = 100_000
-    y = F.dropout(Tensor(np.ones(n)), p).data
+    y = F.dropout(Tensor(np.ones(n)), p, True, scale).data
+    expected = 1 if scale == "training" else 1 - p
     five_sigma = 5 * np.sqrt(p * (1 - p) / n)
     assert abs((y == 0).mean() - p) < five_sigma
-    assert abs(y.mean() - 1) < five_sigma / (1 - p)
+    assert abs(y.mean() / expected - 1) < five_sigma / (1 - p)
     assert abs((y[1:] * y[:-1] == 0).mean() - (1 - (1 - p) ** 2)) < 2 * five_sigma  # neighbours are independent
+    assert_array_equal(F.dropout(Tensor(np.ones(3)), p, False, scale).data, expected)
+
+
+@given(arrays((3, 4)), st.sampled_from([0.1, 0.5, 1]))
+def test_the_papers_evaluation_multiplies_by_what_is_kept(x, p):
+    before, tensor, state = x.copy(), Tensor(x, requires_grad=True), backend.random_state()
+    y = F.dropout(tensor, p, training=False, scale="evaluation")
+    y.backward(np.full(x.shape, 3, x.dtype))
+    assert y.dtype == x.dtype and backend.random_state() == state
+    assert_array_equal(y.data, x * x.dtype.type(1 - p))
+    assert_array_equal(tensor.grad.data, np.full(x.shape, x.dtype.type(1 - p)) * 3)
+    assert_array_equal(x, before)
+
+
+def test_both_scales_draw_the_same_masks():
+    x = normal(6, 5)
+    np.testing.assert_allclose(seeded(Tensor(x)).data * 0.6, seeded(Tensor(x), scale="evaluation").data, rtol=1e-15)
 
 
 def test_half_is_the_default_and_training_too():
@@ -54,7 +77,7 @@ def test_half_is_the_default_and_training_too():
 
 def test_a_large_result_is_on_recycled_memory():
     x = np.ones((backend.LARGE // 8, 2), np.float32)
-    y = module.drop(x, 0.5, (1, 2))
+    y = module.drop(x, 0.5, (1, 2), 2.0)
     assert not y.flags.owndata and y.shape == x.shape and 0.45 < y.mean() / 2 < 0.55
 
 
@@ -69,13 +92,15 @@ def test_without_dropping():
     state = backend.random_state()
     for p in (0, 0.5, 1):
         assert F.dropout(x, p, training=False) is x
-    assert F.dropout(x, 0.0) is x
+    for training in (True, False):
+        assert F.dropout(x, 0.0, training) is F.dropout(x, 0, training, "evaluation") is x
     assert backend.random_state() == state
 
 
-def test_dropping_all():
+@pytest.mark.parametrize("scale", SCALES)
+def test_dropping_all(scale):
     x = Tensor(normal(3), requires_grad=True)
-    y = F.dropout(x, 1)
+    y = F.dropout(x, 1, scale=scale)
     y.sum().backward()
     assert_array_equal(y.data, np.zeros(3))
     assert_array_equal(x.grad.data, np.zeros(3))
@@ -115,13 +140,17 @@ def test_draws_do_not_depend_on_the_threads():
     assert_array_equal(found[0], found[2])
 
 
-def test_derivatives():
-    differentiable(seeded, normal(4, 5))
+@pytest.mark.parametrize("scale", SCALES)
+def test_derivatives(scale):
+    differentiable(lambda x: seeded(x, scale=scale), normal(4, 5))
+    differentiable(lambda x: F.dropout(x, 0.4, False, "evaluation"), normal(4, 5))
 
 
 def test_integers_become_float32():
     for dtype, expected in ((np.float32, np.float32), (np.float64, np.float64), (np.int64, np.float32)):
-        assert F.dropout(Tensor(np.ones(3, dtype))).dtype == expected
+        x = Tensor(np.ones(3, dtype))
+        for p in (0.5, 1):
+            assert F.dropout(x, p).dtype == F.dropout(x, p, False, "evaluation").dtype == expected
 
 
 def test_what_the_user_holds_stays():
@@ -133,3 +162,10 @@ def test_what_the_user_holds_stays():
 def test_what_is_no_probability(p, training):
     with refuses(ValueError, "dropout", "from 0 to 1", str(p)):
         F.dropout(Tensor(np.ones(2)), p, training)
+
+
+@pytest.mark.parametrize("scale", ["train", "", None, 2.0])
+@pytest.mark.parametrize("p, training", [(0.5, True), (0.5, False), (0, True)])
+def test_what_is_no_scale(scale, p, training):
+    with refuses(ValueError, "dropout", "'training' or 'evaluation'", repr(scale)):
+        F.dropout(Tensor(np.ones(2)), p, training, scale)

@@ -62,6 +62,12 @@ def test_dropout_works_in_training_only():
     assert repr(layer) == "Dropout(p=0.25)" and nn.Dropout().p == 0.5
 
 
+def test_dropout_as_in_the_paper():
+    layer, x = nn.Dropout(0.25, scale="evaluation"), Tensor(np.ones((100, 100), np.float32))
+    assert set(np.unique(layer(x).data)) == {0, 1} and (layer.eval()(x).data == 0.75).all()
+    assert repr(layer) == "Dropout(p=0.25, scale='evaluation')"
+
+
 def test_batch_norm_keeps_running_statistics():
     layer = nn.BatchNorm2d(3, eps=1e-3, momentum=0.25)
     assert [a.tolist() for a in layer.state_dict().values()] == [[1] * 3, [0] * 3, [0] * 3, [1] * 3]
