@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import minicnn
@@ -21,7 +22,7 @@ FILES = {"config.json", "metrics.csv", "curves.png", "filters.png", "last.safete
 SIZE = 64
 
 
-def tiny(variant="2012", classes=10, weight_init="he", groups=True):
+def tiny(variant="2012", classes=10, weight_init="he", groups=True, lrn=None, dropout_scale="training"):
     """AlexNet's outer shape: conv1.conv.weight, dropout, and shapes that differ from one variant to the next."""
     channels = {"2012": 8, "2014": 6, "tutorial": 10}
     if variant not in channels:
@@ -30,7 +31,7 @@ def tiny(variant="2012", classes=10, weight_init="he", groups=True):
     return nn.Sequential(
         conv1=nn.Sequential(conv=nn.Conv2d(3, n, 11, stride=8), relu=nn.ReLU(), pool=nn.MaxPool2d(3, 2)),
         flatten=nn.Flatten(),
-        fc6=nn.Sequential(fc=nn.Linear(9 * n, 16), relu=nn.ReLU(), dropout=nn.Dropout(0.5)),
+        fc6=nn.Sequential(fc=nn.Linear(9 * n, 16), relu=nn.ReLU(), dropout=nn.Dropout(0.5, dropout_scale)),
         fc8=nn.Linear(16, classes),
     )
 
@@ -56,6 +57,21 @@ def run_program(name, *arguments, stderr=None):
             runpy.run_path(str(PROGRAMS / name), run_name="__main__")
     minicnn.set_matmul_precision("fp32")
     return SimpleNamespace(status=exit.value.code or 0, out=out.getvalue(), err=err.getvalue())
+
+
+def write_cifar10(folder, count=4):
+    """CIFAR-10's binary version with so many pictures in each file; the brighter, the later their class."""
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    (folder / "batches.meta.txt").write_text("\n".join(names) + "\n\n")
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        records = rng.integers(0, 60, (count, 1 + 3 * 32 * 32), dtype=np.uint8)
+        labels = rng.integers(0, 10, count, dtype=np.uint8)
+        records += 20 * labels[:, None]
+        records[:, 0] = labels
+        (folder / f"{name}.bin").write_bytes(records.tobytes())
+    return folder
 
 
 def files(folder):

@@ -1,17 +1,23 @@
-"""Measure a trained network: python examples/alexnet/evaluate.py [--checkpoint FILE] [--data …]"""
+"""Measure a trained network: python examples/alexnet/evaluate.py [--checkpoint FILE] [--data …] [--crops 10]"""
 
+import argparse
+import json
+import os
 import sys
 import time
+from collections.abc import Callable
+from itertools import zip_longest
 
 import numpy as np
-from options import Parser, add_checkpoint, add_machine, command, natural, progress_bar, use_machine
+from confusion import FEW, draw, matrix_text, per_class, table_text
+from options import Parser, UsageError, add_checkpoint, add_machine, command, natural, progress_bar, use_machine
 from pictures import datasets, validation
-from runs import load_network
+from runs import load_network, new_figure
 
 from minicnn import Tensor, nn, no_grad
 from minicnn import functional as F
 from minicnn.backend import Array, on_device_of, to_device
-from minicnn.checkpoint import CheckpointError
+from minicnn.checkpoint import CheckpointError, replacing
 from minicnn.data import DataLoader
 
 MOST_KEPT, OFTEN = 50, 0.5  # batches and seconds between counts
@@ -33,16 +39,18 @@ def top_k(logits: Array, labels: Array, k: int) -> Array:
 
 class Score:
     """The mean loss of an epoch's pictures, and how many per cent of their labels are the best answer or among the five
-    best.
+    best. Told the number of classes, it also has `confusion` (K, K): how many pictures of each class (the rows) got
+    each answer (the columns), the first of equal ones.
 
     What a batch gives stays where it was computed, and is counted once in a while: for that the program has to wait
     for a GPU, and the GPU then for the program.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 0) -> None:
         self.kept: list[tuple[Array, Array, Array]] = []  # loss, logits and labels of each batch that is not counted
         self.counted = time.perf_counter()
         self.sums, self.seen = np.zeros(3), 0  # of loss, top-1 and top-5; over so many pictures
+        self.confusion = np.zeros((classes, classes), np.int64)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Array) -> None:
         """A batch, with its mean loss. The first is counted at once."""
@@ -53,14 +61,17 @@ class Score:
     def count(self) -> None:
         """Fetch what was kept."""
         if self.kept:
-            losses, logits, labels = zip(*self.kept, strict=True)
+            losses, *batches = zip(*self.kept, strict=True)
             with on_device_of(losses[0]):
                 means = to_device(np.stack(losses), "cpu")
-                best = [top_k(np.concatenate(logits), np.concatenate(labels), k) for k in (1, 5)]
-                self.sums[1:] += to_device(np.stack(best), "cpu")
-            for n, mean in zip(map(len, labels), means.tolist(), strict=True):
-                self.sums[0] += n * mean
-                self.seen += n
+                logits, labels = map(np.concatenate, batches)
+                self.sums[1:] += to_device(np.stack([top_k(logits, labels, k) for k in (1, 5)]), "cpu")
+                if self.confusion.size:
+                    pairs = to_device(np.stack([labels, logits.argmax(axis=1)]), "cpu")  # (2, N)
+                    np.add.at(self.confusion, tuple(pairs), 1)
+            sizes = [len(logits) for _, logits, _ in self.kept]
+            self.sums[0] += np.dot(sizes, means)
+            self.seen += sum(sizes)
         self.kept, self.counted = [], time.perf_counter()
 
     def result(self) -> dict[str, float]:
@@ -70,42 +81,128 @@ class Score:
         return {"loss": loss, "top1": top1, "top5": top5}
 
 
+def outputs(net: nn.Module, images: Array) -> Tensor:
+    """The network's logits (N, K) for pictures (N, S, S, 3).
+
+    For ten crops of each, (N, 10, S, S, 3), the mean of their ten softmax outputs counts (section 4.1). Its logarithm
+    is returned, which is as good as logits: softmax makes the mean of it again, and cross_entropy that mean's loss.
+    """
+    logits = net(Tensor(images.reshape(-1, *images.shape[-3:])))  # (N·10, K)
+    if images.ndim == 4:
+        return logits
+    log_p = F.log_softmax(logits).reshape(len(images), -1, logits.shape[1])  # (N, 10, K)
+    largest = log_p.max(axis=1, keepdims=True)  # (N, 1, K), taken out so that not all ten become 0 in exp
+    return ((log_p - largest).exp().mean(axis=1, keepdims=True).log() + largest).reshape(len(images), -1)  # (N, K)
+
+
 @no_grad()
-def evaluate(net: nn.Module, loader: DataLoader) -> dict[str, float]:
-    """loss, and top1 and top5 in percent, of a network over a data set."""
-    training, score = net.training, Score()
+def evaluate(net: nn.Module, loader: DataLoader, score: Score | None = None) -> dict[str, float]:
+    """loss, and top1 and top5 in percent, of a network over a data set, of whose pictures the loader gives one crop or
+    ten. Counted by `score`, if there is more to count."""
+    training, score = net.training, score or Score()
     net.eval()
     for images, labels in progress_bar(loader, desc="validate", unit=" batches"):
-        logits = net(Tensor(images))
+        logits = outputs(net, images)
         score.add(F.cross_entropy(logits, Tensor(labels)), logits, labels)
     net.train(training)
     return score.result()
 
 
-def main() -> None:
+def require_number(value: float, checkpoint: str) -> None:
+    """Raise a CheckpointError unless what a network has answered is a number."""
+    if not np.isfinite(value):
+        raise CheckpointError(f"{checkpoint}: this network's answers are no numbers; its training has diverged")
+
+
+# --------------------------------------------------------------------------------------------------------- command line
+def output_file(ending: str) -> Callable[[str], str]:
+    """An argparse type: a file to be written in the end. What is wrong with its name is better said now."""
+
+    def parse(name: str) -> str:
+        if not name.endswith(ending):
+            raise argparse.ArgumentTypeError(f"{name} does not end in {ending}")
+        if not os.path.isdir(os.path.dirname(name) or "."):
+            raise argparse.ArgumentTypeError(f"{name} would be in a folder that does not exist")
+        if os.path.exists(name) and not os.path.isfile(name):
+            raise argparse.ArgumentTypeError(f"{name} is there and is not a file")
+        return name
+
+    return parse
+
+
+def add_crops(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--crops", type=int, choices=(1, 10), default=1,
+        help="1: the middle of each picture (default); 10: its corners and middle and their mirror images, "
+        "and the mean of the network's ten answers",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=natural, default=32, metavar="N", help="crops at a time (default: 32)")
+
+
+def parse() -> argparse.Namespace:
     parser = Parser(prog="evaluate.py", description="Measure a network that train.py has trained.")
     add_checkpoint(parser)
     parser.add_argument(
         "--data",
         metavar="WHAT",
-        help="synthetic, cifar10:DIR or a folder with train/ and val/ (default: what it was trained with)",
+        help="synthetic, cifar10:DIR, imagenet:DIR or a folder with train/ and val/ (default: what it was trained on)",
     )
-    parser.add_argument("--batch-size", type=natural, default=32, metavar="N", help="(default: 32)")
+    parser.add_argument("--split", choices=("train", "val"), default="val", help="which part of it (default: val)")
+    add_crops(parser)
+    parser.add_argument(
+        "--worst", type=natural, default=FEW, metavar="N",
+        help=f"of more than N classes, list the N with the lowest recall (default: {FEW})",
+    )  # fmt: skip
+    parser.add_argument("--draw", type=output_file(".png"), metavar="FILE.png", help="draw the confusion matrix")
+    parser.add_argument(
+        "--json", type=output_file(""), metavar="FILE", help="write all results as JSON, - for the standard output"
+    )
     add_machine(parser)
     settings = parser.parse_args()
+    if settings.draw:
+        new_figure(1, 1)  # what is not installed is better missed now
+    return settings
+
+
+def main() -> None:
+    settings = parse()
     use_machine(settings)
     net, config, view = load_network(settings.checkpoint, settings.device)
-    what = settings.data = settings.data or config["data"]
-    train, val = datasets(what, config["seed"], view.size, config["verify"])
-    if train.classes != config["classes"]:
-        raise CheckpointError(
-            f"{settings.checkpoint} knows the classes {config['classes']}, but {what} has {train.classes}"
+    classes, names = config["classes"], config["names"]
+    what = settings.data = settings.data or config.get("data")
+    if what is None:
+        raise UsageError(f"{settings.checkpoint} does not say what it was trained on: give --data to measure it on")
+    train, val = datasets(what, config.get("seed", 0), view.size, config.get("verify", True), view.resize)
+    for mine, other in zip_longest(classes, train.classes, fillvalue="none"):
+        if mine != other:
+            raise CheckpointError(
+                f"{settings.checkpoint} knows {len(classes)} classes, {what} has {len(train.classes)}; "
+                f"the first to differ are {mine} and {other}"
+            )
+    pictures, score = train if settings.split == "train" else val, Score(len(classes))
+    result = evaluate(net, validation(pictures, view, settings, settings.crops), score)
+    require_number(result["loss"], settings.checkpoint)
+
+    table = per_class(score.confusion, classes, names)
+    report = {"settings": vars(settings), "config": config, "pictures": score.seen, **result}
+    text = json.dumps({**report, "classes": table, "confusion": score.confusion.tolist()})
+    if settings.json == "-":
+        print(text)
+    else:
+        of = "" if settings.crops == 1 else " (of the mean probabilities of ten crops)"
+        print(
+            f"{score.seen} pictures of {what} ({settings.split}): "
+            f"loss {result['loss']:.4f}{of}, top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%"
         )
-    result = evaluate(net, validation(val, view, settings))
-    print(
-        f"{len(val)} pictures of {what}: "
-        f"loss {result['loss']:.4f}, top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%"
-    )
+        print("\n" + table_text(table, settings.worst))
+        if len(names) <= FEW:
+            print("\n" + matrix_text(score.confusion, names))
+        if settings.json:
+            with replacing(settings.json) as path:
+                path.write_text(text + "\n")
+    if settings.draw:
+        with replacing(settings.draw) as path:
+            draw(path, score.confusion, names)
 
 
 if __name__ == "__main__":

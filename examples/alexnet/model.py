@@ -15,19 +15,32 @@
 [62378344, 61100840, 62378344]
 """
 
+from typing import Any
+
 from minicnn import nn
 from minicnn.nn import init
 
 VARIANTS = ("2012", "2014", "tutorial")
 INPUT_SIZE = {"2012": 227, "2014": 224, "tutorial": 224}
+LRN = {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}  # section 3.3
 
 
-def alexnet(variant: str = "2012", classes: int = 1000, weight_init: str = "he", groups: bool = True) -> nn.Sequential:
+def alexnet(
+    variant: str = "2012",
+    classes: int = 1000,
+    weight_init: str = "he",
+    groups: bool = True,
+    lrn: dict[str, Any] = LRN,
+    dropout_scale: str = "training",
+) -> nn.Sequential:
     """The network: images (N, 227, 227, 3), or 224 for the later variants, to logits (N, classes).
 
     weight_init "he" suits inputs of unit variance; "paper" is section 5's N(0, 0.01), with biases of 1 where the paper
     has them, for inputs on the scale of 0 to 255. Either way conv1 and fc8 begin as in the paper: He's rule takes the
     numbers in a window for independent, which pixels are not, and is for a ReLU, which fc8 does not have.
+
+    lrn: the constants of variant 2012's normalisation, where they are not the paper's.
+    dropout_scale: "training" or, as in the paper (section 4.2), "evaluation"; see minicnn/functional/dropout.py.
     """
     if variant not in VARIANTS or weight_init not in ("he", "paper"):
         raise ValueError(f"variant is one of {VARIANTS}, weight_init he or paper; not {variant!r} and {weight_init!r}")
@@ -41,13 +54,13 @@ def alexnet(variant: str = "2012", classes: int = 1000, weight_init: str = "he",
     def block(conv: nn.Conv2d, norm: bool = False, pool: bool = False) -> nn.Sequential:
         layers: dict[str, nn.Module] = {"conv": conv, "relu": nn.ReLU()}
         if norm:
-            layers["norm"] = nn.LocalResponseNorm(n=5, k=2.0, alpha=1e-4, beta=0.75)
+            layers["norm"] = nn.LocalResponseNorm(**lrn)
         if pool:
             layers["pool"] = nn.MaxPool2d(kernel_size=3, stride=2)
         return nn.Sequential(**layers)
 
     def hidden(fc: nn.Linear) -> nn.Sequential:
-        dropout = nn.Dropout(0.5)
+        dropout = nn.Dropout(0.5, dropout_scale)
         if variant == "2014":  # drops out what goes into the layer, not what comes out
             return nn.Sequential(dropout=dropout, fc=fc, relu=nn.ReLU())
         return nn.Sequential(fc=fc, relu=nn.ReLU(), dropout=dropout)

@@ -9,22 +9,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from model import VARIANTS
+from recipes import RECIPES, complete, usual
 
 import minicnn
 from minicnn.backend import has_tf32, open_device
 from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 
-DEFAULTS: dict[str, Any] = {
-    "data": "synthetic", "verify": True, "workers": None,
-    "variant": "2012", "groups": True, "init": "he",
-    "epochs": None, "batch_size": None, "lr": None, "momentum": 0.9, "weight_decay": 5e-4, "warmup": 0.1, "seed": 0,
+DEFAULTS: dict[str, Any] = {  # of what no recipe sets
+    "data": "synthetic", "verify": True, "workers": None, "seed": 0,
     "threads": None, "device": "cpu", "precision": None, "out": "runs/alexnet",
 }  # fmt: skip
-BY_DATA = {  # epochs, batch size and learning rate
-    "synthetic": (4, 16, 0.004), "cifar10": (20, 64, 0.01), "folder": (30, 32, 0.01),
-}  # fmt: skip
-MODEL = ("variant", "groups", "init")  # what a checkpoint fixes
+FIXED = (  # what a checkpoint fixes: the network, how it sees pictures, and what has a state
+    "recipe", "variant", "groups", "init", "dropout_scale", "resize", "mean", "scale", "schedule",
+)  # fmt: skip
 MACHINE = ("workers", "threads", "precision")  # what another device wants otherwise
 MOST_WORKERS = 16  # beyond, threads queue for the interpreter
 
@@ -77,6 +75,59 @@ counted = number(int, 0, 2**31, "a whole number of at least 0")
 seed = number(int, 0, 2**63 - 1, "a whole number from 0 to 2**63 - 1")
 positive = number(float, 0, 1e30, "a number of at least 0")
 share = number(float, 0, 0.99, "a share from 0 to 0.99")
+
+
+RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (values, what it does)
+    "network": {
+        "variant": (
+            VARIANTS,
+            "2012: the paper's; 2014: the later one-tower network; tutorial: as textbooks print it ({usual})",
+        ),
+        "groups": (bool, "2012: convolutions 2, 4 and 5 in two halves, as over the paper's two GPUs ({usual})"),
+        "init": (
+            ("he", "paper"),
+            "he: for pixels of unit variance; paper: N(0, 0.01), for pixels from 0 to 255 ({usual})",
+        ),
+        "dropout_scale": (
+            ("training", "evaluation"),
+            "where dropout makes up for the half that is missing: in training, what is kept counts twice; in "
+            "evaluation, all counts half ({usual})",
+        ),
+    },
+    "pictures": {
+        "resize": (
+            natural,
+            "the short side that they are scaled to (default: 256; of drawn ones what the network sees)",
+        ),
+        "mean": (
+            ("imagenet", "image"),
+            "what is subtracted: ImageNet's mean color, or a mean image of the training pictures ({usual})",
+        ),
+        "scale": (("unit", "raw"), "unit variance, or pixels from 0 to 255 (default: what suits --init)"),
+        "crop": (("random", "center"), "the square of each that the network is trained on ({usual})"),
+        "flip": (bool, "mirror half of them in training ({usual})"),
+        "color_pca": (bool, "in training, shift colors along the principal components of all ({usual})"),
+        "ten_crop": (bool, "in the end, also measure the network over ten crops of each ({usual})"),
+    },
+    "training": {
+        "epochs": (natural, "passes over the pictures ({usual})"),
+        "batch_size": (natural, "pictures per update ({usual})"),
+        "lr": (positive, "learning rate, the highest ({usual})"),
+        "momentum": (positive, "({usual})"),
+        "weight_decay": (positive, "({usual})"),
+        "update": (
+            ("pytorch", "paper"),
+            "what the rate scales: all of the momentum, or each gradient as it is added to it ({usual})",
+        ),
+        "schedule": (
+            ("cosine", "plateau", "constant"),
+            "of the rate. cosine: it rises, then falls along a cosine; plateau: it is divided by 10, three times at "
+            "most, when the validation error no longer falls ({usual})",
+        ),
+        "warmup": (share, "cosine: share of the updates over which the rate rises ({usual})"),
+        "patience": (counted, "plateau: it has not fallen for more than N epochs ({usual})"),
+    },
+}
 
 
 def progress_bar(*args: Any, **options: Any) -> Any:
@@ -137,11 +188,17 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--recipe", choices=RECIPES,
+        help="what the options of network, pictures and training are unless given. quick (default): a good network "
+        "soon; paper: as Krizhevsky, Sutskever and Hinton trained theirs; tutorial: as textbooks do",
+    )  # fmt: skip
+
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", metavar="WHAT",
         help="synthetic (default): ten classes of drawn textures; cifar10:DIR: CIFAR-10's binary files; "
-        "or a FOLDER with train/ and val/, each with one folder of pictures per class",
+        "imagenet:DIR: ImageNet's folders; or a FOLDER with train/ and val/, each with one folder of pictures a class",
     )  # fmt: skip
     data.add_argument(
         "--no-verify",
@@ -154,52 +211,19 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         help="threads that load pictures (default: 1; for a GPU, one for each core)",
     )  # fmt: skip
 
-    network = parser.add_argument_group("network")
-    network.add_argument(
-        "--variant",
-        choices=VARIANTS,
-        help="2012: the paper's; 2014: the later one-tower network; tutorial: as textbooks print it",
-    )
-    network.add_argument(
-        "--no-groups", dest="groups", action="store_false", help="2012 without the split over two GPUs"
-    )
-    network.add_argument(
-        "--init",
-        choices=("he", "paper"),
-        help="he (default), for inputs of unit variance; paper: N(0, 0.01), for 0 to 255 less the mean",
-    )
-
-    training = parser.add_argument_group("training")
-    training.add_argument(
-        "--epochs",
-        type=natural,
-        metavar="N",
-        help="passes over the data (default: synthetic 4, cifar10 20, a folder 30)",
-    )
-    training.add_argument(
-        "--batch-size",
-        type=natural,
-        metavar="N",
-        help="pictures per update (default: synthetic 16, cifar10 64, a folder 32)",
-    )
-    training.add_argument(
-        "--lr", type=positive, metavar="RATE", help="highest learning rate (default: synthetic 0.004, others 0.01)"
-    )
-    training.add_argument("--momentum", type=positive, metavar="M", help="(default: 0.9)")
-    training.add_argument("--weight-decay", type=positive, metavar="W", help="(default: 0.0005)")
-    training.add_argument(
-        "--warmup",
-        type=share,
-        metavar="SHARE",
-        help="share of the updates over which the rate rises; then it falls along a cosine (default: 0.1)",
-    )
-    training.add_argument(
-        "--seed", type=seed, metavar="N", help="of weights, order, augmentation and dropout (default: 0)"
-    )
+    for title, options in RECIPE_OPTIONS.items():
+        group = parser.add_argument_group(title)
+        for name, (values, text) in options.items():
+            if isinstance(values, tuple):
+                how: dict[str, Any] = {"choices": values}
+            else:
+                how = {"action": argparse.BooleanOptionalAction} if values is bool else {"type": values, "metavar": "N"}
+            group.add_argument("--" + name.replace("_", "-"), help=text.format(usual=usual(name)), **how)
 
     add_machine(parser)
 
-    run = parser.add_argument_group("run folder")
+    run = parser.add_argument_group("run")
+    run.add_argument("--seed", type=seed, metavar="N", help="of weights, order, augmentation and dropout (default: 0)")
     run.add_argument(
         "--out",
         metavar="FOLDER",
@@ -212,8 +236,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     )
 
     given = parser.parse_args(arguments)
-    settings = argparse.Namespace(**{"resume": None, **DEFAULTS, **vars(given)})
-    fill(settings)
+    settings = argparse.Namespace(**complete({"resume": None, **DEFAULTS, **vars(given)}))
     if not settings.resume and _holds_a_run(settings.out):
         if "out" in vars(given):
             raise UsageError(f"--out {settings.out} holds a run: take another folder, or --resume its last.safetensors")
@@ -227,25 +250,17 @@ def _holds_a_run(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, "last.safetensors"))
 
 
-def fill(settings: argparse.Namespace) -> None:
-    """The defaults that depend on the data."""
-    usual = BY_DATA.get(settings.data.partition(":")[0], BY_DATA["folder"])
-    for name, value in zip(("epochs", "batch_size", "lr"), usual, strict=True):
-        if getattr(settings, name) is None:
-            setattr(settings, name, value)
-
-
 def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any]) -> None:
     """Continue a run: its settings, except what was given anew, and what suits another kind of device; the network
     cannot be another."""
     moved = "device" in given and settings.device[:3] != saved["device"][:3]  # from cpu to gpu:N, or back
-    for name in DEFAULTS:
-        if name in MODEL and name in given and getattr(settings, name) != saved[name]:
+    for name in [name for name in vars(settings) if name != "resume"]:
+        if name in FIXED and name in given and getattr(settings, name) != saved[name]:
             raise UsageError(
                 f"{settings.resume} is a run with {name} {saved[name]}, not {getattr(settings, name)}: leave it out"
             )
         if name not in given and name != "out" and not (moved and name in MACHINE):
-            setattr(settings, name, saved.get(name))
+            setattr(settings, name, saved[name])
     home = os.path.dirname(settings.resume) or "."
     if "out" not in given:
         settings.out = home

@@ -1,63 +1,180 @@
-"""Ask a trained network what is in a photo: python examples/alexnet/predict.py photo.jpg
-…"""
+"""Ask a trained network what is in photos: python examples/alexnet/predict.py photo.jpg FOLDER …"""
 
+import argparse
+import json
+import os
 import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import numpy as np
-from options import Parser, UsageError, add_checkpoint, add_machine, command, use_machine
+from confusion import short
+from evaluate import add_crops, output_file, outputs, require_number
+from numpy.typing import NDArray
+from options import Parser, UsageError, add_checkpoint, add_machine, command, natural, use_machine
+from pictures import validation
 from runs import load_network, new_figure
 
-from minicnn import Tensor, no_grad
 from minicnn import functional as F
+from minicnn import nn, no_grad
+from minicnn.backend import to_device
 from minicnn.checkpoint import replacing
-from minicnn.data import read_image
-from minicnn.data.transforms import Compose
+from minicnn.data import DataError, DataLoader, read_image
+from minicnn.data.folder import ENDINGS, some
+from minicnn.data.transforms import Resize
+
+MOST_DRAWN = 20  # photos in one drawing
+
+Answer = list[tuple[int, float]]  # classes, the most probable first, and their probabilities
 
 
-@no_grad()
-def predict(net: Any, picture: Any, transform: Any, classes: list[str], device: str = "cpu") -> list[tuple[str, float]]:
-    """The five classes that the network finds most probable for a picture (H, W, 3), with their probabilities."""
-    x = transform(picture, np.random.default_rng(0))[None]  # (1, H, W, 3)
-    p = F.softmax(net(Tensor(x, device=device))).numpy()[0]  # (K,)
-    return [(classes[k], float(p[k])) for k in np.argsort(-p)[:5]]
+def complain(message: str) -> None:
+    """A line on the standard error, for what is no reason to stop."""
+    print(f"predict.py: {message}", file=sys.stderr)
 
 
-def draw(path: Path, pictures: list[Any], answers: list[list[tuple[str, float]]]) -> None:
-    """Each photo with its five bars beside it, as in the paper's figure 4."""
-    figure = new_figure(7, 2.4 * len(pictures))
-    for row, picture, answer in zip(figure.subplots(len(pictures), 2, squeeze=False), pictures, answers, strict=True):
-        row[0].imshow(picture)
-        row[0].axis("off")
-        names, values = zip(*reversed(answer), strict=True)
-        row[1].barh(names, [100 * v for v in values])
-        row[1].set(xlim=(0, 100), xlabel="%")
+def find(names: Sequence[str]) -> list[str]:
+    """The names, and in place of a folder's those of all pictures in it, at any depth, sorted. Hidden files and folders
+    do not count; what else is no picture is skipped, and a line says so."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise error
+
+    found: list[str] = []
+    for name in names:
+        if not os.path.isdir(name):
+            found.append(name)
+            continue
+        files = []
+        for folder, inner, here in os.walk(name, onerror=fail):
+            inner[:] = [one for one in inner if one[0] != "."]  # where os.walk goes next
+            files += [os.path.join(folder, one) for one in here if one[0] != "."]
+        pictures = sorted(file for file in files if file.lower().endswith(ENDINGS))
+        if not pictures:
+            raise UsageError(f"{name}: no pictures in this folder (endings accepted: {' '.join(ENDINGS)})")
+        if others := set(files) - set(pictures):
+            complain(f"{name}: no pictures, skipped: {some(others)}")
+        found += pictures
+    return found
+
+
+class Photos:
+    """Picture files as a dataset: (picture, its place among the names). The name - is the standard input. `least`: how
+    many pixels of the short side are needed.
+
+    For one that cannot be read there is a black one, and in `errors` a line that says why. Of the first `keep`, small
+    copies are kept, in `kept`.
+    """
+
+    def __init__(self, names: Sequence[str], least: int, keep: int) -> None:
+        self.names, self.least, self.keep = names, least, keep
+        self.errors: dict[int, str] = {}
+        self.kept: dict[int, NDArray[np.uint8]] = {}
+        self.standard_input = sys.stdin.buffer.read() if "-" in names else b""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], int]:
+        try:
+            picture = self._read(self.names[place])
+        except DataError as error:
+            self.errors[place] = str(error)
+            return np.zeros((1, 1, 3), np.uint8), place
+        if place < self.keep:
+            self.kept[place] = Resize(240)(picture, np.random.default_rng(0))
+        return picture, place
+
+    def _read(self, name: str) -> NDArray[np.uint8]:
+        if name != "-":
+            return read_image(name, self.least)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "standard input"
+            path.write_bytes(self.standard_input)
+            return read_image(path, self.least)
+
+
+def predict(net: nn.Module, loader: DataLoader, top: int) -> Iterator[tuple[int, Answer]]:
+    """(place, answer) for each picture, batch by batch."""
+    for images, places in loader:
+        with no_grad():
+            p = F.softmax(outputs(net, images)).numpy()  # (N, K)
+        best = np.argsort(-p, axis=1, kind="stable")[:, :top]  # (N, top)
+        for place, classes, row in zip(to_device(places, "cpu").tolist(), best.tolist(), p.tolist(), strict=True):
+            yield place, [(k, row[k]) for k in classes]
+
+
+def draw(path: Path, drawn: Sequence[tuple[NDArray[np.uint8], Answer]], names: Sequence[str]) -> None:
+    """Each picture with its first five bars beside it, as in the paper's figure 4."""
+    figure = new_figure(7, 2.2 * len(drawn))
+    for (left, right), (picture, answer) in zip(figure.subplots(len(drawn), 2, squeeze=False), drawn, strict=True):
+        left.imshow(picture)
+        left.axis("off")
+        for row, (k, p) in enumerate(answer[:5]):
+            right.barh(row, 100 * p, color="lightsteelblue")
+            right.text(2, row, f"{short(names[k], 36)}  {100 * p:.1f}%", va="center", parse_math=False)
+        right.set(xlim=(0, 100), ylim=(4.5, -0.5))
+        right.axis("off")
     figure.savefig(path, format="png")
 
 
-def main() -> None:
-    parser = Parser(prog="predict.py", description="The five most probable classes of each photo.")
-    parser.add_argument("photos", nargs="+", metavar="photo", help="picture files")
+def parse() -> argparse.Namespace:
+    parser = Parser(
+        prog="predict.py",
+        description="The most probable classes of each photo.",
+        epilog="exit status: 0 if each photo has an answer; 1 if some cannot be read, each of which is a line on the "
+        "standard error; 2 if nothing could be done",
+    )
+    parser.add_argument(
+        "photos", nargs="+", metavar="photo",
+        help="a picture file, a folder (all pictures in it, at any depth), or - for a picture from the standard input",
+    )  # fmt: skip
     add_checkpoint(parser)
-    parser.add_argument("--draw", metavar="FILE.png", help="also draw the photos with their bars")
+    add_crops(parser)
+    parser.add_argument("--top", type=natural, default=5, metavar="K", help="how many classes (default: 5)")
+    parser.add_argument(
+        "--draw",
+        type=output_file(".png"),
+        metavar="FILE.png",
+        help=f"also draw the first {MOST_DRAWN} photos with bars",
+    )
+    parser.add_argument("--json", action="store_true", help="print each answer as a line of JSON")
     add_machine(parser)
     settings = parser.parse_args()
-    if settings.draw and not settings.draw.endswith(".png"):
-        raise UsageError(f"--draw {settings.draw}: the name of a picture ends in .png")
+    if settings.draw:
+        new_figure(1, 1)  # what is not installed is better missed now
+    return settings
+
+
+def main() -> None:
+    settings = parse()
     use_machine(settings)
     net, config, view = load_network(settings.checkpoint, settings.device)
-    pictures = [read_image(photo) for photo in settings.photos]
-    transform = Compose([view.centre(), view.normalise()])
-    answers = [predict(net, picture, transform, config["classes"], settings.device) for picture in pictures]
-    width = max(len(name) for answer in answers for name, _ in answer)
-    for photo, answer in zip(settings.photos, answers, strict=True):
-        print(photo)
-        for name, p in answer:
-            print(f"  {name:<{width}}  {100 * p:5.1f}%  {'█' * round(40 * p)}")
-    if settings.draw:
+    classes, names = config["classes"], config["names"]
+    photos = Photos(find(settings.photos), view.resize, MOST_DRAWN if settings.draw else 0)
+    width, drawn = min(36, max(map(len, names))), []
+    for place, answer in predict(net, validation(photos, view, settings, settings.crops), settings.top):
+        if place in photos.errors:
+            complain(photos.errors[place])
+            continue
+        require_number(answer[0][1], settings.checkpoint)
+        if settings.json:
+            answers = [{"class": classes[k], "name": names[k], "probability": p} for k, p in answer]
+            print(json.dumps({"photo": photos.names[place], "answers": answers}), flush=True)
+        else:
+            lines = [f"  {short(names[k], width):<{width}}  {100 * p:5.1f}%  {'█' * round(30 * p)}" for k, p in answer]
+            print(photos.names[place], *map(str.rstrip, lines), sep="\n", flush=True)
+        if place in photos.kept:
+            drawn.append((photos.kept[place], answer))
+    if drawn:
         with replacing(settings.draw) as path:
-            draw(path, pictures, answers)
+            draw(path, drawn, names)
+        if len(photos) > MOST_DRAWN:
+            complain(f"{settings.draw} has the first {MOST_DRAWN} of {len(photos)} photos")
+    if photos.errors:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     config.json        all settings                        curves.png   loss and accuracy by epoch
     metrics.csv        a row for each epoch                filters.png  conv1's kernels, as the paper's figure 3
     last.safetensors   everything, to continue from        best.safetensors   the network of the best epoch, to use
+    ten_crop.json      with --ten-crop: what the network of the last epoch gets right, over ten crops of each picture
 
 Each file is written whole or not at all.
 """
@@ -14,30 +15,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from model import alexnet
+from model import LRN, alexnet
 from options import DEFAULTS
 from pictures import View
+from recipes import complete
 
 import minicnn
 from minicnn import backend, nn
 from minicnn.backend import to_device
 from minicnn.checkpoint import CheckpointError, replacing
+from minicnn.data import PixelStatistics
 
 COLUMNS = [
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",
 ]  # fmt: skip
+NETWORK = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
 
 
 class Run:
-    """A run folder, being written."""
+    """A run folder, being written: of a network with these settings and this view."""
 
-    def __init__(self, folder: str, config: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-        self.folder, self.config, self.rows = Path(folder), config, rows
+    def __init__(self, folder: str, config: dict[str, Any], view: View, rows: list[dict[str, Any]]) -> None:
+        self.folder, self.config, self.view, self.rows = Path(folder), config | {"view": view.numbers()}, view, rows
         new_figure(1, 1)  # what is not installed is better missed now than after the first epoch
         minicnn.checkpoint.require_safetensors()
         self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.folder / "config.json") as path:
-            path.write_text(json.dumps(config, indent=2) + "\n")
+        self.write("config.json", self.config)
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """A file of JSON."""
+        with replacing(self.folder / name) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n")
 
     def log(self, row: dict[str, Any], net: nn.Module) -> None:
         """An epoch is over: metrics.csv and the pictures."""
@@ -54,15 +62,18 @@ class Run:
         with replacing(self.folder / "filters.png") as path:
             draw_filters(to_device(net.state_dict()["conv1.conv.weight"], "cpu"), path)
 
-    def save(self, net: nn.Module, progress: dict[str, Any], parts: dict[str, Any]) -> None:
+    def save(
+        self, net: nn.Module, progress: dict[str, Any], parts: dict[str, Any], statistics: PixelStatistics | None
+    ) -> None:
         """last.safetensors: the network, the other parts (name -> object with a state_dict), and how far it has come.
         best.safetensors goes first: if it cannot be written, the epoch counts as not done, and is done again."""
-        network = {name: to_device(array, "cpu") for name, array in net.state_dict().items()}
         best = self.folder / "best.safetensors"
         if self.rows[-1]["val_top1"] >= max(row["val_top1"] for row in self.rows) or not best.exists():
-            minicnn.save(best, network, {"config": self.config})
-        arrays = {f"model.{name}": array for name, array in network.items()}
-        for part, thing in parts.items():
+            save_network(best, net, self.config, self.view)
+        arrays = _of_view(self.view)
+        if statistics is not None:
+            arrays |= {f"statistics.{name}": array for name, array in statistics.arrays().items()}
+        for part, thing in {"model": net, **parts}.items():
             for name, value in thing.state_dict().items():
                 arrays[f"{part}.{name}"] = np.asarray(value) if isinstance(value, (int, float)) else value
         info = {"config": self.config, "rows": self.rows, "random": backend.random_state(), **progress}
@@ -72,45 +83,68 @@ class Run:
 def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(arrays, info) of a last.safetensors."""
     arrays, info = minicnn.load(path)
-    if not isinstance(info.get("rows"), list) or not _complete(info.get("config")):
+    needed = DEFAULTS.keys() - {"precision"} | {"epochs", *NETWORK}
+    if not isinstance(info.get("rows"), list) or not _has(info.get("config"), *needed):
         raise CheckpointError(f"{path} cannot be continued from: that takes the last.safetensors of a run")
+    info["config"] = {"precision": None, **complete(info["config"])}  # older runs do not say everything
     return arrays, info
 
 
-def _complete(config: Any) -> bool:
-    """Has a checkpoint all the settings that train.py writes?"""
-    later = {"precision"}  # older runs go on without it
-    return isinstance(config, dict) and {*DEFAULTS, "classes", "view"} - later <= set(config)
+def _has(config: Any, *names: str) -> bool:
+    return isinstance(config, dict) and set(names) <= set(config)
+
+
+def _of_view(view: View) -> dict[str, Any]:
+    """The arrays of a view."""
+    return {} if view.mean_image is None else {"view.mean_image": view.mean_image}
+
+
+def save_network(path: str | os.PathLike[str], net: nn.Module, config: dict[str, Any], view: View) -> None:
+    """A checkpoint for load_network: it needs the settings variant, groups, init and classes, and has defaults for lrn,
+    dropout_scale and names."""
+    info = {"config": config | {"view": view.numbers()}}
+    minicnn.save(path, {**net.state_dict(), **_of_view(view)}, info)
+
+
+def part_of(arrays: dict[str, Any], part: str) -> dict[str, Any]:
+    """The arrays of one part of a checkpoint."""
+    return {name.removeprefix(part + "."): array for name, array in arrays.items() if name.startswith(part + ".")}
 
 
 def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict[str, Any]) -> None:
     """Load the parts (name -> object with load_state_dict) and the random numbers from what load_run returned."""
     for part, thing in parts.items():
-        mine = {name.removeprefix(part + "."): array for name, array in arrays.items() if name.startswith(part + ".")}
         try:
-            thing.load_state_dict(mine)
+            thing.load_state_dict(part_of(arrays, part))
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
     backend.set_random_state(info["random"])
 
 
 def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, Any], View]:
-    """(network in evaluation mode, its settings, how it sees a picture) from a best.safetensors or a
-    last.safetensors."""
+    """(network in evaluation mode, its settings, how it sees a picture) from a best.safetensors, a last.safetensors or
+    what convert.py wrote."""
     arrays, info = minicnn.load(path)
     config = info.get("config")
-    if config is None or not _complete(config):
+    if not _has(config, *NETWORK):
         raise CheckpointError(
-            f"{path} was not written by train.py: use a best.safetensors or last.safetensors of a run"
+            f"{path} was not written by train.py or convert.py: use a best.safetensors or last.safetensors of a run"
         )
+    config = {"lrn": LRN, "dropout_scale": "training", "names": config["classes"], **config}
+    mean_image = arrays.pop("view.mean_image", None)
     if "rows" in info:
-        arrays = {name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")}
+        arrays = part_of(arrays, "model")
     try:
-        net = alexnet(config["variant"], len(config["classes"]), config["init"], config["groups"])
+        net = alexnet(
+            config["variant"], len(config["classes"]), config["init"], config["groups"], config["lrn"],
+            config["dropout_scale"],
+        )  # fmt: skip
         net.load_state_dict(arrays)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    return net.eval().to(device), config, View(**config["view"])
+    config["view"] = {"resize": complete(config)["resize"], **config["view"]}  # older runs do not say it
+    view = View(**config["view"], mean_image=mean_image)
+    return net.eval().to(device), config, view
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures

@@ -1,42 +1,73 @@
-"""Train AlexNet: python examples/alexnet/train.py [--data FOLDER] …, or with no arguments on synthetic pictures. See
---help."""
+"""Train AlexNet: python examples/alexnet/train.py [--recipe NAME] [--data FOLDER] …, or with no arguments on synthetic
+pictures. See --help."""
 
 import sys
 import time
 from argparse import Namespace
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from evaluate import Score, evaluate
-from model import INPUT_SIZE, alexnet
+from model import INPUT_SIZE, LRN, alexnet
 from options import UsageError, adopt, command, parse, progress_bar, use_machine
-from pictures import View, datasets, training, validation
-from runs import Run, load_run, restore
+from pictures import View, datasets, pixel_statistics, training, validation
+from recipes import TABLE
+from runs import Run, load_run, part_of, restore
 
 import minicnn
 from minicnn import Tensor, nn
 from minicnn import functional as F
 from minicnn.backend import describe_device
 from minicnn.data import DataLoader
-from minicnn.optim import SGD, CosineLR
+from minicnn.optim import SGD, CosineLR, ReduceLROnPlateau, Schedule, StepLR
+
+
+def network(settings: Namespace, classes: int) -> nn.Sequential:
+    """As --variant, --groups, --init and --dropout-scale say."""
+    net = alexnet(
+        settings.variant, classes, settings.init, settings.groups, dropout_scale=settings.dropout_scale
+    )  # fmt: skip
+    return net.to(settings.device)
+
+
+def sgd(net: nn.Module, settings: Namespace) -> SGD:
+    """As --lr, --momentum, --weight-decay and --update say."""
+    paper = settings.update == "paper"
+    return SGD(net.parameters(), settings.lr, settings.momentum, settings.weight_decay, paper_update=paper)
+
+
+def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
+    """As --schedule says, for a training of so many updates. A plateau's step() wants the validation error of each
+    epoch, the others' is called after each update."""
+    if settings.schedule == "plateau":  # the paper's rate was divided by ten three times
+        return ReduceLROnPlateau(optimizer, patience=settings.patience, min_lr=settings.lr / 1000)
+    if settings.schedule == "constant":
+        return StepLR(optimizer, 1, gamma=1.0)
+    return CosineLR(optimizer, updates, int(settings.warmup * updates))
+
+
+def update(net: nn.Module, optimizer: SGD, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """One step on a batch: its mean loss and its logits."""
+    logits = net(Tensor(images))
+    loss = F.cross_entropy(logits, Tensor(labels))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss, logits
 
 
 def train_epoch(
-    net: nn.Module, loader: DataLoader, optimizer: SGD, schedule: CosineLR, epoch: int, settings: Namespace
+    net: nn.Module, loader: DataLoader, optimizer: SGD, schedule: Schedule, epoch: int, settings: Namespace
 ) -> dict[str, float]:
     """One pass over the training pictures: its last learning rate, mean loss, top-1 in percent, images per second."""
     net.train()
     score, start = Score(), time.perf_counter()
     with progress_bar(total=len(loader.dataset), desc=f"epoch {epoch}/{settings.epochs}", unit=" images") as bar:
         for images, labels in loader:
-            logits = net(Tensor(images))
-            loss = F.cross_entropy(logits, Tensor(labels))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            loss, logits = update(net, optimizer, images, labels)
             lr = optimizer.lr
-            schedule.step()
+            if not isinstance(schedule, ReduceLROnPlateau):
+                schedule.step()
 
             score.add(loss, logits, labels)
             bar.set_postfix(loss=f"{score.sums[0] / score.seen:.3f}", refresh=False)
@@ -55,18 +86,21 @@ def train(settings: Namespace, given: set[str]) -> None:
     use_machine(settings)
     minicnn.manual_seed(settings.seed)
 
-    view = View.of(INPUT_SIZE[settings.variant], settings.init)
-    pictures, val_pictures = datasets(settings.data, settings.seed, view.size, settings.verify)
-    loader, val_loader = training(pictures, view, settings), validation(val_pictures, view, settings)
+    size = INPUT_SIZE[settings.variant]
+    pictures, val_pictures = datasets(settings.data, settings.seed, size, settings.verify, settings.resize)
+    statistics = pixel_statistics(pictures, settings, part_of(arrays, "statistics"))
+    view = View.of(size, settings, statistics)
+    loader, val_loader = training(pictures, view, settings, statistics), validation(val_pictures, view, settings)
     classes = pictures.classes
     if saved and classes != saved["config"]["classes"]:
         raise UsageError(f"{settings.resume} knows the classes {saved['config']['classes']}, the data has {classes}")
-    net = alexnet(settings.variant, len(classes), settings.init, settings.groups).to(settings.device)
-    optimizer = SGD(net.parameters(), settings.lr, settings.momentum, settings.weight_decay)
-    updates = settings.epochs * len(loader)
-    schedule = CosineLR(optimizer, updates, int(settings.warmup * updates))
+    net = network(settings, len(classes))
+    optimizer = sgd(net, settings)
+    schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))
     if saved:
         restore(settings.resume, arrays, saved, {"model": net, "optimizer": optimizer, "schedule": schedule})
+        if "lr" in given and isinstance(schedule, ReduceLROnPlateau):  # whose rate is the optimizer's, not a formula
+            optimizer.lr = settings.lr
         if len(saved["rows"]) >= settings.epochs:
             print(
                 f"{settings.resume} has its {settings.epochs} epochs: --epochs with a larger number goes on from there"
@@ -75,8 +109,9 @@ def train(settings: Namespace, given: set[str]) -> None:
     introduce(settings, given, net, loader, val_loader)
 
     config = {name: value for name, value in vars(settings).items() if name != "resume"}
-    config |= {"classes": classes, "view": asdict(view), "minicnn": minicnn.__version__}
-    run = Run(settings.out, config, saved.get("rows", []))
+    config |= {"classes": classes, "names": getattr(pictures, "names", classes), "lrn": LRN}
+    config |= {"minicnn": minicnn.__version__}
+    run = Run(settings.out, config, view, saved.get("rows", []))
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         loader.set_epoch(epoch)
@@ -84,12 +119,18 @@ def train(settings: Namespace, given: set[str]) -> None:
         result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
         if not np.isfinite(result["train_loss"] + result["val_loss"]):
             raise UsageError(f"training diverged in epoch {epoch}: its loss is no number any more; lower --lr")
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(100 - result["val_top1"])
         run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
-        run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule})
+        run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule}, statistics)
         print(
             f"epoch {epoch}/{settings.epochs}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
             f"top-1 {result['val_top1']:.1f}%  top-5 {result['val_top5']:.1f}%  {result['images_per_s']:.1f} images/s"
         )
+    if settings.ten_crop:  # once, at the end: it takes ten times as long
+        result = evaluate(net, validation(val_pictures, view, settings, crops=10))
+        run.write("ten_crop.json", result)
+        print(f"ten crops of each picture: top-1 {result['top1']:.1f}%  top-5 {result['top5']:.1f}%")
     print(f"{time.perf_counter() - begun:.0f} s; the run is in {settings.out}")
 
 
@@ -107,11 +148,14 @@ def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: Data
         f"      {len(loader.dataset)} pictures to train on, {len(val_loader.dataset)} to validate, "
         f"{len(loader.dataset.classes)} classes"
     )
-    defaults = {name: value for name, value in vars(settings).items() if name not in given and name != "resume"}
-    print(
-        ("as before: " if settings.resume else "default: ")
-        + ", ".join(f"{name} {value}" for name, value in defaults.items() if value is not None)
-    )
+    rest = {name: value for name, value in vars(settings).items() if name not in given | {"resume", "recipe"}}
+    of_recipe = {name: rest.pop(name) for name in [*TABLE, "scale"] if name in rest}
+    print(f"recipe {settings.recipe}: " + _listed(of_recipe))
+    print(("as before: " if settings.resume else "default: ") + _listed(rest))
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,13 @@ def test_moving_there_and_back(gpu):
     assert float(Tensor(3.0, device="gpu")) == 3.0
 
 
+@pytest.mark.parametrize("index", [None, ..., (), (None, ...)])
+def test_a_number_is_indexed(index, gpu):
+    x = Tensor(2.0, requires_grad=True, device="gpu")
+    (x[index] * 3).sum().backward()
+    assert x.grad.shape == () and x.grad.item() == 3
+
+
 def test_a_second_gpu(gpu):
     if gpu.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("this machine has one GPU")

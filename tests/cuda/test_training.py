@@ -16,7 +16,7 @@ from standin import TRANSFERS
 from standin.devices import Stream
 
 import minicnn
-from minicnn import Tensor, backend
+from minicnn import Tensor, backend, nn
 from minicnn.data import DataError, DataLoader
 from minicnn.data.transforms import Normalize, RandomCrop
 
@@ -47,9 +47,10 @@ def assert_same_run(a, b):
 # -- the programs -----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path):
+@pytest.mark.parametrize("recipe", [[], ["--recipe", "paper", "--resize", 72, "--lr", 1e-4]], ids=["quick", "paper"])
+def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path, recipe):
     for device in ("cpu", "gpu"):
-        result = run(*TRAIN, "--epochs", 3, "--device", device, "--out", tmp_path / device)
+        result = run(*TRAIN, *recipe, "--epochs", 3, "--device", device, "--out", tmp_path / device)
         assert result.status == 0 and not result.err
     assert_same_run(tmp_path / "cpu", tmp_path / "gpu")
     config = json.loads((tmp_path / "gpu" / "config.json").read_text())
@@ -73,10 +74,11 @@ def test_evaluate_and_predict_agree_with_the_cpu(gpu, run, tmp_path):
         tmp_path / "photo.png"
     )
     assert run(*TRAIN, "--epochs", 1, "--out", tmp_path / "run").status == 0
-    for program, arguments in {"evaluate.py": ["--batch-size", 7], "predict.py": [tmp_path / "photo.png"]}.items():
-        options = ["--checkpoint", tmp_path / "run" / "best.safetensors", "--precision", "fp32"]
-        here, there = (run(program, *arguments, *options, "--device", device) for device in ("cpu", "gpu"))
-        assert here.status == there.status == 0 and here.out == there.out and not there.err
+    for program, *arguments in (["evaluate.py", "--batch-size", 7], ["predict.py", tmp_path / "photo.png"]):
+        for crops in (1, 10):
+            options = ["--checkpoint", tmp_path / "run" / "best.safetensors", "--precision", "fp32", "--crops", crops]
+            here, there = (run(program, *arguments, *options, "--device", device) for device in ("cpu", "gpu"))
+            assert here.status == there.status == 0 and here.out == there.out and not there.err
 
 
 def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeypatch, tmp_path):
@@ -150,7 +152,9 @@ def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monk
 
 
 def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
-    """At full size: the very programs, with a step of two pictures."""
+    """At full size: the very programs, with a step of two pictures. Weights repeat themselves, which saves time."""
+    some = np.random.default_rng(0).standard_normal(99_991, np.float32)
+    monkeypatch.setattr(nn.init, "_gaussian", lambda shape, std: np.resize(some, shape) * np.float32(std))
     monkeypatch.setattr(pictures, "SYNTHETIC", (2, 1))
     options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run.save
     for device in ("cpu", "gpu"):
@@ -241,3 +245,24 @@ def test_top_k_counts_there_as_here(gpu, k):
     logits[3, labels[3]] = logits[5, 0] = np.nan
     there = evaluate.top_k(backend.to_device(logits, "gpu"), backend.to_device(labels, "gpu"), k)
     assert there.shape == () and float(there) == pytest.approx(float(evaluate.top_k(logits, labels, k)))
+
+
+def test_ten_crops_are_averaged_there_as_here(gpu):
+    images = RNG.standard_normal((3, 10, 2, 2, 3)).astype(np.float32)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    here, there = evaluate.outputs(net, images), evaluate.outputs(net.to("gpu"), backend.to_device(images, "gpu"))
+    assert there.device == "gpu:0"
+    np.testing.assert_allclose(there.numpy(), here.numpy(), rtol=1e-5)
+
+
+def test_confusion_is_counted_there_as_here_and_fetched_with_the_rest(standin, monkeypatch):
+    monkeypatch.setattr(evaluate, "OFTEN", math.inf)
+    here, there, fetched = evaluate.Score(6), evaluate.Score(6), []
+    for n in (3, 5, 1, 2):
+        logits, labels = RNG.integers(0, 4, (n, 6)).astype(np.float32), RNG.integers(6, size=n)  # with ties
+        for score, device in ((here, "cpu"), (there, "gpu")):
+            loss, logits_there = (Tensor(x, device=device) for x in (np.float32(n), logits))
+            score.add(loss, logits_there, backend.to_device(labels, device))
+        fetched.append(sum(entry.nbytes for entry in standin.log if entry.kind == "to the host"))
+    assert fetched == [4 + 2 * 8 + 2 * 3 * 8] * 4  # of the first batch: its loss, top-1 and top-5, labels and answers
+    assert there.result() == here.result() and (there.confusion == here.confusion).all()

@@ -1,12 +1,16 @@
-"""evaluate.py: counting the best answers, and agreement with what training wrote down."""
+"""evaluate.py: counting the best answers, ten crops, agreement with what training wrote down, and what it writes."""
 
 import itertools
+import json
 import re
 
 import evaluate
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
 
+import minicnn
 from minicnn import Tensor, nn
 from minicnn.data import DataLoader
 
@@ -68,6 +72,25 @@ def test_a_score_is_counted_now_and_then(monkeypatch, batches, often, counts):
         assert result[f"top{k}"] == pytest.approx(100 * sum((above < k).sum() for _, _, above in given) / seen)
 
 
+@given(st.data(), st.integers(1, 6), st.integers(0, 40))
+def test_confusion_is_a_naive_count(data, classes, n):
+    """In batches of any size, with many ties, of which the first counts."""
+    logits = data.draw(
+        st.lists(st.lists(st.integers(0, 3), min_size=classes, max_size=classes), min_size=n, max_size=n)
+    )
+    labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
+    cuts = sorted(data.draw(st.sets(st.integers(1, n - 1))) if n > 1 else ())
+    expected = [[0] * classes for _ in range(classes)]
+    for row, label in zip(logits, labels, strict=True):
+        expected[label][row.index(max(row))] += 1
+    score = evaluate.Score(classes)
+    for start, stop in itertools.pairwise([0, *cuts, n]):
+        batch = np.array(logits[start:stop], np.float32).reshape(-1, classes), np.array(labels[start:stop], int)
+        score.add(Tensor(np.float32(0)), Tensor(batch[0]), batch[1])
+    score.count()
+    assert score.confusion.tolist() == expected and evaluate.Score().confusion.size == 0
+
+
 def test_evaluate_averages_over_pictures_not_batches():
     """Five pictures in batches of two: loss and accuracies as computed by hand over all five."""
     rng = np.random.default_rng(0)
@@ -82,6 +105,79 @@ def test_evaluate_averages_over_pictures_not_batches():
     assert result == pytest.approx(expected, rel=1e-5)
     assert net.training and net.dropout.training  # as it was
     assert net.fc.weight.grad is None
+
+
+# -- ten crops ------------------------------------------------------------------------------------------------------
+
+
+def linear(features, classes):
+    net = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(features, classes))
+    net.fc.weight.data[...] = np.random.default_rng(1).standard_normal((features, classes))
+    return net
+
+
+def naive_crops(net, pictures):
+    """The mean of the softmax outputs of each picture's crops (N, 10, H, W, 3), in float64, one after the other."""
+    means = np.zeros((len(pictures), net.fc.bias.size))
+    for mean, crops in zip(means, pictures, strict=True):
+        for crop in crops:
+            logits = crop.ravel().astype(float) @ net.fc.weight.data + net.fc.bias.data
+            mean += np.exp(logits) / np.exp(logits).sum() / 10
+    return means
+
+
+def test_ten_crops_are_averaged_over_their_softmax_outputs():
+    pictures, labels = np.random.default_rng(0).standard_normal((7, 10, 2, 2, 3)).astype(np.float32), np.arange(7)
+    net, score = linear(12, 8), evaluate.Score(8)
+    p = naive_crops(net, pictures)
+    result = evaluate.evaluate(net, DataLoader(list(zip(pictures, labels, strict=True)), 3, num_workers=0), score)
+    rank = (p > p[labels, labels][:, None]).sum(axis=1)
+    expected = {
+        "loss": -np.log(p[labels, labels]).mean(), "top1": 100 * (rank < 1).mean(), "top5": 100 * (rank < 5).mean(),
+    }  # fmt: skip
+    assert result == pytest.approx(expected, rel=1e-5) and 0 < result["top1"] < result["top5"] < 100
+    assert np.argwhere(score.confusion).tolist() == [[label, p[label].argmax()] for label in labels]
+    logits = evaluate.outputs(net, pictures).numpy()
+    np.testing.assert_allclose(np.exp(logits), p, rtol=1e-4)
+
+
+def test_one_crop_gives_the_networks_own_logits():
+    pictures, net = np.random.default_rng(0).standard_normal((5, 2, 2, 3)).astype(np.float32), linear(12, 4)
+    np.testing.assert_array_equal(evaluate.outputs(net, pictures).numpy(), net(Tensor(pictures)).numpy())
+
+
+def test_a_class_that_is_improbable_in_all_ten_crops_has_a_loss_all_the_same():
+    """e^-300 is 0 in float32, and log 0 is no loss."""
+    net = linear(12, 3)
+    net.fc.bias.data[...] = 300, 0, 0
+    logits = evaluate.outputs(net, np.zeros((2, 10, 2, 2, 3), np.float32)).numpy()
+    np.testing.assert_allclose(logits, [[0, -300, -300]] * 2)
+
+
+def test_the_program_with_ten_crops(run, photos, tmp_path):
+    """Against the middle mark of each picture's ten, one at a time."""
+    import pictures
+    import runs
+
+    assert run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run").status == 0
+    best = tmp_path / "run" / "best.safetensors"
+    net, _, view = runs.load_network(best)
+    _, val = pictures.datasets(str(tmp_path / "photos"), 0, view.size)
+    losses, answers = [], np.zeros((3, 3), int)
+    for image, label in val:
+        crops = view.evaluation(crops=10)(image, np.random.default_rng(0))
+        p = np.mean([minicnn.functional.softmax(net(Tensor(crop[None]))).numpy()[0] for crop in crops], axis=0)
+        losses.append(-np.log(p[label]))
+        answers[label, p.argmax()] += 1
+    for batch in (20, 50):
+        result = run("evaluate.py", "--checkpoint", best, "--crops", 10, "--batch-size", batch, "--json", "-")
+        report = json.loads(result.out)
+        assert report["loss"] == pytest.approx(np.mean(losses), rel=1e-4) and report["confusion"] == answers.tolist()
+    printed = run("evaluate.py", "--checkpoint", best, "--crops", 10).out
+    assert f"loss {np.mean(losses):.4f} (of the mean probabilities of ten crops), top-1" in printed
+
+
+# -- the program ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [20, 7])
@@ -111,7 +207,118 @@ def test_another_folder_of_the_same_classes(run, photos, tmp_path):
 
 def test_data_that_do_not_fit(mistake, finished, photos, tmp_path):
     best = finished.folder / "best.safetensors"
-    mistake(["classes", "photos", "eel", "rings"], "evaluate.py", "--checkpoint", best, "--data", photos())
+    words = ["knows 10 classes", "photos has 3", "horizontal and cat"]
+    mistake(words, "evaluate.py", "--checkpoint", best, "--data", photos())
     mistake("nowhere", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "nowhere")
     (tmp_path / "photos" / "val" / "eel").rename(tmp_path / "eel")
     mistake("eel", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "photos")
+
+
+@pytest.fixture
+def changed(finished, tmp_path):
+    """changed(without, arrays, name=setting, …) -> a best.safetensors like that of `finished`, but for these."""
+
+    def write(without=(), arrays=None, **settings):
+        before, info = minicnn.load(finished.folder / "best.safetensors")
+        config = {name: value for name, value in {**info["config"], **settings}.items() if name not in without}
+        minicnn.save(tmp_path / "changed.safetensors", {**before, **(arrays or {})}, {"config": config})
+        return tmp_path / "changed.safetensors"
+
+    return write
+
+
+def test_one_class_more_or_in_another_order(mistake, run, photos, tmp_path):
+    run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run")
+    arguments = ["evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", tmp_path / "photos"]
+    for part in ("train", "val"):
+        (tmp_path / "photos" / part / "eel").rename(tmp_path / "photos" / part / "bee")
+    mistake("cat and bee", *arguments)
+    for part in ("train", "val"):
+        (tmp_path / "photos" / part / "bee").rename(tmp_path / "photos" / part / "eel")
+        (tmp_path / "photos" / part / "yak").mkdir()
+        (tmp_path / "photos" / part / "cat" / "0.jpg").rename(tmp_path / "photos" / part / "yak" / "0.jpg")
+    mistake("none and yak", *arguments)
+
+
+def test_a_network_that_diverged(mistake, changed):
+    path = changed(arrays={"fc8.bias": np.full(10, np.nan, np.float32)})
+    result = mistake(
+        ["no numbers", str(path)], "evaluate.py", "--checkpoint", path, "--json", path.with_suffix(".json")
+    )
+    assert not result.out and not path.with_suffix(".json").exists()
+
+
+def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(run, mistake, changed):
+    path = changed(without=["data", "seed", "verify"])
+    mistake("--data", "evaluate.py", "--checkpoint", path)
+    assert "20 pictures" in run("evaluate.py", "--checkpoint", path, "--data", "synthetic").out
+
+
+def test_the_report(run, finished, look, tmp_path):
+    """In a file and on the standard output it is the same; and it agrees with itself and with what is printed."""
+    arguments = ["evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--json"]
+    printed, alone = run(*arguments, tmp_path / "report.json"), run(*arguments, "-")
+    assert printed.status == alone.status == 0 and not alone.err and alone.out.count("\n") == 1
+    report, same = json.loads((tmp_path / "report.json").read_text()), json.loads(alone.out)
+    assert report["settings"].pop("json") == str(tmp_path / "report.json") and same["settings"].pop("json") == "-"
+    assert report == same and look.files(tmp_path) == {"report.json"}
+    settings = {"checkpoint": str(arguments[2]), "data": "synthetic", "split": "val", "crops": 1, "device": "cpu"}
+    assert settings.items() <= report["settings"].items() and report["config"]["epochs"] == 3
+    assert (report["pictures"], len(report["classes"]), len(report["confusion"])) == (20, 10, 10)
+
+    confusion, rows = np.array(report["confusion"]), report["classes"]
+    assert [row["pictures"] for row in rows] == confusion.sum(axis=1).tolist() == [2] * 10
+    assert [row["right"] for row in rows] == confusion.diagonal().tolist()
+    assert report["top1"] == pytest.approx(100 * confusion.trace() / 20)
+    numbers = f"loss {report['loss']:.4f}, top-1 {report['top1']:.2f}%, top-5 {report['top5']:.2f}%"
+    head, _, title, *lines = printed.out.splitlines()
+    assert head == f"20 pictures of synthetic (val): {numbers}" and title.split()[:2] == ["class", "pictures"]
+    for line, row in zip(lines, rows, strict=False):
+        assert line.split()[:3] == [row["class"], "2", f"{row['recall']:.1f}%"]
+    for k, line in enumerate(lines[-10:]):
+        assert line.split() == [str(k + 1), rows[k]["class"], *(str(n or ".") for n in confusion[k])]
+
+
+def test_the_training_pictures(run, finished):
+    result = run("evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--split", "train")
+    assert result.status == 0 and result.out.startswith("30 pictures of synthetic (train): ")
+
+
+def test_words_stand_for_classes(run, changed):
+    path = changed(names=[f"thing {i}" for i in range(10)])
+    result = run("evaluate.py", "--checkpoint", path, "--worst", 3, "--json", path.with_suffix(".json"))
+    assert result.status == 0 and "zigzag" not in result.out and " 9 thing 8 " in result.out
+    rows = json.loads(path.with_suffix(".json").read_text())["classes"]
+    assert [row["class"] for row in rows][:2] == ["horizontal", "vertical"] and rows[8]["name"] == "thing 8"
+    lowest = sorted(row["recall"] for row in rows)[:3]
+    *_, title, a, b, c = result.out.partition("\n\n")[2].partition("\n\n")[0].splitlines()
+    assert title.startswith("class ") and [line.split()[3] for line in (a, b, c)] == [f"{r:.1f}%" for r in lowest]
+
+
+def test_the_drawing(run, finished, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    result = run("evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--draw", tmp_path / "matrix.png")
+    assert result.status == 0 and not result.err
+    with image.open(tmp_path / "matrix.png") as picture:
+        assert picture.format == "PNG" and picture.width > 500 and picture.height > 500
+
+
+@pytest.mark.parametrize(
+    "option, value, word",
+    [
+        ("--crops", "5", "5"),
+        ("--crops", "ten", "ten"),
+        ("--split", "test", "test"),
+        ("--worst", "0", "0"),
+        ("--json", "nowhere/report.json", "folder that does not exist"),
+        ("--json", "/dev/null", "not a file"),
+        ("--json", ".", "not a file"),
+        ("--draw", "matrix.pdf", ".png"),
+        ("--draw", "nowhere/matrix.png", "folder that does not exist"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(mistake, finished, monkeypatch, tmp_path, option, value, word):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("runs.load_network", lambda *_: pytest.fail("it has begun"))
+    mistake([option, value, word], "evaluate.py", "--checkpoint", finished.folder / "best.safetensors", option, value)
+    assert not list(tmp_path.iterdir())

@@ -105,6 +105,12 @@ def test_settings_of_layers(unwritten, variant):
     assert all((kinds[i + 1] if variant == "2014" else kinds[i - 2]) is nn.Linear for i in dropped)
 
 
+def test_other_constants_of_normalisation(unwritten):
+    constants = {"n": 3, "k": 1.0, "alpha": 2e-5, "beta": 0.5}
+    modules = [module for _, module in layers(model.alexnet("2012", lrn=constants))]
+    assert [vars(module) for module in modules if isinstance(module, nn.LocalResponseNorm)] == [constants] * 2
+
+
 def sample(parameter):
     """At most 200,000 of a parameter's numbers, from all over it."""
     return parameter.data.ravel()[:: 1 + parameter.size // 100_000].astype(np.float64)

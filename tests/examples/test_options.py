@@ -9,6 +9,7 @@ from pathlib import Path
 
 import options
 import pytest
+import recipes
 
 import minicnn
 from minicnn import devices
@@ -16,8 +17,8 @@ from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 
 OPTIONS = [
-    "data", "workers", "variant", "epochs", "batch-size", "lr", "init", "seed", "threads", "device", "precision", "out",
-    "resume",
+    "recipe", "data", "workers", "seed", "threads", "device", "precision", "out", "resume",
+    *(name.replace("_", "-") for name in recipes.TABLE),
 ]  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def test_help_explains_every_option_in_groups(run):
     groups = re.findall(r"^(\w[\w ]*):$", result.out, re.MULTILINE)
     assert len(groups) >= 4
     for name in OPTIONS:  # each with an explanation, after it or on the next line
-        assert re.search(rf"^  --{name}( \S+)?\s+\w+", result.out, re.MULTILINE), name
+        assert re.search(rf"^  --{name}(, --no-{name}| \S+)?\s+\(?\w+", result.out, re.MULTILINE), name
     assert "synthetic" in result.out and "cifar10:DIR" in result.out and "FOLDER" in result.out
 
 
@@ -39,6 +40,48 @@ def test_defaults_depend_on_the_data_and_give_way(data):
     settings, given = options.parse(["--data", data, "--epochs", "3", "--batch-size", "5", "--lr", "0.5"])
     assert (settings.epochs, settings.batch_size, settings.lr) == (3, 5, 0.5)
     assert given == {"data", "epochs", "batch_size", "lr"}
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_a_recipe_sets_everything_and_each_option_one_thing(recipe):
+    """The values are those that the table and the options have for something else."""
+    arguments = ["--recipe", recipe, "--data", "somewhere"]
+    whole, given = options.parse(arguments)
+    assert given == {"recipe", "data"} and set(recipes.TABLE) <= set(vars(whole))
+    for group in options.RECIPE_OPTIONS.values():
+        for name, (values, _) in group.items():
+            option = "--" + name.replace("_", "-")
+            if values is bool:
+                value, words = not getattr(whole, name), [option if not getattr(whole, name) else "--no-" + option[2:]]
+            elif isinstance(values, tuple):
+                value = next(value for value in values if value != getattr(whole, name))
+                words = [option, value]
+            else:
+                value = 0.125 if values in (options.positive, options.share) else 77
+                words = [option, str(value)]
+            one, given = options.parse([*arguments, *words])
+            changed = {key for key in vars(whole) if getattr(whole, key) != getattr(one, key)}
+            assert getattr(one, name) == value and given == {"recipe", "data", name}
+            follows = {"init": "scale", "variant": "resize"}.get(name, name)
+            assert name in changed and changed <= {name, follows}
+
+
+@pytest.mark.parametrize(
+    "arguments, side",
+    [
+        ("", 227),  # as they are drawn
+        ("--data somewhere", 256),
+        ("--data somewhere --variant 2014", 253),  # in proportion
+        ("--data somewhere --recipe tutorial", 256),
+        ("--recipe paper", 256),
+    ],
+)
+def test_the_side_that_pictures_are_scaled_to(arguments, side):
+    assert options.parse(arguments.split())[0].resize == side
+
+
+def test_every_setting_of_a_recipe_has_an_option():
+    assert {name for group in options.RECIPE_OPTIONS.values() for name in group} == set(recipes.TABLE)
 
 
 def test_without_arguments_the_data_are_synthetic():
@@ -60,6 +103,9 @@ BAD = [
     *(("--precision", value) for value in ("fp16", "", "tf32")),  # a CPU has no tf32
     *(("--device", value) for value in ("nonsense", "gpu:x", "")),
     ("--bath-size", "3"),
+    ("--recipe", "ours"),
+    *((name, value) for name in ("--resize", "--patience") for value in ("-1", "1.5", "x")),
+    *((name, "other") for name in ("--mean", "--scale", "--crop", "--update", "--schedule", "--dropout-scale")),
     ("--epoch", "3"),  # not taken for --epochs
 ]
 
@@ -97,7 +143,14 @@ def test_what_a_run_did_not_say_follows_from_the_machine(run, finished, look):
 
 
 def test_a_run_that_moves_takes_what_suits_the_other_device():
-    saved = {**options.DEFAULTS, "device": "cpu", "workers": 3, "threads": 2, "precision": "fp32", "epochs": 7}
+    saved = {
+        **recipes.complete(options.DEFAULTS),
+        "device": "cpu",
+        "workers": 3,
+        "threads": 2,
+        "precision": "fp32",
+        "epochs": 7,
+    }
 
     def adopted(*arguments, **changes):
         settings, given = options.parse(["--resume", "run/last.safetensors", *arguments])

@@ -7,6 +7,8 @@ import os
 import numpy as np
 import pytest
 import runs
+from model import LRN
+from pictures import RAW, View
 
 import minicnn
 
@@ -26,14 +28,59 @@ def test_last_holds_everything_and_best_the_network_alone(finished):
     assert info["epoch"] == 3 and info["config"]["seed"] == 7 and len(info["rows"]) == 3
 
 
-def test_runs_from_before_there_was_a_precision(run, finished, look, tmp_path):
-    for name in ("last", "best"):
-        arrays, info = minicnn.load(finished.folder / f"{name}.safetensors")
-        del info["config"]["precision"]
-        minicnn.save(tmp_path / f"{name}.safetensors", arrays, info)
-    assert run("evaluate.py", "--checkpoint", tmp_path / "best.safetensors").status == 0
-    result = run("train.py", "--resume", tmp_path / "last.safetensors", "--epochs", 4)
-    assert result.status == 0 and len(look.metrics(tmp_path)) == 4
+FIRST = (  # what the first runs said of their settings
+    "data", "verify", "workers", "variant", "groups", "init", "epochs", "batch_size", "lr", "momentum", "weight_decay",
+    "warmup", "seed", "threads", "device", "out", "classes", "view", "minicnn",
+)  # fmt: skip
+
+
+def test_runs_from_before_there_were_recipes(run, finished, look, tmp_path):
+    """And before there was a precision. They mean the same, and go on in the same way, bit for bit."""
+    for version in ("old", "new"):
+        (tmp_path / version).mkdir()
+        for name in ("last", "best"):
+            arrays, info = minicnn.load(finished.folder / f"{name}.safetensors")
+            if version == "old":
+                info["config"] = {name: info["config"][name] for name in FIRST}
+                del info["config"]["view"]["resize"]
+            minicnn.save(tmp_path / version / f"{name}.safetensors", arrays, info)
+    found = {
+        version: run("evaluate.py", "--checkpoint", tmp_path / version / "best.safetensors")
+        for version in ("old", "new")
+    }
+    assert found["old"].status == 0 and found["old"].out == found["new"].out
+    for version in ("old", "new"):
+        result = run("train.py", "--resume", tmp_path / version / "last.safetensors", "--epochs", 4)
+        assert result.status == 0 and len(look.metrics(tmp_path / version)) == 4
+    assert look.state(tmp_path / "old") == look.state(tmp_path / "new")
+
+
+def test_a_network_that_is_saved_to_be_used(monkeypatch, look, tmp_path):
+    """By convert.py, say: with few settings and a mean image."""
+    look.small_world(monkeypatch)
+    image = np.random.default_rng(0).random((70, 70, 3), np.float32)
+    view, net = (
+        View(look.SIZE, (0.0, 0.0, 0.0), RAW, image, resize=70),
+        look.tiny("2014", 3, dropout_scale="evaluation"),
+    )
+    config = {"variant": "2014", "groups": True, "init": "he", "classes": ["a", "b", "c"]}
+    runs.save_network(tmp_path / "net.safetensors", net, config, view)
+    again, settings, seen = runs.load_network(str(tmp_path / "net.safetensors"))
+    assert settings["names"] == ["a", "b", "c"] and settings["dropout_scale"] == "training" and settings["lrn"] == LRN
+    assert again.fc6.dropout.scale == "training" and not again.training
+    np.testing.assert_array_equal(seen.mean_image, image)
+    assert (seen.size, tuple(seen.std), seen.resize) == (look.SIZE, RAW, 70)
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(again.state_dict()[name], array)
+
+    more = {
+        "names": ["an a", "a b", "a c"],
+        "dropout_scale": "evaluation",
+        "lrn": {"n": 3, "k": 1, "alpha": 1, "beta": 1},
+    }
+    runs.save_network(tmp_path / "net.safetensors", net, config | more, view)
+    again, settings, _ = runs.load_network(str(tmp_path / "net.safetensors"))
+    assert more.items() <= settings.items() and again.fc6.dropout.scale == "evaluation"
 
 
 @pytest.mark.parametrize("name", ["last", "best"])

@@ -6,9 +6,10 @@ import json
 import re
 import shutil
 
+import model
 import numpy as np
-import pictures
 import pytest
+import recipes
 import tqdm
 
 import minicnn
@@ -57,10 +58,12 @@ def test_best_is_the_best_epoch(run, changing_top1, look, tmp_path):
 
 def test_what_was_defaulted_is_printed(finished):
     config = json.loads((finished.folder / "config.json").read_text())
-    (line,) = [line for line in finished.out.splitlines() if line.startswith("default")]
-    for name in ("data", "variant", "init", "batch_size", "lr", "momentum", "weight_decay", "device"):
+    (recipe,) = [line for line in finished.out.splitlines() if line.startswith("recipe quick: ")]
+    (others,) = [line for line in finished.out.splitlines() if line.startswith("default: ")]
+    for name in recipes.TABLE.keys() - {"epochs"} | {"data", "device"}:
+        line = recipe if name in recipes.TABLE else others
         assert re.search(rf"\b{name} {re.escape(str(config[name]))}(,|$)", line), name
-    assert not re.search(r"\b(epochs|seed|out)\b", line)  # given
+    assert not re.search(r"\b(epochs|seed|out)\b", recipe + others)  # given
     assert re.search(r"\d+ threads", finished.out)
 
 
@@ -153,6 +156,109 @@ def test_a_finished_run_has_nothing_left_to_do(run, look, tmp_path):
     assert look.state(tmp_path) == before
 
 
+# -- recipes --------------------------------------------------------------------------------------------------------
+
+
+def paper(*options):
+    """A run of the paper's recipe that waits for no more than an epoch, in small pictures and batches."""
+    return ["train.py", "--recipe", "paper", "--resize", 72, "--batch-size", 8, "--patience", 0, *options]
+
+
+def test_the_papers_recipe_from_the_command_line(run, look, changing_top1, tmp_path):
+    """On drawn pictures. The validation accuracy is made up, and the rate falls after each epoch that is no better."""
+    result = run(*paper("--epochs", 5, "--seed", 3, "--out", tmp_path / "run"))
+    assert result.status == 0 and not result.err
+    assert "computed now" in result.out and "recipe paper: variant 2012" in result.out
+    config, rows = json.loads((tmp_path / "run" / "config.json").read_text()), look.metrics(tmp_path / "run")
+    given = {"recipe": "paper", "resize": 72, "batch_size": 8, "patience": 0, "epochs": 5}
+    assert given.items() <= config.items()
+    of_recipe = {
+        name: values[1] for name, values in recipes.TABLE.items() if name not in given and values[1] is not None
+    }
+    assert {**of_recipe, "scale": "raw", "lrn": model.LRN, "names": config["classes"]}.items() <= config.items()
+
+    best, lr = -1.0, 0.01
+    for row in rows:
+        assert row["lr"] == pytest.approx(lr)
+        best, lr = max(best, row["val_top1"]), lr if row["val_top1"] > best else max(lr / 10, 1e-5)
+    assert rows[-1]["lr"] < 0.01
+    ten_crop = json.loads((tmp_path / "run" / "ten_crop.json").read_text())
+    assert (
+        set(ten_crop) == {"loss", "top1", "top5"}
+        and f"ten crops of each picture: top-1 {ten_crop['top1']:.1f}%" in result.out
+    )
+    assert look.files(tmp_path / "run") == look.FILES | {"ten_crop.json"}
+
+
+def test_an_interrupted_run_of_the_papers_recipe_goes_on(run, at_epoch, look, tmp_path):
+    """With the same mean image and colors, and the plateau where it was: bit for bit, though the statistics are not
+    computed again."""
+    assert run(*paper("--epochs", 4, "--out", tmp_path / "whole")).status == 0
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    at_epoch(3, interrupt)
+    folder = tmp_path / "run"
+    assert run(*paper("--epochs", 4, "--out", folder)).status == 130
+    result = run("train.py", "--resume", folder / "last.safetensors")
+    assert result.status == 0 and "computed" not in result.out and "ten crops" in result.out
+    assert look.state(folder) == look.state(tmp_path / "whole")
+    arrays, _ = minicnn.load(folder / "last.safetensors")
+    best, _ = minicnn.load(folder / "best.safetensors")
+    assert {"schedule.best", "schedule.waited", "schedule.count", "statistics.sums"} <= set(arrays)
+    assert arrays["schedule.count"] == 4 and arrays["statistics.count"] == 30
+    assert best["view.mean_image"].shape == arrays["view.mean_image"].shape == (72, 72, 3)
+    measured = run("evaluate.py", "--checkpoint", folder / "last.safetensors", "--crops", 10)
+    assert f"loss {json.loads((folder / 'ten_crop.json').read_text())['loss']:.4f}" in measured.out
+
+
+def test_a_rate_by_hand(run, look, tmp_path):
+    """As the paper's authors did it: stopped, and gone on with another rate."""
+    options = ("--epochs", 1, "--patience", 9, "--no-ten-crop", "--out", tmp_path)
+    assert run(*paper(*options)).status == 0
+    last = tmp_path / "last.safetensors"
+    assert run("train.py", "--resume", last, "--epochs", 2).status == 0
+    assert run("train.py", "--resume", last, "--epochs", 3, "--lr", 0.002).status == 0
+    assert run("train.py", "--resume", last, "--epochs", 4).status == 0
+    assert [row["lr"] for row in look.metrics(tmp_path)] == pytest.approx([0.01, 0.01, 0.002, 0.002])
+
+
+@pytest.mark.parametrize("data", ["photos", "cifar", "synthetic"])
+@pytest.mark.parametrize("recipe", ["paper", "tutorial"])
+def test_recipes_on_all_data(run, look, request, tmp_path, recipe, data):
+    what = {"photos": lambda: request.getfixturevalue("photos")(), "synthetic": lambda: "synthetic"}
+    what["cifar"] = lambda: f"cifar10:{request.getfixturevalue('cifar')}"
+    options = ["--resize", 72, "--epochs", 2, "--no-verify", "--out", tmp_path / "run"]
+    result = run("train.py", "--recipe", recipe, "--data", what[data](), *options)
+    assert result.status == 0 and not result.err
+    assert all(np.isfinite(row["train_loss"]) for row in look.metrics(tmp_path / "run"))
+    again = run("evaluate.py", "--checkpoint", tmp_path / "run" / "last.safetensors")
+    assert again.status == 0 and f"top-1 {look.metrics(tmp_path / 'run')[-1]['val_top1']:.2f}%" in again.out
+
+
+def test_imagenet(run, photos, tmp_path):
+    words = "".join(f"{name} a {name}, or so\n" for name in ("cat", "dog", "eel"))
+    (photos() / "synset_words.txt").write_text(words)
+    result = run("train.py", "--data", f"imagenet:{tmp_path / 'photos'}", "--epochs", 1, "--out", tmp_path / "run")
+    assert result.status == 0 and "3 classes" in result.out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["classes"] == ["cat", "dog", "eel"] and config["names"] == [
+        f"a {c}, or so" for c in config["classes"]
+    ]
+
+
+def test_what_a_run_began_with_cannot_be_another_recipe(mistake, finished):
+    last = finished.folder / "last.safetensors"
+    for name, value in {
+        "recipe": "paper",
+        "mean": "image",
+        "dropout-scale": "evaluation",
+        "schedule": "plateau",
+    }.items():
+        mistake([str(last), name.replace("-", "_"), value], "train.py", "--resume", last, f"--{name}", value)
+
+
 # -- on which data --------------------------------------------------------------------------------------------------
 
 
@@ -191,19 +297,6 @@ def test_cifar10(run, cifar, tmp_path):
     assert "20 pictures" in result.out and "4 to validate" in result.out
     result = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors")
     assert result.status == 0 and "4 pictures" in result.out
-
-
-@pytest.mark.parametrize("init, least, most", [("he", 3, 6), ("paper", 255, 255)])
-def test_the_scale_of_inputs_suits_the_initialisation(init, least, most):
-    """About unit variance for He's weights, 0 to 255 less the mean for the paper's."""
-    view, rng = pictures.View.of(64, init), np.random.default_rng(0)
-    for transform in (view.centre(), view.random(), view.as_drawn()):
-        seen = (transform(np.full((80, 90, 3), v, np.uint8), rng) for v in (0, 255))
-        black, white = map(view.normalise(), seen)
-        assert black.shape == (64, 64, 3) and black.dtype == np.float32
-        span = white - black
-        assert (span > least - 1e-3).all() and (span < most + 1e-3).all()
-        assert (abs(black + white) < span / 4).all()
 
 
 # -- which mistakes end it ------------------------------------------------------------------------------------------

@@ -1,0 +1,96 @@
+"""Which classes a network takes for which. The confusion matrix (K, K) has a row for each class and a column for each
+answer; here it becomes figures for each class, text, and a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from runs import new_figure
+
+FEW = 20  # classes whose matrix can be read number by number
+CELLS = 100  # most rows of a picture
+LETTERS = 24  # of a name
+
+Matrix = NDArray[np.int64]
+
+
+def per_class(confusion: Matrix, classes: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
+    """For each class: how many pictures it has, and how many of them, and what per cent (recall), are right; what per
+    cent of the answers that say this class are right (precision); the class that it is most often taken for, and how
+    often. What would be a share of nothing is None."""
+    mistakes = confusion * (1 - np.eye(len(confusion), dtype=int))
+    table = []
+    for k, (pictures, answers) in enumerate(zip(confusion.sum(axis=1), confusion.sum(axis=0), strict=True)):
+        right, other = confusion[k, k], mistakes[k].argmax()
+        row = {
+            "class": classes[k],
+            "name": names[k],
+            "pictures": int(pictures),
+            "right": int(right),
+            "recall": float(100 * right / pictures) if pictures else None,
+            "precision": float(100 * right / answers) if answers else None,
+            "taken_for": classes[other] if mistakes[k, other] else None,
+            "times": int(mistakes[k, other]),
+        }
+        table.append(row)
+    return table
+
+
+def short(name: str, letters: int = LETTERS) -> str:
+    """A name, cut if it is longer than that."""
+    return name if len(name) <= letters else name[: letters - 1] + "…"
+
+
+def table_text(table: list[dict[str, Any]], worst: int) -> str:
+    """The figures for each class, or of more than `worst` classes for those with the lowest recall."""
+    words = {row["class"]: short(row["name"]) for row in table}
+    width = max(5, *map(len, words.values()))
+    lines = [f"{'class':<{width}}  pictures  recall  precision  most often taken for"]
+    if len(table) > worst:
+        tried = [row for row in table if row["pictures"]]
+        table = sorted(tried, key=lambda row: (row["recall"], row["precision"] or 0))[:worst]
+        lines.insert(0, f"the {len(table)} classes with the lowest recall, of {len(words)}:")
+    for row in table:
+        recall, precision = ("-" if row[name] is None else f"{row[name]:.1f}%" for name in ("recall", "precision"))
+        other = f"{words[row['taken_for']]} ({row['times']})" if row["times"] else "-"
+        lines.append(f"{words[row['class']]:<{width}}  {row['pictures']:>8}  {recall:>6}  {precision:>9}  {other}")
+    return "\n".join(lines)
+
+
+def matrix_text(confusion: Matrix, names: Sequence[str]) -> str:
+    """The matrix, its columns numbered as the rows are."""
+    names = [short(name) for name in names]
+    width, cell = max(6, *map(len, names)), max(2, len(str(confusion.max()))) + 1
+    lines = [f"{'taken for':>{width + 3}} " + "".join(f"{k:>{cell}}" for k in range(1, len(names) + 1))]
+    for k, (name, row) in enumerate(zip(names, confusion.tolist(), strict=True), 1):
+        lines.append(f"{k:2} {name:<{width}} " + "".join(f"{count or '.':>{cell}}" for count in row))
+    return "\n".join(lines)
+
+
+def draw(path: Path, confusion: Matrix, names: Sequence[str]) -> None:
+    """The matrix as a picture: what share of each class got which answer, on a scale that brings out small shares. The
+    counts of up to 20 classes are written in; of more than 100, several neighbors share a cell."""
+    step = -(-len(names) // CELLS)
+    starts = range(0, len(names), step)
+    counts = np.add.reduceat(np.add.reduceat(confusion, starts, axis=0), starts, axis=1)
+    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # per cent of a row
+    few = len(names) <= FEW
+    side = 0.42 * len(names) if few else 10
+
+    figure = new_figure(side + 3, side + 2)
+    from matplotlib.colors import PowerNorm  # which is there, or new_figure would have said so
+
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
+    style: dict[str, Any] = {"fontsize": 10 if few else 6, "parse_math": False}
+    labels = [short(names[k]) for k in starts]
+    axes.set_xticks(range(len(labels)), labels, rotation=90, **style)
+    axes.set_yticks(range(len(labels)), labels, **style)
+    cell = "" if step == 1 else f" (each cell is {step} classes, named after the first)"
+    axes.set(xlabel="taken for" + cell, ylabel="class")
+    for i, k in np.argwhere(counts) if few else ():
+        axes.text(k, i, counts[i, k], ha="center", va="center", color="white" if share[i, k] > 30 else "black")
+    figure.colorbar(image, label="% of the class", fraction=0.045)
+    figure.savefig(path, format="png", bbox_inches="tight")
