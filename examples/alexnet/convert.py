@@ -1,0 +1,358 @@
+"""AlexNet's weights from torchvision or Caffe, and back: python examples/alexnet/convert.py FROM INTO. See --help.
+
+torchvision's alexnet is variant 2014; BVLC AlexNet, of Caffe, is variant 2012. Where they differ:
+
+|                    | here                    | torchvision            | Caffe                   |
+| ------------------ | ----------------------- | ---------------------- | ----------------------- |
+| weights of conv1-5 | (KH, KW, C/groups, O)   | (O, C, KH, KW)         | (O, C/groups, KH, KW)   |
+| weights of fc6-8   | (in, out)               | (out, in)              | (out, in)               |
+| what fc6 sees      | (H, W, C), flattened    | (C, H, W), flattened   | (C, H, W), flattened    |
+| a pixel            | red, green, blue        | red, green, blue       | blue, green, red        |
+| its scale          | as the View says        | ImageNet's mean, std   | 0 to 255, less a mean   |
+| normalisation      | α times the sum, k = 2  | none                   | α times the mean, k = 1 |
+| dropout            | as config.json says     | scaled in training     | scaled in training      |
+
+Groups have the same order in Caffe, and there too normalisation comes before pooling, as in the paper. (In CaffeNet it
+comes after: that is another network, though its arrays have the same names and shapes.)
+"""
+
+import argparse
+import io
+import os
+import re
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from model import INPUT_SIZE, LRN, alexnet
+from options import Parser, UsageError, command
+from pictures import IMAGENET, RAW, View
+from runs import load_network, save_network
+
+import minicnn
+from minicnn import from_dlpack, nn
+from minicnn.checkpoint import CheckpointError, replacing
+
+DESCRIPTION = """\
+Carry AlexNet between minicnn, torchvision and Caffe. FROM is one of
+
+  torchvision's state dict: a .pth, or a .safetensors with the same names
+
+  the arrays of Caffe's BVLC AlexNet (not of CaffeNet): a .npz or .safetensors
+  with the names conv1.weight, conv1.bias, ... fc8.bias, or conv1_w, conv1_b,
+  ... fc8_b. In pycaffe:
+
+    net = caffe.Net("deploy.prototxt", "bvlc_alexnet.caffemodel", caffe.TEST)
+    numpy.savez("bvlc_alexnet.npz", **{
+        f"{layer}.{part}": blob.data for layer, blobs in net.params.items()
+        for part, blob in zip(("weight", "bias"), blobs)})
+
+  a network that train.py has trained, to go --to one of these
+
+A file that could run code as it is read, such as a pickled .npy, is not read.
+No file is overwritten."""
+
+Arrays = dict[str, np.ndarray]
+Network = tuple[nn.Module, dict[str, Any], View]  # with its settings, and how it sees a picture
+LAYERS = {  # here: in torchvision, in Caffe
+    "conv1.conv": ("features.0", "conv1"),
+    "conv2.conv": ("features.3", "conv2"),
+    "conv3.conv": ("features.6", "conv3"),
+    "conv4.conv": ("features.8", "conv4"),
+    "conv5.conv": ("features.10", "conv5"),
+    "fc6.fc": ("classifier.1", "fc6"),
+    "fc7.fc": ("classifier.4", "fc7"),
+    "fc8": ("classifier.6", "fc8"),
+}
+TORCHVISION, CAFFE = ({layer: names[i] for layer, names in LAYERS.items()} for i in (0, 1))
+AFTER_DROPOUT = {"2012": ("fc7.fc", "fc8"), "2014": ("fc6.fc", "fc7.fc")}
+BVLC_LRN = np.array([5, 1e-4, 0.75, 1])  # local_size; alpha, which Caffe divides by it; beta; k
+BVLC_MEAN = np.array([104.007, 116.669, 122.679], np.float32)  # of ImageNet's pixels, from 0 to 255: blue, green, red
+
+
+# ------------------------------------------------------------------------------------------------------ axes and layers
+def channels_last(weight: np.ndarray, side: int = 1) -> np.ndarray:
+    """(O, C, KH, KW) -> (KH, KW, C, O).
+
+    A linear layer is a convolution whose kernel covers all the side × side pixels that it sees:
+    (O, C·side·side) -> (side·side·C, O).
+    """
+    if weight.ndim == 2:
+        kernels = weight.reshape(len(weight), -1, side, side)
+        return channels_last(kernels).reshape(weight.shape[::-1])
+    return weight.transpose(2, 3, 1, 0)
+
+
+def channels_first(weight: np.ndarray, side: int = 1) -> np.ndarray:
+    """The way back: (KH, KW, C, O) -> (O, C, KH, KW), and (side·side·C, O) -> (O, C·side·side)."""
+    if weight.ndim == 2:
+        kernels = weight.reshape(side, side, -1, weight.shape[1])
+        return channels_first(kernels).reshape(weight.shape[::-1])
+    return weight.transpose(3, 2, 0, 1)
+
+
+def inwards(arrays: Arrays, names: dict[str, str]) -> Arrays:
+    """alexnet's state dict, from arrays under the names of TORCHVISION or CAFFE."""
+    state = {}
+    for layer, name in names.items():
+        state[f"{layer}.weight"] = channels_last(arrays[f"{name}.weight"], side=6 if layer == "fc6.fc" else 1)
+        state[f"{layer}.bias"] = arrays[f"{name}.bias"]
+    return state
+
+
+def outwards(state: Arrays, names: dict[str, str]) -> Arrays:
+    """The way back."""
+    arrays = {}
+    for layer, name in names.items():
+        arrays[f"{name}.weight"] = channels_first(state[f"{layer}.weight"], side=6 if layer == "fc6.fc" else 1)
+        arrays[f"{name}.bias"] = state[f"{layer}.bias"]
+    return arrays
+
+
+def other_colors(arrays: Arrays) -> Arrays:
+    """Caffe's arrays with conv1 for red, green and blue in place of blue, green and red; and the way back."""
+    return {**arrays, "conv1.weight": arrays["conv1.weight"][:, ::-1]}
+
+
+def usual_dropout(net: nn.Module, config: dict[str, Any]) -> Arrays:
+    """The state dict of the network as if dropout scaled what it keeps in training. If it halves everything in
+    evaluation instead, as in the paper, the weights that come next are halved, which rounds nothing."""
+    state = net.state_dict()
+    if config["dropout_scale"] == "evaluation":
+        for layer in AFTER_DROPOUT[config["variant"]]:
+            state[f"{layer}.weight"] = state[f"{layer}.weight"] / 2
+    return state
+
+
+def check(arrays: Arrays, expected: Arrays) -> None:
+    """CheckpointError unless the arrays have the names and shapes of those expected, and are float32."""
+    problems = [f"{name} is missing" for name in expected if name not in arrays]
+    for name, array in arrays.items():
+        if name not in expected:
+            problems.append(f"{name} is unexpected")
+        elif array.shape != expected[name].shape or array.dtype != np.float32:
+            problems.append(f"{name} is {array.dtype} {array.shape}, not float32 {expected[name].shape}")
+    if problems:
+        more = f"; and so on, {len(problems)} in all" if len(problems) > 3 else ""
+        raise CheckpointError("another network: " + "; ".join(problems[:3]) + more)
+
+
+# ---------------------------------------------------------------------------------------------------------- torchvision
+def from_torchvision(arrays: Arrays) -> Network:
+    """The network, settings and view of torchvision's state dict."""
+    config = {"variant": "2014", "groups": True, "init": "he", "lrn": LRN, "dropout_scale": "training"}
+    net = alexnet("2014", arrays.get("classifier.6.bias", np.zeros(1)).size)
+    check(arrays, outwards(net.state_dict(), TORCHVISION))
+    net.load_state_dict(inwards(arrays, TORCHVISION))
+    return net, config, View(INPUT_SIZE["2014"], *IMAGENET)
+
+
+def to_torchvision(net: nn.Module, config: dict[str, Any], view: View) -> Arrays:
+    """torchvision's state dict. UsageError if this is another network."""
+    if config["variant"] != "2014":
+        raise UsageError(f"torchvision's alexnet is variant 2014, this network is {config['variant']}")
+    mean, std = IMAGENET
+    if view.mean_image is not None or tuple(view.mean) != mean or tuple(view.std) != std:
+        raise UsageError(
+            f"torchvision's alexnet sees pixels less {mean}, divided by {std}; this network sees them "
+            f"less {tuple(view.mean) if view.mean_image is None else 'a mean image'}, divided by {tuple(view.std)}"
+        )
+    return outwards(usual_dropout(net, config), TORCHVISION)
+
+
+# ---------------------------------------------------------------------------------------------------------------- Caffe
+def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
+    """The network, settings and view of BVLC AlexNet's arrays.
+
+    mean, or "mean" among the arrays: blue, green and red, from 0 to 255, of all pixels (3,) or of each (3, 256, 256).
+    "lrn" among them, if the constants are not BVLC's: local_size, alpha, beta and k of lrn_param.
+    """
+    endings = {"_w": ".weight", "_b": ".bias"}  # as Caffe2 has them
+    arrays = {name[:-2] + endings.get(name[-2:], name[-2:]): array for name, array in arrays.items()}
+    found, lrn = arrays.pop("mean", BVLC_MEAN), arrays.pop("lrn", BVLC_LRN)
+    if lrn.shape != (4,) or lrn.dtype.kind != "f" or not 1 <= lrn[0] <= 96:
+        raise CheckpointError(f"lrn is local_size, alpha, beta and k, not {lrn.dtype} {lrn.tolist()}")
+    size, alpha, beta, k = lrn.tolist()
+    config: dict[str, Any] = {"variant": "2012", "groups": True, "init": "paper", "dropout_scale": "training"}
+    config["lrn"] = {"n": int(size), "k": k, "alpha": alpha / size, "beta": beta}
+    net = alexnet("2012", arrays.get("fc8.bias", np.zeros(1)).size, "paper", lrn=config["lrn"])
+    check(arrays, outwards(net.state_dict(), CAFFE))
+    net.load_state_dict(inwards(other_colors(arrays), CAFFE))
+    return net, config, raw_view(found if mean is None else mean)
+
+
+def to_caffe(net: nn.Module, config: dict[str, Any], view: View) -> Arrays:
+    """The arrays that from_caffe takes. UsageError if this is another network than BVLC AlexNet."""
+    if config["variant"] != "2012" or not config["groups"]:
+        groups = "" if config["groups"] else " without"
+        raise UsageError(f"BVLC AlexNet is variant 2012 with groups, this network is {config['variant']}{groups}")
+    if tuple(view.std) != RAW:
+        raise UsageError(
+            "BVLC AlexNet sees pixels from 0 to 255, less their mean; this network sees them from 0 to 1, divided by "
+            f"{tuple(view.std)}: train one with --scale raw"
+        )
+    lrn, image = config["lrn"], view.mean_image
+    mean = np.array(view.mean)[::-1] * 255 if image is None else image.transpose(2, 0, 1)[::-1]  # (3, H, W)
+    return {
+        **other_colors(outwards(usual_dropout(net, config), CAFFE)),
+        "mean": mean.astype(np.float32),
+        "lrn": np.array([lrn["n"], lrn["alpha"] * lrn["n"], lrn["beta"], lrn["k"]]),
+    }
+
+
+def raw_view(mean: np.ndarray) -> View:
+    """Pixels from 0 to 255 less a mean as from_caffe takes it."""
+    size = INPUT_SIZE["2012"]
+    if mean.dtype.kind in "fiu" and mean.shape == (3,):
+        return View(size, tuple((mean[::-1].astype(float) / 255).tolist()), RAW)
+    if mean.dtype.kind in "fiu" and mean.shape == (3, 256, 256):
+        image = mean[::-1].transpose(1, 2, 0).astype(np.float32, order="C")  # (H, W, 3)
+        return View(size, (0.0, 0.0, 0.0), RAW, mean_image=image)
+    raise CheckpointError(f"a mean is of (3,) or (3, 256, 256) numbers, not {mean.dtype} {mean.shape}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+def read(path: str) -> Arrays:
+    """The arrays of a .pth, .npz or .safetensors file. CheckpointError if it holds anything else, or not all of it."""
+    readers = {".pth": read_pth, ".npz": read_npz, ".safetensors": lambda path: minicnn.load(path)[0]}
+    kind = Path(path).suffix
+    if kind not in readers:
+        raise UsageError(f"{path}: only .pth, .npz and .safetensors are read (--help says how to make one)")
+    try:
+        return readers[kind](path)
+    except (CheckpointError, ImportError, OSError):
+        raise
+    except BufferError as error:  # numbers that NumPy does not have
+        raise CheckpointError(f"{path}: {error}") from None
+    except Exception as error:  # there are many that can come of a broken file, and of a refused pickle
+        kind = type(error).__name__
+        raise CheckpointError(f"{path} is not whole, or it could run code ({kind}); --help says what is read") from None
+
+
+def read_pth(path: str) -> Arrays:
+    torch = require_torch()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} is no state dict, as torch.save(net.state_dict(), ...) writes it")
+    return {name: from_dlpack(tensor.detach()).data for name, tensor in state.items()}
+
+
+def read_npz(path: str) -> Arrays:
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        return {name: np.asarray(archive[name]) for name in archive.files}
+
+
+def read_mean(text: str) -> np.ndarray:
+    """An argument of --mean: three numbers, or the name of a .npy."""
+    try:
+        if "," in text:
+            return np.array([float(number) for number in text.split(",")], np.float32)
+        with open(text, "rb") as file:
+            return np.asarray(np.load(file, allow_pickle=False), np.float32)
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        raise UsageError(f"--mean {text}: it takes three numbers, as in 104,117,123, or a .npy, not pickled") from None
+
+
+def read_names(path: str, count: int) -> tuple[list[str], list[str]]:
+    """(classes, their names) from a file with a line for each. A line of synset_words.txt is an id and words."""
+    lines = [line.strip() for line in Path(path).read_text("utf-8", "replace").splitlines() if line.strip()]
+    if len(lines) != count:
+        raise UsageError(f"--names {path}: it has {len(lines)} names, and the network {count} classes")
+    if all(re.match(r"n\d{8} ", line) for line in lines):
+        return [line[:9] for line in lines], [line[10:] for line in lines]
+    return lines, lines
+
+
+def write(path: str, arrays: Arrays) -> None:
+    """The arrays as a .pth, .npz or .safetensors file: whole or not at all."""
+    kind = Path(path).suffix
+    if kind == ".safetensors":
+        minicnn.save(path, arrays)
+    elif kind == ".npz":
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+    elif kind == ".pth":
+        torch, content = require_torch(), io.BytesIO()  # for PyTorch does not say so when a disk is full
+        torch.save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, content)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+    else:
+        raise UsageError(f"{path}: a .pth, .npz or .safetensors can be written")
+
+
+def require_torch() -> Any:
+    """PyTorch, or an ImportError that says how to do without."""
+    try:
+        import torch
+    except ImportError:
+        raise ImportError("a .pth takes PyTorch (pip install torch); or have its arrays as a .safetensors") from None
+    return torch
+
+
+# -------------------------------------------------------------------------------------------------------------- program
+def bring(source: str, target: str, names: str | None, mean: str | None) -> None:
+    """From another framework to what train.py, evaluate.py and predict.py take."""
+    if Path(target).suffix != ".safetensors":
+        raise UsageError(f"{target}: minicnn's networks are .safetensors (--to is for others)")
+    arrays = read(source)
+    if "features.0.weight" in arrays and mean:
+        raise UsageError(f"--mean is for Caffe's network, {source} is torchvision's")
+    if any(name.endswith("conv1.conv.weight") for name in arrays):
+        raise UsageError(f"{source} is minicnn's own: --to torchvision or --to caffe says where it goes")
+    try:
+        if "features.0.weight" in arrays:
+            net, config, view = from_torchvision(arrays)
+        elif "conv1.weight" in arrays or "conv1_w" in arrays:
+            net, config, view = from_caffe(arrays, read_mean(mean) if mean else None)
+        else:
+            raise CheckpointError(f"no names as torchvision or Caffe has them, but {', '.join(list(arrays)[:3])} ...")
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    numbers = [str(k) for k in range(net.fc8.bias.size)]
+    config["classes"], config["names"] = read_names(names, len(numbers)) if names else (numbers, numbers)
+    save_network(target, net, config, view)
+    known = "" if names else ", known by their numbers (--names gives them names)"
+    print(f"{target}: AlexNet {config['variant']}, {len(numbers)} classes{known}")
+
+
+def take(source: str, target: str, framework: str) -> None:
+    """From train.py to another framework."""
+    net, config, view = load_network(source)
+    write(target, (to_caffe if framework == "caffe" else to_torchvision)(net, config, view))
+    print(f"{target}: AlexNet for {framework}, {len(config['classes'])} classes")
+    if framework == "caffe":
+        n, k, alpha, beta = (config["lrn"][name] for name in ("n", "k", "alpha", "beta"))
+        print(f"norm1 and norm2: lrn_param {{ local_size: {n} alpha: {alpha * n:g} beta: {beta:g} k: {k:g} }}")
+
+
+def main() -> None:
+    parser = Parser(prog="convert.py", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="FROM", help="a .pth, .npz or .safetensors, as above")
+    parser.add_argument("target", metavar="INTO", help="the .safetensors to write; with --to also a .pth or .npz")
+    parser.add_argument("--to", choices=("torchvision", "caffe"), help="whose network to write (default: minicnn's)")
+    parser.add_argument(
+        "--names", metavar="FILE", help="the classes' names, a line each, or synset_words.txt (default: numbers)"
+    )
+    parser.add_argument(
+        "--mean",
+        metavar="MEAN",
+        help="what Caffe's network wants subtracted, in blue, green, red: three numbers, as in 104,117,123, or a .npy "
+        'like ilsvrc_2012_mean.npy (default: "mean" among the arrays, or ImageNet\'s three numbers)',
+    )
+    settings = parser.parse_args()
+    if os.path.exists(settings.target):
+        raise UsageError(f"{settings.target} is there already: move it away, or give another name")
+    if settings.to is None:
+        bring(settings.source, settings.target, settings.names, settings.mean)
+    elif settings.names or settings.mean:
+        raise UsageError(
+            f"--names and --mean are for a network that comes in, not for one that goes --to {settings.to}"
+        )
+    else:
+        take(settings.source, settings.target, settings.to)
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

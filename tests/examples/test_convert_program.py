@@ -1,0 +1,325 @@
+"""convert.py as a program: what comes back from a round trip, names and means, and one line for each mistake."""
+
+import itertools
+import os
+import pickle
+import sys
+
+import convert
+import frameworks
+import numpy as np
+import pytest
+from frameworks import CAFFE, CLASSES, PICTURES, TORCHVISION, weights
+from model import LRN, alexnet
+from pictures import IMAGENET, RAW, View
+from programs import run_program
+from runs import load_network, save_network
+
+MEAN = np.float32([104.25, 116.5, 127.9])  # blue, green, red
+MEAN_IMAGE = (MEAN[:, None, None] + np.random.default_rng(0).normal(0, 20, (3, 256, 256))).astype(np.float32)
+USUAL, LESS_MEAN = View(224, *IMAGENET), View(227, (0.5, 0.5, 0.5), RAW)
+LESS_IMAGE = View(224, *IMAGENET, np.zeros((256, 256, 3), np.float32))
+KINDS = [".npz", ".safetensors", pytest.param(".pth", marks=pytest.mark.torch)]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """run("a.npz", "b.safetensors", …) -> status, out, err; in an empty folder, with narrow networks."""
+    frameworks.narrow(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: run_program("convert.py", *arguments)
+
+
+@pytest.fixture
+def converted(run):
+    """converted("a.npz", "b.safetensors", …): without a complaint."""
+
+    def check(*arguments):
+        result = run(*arguments)
+        assert result.status == 0 and not result.err and arguments[1] in result.out, result.err
+
+    return check
+
+
+@pytest.fixture
+def refused(run, tmp_path):
+    """refused(words, "a.npz", "b.safetensors", …): with one line that has these words in it, and nothing is written."""
+
+    def contents():
+        return {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
+
+    def check(words, *arguments):
+        before = contents()
+        result = run(*arguments)
+        assert result.status == 2 and not result.out
+        assert result.err.startswith("convert.py: ") and result.err.count("\n") == 1 and len(result.err) < 450
+        for word in [words] if isinstance(words, str) else words:
+            assert word in result.err, result.err
+        assert contents() == before
+
+    return check
+
+
+def saved(path, framework=CAFFE, **changes):
+    """A .npz of a framework's arrays, some of them changed, or left out (None)."""
+    arrays = {**weights(framework), **changes}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def trained(path, variant, view, groups=True):
+    """A network as train.py might leave it."""
+    config = {"variant": variant, "groups": groups, "init": "he", "lrn": LRN, "dropout_scale": "training"}
+    names = [str(k) for k in range(CLASSES)]
+    save_network(path, alexnet(variant, CLASSES, groups=groups), {**config, "classes": names, "names": names}, view)
+
+
+# ------------------------------------------------------------------------------------------------------ what comes across
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "framework, to, more",
+    [
+        (TORCHVISION, "torchvision", {}),
+        (CAFFE, "caffe", {"mean": MEAN, "lrn": np.array([5, 1e-4, 0.75, 1])}),
+        (CAFFE, "caffe", {"mean": MEAN_IMAGE, "lrn": np.array([3, 3e-4, 0.6, 1.5])}),
+    ],
+    ids=["torchvision", "Caffe", "a mean image and other constants"],
+)
+def test_there_and_back_changes_no_bit(converted, tmp_path, framework, to, more, kind):
+    if kind == ".pth":
+        pytest.importorskip("torch")
+    arrays = {**weights(framework), **more}
+    files = [f"theirs{kind}", "ours.safetensors", f"back{kind}", "again.safetensors"]
+    convert.write(files[0], arrays)
+    for source, target in itertools.pairwise(files):
+        converted(source, target, *(["--to", to] if source.startswith("ours") else []))
+    back = convert.read(files[2])
+    assert back.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back[name], array, strict=True, err_msg=name)
+    assert (tmp_path / files[1]).read_bytes() == (tmp_path / files[3]).read_bytes()
+
+
+def test_what_is_known_of_a_network_from_elsewhere(converted):
+    saved("a.npz")
+    converted("a.npz", "a.safetensors")
+    net, config, view = load_network("a.safetensors")
+    assert config["classes"] == config["names"] == [str(k) for k in range(CLASSES)]
+    assert net.fc8.weight.shape == (256, CLASSES) and (view.size, view.resize, view.std) == (227, 256, list(RAW))
+    assert [255 * x for x in view.mean] == pytest.approx([122.679, 116.669, 104.007])  # ImageNet's, red first
+
+
+def test_caffe2s_names(converted, tmp_path):
+    saved("a.npz")
+    arrays = weights(CAFFE)
+    short = {name.replace(".weight", "_w").replace(".bias", "_b"): array for name, array in arrays.items()}
+    np.savez("b.npz", **short)
+    for name in "ab":
+        converted(f"{name}.npz", f"{name}.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("mean", [MEAN, MEAN_IMAGE, MEAN_IMAGE.astype(float)], ids=["(3,)", "image", "float64"])
+def test_a_mean_comes_with_the_arrays_or_by_its_option(converted, tmp_path, mean):
+    np.save("mean.npy", mean)
+    saved("a.npz", mean=mean)
+    saved("b.npz", mean=np.float32([1, 2, 3]))
+    saved("c.npz")
+    for name, options in {"a": [], "b": ["--mean", "mean.npy"], "c": ["--mean", "104.25,116.5,127.9"]}.items():
+        converted(f"{name}.npz", f"{name}.safetensors", *options)
+    written = [(tmp_path / f"{name}.safetensors").read_bytes() for name in "abc"]
+    assert written[0] == written[1] and (mean.ndim == 3 or written[1] == written[2])
+
+
+SYNSETS = [f"n{10000000 + 7 * k} word {k}, another" for k in range(CLASSES)]
+PLAIN = [f"great {k}" for k in range(CLASSES)]
+
+
+@pytest.mark.parametrize(
+    "text, classes, names",
+    [
+        ("\n".join(SYNSETS), [line[:9] for line in SYNSETS], [line[10:] for line in SYNSETS]),  # synset_words.txt
+        ("\n".join(line[:9] for line in SYNSETS), *[[line[:9] for line in SYNSETS]] * 2),
+        ("  \r\n\n".join(PLAIN), PLAIN, PLAIN),
+    ],
+)
+def test_names(converted, tmp_path, text, classes, names):
+    saved("a.npz", TORCHVISION)
+    (tmp_path / "names.txt").write_text(text)
+    converted("a.npz", "a.safetensors", "--names", "names.txt")
+    config = load_network("a.safetensors")[1]
+    assert (config["classes"], config["names"]) == (classes, names)
+
+
+def test_predict_takes_it(converted, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(PICTURES[0]).save("photo.png")
+    (tmp_path / "names.txt").write_text("\n".join(PLAIN))
+    for framework in (TORCHVISION, CAFFE):
+        saved("theirs.npz", framework)
+        converted("theirs.npz", f"{len(framework[0])}.safetensors", "--names", "names.txt")
+        result = run_program("predict.py", "photo.png", "--checkpoint", f"{len(framework[0])}.safetensors")
+        assert result.status == 0 and "great" in result.out, result.err
+
+
+# -------------------------------------------------------------------------------------------------------- what is refused
+CHANGES = [  # of Caffe's arrays, and what is said of them
+    ({"fc6.weight": None}, "fc6.weight is missing"),
+    ({"fc8.bias": None}, "fc8.bias is missing"),
+    ({f"{name}.bias": None for name in CAFFE[3:7]}, "; and so on, 4 in all"),
+    ({"fc9.weight": np.zeros(3, np.float32)}, "fc9.weight is unexpected"),
+    ({"conv2.bias": np.zeros(16)}, "conv2.bias is float64 (16,), not float32 (16,)"),
+    ({"conv2.weight": np.zeros((16, 6, 5, 5), np.float32)}, "(16, 6, 5, 5), not float32 (16, 3, 5, 5)"),  # no groups
+    ({"conv1.weight": np.zeros((11, 11, 3, 6), np.float32)}, "(11, 11, 3, 6), not float32 (6, 3, 11, 11)"),
+    ({"conv1.weight": np.zeros(3, np.float32)}, "conv1.weight is float32 (3,)"),
+    ({"lrn": np.ones(3)}, "local_size, alpha, beta and k"),
+    ({"lrn": np.zeros(4)}, "local_size, alpha, beta and k"),
+    ({"lrn": np.array(["a", "b", "c", "d"])}, "local_size, alpha, beta and k"),
+    ({"mean": np.ones(4)}, "(3,) or (3, 256, 256)"),
+    ({"mean": np.ones((256, 256, 3))}, "(3,) or (3, 256, 256)"),
+    ({"mean": np.array(["a", "b", "c"])}, "(3,) or (3, 256, 256) numbers"),
+]
+
+
+@pytest.mark.parametrize("changes, words", CHANGES, ids=[words for _, words in CHANGES])
+def test_arrays_of_another_network(refused, changes, words):
+    saved("a.npz", **changes)
+    refused(["a.npz: ", words], "a.npz", "b.safetensors")
+
+
+def test_arrays_of_no_alexnet(refused):
+    saved("a.npz", TORCHVISION, **{"features.3.weight": np.zeros((12, 4, 3, 3), np.float32)})
+    refused("features.3.weight is float32 (12, 4, 3, 3), not float32 (12, 4, 5, 5)", "a.npz", "b.safetensors")
+    np.savez("a.npz", x=np.zeros(2), y=np.zeros(2))
+    refused(["a.npz: ", "as torchvision or Caffe has them, but x, y ..."], "a.npz", "b.safetensors")
+    trained("ours.safetensors", "2014", USUAL)
+    refused("--to torchvision or --to caffe", "ours.safetensors", "b.safetensors")
+    saved("theirs.npz", TORCHVISION)
+    refused("theirs.npz", "theirs.npz", "b.npz", "--to", "torchvision")
+
+
+class Trap:
+    """Read as a pickle, it makes a folder."""
+
+    def __reduce__(self):
+        return os.mkdir, ("sprung",)
+
+
+def test_files_that_could_run_code_or_are_not_whole(refused, tmp_path):
+    saved("whole.npz")
+    whole = (tmp_path / "whole.npz").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    np.savez("object.npz", **{"conv1.weight": np.array([Trap()], object)}, allow_pickle=True)
+    np.save("dictionary.npy", {"conv1": np.zeros(2)}, allow_pickle=True)
+    for content in (
+        *(pickle.dumps({"conv1.weight": Trap()}, protocol) for protocol in (0, 2, 4)),
+        *((tmp_path / name).read_bytes() for name in ("object.npz", "dictionary.npy")),
+        *(whole[:n] for n in (0, 3, 100, len(whole) // 2, len(whole) - 1)),
+        bytes(flipped),
+        b"text",
+    ):
+        (tmp_path / "a.npz").write_bytes(content)
+        refused(["a.npz is not whole", "could run code"], "a.npz", "b.safetensors")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.torch
+def test_files_of_pytorch_that_are_no_state_dict(refused, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"features.0.weight": torch.ones(3)}, "whole.pth")
+    torch.save({"features.0.weight": Trap()}, "trap.pth")
+    for other in (torch.ones(3), {"state_dict": {}}, {"a": 1}):
+        torch.save(other, "a.pth")
+        refused("a.pth is no state dict", "a.pth", "b.safetensors")
+    torch.save({"a": torch.ones(2).bfloat16()}, "a.pth")
+    refused(["a.pth: ", "torch.bfloat16"], "a.pth", "b.safetensors")
+    torch.save(torch.nn.Linear(2, 2), "module.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    broken = whole[:-100], whole[:100], b"", b"text", pickle.dumps(Trap(), 2)
+    for content in (*broken, *((tmp_path / f"{name}.pth").read_bytes() for name in ("trap", "module"))):
+        (tmp_path / "a.pth").write_bytes(content)
+        refused(["a.pth is not whole", "could run code"], "a.pth", "b.safetensors")
+    assert not (tmp_path / "sprung").exists()
+    refused("features.0.bias is missing", "whole.pth", "b.safetensors")
+
+
+def test_command_lines(refused, tmp_path):
+    saved("a.npz")
+    saved("torchvision.npz", TORCHVISION)
+    (tmp_path / "there.safetensors").write_text("precious")
+    (tmp_path / "two.txt").write_text("cat\ndog\n")
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
+    refused("there.safetensors is there already", "a.npz", "there.safetensors")
+    refused("a.npz is there already", "a.npz", "a.npz")
+    refused("b.npz: minicnn's networks are .safetensors", "a.npz", "b.npz")
+    for name in ("a.npy", "a.caffemodel", "a.pkl", "a"):
+        refused([f"{name}: ", ".pth, .npz and .safetensors", "--help"], name, "b.safetensors")
+    for name in ("missing.npz", "missing.safetensors"):
+        refused(name, name, "b.safetensors")
+    refused("no/b.safetensors", "a.npz", "no/b.safetensors")
+    refused("INTO", "a.npz")
+    refused("keras", "a.npz", "b.npz", "--to", "keras")
+    for options in (["--names", "two.txt"], ["--mean", "1,2,3"]):
+        refused("--names and --mean", "a.npz", "b.npz", "--to", "caffe", *options)
+    refused(["two.txt", "2 names", "10 classes"], "a.npz", "b.safetensors", "--names", "two.txt")
+    refused("binary.txt", "a.npz", "b.safetensors", "--names", "binary.txt")
+    refused("nothing.txt", "a.npz", "b.safetensors", "--names", "nothing.txt")
+    refused("--mean is for Caffe's", "torchvision.npz", "b.safetensors", "--mean", "1,2,3")
+
+
+def test_means(refused, tmp_path):
+    saved("a.npz")
+    np.save("object.npy", np.array([None]), allow_pickle=True)
+    np.savez("archive.npz", MEAN)
+    for name, content in {"text": b"text", "zip": b"PK\x03\x04" + bytes(50), "empty": b""}.items():
+        (tmp_path / f"{name}.npy").write_bytes(content)
+    for mean in ("a,b,c", "1,,2", "object.npy", "archive.npz", "text.npy", "zip.npy", "empty.npy"):
+        refused([f"--mean {mean}: ", "three numbers"], "a.npz", "b.safetensors", "--mean", mean)
+    refused("(3,) or (3, 256, 256)", "a.npz", "b.safetensors", "--mean", "1,2")
+    refused("nothing.npy", "a.npz", "b.safetensors", "--mean", "nothing.npy")
+
+
+OTHERS = [  # what another framework cannot have: variant, view, groups, where it goes, what is said
+    ("2012", LESS_MEAN, True, "torchvision", "variant 2014, this network is 2012"),
+    ("tutorial", USUAL, True, "torchvision", "variant 2014, this network is tutorial"),
+    (
+        "2014",
+        View(224, (0.5, 0.5, 0.5), IMAGENET[1]),
+        True,
+        "torchvision",
+        "sees them less (0.5, 0.5, 0.5), divided by",
+    ),
+    ("2014", View(224, IMAGENET[0], RAW), True, "torchvision", "less (0.485, 0.456, 0.406), divided by (0.00392"),
+    ("2014", LESS_IMAGE, True, "torchvision", "less a mean image"),
+    ("2014", USUAL, True, "caffe", "variant 2012 with groups, this network is 2014"),
+    ("tutorial", USUAL, True, "caffe", "variant 2012 with groups, this network is tutorial"),
+    ("2012", LESS_MEAN, False, "caffe", "variant 2012 with groups, this network is 2012 without"),
+    ("2012", USUAL, True, "caffe", "divided by (0.229, 0.224, 0.225)"),
+]
+
+
+@pytest.mark.parametrize("variant, view, groups, to, words", OTHERS, ids=[f"{o[3]} {o[4]}" for o in OTHERS])
+def test_networks_that_another_framework_has_not(refused, variant, view, groups, to, words):
+    trained("a.safetensors", variant, view, groups)
+    refused(words, "a.safetensors", "b.npz", "--to", to)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failed_write_leaves_nothing(refused, monkeypatch, kind):
+    if kind == ".pth":
+        pytest.importorskip("torch")
+    trained("a.safetensors", "2014", USUAL)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused([f"b{kind}", "No space left"], "a.safetensors", f"b{kind}", "--to", "torchvision")
+
+
+def test_what_is_not_installed_or_cannot_be_written(refused, monkeypatch):
+    trained("a.safetensors", "2014", USUAL)
+    refused("b.npy: a .pth, .npz or .safetensors", "a.safetensors", "b.npy", "--to", "torchvision")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    refused(["pip install torch", ".safetensors"], "a.pth", "b.safetensors")
+    refused(["pip install torch", ".safetensors"], "a.safetensors", "b.pth", "--to", "torchvision")

@@ -1,0 +1,149 @@
+"""torchvision's alexnet and Caffe's BVLC AlexNet, once more: what they see of a picture, and what they make of it, in
+NumPy with channels first, and in PyTorch. The names and shapes of their weights, and numbers for these with which a
+signal neither dies nor explodes."""
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from pictures import IMAGENET
+
+from minicnn import nn
+from minicnn.data import SyntheticImages
+
+CLASSES = 10
+TORCHVISION = (
+    "features.0",
+    "features.3",
+    "features.6",
+    "features.8",
+    "features.10",
+    "classifier.1",
+    "classifier.4",
+    "classifier.6",
+)
+CAFFE = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+WIDTHS = {TORCHVISION: (64, 192, 384, 256, 256), CAFFE: (96, 256, 384, 384, 256)}
+BVLC_LRN = {"local_size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}
+PICTURES = np.stack([SyntheticImages(2, seed=3, size=227)[i][0] for i in range(2)])  # (2, 227, 227, 3)
+
+
+def narrow(patch: Any, share: int = 16) -> None:
+    """From now on, alexnet has that share of its channels: 6 for 96."""
+    conv, linear = nn.Conv2d, nn.Linear
+    patch.setattr(nn, "Conv2d", lambda c, o, *args, **named: conv(c // share or c, o // share, *args, **named))
+    patch.setattr(nn, "Linear", lambda i, o, **named: linear(i // share, o // share if o == 4096 else o, **named))
+
+
+def weights(framework: tuple[str, ...], share: int = 16) -> dict[str, np.ndarray]:
+    """Random numbers for all of its weights, and for biases that count on the scale of its pixels."""
+    a, b, c, d, e = (width // share for width in WIDTHS[framework])
+    groups, hidden, scale = (1, 4096 // share, 0.3) if framework == TORCHVISION else (2, 4096 // share, 10)
+    shapes = (
+        *((a, 3, 11, 11), (b, a // groups, 5, 5), (c, b, 3, 3), (d, c // groups, 3, 3), (e, d // groups, 3, 3)),
+        *((hidden, e * 36), (hidden, hidden), (CLASSES, hidden)),
+    )
+    rng, arrays = np.random.default_rng(0), {}
+    for name, shape in zip(framework, shapes, strict=True):
+        he = np.sqrt(2 / np.prod(shape[1:]))
+        arrays[f"{name}.weight"] = rng.standard_normal(shape, np.float32) * np.float32(he)
+        arrays[f"{name}.bias"] = rng.standard_normal(shape[0], np.float32) * np.float32(scale)
+    return arrays
+
+
+# ------------------------------------------------------------------------------------------------------- what they see
+def torchvision_sees(pictures: np.ndarray) -> np.ndarray:
+    """(N, 227, 227, 3) -> (N, 3, 224, 224), by ToTensor() and Normalize()"""
+    mean, std = (np.array(numbers)[:, None, None] for numbers in IMAGENET)
+    return (pictures[:, 1:225, 1:225].transpose(0, 3, 1, 2) / 255 - mean) / std
+
+
+def caffe_sees(pictures: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """(N, 227, 227, 3) -> (N, 3, 227, 227): blue, green and red, less a mean (3,), or the middle of one (3, 256, 256)"""
+    mean = mean[:, None, None] if mean.ndim == 1 else mean[:, 14:241, 14:241]
+    return pictures.transpose(0, 3, 1, 2)[:, ::-1] - mean.astype(float)
+
+
+# ------------------------------------------------------------------------------------------------------------- in NumPy
+def windows(x: np.ndarray, size: int, stride: int) -> np.ndarray:
+    """(N, C, H, W) -> (N, C, OH, OW, size, size)"""
+    return sliding_window_view(x, (size, size), (2, 3))[:, :, ::stride, ::stride]
+
+
+def conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int = 1, padding: int = 0) -> np.ndarray:
+    """There are as many groups as the channels of the weight make of those of x."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    groups = x.shape[1] // weight.shape[1]
+    seen = np.split(windows(x, weight.shape[2], stride), groups, axis=1)
+    parts = [np.tensordot(s, w, ((1, 4, 5), (1, 2, 3))) for s, w in zip(seen, np.split(weight, groups), strict=True)]
+    return np.concatenate(parts, axis=3).transpose(0, 3, 1, 2) + bias[:, None, None]
+
+
+def norm(x: np.ndarray, local_size: int, alpha: float, beta: float, k: float) -> np.ndarray:
+    """Caffe's, with its way to use alpha."""
+    half = local_size // 2
+    squares = np.pad(x * x, ((0, 0), (half, half), (0, 0), (0, 0)))
+    total = sum(squares[:, i : i + x.shape[1]] for i in range(local_size))
+    return x / (k + alpha / local_size * total) ** beta
+
+
+def logits(framework: tuple[str, ...], arrays: dict[str, np.ndarray], x: np.ndarray, lrn: Any = BVLC_LRN) -> np.ndarray:
+    """What the framework's network makes of what it sees, in float64."""
+    layers = [(arrays[f"{name}.weight"].astype(float), arrays[f"{name}.bias"].astype(float)) for name in framework]
+
+    def block(i: int, x: np.ndarray, pool: bool = False, **options: int) -> np.ndarray:
+        x = np.maximum(conv(x, *layers[i], **options), 0)
+        if framework == CAFFE and i < 2:
+            x = norm(x, **lrn)
+        return windows(x, 3, 2).max((4, 5)) if pool else x
+
+    x = block(0, x, pool=True, stride=4, padding=2 if framework == TORCHVISION else 0)
+    x = block(1, x, pool=True, padding=2)
+    x = block(2, x, padding=1)
+    x = block(3, x, padding=1)
+    x = block(4, x, pool=True, padding=1)
+    x = x.reshape(len(x), -1)
+    for weight, bias in layers[5:7]:
+        x = np.maximum(x @ weight.T + bias, 0)
+    return x @ layers[7][0].T + layers[7][1]
+
+
+# ----------------------------------------------------------------------------------------------------------- in PyTorch
+def network(framework: tuple[str, ...], share: int = 16) -> Any:
+    """The framework's network, with its names, in evaluation mode."""
+    from torch import nn
+
+    a, b, c, d, e = (width // share for width in WIDTHS[framework])
+    f = 4096 // share
+    if framework == TORCHVISION:
+        parts = {
+            "features": nn.Sequential(
+                *(nn.Conv2d(3, a, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+                *(nn.Conv2d(a, b, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+                *(nn.Conv2d(b, c, 3, padding=1), nn.ReLU()),
+                *(nn.Conv2d(c, d, 3, padding=1), nn.ReLU()),
+                *(nn.Conv2d(d, e, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            ),
+            "flatten": nn.Flatten(),
+            "classifier": nn.Sequential(
+                *(nn.Dropout(), nn.Linear(e * 36, f), nn.ReLU()),
+                *(nn.Dropout(), nn.Linear(f, f), nn.ReLU(), nn.Linear(f, CLASSES)),
+            ),
+        }
+    else:
+        parts = {
+            "conv1": nn.Conv2d(3, a, 11, stride=4), "relu1": nn.ReLU(),
+            "norm1": nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0), "pool1": nn.MaxPool2d(3, 2),
+            "conv2": nn.Conv2d(a, b, 5, padding=2, groups=2), "relu2": nn.ReLU(),
+            "norm2": nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0), "pool2": nn.MaxPool2d(3, 2),
+            "conv3": nn.Conv2d(b, c, 3, padding=1), "relu3": nn.ReLU(),
+            "conv4": nn.Conv2d(c, d, 3, padding=1, groups=2), "relu4": nn.ReLU(),
+            "conv5": nn.Conv2d(d, e, 3, padding=1, groups=2), "relu5": nn.ReLU(), "pool5": nn.MaxPool2d(3, 2),
+            "flatten": nn.Flatten(),
+            "fc6": nn.Linear(e * 36, f), "relu6": nn.ReLU(), "drop6": nn.Dropout(),
+            "fc7": nn.Linear(f, f), "relu7": nn.ReLU(), "drop7": nn.Dropout(), "fc8": nn.Linear(f, CLASSES),
+        }  # fmt: skip
+    net = nn.Sequential()
+    for name, part in parts.items():
+        net.add_module(name, part)
+    return net.eval()
