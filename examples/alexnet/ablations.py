@@ -1,0 +1,309 @@
+"""What each idea of the paper buys, measured on CIFAR-10: python examples/alexnet/ablations.py --data DIR
+
+One small network has all the ideas. Each other run changes one thing in it; what counts is how many more of the test
+pictures are then wrong, in the mean of several seeds, each compared with the baseline from the same seed.
+
+    --only           the baseline                              instead                  Krizhevsky et al. 2012
+    normalization    local response normalization              none; batch norm         section 3.3
+    pooling          3 × 3 in steps of 2                       2 × 2 in steps of 2      section 3.4
+    dropout          half of what the last layer sees          none                     section 4.2
+    crops            24 × 24 of the 32 × 32 pixels, anywhere   in the middle            section 4.1
+    flips            mirrored half of the time                 never                    section 4.1
+    color            shifted along its principal components    as it is                 section 4.1
+    initialization   He's, for pixels of unit variance         N(0, 0.01) and 0 to 255  section 5
+    relu             figure 1: epochs until no more than 25% of the training pictures are wrong, with ReLU, tanh and
+                     sigmoid, each at the best of a few rates; without normalization, without any regularization, and
+                     with the paper's weights and pixels. Two run again with He's, which were not known then.
+
+Each run is kept in results.json as soon as it is done, so the same command goes on where it was interrupted, with more
+seeds as well. At the end there are also table.md, table.json and the charts.
+"""
+
+import json
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ablation_report import GOAL, Run, reached, report
+from cifar import train_epoch
+from evaluate import evaluate
+from options import Parser, UsageError, add_machine, command, natural, use_machine
+from runs import new_figure
+
+import minicnn
+from minicnn import nn
+from minicnn.checkpoint import replacing
+from minicnn.data import CIFAR10, DataLoader
+from minicnn.data.statistics import PixelStatistics
+from minicnn.data.transforms import CenterCrop, Compose, Normalize, PCAColor, RandomCrop, RandomHorizontalFlip
+from minicnn.nn import init
+from minicnn.optim import SGD, CosineLR
+
+# Pictures to train and to test on, epochs with all the ideas, and epochs at most of a run that has GOAL to reach.
+SIZES = {"train": 10_000, "test": 10_000, "epochs": 20, "limit": 40}
+QUICK = {"train": 512, "test": 512, "epochs": 2, "limit": 2}
+SIDE, BATCH, RATE, TEST_EVERY = 24, 64, 0.01, 5
+ALPHA = {"paper": 1e-4, "he": 1e-4 * 63**2}  # activations that are 63 times smaller, as pixels of unit variance are
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that can change from run to run."""
+
+    activation: str = "relu"
+    norm: str = "lrn"
+    pool: int = 3
+    dropout: float = 0.5
+    crop: bool = True
+    flip: bool = True
+    color: bool = True
+    init: str = "he"  # and the scale of the pixels that it suits
+    decay: float = 5e-4
+
+
+BASELINE = Setting()
+IDEAS = {
+    "normalization": {
+        "no normalization": replace(BASELINE, norm="none"),
+        "batch norm": replace(BASELINE, norm="batch"),
+    },
+    "pooling": {"pooling without overlap": replace(BASELINE, pool=2)},
+    "dropout": {"no dropout": replace(BASELINE, dropout=0)},
+    "crops": {"no random crops": replace(BASELINE, crop=False)},
+    "flips": {"no flips": replace(BASELINE, flip=False)},
+    "color": {"no color shift": replace(BASELINE, color=False)},
+    "initialization": {"N(0, 0.01)": replace(BASELINE, init="paper")},
+}
+BARE = Setting(norm="none", dropout=0, crop=False, flip=False, color=False, init="paper", decay=0)
+RACES = {  # with the rates to try, the likely best first
+    "ReLU": (BARE, (0.003, 0.001)),
+    "tanh": (replace(BARE, activation="tanh"), (0.03, 0.01)),
+    "sigmoid": (replace(BARE, activation="sigmoid"), (0.1, 0.03)),
+    "ReLU, He": (replace(BARE, init="he"), (0.01, 0.003)),
+    "tanh, He": (replace(BARE, activation="tanh", init="he"), (0.01, 0.003)),
+}
+
+
+def network(setting: Setting) -> nn.Sequential:
+    """Four layers with weights: images (N, 24, 24, 3) to logits (N, 10)."""
+    activation = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[setting.activation]
+    weights = {"he": init.he(), "paper": init.normal(0.01)}[setting.init]
+
+    def block(inputs: int, outputs: int, norm: str = "none") -> nn.Sequential:
+        layers: dict[str, nn.Module] = {"conv": nn.Conv2d(inputs, outputs, 5, padding=2, weight_init=weights)}
+        layers["activation"] = activation()
+        if norm == "lrn":
+            layers["norm"] = nn.LocalResponseNorm(alpha=ALPHA[setting.init])
+        elif norm == "batch":
+            layers["norm"] = nn.BatchNorm2d(outputs)
+        layers["pool"] = nn.MaxPool2d(setting.pool, stride=2, ceil_mode=True)  # to the same size with either window
+        return nn.Sequential(**layers)
+
+    return nn.Sequential(
+        conv1=block(3, 32, setting.norm),  # 12 × 12 × 32
+        conv2=block(32, 32, setting.norm),  # 6 × 6 × 32
+        conv3=block(32, 64),  # 3 × 3 × 64
+        flatten=nn.Flatten(),
+        dropout=nn.Dropout(setting.dropout),
+        fc=nn.Linear(3 * 3 * 64, 10, weight_init=init.normal(0.01)),
+    )
+
+
+class Pictures:
+    """The training and test pictures, and transforms that know of the training pixels."""
+
+    def __init__(self, settings: Namespace, sizes: dict[str, int]) -> None:
+        self.settings = settings
+        self.train = evenly(CIFAR10(settings.data, True, settings.verify), sizes["train"])
+        self.test = evenly(CIFAR10(settings.data, False, settings.verify), sizes["test"])
+        pixels = PixelStatistics()
+        for image, _ in self.train:
+            pixels.add(image)
+        self.mean, self.color_pca = pixels.mean, pixels.color_pca()
+        self.std = {"he": np.sqrt(np.diag(pixels.covariance)), "paper": np.full(3, 1 / 255)}
+
+    def training(self, setting: Setting, seed: int) -> DataLoader:
+        place = RandomCrop(SIDE) if setting.crop else CenterCrop(SIDE)
+        flip = [RandomHorizontalFlip()] * setting.flip
+        color = [PCAColor(*self.color_pca, scale=1 / self.std[setting.init])] * setting.color
+        return self._loader(self.train, [place, *flip, self.normalize(setting), *color], shuffle=True, seed=seed)
+
+    def testing(self, setting: Setting) -> DataLoader:
+        return self._loader(self.test, [CenterCrop(SIDE), self.normalize(setting)])
+
+    def normalize(self, setting: Setting) -> Normalize:
+        return Normalize(self.mean, self.std[setting.init])
+
+    def _loader(self, pictures: Any, transforms: Any, **options: Any) -> DataLoader:
+        workers, device = self.settings.workers, self.settings.device
+        return DataLoader(pictures, BATCH, Compose(transforms), num_workers=workers, device=device, **options)
+
+
+def evenly(dataset: CIFAR10, n: int) -> list[tuple[Any, int]]:
+    """n of the pictures, from all over the data set, or all if it has no more."""
+    n = min(n, len(dataset))
+    return [dataset[i * len(dataset) // n] for i in range(n)]
+
+
+# ----------------------------------------------------------------------------------------------------------------- runs
+@dataclass(frozen=True)
+class Job:
+    """A run to be done, for so many epochs; with rates to try, a race to the goal, for so many at most."""
+
+    name: str
+    setting: Setting
+    seed: int
+    epochs: int
+    rates: tuple[float, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}, seed {self.seed}"
+
+
+def plan(ideas: Iterable[str], seeds: int, sizes: dict[str, int]) -> list[Job]:
+    """The runs that these ideas need, all of one seed before the next."""
+    changes = {name: setting for idea in ideas if idea in IDEAS for name, setting in IDEAS[idea].items()}
+    jobs = []
+    for seed in range(seeds):
+        for name, (setting, rates) in RACES.items() if "relu" in ideas else ():
+            jobs.append(Job(name, setting, seed, sizes["limit"], rates))
+        for name, setting in {"baseline": BASELINE, **changes}.items() if changes else ():
+            jobs.append(Job(name, setting, seed, sizes["epochs"]))
+    return jobs
+
+
+def run(job: Job, pictures: Pictures) -> Run:
+    """Do it: what measure or race return, and seconds."""
+    start = time.perf_counter()
+    result = race(job, pictures) if job.rates else measure(job, pictures)
+    return {**result, "seconds": time.perf_counter() - start}
+
+
+def measure(job: Job, pictures: Pictures) -> Run:
+    """train_error, a list of per cent by epoch; test_error, a list of [epoch, per cent]; epochs."""
+    train_error, test_error = [], []
+    for epoch, (net, error) in enumerate(training(job, RATE, job.epochs, pictures), 1):
+        train_error.append(error)
+        if epoch % TEST_EVERY == 0 or epoch == job.epochs:
+            test_error.append([epoch, 100 - evaluate(net, pictures.testing(job.setting))["top1"]])
+    return {"train_error": train_error, "test_error": test_error, "epochs": job.epochs}
+
+
+def race(job: Job, pictures: Pictures) -> Run:
+    """train_error, a list of per cent by epoch, of the best of the rates; rate; epochs, of all rates together. Once the
+    goal is reached, the other rates get one epoch less to do better."""
+    tried: list[Run] = []
+    limit = job.epochs
+    for rate in job.rates:
+        train_error = []
+        for _, error in training(job, rate, limit, pictures):
+            train_error.append(error)
+            if error <= GOAL:
+                limit = max(1, len(train_error) - 1)
+                break
+        tried.append({"rate": rate, "train_error": train_error})
+    best = min(tried, key=lambda run: (not reached(run), len(run["train_error"]), run["train_error"][-1]))
+    return {**best, "epochs": sum(len(run["train_error"]) for run in tried)}
+
+
+def training(job: Job, rate: float, epochs: int, pictures: Pictures) -> Iterator[tuple[nn.Module, float]]:
+    """After each epoch, the network and how many per cent of the pictures it got wrong as it learned them. The rate
+    falls along a cosine; in a race it stays."""
+    minicnn.manual_seed(job.seed)
+    net = network(job.setting).to(pictures.settings.device)
+    loader = pictures.training(job.setting, job.seed)
+    optimizer = SGD(net.parameters(), rate, momentum=0.9, weight_decay=job.setting.decay)
+    schedule = CosineLR(optimizer, epochs)
+    for epoch in range(1, epochs + 1):
+        result = train_epoch(net, loader, [optimizer], f"{job.key}, rate {rate}, epoch {epoch}/{epochs}")
+        yield net, 100 - result["train_top1"]
+        if not job.rates:
+            schedule.step()
+
+
+# -------------------------------------------------------------------------------------------------------------- program
+class Results:
+    """results.json: the runs that are done, by the key of the job, and the sizes that they have in common."""
+
+    def __init__(self, folder: Path, sizes: dict[str, int]) -> None:
+        self.path, self.sizes = folder / "results.json", sizes
+        self.runs: dict[str, Run] = {}
+        if not self.path.exists():
+            return
+        try:
+            found = json.loads(self.path.read_text())
+            self.runs, earlier = found["runs"], found["sizes"]
+            whole = all({"train_error", "epochs", "seconds"} <= set(run) for run in self.runs.values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise UsageError(f"{self.path} is not as ablations.py writes it: remove it, or take another --out")
+        if earlier != sizes:
+            raise UsageError(f"{self.path} has runs of other sizes, {earlier} and not {sizes}: take another --out")
+
+    def add(self, key: str, run: Run) -> None:
+        self.runs[key] = run
+        with replacing(self.path) as path:
+            path.write_text(json.dumps({"sizes": self.sizes, "runs": self.runs}, indent=1) + "\n")
+
+    def seconds_per_epoch(self, pictures: Pictures) -> float:
+        """From the runs that are done, or else from a short one."""
+        if self.runs:
+            done = self.runs.values()
+            return sum(run["seconds"] for run in done) / sum(run["epochs"] for run in done)
+        few = copy(pictures)
+        few.train, few.test = pictures.train[: 10 * BATCH], pictures.test[:BATCH]
+        for _ in range(2):  # the first warms up
+            seconds = run(Job("trial", BASELINE, 0, 1), few)["seconds"]
+        return seconds * len(pictures.train) / len(few.train)
+
+
+def main() -> None:
+    names = ("relu", *IDEAS)
+    parser = Parser(
+        prog="ablations.py", description="What each idea of the paper buys, on CIFAR-10.", allow_abbrev=False
+    )
+    parser.add_argument("--data", metavar="DIR", required=True, help="the folder of CIFAR-10's binary files")
+    parser.add_argument(
+        "--no-verify", dest="verify", action="store_false", help="take files that are not the official ones"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="NAME", help=f"of {', '.join(names)} (default: all)"
+    )
+    parser.add_argument("--seeds", type=natural, default=3, metavar="N", help="runs of each kind (default: 3)")
+    parser.add_argument("--epochs", type=natural, metavar="N", help=f"of each run (default: {SIZES['epochs']})")
+    parser.add_argument("--quick", action="store_true", help="to try it out: few pictures, few epochs, no meaning")
+    add_machine(parser)
+    parser.add_argument("--out", default="runs/ablations", metavar="FOLDER", help="(default: runs/ablations)")
+    settings = parser.parse_args()
+    use_machine(settings)
+    new_figure(1, 1)  # what is not installed is better missed now than after the last run
+
+    sizes = dict(QUICK if settings.quick else SIZES)
+    sizes["epochs"] = settings.epochs or sizes["epochs"]
+    folder, jobs = Path(settings.out), plan(settings.only, settings.seeds, sizes)
+    results, pictures = Results(folder, sizes), Pictures(settings, sizes)
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = [job for job in jobs if job.key not in results.runs]
+    print(f"{len(jobs)} runs, {len(waiting)} of them to be done")
+    for i, job in enumerate(waiting):
+        minutes = results.seconds_per_epoch(pictures) * sum(job.epochs for job in waiting[i:]) / 60
+        print(f"about {minutes:.0f} minutes to go; now {job.key}", flush=True)
+        results.add(job.key, run(job, pictures))
+
+    done: dict[str, list[Run]] = {}
+    for job in jobs:
+        done.setdefault(job.name, []).append(results.runs[job.key])
+    races = {name: done.pop(name) for name in RACES if name in done}
+    print(report(folder, {idea: list(IDEAS[idea]) for idea in settings.only if idea in IDEAS}, done, races))
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

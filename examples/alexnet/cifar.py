@@ -1,0 +1,194 @@
+"""The two small networks with which cuda-convnet, the program that AlexNet was trained with, sorts CIFAR-10, and a
+program that trains one of them: python examples/alexnet/cifar.py --data DIR [--network 18pct]
+
+    network    its author's test error and time    layers
+    80sec      26%, 80 seconds on a GTX 580        three convolutions of 5 × 5, two linear
+    18pct      18%, 20 minutes                     three convolutions of 5 × 5 with normalization, one linear
+
+Every constant is from cuda-convnet (Krizhevsky 2011, 2012), from the files of its folder example-layers: what the
+layers are is in layers-80sec.cfg and layers-18pct.cfg, how they learn in layer-params-80sec.cfg and
+layer-params-18pct.cfg. As there, pictures are whole, 32 × 32, neither cropped nor mirrored, on the scale of 0 to 255
+less the mean image of the training set. One thing differs: here they come in another order in each epoch.
+"""
+
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from evaluate import Score, evaluate
+from options import Parser, UsageError, add_machine, command, natural, progress_bar, seed, use_machine
+from pictures import RAW, View
+from runs import Run, restore
+
+import minicnn
+from minicnn import Tensor, nn
+from minicnn import functional as F
+from minicnn.checkpoint import CheckpointError
+from minicnn.data import CIFAR10, DataLoader
+from minicnn.nn import init
+from minicnn.optim import SGD
+
+EPOCHS = {"80sec": 10, "18pct": 140}
+SLOWER = {"80sec": (8,), "18pct": (120, 130)}  # after each of these epochs, all rates fall to a tenth
+RATES = {"conv": 0.001, "fc": 0.001, "bias": 0.002}
+DECAYS = {"80sec": {"conv": 0.004, "fc": 0.03, "bias": 0.0}, "18pct": {"conv": 0.004, "fc": 1.0, "bias": 0.0}}
+BATCH = 128
+SETTINGS = "network", "data", "verify", "epochs", "seed"  # what a run goes on with
+
+
+class MapResponseNorm(nn.Module):
+    """x / (1 + α · mean of x²)^β over 3 × 3 pixels of one channel, zeros around them: cuda-convnet's rnorm. (What the
+    paper calls local response normalization is over neighboring channels of one pixel: cuda-convnet's cmrnorm,
+    nn.LocalResponseNorm.)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        root = (1 + 5e-5 * F.avg_pool2d(x * x, 3, stride=1, padding=1)).sqrt()
+        return x / (root * root.sqrt())  # β = 3/4
+
+
+def network(name: str) -> nn.Sequential:
+    """Images (N, 32, 32, 3) to logits (N, 10). Pooling windows may overhang the border, and see less there: 32 pixels
+    become 16, 8 and 4."""
+    plain = name == "80sec"
+
+    def conv(inputs: int, outputs: int, std: float) -> nn.Conv2d:
+        return nn.Conv2d(inputs, outputs, 5, padding=2, weight_init=init.normal(std))
+
+    def fc(inputs: int, outputs: int, std: float) -> nn.Linear:
+        return nn.Linear(inputs, outputs, weight_init=init.normal(std))
+
+    def average() -> nn.AvgPool2d:
+        return nn.AvgPool2d(3, stride=2, ceil_mode=True)
+
+    def norm() -> dict[str, nn.Module]:
+        return {} if plain else {"norm": MapResponseNorm()}
+
+    largest = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+    layers: dict[str, nn.Module] = {
+        "conv1": nn.Sequential(conv=conv(3, 32, 0.0001), pool=largest, relu=nn.ReLU(), **norm()),  # 16 × 16 × 32
+        "conv2": nn.Sequential(conv=conv(32, 32, 0.01), relu=nn.ReLU(), pool=average(), **norm()),  # 8 × 8 × 32
+        "conv3": nn.Sequential(conv=conv(32, 64, 0.01), relu=nn.ReLU(), pool=average()),  # 4 × 4 × 64
+        "flatten": nn.Flatten(),  # 1024
+    }
+    if plain:
+        layers["fc64"] = nn.Sequential(fc=fc(1024, 64, 0.1), relu=nn.ReLU())
+        layers["fc10"] = fc(64, 10, 0.1)
+    else:
+        layers["fc10"] = fc(1024, 10, 0.01)
+    return nn.Sequential(**layers)
+
+
+def optimizers(net: nn.Module, name: str) -> dict[str, SGD]:
+    """One for the kernels, one for the linear layers' weights, one for the biases, each with its own rate and decay."""
+    kinds = {4: "conv", 2: "fc", 1: "bias"}
+    groups: dict[str, list[Tensor]] = {kind: [] for kind in RATES}
+    for parameter in net.parameters():
+        groups[kinds[parameter.ndim]].append(parameter)
+    return {
+        kind: SGD(group, RATES[kind], momentum=0.9, weight_decay=DECAYS[name][kind], paper_update=True)
+        for kind, group in groups.items()
+    }
+
+
+def slowdown(name: str, epoch: int, epochs: int) -> float:
+    """By how much the rates of an epoch, from 1, are lower than at first. The authors' schedule, shrunk or stretched to
+    so many epochs."""
+    return 0.1 ** sum(epoch > epochs * after / EPOCHS[name] for after in SLOWER[name])
+
+
+def train_epoch(net: nn.Module, loader: DataLoader, optimizers: Iterable[SGD], title: str) -> dict[str, float]:
+    """One pass over the training pictures: its mean loss, top-1 in percent, images per second."""
+    net.train()
+    score, start = Score(), time.perf_counter()
+    with progress_bar(total=len(loader.dataset), desc=title, unit=" images") as bar:
+        for images, labels in loader:
+            logits = net(Tensor(images))
+            loss = F.cross_entropy(logits, Tensor(labels))
+            net.zero_grad()
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+            score.add(loss, logits, labels)
+            bar.update(len(labels))
+    result, seconds = score.result(), time.perf_counter() - start
+    return {"train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": score.seen / seconds}
+
+
+def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Train a network; arrays and saved, if not empty, are the checkpoint to go on from."""
+    use_machine(settings)
+    minicnn.manual_seed(settings.seed)
+    pictures, test_pictures = (CIFAR10(settings.data, part, settings.verify) for part in (True, False))
+    mean_image = pictures.images.mean(axis=0, dtype=np.float64).astype(np.float32)
+    view = View(32, (0.0, 0.0, 0.0), RAW, mean_image, resize=32)
+    machine: dict[str, Any] = {"num_workers": settings.workers, "device": settings.device}
+    loader = DataLoader(pictures, BATCH, view.evaluation(), shuffle=True, seed=settings.seed, **machine)
+    test_loader = DataLoader(test_pictures, BATCH, view.evaluation(), **machine)
+    net = network(settings.network).to(settings.device)
+    parts = optimizers(net, settings.network)
+    if saved:
+        restore(settings.resume, arrays, saved, {"model": net, **parts})
+    config = {name: value for name, value in vars(settings).items() if name != "resume"}
+    run = Run(settings.out, config | {"classes": pictures.classes}, view, saved.get("rows", []))
+
+    begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
+    for epoch in range(len(run.rows) + 1, settings.epochs + 1):
+        loader.set_epoch(epoch)
+        for kind, optimizer in parts.items():
+            optimizer.lr = RATES[kind] * slowdown(settings.network, epoch, settings.epochs)
+        row: dict[str, Any] = train_epoch(net, loader, parts.values(), f"epoch {epoch}/{settings.epochs}")
+        row |= {"epoch": epoch, "step": parts["conv"].steps, "lr": parts["conv"].lr}
+        row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
+        row["seconds"] = time.perf_counter() - begun
+        run.log(row, net)
+        run.save(net, {"epoch": epoch}, parts, None)
+        print(
+            f"epoch {epoch}/{settings.epochs}  training error {100 - row['train_top1']:.2f}%  "
+            f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
+            f"{row['images_per_s']:.0f} images/s",
+            flush=True,
+        )
+    print(f"the run is in {settings.out}")
+
+
+def main() -> None:
+    parser = Parser(
+        prog="cifar.py", description="Train one of cuda-convnet's small networks on CIFAR-10.", allow_abbrev=False
+    )
+    parser.add_argument("--data", metavar="DIR", help="the folder of CIFAR-10's binary files")
+    parser.add_argument(
+        "--no-verify", dest="verify", action="store_false", help="take files that are not the official ones"
+    )
+    parser.add_argument(
+        "--network", choices=EPOCHS, default="80sec", help="80sec (default): 26%% error; 18pct: 18%%, much slower"
+    )
+    parser.add_argument("--epochs", type=natural, metavar="N", help="(default: 80sec 10, 18pct 140)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of weights and order (default: 0)")
+    add_machine(parser)
+    parser.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/cifar-NETWORK)")
+    parser.add_argument("--resume", metavar="FILE", help="go on from a last.safetensors, with its settings and folder")
+    settings = parser.parse_args()
+    arrays, saved = minicnn.load(settings.resume) if settings.resume else ({}, {})
+    if settings.resume:
+        if saved.get("config", {}).get("network") not in EPOCHS or "rows" not in saved:
+            raise CheckpointError(f"{settings.resume} is no last.safetensors that cifar.py has written")
+        parser.set_defaults(**{name: saved["config"][name] for name in SETTINGS})
+        parser.set_defaults(out=os.path.dirname(settings.resume) or ".")
+        settings = parser.parse_args()
+    if settings.data is None:
+        raise UsageError("--data DIR is needed: the folder of CIFAR-10's binary files")
+    settings.epochs = settings.epochs or EPOCHS[settings.network]
+    settings.out = settings.out or f"runs/cifar-{settings.network}"
+    if not settings.resume and os.path.exists(os.path.join(settings.out, "last.safetensors")):
+        raise UsageError(
+            f"{settings.out} holds a run: take another folder with --out, or --resume its last.safetensors"
+        )
+    train(settings, arrays, saved)
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))
