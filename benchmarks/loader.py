@@ -1,0 +1,275 @@
+"""Loading pictures: the DataLoader beside bare Pillow, and how long a training step waits for its next batch.
+
+    python -m benchmarks.loader [--data FOLDER]    # FOLDER/train/<class>/*.jpg; without it, JPEGs are drawn
+
+Both sides load the same files for training: JPEGs in draft mode, the short side scaled to 256 pixels, a random crop of
+227, half of them mirrored. Pillow's side is a plain loop in each of as many threads as there are cores. Then the same
+for what examples/alexnet/prepare.py makes of these files, and training steps of the 2012 network on either.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from minicnn import Tensor
+from minicnn.data import DataError, DataLoader, ImageFolder, ImageNet, SyntheticImages
+from minicnn.data.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, Resize
+
+from . import machine, ours
+from .__main__ import Parser, UsageError, natural
+from .report import publish, shown, table, to_json
+from .sections import OURS, Result
+from .turns import BenchmarkError, Contender, Worker, measure, ratios, running, spread
+
+SHORT_SIDE, SIZE, BATCH, STEPS = 256, 227, 32, 5
+FEWEST = (STEPS + 1) * BATCH  # pictures: the steps of a turn lie within an epoch
+AUGMENT = Compose([Resize(SHORT_SIDE), RandomCrop(SIZE), RandomHorizontalFlip()])
+PREPARE = Path(__file__).resolve().parent.parent / "examples" / "alexnet" / "prepare.py"
+PILLOW, ARRAYS = "Pillow", "Pillow to arrays"
+FIRST, LOADED, READY = "first batch", "with loading", "without"
+
+
+# --------------------------------------------------------------------------------------------------------- contenders
+class Loading(Worker):
+    """Loads the pictures of a folder once, on so many cores."""
+
+    def __init__(self, cores: int, folder: str) -> None:
+        self.cores, self.dataset = cores, ImageFolder(folder, least=SHORT_SIDE)
+        self.tasks = {"load": self.load}
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, machine.cores()[-cores:])
+
+    def threads(self) -> dict[str, int]:
+        return {"asked": self.cores}
+
+    def load(self) -> None:
+        for _ in DataLoader(self.dataset, BATCH, AUGMENT, shuffle=True, num_workers=self.cores):
+            pass
+
+
+class Bare(Loading):
+    """Pillow alone. What it loads remains Pillow's, or becomes an array at last."""
+
+    def __init__(self, cores: int, folder: str, arrays: bool) -> None:
+        super().__init__(cores, folder)
+        self.arrays = arrays
+
+    def load(self) -> None:
+        paths = [path for path, _ in self.dataset.samples]
+        with ThreadPoolExecutor(self.cores) as pool:
+            list(pool.map(self.loop, [paths[i :: self.cores] for i in range(self.cores)]))
+
+    def loop(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            picture = self.picture(path)
+            if self.arrays:
+                np.asarray(picture)
+
+    @staticmethod
+    def picture(path: str) -> Image.Image:
+        with Image.open(path) as image:
+            image.draft(None, (SHORT_SIDE, SHORT_SIDE))
+            scale = SHORT_SIDE / min(image.size)
+            width, height = (round(side * scale) for side in image.size)
+            picture = image if scale == 1 else image.resize((width, height), Image.Resampling.BILINEAR)
+            left, top = random.randint(0, width - SIZE), random.randint(0, height - SIZE)
+            picture = picture.crop((left, top, left + SIZE, top + SIZE))
+            return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else picture
+
+
+class Training(ours.Network):
+    """Training steps, each on a batch that a loader makes ready meanwhile, or all on one that is at hand."""
+
+    def __init__(self, threads: int, folder: str) -> None:
+        super().__init__(threads, "2012", BATCH)
+        self.loader = DataLoader(
+            ImageFolder(folder, least=SHORT_SIDE), BATCH, AUGMENT, shuffle=True, num_workers=1, drop_last=True,
+            normalize=Normalize(0.5, 0.25),
+        )  # fmt: skip
+        self.batches: Iterator[Any] | None = None
+        self.shares: list[float] = []
+        self.tasks = {FIRST: self.first, LOADED: self.loaded, READY: lambda: [self.step() for _ in range(STEPS)]}
+
+    def first(self) -> None:
+        """The first batch of all, for which nothing could be done beforehand."""
+        self.batches = iter(self.loader)
+        images, self.labels = next(self.batches)
+        self.images = Tensor(images)
+
+    def loaded(self) -> None:
+        if self.batches is None:
+            self.first()
+        start, waited = time.perf_counter(), 0.0
+        for _ in range(STEPS):
+            self.step()
+            asked = time.perf_counter()
+            images, self.labels = next(self.batches)
+            waited += time.perf_counter() - asked
+            self.images = Tensor(images)
+        self.shares.append(waited / (time.perf_counter() - start))
+        self.batches = None  # its worker ends
+
+    def waited(self) -> list[float]:
+        """The share of their time that the steps of each turn have waited for batches."""
+        return self.shares
+
+
+# ----------------------------------------------------------------------------------------------------------- pictures
+def link(folder: str, number: int, tree: Path) -> None:
+    """A tree of so many pictures of another one, from all over it."""
+    dataset = ImageNet(folder)
+    if len(dataset) < FEWEST:
+        raise UsageError(f"--data {folder}: {len(dataset)} pictures; it takes at least {FEWEST}")
+    number = min(number, len(dataset))
+    for i in range(number):
+        path, label = dataset.samples[i * len(dataset) // number]
+        target = Path(path).resolve()
+        place(tree, dataset.classes[label], f"{i}{target.suffix}", lambda new, target=target: new.symlink_to(target))
+
+
+def draw(number: int, tree: Path) -> None:
+    """A tree of so many JPEGs of 500 x 375 pixels, as most of ImageNet's have."""
+    dataset = SyntheticImages(number, size=500)
+    for i in range(number):
+        pixels, label = dataset[i]
+        picture = Image.fromarray(pixels[:375])
+        place(tree, dataset.classes[label], f"{i}.jpg", lambda new, picture=picture: picture.save(new, quality=90))
+
+
+def place(tree: Path, name: str, file: str, make: Callable[[Path], Any]) -> None:
+    """Make a picture of a class, in train/; the first of each class in val/ as well."""
+    for folder in (tree / "train" / name, tree / "val" / name):
+        if folder.parent.name == "train" or not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            make(folder / file)
+
+
+def prepare(source: Path, target: Path) -> Result:
+    """Have prepare.py do it, and take the time."""
+    start = time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(PREPARE), str(source), str(target)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if ended.returncode:
+        raise BenchmarkError(ended.stderr.strip())
+    seconds = time.perf_counter() - start
+    return {"pictures": sum(len(ImageNet(target, train)) for train in (True, False)), "seconds": seconds}
+
+
+# --------------------------------------------------------------------------------------------------------- measuring
+def loading(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
+    """minicnn and Pillow in turn."""
+    contenders = [Contender(OURS, cores, "loader:Loading", str(folder))]
+    for other, arrays in ((PILLOW, False), (ARRAYS, True)):
+        contenders.append(Contender(other, cores, "loader:Bare", str(folder), arrays))
+    with running(*contenders):
+        return {"tree": name, "cores": cores, **measure(contenders, ["load"], rounds, budget=30)}
+
+
+def training(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
+    """Steps with and without loading."""
+    with running(Contender(OURS, cores, "loader:Training", str(folder))) as contenders:
+        measured = measure(contenders, [FIRST, LOADED, READY], rounds or 3, shortest=0)
+        return {"tree": name, "cores": cores, "waited": contenders[0].ask("waited"), **measured}
+
+
+def run(data: str | None, number: int, rounds: int | None) -> Result:
+    """All of it, on a tree of links or drawings."""
+    with tempfile.TemporaryDirectory() as temporary:
+        photos, prepared = Path(temporary) / "photos", Path(temporary) / "prepared"
+        draw(number, photos) if data is None else link(data, number, photos)
+        every = len(machine.cores())
+        results: Result = {"machine": machine.describe(every), "data": "drawn" if data is None else "photographs"}
+        results["prepare"] = prepare(photos, prepared)
+        trees = {"as they are": photos / "train", f"prepared at {SHORT_SIDE}": prepared / "train"}
+        results["pictures"] = len(ImageFolder(photos / "train"))
+        results["loading"] = [
+            loading(name, folder, cores, rounds) for name, folder in trees.items() for cores in sorted({1, every})
+        ]
+        results["training"] = [training(name, folder, every, rounds) for name, folder in trees.items()]
+    return results
+
+
+def markdown(results: Result) -> str:
+    m, pictures, prepared = results["machine"], results["pictures"], results["prepare"]
+    rows, steps = [], []
+    for r in results["loading"]:
+        seconds = r["seconds"]["load"]
+        rates = [f"{pictures / s.median:.0f}" if (s := spread(seconds[n])) else "–" for n in (PILLOW, ARRAYS, OURS)]
+        shares = [shown(ratios(seconds, name, OURS), 100) for name in (PILLOW, ARRAYS)]
+        rows.append([r["tree"], str(r["cores"]), *rates, *shares, f"{len(seconds[OURS])} ({r['discarded']})"])
+    for r in results["training"]:
+        seconds = {task: r["seconds"][task][OURS] for task in (LOADED, READY)}
+        times = [shown(spread(seconds[task]), 1e3 / STEPS) for task in (LOADED, READY)]
+        steps.append([r["tree"], *times, shown(ratios(seconds, LOADED, READY)), shown(spread(r["waited"]), 100)])
+    rate = prepared["pictures"] / prepared["seconds"]
+    blocks = [
+        "# Loading pictures",
+        f"{m['date']}. {m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}. "
+        f"Python {m['python']}, NumPy {m['numpy']}, Pillow {Image.__version__}.",
+        f"{pictures} JPEGs, {results['data']}, loaded as for training: in draft mode, the short side at {SHORT_SIDE} "
+        f"pixels, a random crop of {SIZE}, half of them mirrored. **{PILLOW}** does it in a plain loop for each core, "
+        f"to pictures in its own memory or on to arrays; **{OURS}**'s DataLoader, with a worker for each core, to "
+        f"batches of {BATCH}. They took turns. Medians with quartiles (extremes, of fewer than five rounds); shares "
+        "are taken within each round. Rounds in which other processes took more than 5% of the cores' time were thrown "
+        "away.",
+        table(
+            ["JPEGs", "cores", f"{PILLOW}, pictures/s", f"{ARRAYS}, pictures/s", f"{OURS}, pictures/s",
+             f"share of {PILLOW}, %", f"share of {ARRAYS}, %", "rounds (thrown away)"], *rows,
+        ),
+        f"prepare.py did {prepared['pictures']} in {prepared['seconds']:.1f} s on all cores, {rate:.0f} a second, its "
+        "start and end included.",
+        "## In training",
+        f"Steps of the 2012 network at batch {BATCH}, on all cores, {STEPS} in a turn: each on a batch that one worker "
+        "has loaded during the steps before, to float32; or all on one batch.",
+        table(["JPEGs", "step with loading, ms", "without, ms", "ratio", "of it waiting for a batch, %"], *steps),
+    ]  # fmt: skip
+    return "\n\n".join(blocks) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 2 for a mistake on the command line or data that cannot be used, 1 if there are no honest
+    figures, 130 if interrupted."""
+    parser = Parser(prog="python -m benchmarks.loader", description=__doc__.splitlines()[0])
+    results = Path(__file__).parent / "results"
+    parser.add_argument("--data", metavar="FOLDER", help="with train/<class>/*.jpg (default: JPEGs are drawn)")
+    parser.add_argument("--pictures", type=natural, default=512, metavar="N", help="of them (default: 512)")
+    parser.add_argument("--rounds", type=natural, metavar="N", help="of each measurement (default: what time allows)")
+    parser.add_argument(
+        "--output", type=Path, default=results, metavar="FOLDER",
+        help="where loader.md and loader.json go (default: benchmarks/results)",
+    )  # fmt: skip
+    try:
+        given = parser.parse_args(arguments)
+        if given.pictures < FEWEST:
+            raise UsageError(f"--pictures {given.pictures}: it takes at least {FEWEST}")
+        if given.data is None:
+            print("no --data: JPEGs are drawn, which decode slower or faster than photographs", file=sys.stderr)
+        measured = run(given.data, given.pictures, given.rounds)
+        given.output.mkdir(parents=True, exist_ok=True)
+        publish(given.output, {
+            "loader.md": lambda path: path.write_text(markdown(measured), encoding="utf-8"),
+            "loader.json": lambda path: path.write_text(to_json(measured), encoding="utf-8"),
+        })  # fmt: skip
+        print(markdown(measured))
+        return 0
+    except (UsageError, DataError, BenchmarkError) as error:
+        print(f"benchmarks.loader: {error}", file=sys.stderr)
+        return 1 if isinstance(error, BenchmarkError) else 2
+    except KeyboardInterrupt:
+        print("interrupted: the files of the last run are as they were", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

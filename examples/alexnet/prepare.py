@@ -1,0 +1,226 @@
+"""Shrink photographs once, so that training need not: python examples/alexnet/prepare.py SOURCE TARGET
+
+The short side of each picture is scaled to 256 pixels and the square in its middle kept, as in the paper (section 2).
+What is written is read again, to verify it and for the statistics of the training pictures. A run that was broken off
+goes on where it was when it is started again: what is whole is only read.
+"""
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from options import Parser, UsageError, command, natural, number, progress_bar
+from pictures import STATISTICS
+
+import minicnn
+from minicnn.checkpoint import replacing, require_safetensors
+from minicnn.data import DataError, ImageNet, PixelStatistics, read_image
+from minicnn.data.folder import pillow, some
+from minicnn.data.imagenet import CAFFE, WORDS
+from minicnn.data.transforms import CenterCrop, Compose, Resize
+
+BEGUN, BROKEN = "prepare.json", "broken.txt"  # the settings of a run, and the pictures that it could not read
+CHUNK = 64  # pictures that a worker does at a time
+SHOWN = 10  # broken pictures that are named on the screen
+END_OF_JPEG = b"\xff\xd9"
+
+
+class Picture(NamedTuple):
+    source: str
+    target: str
+    label: int
+    train: bool
+
+
+@dataclass
+class Done:
+    """What became of some pictures."""
+
+    statistics: PixelStatistics = field(default_factory=PixelStatistics)  # of those to train on
+    broken: dict[Picture, str] = field(default_factory=dict)  # and why
+    before: int = 0  # so many were there already
+
+    def merge(self, other: "Done") -> None:
+        self.statistics.merge(other.statistics)
+        self.broken |= other.broken
+        self.before += other.before
+
+
+def listed(source: str, target: str) -> list[Picture]:
+    """All pictures of a tree, and what each will become. Raises DataError if it is no tree to train with."""
+    pictures, taken = [], {}
+    for train in (True, False):
+        for path, label in ImageNet(source, train).samples:
+            name, ending = os.path.splitext(path.removeprefix(os.path.join(source, "")))
+            name += ending if ending.lower() in (".jpg", ".jpeg") else ".jpg"
+            if name in taken:
+                raise UsageError(f"{taken[name]} and {path} would both become {name}: rename one of them")
+            taken[name] = path
+            pictures.append(Picture(path, os.path.join(target, name), label, train))
+    return pictures
+
+
+def begin(settings: Namespace) -> None:
+    """Claim the target folder for a run with these settings, or for more of such a run."""
+    source, target = Path(settings.source), Path(settings.target)
+    if source.resolve() in (target.resolve(), *target.resolve().parents):
+        raise UsageError(f"TARGET {target} is SOURCE or lies in it, and SOURCE stays as it is: take another folder")
+    mine = json.dumps({"source": str(source.resolve()), "size": settings.size, "quality": settings.quality})
+    if (note := target / BEGUN).exists():
+        if (begun := note.read_text(errors="replace").strip()) != mine:
+            raise UsageError(f"{target} was begun with {begun}: go on with the same, or take another folder")
+    elif target.exists() and any(target.iterdir()):
+        raise UsageError(f"{target} is not empty, and no run of this program began it: take another folder")
+    target.mkdir(parents=True, exist_ok=True)
+    with replacing(note) as path:
+        path.write_text(mine + "\n")
+    for name in (STATISTICS, BROKEN):
+        (target / name).unlink(missing_ok=True)  # until they are true again
+
+
+def shrink_all(pictures: Sequence[Picture], settings: Namespace) -> Done:
+    """In threads: Pillow decodes, scales and encodes outside of the interpreter's lock."""
+    done, chunks = Done(), [pictures[i : i + CHUNK] for i in range(0, len(pictures), CHUNK)]
+    pool = ThreadPoolExecutor(settings.workers)
+    try:
+        with progress_bar(total=len(pictures), desc="shrink", unit=" pictures") as bar:
+            results = pool.map(lambda chunk: shrink(chunk, settings.size, settings.quality), chunks)
+            for chunk, result in zip(chunks, results, strict=True):
+                done.merge(result)
+                if done.broken:
+                    bar.set_postfix(broken=len(done.broken), refresh=False)
+                bar.update(len(chunk))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return done
+
+
+def shrink(pictures: Sequence[Picture], size: int, quality: int) -> Done:
+    """Those that are not there yet. A picture that cannot be read does not stop the others."""
+    done = Done()
+    for picture in pictures:
+        pixels = whole(picture.target, size)
+        if pixels is not None:
+            done.before += 1
+        else:
+            try:
+                pixels = write(picture, size, quality)
+            except DataError as error:
+                done.broken[picture] = str(error)
+                continue
+        if picture.train:
+            done.statistics.add(pixels)
+    return done
+
+
+def write(picture: Picture, size: int, quality: int) -> NDArray[np.uint8]:
+    """The pixels of the target, once it is there. Raises DataError if the source cannot be read, OSError if the target
+    cannot be written."""
+    square = Compose([Resize(size), CenterCrop(size)])
+    pixels = square(read_image(picture.source, least=size), np.random.default_rng(0))  # which draw nothing
+    os.makedirs(os.path.dirname(picture.target), exist_ok=True)
+    with replacing(picture.target, sync=False) as temporary:
+        pillow().Image.fromarray(pixels).save(temporary, "JPEG", quality=quality)
+        written = whole(temporary, size)
+        if written is None:
+            raise UsageError(f"{picture.target}: cannot be read back as written; is the disk full, or failing?")
+    return written
+
+
+def whole(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | None:
+    """The pixels of a picture that was written to its end, and is of this size."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-len(END_OF_JPEG), os.SEEK_END)
+            ends = file.read() == END_OF_JPEG
+        pixels = read_image(path)
+    except (OSError, DataError):
+        return None
+    return pixels if ends and pixels.shape == (size, size, 3) else None
+
+
+def report(broken: dict[Picture, str], number: int, settings: Namespace) -> None:
+    """Name the pictures that could not be read. Raises DataError unless they may be left out."""
+    reasons, path = list(broken.values()), os.path.join(settings.target, BROKEN)
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(reasons) + "\n", encoding="utf-8", errors="surrogateescape")
+    print(*reasons[:SHOWN], sep="\n", file=sys.stderr)
+    if len(reasons) > SHOWN:
+        print(f"and {len(reasons) - SHOWN} more, see {path}", file=sys.stderr)
+    if not settings.skip_broken:
+        raise DataError(
+            f"{len(reasons)} of {number} pictures cannot be read ({path}), the others are done; mend or remove them and"
+            " start again, or add --skip-broken to do without them"
+        )
+
+
+def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: Namespace) -> None:
+    """What belongs to the pictures: labels, words, statistics. Raises DataError if there are other pictures too."""
+    source, target = Path(settings.source), Path(settings.target)
+    flat = os.path.join(source, "val")
+    labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in pictures if os.path.dirname(p.source) == flat]
+    texts = {name: (source / name).read_bytes() for name in WORDS if (source / name).exists()}
+    if labels:
+        texts[CAFFE] = os.fsencode("".join(labels))
+    for name, content in texts.items():
+        with replacing(target / name) as path:
+            path.write_bytes(content)
+    for train in (True, False):
+        expected = {(p.target, p.label) for p in pictures if p.train == train}
+        if wrong := expected ^ set(ImageNet(target, train).samples):
+            raise DataError(
+                f"{target} holds pictures that {source} does not, or lacks a class: {some(path for path, _ in wrong)}"
+            )
+    minicnn.save(target / STATISTICS, dict(statistics.arrays()))
+
+
+def prepare(settings: Namespace) -> None:
+    require_safetensors()
+    pictures = listed(settings.source, settings.target)
+    begin(settings)
+    done = shrink_all(pictures, settings)
+    if done.broken:
+        report(done.broken, len(pictures), settings)
+        pictures = [picture for picture in pictures if picture not in done.broken]
+    finish(pictures, done.statistics, settings)
+    trained = sum(picture.train for picture in pictures)
+    print(
+        f"{settings.target}: {trained} pictures to train on and {len(pictures) - trained} to validate, {settings.size} "
+        f"x {settings.size} pixels; {done.before} were there before, {len(done.broken)} left out"
+    )
+
+
+def parser() -> Parser:
+    parser = Parser(
+        prog="prepare.py",
+        description="Shrink a tree of photographs once, so that training need not do it in each epoch: the short side "
+        "of each to 256 pixels, of which the square in the middle is kept. Started again, it goes on where it was.",
+    )
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a folder with train/ and val/ as train.py takes it, or ImageNet's"
+    )
+    parser.add_argument("target", metavar="TARGET", help="a new folder, or that of an earlier run")
+    parser.add_argument("--size", type=natural, default=256, metavar="N", help="pixels of a side (default: 256)")
+    quality = number(int, 1, 100, "a whole number from 1 to 100")
+    parser.add_argument("--quality", type=quality, default=95, metavar="N", help="of the JPEGs, 1 to 100 (default: 95)")
+    parser.add_argument(
+        "--workers", type=natural, default=minicnn.get_num_threads(), metavar="N",
+        help="threads (default: one for each core)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--skip-broken", action="store_true",
+        help="leave out pictures that cannot be read, and name them (default: do the others, then stop)",
+    )  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(command(lambda: prepare(parser().parse_args())))
