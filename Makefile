@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: train test lint types coverage teeth teeth-kernels slow bench clean
+.PHONY: train test lint types coverage teeth slow bench clean
 
 train: $(VENV)/examples
 	$(BIN)/python examples/alexnet/train.py $(ARGS)
@@ -28,8 +28,6 @@ coverage: $(VENV)/dev
 
 teeth: $(VENV)/test
 	$(BIN)/python tests/teeth.py $(ARGS)
-
-teeth-kernels: $(VENV)/test
 	$(BIN)/python tests/teeth_kernels.py $(ARGS)
 
 bench: .venv-bench/bench

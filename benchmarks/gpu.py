@@ -2,6 +2,7 @@
 its floor, training steps and inference beside PyTorch; and what can be said without a GPU. Each returns what JSON can
 hold."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -108,6 +109,14 @@ def launches(options: Options) -> Result:
     return {"network": "2012", "batch": options.batch, "launches": found}
 
 
+def host(options: Options) -> float | None:
+    """Seconds that Python takes to ask for a training step; None without CuPy. Needs no GPU."""
+    if importlib.util.find_spec("cupy") is None:
+        return None
+    with running(Contender("host", options.threads, "gpu_host:Host", "2012", options.batch)) as (worker,):
+        return worker.ask("seconds", 100)
+
+
 def _entry(launch: Launch, times: int) -> Result:
     return {**launch._replace(again=None)._asdict(), "times": times}
 
@@ -121,7 +130,7 @@ def prediction(options: Options) -> Result:
             entry[precision] = card.least(entry["kind"], entry["bytes"], entry["operations"], precision)
         seconds = sum(entry["times"] * entry[precision]["seconds"] for entry in work)
         totals[precision] = {"seconds": seconds, "images/s": found["batch"] / seconds}
-    return {**found, "totals": totals, "known": H100._asdict(), "expected": card._asdict()}
+    return {**found, "totals": totals, "host": host(options), "known": H100._asdict(), "expected": card._asdict()}
 
 
 def kernels(options: Options) -> Result:

@@ -167,9 +167,10 @@ def _predicted(r: Result) -> Iterator[str]:
     known, assumed = r["known"], r["expected"]
     fp32, tf32 = (r["totals"][precision] for precision in ("fp32", "tf32"))
     yield (
-        f"Nothing here was measured. The launches are those of the program, recorded as below; what each takes is "
-        f"computed: the longest of its bytes (each number of its arrays read or written once), its floating-point "
-        f"operations (roughly, for kernels), and {SHORTEST * 1e6:.0f} µs, the least from one launch to the next. "
+        "Nothing here was measured but the host. The launches are those of the program, recorded as below; what each "
+        "takes is computed: the longest of its bytes (each number of its arrays read or written once), its "
+        "floating-point operations (roughly, for kernels), and "
+        f"{SHORTEST * 1e6:.0f} µs, the least from one launch to the next. "
         "Transfers go on beside it. "
         f"The card, {known['name']}, has {known['bandwidth'] / 1e12:.3g} TB/s, {known['fp32'] / 1e12:.3g} TFLOP/s in "
         f"fp32 and {known['tf32'] / 1e12:.3g} in TF32 (dense) by its data sheet. Assumed is that "
@@ -179,12 +180,23 @@ def _predicted(r: Result) -> Iterator[str]:
         "launches on a GPU."
     )
     yield table(
-        ["network", "batch", "precision", "step, ms", "images/s"],
+        ["network", "batch", "precision", "GPU, ms", "host, ms", "images/s"],
         *(
-            [r["network"], str(r["batch"]), name, number(total["seconds"] * 1e3), number(total["images/s"])]
+            [
+                r["network"], str(r["batch"]), name, number(total["seconds"] * 1e3),
+                number(r["host"] * 1e3) if r["host"] else "–", number(total["images/s"]),
+            ]
             for name, total in r["totals"].items()
         ),
-    )
+    )  # fmt: skip
+    if r["host"]:
+        count = sum(e["times"] for e in r["launches"] if e["kind"] in LAUNCHED)
+        yield (
+            "The host's time was measured, here: what Python takes to ask for a step with CuPy's own arrays, "
+            f"{number(r['host'] / count * 1e6)} µs for each launch. What CuPy and the driver take for the launch "
+            "itself, a few more, is not in it. While all this is less than the GPU's time, the host is ahead and the "
+            "GPU never idle; a step of a small batch takes as long as the host does."
+        )
     shares: dict[str, Counter[str]] = {}
     for e in r["launches"]:
         for precision in r["totals"]:

@@ -27,20 +27,22 @@ def require_safetensors() -> Any:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], sync: bool = True) -> Iterator[Path]:
     """A temporary name beside `path` to write to; what is written there takes the name `path` only when all of it is on
     the disk.
 
     If anything goes wrong before, nothing of it remains, and an older file of that name stays as it was. An OSError
-    names `path`.
+    names `path`. sync=False does not wait for the disk, for many files that are made again where a power failure broke
+    them.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):

@@ -410,11 +410,12 @@ class Unindex(Function):
         self.index, self.to, self.once = index, shape, once
 
     def forward(self, x):
-        y = np.zeros_like(x, shape=self.to)
+        array = backend.array_module(x)
+        y = array.zeros(self.to, x.dtype)  # CuPy's zeros_like takes the shape () for none
         if self.once:
             y[self.index] = x
         else:
-            backend.array_module(y).add.at(y, self.index, x)
+            array.add.at(y, self.index, x)
         return y
 
     def backward(self, grad):

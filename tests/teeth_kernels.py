@@ -46,6 +46,8 @@ def mutants_of(text: str) -> Iterator[KernelMutant]:
     lines, function, declaring = text.split("\n"), "", False
     for number, line in enumerate(lines):
         code = line.partition("//")[0]
+        if number and lines[number - 1].endswith("\\"):  # of a directive, as a rule
+            continue
         begins = re.match(r"(?:KERNEL|__device__).*?(\w+)\(", code)
         if begins:
             function, declaring = begins[1], True
@@ -81,9 +83,12 @@ class KernelBites(Bites):
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if self.failures:
             return True
+        host = importlib.import_module("host")
+        host.COMPILE = [word.replace("-O1", "-O0") for word in host.COMPILE]  # g++ is most of what a mutant costs
         seconds = self.times(session.items)
         if self.failures:
             return True
+        host._library("", ())  # so that what g++ makes of host.h is there for every child
         items = [item for _, item in sorted(zip(seconds, session.items, strict=True), key=lambda pair: pair[0])]
         for mutant in self.mutants:
             self.start(mutant, lambda mutant=mutant: self.bite_kernels(mutant.text, items), sum(seconds))

@@ -121,6 +121,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         check()
 
 
+@pytest.mark.parametrize("sync", [True, False])
+def test_the_disk_is_waited_for_unless_told_otherwise(tmp_path, monkeypatch, sync):
+    waited = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    with replacing(tmp_path / "file", **({} if sync else {"sync": False})) as temporary:
+        temporary.write_bytes(b"whole")
+    assert len(waited) == sync and (tmp_path / "file").read_bytes() == b"whole"
+
+
 FULL = """
 import resource, sys
 import numpy as np

@@ -144,7 +144,7 @@ def whole(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | None:
         pixels = read_image(path)
     except (OSError, DataError):
         return None
-    return pixels if ends and pixels.shape == (size, size, 3) else None
+    return pixels if ends else None
 
 
 def report(broken: dict[Picture, str], number: int, settings: Namespace) -> None:

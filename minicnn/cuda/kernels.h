@@ -39,23 +39,25 @@
 // A pointer to rows that may lie apart in memory: the kernel is told how far. All others point to contiguous arrays.
 #define strided
 
-// PACK neighbouring numbers, read or written in one access to memory. That is 4 where rows are whole numbers of packs
-// and begin at multiples of 16 bytes: memory is moved faster, and a thread finds out once where four numbers belong.
-// Elsewhere it is 1, and the other three mean nothing.
+// PACK neighbouring numbers, read or written in one access to memory (two, if they are doubles). PACK is 4 where rows
+// are whole numbers of packs and begin at multiples of 16 bytes, or of 4 if the numbers are bytes: memory is moved
+// faster, and a thread finds out once where four numbers belong. Elsewhere it is 1, and the other three mean nothing.
 template <class T>
-struct alignas(sizeof(T) < 4 ? 4 * sizeof(T) : 16) Pack {
+struct alignas(sizeof(T) == 1 ? 4 : 16) Pack {
     T at[4];
 };
 
+__device__ bool packed() { return PACK == 4; }
+
 template <class T>
 __device__ Pack<T> load(const T* from) {
-    if (PACK == 4) return *reinterpret_cast<const Pack<T>*>(from);
+    if (packed()) return *reinterpret_cast<const Pack<T>*>(from);
     return {{*from}};
 }
 
 template <class T>
 __device__ void store(T* to, const Pack<T>& numbers) {
-    if (PACK == 4) *reinterpret_cast<Pack<T>*>(to) = numbers;
+    if (packed()) *reinterpret_cast<Pack<T>*>(to) = numbers;
     else *to = numbers.at[0];
 }
 

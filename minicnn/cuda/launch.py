@@ -17,6 +17,7 @@ import numpy as np
 from ..backend import Array
 
 BLOCK = 256  # threads; the same number as in kernels.h
+OPTIONS = ("-std=c++17", "-lineinfo")  # the lines, for profilers and compute-sanitizer
 MOST_BLOCKS = 1 << 16  # beyond, threads take several turns
 HERE = Path(__file__).parent
 NAMES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
@@ -57,56 +58,32 @@ def _run(
 ) -> None:
     if not count:
         return
-    file, _, name = kernel.partition(".")
-    if np.dtype(real) not in NAMES:
-        raise TypeError(f"{kernel}: a GPU computes in float32 and float64 here, not in {np.dtype(real)}")
-    numbers = max([count, *(array.size for array in args if hasattr(array, "size"))])
-    names = {
-        "real": NAMES[np.dtype(real)],
-        "Index": "unsigned" if numbers < 1 << 31 else "unsigned long long",
-        **(types or {}),
-    }
-    parameters = _parameters(file)[name]
-    if len(args) != len(parameters):
-        raise TypeError(
-            f"{kernel} takes {len(parameters)} arguments, not {len(args)}: {', '.join(p.text for p in parameters)}"
-        )
-    checked = [_checked(kernel, *pair, names) for pair in zip(parameters, args, strict=True)]
     cupy = sys.modules["cupy"]
-    device = cupy.cuda.runtime.getDevice()
-    for array in checked:
-        if hasattr(array, "device") and not isinstance(array, (np.ndarray, np.generic)) and array.device.id != device:
-            raise ValueError(f"{kernel}: an array is on gpu:{array.device.id}, and the kernel runs on gpu:{device}")
-    compiled = _compiled(cupy, device, file, name, tuple(names.items()), tuple(constants.items()))
-    compiled((min(int(blocks), MOST_BLOCKS),), (BLOCK,), tuple(checked))
-
-
-def _checked(kernel: str, declared: "Parameter", arg: Any, names: dict[str, str]) -> Any:
-    """The argument as it is to be passed."""
-    type_name = names.get(declared.type, declared.type)
-    if type_name not in DTYPES:  # a struct, by value
-        if not isinstance(arg, np.ndarray) or arg.ndim or not arg.dtype.names:
-            raise TypeError(f"{kernel}: {declared.name} is a {type_name}, not {type(arg).__name__}")
-        return arg
-    dtype = DTYPES[type_name]
-    if not declared.pointer:
-        try:
-            return dtype.type(arg)
-        except (OverflowError, TypeError, ValueError):
-            raise ValueError(f"{kernel}: {declared.name}={arg!r} is no {type_name}") from None
-    check_array(f"{kernel}: {declared.name}", arg, dtype, declared.strided)
-    return arg
+    wide = max([count, *[getattr(arg, "size", 1) for arg in args]]) >= 1 << 31
+    use = _use(
+        cupy, cupy.cuda.runtime.getDevice(), kernel, np.dtype(real), wide, tuple((types or {}).items()),
+        tuple(constants.items()),
+    )  # fmt: skip
+    if len(args) != len(use.parameters):
+        declared = ", ".join([parameter.text for parameter in use.parameters])
+        raise TypeError(f"{kernel} takes {len(use.parameters)} arguments, not {len(args)}: {declared}")
+    checked = tuple([parameter.checked(arg) for parameter, arg in zip(use.parameters, args, strict=True)])
+    use.compiled((min(int(blocks), MOST_BLOCKS),), (BLOCK,), checked)
 
 
 def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> None:
-    """TypeError or ValueError unless a kernel can read this array."""
-    if not hasattr(array, "__cuda_array_interface__"):
+    """TypeError or ValueError unless a kernel that is launched now can read this array."""
+    cupy = sys.modules["cupy"]
+    if not isinstance(array, cupy.ndarray):
         raise TypeError(f"{what} must be an array on a GPU, not {type(array).__name__}")
     if array.dtype != dtype:
         raise TypeError(f"{what} must be {np.dtype(dtype)}, not {array.dtype}")
-    side_by_side = array.ndim < 2 or array.strides[-1] == array.itemsize or array.shape[-1] < 2
-    if not (array.flags.c_contiguous or (strided and side_by_side)):
-        raise ValueError(f"{what}, shape {array.shape} and strides {array.strides}, is not contiguous")
+    if not array.flags.c_contiguous:
+        side_by_side = array.ndim < 2 or array.strides[-1] == array.itemsize or array.shape[-1] < 2
+        if not (strided and side_by_side):
+            raise ValueError(f"{what}, shape {array.shape} and strides {array.strides}, is not contiguous")
+    if (there := array.data.device_id) != (here := cupy.cuda.runtime.getDevice()):
+        raise ValueError(f"{what} is on gpu:{there}, and the kernel runs on gpu:{here}")
 
 
 def pack(length: int, *arrays: Array) -> int:
@@ -126,46 +103,78 @@ def _source(file: str) -> str:
 
 
 class Parameter(NamedTuple):
-    """One of a kernel's parameters, such as `const strided real* x`."""
+    """One of a kernel's parameters, such as `const strided real* x`, where it is known what `real` is."""
 
     text: str
-    name: str
+    what: str  # "windows.im2col: x", for a complaint to begin with
     type: str
+    dtype: np.dtype[Any] | None  # None for a struct, which is passed by value
     pointer: bool
     strided: bool
 
     @classmethod
-    def of(cls, text: str) -> "Parameter":
-        text = " ".join(text.split())
+    def of(cls, kernel: str, text: str, types: dict[str, str]) -> "Parameter":
         *words, name = text.replace("*", " * ").replace("__restrict__", "").split()
-        type_name = " ".join([word for word in words if word not in ("const", "strided", "*")])
-        return cls(text, name, type_name, "*" in words, "strided" in words)
+        declared = " ".join([word for word in words if word not in ("const", "strided", "*")])
+        meaning = types.get(declared, declared)
+        return cls(text, f"{kernel}: {name}", meaning, DTYPES.get(meaning), "*" in words, "strided" in words)
+
+    def checked(self, arg: Any) -> Any:
+        """The argument as it is to be passed."""
+        if self.pointer:
+            check_array(self.what, arg, self.dtype, self.strided)
+            return arg
+        if self.dtype is None:
+            if not isinstance(arg, np.ndarray) or arg.ndim or not arg.dtype.names:
+                raise TypeError(f"{self.what} is a {self.type}, not {type(arg).__name__}")
+            return arg
+        try:
+            return self.dtype.type(arg)
+        except (OverflowError, TypeError, ValueError):
+            raise ValueError(f"{self.what}={arg!r} is no {self.type}") from None
 
 
-@functools.cache
-def _parameters(file: str) -> dict[str, list[Parameter]]:
-    """The declared parameters of each kernel in a file; read once, for to read takes as long as ten launches."""
+def declarations(file: str) -> dict[str, list[str]]:
+    """The declared parameters of each kernel in a file."""
     return {
-        name: [Parameter.of(text) for text in parameters.split(",")]
+        name: [" ".join(text.split()) for text in parameters.split(",")]
         for name, parameters in DECLARATION.findall(_source(f"{file}.cu"))
     }
 
 
 def source(file: str, types: tuple[tuple[str, str], ...], constants: tuple[tuple[str, int], ...]) -> str:
-    """All of the source for one use of a file: types, constants, kernels.h, the file itself."""
+    """All of the source for one use of a file: types, constants, kernels.h, the file itself. Compilers and profilers
+    are told which line is from where."""
     lines = [f"typedef {meaning} {name};" for name, meaning in types]
     lines += [f"constexpr int {name} = {int(value)};" for name, value in {"PACK": 1, **dict(constants)}.items()]
-    return "\n".join([*lines, _source("kernels.h"), _source(f"{file}.cu")])
+    for name in ("kernels.h", f"{file}.cu"):
+        lines += [f'#line 1 "minicnn/cuda/{name}"', _source(name)]
+    return "\n".join(lines)
+
+
+class Use(NamedTuple):
+    """A kernel for certain types and constants, loaded on a device."""
+
+    compiled: Any
+    parameters: list[Parameter]
 
 
 @functools.cache
-def _compiled(
+def _use(
     cupy: Any,
     device: int,
-    file: str,
-    name: str,
+    kernel: str,
+    real: np.dtype[Any],
+    wide: bool,
     types: tuple[tuple[str, str], ...],
     constants: tuple[tuple[str, int], ...],
-) -> Any:
-    """The kernel, loaded on a device. CuPy keeps what it has compiled on the disk, for the next time."""
-    return cupy.RawModule(code=source(file, types, constants), options=("-std=c++17",)).get_function(name)
+) -> Use:
+    """Compiled once; CuPy keeps the result on the disk, too, for the next run of the program. `wide`: an array has 2³¹
+    numbers or more."""
+    if real not in NAMES:
+        raise TypeError(f"{kernel}: a GPU computes in float32 and float64 here, not in {real}")
+    file, _, name = kernel.partition(".")
+    names = {"real": NAMES[real], "Index": "unsigned long long" if wide else "unsigned", **dict(types)}
+    parameters = [Parameter.of(kernel, text, names) for text in declarations(file)[name]]
+    module = cupy.RawModule(code=source(file, tuple(names.items()), constants), options=OPTIONS)
+    return Use(module.get_function(name), parameters)

@@ -4,9 +4,10 @@
 //
 //     C channels   BEFORE AFTER   how many channels before and after its own a window sees
 
-// Of a pixel, the channel c + j, where a thread's own channels begin at c; 0 if there is none. Then the thread's own
-// are read, in vain, for asking first would make each reading wait for the answer. The loops below ask for the same
-// channel again and again: once they are written out, the compiler sees that, and reads each pack once.
+// Of a pixel, the channel c + j, where a thread's own channels begin at c; 0 if there is none. It is read with its
+// whole pack, for the loops below ask for the same channels again and again: once they are written out, the compiler
+// sees that, and reads each pack once. Where there is none, the thread's own pack is read in vain: a branch around the
+// reading would make each one wait for the one before.
 __device__ real channel(const real* own, int c, int j) {
     int pack = (j < 0 ? (j + 1) / PACK - 1 : j / PACK) * PACK;  // where its pack begins
     bool inside = 0 <= c + pack && c + pack < C;

@@ -12,20 +12,23 @@ struct Parameters {
     long long end[MOST];
 };
 
-// Which parameter has number i? The largest come first, so most threads know at once, and neighbours find the same.
-__device__ int owner(const Parameters& all, long long i) {
+struct Place {
+    int k;         // which parameter
+    long long at;  // which of its numbers
+};
+
+// Where is number i? The largest parameters come first, so most threads know at once, and neighbours find the same.
+__device__ Place place_of(const Parameters& all, long long i) {
     int k = 0;
     while (i >= all.end[k]) ++k;
-    return k;
+    return {k, k ? i - all.end[k - 1] : i};
 }
 
 // Stochastic gradient descent with momentum and weight decay, in PyTorch's form or the paper's.
 KERNEL void sgd(Parameters all, long long count, real lr, real momentum, real weight_decay, bool nesterov,
                 bool paper_update) {
     FOR_EACH(i, count / PACK) {
-        long long number = (long long)i * PACK;
-        int k = owner(all, number);
-        long long at = k ? number - all.end[k - 1] : number;
+        auto [k, at] = place_of(all, (long long)i * PACK);
         Pack<real> w = load(all.w[k] + at), g = load(all.g[k] + at), v = {};
         if (momentum != 0) v = load(all.a[k] + at);
         for (int u = 0; u < PACK; ++u) {
@@ -46,9 +49,7 @@ KERNEL void sgd(Parameters all, long long count, real lr, real momentum, real we
 KERNEL void adam(Parameters all, long long count, real rate, real beta1, real rest1, real beta2, real rest2, real eps,
                  real weight_decay) {
     FOR_EACH(i, count / PACK) {
-        long long number = (long long)i * PACK;
-        int k = owner(all, number);
-        long long at = k ? number - all.end[k - 1] : number;
+        auto [k, at] = place_of(all, (long long)i * PACK);
         Pack<real> w = load(all.w[k] + at), g = load(all.g[k] + at), m = load(all.a[k] + at), v = load(all.b[k] + at);
         for (int u = 0; u < PACK; ++u) {
             real step = g.at[u] + weight_decay * w.at[u];

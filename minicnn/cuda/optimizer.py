@@ -37,19 +37,19 @@ def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None
         arrays = (w, contiguous(g), *state)
         if len(arrays) != arity:
             raise ValueError(f"{kernel} takes {arity} arrays for each parameter, not {len(arrays)}")
+        what = f"{kernel}: an array of a parameter of shape {w.shape}"
         for array in arrays:
-            check_array(f"{kernel}: an array of a parameter of shape {w.shape}", array, w.dtype)
+            check_array(what, array, w.dtype)
             if array.shape != w.shape:
-                raise ValueError(f"{kernel}: a parameter of shape {w.shape} has an array of shape {array.shape}")
+                raise ValueError(f"{what} has shape {array.shape}")
         alike[w.dtype, pack(w.size, *arrays)].append(arrays)
     for (dtype, width), parameters in alike.items():
         parameters.sort(key=lambda arrays: -arrays[0].size)
         for first in range(0, len(parameters), MOST):
             some = parameters[first : first + MOST]
             table = np.zeros((), PARAMETERS)
-            for k, arrays in enumerate(some):
-                for name, array in zip("wgab", arrays, strict=False):
-                    table[name][k] = array.data.ptr
+            for name, arrays in zip("wgab", zip(*some, strict=True), strict=False):  # all w, then all g, …
+                table[name][: len(some)] = [array.data.ptr for array in arrays]
             ends = np.cumsum([arrays[0].size for arrays in some])
             table["end"][: len(some)] = ends
             launch(kernel, ends[-1] // width, table, ends[-1], *numbers, real=dtype, PACK=width)

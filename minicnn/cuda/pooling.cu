@@ -4,7 +4,7 @@
 //
 //     C channels   H W image   KH KW window   SH SW stride   DH DW dilation   TOP LEFT padding   OH OW output
 //     PADDED       is there padding?
-//     ALL          does every pixel of a window win?
+//     ALL          does every pixel of a window win, as in an average?
 //     place        the type of a pixel's number in its window, k·KW + j
 
 // Number i of FOR_EACH is window (p, q) of an image, from channel c on.
@@ -18,8 +18,8 @@ __device__ Window window_of(Index i) {
     return {at / (OW * OH), int(at / OW % OH), int(at % OW), int(i * PACK % C)};
 }
 
-// Calls look(number, at) for each pixel of a window, row by row: its number k·KW + j, and where x has it, from channel c
-// on. Pixels in the padding are left out.
+// Calls look(number, at) for each pixel of a window, row by row: its number k·KW + j, and where x has it, from channel
+// c on. Pixels in the padding are left out.
 template <class Look>
 __device__ void each_pixel(Window window, Look look) {
     for (int k = 0; k < KH; ++k)

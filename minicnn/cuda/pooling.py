@@ -41,7 +41,9 @@ def gather(x: Array, winner: Array | None, window: Any) -> Array:
 
 
 def _pooled(x: Array, window: Any) -> Array:
-    return empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype, like=x)
+    n, h, w, c = x.shape
+    shape = geometry(window, (h, w), c)
+    return empty((n, shape["OH"], shape["OW"], c), x.dtype, like=x)
 
 
 def _places(winner: Array | None, like: Array) -> Array:
@@ -55,7 +57,7 @@ def _launch(
     """Run a kernel that writes the last of these arrays."""
     out = arrays[-1]
     arrays = tuple([contiguous(array) for array in arrays])
-    types = {"place": PLACES[np.dtype(np.uint8) if place is None else place.dtype]}
+    types = {"place": "unsigned char" if place is None else PLACES[place.dtype]}
     shape, width = geometry(window, size, out.shape[3]), pack(out.shape[3], *arrays)
-    constants = {**shape, "PADDED": any(map(any, window.padding)), "ALL": ALL, "PACK": width}
+    constants = {**shape, "PADDED": window.padding != ((0, 0), (0, 0)), "ALL": ALL, "PACK": width}
     launch(f"pooling.{kernel}", out.size // width, *arrays, out.size, real=arrays[0].dtype, types=types, **constants)

@@ -8,7 +8,11 @@ import numpy as np
 from ..backend import Array, empty, matmul_precision
 
 NORMAL, TRANSPOSED = 0, 1  # cublasOperation_t
-TYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}  # cudaDataType_t: CUDA_R_32F, CUDA_R_64F
+# cudaDataType_t: CUDA_R_32F, CUDA_R_64F
+TYPES: dict[np.dtype[Any], int] = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
+# Where cuBLAS reads the factors of a b and of what is in `out` already: 1 and 0, on the host.
+FACTORS = {dtype: np.array([1, 0], dtype) for dtype in TYPES}
+ADDRESSES = {dtype: (two.ctypes.data, two.ctypes.data + two.itemsize) for dtype, two in FACTORS.items()}
 
 
 def product(a: Array, b: Array, out: Array) -> Array:
@@ -30,19 +34,16 @@ def product(a: Array, b: Array, out: Array) -> Array:
     if how_out != NORMAL:
         raise ValueError(f"a product is written to rows, not to strides {out.strides}")
     cublas, handle = sys.modules["cupy"].cuda.cublas, sys.modules["cupy"].cuda.device.get_cublas_handle()
-    one, zero = np.ones((), out.dtype), np.zeros((), out.dtype)
-    double, tf32 = out.dtype == np.float64, matmul_precision() == "tf32"
-    compute = (
-        cublas.CUBLAS_COMPUTE_64F
-        if double
-        else cublas.CUBLAS_COMPUTE_32F_FAST_TF32
-        if tf32
-        else cublas.CUBLAS_COMPUTE_32F
-    )
-    kind = TYPES[out.dtype]
+    kind, (one, zero) = TYPES[out.dtype], ADDRESSES[out.dtype]
+    if out.dtype == np.float64:
+        compute = cublas.CUBLAS_COMPUTE_64F
+    elif matmul_precision() == "tf32":
+        compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32
+    else:
+        compute = cublas.CUBLAS_COMPUTE_32F
     cublas.gemmEx(
-        handle, how_b, how_a, n, m, k, one.ctypes.data, b.data.ptr, kind, row_b, a.data.ptr, kind, row_a,
-        zero.ctypes.data, out.data.ptr, kind, row_out, compute, cublas.CUBLAS_GEMM_DEFAULT,
+        handle, how_b, how_a, n, m, k, one, b.data.ptr, kind, row_b, a.data.ptr, kind, row_a, zero, out.data.ptr, kind,
+        row_out, compute, cublas.CUBLAS_GEMM_DEFAULT,
     )  # fmt: skip
     return out
 

@@ -1,26 +1,28 @@
 """im2col and col2im on a GPU: the lesson functional/windows.py, by the kernels of windows.cu."""
 
+import functools
 from typing import Any
 
 from ..backend import Array, empty
 from .launch import contiguous, launch, pack
 
+EVERY_PIXEL = (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)  # is a window: kernel, stride, padding, dilation
+
 
 def im2col(x: Array, window: Any, groups: int = 1) -> Array:
     """(N, H, W, C) -> (G·N·OH·OW, KH·KW·C/G): each window as a row; x itself, if each of its pixels is a window."""
     n, h, w, channels = x.shape
-    oh, ow = window.output_size(h, w)
-    if window == type(window).of(1) and groups == 1 and x.flags.c_contiguous:
+    c = channels // groups
+    shape = geometry(window, (h, w), c)
+    if window == EVERY_PIXEL and groups == 1 and x.flags.c_contiguous:
         return x.reshape(n * h * w, channels)
     if channels > 1 and x.strides[3] != x.itemsize:
         x = x.copy()
-    (kh, kw), c = window.kernel_size, channels // groups
-    columns, strides = empty((groups * n * oh * ow, kh * kw * c), x.dtype, like=x), _strides(x)
+    rows, wide = groups * n * shape["OH"] * shape["OW"], shape["KH"] * shape["KW"] * c
+    columns, strides = empty((rows, wide), x.dtype, like=x), _strides(x)
     width = _width(c, strides, x, columns)
-    launch(
-        "windows.im2col", columns.size // width, x, columns, columns.size, n, *strides,
-        real=x.dtype, PACK=width, G=groups, **geometry(window, (h, w), c),
-    )  # fmt: skip
+    numbers = columns.size, n, *strides
+    launch("windows.im2col", columns.size // width, x, columns, *numbers, real=x.dtype, PACK=width, G=groups, **shape)
     return columns
 
 
@@ -47,8 +49,9 @@ def _width(channels: int, strides: list[int], *arrays: Array) -> int:
     return pack(channels, *arrays) if all(stride % 4 == 0 for stride in strides) else 1
 
 
+@functools.cache
 def geometry(window: Any, size: tuple[int, int], channels: int) -> dict[str, int]:
-    """The constants of the kernels that slide a window over an image of that size."""
+    """The constants of the kernels that slide a window over an image of that size; kept, so not to be changed."""
     ((top, _), (left, _)), (oh, ow) = window.padding, window.output_size(*size)
     (kh, kw), (sh, sw), (dh, dw) = window.kernel_size, window.stride, window.dilation
     return {

@@ -50,7 +50,7 @@ def _forget() -> None:
     stand_in.machine.log.clear()
     devices._open.clear()
     devices.set_matmul_precision("fp32")
-    launch._compiled.cache_clear()
+    launch._use.cache_clear()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 PROCESSES = 2
 
@@ -14,16 +15,16 @@ class Missing(Exception):
     """NVRTC is not installed."""
 
 
-def logs(jobs: list[tuple[str, int]]) -> list[str]:
+def logs(jobs: list[tuple[str, int]], *options: str) -> list[str]:
     """For each (source, architecture), such as 90 for sm_90, what NVRTC and ptxas say of it: registers, spills, or a
     line that begins with "failed". Raises Missing."""
-    parts = [jobs[i::PROCESSES] for i in range(PROCESSES)]
+    parts = [[(*job, *options) for job in jobs[i::PROCESSES]] for i in range(PROCESSES)]
     with ThreadPoolExecutor(PROCESSES) as pool:
         done = list(pool.map(_process, parts))
     return [done[i % PROCESSES][i // PROCESSES] for i in range(len(jobs))]
 
 
-def _process(jobs: list[tuple[str, int]]) -> list[str]:
+def _process(jobs: list[tuple[Any, ...]]) -> list[str]:
     command = [sys.executable, str(Path(__file__).resolve())]
     done = subprocess.run(command, input=json.dumps(jobs), capture_output=True, text=True)
     if done.returncode:
@@ -31,10 +32,10 @@ def _process(jobs: list[tuple[str, int]]) -> list[str]:
     return json.loads(done.stdout)
 
 
-def _log(nvrtc, source: str, architecture: int) -> str:
+def _log(nvrtc, source: str, architecture: int, *options: str) -> str:
     program = nvrtc.createProgram(source, "kernels.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"-arch=sm_{architecture}", "-std=c++17", "--ptxas-options=-v"))
+        nvrtc.compileProgram(program, (f"-arch=sm_{architecture}", *options, "--ptxas-options=-v"))
         return nvrtc.getProgramLog(program)
     except nvrtc.NVRTCError as error:
         return f"failed: {error}\n{nvrtc.getProgramLog(program)}"

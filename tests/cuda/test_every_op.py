@@ -45,6 +45,7 @@ def test_agrees_with_the_cpu(name, dtype, gpu):
 
 @pytest.mark.parametrize("name", CASES)
 def test_derivatives(name, gpu):
+    """Along random directions: one by one, they are those of the CPU."""
     xs = [Tensor(x.astype(float), requires_grad=True, device="gpu") for x in CASES[name][1]]
-    assert gradcheck(function(name, "gpu", float), xs)
-    assert gradgradcheck(function(name, "gpu", float), xs)
+    assert gradcheck(function(name, "gpu", float), xs, full_jacobian=0)
+    assert gradgradcheck(function(name, "gpu", float), xs, full_jacobian=0)

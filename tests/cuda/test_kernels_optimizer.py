@@ -115,7 +115,7 @@ def test_mistakes(gpu):
         ((x, x), ValueError, "takes 3 arrays for each parameter, not 2"),
         ((x, x, x, x), ValueError, "takes 3 arrays for each parameter, not 4"),
         ((x.T[1:], x, x), ValueError, "not contiguous"),
-        ((x, x, x[1:]), ValueError, r"shape \(4, 4\) has an array of shape \(3, 4\)"),
+        ((x, x, x[1:]), ValueError, r"a parameter of shape \(4, 4\) has shape \(3, 4\)"),
         ((x, x.astype(np.float64), x), TypeError, "must be float32, not float64"),
         ((x, np.ones((4, 4), np.float32), x), TypeError, "must be an array on a GPU, not ndarray"),
     ]:

@@ -85,14 +85,14 @@ def test_packs(gpu):
 def test_declarations():
     """Every kernel in every file is found, with its parameters."""
     files = sorted(path.stem for path in launch.HERE.glob("*.cu"))
-    found = {file: launch._parameters(file) for file in files}
+    found = {file: launch.declarations(file) for file in files}
     for file in files:
         assert len(found[file]) == launch._source(f"{file}.cu").count("KERNEL void ")
-    assert {name: [p.text for p in parameters] for name, parameters in found["linear"].items()} == {
-        "add_bias": ["real* __restrict__ y", "const real* __restrict__ bias", "Index count"]
-    }
-    x, count = found["windows"]["im2col"][0], found["windows"]["im2col"][2]
-    assert x[1:] == ("x", "real", True, True) and count[1:] == ("count", "Index", False, False)
+    assert found["linear"] == {"add_bias": ["real* __restrict__ y", "const real* __restrict__ bias", "Index count"]}
+    types = {"real": "double", "Index": "unsigned"}
+    x, _, count, *_ = [launch.Parameter.of("im2col", text, types) for text in found["windows"]["im2col"]]
+    assert x == ("const strided real* __restrict__ x", "im2col: x", "double", np.float64, True, True)
+    assert count == ("Index count", "im2col: count", "unsigned", np.uint32, False, False)
 
 
 def test_the_source_of_a_use():
@@ -105,3 +105,5 @@ def test_the_source_of_a_use():
         "constexpr int C = 8;",
     ]
     assert "constexpr int PACK = 1;" in launch.source("linear", (), ())
+    for name, begin in {"kernels.h": "// What", "linear.cu": "// The bias"}.items():
+        assert f'\n#line 1 "minicnn/cuda/{name}"\n{begin}' in text

@@ -185,8 +185,10 @@ def upload(cupy, waits):
         stream.wait_event(before)
     x.set(pinned, stream=stream)
     copied = stream.record()
-    if "early" in waits:
+    if "overwritten" in waits:
         pinned[...] = 4  # before the copy is done
+    if "freed" in waits:
+        del pinned
     if "after" in waits:
         cupy.cuda.get_current_stream().wait_event(copied)
     if "host" in waits:
@@ -207,10 +209,12 @@ def test_a_copy_that_nobody_waits_for_is_late(standin):
     import cupy
 
     assert np.isnan(upload(cupy, ["before"])).all()
-    np.testing.assert_array_equal(upload(cupy, ["before", "early", "after"]), 5)
+    for early in ("overwritten", "freed"):
+        with pytest.raises(stand_in.RaceError, match=r"was (written to|let go of) before a copy"):
+            upload(cupy, ["before", early, "after"])
     with pytest.raises(stand_in.RaceError, match="wait_event"):
         upload(cupy, ["after"])
-    assert [entry.kind for entry in standin.log if entry.name == "pinned"] == ["to the GPU"] * 2
+    assert [entry.kind for entry in standin.log if entry.name == "pinned"] == ["to the GPU"] * 3
 
 
 def test_what_makes_a_copy_safe(standin):
@@ -241,6 +245,13 @@ def test_a_late_copy_to_the_host(standin):
     np.testing.assert_array_equal(out, H + 1)
     assert stream.done
     y.get(stream=stream)  # nothing has touched y since
+    for which in ("y", "out"):
+        held = {"y": x + 1, "out": cupyx.empty_pinned((3, 4), np.float32)}
+        stream.wait_event(cupy.cuda.Stream.null.record())
+        held["y"].get(stream=stream, out=held["out"], blocking=False)
+        del held[which]
+        with pytest.raises(stand_in.RaceError, match="let go of"):
+            stream.synchronize()
 
 
 def test_events_wait_for_what_was_before_them(standin):

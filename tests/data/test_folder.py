@@ -105,6 +105,13 @@ def test_errors_of_the_folder_are_one_line(save, tmp_path):
     assert message(root, classes=["cat"]) == f"{differ} (missing: none; unknown: dog)"
     assert message(root, classes=["cat", "dog", "eel"]) == f"{differ} (missing: eel; unknown: none)"
     assert message(root, classes=["cat", *"gfedcba"]) == f"{differ} (missing: a, b, c, d, e and 2 more; unknown: dog)"
+    assert message(root, classes=["cat", *"fedcba"]) == f"{differ} (missing: a, b, c, d, e and 1 more; unknown: dog)"
+    assert message(root, classes=["cat", *"edcba"]) == f"{differ} (missing: a, b, c, d, e; unknown: dog)"
+
+
+def test_one_class_will_do_if_it_is_what_was_asked_for(save, tmp_path):
+    save("cat/1.png")
+    assert len(ImageFolder(tmp_path, classes=["cat"])) == 1
 
 
 # -- what is in a file ----------------------------------------------------------------------------------------------

@@ -379,8 +379,8 @@ def test_mistakes(mistake, data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_whole_of_it_on_a_few_pictures(run, data, no_charts, tmp_path):
-    out = tmp_path / "a" / "b"
+def test_the_whole_of_it_on_a_few_pictures(run, no_charts, tmp_path):
+    data, out = write_cifar10(tmp_path / "data"), tmp_path / "a" / "b"
     result = run(
         "ablations.py",
         "--quick",

@@ -8,10 +8,10 @@ It has the names that CuPy has (cupy_names.json) and takes the arguments that Cu
 where CuPy does, and also where CuPy would send them to the GPU without a word. Fresh memory is poisoned. machine.py
 says what is logged, devices.py how late a copy can be, absences.py in how many ways a GPU can be missing.
 
-What it does not show: how long anything takes; kernels that run side by side, and memory that is handed on while a
-stream still uses it; that CuPy adds up in another order, has fewer types for some ufuncs, and makes several launches of
-what is composed of several, such as pad or var (here each function is one). It computes on the default stream only, and
-of CuPy's random numbers, Fourier transforms, linear algebra and ElementwiseKernel has but the names.
+What it does not show: how long anything takes; kernels that run side by side; that CuPy adds up in another order, has
+fewer types for some ufuncs, and makes several launches of what is composed of several, such as pad or var (here each
+function is one). It computes on the default stream only, and of CuPy's random numbers, Fourier transforms, linear
+algebra and ElementwiseKernel has but the names.
 """
 
 import contextlib

@@ -1,13 +1,14 @@
 """cupy.ndarray: memory of a GPU that nothing on the host can read by accident."""
 
 import operator
+import types
 from typing import Any
 
 import numpy as np
 
 from . import names
 from .devices import Device, Stream, later
-from .machine import Memory, machine, poisoned, root
+from .machine import Memory, RaceError, machine, poisoned, root
 from .names import cupy
 
 DTYPES = "?bhilqBHILQefdFD"
@@ -53,6 +54,22 @@ class MemoryPointer:
 
     def __int__(self) -> int:
         return self.ptr
+
+
+class Capsule:
+    """In the place of a PyCapsule: an array on its way to another library."""
+
+    def __init__(self, array: "ndarray") -> None:
+        self.array: ndarray | None = array
+
+    def opened(self) -> "ndarray":
+        """An array on the same memory; once."""
+        source, self.array = self.array, None
+        if source is None:
+            raise ValueError("A DLPack tensor object cannot be consumed multiple times")
+        array = object.__new__(ndarray)
+        array._array, array._memory, array.base = source._array, source._memory, None
+        return array
 
 
 class Flags:
@@ -132,17 +149,18 @@ class ndarray:
         if out is not None:
             _fits(self, out, "Only numpy.ndarray can be obtained from cupy.ndarray")
         result = np.empty(self.shape, self.dtype, order) if out is None else out
-        host = "pinned" if machine.is_pinned(result) else "pageable"
+        block = machine.pinned_block(result)
         stream = stream or Stream.null
         with self.device:
             if not (self.flags.f_contiguous if order == "F" else self.flags.c_contiguous):
                 _launch("copy", "get", [self])  # side by side, first
             stream.uses(self._memory)
-            machine.note("to the host", host, self.nbytes)
+            machine.note("to the host", "pageable" if block is None else "pinned", self.nbytes)
             if stream.late:
                 result[...] = poisoned(self.shape, self.dtype)
-            later(stream, lambda: np.copyto(result, self._array))
-            if blocking or host == "pageable":
+            source, target = self._array, unowned(result)
+            later(stream, lambda: np.copyto(target, source), self._memory, *([] if block is None else [block]))
+            if blocking or block is None:
                 stream.finish("get")
         return result
 
@@ -150,15 +168,22 @@ class ndarray:
         _fits(self, arr, "Only numpy.ndarray can be set to cupy.ndarray")
         if not (self.flags.c_contiguous or self.flags.f_contiguous):
             raise RuntimeError("Cannot set to non-contiguous array")
-        pinned = machine.is_pinned(arr) and arr.flags.c_contiguous
-        source = arr if pinned else arr.copy()  # what is not pinned goes through a buffer of the driver's
+        content, target = arr.copy(), self._array
+        block = machine.pinned_block(arr) if arr.flags.c_contiguous else None
+        read = content if block is None else unowned(arr)  # what is not pinned goes through a buffer of the driver's
         stream = stream or Stream.null
+
+        def copy() -> None:
+            if read.tobytes() != content.tobytes():
+                raise RaceError("pinned memory was written to before a copy from it, on a stream of its own, was done")
+            np.copyto(target, content)
+
         with self.device:
             stream.uses(self._memory)
-            machine.note("to the GPU", "pinned" if pinned else "pageable", self.nbytes)
+            machine.note("to the GPU", "pageable" if block is None else "pinned", self.nbytes)
             if stream.late:
-                self._array[...] = poisoned(self.shape, self.dtype)  # until somebody waits for the copy
-            later(stream, lambda: np.copyto(self._array, source))
+                target[...] = poisoned(self.shape, self.dtype)  # until somebody waits for the copy
+            later(stream, copy, self._memory, *([] if block is None else [block]))
             if not stream.late:
                 machine.wait("set")
 
@@ -200,6 +225,20 @@ class ndarray:
 
     def __reduce__(self) -> Any:
         return cupy.asarray, (self.get(),)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        machine.call()
+        return 2, self.device.id
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> "Capsule":
+        if stream == 0:
+            raise ValueError("On CUDA, the valid stream for the DLPack protocol is -1, 1, 2, or any larger value")
+        if stream not in (None, -1, 1) or dl_device not in (None, self.__dlpack_device__()) or copy:
+            raise NotImplementedError("the stand-in exports no copies, and to the default stream only")
+        machine.check([self._memory])  # CuPy would let the stream of another GPU wait, without a word
+        return Capsule(self)
 
     # --------------------------------------------------------------------------------------------------------- indexing
     def __getitem__(self, index: Any) -> "ndarray":
@@ -365,6 +404,11 @@ def wrap(result: Any, arrays: list[ndarray]) -> Any:
     wrapped._array, wrapped._memory = array, Memory(array) if owner is None else owner._memory
     wrapped.base = None if owner is None else owner if owner.base is None else owner.base
     return wrapped
+
+
+def unowned(array: np.ndarray) -> np.ndarray:
+    """An array on the same memory, which does not keep it alive."""
+    return np.asarray(types.SimpleNamespace(__array_interface__=array.__array_interface__))
 
 
 def _filling(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """cupy.cuda: devices, streams and events, memory and its pools, the runtime.
 
 What is computed is computed at once, on the default stream. A copy on a non-blocking stream happens as late as may be:
-when the program or the default stream waits for it. Until then its target is poisoned, so that a missing wait shows.
+when the program or the default stream waits for it. Until then its target is poisoned, so that a missing wait shows,
+and what it copies from and to must be kept.
 """
 
 import ctypes
@@ -158,12 +159,20 @@ class Stream:
 Stream.null = Stream(null=True)
 
 
-def later(stream: Stream, action: Callable[[], Any]) -> None:
-    """Do something on a stream: now, or as late as may be."""
-    if stream.late:
-        stream.queue.append(action)
-    else:
+def later(stream: Stream, action: Callable[[], Any], *blocks: Any) -> None:
+    """Do something with blocks of memory on a stream: now, or as late as may be. Then RaceError, if nobody has kept
+    them: they may be anybody's by now."""
+    if not stream.late:
         action()
+        return
+    kept = [weakref.ref(block) for block in blocks]
+
+    def late() -> None:
+        if any(block() is None for block in kept):
+            raise RaceError("memory was let go of before a copy to or from it, on a stream of its own, was done")
+        action()
+
+    stream.queue.append(late)
 
 
 class Event:

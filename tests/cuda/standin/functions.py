@@ -7,6 +7,7 @@ import numpy as np
 
 from . import names
 from .arrays import kind_of, ndarray, run, scalar, wrap
+from .devices import Device
 from .machine import machine, poisoned
 from .names import cupy
 
@@ -94,6 +95,8 @@ def _like(name: str) -> Callable[..., ndarray]:
 
     def create(prototype: Any, *args: Any, **kwargs: Any) -> ndarray:
         names.check_arguments(f"cupy.{name}", (prototype, *args), kwargs)
+        if not kwargs.get("shape", True):
+            del kwargs["shape"]  # for CuPy () is not a shape but none
         array = getattr(np, name)(_hosts(prototype), *args, **kwargs)
         if name == "empty_like":
             array[...] = poisoned(array.shape, array.dtype)
@@ -143,6 +146,16 @@ def ascontiguousarray(a: Any, dtype: Any = None) -> ndarray:
     return a if a.flags.c_contiguous else a.copy()
 
 
+def from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> ndarray:
+    if device is not None:
+        raise NotImplementedError("from_dlpack() does not support device yet.")
+    kind, number = array.__dlpack_device__()
+    if kind != 2:
+        raise TypeError("CPU arrays cannot be directly imported to CuPy")
+    with Device(number):
+        return array.__dlpack__(stream=1, max_version=(1, 0), copy=copy).opened()
+
+
 def asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> np.ndarray:
     if isinstance(a, ndarray):
         return a.get(stream, order, out, blocking)
@@ -171,5 +184,6 @@ def content() -> dict[str, Any]:
         found[name] = _like(name)
     return found | {
         "array": array, "asanyarray": asarray, "asarray": asarray, "ascontiguousarray": ascontiguousarray,
-        "asnumpy": asnumpy, "empty": empty, "get_array_module": get_array_module, "ndarray": ndarray, "ufunc": Ufunc,
+        "asnumpy": asnumpy, "empty": empty, "from_dlpack": from_dlpack, "get_array_module": get_array_module,
+        "ndarray": ndarray, "ufunc": Ufunc,
     }  # fmt: skip

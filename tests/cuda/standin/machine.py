@@ -200,10 +200,10 @@ class Machine:
             raise CUDARuntimeError(700)
         return found
 
-    def is_pinned(self, array: np.ndarray) -> bool:
-        """Does the host array lie in memory that a GPU can read by itself?"""
+    def pinned_block(self, array: np.ndarray) -> Any:
+        """The block of memory that a GPU can read by itself in which an array of the host lies, if it does."""
         with self.lock:
-            return any(block.holds(array.ctypes.data, array.nbytes) for block in self.pinned)
+            return next((block for block in self.pinned if block.holds(array.ctypes.data, array.nbytes)), None)
 
 
 def root(array: np.ndarray) -> np.ndarray:
