@@ -144,7 +144,7 @@ def whole(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | None:
         pixels = read_image(path)
     except (OSError, DataError):
         return None
-    return pixels if ends else None
+    return pixels if ends and pixels.shape == (size, size, 3) else None
 
 
 def report(broken: dict[Picture, str], number: int, settings: Namespace) -> None:
@@ -174,8 +174,8 @@ def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: N
         with replacing(target / name) as path:
             path.write_bytes(content)
     for train in (True, False):
-        expected = {(p.target, p.label) for p in pictures if p.train == train}
-        if wrong := expected ^ set(ImageNet(target, train).samples):
+        expected = {(picture.target, picture.label) for picture in pictures if picture.train == train}
+        if wrong := set(ImageNet(target, train).samples) - expected:
             raise DataError(
                 f"{target} holds pictures that {source} does not, or lacks a class: {some(path for path, _ in wrong)}"
             )
