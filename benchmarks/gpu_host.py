@@ -12,10 +12,6 @@ from minicnn import Tensor, devices
 
 from . import networks, ours
 
-CUBLAS = dict.fromkeys(
-    ("CUBLAS_COMPUTE_32F", "CUBLAS_COMPUTE_32F_FAST_TF32", "CUBLAS_COMPUTE_64F", "CUBLAS_GEMM_DEFAULT"), 0
-)
-
 
 class Device:
     """In the place of cupy.cuda.Device."""
@@ -51,8 +47,8 @@ class Host(ours.Network):
         memory = cuda.UnownedMemory(1 << 40, 1 << 40, self, 0)
         cuda.set_allocator(lambda size: cuda.MemoryPointer(memory, 0))
         cuda.Device, cuda.runtime.getDevice, cuda.device.get_cublas_handle = Device, lambda: 0, lambda: 0
+        # the library itself need not be installed
         numbers = ("CUBLAS_COMPUTE_32F", "CUBLAS_COMPUTE_32F_FAST_TF32", "CUBLAS_COMPUTE_64F", "CUBLAS_GEMM_DEFAULT")
-        # the library need not be installed
         cuda.cublas = SimpleNamespace(gemmEx=lambda *_: None, **dict.fromkeys(numbers, 0))
         cupy.RawModule = lambda **_: SimpleNamespace(get_function=lambda name: lambda *_: None)
         devices._probe = lambda number: None
