@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -184,14 +182,3 @@ def test_the_files_of_a_run(monkeypatch, capsys, tmp_path):
     assert json.loads((tmp_path / "loader.json").read_text())["pictures"] == 100
     loader.main(["--output", str(tmp_path)])
     assert asked[1] == (None, 512, None) and "drawn" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_whole_run(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.loader", "--rounds", "1", "--pictures", "192", "--output", tmp_path]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert run.returncode == 0, run.stderr
-    results = json.loads((tmp_path / "loader.json").read_text())
-    assert results["data"] == "drawn" and results["pictures"] == 192 and results["prepare"]["pictures"] == 202
-    assert [(r["tree"], r["cores"] == 1) for r in results["loading"]][:1] == [("as they are", True)]
-    assert all(0 <= share < 1 for r in results["training"] for share in r["waited"])
