@@ -29,7 +29,7 @@ from . import machine, ours
 from .__main__ import Parser, UsageError, natural
 from .report import publish, shown, table, to_json
 from .sections import OURS, Result
-from .turns import BenchmarkError, Contender, Worker, measure, ratios, running, spread
+from .turns import BenchmarkError, Contender, Worker, enough, measure, ratios, running, spread
 
 SHORT_SIDE, SIZE, BATCH, STEPS = 256, 227, 32, 5
 FEWEST = (STEPS + 1) * BATCH  # pictures: the steps of a turn lie within an epoch
@@ -173,13 +173,13 @@ def loading(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
     for other, arrays in ((PILLOW, False), (ARRAYS, True)):
         contenders.append(Contender(other, cores, "loader:Bare", str(folder), arrays))
     with running(*contenders):
-        return {"tree": name, "cores": cores, **measure(contenders, ["load"], rounds, budget=30)}
+        return {"tree": name, "cores": cores, **enough(measure(contenders, ["load"], rounds, budget=30))}
 
 
 def training(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
     """Steps with and without loading."""
     with running(Contender(OURS, cores, "loader:Training", str(folder))) as contenders:
-        measured = measure(contenders, [FIRST, LOADED, READY], rounds or 3, shortest=0)
+        measured = enough(measure(contenders, [FIRST, LOADED, READY], rounds or 3, shortest=0))
         return {"tree": name, "cores": cores, "waited": contenders[0].ask("waited"), **measured}
 
 

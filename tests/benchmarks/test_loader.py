@@ -1,5 +1,6 @@
 """The loader's benchmark: its pictures, what each side does with them, its table, its mistakes."""
 
+import functools
 import json
 import os
 
@@ -9,7 +10,7 @@ import pytest
 Image = pytest.importorskip("PIL.Image")
 
 from benchmarks import loader  # noqa: E402
-from benchmarks.turns import BenchmarkError  # noqa: E402
+from benchmarks.turns import BenchmarkError, measure  # noqa: E402
 from minicnn.data import ImageFolder, ImageNet  # noqa: E402
 
 RESULTS = {
@@ -182,3 +183,13 @@ def test_the_files_of_a_run(monkeypatch, capsys, tmp_path):
     assert json.loads((tmp_path / "loader.json").read_text())["pictures"] == 100
     loader.main(["--output", str(tmp_path)])
     assert asked[1] == (None, 512, None) and "drawn" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_whole_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(loader, "measure", functools.partial(measure, busy=lambda: None))  # so others may work as well
+    assert loader.main(["--rounds", "1", "--pictures", "192", "--output", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "loader.json").read_text())
+    assert results["data"] == "drawn" and results["pictures"] == 192 and results["prepare"]["pictures"] == 202
+    assert [(r["tree"], r["cores"] == 1) for r in results["loading"]][:1] == [("as they are", True)]
+    assert all(0 <= share < 1 for r in results["training"] for share in r["waited"])

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from benchmarks import machine
-from benchmarks.turns import BenchmarkError, Contender, Spread, Turn, Worker, measure, ratios, running, spread
+from benchmarks.turns import BenchmarkError, Contender, Spread, Turn, Worker, enough, measure, ratios, running, spread
 
 
 class World:
@@ -79,6 +79,16 @@ def test_a_machine_that_is_never_quiet_ends_the_measurement():
     result = world.measure([world.contender("a", 1.0)], rounds=3)
     assert result["seconds"] == {"step": {"a": []}} and result["missing"] == 3
     assert 3 < result["discarded"] < 20 and math.isnan(result["faults"]["step"]["a"])
+
+
+@pytest.mark.parametrize("kept, missing, good", [(3, 9, True), (2, 0, True), (2, 1, False), (0, 1, False)])
+def test_too_few_rounds_are_no_result(kept, missing, good):
+    measured = {"seconds": {"step": {"a": [1.0] * kept}}, "missing": missing, "discarded": 8}
+    if good:
+        assert enough(measured) is measured
+    else:
+        with pytest.raises(BenchmarkError, match="took the machine in 8 rounds"):
+            enough(measured)
 
 
 def test_without_a_counter_every_round_is_kept():
