@@ -203,8 +203,8 @@ def measure(
 
 
 def enough(measured: dict[str, Any]) -> dict[str, Any]:
-    """What measure has returned. Raises BenchmarkError if it kept fewer than three rounds, or not the one or two that it
-    was asked for."""
+    """What measure has returned. Raises BenchmarkError if it kept fewer than three rounds, or fewer than it was asked
+    for."""
     kept = min(len(seconds) for task in measured["seconds"].values() for seconds in task.values())
     if kept < min(3, kept + measured["missing"]):
         raise BenchmarkError(f"other processes took the machine in {measured['discarded']} rounds; end them first")
