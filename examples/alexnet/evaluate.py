@@ -2,17 +2,25 @@
 
 import argparse
 import json
-import os
 import sys
 import time
-from collections.abc import Callable
-from itertools import zip_longest
 
 import numpy as np
 from confusion import FEW, draw, matrix_text, per_class, table_text
-from options import Parser, UsageError, add_checkpoint, add_machine, command, natural, progress_bar, use_machine
+from options import (
+    Parser,
+    UsageError,
+    add_checkpoint,
+    add_crops,
+    add_machine,
+    command,
+    natural,
+    output_file,
+    progress_bar,
+    use_machine,
+)
 from pictures import datasets, validation
-from runs import load_network, new_figure
+from runs import load_network, new_figure, require_classes
 
 from minicnn import Tensor, nn, no_grad
 from minicnn import functional as F
@@ -115,30 +123,6 @@ def require_number(value: float, checkpoint: str) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- command line
-def output_file(ending: str) -> Callable[[str], str]:
-    """An argparse type: a file to be written in the end. What is wrong with its name is better said now."""
-
-    def parse(name: str) -> str:
-        if not name.endswith(ending):
-            raise argparse.ArgumentTypeError(f"{name} does not end in {ending}")
-        if not os.path.isdir(os.path.dirname(name) or "."):
-            raise argparse.ArgumentTypeError(f"{name} would be in a folder that does not exist")
-        if os.path.exists(name) and not os.path.isfile(name):
-            raise argparse.ArgumentTypeError(f"{name} is there and is not a file")
-        return name
-
-    return parse
-
-
-def add_crops(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--crops", type=int, choices=(1, 10), default=1,
-        help="1: the middle of each picture (default); 10: its corners and middle and their mirror images, "
-        "and the mean of the network's ten answers",
-    )  # fmt: skip
-    parser.add_argument("--batch-size", type=natural, default=32, metavar="N", help="crops at a time (default: 32)")
-
-
 def parse() -> argparse.Namespace:
     parser = Parser(prog="evaluate.py", description="Measure a network that train.py has trained.")
     add_checkpoint(parser)
@@ -173,12 +157,7 @@ def main() -> None:
     if what is None:
         raise UsageError(f"{settings.checkpoint} does not say what it was trained on: give --data to measure it on")
     train, val = datasets(what, config.get("seed", 0), view.size, config.get("verify", True), view.resize)
-    for mine, other in zip_longest(classes, train.classes, fillvalue="none"):
-        if mine != other:
-            raise CheckpointError(
-                f"{settings.checkpoint} knows {len(classes)} classes, {what} has {len(train.classes)}; "
-                f"the first to differ are {mine} and {other}"
-            )
+    require_classes(settings.checkpoint, classes, what, train.classes)
     pictures, score = train if settings.split == "train" else val, Score(len(classes))
     result = evaluate(net, validation(pictures, view, settings, settings.crops), score)
     require_number(result["loss"], settings.checkpoint)

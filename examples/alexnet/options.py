@@ -1,4 +1,4 @@
-"""The command line of train.py: its options, their defaults, and how a user's mistake ends in one line."""
+"""Command lines: what the programs have in common, how a user's mistake ends in one line, and train.py's options."""
 
 import argparse
 import io
@@ -37,7 +37,11 @@ def command(main: Callable[[], None]) -> int:
         sys.stdout.reconfigure(errors="replace")  # where it is not Unicode, a bar is drawn with question marks
     try:
         main()
+        sys.stdout.flush()
         return 0
+    except BrokenPipeError:  # whoever read the standard output has gone, as head does; it is flushed again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as shells say when the signal for it ends a program
     except (UsageError, CheckpointError, DataError, minicnn.DeviceError, ImportError, OSError) as error:
         if isinstance(error, OSError) and error.filename:
             error = UsageError(f"{error.filename} cannot be read or written: {error.strerror}")
@@ -75,6 +79,21 @@ counted = number(int, 0, 2**31, "a whole number of at least 0")
 seed = number(int, 0, 2**63 - 1, "a whole number from 0 to 2**63 - 1")
 positive = number(float, 0, 1e30, "a number of at least 0")
 share = number(float, 0, 0.99, "a share from 0 to 0.99")
+
+
+def output_file(ending: str) -> Callable[[str], str]:
+    """An argparse type: a file to be written in the end. What is wrong with its name is better said now."""
+
+    def parse(name: str) -> str:
+        if not name.endswith(ending):
+            raise argparse.ArgumentTypeError(f"{name} does not end in {ending}")
+        if not os.path.isdir(os.path.dirname(name) or "."):
+            raise argparse.ArgumentTypeError(f"{name} would be in a folder that does not exist")
+        if os.path.exists(name) and not os.path.isfile(name):
+            raise argparse.ArgumentTypeError(f"{name} is there and is not a file")
+        return name
+
+    return parse
 
 
 RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (values, what it does)
@@ -146,6 +165,15 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a best.safetensors or last.safetensors of a run (default: runs/alexnet/best.safetensors)",
     )
+
+
+def add_crops(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--crops", type=int, choices=(1, 10), default=1,
+        help="1: the middle of each picture (default); 10: its corners and middle and their mirror images, "
+        "and the mean of the network's ten answers",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=natural, default=32, metavar="N", help="crops at a time (default: 32)")
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,19 @@ from typing import NoReturn
 
 import numpy as np
 from confusion import short
-from evaluate import add_crops, output_file, outputs, require_number
+from evaluate import outputs, require_number
 from numpy.typing import NDArray
-from options import Parser, UsageError, add_checkpoint, add_machine, command, natural, use_machine
+from options import (
+    Parser,
+    UsageError,
+    add_checkpoint,
+    add_crops,
+    add_machine,
+    command,
+    natural,
+    output_file,
+    use_machine,
+)
 from pictures import validation
 from runs import load_network, new_figure
 

@@ -11,6 +11,7 @@ Each file is written whole or not at all.
 import csv
 import json
 import os
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,16 @@ def save_network(path: str | os.PathLike[str], net: nn.Module, config: dict[str,
     dropout_scale and names."""
     info = {"config": config | {"view": view.numbers()}}
     minicnn.save(path, {**net.state_dict(), **_of_view(view)}, info)
+
+
+def require_classes(path: str, known: list[str], what: str, found: list[str]) -> None:
+    """Raise a CheckpointError unless the classes that a checkpoint knows are those of the data."""
+    for mine, other in zip_longest(known, found, fillvalue="none"):
+        if mine != other:
+            raise CheckpointError(
+                f"{path} knows {len(known)} classes, {what} has {len(found)}; "
+                f"the first to differ are {mine} and {other}"
+            )
 
 
 def part_of(arrays: dict[str, Any], part: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from model import INPUT_SIZE, LRN, alexnet
 from options import UsageError, adopt, command, parse, progress_bar, use_machine
 from pictures import View, datasets, pixel_statistics, training, validation
 from recipes import TABLE
-from runs import Run, load_run, part_of, restore
+from runs import Run, load_run, part_of, require_classes, restore
 
 import minicnn
 from minicnn import Tensor, nn
@@ -92,8 +92,8 @@ def train(settings: Namespace, given: set[str]) -> None:
     view = View.of(size, settings, statistics)
     loader, val_loader = training(pictures, view, settings, statistics), validation(val_pictures, view, settings)
     classes = pictures.classes
-    if saved and classes != saved["config"]["classes"]:
-        raise UsageError(f"{settings.resume} knows the classes {saved['config']['classes']}, the data has {classes}")
+    if saved:
+        require_classes(settings.resume, saved["config"]["classes"], settings.data, classes)
     net = network(settings, len(classes))
     optimizer = sgd(net, settings)
     schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))

@@ -219,3 +219,17 @@ def test_in_a_process_of_its_own(look, tmp_path, program, arguments):
     )
     assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1), result.stderr
     assert look.files(tmp_path) == {"text.safetensors"}
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_has_gone_is_no_mistake(look, lines):
+    """As head: what is written sooner fails in a print, what is written last when the program ends."""
+    program = f"import sys, options; sys.exit(options.command(lambda: [print('x' * 70) for _ in range({lines})]))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=look.PROGRAMS, stdout=writing, stderr=subprocess.PIPE,
+        env={"PYTHONPATH": str(Path(minicnn.__file__).parents[1])},
+    )  # fmt: skip
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (141, b"")
