@@ -6,32 +6,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
-
-from minicnn import DeviceError
+from typing import Any
 
 from . import gpu, machine, sections
+from .command import Parser, UsageError, command, natural
 from .networks import INPUT_SIZE
-from .turns import BenchmarkError
 
 SECTIONS = ("steps", "layers", "threads", "ops", "engine")
-
-
-class UsageError(ValueError):
-    """A mistake on the command line."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (--help explains the options)")
-
-
-def natural(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
 
 
 def naturals(text: str) -> list[int]:
@@ -124,17 +105,7 @@ def run_gpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 2 for a mistake on the command line or a GPU that is not there, 1 if there are no honest
-    figures, 130 if interrupted."""
-    try:
-        run(arguments)
-        return 0
-    except (UsageError, DeviceError, BenchmarkError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 1 if isinstance(error, BenchmarkError) else 2
-    except KeyboardInterrupt:
-        print("interrupted: the files of the last run are as they were", file=sys.stderr)
-        return 130
+    return command("benchmarks", lambda: run(arguments))
 
 
 if __name__ == "__main__":

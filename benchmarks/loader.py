@@ -7,6 +7,7 @@ Both sides load the same files for training: JPEGs in draft mode, the short side
 for what examples/alexnet/prepare.py makes of these files, and training steps of the 2012 network on either.
 """
 
+import argparse
 import os
 import random
 import subprocess
@@ -22,11 +23,11 @@ import numpy as np
 from PIL import Image
 
 from minicnn import Tensor
-from minicnn.data import DataError, DataLoader, ImageFolder, ImageNet, SyntheticImages
+from minicnn.data import DataLoader, ImageFolder, ImageNet, SyntheticImages
 from minicnn.data.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, Resize
 
 from . import machine, ours
-from .__main__ import Parser, UsageError, natural
+from .command import Parser, UsageError, command, natural
 from .report import publish, shown, table, to_json
 from .sections import OURS, Result
 from .turns import BenchmarkError, Contender, Worker, enough, measure, ratios, running, spread
@@ -237,38 +238,34 @@ def markdown(results: Result) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 2 for a mistake on the command line or data that cannot be used, 1 if there are no honest
-    figures, 130 if interrupted."""
+def parser() -> Parser:
     parser = Parser(prog="python -m benchmarks.loader", description=__doc__.splitlines()[0])
-    results = Path(__file__).parent / "results"
     parser.add_argument("--data", metavar="FOLDER", help="with train/<class>/*.jpg (default: JPEGs are drawn)")
     parser.add_argument("--pictures", type=natural, default=512, metavar="N", help="of them (default: 512)")
     parser.add_argument("--rounds", type=natural, metavar="N", help="of each measurement (default: what time allows)")
     parser.add_argument(
-        "--output", type=Path, default=results, metavar="FOLDER",
+        "--output", type=Path, default=Path(__file__).parent / "results", metavar="FOLDER",
         help="where loader.md and loader.json go (default: benchmarks/results)",
     )  # fmt: skip
-    try:
-        given = parser.parse_args(arguments)
-        if given.pictures < FEWEST:
-            raise UsageError(f"--pictures {given.pictures}: it takes at least {FEWEST}")
-        if given.data is None:
-            print("no --data: JPEGs are drawn, which decode slower or faster than photographs", file=sys.stderr)
-        measured = run(given.data, given.pictures, given.rounds)
-        given.output.mkdir(parents=True, exist_ok=True)
-        publish(given.output, {
-            "loader.md": lambda path: path.write_text(markdown(measured), encoding="utf-8"),
-            "loader.json": lambda path: path.write_text(to_json(measured), encoding="utf-8"),
-        })  # fmt: skip
-        print(markdown(measured))
-        return 0
-    except (UsageError, DataError, BenchmarkError) as error:
-        print(f"benchmarks.loader: {error}", file=sys.stderr)
-        return 1 if isinstance(error, BenchmarkError) else 2
-    except KeyboardInterrupt:
-        print("interrupted: the files of the last run are as they were", file=sys.stderr)
-        return 130
+    return parser
+
+
+def write(given: argparse.Namespace) -> None:
+    if given.pictures < FEWEST:
+        raise UsageError(f"--pictures {given.pictures}: it takes at least {FEWEST}")
+    if given.data is None:
+        print("no --data: JPEGs are drawn, which decode slower or faster than photographs", file=sys.stderr)
+    results = run(given.data, given.pictures, given.rounds)
+    given.output.mkdir(parents=True, exist_ok=True)
+    publish(given.output, {
+        "loader.md": lambda path: path.write_text(markdown(results), encoding="utf-8"),
+        "loader.json": lambda path: path.write_text(to_json(results), encoding="utf-8"),
+    })  # fmt: skip
+    print(markdown(results))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command("benchmarks.loader", lambda: write(parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

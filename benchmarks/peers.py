@@ -19,11 +19,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import machine, peer_worker
+from .command import Parser, command, natural
 from .turns import BenchmarkError, Turn, enough, measure, spread
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -163,13 +164,6 @@ def markdown(where: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return "\n".join([f"# {OURS} beside the other NumPy frameworks\n", table, f"\n{system}; {CONDITIONS}", *notes, ""])
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.exit(f"{message} (--help explains the options)")
-
-
 def given(text: str) -> tuple[str, str]:
     name, _, path = text.partition("=")
     if name not in PEERS or not os.access(path, os.X_OK) or os.path.isdir(path):
@@ -177,15 +171,13 @@ def given(text: str) -> tuple[str, str]:
     return name, path
 
 
-def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> None:
+def run(arguments: Sequence[str] | None, results: Path) -> None:
     parser = Parser(prog="python -m benchmarks.peers", description=__doc__.splitlines()[0])
     parser.add_argument("--python", action="append", required=True, type=given, metavar="PEER=PYTHON")
     parser.add_argument("--network", choices=list(peer_worker.SIZES), default="tutorial")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=natural, default=32)
+    parser.add_argument("--rounds", type=natural, default=5)
     args = parser.parse_args(arguments)
-    if min(args.batch, args.rounds) < 1:
-        parser.error("--batch and --rounds are at least 1")
     for name, _ in args.python:
         if args.network not in PEERS[name].networks:
             parser.error(f"{name} lacks {PEERS[name].lacks}: it can only do --network tutorial")
@@ -193,10 +185,7 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> Non
     old = json.loads(stored.read_text("utf-8")) if stored.exists() else {"rows": []}
     rows = [r for r in old["rows"] if old["machine"]["processor"] == where["processor"]]
     for name, python in args.python:
-        try:
-            row = compare(name, python, args.network, args.batch, args.rounds)
-        except BenchmarkError as error:
-            sys.exit(str(error))
+        row = compare(name, python, args.network, args.batch, args.rounds)
         mine = ("network", "peer", "batch")
         rows = [r for r in rows if any(r[key] != row[key] for key in mine)] + [row]
         results.mkdir(exist_ok=True)
@@ -205,5 +194,9 @@ def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> Non
     print(markdown(where, rows))
 
 
+def main(arguments: Sequence[str] | None = None, results: Path = RESULTS) -> int:
+    return command("benchmarks.peers", lambda: run(arguments, results))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

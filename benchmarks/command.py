@@ -1,0 +1,42 @@
+"""What the benchmarks' command lines have in common."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from minicnn import DeviceError
+from minicnn.data import DataError
+
+from .turns import BenchmarkError
+
+
+class UsageError(ValueError):
+    """A mistake on the command line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (--help explains the options)")
+
+
+def natural(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def command(program: str, run: Callable[[], object]) -> int:
+    """Run a program. Its exit status: 2 for a mistake on the command line, a GPU that is not there or data that cannot
+    be used, 1 if there are no honest figures, 130 if interrupted."""
+    try:
+        run()
+        return 0
+    except (UsageError, DeviceError, DataError, BenchmarkError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1 if isinstance(error, BenchmarkError) else 2
+    except KeyboardInterrupt:
+        print("interrupted: the files of the last run are as they were", file=sys.stderr)
+        return 130
