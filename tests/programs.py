@@ -22,7 +22,9 @@ FILES = {"config.json", "metrics.csv", "curves.png", "filters.png", "last.safete
 SIZE = 64
 
 
-def tiny(variant="2012", classes=10, weight_init="he", groups=True, lrn=None, dropout_scale="training"):
+def tiny(
+    variant="2012", classes=10, weight_init="he", groups=True, lrn=None, dropout_scale="training", dropout=0.5
+):  # fmt: skip
     """AlexNet's outer shape: conv1.conv.weight, dropout, and shapes that differ from one variant to the next."""
     channels = {"2012": 8, "2014": 6, "tutorial": 10}
     if variant not in channels:
@@ -31,7 +33,7 @@ def tiny(variant="2012", classes=10, weight_init="he", groups=True, lrn=None, dr
     return nn.Sequential(
         conv1=nn.Sequential(conv=nn.Conv2d(3, n, 11, stride=8), relu=nn.ReLU(), pool=nn.MaxPool2d(3, 2)),
         flatten=nn.Flatten(),
-        fc6=nn.Sequential(fc=nn.Linear(9 * n, 16), relu=nn.ReLU(), dropout=nn.Dropout(0.5, dropout_scale)),
+        fc6=nn.Sequential(fc=nn.Linear(9 * n, 16), relu=nn.ReLU(), dropout=nn.Dropout(dropout, dropout_scale)),
         fc8=nn.Linear(16, classes),
     )
 
@@ -45,7 +47,7 @@ def small_world(patch):
         patch.setattr(module, "alexnet", tiny)
     for variant in model.INPUT_SIZE:
         patch.setitem(model.INPUT_SIZE, variant, SIZE)
-    patch.setattr(pictures, "SYNTHETIC", (30, 20))
+    patch.setattr(pictures, "SYNTHETIC", {"train": 30, "val": 20})
 
 
 def run_program(name, *arguments, stderr=None):

@@ -19,14 +19,14 @@ from options import (
     progress_bar,
     use_machine,
 )
-from pictures import datasets, validation
+from pictures import dataset, validation
 from runs import load_network, new_figure, require_classes
 
 from minicnn import Tensor, nn, no_grad
 from minicnn import functional as F
 from minicnn.backend import Array, on_device_of, to_device
 from minicnn.checkpoint import CheckpointError, replacing
-from minicnn.data import DataLoader
+from minicnn.data import DataError, DataLoader
 
 MOST_KEPT, OFTEN = 50, 0.5  # batches and seconds between counts
 
@@ -153,12 +153,19 @@ def main() -> None:
     use_machine(settings)
     net, config, view = load_network(settings.checkpoint, settings.device)
     classes, names = config["classes"], config["names"]
-    what = settings.data = settings.data or config.get("data")
+    given, what = settings.data, settings.data or config.get("data")
+    settings.data = what
     if what is None:
         raise UsageError(f"{settings.checkpoint} does not say what it was trained on: give --data to measure it on")
-    train, val = datasets(what, config.get("seed", 0), view.size, config.get("verify", True), view.resize)
-    require_classes(settings.checkpoint, classes, what, train.classes)
-    pictures, score = train if settings.split == "train" else val, Score(len(classes))
+    try:
+        seed, verify = config.get("seed", 0), config.get("verify", True)
+        pictures = dataset(what, settings.split, seed, view.size, verify, view.resize)
+    except (UsageError, DataError) as error:
+        if given:
+            raise
+        raise UsageError(f"{error} ({settings.checkpoint} was trained on it: if it has moved, give --data)") from None
+    require_classes(settings.checkpoint, classes, what, pictures.classes)
+    score = Score(len(classes))
     result = evaluate(net, validation(pictures, view, settings, settings.crops), score)
     require_number(result["loss"], settings.checkpoint)
 

@@ -32,6 +32,7 @@ def alexnet(
     groups: bool = True,
     lrn: dict[str, Any] = LRN,
     dropout_scale: str = "training",
+    dropout: float = 0.5,
 ) -> nn.Sequential:
     """The network: images (N, 227, 227, 3), or 224 for the later variants, to logits (N, classes).
 
@@ -40,7 +41,8 @@ def alexnet(
     numbers in a window for independent, which pixels are not, and is for a ReLU, which fc8 does not have.
 
     lrn: the constants of variant 2012's normalisation, where they are not the paper's.
-    dropout_scale: "training" or, as in the paper (section 4.2), "evaluation"; see minicnn/functional/dropout.py.
+    dropout: the share of fc6's and fc7's outputs that training leaves out. dropout_scale: "training" or, as in the
+    paper (section 4.2), "evaluation"; see minicnn/functional/dropout.py.
     """
     if variant not in VARIANTS or weight_init not in ("he", "paper"):
         raise ValueError(f"variant is one of {VARIANTS}, weight_init he or paper; not {variant!r} and {weight_init!r}")
@@ -60,10 +62,10 @@ def alexnet(
         return nn.Sequential(**layers)
 
     def hidden(fc: nn.Linear) -> nn.Sequential:
-        dropout = nn.Dropout(0.5, dropout_scale)
+        drop = nn.Dropout(dropout, dropout_scale)
         if variant == "2014":  # drops out what goes into the layer, not what comes out
-            return nn.Sequential(dropout=dropout, fc=fc, relu=nn.ReLU())
-        return nn.Sequential(fc=fc, relu=nn.ReLU(), dropout=dropout)
+            return nn.Sequential(dropout=drop, fc=fc, relu=nn.ReLU())
+        return nn.Sequential(fc=fc, relu=nn.ReLU(), dropout=drop)
 
     conv1 = nn.Conv2d(3, c1, 11, stride=4, padding=0 if original else 2, weight_init=small)
     conv2 = nn.Conv2d(c1, c2, 5, padding=2, groups=split, weight_init=usual, bias_init=one)

@@ -20,8 +20,9 @@ DEFAULTS: dict[str, Any] = {  # of what no recipe sets
     "data": "synthetic", "verify": True, "workers": None, "seed": 0,
     "threads": None, "device": "cpu", "precision": None, "out": "runs/alexnet",
 }  # fmt: skip
-FIXED = (  # what a checkpoint fixes: the network, how it sees pictures, and what has a state
-    "recipe", "variant", "groups", "init", "dropout_scale", "resize", "mean", "scale", "schedule",
+FIXED = (  # what a checkpoint fixes: the network, how it sees pictures, what has a state, and what a state counts in
+    "recipe", "variant", "groups", "init", "dropout_scale", "resize", "mean", "scale", "schedule", "update",
+    "batch_size",
 )  # fmt: skip
 MACHINE = ("workers", "threads", "precision")  # what another device wants otherwise
 MOST_WORKERS = 16  # beyond, threads queue for the interpreter
@@ -34,7 +35,8 @@ class UsageError(ValueError):
 def command(main: Callable[[], None]) -> int:
     """Run a program; a user's mistake is one line on the standard error and exit status 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # where it is not Unicode, a bar is drawn with question marks
+        # Where it is not Unicode, a bar is drawn with question marks; in a file, each line is there at once.
+        sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         main()
         sys.stdout.flush()
@@ -47,8 +49,8 @@ def command(main: Callable[[], None]) -> int:
             error = UsageError(f"{error.filename} cannot be read or written: {error.strerror}")
         print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"interrupted: {error}" if error.args else "interrupted", file=sys.stderr)
         return 130
 
 
@@ -107,15 +109,16 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
             ("he", "paper"),
             "he: for pixels of unit variance; paper: N(0, 0.01), for pixels from 0 to 255 ({usual})",
         ),
+        "dropout": (share, "share of what fc6 and fc7 give that is left out in training ({usual})"),
         "dropout_scale": (
             ("training", "evaluation"),
-            "where dropout makes up for the half that is missing: in training, what is kept counts twice; in "
-            "evaluation, all counts half ({usual})",
+            "where dropout of a half makes up for it: in training, what is kept counts twice; in evaluation, all "
+            "counts half ({usual})",
         ),
     },
     "pictures": {
         "resize": (
-            natural,
+            number(int, 1, 4096, "a whole number from 1 to 4096"),
             "the short side that they are scaled to (default: 256; of drawn ones what the network sees)",
         ),
         "mean": (
@@ -265,6 +268,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
 
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**complete({"resume": None, **DEFAULTS, **vars(given)}))
+    settings.data = _from_anywhere(settings.data)
     if not settings.resume and _holds_a_run(settings.out):
         if "out" in vars(given):
             raise UsageError(f"--out {settings.out} holds a run: take another folder, or --resume its last.safetensors")
@@ -272,6 +276,14 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
             name for name in (f"{settings.out}-{i}" for i in itertools.count(2)) if not os.path.exists(name)
         )
     return settings, set(vars(given))
+
+
+def _from_anywhere(data: str) -> str:
+    """An argument of --data that means the same to programs in another folder."""
+    kind, _, where = data.partition(":")
+    if kind in ("cifar10", "imagenet"):
+        return f"{kind}:{os.path.abspath(where)}" if where else data
+    return data if data in ("synthetic", "") else os.path.abspath(data)
 
 
 def _holds_a_run(folder: str) -> bool:

@@ -12,6 +12,7 @@ from options import UsageError, progress_bar
 
 import minicnn
 from minicnn.data import CIFAR10, DataError, DataLoader, ImageFolder, ImageNet, PixelStatistics, SyntheticImages
+from minicnn.data.folder import folders
 from minicnn.data.transforms import (
     CenterCrop,
     Compose,
@@ -28,7 +29,7 @@ from minicnn.data.transforms import (
 # mean and standard deviation of ImageNet's pixels, on the scale of 0 to 1
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RAW = (1 / 255,) * 3  # the standard deviation that leaves pixels on the scale of 0 to 255
-SYNTHETIC = 1120, 200  # how many pictures to train and to validate on
+SYNTHETIC = {"train": 1120, "val": 200}  # how many pictures
 STATISTICS = "statistics.safetensors"  # of the training pictures, where prepare.py has been
 
 
@@ -53,6 +54,10 @@ class View:
     @classmethod
     def of(cls, size: int, settings: Namespace, statistics: PixelStatistics | None) -> "View":
         """As --mean, --scale and --resize say."""
+        if settings.resize < size:
+            raise UsageError(
+                f"--resize {settings.resize}: the network sees {size} pixels, so at least as many are needed"
+            )
         mean, std = IMAGENET
         std = RAW if settings.scale == "raw" else std
         if settings.mean == "image":
@@ -88,30 +93,36 @@ class View:
 
 
 def datasets(what: str, seed: int, size: int, verify: bool = True, least: int | None = None) -> tuple[Any, Any]:
-    """(training set, validation set) for an argument of --data.
+    """(training set, validation set) for an argument of --data, see dataset."""
+    train, val = (dataset(what, part, seed, size, verify, least) for part in ("train", "val"))
+    return train, val
+
+
+def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, least: int | None = None) -> Any:
+    """The part "train" or "val" for an argument of --data. Of photographs to validate on, it alone has to be there.
 
     size: of drawn pictures. verify: the checksums of CIFAR-10? least: how many pixels a photo's short side needs.
     """
+    train = part == "train"
     kind, _, where = what.partition(":")
     if what == "synthetic":
-        train, val = SYNTHETIC
-        return SyntheticImages(train, seed=2 * seed, size=size), SyntheticImages(val, seed=2 * seed + 1, size=size)
+        return SyntheticImages(SYNTHETIC[part], seed=2 * seed + (not train), size=size)
     if kind in ("cifar10", "imagenet"):
         if not where:
             raise UsageError(f"--data {kind} needs the folder of its files: {kind}:DIR")
-        if kind == "cifar10":
-            return CIFAR10(where, True, verify), CIFAR10(where, False, verify)
-        return ImageNet(where, True, least), ImageNet(where, False, least)
+        return CIFAR10(where, train, verify) if kind == "cifar10" else ImageNet(where, train, least)
     root = Path(what)
     if not what or not root.is_dir():
         raise UsageError(
             f"--data {what!r}: no such folder; give 'synthetic', 'cifar10:DIR', 'imagenet:DIR' or a folder with train/"
             " and val/"
         )
-    if not (root / "train").is_dir() or not (root / "val").is_dir():
-        raise DataError(f"{what} needs two folders, train/ and val/, each with one folder of pictures per class")
-    train = ImageFolder(root / "train", least=least)
-    return train, ImageFolder(root / "val", classes=train.classes, least=least)
+    if not (root / part).is_dir():
+        raise DataError(
+            f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of pictures per class"
+        )
+    other = root / "train"
+    return ImageFolder(root / part, None if train or not other.is_dir() else folders(other), least)
 
 
 def pixel_statistics(

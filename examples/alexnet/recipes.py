@@ -16,6 +16,7 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     "variant":       ("2012",     "2012",       "tutorial"),  # 3.5
     "groups":        (True,       True,         True),        # 3.2; of 2012 only
     "init":          ("he",       "paper",      "he"),        # 5: N(0, 0.01); biases of 1 in conv2, 4, 5 and fc6, 7
+    "dropout":       (0.5,          0.5,          0.5),        # 4.2
     "dropout_scale": ("training", "evaluation", "training"),  # 4.2: outputs times 0.5 in evaluation
     "resize":        (None,       256,          256),         # 2: the short side
     "mean":          ("imagenet", "image",      "imagenet"),  # 2: of each pixel over the training set
@@ -46,8 +47,7 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
     column = {name: values[RECIPES.index(recipe)] for name, values in TABLE.items()}
     full = {"recipe": recipe, **column, **(QUICK.get(kind, {}) if recipe == "quick" else {}), **settings}
     if full["resize"] is None:
-        size = INPUT_SIZE[full["variant"]]
-        full["resize"] = size if kind == "synthetic" else round(size * 256 / 227)  # what is drawn has no border to lose
+        full["resize"] = INPUT_SIZE[full["variant"]] if kind == "synthetic" else 256  # drawn pictures have no border
     if full["scale"] is None:
         full["scale"] = "raw" if full["init"] == "paper" else "unit"  # see View
     return full

@@ -11,6 +11,8 @@ Each file is written whole or not at all.
 import csv
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,16 @@ class Run:
         minicnn.checkpoint.require_safetensors()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write("config.json", self.config)
+
+    @contextmanager
+    def resumable(self) -> Iterator[None]:
+        """An interrupt in here says how to go on."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.rows:
+                raise
+            raise KeyboardInterrupt(f"go on with --resume {self.folder / 'last.safetensors'}") from None
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """A file of JSON."""
@@ -102,13 +114,16 @@ def _of_view(view: View) -> dict[str, Any]:
 
 def save_network(path: str | os.PathLike[str], net: nn.Module, config: dict[str, Any], view: View) -> None:
     """A checkpoint for load_network: it needs the settings variant, groups, init and classes, and has defaults for lrn,
-    dropout_scale and names."""
+    dropout, dropout_scale and names."""
     info = {"config": config | {"view": view.numbers()}}
     minicnn.save(path, {**net.state_dict(), **_of_view(view)}, info)
 
 
 def require_classes(path: str, known: list[str], what: str, found: list[str]) -> None:
-    """Raise a CheckpointError unless the classes that a checkpoint knows are those of the data."""
+    """Raise a CheckpointError unless the classes that a checkpoint knows are those of the data, or are mere numbers, as
+    many (see convert.py)."""
+    if len(known) == len(found) and known == [str(i) for i in range(len(known))]:
+        return
     for mine, other in zip_longest(known, found, fillvalue="none"):
         if mine != other:
             raise CheckpointError(
@@ -138,17 +153,16 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
     arrays, info = minicnn.load(path)
     config = info.get("config")
     if not _has(config, *NETWORK):
-        raise CheckpointError(
-            f"{path} was not written by train.py or convert.py: use a best.safetensors or last.safetensors of a run"
-        )
-    config = {"lrn": LRN, "dropout_scale": "training", "names": config["classes"], **config}
+        what = "has a network of cifar.py" if _has(config, "network") else "was not written by train.py or convert.py"
+        raise CheckpointError(f"{path} {what}: use a best.safetensors or last.safetensors that has AlexNet")
+    config = {"lrn": LRN, "dropout": 0.5, "dropout_scale": "training", "names": config["classes"], **config}
     mean_image = arrays.pop("view.mean_image", None)
     if "rows" in info:
         arrays = part_of(arrays, "model")
     try:
         net = alexnet(
             config["variant"], len(config["classes"]), config["init"], config["groups"], config["lrn"],
-            config["dropout_scale"],
+            config["dropout_scale"], config["dropout"],
         )  # fmt: skip
         net.load_state_dict(arrays)
     except ValueError as error:

@@ -23,9 +23,10 @@ from minicnn.optim import SGD, CosineLR, ReduceLROnPlateau, Schedule, StepLR
 
 
 def network(settings: Namespace, classes: int) -> nn.Sequential:
-    """As --variant, --groups, --init and --dropout-scale say."""
+    """As --variant, --groups, --init, --dropout and --dropout-scale say."""
     net = alexnet(
-        settings.variant, classes, settings.init, settings.groups, dropout_scale=settings.dropout_scale
+        settings.variant, classes, settings.init, settings.groups,
+        dropout=settings.dropout, dropout_scale=settings.dropout_scale,
     )  # fmt: skip
     return net.to(settings.device)
 
@@ -99,8 +100,10 @@ def train(settings: Namespace, given: set[str]) -> None:
     schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))
     if saved:
         restore(settings.resume, arrays, saved, {"model": net, "optimizer": optimizer, "schedule": schedule})
-        if "lr" in given and isinstance(schedule, ReduceLROnPlateau):  # whose rate is the optimizer's, not a formula
-            optimizer.lr = settings.lr
+        if isinstance(schedule, ReduceLROnPlateau):  # whose rate is the optimizer's, not a formula
+            schedule.min_lr = saved["rows"][0]["lr"] / 1000
+            if "lr" in given:
+                optimizer.lr, schedule.waited = settings.lr, 0
         if len(saved["rows"]) >= settings.epochs:
             print(
                 f"{settings.resume} has its {settings.epochs} epochs: --epochs with a larger number goes on from there"
@@ -113,20 +116,22 @@ def train(settings: Namespace, given: set[str]) -> None:
     config |= {"minicnn": minicnn.__version__}
     run = Run(settings.out, config, view, saved.get("rows", []))
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
-    for epoch in range(len(run.rows) + 1, settings.epochs + 1):
-        loader.set_epoch(epoch)
-        result: dict[str, Any] = train_epoch(net, loader, optimizer, schedule, epoch, settings)
-        result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
-        if not np.isfinite(result["train_loss"] + result["val_loss"]):
-            raise UsageError(f"training diverged in epoch {epoch}: its loss is no number any more; lower --lr")
-        if isinstance(schedule, ReduceLROnPlateau):
-            schedule.step(100 - result["val_top1"])
-        run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
-        run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule}, statistics)
-        print(
-            f"epoch {epoch}/{settings.epochs}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
-            f"top-1 {result['val_top1']:.1f}%  top-5 {result['val_top5']:.1f}%  {result['images_per_s']:.1f} images/s"
-        )
+    with run.resumable():
+        for epoch in range(len(run.rows) + 1, settings.epochs + 1):
+            loader.set_epoch(epoch)
+            result: dict[str, Any] = train_epoch(net, loader, optimizer, schedule, epoch, settings)
+            result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
+            if not np.isfinite(result["train_loss"] + result["val_loss"]):
+                raise UsageError(f"training diverged in epoch {epoch}: its loss is no number any more; lower --lr")
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(100 - result["val_top1"])
+            run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
+            run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule}, statistics)
+            print(
+                f"epoch {epoch}/{settings.epochs}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
+                f"top-1 {result['val_top1']:.1f}%  top-5 {result['val_top5']:.1f}%  "
+                f"{result['images_per_s']:.1f} images/s"
+            )
     if settings.ten_crop:  # once, at the end: it takes ten times as long
         result = evaluate(net, validation(val_pictures, view, settings, crops=10))
         run.write("ten_crop.json", result)
@@ -149,7 +154,7 @@ def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: Data
         f"{len(loader.dataset.classes)} classes"
     )
     rest = {name: value for name, value in vars(settings).items() if name not in given | {"resume", "recipe"}}
-    of_recipe = {name: rest.pop(name) for name in [*TABLE, "scale"] if name in rest}
+    of_recipe = {name: rest.pop(name) for name in TABLE if name in rest}
     print(f"recipe {settings.recipe}: " + _listed(of_recipe))
     print(("as before: " if settings.resume else "default: ") + _listed(rest))
 

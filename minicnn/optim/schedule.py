@@ -120,5 +120,6 @@ class ReduceLROnPlateau(Schedule):
         else:
             self.waited += 1
         if self.waited > self.patience:
-            self.optimizer.lr = max(self.optimizer.lr * self.factor, self.min_lr)
+            lr = self.optimizer.lr  # perhaps set by hand, below min_lr
+            self.optimizer.lr = min(lr, max(lr * self.factor, self.min_lr))
             self.waited = 0

@@ -156,7 +156,7 @@ def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
     saved, which takes half the time."""
     some = np.random.default_rng(0).standard_normal(99_991, np.float32)
     monkeypatch.setattr(nn.init, "_gaussian", lambda shape, std: np.resize(some, shape) * np.float32(std))
-    monkeypatch.setattr(pictures, "SYNTHETIC", (2, 1))
+    monkeypatch.setattr(pictures, "SYNTHETIC", {"train": 2, "val": 1})
     options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run.save
     for device, how in {
         "cpu": lambda *_: None,

@@ -205,13 +205,22 @@ def test_another_folder_of_the_same_classes(run, photos, tmp_path):
     assert result.status == 0 and "6 pictures" in result.out and "top-5 100.00%" in result.out
 
 
-def test_data_that_do_not_fit(mistake, finished, photos, tmp_path):
+def test_data_that_do_not_fit(mistake, finished, changed, photos, tmp_path):
     best = finished.folder / "best.safetensors"
     words = ["knows 10 classes", "photos has 3", "horizontal and cat"]
     mistake(words, "evaluate.py", "--checkpoint", best, "--data", photos())
     mistake("nowhere", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "nowhere")
+    said = ["nowhere", "was trained on it: if it has moved, give --data"]
+    mistake(said, "evaluate.py", "--checkpoint", changed(data=str(tmp_path / "nowhere")))
     (tmp_path / "photos" / "val" / "eel").rename(tmp_path / "eel")
     mistake("eel", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "photos")
+
+
+def test_classes_that_are_mere_numbers_are_counted(run, mistake, changed, photos):
+    """As convert.py calls them, unless it is told their names."""
+    checkpoint = changed(classes=[str(i) for i in range(10)])
+    assert run("evaluate.py", "--checkpoint", checkpoint).status == 0
+    mistake("knows 10 classes", "evaluate.py", "--checkpoint", checkpoint, "--data", photos())
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """What happens to a picture on its way to the network: views, augmentation, the statistics of the training pictures."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import options
 import pictures
 import pytest
 from pictures import IMAGENET, RAW, View
@@ -199,3 +201,18 @@ def test_imagenet(folder):
     assert train[0][0].shape == val[0][0].shape == (20, 20, 3)
     with pytest.raises(ValueError, match="imagenet:DIR"):
         pictures.datasets("imagenet", 0, 32)
+
+
+@pytest.mark.parametrize("what", ["imagenet:{}", "{}"])
+def test_to_validate_needs_no_pictures_to_train_on(folder, what):
+    shutil.rmtree(folder / "train")
+    (folder / "synset_words.txt").write_text("cat a cat\ndog a dog\n")
+    val = pictures.dataset(what.format(folder), "val", 0, 32)
+    assert val.classes == ["cat", "dog"] and len(val) == 2
+    with pytest.raises(DataError, match="train"):
+        pictures.datasets(what.format(folder), 0, 32)
+
+
+def test_a_short_side_that_is_too_short():
+    with pytest.raises(options.UsageError, match="--resize 31: the network sees 32 pixels"):
+        View.of(32, SimpleNamespace(resize=31, scale="unit", mean="imagenet"), None)

@@ -54,7 +54,7 @@ def logits(x, parameters, masks):
 def test_ten_updates(monkeypatch, share, batch):
     """With a sixteenth of the channels, and with all; the rate falls once. Found: 5e-13 of a weight's movement at most."""
     frameworks.narrow(monkeypatch, share)
-    monkeypatch.setattr(pictures, "SYNTHETIC", (4 * batch, batch))
+    monkeypatch.setattr(pictures, "SYNTHETIC", {"train": 4 * batch, "val": batch})
     settings, _ = options.parse(["--recipe", "paper", "--batch-size", str(batch), "--patience", "0"])
     options.use_machine(settings)
     manual_seed(settings.seed)

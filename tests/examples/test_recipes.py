@@ -44,9 +44,9 @@ def photos():
 def small_network(monkeypatch):
     """A network with the dropout of the recipe after its linear layer."""
 
-    def small(variant, classes, *_, dropout_scale):
+    def small(variant, classes, *_, dropout, dropout_scale):
         linear = nn.Linear(64 * 64 * 3, classes, weight_init=nn.init.normal(1e-4))
-        return nn.Sequential(flatten=nn.Flatten(), fc=linear, dropout=nn.Dropout(0.5, dropout_scale))
+        return nn.Sequential(flatten=nn.Flatten(), fc=linear, dropout=nn.Dropout(dropout, dropout_scale))
 
     monkeypatch.setattr(train, "alexnet", small)
 
@@ -128,7 +128,7 @@ def test_the_network_is_the_papers(monkeypatch):
         train, "alexnet", lambda *args, **options: asked.update(args=args, **options) or nn.Linear(1, 1)
     )
     train.network(settings_of("paper"), 1000)
-    assert asked == {"args": ("2012", 1000, "paper", True), "dropout_scale": "evaluation"}
+    assert asked == {"args": ("2012", 1000, "paper", True), "dropout": 0.5, "dropout_scale": "evaluation"}
     assert INPUT_SIZE["2012"] == 227 and model.LRN == {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}
 
 

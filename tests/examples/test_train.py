@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import evaluate
 import model
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(run, at_epoch, lo
 
     at_epoch(3, interrupt)
     result = run("train.py", "--epochs", 4, "--out", folder)
-    assert result.status == 130 and len(result.err.splitlines()) == 1
+    assert result.status == 130 and result.err == f"interrupted: go on with --resume {folder / 'last.safetensors'}\n"
     assert look.files(folder) == look.FILES
     assert minicnn.load(folder / "last.safetensors")[1]["epoch"] == 2 and len(look.metrics(folder)) == 2
     minicnn.manual_seed(99)
@@ -222,6 +223,26 @@ def test_a_rate_by_hand(run, look, tmp_path):
     assert run("train.py", "--resume", last, "--epochs", 3, "--lr", 0.002).status == 0
     assert run("train.py", "--resume", last, "--epochs", 4).status == 0
     assert [row["lr"] for row in look.metrics(tmp_path)] == pytest.approx([0.01, 0.01, 0.002, 0.002])
+
+
+def test_a_rate_by_hand_starts_the_waiting_anew(run, look, tmp_path, monkeypatch):
+    """And the rate still stops falling at a thousandth of the first one."""
+    right = iter(range(50, 0, -1))  # per cent: never as many again
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"loss": 1.0, "top1": next(right), "top5": 60.0})
+    last = tmp_path / "last.safetensors"
+    assert run(*paper("--epochs", 3, "--patience", 2, "--no-ten-crop", "--out", tmp_path)).status == 0
+    assert run("train.py", "--resume", last, "--epochs", 9, "--lr", 3e-5).status == 0
+    rates = [0.01] * 3 + [3e-5] * 3 + [1e-5] * 3
+    assert [row["lr"] for row in look.metrics(tmp_path)] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("option, value", [("--update", "paper"), ("--batch-size", 7), ("--recipe", "paper")])
+def test_what_a_run_cannot_change_on_its_way(mistake, finished, look, option, value):
+    """Velocities of the other rule have another scale and sign; a cosine's progress counts batches."""
+    before = look.state(finished.folder)
+    mistake([option[2:].replace("-", "_"), "leave it out"], "train.py", "--resume",
+            finished.folder / "last.safetensors", "--epochs", 4, option, value)  # fmt: skip
+    assert look.state(finished.folder) == before
 
 
 @pytest.mark.parametrize("data", ["photos", "cifar", "synthetic"])

@@ -64,6 +64,8 @@ def test_plateau():
     opt = optimizer()
     schedule = optim.ReduceLROnPlateau(opt, patience=0, min_lr=0.05)
     np.testing.assert_allclose(rates(opt, schedule, 3, [1, 1, 1]), [0.8, 0.8, 0.08, 0.05])
+    opt.lr = 0.03  # by hand
+    np.testing.assert_allclose(rates(opt, schedule, 1, [1]), [0.03, 0.03])
 
 
 def test_a_loss_that_is_infinite_is_no_improvement():
