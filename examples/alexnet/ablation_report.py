@@ -49,8 +49,9 @@ def compare(arms: dict[str, list[Run]]) -> list[dict[str, Any]]:
     return rows
 
 
-def finish(races: dict[str, list[Run]]) -> list[dict[str, Any]]:
-    """A row for each race: epochs to the goal, None if a run missed it, and how many times those of the first race."""
+def finish(races: dict[str, list[Run]], tried: dict[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """A row for each race: the best rates of those tried, how many runs have reached the goal; if all have, after how
+    many epochs, and how many times those of the first race."""
     rows: list[dict[str, Any]] = []
     for name, runs in races.items():
         epochs = spread = None
@@ -59,22 +60,23 @@ def finish(races: dict[str, list[Run]]) -> list[dict[str, Any]]:
         first = rows[0]["epochs"] if rows else epochs
         times = epochs / first if epochs and first else None
         rates = [run["rate"] for run in runs]
-        rows.append({"name": name, "rates": rates, "epochs": epochs, "spread": spread, "times": times})
+        rows.append({
+            "name": name, "tried": tried[name], "rates": rates, "seeds": len(runs), "reached": sum(map(reached, runs)),
+            "epochs": epochs, "spread": spread, "times": times,
+        })  # fmt: skip
     return rows
 
 
 def markdown(arms: list[dict[str, Any]], races: list[dict[str, Any]]) -> str:
     """The rows of compare and of finish as two tables."""
 
-    def number(value: float | None, spread: float | None, sign: str = "") -> str:
-        if value is None:
-            return "not reached"
+    def number(value: float, spread: float | None, sign: str = "") -> str:
         return f"{value:{sign}.1f}" + ("" if spread is None else f" ± {spread:.1f}")
 
     lines = []
     if arms:
         lines += [
-            "| network | test error, % | more than baseline | in the paper | training error, % |",
+            "| network | test error, % | more than baseline | in the paper | error while learning, % |",
             "| --- " * 5 + "|",
         ]
     for row in arms:
@@ -84,13 +86,16 @@ def markdown(arms: list[dict[str, Any]], races: list[dict[str, Any]]) -> str:
     if races:
         lines += [""] * bool(arms)
         lines += [
-            f"| activation | rates | epochs to a training error of {GOAL:.0f}% | times ReLU's |",
+            f"| activation | best rates (of) | epochs to a training error of {GOAL:.0f}% | times ReLU's |",
             "| --- " * 4 + "|",
         ]
     for row in races:
-        rates = ", ".join(map(str, row["rates"]))
+        rates = f"{', '.join(map(str, row['rates']))} ({', '.join(map(str, row['tried']))})"
         times = "" if row["times"] is None else f"{row['times']:.1f}"
-        lines.append(f"| {row['name']} | {rates} | {number(row['epochs'], row['spread'])} | {times} |")
+        epochs = f"{row['reached']} of {row['seeds']} runs have reached it"
+        if row["epochs"] is not None:
+            epochs = number(row["epochs"], row["spread"])
+        lines.append(f"| {row['name']} | {rates} | {epochs} | {times} |")
     return "\n".join(lines) + "\n"
 
 
@@ -163,12 +168,16 @@ def draw_differences(rows: list[dict[str, Any]]) -> Any:
     return figure
 
 
-def report(folder: Path, ideas: dict[str, list[str]], arms: dict[str, list[Run]], races: dict[str, list[Run]]) -> str:
+def report(
+    folder: Path, ideas: dict[str, list[str]], arms: dict[str, list[Run]], races: dict[str, list[Run]],
+    tried: dict[str, Sequence[float]],
+) -> str:  # fmt: skip
     """Write the tables and the charts. Returns the tables as text.
 
-    arms: the baseline's runs and those of each change, by name; ideas: the names of the changes that belong to each.
+    arms: the baseline's runs and those of each change, by name; ideas: the names of the changes that belong to each;
+    tried: the rates that each race had.
     """
-    compared, finished = compare(arms), finish(races)
+    compared, finished = compare(arms), finish(races, tried)
     text = markdown(compared, finished)
     with replacing(folder / "table.md") as path:
         path.write_text(text)

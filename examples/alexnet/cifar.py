@@ -14,15 +14,25 @@ less the mean image of the training set. One thing differs: here they come in an
 import os
 import sys
 import time
-from argparse import Namespace
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from evaluate import Score, evaluate
-from options import Parser, UsageError, add_machine, command, natural, progress_bar, seed, use_machine
+from options import (
+    Parser,
+    UsageError,
+    add_machine,
+    command,
+    natural,
+    progress_bar,
+    require_same,
+    seed,
+    use_machine,
+)
 from pictures import RAW, View
-from runs import Run, restore
+from runs import Run, finished, has, restore
 
 import minicnn
 from minicnn import Tensor, nn
@@ -132,32 +142,34 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
     parts = optimizers(net, settings.network)
     if saved:
         restore(settings.resume, arrays, saved, {"model": net, **parts})
+        if finished(settings.resume, saved["rows"], settings.epochs):
+            return
     config = {name: value for name, value in vars(settings).items() if name != "resume"}
     run = Run(settings.out, config | {"classes": pictures.classes}, view, saved.get("rows", []))
 
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
-    for epoch in range(len(run.rows) + 1, settings.epochs + 1):
-        loader.set_epoch(epoch)
-        for kind, optimizer in parts.items():
-            optimizer.lr = RATES[kind] * slowdown(settings.network, epoch, settings.epochs)
-        row: dict[str, Any] = train_epoch(net, loader, parts.values(), f"epoch {epoch}/{settings.epochs}")
-        row |= {"epoch": epoch, "step": parts["conv"].steps, "lr": parts["conv"].lr}
-        row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
-        row["seconds"] = time.perf_counter() - begun
-        run.log(row, net)
-        run.save(net, {"epoch": epoch}, parts, None)
-        print(
-            f"epoch {epoch}/{settings.epochs}  training error {100 - row['train_top1']:.2f}%  "
-            f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
-            f"{row['images_per_s']:.0f} images/s",
-            flush=True,
-        )
+    with run.resumable():
+        for epoch in range(len(run.rows) + 1, settings.epochs + 1):
+            loader.set_epoch(epoch)
+            for kind, optimizer in parts.items():
+                optimizer.lr = RATES[kind] * slowdown(settings.network, epoch, settings.epochs)
+            row: dict[str, Any] = train_epoch(net, loader, parts.values(), f"epoch {epoch}/{settings.epochs}")
+            row |= {"epoch": epoch, "step": parts["conv"].steps, "lr": parts["conv"].lr}
+            row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
+            row["seconds"] = time.perf_counter() - begun
+            run.log(row, net)
+            run.save(net, {"epoch": epoch}, parts, None)
+            print(
+                f"epoch {epoch}/{settings.epochs}  training error {100 - row['train_top1']:.2f}%  "
+                f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
+                f"{row['images_per_s']:.0f} images/s"
+            )
     print(f"the run is in {settings.out}")
 
 
 def main() -> None:
     parser = Parser(
-        prog="cifar.py", description="Train one of cuda-convnet's small networks on CIFAR-10.", allow_abbrev=False
+        prog="cifar.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--data", metavar="DIR", help="the folder of CIFAR-10's binary files")
     parser.add_argument(
@@ -174,11 +186,14 @@ def main() -> None:
     settings = parser.parse_args()
     arrays, saved = minicnn.load(settings.resume) if settings.resume else ({}, {})
     if settings.resume:
-        if saved.get("config", {}).get("network") not in EPOCHS or "rows" not in saved:
+        config = saved.get("config")
+        if not has(config, *SETTINGS) or config["network"] not in EPOCHS or not isinstance(saved.get("rows"), list):
             raise CheckpointError(f"{settings.resume} is no last.safetensors that cifar.py has written")
-        parser.set_defaults(**{name: saved["config"][name] for name in SETTINGS})
+        parser.set_defaults(**{name: config[name] for name in SETTINGS})
         parser.set_defaults(out=os.path.dirname(settings.resume) or ".")
         settings = parser.parse_args()
+        for name in ("network", "seed"):
+            require_same(settings, name, config)
     if settings.data is None:
         raise UsageError("--data DIR is needed: the folder of CIFAR-10's binary files")
     settings.epochs = settings.epochs or EPOCHS[settings.network]

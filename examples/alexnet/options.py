@@ -290,15 +290,21 @@ def _holds_a_run(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, "last.safetensors"))
 
 
+def require_same(settings: argparse.Namespace, name: str, saved: dict[str, Any]) -> None:
+    """Raise UsageError unless a setting is what it was in the run that is to be resumed."""
+    if getattr(settings, name) != saved[name]:
+        raise UsageError(
+            f"{settings.resume} is a run with {name} {saved[name]}, not {getattr(settings, name)}: leave it out"
+        )
+
+
 def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any]) -> None:
     """Continue a run: its settings, except what was given anew, and what suits another kind of device; the network
     cannot be another."""
     moved = "device" in given and settings.device[:3] != saved["device"][:3]  # from cpu to gpu:N, or back
     for name in [name for name in vars(settings) if name != "resume"]:
-        if name in FIXED and name in given and getattr(settings, name) != saved[name]:
-            raise UsageError(
-                f"{settings.resume} is a run with {name} {saved[name]}, not {getattr(settings, name)}: leave it out"
-            )
+        if name in FIXED and name in given:
+            require_same(settings, name, saved)
         if name not in given and name != "out" and not (moved and name in MACHINE):
             setattr(settings, name, saved[name])
     home = os.path.dirname(settings.resume) or "."

@@ -172,10 +172,10 @@ def main() -> None:
         require_number(answer[0][1], settings.checkpoint)
         if settings.json:
             answers = [{"class": classes[k], "name": names[k], "probability": p} for k, p in answer]
-            print(json.dumps({"photo": photos.names[place], "answers": answers}), flush=True)
+            print(json.dumps({"photo": photos.names[place], "answers": answers}))
         else:
             lines = [f"  {short(names[k], width):<{width}}  {100 * p:5.1f}%  {'█' * round(30 * p)}" for k, p in answer]
-            print(photos.names[place], *map(str.rstrip, lines), sep="\n", flush=True)
+            print(photos.names[place], *map(str.rstrip, lines), sep="\n")
         if place in photos.kept:
             drawn.append((photos.kept[place], answer))
     if drawn:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from model import LRN, alexnet
-from options import DEFAULTS
+from options import DEFAULTS, UsageError
 from pictures import View
 from recipes import complete
 
@@ -61,7 +61,11 @@ class Run:
             path.write_text(json.dumps(content, indent=2) + "\n")
 
     def log(self, row: dict[str, Any], net: nn.Module) -> None:
-        """An epoch is over: metrics.csv and the pictures."""
+        """An epoch is over: metrics.csv and the pictures. Raises UsageError if the training has diverged."""
+        if not np.isfinite(row["train_loss"] + row["val_loss"]):
+            raise UsageError(
+                f"training diverged in epoch {row['epoch']}: its loss is no number any more; a lower --lr may help"
+            )
         self.rows.append(row)
         with replacing(self.folder / "metrics.csv") as path, open(path, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -97,14 +101,22 @@ def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(arrays, info) of a last.safetensors."""
     arrays, info = minicnn.load(path)
     needed = DEFAULTS.keys() - {"precision"} | {"epochs", *NETWORK}
-    if not isinstance(info.get("rows"), list) or not _has(info.get("config"), *needed):
+    if not isinstance(info.get("rows"), list) or not has(info.get("config"), *needed):
         raise CheckpointError(f"{path} cannot be continued from: that takes the last.safetensors of a run")
     info["config"] = {"precision": None, **complete(info["config"])}  # older runs do not say everything
     return arrays, info
 
 
-def _has(config: Any, *names: str) -> bool:
+def has(config: Any, *names: str) -> bool:
+    """Whether these are settings, with these names among them."""
     return isinstance(config, dict) and set(names) <= set(config)
+
+
+def finished(path: str, rows: list[Any], epochs: int) -> bool:
+    """Whether a run has all its epochs; if so, say how it could go on."""
+    if len(rows) >= epochs:
+        print(f"{path} has its {epochs} epochs: --epochs with a larger number goes on from there")
+    return len(rows) >= epochs
 
 
 def _of_view(view: View) -> dict[str, Any]:
@@ -152,8 +164,8 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
     what convert.py wrote."""
     arrays, info = minicnn.load(path)
     config = info.get("config")
-    if not _has(config, *NETWORK):
-        what = "has a network of cifar.py" if _has(config, "network") else "was not written by train.py or convert.py"
+    if not has(config, *NETWORK):
+        what = "has a network of cifar.py" if has(config, "network") else "was not written by train.py or convert.py"
         raise CheckpointError(f"{path} {what}: use a best.safetensors or last.safetensors that has AlexNet")
     config = {"lrn": LRN, "dropout": 0.5, "dropout_scale": "training", "names": config["classes"], **config}
     mean_image = arrays.pop("view.mean_image", None)

@@ -6,13 +6,12 @@ import time
 from argparse import Namespace
 from typing import Any
 
-import numpy as np
 from evaluate import Score, evaluate
 from model import INPUT_SIZE, LRN, alexnet
-from options import UsageError, adopt, command, parse, progress_bar, use_machine
+from options import adopt, command, parse, progress_bar, use_machine
 from pictures import View, datasets, pixel_statistics, training, validation
 from recipes import TABLE
-from runs import Run, load_run, part_of, require_classes, restore
+from runs import Run, finished, load_run, part_of, require_classes, restore
 
 import minicnn
 from minicnn import Tensor, nn
@@ -104,10 +103,7 @@ def train(settings: Namespace, given: set[str]) -> None:
             schedule.min_lr = saved["rows"][0]["lr"] / 1000
             if "lr" in given:
                 optimizer.lr, schedule.waited = settings.lr, 0
-        if len(saved["rows"]) >= settings.epochs:
-            print(
-                f"{settings.resume} has its {settings.epochs} epochs: --epochs with a larger number goes on from there"
-            )
+        if finished(settings.resume, saved["rows"], settings.epochs):
             return
     introduce(settings, given, net, loader, val_loader)
 
@@ -121,8 +117,6 @@ def train(settings: Namespace, given: set[str]) -> None:
             loader.set_epoch(epoch)
             result: dict[str, Any] = train_epoch(net, loader, optimizer, schedule, epoch, settings)
             result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
-            if not np.isfinite(result["train_loss"] + result["val_loss"]):
-                raise UsageError(f"training diverged in epoch {epoch}: its loss is no number any more; lower --lr")
             if isinstance(schedule, ReduceLROnPlateau):
                 schedule.step(100 - result["val_top1"])
             run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)

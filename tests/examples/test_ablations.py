@@ -187,6 +187,7 @@ def rates(monkeypatch):
 def test_a_run_is_tested_now_and_then_and_its_rate_falls(pictures, rates, monkeypatch):
     asked = []
     monkeypatch.setattr(pictures, "testing", asked.append)
+    monkeypatch.setattr(ablations, "TEST_EVERY", 5)
     calls = rates({ablations.RATE: [80, 70, 60, 50, 40, 30, 20]})
     setting = CHANGES["N(0, 0.01)"]
     result = ablations.run(job(setting), pictures)

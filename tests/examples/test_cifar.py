@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from programs import write_cifar10
 
+import minicnn
 from minicnn import Tensor, nn
 from minicnn.data import CIFAR10, DataLoader
 from minicnn.optim import SGD
@@ -247,8 +248,14 @@ def test_mistakes(run, mistake, data, finished, tmp_path):
     last = folder / "last.safetensors"
     before = last.read_bytes()
     mistake([str(folder), "--out", "--resume"], "cifar.py", "--data", data, "--out", folder)
-    mistake([str(last), "fc64"], "cifar.py", "--resume", last, "--network", "18pct")
+    mistake("network 80sec, not 18pct", "cifar.py", "--resume", last, "--network", "18pct")
+    mistake("seed 0, not 7", "cifar.py", "--resume", last, "--seed", 7)
+    mistake("has a network of cifar.py", "evaluate.py", "--checkpoint", folder / "best.safetensors")
+    assert "--epochs with a larger number" in run("cifar.py", "--resume", last).out
     for other in (folder / "best.safetensors", finished.folder / "last.safetensors"):
         mistake([str(other), "no last.safetensors"], "cifar.py", "--resume", other)
+    for config in ([], {"network": "80sec"}):
+        minicnn.save(tmp_path / "other.safetensors", {}, {"config": config, "rows": []})
+        mistake("no last.safetensors", "cifar.py", "--resume", tmp_path / "other.safetensors")
     mistake("missing.safetensors", "cifar.py", "--resume", folder / "missing.safetensors")
     assert last.read_bytes() == before
