@@ -1,10 +1,10 @@
 """Ask a trained network what is in photos: python examples/alexnet/predict.py photo.jpg FOLDER …"""
 
 import argparse
+import io
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -100,10 +100,9 @@ class Photos:
     def _read(self, name: str) -> NDArray[np.uint8]:
         if name != "-":
             return read_image(name, self.least)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "standard input"
-            path.write_bytes(self.standard_input)
-            return read_image(path, self.least)
+        file = io.BytesIO(self.standard_input)
+        file.name = "standard input"
+        return read_image(file, self.least)
 
 
 def predict(net: nn.Module, loader: DataLoader, top: int) -> Iterator[tuple[int, Answer]]:
@@ -150,7 +149,7 @@ def parse() -> argparse.Namespace:
         metavar="FILE.png",
         help=f"also draw the first {MOST_DRAWN} photos with bars",
     )
-    parser.add_argument("--json", action="store_true", help="print each answer as a line of JSON")
+    parser.add_argument("--json", action="store_true", help="print each answer, or error, as a line of JSON")
     add_machine(parser)
     settings = parser.parse_args()
     if settings.draw:
@@ -168,6 +167,8 @@ def main() -> None:
     for place, answer in predict(net, validation(photos, view, settings, settings.crops), settings.top):
         if place in photos.errors:
             complain(photos.errors[place])
+            if settings.json:
+                print(json.dumps({"photo": photos.names[place], "error": photos.errors[place]}))
             continue
         require_number(answer[0][1], settings.checkpoint)
         if settings.json:
