@@ -58,10 +58,12 @@ def save(path: str | os.PathLike[str], arrays: dict[str, Array], info: dict[str,
     safetensors = require_safetensors()
     contiguous = {name: np.asarray(to_device(array, "cpu"), order="C") for name, array in arrays.items()}
     with replacing(path) as temporary:
+        mode = temporary.stat().st_mode
         try:
             safetensors.numpy.save_file(contiguous, temporary, {"info": json.dumps(info or {})})
         except safetensors.SafetensorError as error:
             raise OSError(None, str(error)) from None
+        temporary.chmod(mode)  # for save_file puts a file of its own there, which only its owner may read
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

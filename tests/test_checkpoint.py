@@ -165,6 +165,15 @@ def test_replacing(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_checkpoint_may_be_read_by_whom_other_files_may_be(tmp_path):
+    before = os.umask(0o022)
+    try:
+        save(tmp_path / "file", {"x": np.ones(1)})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
 def test_folders_that_are_not_there(tmp_path):
     error = fails(OSError, "No such file", save, tmp_path / "no" / "file", {"x": np.ones(1)})
     assert str(tmp_path / "no" / "file") in str(error)

@@ -38,7 +38,9 @@ from minicnn.checkpoint import CheckpointError, replacing
 DESCRIPTION = """\
 Carry AlexNet between minicnn, torchvision and Caffe. FROM is one of
 
-  torchvision's state dict: a .pth, or a .safetensors with the same names
+  torchvision's state dict: a .pth, or a .safetensors with the same names. A
+  .pth may also have it as "state_dict" beside other things, with the names that
+  DataParallel gives, or in half precision
 
   the arrays of Caffe's BVLC AlexNet (not of CaffeNet): a .npz or .safetensors
   with the names conv1.weight, conv1.bias, ... fc8.bias, or conv1_w, conv1_b,
@@ -117,12 +119,13 @@ def other_colors(arrays: Arrays) -> Arrays:
 
 
 def usual_dropout(net: nn.Module, config: dict[str, Any]) -> Arrays:
-    """The state dict of the network as if dropout scaled what it keeps in training. If it halves everything in
-    evaluation instead, as in the paper, the weights that come next are halved, which rounds nothing."""
+    """The state dict of the network as if dropout scaled what it keeps in training. If it scales everything in
+    evaluation instead, as in the paper, the weights that come next are scaled: halved, which rounds nothing, there."""
     state = net.state_dict()
     if config["dropout_scale"] == "evaluation":
+        kept = np.float32(1 - config.get("dropout", 0.5))
         for layer in AFTER_DROPOUT[config["variant"]]:
-            state[f"{layer}.weight"] = state[f"{layer}.weight"] / 2
+            state[f"{layer}.weight"] = state[f"{layer}.weight"] * kept
     return state
 
 
@@ -166,12 +169,14 @@ def to_torchvision(net: nn.Module, config: dict[str, Any], view: View) -> Arrays
 def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     """The network, settings and view of BVLC AlexNet's arrays.
 
-    mean, or "mean" among the arrays: blue, green and red, from 0 to 255, of all pixels (3,) or of each (3, 256, 256).
+    mean, or "mean" among the arrays: blue, green and red, from 0 to 255, of all pixels (3,) or of each (3, S, S).
+    "resize" among them, if the mean is no image, whose size it is, and the short side is not scaled to 256 pixels.
     "lrn" among them, if the constants are not BVLC's: local_size, alpha, beta and k of lrn_param.
     """
     endings = {"_w": ".weight", "_b": ".bias"}  # as Caffe2 has them
     arrays = {name[:-2] + endings.get(name[-2:], name[-2:]): array for name, array in arrays.items()}
     found, lrn = arrays.pop("mean", BVLC_MEAN), arrays.pop("lrn", BVLC_LRN)
+    resize = arrays.pop("resize", np.array([View.resize]))
     if lrn.shape != (4,) or lrn.dtype.kind != "f" or not 1 <= lrn[0] <= 96:
         raise CheckpointError(f"lrn is local_size, alpha, beta and k, not {lrn.dtype} {lrn.tolist()}")
     size, alpha, beta, k = lrn.tolist()
@@ -180,7 +185,7 @@ def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     net = alexnet("2012", arrays.get("fc8.bias", np.zeros(1)).size, "paper", lrn=config["lrn"])
     check(arrays, outwards(net.state_dict(), CAFFE))
     net.load_state_dict(inwards(other_colors(arrays), CAFFE))
-    return net, config, raw_view(found if mean is None else mean)
+    return net, config, raw_view(found if mean is None else mean, resize)
 
 
 def to_caffe(net: nn.Module, config: dict[str, Any], view: View) -> Arrays:
@@ -198,19 +203,24 @@ def to_caffe(net: nn.Module, config: dict[str, Any], view: View) -> Arrays:
     return {
         **other_colors(outwards(usual_dropout(net, config), CAFFE)),
         "mean": mean.astype(np.float32),
+        "resize": np.array([view.resize]),
         "lrn": np.array([lrn["n"], lrn["alpha"] * lrn["n"], lrn["beta"], lrn["k"]]),
     }
 
 
-def raw_view(mean: np.ndarray) -> View:
-    """Pixels from 0 to 255 less a mean as from_caffe takes it."""
-    size = INPUT_SIZE["2012"]
-    if mean.dtype.kind in "fiu" and mean.shape == (3,):
-        return View(size, tuple((mean[::-1].astype(float) / 255).tolist()), RAW)
-    if mean.dtype.kind in "fiu" and mean.shape == (3, 256, 256):
+def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
+    """Pixels from 0 to 255 less a mean, after a resize, both as from_caffe takes them."""
+    size, side, numbers = INPUT_SIZE["2012"], mean.shape[-1:], mean.dtype.kind in "fiu"
+    if resize.size != 1 or resize.dtype.kind not in "iu" or resize.item() < size:
+        raise CheckpointError(f"resize is a whole number of at least {size} pixels, not {resize.tolist()}")
+    if numbers and mean.shape == (3,):
+        return View(size, tuple((mean[::-1].astype(float) / 255).tolist()), RAW, resize=resize.item())
+    if numbers and mean.shape == (3, *side, *side) and side[0] >= size:
         image = mean[::-1].transpose(1, 2, 0).astype(np.float32, order="C")  # (H, W, 3)
-        return View(size, (0.0, 0.0, 0.0), RAW, mean_image=image)
-    raise CheckpointError(f"a mean is of (3,) or (3, 256, 256) numbers, not {mean.dtype} {mean.shape}")
+        return View(size, (0.0, 0.0, 0.0), RAW, image, *side)
+    raise CheckpointError(
+        f"a mean is of (3,) or (3, S, S) numbers, where S is at least {size}, not {mean.dtype} {mean.shape}"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
@@ -233,10 +243,18 @@ def read(path: str) -> Arrays:
 
 def read_pth(path: str) -> Arrays:
     torch = require_torch()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    content = io.BytesIO(Path(path).read_bytes())  # for of half a file PyTorch raises an OSError without its name
+    state = torch.load(content, map_location="cpu", weights_only=True)
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"{path} is no state dict, as torch.save(net.state_dict(), ...) writes it")
-    return {name: from_dlpack(tensor.detach()).data for name, tensor in state.items()}
+    arrays = {}
+    for name, tensor in state.items():
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            tensor = tensor.float()
+        arrays[name.replace("module.", "")] = from_dlpack(tensor.detach()).data  # DataParallel's
+    return arrays
 
 
 def read_npz(path: str) -> Arrays:
@@ -322,6 +340,8 @@ def take(source: str, target: str, framework: str) -> None:
     net, config, view = load_network(source)
     write(target, (to_caffe if framework == "caffe" else to_torchvision)(net, config, view))
     print(f"{target}: AlexNet for {framework}, {len(config['classes'])} classes")
+    if view.resize != View.resize:
+        print(f"the short side of its pictures is scaled to {view.resize} pixels, not to {View.resize}")
     if framework == "caffe":
         n, k, alpha, beta = (config["lrn"][name] for name in ("n", "k", "alpha", "beta"))
         print(f"norm1 and norm2: lrn_param {{ local_size: {n} alpha: {alpha * n:g} beta: {beta:g} k: {k:g} }}")

@@ -124,7 +124,7 @@ def require_number(value: float, checkpoint: str) -> None:
 
 # --------------------------------------------------------------------------------------------------------- command line
 def parse() -> argparse.Namespace:
-    parser = Parser(prog="evaluate.py", description="Measure a network that train.py has trained, or convert.py converted.")
+    parser = Parser(prog="evaluate.py", description="Measure a network of train.py or convert.py.")
     add_checkpoint(parser)
     parser.add_argument(
         "--data",

@@ -90,12 +90,12 @@ class Photos:
     def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], int]:
         try:
             picture = self._read(self.names[place])
+            if place < self.keep:
+                self.kept[place] = Resize(240)(picture, np.random.default_rng(0))
+            return picture, place
         except DataError as error:
             self.errors[place] = str(error)
             return np.zeros((1, 1, 3), np.uint8), place
-        if place < self.keep:
-            self.kept[place] = Resize(240)(picture, np.random.default_rng(0))
-        return picture, place
 
     def _read(self, name: str) -> NDArray[np.uint8]:
         if name != "-":

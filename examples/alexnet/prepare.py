@@ -8,9 +8,10 @@ goes on where it was when it is started again: what is whole is only read.
 import json
 import os
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from minicnn.data.imagenet import CAFFE, WORDS
 from minicnn.data.transforms import CenterCrop, Compose, Resize
 
 BEGUN, BROKEN = "prepare.json", "broken.txt"  # the settings of a run, and the pictures that it could not read
-CHUNK = 64  # pictures that a worker does at a time
+CHUNK = 16  # pictures that a worker does at a time
 SHOWN = 10  # broken pictures that are named on the screen
 END_OF_JPEG = b"\xff\xd9"
 
@@ -89,24 +90,27 @@ def begin(settings: Namespace) -> None:
 def shrink_all(pictures: Sequence[Picture], settings: Namespace) -> Done:
     """In threads: Pillow decodes, scales and encodes outside of the interpreter's lock."""
     done, chunks = Done(), [pictures[i : i + CHUNK] for i in range(0, len(pictures), CHUNK)]
-    pool = ThreadPoolExecutor(settings.workers)
+    pool, stop = ThreadPoolExecutor(settings.workers), threading.Event()
     try:
         with progress_bar(total=len(pictures), desc="shrink", unit=" pictures") as bar:
-            results = pool.map(lambda chunk: shrink(chunk, settings.size, settings.quality), chunks)
+            results = pool.map(lambda chunk: shrink(chunk, settings.size, settings.quality, stop), chunks)
             for chunk, result in zip(chunks, results, strict=True):
                 done.merge(result)
                 if done.broken:
                     bar.set_postfix(broken=len(done.broken), refresh=False)
                 bar.update(len(chunk))
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
     return done
 
 
-def shrink(pictures: Sequence[Picture], size: int, quality: int) -> Done:
-    """Those that are not there yet. A picture that cannot be read does not stop the others."""
+def shrink(pictures: Sequence[Picture], size: int, quality: int, stop: threading.Event) -> Done:
+    """Those that are not there yet, until `stop` is set. A picture that cannot be read does not stop the others."""
     done = Done()
     for picture in pictures:
+        if stop.is_set():
+            raise CancelledError
         pixels = whole(picture.target, size)
         if pixels is not None:
             done.before += 1
@@ -147,8 +151,9 @@ def whole(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | None:
     return pixels if ends and pixels.shape == (size, size, 3) else None
 
 
-def report(broken: dict[Picture, str], number: int, settings: Namespace) -> None:
-    """Name the pictures that could not be read. Raises DataError unless they may be left out."""
+def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Namespace) -> None:
+    """Name those of the pictures that could not be read. Raises DataError unless they may be left out, and each folder
+    has others."""
     reasons, path = list(broken.values()), os.path.join(settings.target, BROKEN)
     with replacing(path) as temporary:
         temporary.write_text("\n".join(reasons) + "\n", encoding="utf-8", errors="surrogateescape")
@@ -157,8 +162,14 @@ def report(broken: dict[Picture, str], number: int, settings: Namespace) -> None
         print(f"and {len(reasons) - SHOWN} more, see {path}", file=sys.stderr)
     if not settings.skip_broken:
         raise DataError(
-            f"{len(reasons)} of {number} pictures cannot be read ({path}), the others are done; mend or remove them and"
-            " start again, or add --skip-broken to do without them"
+            f"{len(reasons)} of {len(pictures)} pictures cannot be read ({path}), the others are done; mend or remove"
+            " them and start again, or add --skip-broken to do without them"
+        )
+    kept = {os.path.dirname(picture.source) for picture in pictures if picture not in broken}
+    if lost := {os.path.dirname(picture.source) for picture in broken} - kept:
+        raise DataError(
+            f"no picture in {some(lost)} can be read, and a class needs one: mend one, or remove the class from train/"
+            " and val/"
         )
 
 
@@ -176,9 +187,7 @@ def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: N
     for train in (True, False):
         expected = {(picture.target, picture.label) for picture in pictures if picture.train == train}
         if wrong := set(ImageNet(target, train).samples) - expected:
-            raise DataError(
-                f"{target} holds pictures that {source} does not, or lacks a class: {some(path for path, _ in wrong)}"
-            )
+            raise DataError(f"{target} holds pictures that {source} does not: {some(path for path, _ in wrong)}")
     minicnn.save(target / STATISTICS, dict(statistics.arrays()))
 
 
@@ -188,7 +197,7 @@ def prepare(settings: Namespace) -> None:
     begin(settings)
     done = shrink_all(pictures, settings)
     if done.broken:
-        report(done.broken, len(pictures), settings)
+        report(done.broken, pictures, settings)
         pictures = [picture for picture in pictures if picture not in done.broken]
     finish(pictures, done.statistics, settings)
     trained = sum(picture.train for picture in pictures)

@@ -65,7 +65,7 @@ def _records(folder: str, name: str, verify: bool) -> NDArray[np.uint8]:
         if md5 != MD5[name]:
             raise DataError(
                 f"{path}: MD5 is {md5}, the official file's is {MD5[name]}; unpack it again,"
-                " or pass verify=False for a copy that is meant to differ"
+                " or pass verify=False (programs: --no-verify) for a copy that is meant to differ"
             )
     records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
     if (bad := np.flatnonzero(records[:, 0] > 9)).size:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+SLIMMEST = 50  # times as long as wide, at most, is a picture that is made larger: others might fill the memory
 
 
 class DataError(ValueError):
@@ -52,6 +53,11 @@ class ImageFolder(PictureFiles):
             what = "is not a folder" if os.path.exists(root) else "does not exist"
             raise DataError(f"{root}: {what}; pass a folder that holds one folder of pictures per class")
         found = folders(root)
+        if not found and pictures(root):
+            raise DataError(
+                f"{root}: pictures, but no class folders; ImageNet's flat validation folder is read with"
+                " minicnn.data.ImageNet (imagenet:DIR in train.py)"
+            )
         if classes is None and len(found) < 2:
             number = f"only one class folder, {found[0]!r}" if found else "no class folders"
             raise DataError(f"{root}: {number}; at least two are needed, each with the pictures of one class")
@@ -66,8 +72,10 @@ class ImageFolder(PictureFiles):
         super().__init__(samples, classes, least)
 
 
-def read_image(path: str | os.PathLike[str], least: int | None = None) -> NDArray[np.uint8]:
+def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None) -> NDArray[np.uint8]:
     """The picture in a file as a uint8 RGB array (H, W, 3), read-only, turned upright as its EXIF orientation says.
+
+    file: its path, or an open binary file, which errors call by its `.name`, or "picture" if it has none.
 
     Grey, palette, CMYK and other pictures are converted to RGB, 16-bit grey ones by their high byte; transparent parts
     are laid over white; of an animation the first frame counts. Colour profiles are ignored.
@@ -76,16 +84,21 @@ def read_image(path: str | os.PathLike[str], least: int | None = None) -> NDArra
         transforms.Resize would do afterwards, but sooner: a JPEG that is at least 2, 4 or 8 times as large is only
         decoded to that fraction, and what is left over never becomes an array.
 
-    Raises DataError, naming the file, if it cannot be read or decoded whole; ImportError without Pillow.
+    Raises DataError, naming the file, if it cannot be read or decoded whole, has floating-point pixels, whose range
+    nothing tells, or cannot be scaled to `least` (see scaled_size); ImportError without Pillow.
     """
     if least is not None and least < 1:
         raise ValueError(f"least must be at least 1 pixel, got {least}")
     pil = pillow()
+    name = getattr(file, "name", "picture") if hasattr(file, "read") else os.fspath(file)
     try:
-        with pil.Image.open(path) as image:
+        with pil.Image.open(file) as image:
             if least is not None:
+                scaled_size(image.size, least)  # raises its error before anything is decoded
                 image.draft(None, (least, least))  # a JPEG's next loading; of other files nothing
             pil.ImageOps.exif_transpose(image, in_place=True)
+            if image.mode == "F":
+                raise DataError("its pixels are floating-point numbers; save it with whole numbers of 8 or 16 bits")
             if image.mode.startswith("I"):  # 16 bits a pixel; convert() would clip at 255 instead of scaling
                 image = pil.Image.fromarray((np.clip(image, 0, 65535) >> 8).astype(np.uint8))
             if image.has_transparency_data:
@@ -97,17 +110,27 @@ def read_image(path: str | os.PathLike[str], least: int | None = None) -> NDArra
                 image = scaled(image, least)
             return np.asarray(image)  # (H, W, 3); np.array() would copy
     except pil.UnidentifiedImageError:
-        raise DataError(f"{os.fspath(path)}: not a picture that Pillow can read") from None
+        raise DataError(f"{name}: not a picture that Pillow can read") from None
     except Exception as error:  # broken files make decoders raise OSError, ValueError, SyntaxError and others
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
-        raise DataError(f"{os.fspath(path)}: cannot be read: {reason}") from error
+        raise DataError(f"{name}: cannot be read: {reason}") from error
 
 
 def scaled(image: Any, short_side: int) -> Any:
     """A Pillow image, its short side scaled to so many pixels, the long one in proportion (bilinear, antialiased)."""
-    scale = short_side / min(image.size)
-    width, height = (round(side * scale) for side in image.size)
-    return image.resize((width, height), pillow().Image.Resampling.BILINEAR)
+    return image.resize(scaled_size(image.size, short_side), pillow().Image.Resampling.BILINEAR)
+
+
+def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """(width, height) of a picture scaled so. Raises DataError if it would be made larger and is too slim for that."""
+    scale = short_side / min(size)
+    width, height = (round(side * scale) for side in size)
+    if scale > 1 and max(size) > SLIMMEST * min(size):
+        raise DataError(
+            f"{size[0]} x {size[1]} pixels would become {width} x {height}, and a picture over {SLIMMEST} times as long"
+            " as wide is not made larger: remove or crop it"
+        )
+    return width, height
 
 
 def pillow() -> Any:
@@ -127,14 +150,18 @@ def folders(root: str) -> list[str]:
 
 def files(folder: str) -> list[str]:
     """The paths of the pictures in a folder, sorted. Raises DataError if there are none."""
-    names = sorted(
-        entry.name
+    if found := pictures(folder):
+        return found
+    raise DataError(f"{folder}: no pictures in this folder (endings accepted: {' '.join(ENDINGS)})")
+
+
+def pictures(folder: str) -> list[str]:
+    """The same, but none will do."""
+    return sorted(
+        os.path.join(folder, entry.name)
         for entry in os.scandir(folder)
         if entry.is_file() and entry.name[0] != "." and entry.name.lower().endswith(ENDINGS)
     )
-    if not names:
-        raise DataError(f"{folder}: no pictures in this folder (endings accepted: {' '.join(ENDINGS)})")
-    return [os.path.join(folder, name) for name in names]
 
 
 def some(names: Iterable[str]) -> str:

@@ -90,7 +90,8 @@ def _read_labels(path: str, classes: Sequence[str]) -> dict[str, int]:
     for place, line in _lines(path):
         if line == "ImageId,PredictionString":
             continue
-        name, _, found = line.rpartition(" ") if path.endswith(CAFFE) else line.partition(",")
+        parts = line.rsplit(None, 1) if path.endswith(CAFFE) else line.split(",", 1)
+        name, found, *_ = *parts, ""  # a line of one part has no label
         found = found.split(" ")[0]  # Kaggle's goes on with boxes, and with further objects of the same class
         if found not in known:
             raise DataError(f"{place}: {line[:60]!r} is not {form}")
@@ -103,16 +104,17 @@ def _read_labels(path: str, classes: Sequence[str]) -> dict[str, int]:
 def _read_words(path: str) -> dict[str, str]:
     named = {}
     for place, line in _lines(path):
-        synset, _, words = line.partition(" ")
+        synset, *words = line.split(None, 1)
         if not words:
             raise DataError(f"{place}: {line[:60]!r} is not a class's id and its words")
-        named[synset] = words.strip()
+        named[synset] = words[0].encode(errors="replace").decode()  # without what cannot be drawn
     return named
 
 
 def _lines(path: str) -> Iterator[tuple[str, str]]:
-    """(where it is, the line without its surrounding blanks) for each line that is not empty."""
-    with open(path, encoding="utf-8", errors="replace") as file:
+    """(where it is, the line without its surrounding blanks) for each line that is not empty. Bytes that are not UTF-8
+    become what they are in the names of files."""
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if line := line.strip():
                 yield f"{path}, line {number}", line

@@ -45,7 +45,10 @@ class Compose:
 
 @dataclass
 class Resize:
-    """Scale the short side to `short_side` pixels and the long one in proportion (bilinear, antialiased)."""
+    """Scale the short side to `short_side` pixels and the long one in proportion (bilinear, antialiased).
+
+    A picture that is over 50 times as long as wide is not made larger: DataError.
+    """
 
     short_side: int
 

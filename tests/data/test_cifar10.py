@@ -74,7 +74,7 @@ def test_checksums(written, monkeypatch):
     name = "data_batch_1.bin"
     assert message(root) == (
         f"{folder}/{name}: MD5 is {digests[name]}, the official file's is {cifar10.MD5[name]};"
-        " unpack it again, or pass verify=False for a copy that is meant to differ"
+        " unpack it again, or pass verify=False (programs: --no-verify) for a copy that is meant to differ"
     )
     monkeypatch.setattr(cifar10, "MD5", digests)
     assert len(CIFAR10(root)) == 23 and len(CIFAR10(root, train=False)) == 4

@@ -1,3 +1,4 @@
+import io
 import sys
 from pathlib import Path
 
@@ -109,6 +110,17 @@ def test_errors_of_the_folder_are_one_line(save, tmp_path):
     assert message(root, classes=["cat", *"edcba"]) == f"{differ} (missing: a, b, c, d, e; unknown: dog)"
 
 
+@pytest.mark.parametrize("classes", [None, ["cat", "dog"]])
+def test_pictures_in_no_class_folders_may_be_imagenets(save, tmp_path, classes):
+    save("1.JPEG", b"")
+    with pytest.raises(DataError) as info:
+        ImageFolder(tmp_path, classes)
+    assert str(info.value) == (
+        f"{tmp_path}: pictures, but no class folders; ImageNet's flat validation folder is read with"
+        " minicnn.data.ImageNet (imagenet:DIR in train.py)"
+    )
+
+
 def test_one_class_will_do_if_it_is_what_was_asked_for(save, tmp_path):
     save("cat/1.png")
     assert len(ImageFolder(tmp_path, classes=["cat"])) == 1
@@ -135,6 +147,14 @@ def test_16_bit_pictures_keep_their_high_byte(save, name):
 def test_32_bit_pictures_count_as_16_bit_ones(save):
     grey = np.array([[-5, 256, 70000]], np.int32)
     assert read_image(save("32.tif", grey))[0, :, 1].tolist() == [0, 1, 255]
+
+
+def test_floating_point_pictures_are_refused(save):
+    path = save("32.tif", np.array([[0.5, 200]], np.float32))
+    with pytest.raises(
+        DataError, match=f"^{path}: cannot be read: its pixels are floating-point numbers; save it with"
+    ):
+        read_image(path)
 
 
 def test_cmyk_jpeg(save):
@@ -202,6 +222,26 @@ def test_a_broken_file_is_named_in_one_line(save, tmp_path):
         with pytest.raises(DataError) as info:
             folder[index]
         assert str(info.value).startswith(f"{path}: {reason}") and "\n" not in str(info.value)
+
+
+def test_an_open_file_will_do(save):
+    path = save("1.png")
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(read_image(file), RGB)
+    memory = io.BytesIO(path.read_bytes())
+    for _ in range(2):  # it is left open
+        assert read_image(memory, 3).shape == (3, 4, 3)
+
+
+def test_an_open_file_is_named_in_errors(save, tmp_path):
+    path, cut = save("text.png", b"hello"), io.BytesIO(jpeg_bytes(tmp_path)[:-500])
+    with open(path, "rb") as file, pytest.raises(DataError, match=f"^{path}: not a picture that Pillow can read$"):
+        read_image(file)
+    with pytest.raises(DataError, match=r"^picture: cannot be read: image file is trunc"):
+        read_image(cut)
+    cut.name = "standard input"
+    with pytest.raises(DataError, match=r"^standard input: cannot be read: image file is trunc"):
+        read_image(cut)
 
 
 def test_a_file_that_is_gone_is_named(tmp_path):
@@ -302,6 +342,18 @@ def test_a_folder_passes_least_on(save, tmp_path):
 def test_a_least_of_nothing(save):
     with pytest.raises(ValueError, match=r"^least must be at least 1 pixel, got 0$"):
         read_image(save("1.png"), 0)
+
+
+@pytest.mark.parametrize("name", ["1.png", "1.jpg"])
+def test_a_slim_picture_is_read_unless_it_has_to_become_larger(save, name):
+    path = save(name, np.zeros((1, 5000, 3), np.uint8))
+    assert read_image(path).shape == read_image(path, 1).shape == (1, 5000, 3)
+    with pytest.raises(DataError) as info:
+        read_image(path, 256)
+    assert str(info.value) == (
+        f"{path}: cannot be read: 5000 x 1 pixels would become 1280000 x 256, and a picture over 50 times as long as wide"
+        " is not made larger: remove or crop it"
+    )
 
 
 def test_a_cut_jpeg_is_broken_at_any_fraction(save, tmp_path):

@@ -1,5 +1,6 @@
 """ImageNet's folders and files: each form of its labels gives the same samples, and each mistake one line."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,41 @@ def test_names_without_ending_and_case_of_endings(root):
     assert [label for _, label in ImageNet(root, False).samples] == [1, 2]
 
 
+def test_caffes_blanks_may_be_any(root):
+    flat(root, [1, 2])
+    (root / "val" / f"{stem(0)}.JPEG").rename(root / "val" / "a b.JPEG")
+    (root / "val.txt").write_text(f"a b.JPEG\t1\n{stem(1)}.JPEG \t  2\n")
+    assert [label for _, label in ImageNet(root, False).samples] == [2, 1]
+
+
+@pytest.mark.parametrize("caffe", [True, False])
+def test_a_byte_order_mark(root, caffe):
+    flat(root, [1, 2], caffe)
+    words(root)
+    for name in ("val.txt" if caffe else "LOC_val_solution.csv", "synset_words.txt"):
+        (root / name).write_bytes(b"\xef\xbb\xbf" + (root / name).read_bytes())
+    dataset = ImageNet(root, False)
+    assert [label for _, label in dataset.samples] == [1, 2] and dataset.names == WORDS
+
+
+@pytest.mark.parametrize("form", ["{}.JPEG 2\n", "ImageId,PredictionString\n{},n02012849\n"])
+def test_names_of_files_that_are_not_utf_8(root, form):
+    name = b"caf\xe9"
+    (root / "val").mkdir()
+    (root / "val" / os.fsdecode(name + b".JPEG")).touch()
+    (root / ("LOC_val_solution.csv" if "," in form else "val.txt")).write_bytes(form.encode().replace(b"{}", name))
+    assert [(os.path.basename(os.fsencode(path)), label) for path, label in ImageNet(root, False).samples] == [
+        (b"caf\xe9.JPEG", 2)
+    ]
+
+
+def test_words_that_are_not_utf_8_can_still_be_printed(root):
+    words(root)
+    content = (root / "synset_words.txt").read_bytes()
+    (root / "synset_words.txt").write_bytes(content.replace(b" tench, Tinca", b"\tt\xe9nch,\tTinca"))
+    assert ImageNet(root).names == ["t?nch,\tTinca tinca", *WORDS[1:]]
+
+
 def test_caffes_labels_come_before_kaggles(root):
     flat(root, [1, 2])
     write_labels(root, [0, 0], caffe=False)
@@ -175,7 +211,7 @@ def test_labels_that_are_missing(root):
 
 
 @pytest.mark.parametrize(
-    "line", ["x.JPEG 4", "x.JPEG -1", "x.JPEG 01", "x.JPEG 1.0", "x.JPEG", "4", f"x.JPEG {SYNSETS[0]}"]
+    "line", ["x.JPEG 4", "x.JPEG -1", "x.JPEG 01", "x.JPEG 1.0", "x.JPEG", "3", "4", f"x.JPEG {SYNSETS[0]}"]
 )
 def test_a_label_out_of_range(root, line):
     flat(root, [0, 1])

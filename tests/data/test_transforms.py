@@ -47,6 +47,18 @@ def test_resize_gives_the_short_side_and_keeps_the_ratio(height, width, short):
     assert Resize(min(height, width))(image, rng()) is image
 
 
+@pytest.mark.parametrize("height, width, short", [(1, 5000, 256), (5000, 1, 256), (4, 201, 5)])
+def test_slim_pictures_are_not_made_larger(height, width, short):
+    with pytest.raises(DataError, match=f"^{width} x {height} pixels would become .*: remove or crop it$"):
+        Resize(short)(picture(height, width), rng())
+
+
+@pytest.mark.parametrize("height, width, short", [(4, 200, 5), (200, 4, 8), (4, 400, 3), (1, 5000, 1)])
+def test_others_are_and_slim_ones_may_become_smaller(height, width, short):
+    scale = short / min(height, width)
+    assert Resize(short)(picture(height, width), rng()).shape == (height * scale, width * scale, 3)
+
+
 def test_resize_is_bilinear_and_antialiased():
     stripes = np.zeros((8, 64, 3), np.uint8)
     stripes[:, ::2] = 200

@@ -79,8 +79,8 @@ def trained(path, variant, view, groups=True):
     "framework, to, more",
     [
         (TORCHVISION, "torchvision", {}),
-        (CAFFE, "caffe", {"mean": MEAN, "lrn": np.array([5, 1e-4, 0.75, 1])}),
-        (CAFFE, "caffe", {"mean": MEAN_IMAGE, "lrn": np.array([3, 3e-4, 0.6, 1.5])}),
+        (CAFFE, "caffe", {"mean": MEAN, "resize": np.array([300]), "lrn": np.array([5, 1e-4, 0.75, 1])}),
+        (CAFFE, "caffe", {"mean": MEAN_IMAGE, "resize": np.array([256]), "lrn": np.array([3, 3e-4, 0.6, 1.5])}),
     ],
     ids=["torchvision", "Caffe", "a mean image and other constants"],
 )
@@ -130,6 +130,30 @@ def test_a_mean_comes_with_the_arrays_or_by_its_option(converted, tmp_path, mean
     assert written[0] == written[1] and (mean.ndim == 3 or written[1] == written[2])
 
 
+@pytest.mark.parametrize("side", [227, 320])
+def test_a_mean_image_may_have_another_size(converted, side):
+    image = np.random.default_rng(0).normal(100, 20, (3, side, side)).astype(np.float32)
+    saved("a.npz", mean=image)
+    converted("a.npz", "a.safetensors")
+    view = load_network("a.safetensors")[2]
+    assert view.resize == side
+    np.testing.assert_array_equal(view.mean_image, image[::-1].transpose(1, 2, 0))
+    picture = np.random.default_rng(1).integers(0, 256, (side, side + 9, 3), dtype=np.uint8)
+    assert view.evaluation()(picture, np.random.default_rng()).shape == (227, 227, 3)
+    converted("a.safetensors", "b.npz", "--to", "caffe")
+    np.testing.assert_array_equal(convert.read("b.npz")["mean"], image)
+
+
+@pytest.mark.parametrize("resize", [253, 256])
+@pytest.mark.parametrize(
+    "to, variant, mean, std", [("torchvision", "2014", *IMAGENET), ("caffe", "2012", (0.5,) * 3, RAW)]
+)
+def test_an_unusual_resize_is_said(run, to, variant, mean, std, resize):
+    trained("a.safetensors", variant, View(224, mean, std, resize=resize))
+    said = "the short side of its pictures is scaled to 253 pixels, not to 256\n"
+    assert (said in run("a.safetensors", "b.npz", "--to", to).out) == (resize == 253)
+
+
 SYNSETS = [f"n{10000000 + 7 * k} word {k}, another" for k in range(CLASSES)]
 PLAIN = [f"great {k}" for k in range(CLASSES)]
 
@@ -174,9 +198,15 @@ CHANGES = [  # of Caffe's arrays, and what is said of them
     ({"lrn": np.ones(3)}, "local_size, alpha, beta and k"),
     ({"lrn": np.zeros(4)}, "local_size, alpha, beta and k"),
     ({"lrn": np.array(["a", "b", "c", "d"])}, "local_size, alpha, beta and k"),
-    ({"mean": np.ones(4)}, "(3,) or (3, 256, 256)"),
-    ({"mean": np.ones((256, 256, 3))}, "(3,) or (3, 256, 256)"),
-    ({"mean": np.array(["a", "b", "c"])}, "(3,) or (3, 256, 256) numbers"),
+    ({"mean": np.ones(4)}, "(3,) or (3, S, S)"),
+    ({"mean": np.ones(())}, "not float64 ()"),
+    ({"mean": np.ones((256, 256, 3))}, "(3,) or (3, S, S)"),
+    ({"mean": np.ones((3, 256, 300))}, "not float64 (3, 256, 300)"),
+    ({"mean": np.ones((3, 226, 226))}, "(3, S, S) numbers, where S is at least 227, not float64 (3, 226, 226)"),
+    ({"mean": np.array(["a", "b", "c"])}, "(3,) or (3, S, S) numbers"),
+    ({"resize": np.array(226)}, "resize is a whole number of at least 227 pixels, not 226"),
+    ({"resize": np.array([256, 256])}, "resize is a whole number of at least 227 pixels, not [256, 256]"),
+    ({"resize": np.array(256.0)}, "resize is a whole number of at least 227 pixels, not 256.0"),
 ]
 
 
@@ -224,18 +254,41 @@ def test_files_that_could_run_code_or_are_not_whole(refused, tmp_path):
 
 
 @pytest.mark.torch
+def test_files_of_pytorch_as_programs_write_them(converted, tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {name: torch.from_numpy(array).half().requires_grad_() for name, array in weights(TORCHVISION).items()}
+    parallel = {name.replace("features.", "features.module."): tensor for name, tensor in state.items()}
+    files = {
+        "plain": {name: tensor.float() for name, tensor in state.items()},
+        "half": state,
+        "checkpoint": {"epoch": 3, "arch": "alexnet", "state_dict": state, "optimizer": {"state": {}}},
+        "parallel": {f"module.{name}": tensor for name, tensor in state.items()},
+        "example": {"epoch": 3, "best_acc1": torch.tensor(50.0), "state_dict": parallel},
+    }
+    for name, content in files.items():
+        torch.save(content, f"{name}.pth")
+        converted(f"{name}.pth", f"{name}.safetensors")
+    assert len({(tmp_path / f"{name}.safetensors").read_bytes() for name in files}) == 1
+    numbers = {name: tensor.detach().bfloat16() for name, tensor in state.items()}
+    torch.save(numbers, "bfloat16.pth")
+    for name, array in convert.read("bfloat16.pth").items():
+        np.testing.assert_array_equal(array, numbers[name].float().numpy(), strict=True)
+
+
+@pytest.mark.torch
 def test_files_of_pytorch_that_are_no_state_dict(refused, tmp_path):
     torch = pytest.importorskip("torch")
-    torch.save({"features.0.weight": torch.ones(3)}, "whole.pth")
+    torch.save({"features.0.weight": torch.ones(2000)}, "whole.pth")
     torch.save({"features.0.weight": Trap()}, "trap.pth")
     for other in (torch.ones(3), {"state_dict": {}}, {"a": 1}):
         torch.save(other, "a.pth")
         refused("a.pth is no state dict", "a.pth", "b.safetensors")
-    torch.save({"a": torch.ones(2).bfloat16()}, "a.pth")
-    refused(["a.pth: ", "torch.bfloat16"], "a.pth", "b.safetensors")
+    torch.save({"a": torch.ones(2).to(torch.float8_e4m3fn)}, "a.pth")
+    refused(["a.pth: ", "torch.float8"], "a.pth", "b.safetensors")
     torch.save(torch.nn.Linear(2, 2), "module.pth")
     whole = (tmp_path / "whole.pth").read_bytes()
-    broken = whole[:-100], whole[:100], b"", b"text", pickle.dumps(Trap(), 2)
+    cut = (whole[:length] for length in range(0, len(whole), 500))
+    broken = *cut, b"text", pickle.dumps(Trap(), 2)
     for content in (*broken, *((tmp_path / f"{name}.pth").read_bytes() for name in ("trap", "module"))):
         (tmp_path / "a.pth").write_bytes(content)
         refused(["a.pth is not whole", "could run code"], "a.pth", "b.safetensors")
@@ -275,7 +328,7 @@ def test_means(refused, tmp_path):
         (tmp_path / f"{name}.npy").write_bytes(content)
     for mean in ("a,b,c", "1,,2", "object.npy", "archive.npz", "text.npy", "zip.npy", "empty.npy"):
         refused([f"--mean {mean}: ", "three numbers"], "a.npz", "b.safetensors", "--mean", mean)
-    refused("(3,) or (3, 256, 256)", "a.npz", "b.safetensors", "--mean", "1,2")
+    refused("(3,) or (3, S, S)", "a.npz", "b.safetensors", "--mean", "1,2")
     refused("nothing.npy", "a.npz", "b.safetensors", "--mean", "nothing.npy")
 
 
