@@ -8,6 +8,7 @@ for what examples/alexnet/prepare.py makes of these files, and training steps of
 """
 
 import argparse
+import multiprocessing
 import os
 import random
 import subprocess
@@ -36,7 +37,7 @@ SHORT_SIDE, SIZE, BATCH, STEPS = 256, 227, 32, 5
 FEWEST = (STEPS + 1) * BATCH  # pictures: the steps of a turn lie within an epoch
 AUGMENT = Compose([Resize(SHORT_SIDE), RandomCrop(SIZE), RandomHorizontalFlip()])
 PREPARE = Path(__file__).resolve().parent.parent / "examples" / "alexnet" / "prepare.py"
-PILLOW, ARRAYS = "Pillow", "Pillow to arrays"
+PILLOW, ARRAYS, THREADS, PROCESSES = "Pillow", "Pillow to arrays", "threads", "processes"
 FIRST, LOADED, READY = "first batch", "with loading", "without"
 
 
@@ -44,18 +45,24 @@ FIRST, LOADED, READY = "first batch", "with loading", "without"
 class Loading(Worker):
     """Loads the pictures of a folder once, on so many cores."""
 
-    def __init__(self, cores: int, folder: str) -> None:
+    def __init__(self, cores: int, folder: str, processes: bool = False) -> None:
         self.cores, self.dataset = cores, ImageFolder(folder, least=SHORT_SIDE)
         self.tasks = {"load": self.load}
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, machine.cores()[-cores:])
+        self.loader = DataLoader(
+            self.dataset, BATCH, AUGMENT, shuffle=True, num_workers=cores, processes=processes
+        )  # fmt: skip
 
     def threads(self) -> dict[str, int]:
         return {"asked": self.cores}
 
     def load(self) -> None:
-        for _ in DataLoader(self.dataset, BATCH, AUGMENT, shuffle=True, num_workers=self.cores):
+        for _ in self.loader:
             pass
+
+    def cpu(self) -> float:
+        return super().cpu() + sum(map(machine.cpu_of, multiprocessing.active_children()))
 
 
 class Bare(Loading):
@@ -170,9 +177,10 @@ def prepare(source: Path, target: Path) -> Result:
 # --------------------------------------------------------------------------------------------------------- measuring
 def loading(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
     """minicnn and Pillow in turn."""
-    contenders = [Contender(OURS, cores, "loader:Loading", str(folder))]
-    for other, arrays in ((PILLOW, False), (ARRAYS, True)):
-        contenders.append(Contender(other, cores, "loader:Bare", str(folder), arrays))
+    contenders = [
+        *(Contender(ours, cores, "loader:Loading", str(folder), ours == PROCESSES) for ours in (THREADS, PROCESSES)),
+        *(Contender(other, cores, "loader:Bare", str(folder), other == ARRAYS) for other in (PILLOW, ARRAYS)),
+    ]
     with running(*contenders):
         return {"tree": name, "cores": cores, **enough(measure(contenders, ["load"], rounds, budget=30))}
 
@@ -206,9 +214,9 @@ def markdown(results: Result) -> str:
     rows, steps = [], []
     for r in results["loading"]:
         seconds = r["seconds"]["load"]
-        rates = [f"{pictures / s.median:.0f}" if (s := spread(seconds[n])) else "–" for n in (PILLOW, ARRAYS, OURS)]
-        shares = [shown(ratios(seconds, name, OURS), 100) for name in (PILLOW, ARRAYS)]
-        rows.append([r["tree"], str(r["cores"]), *rates, *shares, f"{len(seconds[OURS])} ({r['discarded']})"])
+        rates = [f"{pictures / spread(seconds[name]).median:.0f}" for name in (PILLOW, ARRAYS, THREADS, PROCESSES)]
+        shares = [shown(ratios(seconds, name, ours), 100) for ours in (THREADS, PROCESSES) for name in (PILLOW, ARRAYS)]
+        rows.append([r["tree"], str(r["cores"]), *rates, *shares, f"{len(seconds[PILLOW])} ({r['discarded']})"])
     for r in results["training"]:
         seconds = {task: r["seconds"][task][OURS] for task in (LOADED, READY)}
         times = [shown(spread(seconds[task]), 1e3 / STEPS) for task in (LOADED, READY)]
@@ -220,13 +228,14 @@ def markdown(results: Result) -> str:
         f"Python {m['python']}, NumPy {m['numpy']}, Pillow {Image.__version__}.",
         f"{pictures} JPEGs, {results['data']}, loaded as for training: in draft mode, the short side at {SHORT_SIDE} "
         f"pixels, a random crop of {SIZE}, half of them mirrored. **{PILLOW}** does it in a plain loop for each core, "
-        f"to pictures in its own memory or on to arrays; **{OURS}**'s DataLoader, with a worker for each core, to "
-        f"batches of {BATCH}. They took turns. Medians with quartiles (extremes, of fewer than five rounds); shares "
-        "are taken within each round. Rounds in which other processes took more than 5% of the cores' time were thrown "
-        "away.",
+        f"to pictures in its own memory or on to arrays; {OURS}'s DataLoader with a **thread** or a **process** for "
+        f"each core, to batches of {BATCH}. They took turns. Medians with quartiles (extremes, of fewer than five "
+        "rounds); shares are taken within each round. Rounds in which other processes took more than 5% of the cores' "
+        "time were thrown away.",
         table(
-            ["JPEGs", "cores", f"{PILLOW}, pictures/s", f"{ARRAYS}, pictures/s", f"{OURS}, pictures/s",
-             f"share of {PILLOW}, %", f"share of {ARRAYS}, %", "rounds (thrown away)"], *rows,
+            ["JPEGs", "cores", *(f"{name}, pictures/s" for name in (PILLOW, ARRAYS, THREADS, PROCESSES)),
+             *(f"{ours}, % of {name}" for ours in (THREADS, PROCESSES) for name in (PILLOW, ARRAYS)),
+             "rounds (thrown away)"], *rows,
         ),
         f"prepare.py did {prepared['pictures']} in {prepared['seconds']:.1f} s on all cores, {rate:.0f} a second, its "
         "start and end included.",

@@ -30,6 +30,15 @@ def busy(stat: Path = Path("/proc/stat")) -> float | None:
     return sum(sum(row) - row[3] - row[4] for row in ticks) / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_of(process: Any, proc: Path = Path("/proc")) -> float:
+    """Seconds that the cores have worked for another process; 0 where the system does not tell."""
+    stat = proc / str(process.pid) / "stat"
+    if not stat.exists():
+        return 0.0
+    user, system = stat.read_text().rpartition(")")[2].split()[11:13]  # after its name, which may have blanks
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def describe(threads: int) -> dict[str, Any]:
     """What a reader needs to know to judge the figures; nothing that names the machine or its user."""
     blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]

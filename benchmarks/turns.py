@@ -33,7 +33,7 @@ class BenchmarkError(RuntimeError):
 class Turn(NamedTuple):
     seconds: dict[str, float]  # for each task, once
     faults: dict[str, float]  # minor page faults, the same
-    cpu: float  # seconds of all the process's threads
+    cpu: float  # seconds of all threads
 
 
 class Worker:
@@ -55,14 +55,18 @@ class Worker:
 
     def turn(self, repeats: dict[str, int]) -> Turn:
         """Do each task so many times."""
-        turn = Turn({}, {}, -time.process_time())
+        turn = Turn({}, {}, -self.cpu())
         for task, count in repeats.items():
             call, faults, start = self.tasks[task], _faults(), time.perf_counter()
             for _ in range(count):
                 call()
             turn.seconds[task] = (time.perf_counter() - start) / count
             turn.faults[task] = (_faults() - faults) / count
-        return turn._replace(cpu=turn.cpu + time.process_time())
+        return turn._replace(cpu=turn.cpu + self.cpu())
+
+    def cpu(self) -> float:
+        """Seconds that the cores have worked for it."""
+        return time.process_time()
 
     def peak(self) -> float:
         """The most memory this process has had so far, in MiB, libraries included."""
@@ -83,7 +87,7 @@ class Contender:
         self.threads: dict[str, int] = {}
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, worker, (threads, *arguments)), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, worker, (threads, *arguments)))
         self._process.start()
         theirs.close()  # so that its end is noticed
 
@@ -107,6 +111,8 @@ class Contender:
             raise BenchmarkError(f"{self.name} began with the threads {self.threads} and ended with {now}")
 
     def end(self) -> None:
+        self._pipe.close()  # at which it ends, unless it is at work
+        self._process.join(2)
         self._process.kill()
         self._process.join()
 

@@ -17,15 +17,15 @@ from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 
 DEFAULTS: dict[str, Any] = {  # of what no recipe sets
-    "data": "synthetic", "verify": True, "workers": None, "seed": 0,
+    "data": "synthetic", "verify": True, "workers": None, "processes": None, "seed": 0,
     "threads": None, "device": "cpu", "precision": None, "out": "runs/alexnet",
 }  # fmt: skip
 FIXED = (  # what a checkpoint fixes: the network, how it sees pictures, what has a state, and what a state counts in
     "recipe", "variant", "groups", "init", "dropout_scale", "resize", "mean", "scale", "schedule", "update",
     "batch_size",
 )  # fmt: skip
-MACHINE = ("workers", "threads", "precision")  # what another device wants otherwise
-MOST_WORKERS = 16  # beyond, threads queue for the interpreter
+MACHINE = ("workers", "processes", "threads", "precision")  # what another device wants otherwise
+MOST_WORKERS = 16  # unless told: with a thousand pictures a second each, enough for any card
 
 
 class UsageError(ValueError):
@@ -208,6 +208,8 @@ def use_machine(settings: argparse.Namespace) -> None:
     minicnn.set_matmul_precision(settings.precision)
     if getattr(settings, "workers", None) is None:
         settings.workers = min(minicnn.get_num_threads(), MOST_WORKERS) if gpu else 1
+    if getattr(settings, "processes", False) is None:
+        settings.processes = gpu and settings.workers > 0
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, set[str]]:
@@ -239,7 +241,11 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     )
     data.add_argument(
         "--workers", type=counted, metavar="N",
-        help="threads that load pictures (default: 1; for a GPU, one for each core)",
+        help="threads or processes that load pictures (default: 1; for a GPU, one for each core)",
+    )  # fmt: skip
+    data.add_argument(
+        "--processes", action=argparse.BooleanOptionalAction,
+        help="processes, of which several load more than as many threads do (default: for a GPU)",
     )  # fmt: skip
 
     for title, options in RECIPE_OPTIONS.items():
@@ -269,6 +275,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**complete({"resume": None, **DEFAULTS, **vars(given)}))
     settings.data = _from_anywhere(settings.data)
+    if settings.processes and settings.workers == 0:
+        raise UsageError("--processes with --workers 0: it takes at least 1")
     if not settings.resume and _holds_a_run(settings.out):
         if "out" in vars(given):
             raise UsageError(f"--out {settings.out} holds a run: take another folder, or --resume its last.safetensors")

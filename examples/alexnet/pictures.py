@@ -184,5 +184,6 @@ def _loader(dataset: Any, batch_size: int, transform: Compose, settings: Namespa
     bytes_cross = isinstance(last, Normalize)
     return DataLoader(
         dataset, batch_size, Compose(steps) if bytes_cross else transform, num_workers=settings.workers,
-        normalize=last if bytes_cross else None, device=settings.device, **options,
+        normalize=last if bytes_cross else None, device=settings.device,
+        processes=getattr(settings, "processes", False), **options,
     )  # fmt: skip

@@ -100,10 +100,11 @@ class Run:
 def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(arrays, info) of a last.safetensors."""
     arrays, info = minicnn.load(path)
-    needed = DEFAULTS.keys() - {"precision"} | {"epochs", *NETWORK}
+    newer: dict[str, Any] = {"precision": None, "processes": None}  # which older runs do not have
+    needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NETWORK}
     if not isinstance(info.get("rows"), list) or not has(info.get("config"), *needed):
         raise CheckpointError(f"{path} cannot be continued from: that takes the last.safetensors of a run")
-    info["config"] = {"precision": None, **complete(info["config"])}  # older runs do not say everything
+    info["config"] = newer | complete(info["config"])
     return arrays, info
 
 

@@ -1,4 +1,5 @@
-"""DataLoader: shuffled, augmented batches, made ready by worker threads while the caller works on the one before.
+"""DataLoader: shuffled, augmented batches, made ready by worker threads or processes while the caller works on the one
+before.
 
 >>> import numpy as np
 >>> from minicnn.data import DataLoader
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 
 from ..backend import Array, Upload, empty, on_device, open_device
 from .folder import DataError
+from .processes import Processes
 from .transforms import Normalize, Transform, integer
 
 Batch = tuple[Array, Array]
@@ -54,6 +56,9 @@ class DataLoader:
     seed: with the epoch it gives the order, with the epoch and a sample's index what the transform draws for it.
     num_workers: threads that load batches (decoding and copying release the interpreter's lock). With 0, the caller's
         thread loads each batch when it is asked for.
+    processes: let processes load them instead, which several do faster than threads. They start with the first epoch,
+        in a few tenths of a second, with a copy of the dataset and the transforms; a program's own code has to stand
+        under `if __name__ == "__main__":`, for they import it.
     prefetch: how many batches may be loading or waiting while the caller holds one; by default two more than there are
         workers.
     drop_last: leave out the last batch of an epoch if it is smaller than the others.
@@ -65,9 +70,10 @@ class DataLoader:
     An error raised for a sample is raised again in the caller, of the same type, its message preceded by the sample's
     file (`dataset.samples[i][0]`, where there is one) or index. Images of unequal shapes in one batch raise DataError.
     The threads end with the iteration, or one sample after the iterator is closed or dropped; if it is still held when
-    the interpreter exits, after the batches in flight. Several iterators may run at the same time.
+    the interpreter exits, after the batches in flight. Processes end with the DataLoader. Several iterators may run at
+    the same time.
     Raises ValueError for an argument out of range, and if an epoch would have no batch; DeviceError for a GPU that is
-    not there.
+    not there; TypeError, when the first epoch begins, for a dataset or transforms that processes cannot have.
     """
 
     def __init__(
@@ -82,14 +88,17 @@ class DataLoader:
         drop_last: bool = False,
         normalize: Normalize | None = None,
         device: str = "cpu",
+        processes: bool = False,
     ):
         self.dataset, self.transform, self.shuffle, self.drop_last = dataset, transform, shuffle, drop_last
         self.batch_size = integer("batch_size", batch_size, 1)
         self.seed = integer("seed", seed, 0)
-        self.num_workers = integer("num_workers", num_workers, 0)
+        self.num_workers = integer("num_workers", num_workers, 1 if processes else 0)
         self.prefetch = self.num_workers + 2 if prefetch is None else integer("prefetch", prefetch, 1)
         self.normalize, self.device = normalize, open_device(device)
         self.epoch = 0
+        self.processes = processes
+        self._running: Processes | None = None
         if len(self) == 0:
             raise ValueError(
                 f"no batch to load: the dataset has {len(dataset)} samples, batch_size is {batch_size},"
@@ -112,7 +121,8 @@ class DataLoader:
         order = _stream(key, 0).permutation(size) if self.shuffle else np.arange(size)
         batches = [order[i * self.batch_size :][: self.batch_size].tolist() for i in range(len(self))]
         upload = None if self.device == "cpu" else Upload(self.device)
-        load = functools.partial(self._load, key, empty if upload is None else upload.empty)
+        load = self._in_processes(key, batches[0][0]) if self.processes else self._load
+        load = functools.partial(load, key, empty if upload is None else upload.empty)
         loaded = self._prefetched(load, batches) if self.num_workers else (load(batch) for batch in batches)
         return loaded if upload is None else self._uploaded(loaded, upload)
 
@@ -135,8 +145,22 @@ class DataLoader:
             images, labels = upload.receive(ticket)  # which later batches overwrite: the caller's own are copies
             return images.copy() if self.normalize is None else self.normalize(images), labels.copy()
 
+    def _in_processes(self, key: _Key, index: int) -> Load:
+        """_load, as processes do it. They begin now, if they do not run: then a sample says how large a batch is."""
+        if self._running is None:
+            image, _ = self._sample(key, index)
+            float32 = self.normalize is not None and self.device == "cpu"
+            nbytes = self.batch_size * image.size * (4 if float32 else image.itemsize)
+            self._running = Processes(self._load, self.num_workers, nbytes)
+        return self._running.load
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy in another process."""
+        return self.__dict__ | {"_running": None}
+
     def _prefetched(self, load: Load, batches: list[list[int]]) -> Batches:
-        pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="minicnn-data")
+        threads = self.num_workers + self.processes  # of which one is about to take over what a process has loaded
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="minicnn-data")
         closed = threading.Event()
         pending: deque[Future[Batch]] = deque()
         try:

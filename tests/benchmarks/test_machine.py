@@ -3,6 +3,7 @@
 import getpass
 import os
 import platform
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,15 @@ cpu1 100 0 0 0 0 0 0 0 0 0
 cpu10 7777 0 0 0 0 0 0 0 0 0
 intr 5
 """
+
+
+def test_the_work_of_another_process(tmp_path):
+    ticks = os.sysconf("SC_CLK_TCK")
+    (tmp_path / "12").mkdir()
+    fields = ["12", "(a (b) c)", "S", *["0"] * 10, str(3 * ticks), str(ticks), *["7"] * 30]
+    (tmp_path / "12" / "stat").write_text(" ".join(fields))
+    assert machine.cpu_of(SimpleNamespace(pid=12), tmp_path) == 4
+    assert machine.cpu_of(SimpleNamespace(pid=13), tmp_path) == 0
 
 
 def test_busy_counts_our_cores_and_what_the_host_took_but_not_waiting(tmp_path, monkeypatch):

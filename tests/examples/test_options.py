@@ -17,7 +17,7 @@ from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 
 OPTIONS = [
-    "recipe", "data", "workers", "seed", "threads", "device", "precision", "out", "resume",
+    "recipe", "data", "workers", "processes", "seed", "threads", "device", "precision", "out", "resume",
     *(name.replace("_", "-") for name in recipes.TABLE),
 ]  # fmt: skip
 
@@ -115,6 +115,10 @@ def test_bad_options(mistake, tmp_path, option, value):
     assert not list(tmp_path.iterdir())
 
 
+def test_processes_without_workers(mistake, tmp_path):
+    mistake("takes at least 1", "train.py", "--processes", "--workers", 0, "--out", tmp_path / "run")
+
+
 @pytest.mark.parametrize("program", ["evaluate.py", "predict.py"])
 @pytest.mark.parametrize("option, value", [("--threads", "0"), ("--device", "nonsense"), ("--precision", "tf32")])
 def test_bad_options_of_the_other_programs(mistake, finished, program, option, value):
@@ -139,6 +143,7 @@ def test_a_gpu_without_cupy(mistake, tmp_path, finished, monkeypatch):
 def test_what_a_run_did_not_say_follows_from_the_machine(run, finished, look):
     config = json.loads((finished.folder / "config.json").read_text())
     assert (config["device"], config["precision"], config["workers"], config["threads"]) == ("cpu", "fp32", 1, None)
+    assert config["processes"] is False
 
 
 def test_a_run_that_moves_takes_what_suits_the_other_device():
@@ -146,6 +151,7 @@ def test_a_run_that_moves_takes_what_suits_the_other_device():
         **recipes.complete(options.DEFAULTS),
         "device": "cpu",
         "workers": 3,
+        "processes": True,
         "threads": 2,
         "precision": "fp32",
         "epochs": 7,
@@ -154,15 +160,16 @@ def test_a_run_that_moves_takes_what_suits_the_other_device():
     def adopted(*arguments, **changes):
         settings, given = options.parse(["--resume", "run/last.safetensors", *arguments])
         options.adopt(settings, given, {**saved, **changes})
-        return settings.device, settings.epochs, settings.workers, settings.threads, settings.precision
+        machine = settings.workers, settings.processes, settings.threads, settings.precision
+        return settings.device, settings.epochs, *machine
 
-    assert adopted() == adopted("--device", "cpu") == ("cpu", 7, 3, 2, "fp32")
-    assert adopted("--device", "gpu") == ("gpu", 7, None, None, None)
-    assert adopted("--device", "gpu", "--workers", "5", "--precision", "fp32") == ("gpu", 7, 5, None, "fp32")
+    assert adopted() == adopted("--device", "cpu") == ("cpu", 7, 3, True, 2, "fp32")
+    assert adopted("--device", "gpu") == ("gpu", 7, None, None, None, None)
+    assert adopted("--device", "gpu", "--workers", "5", "--precision", "fp32") == ("gpu", 7, 5, None, None, "fp32")
     there = {"device": "gpu:0", "precision": "tf32"}
-    assert adopted(**there) == ("gpu:0", 7, 3, 2, "tf32")
-    assert adopted("--device", "gpu:1", **there) == ("gpu:1", 7, 3, 2, "tf32")
-    assert adopted("--device", "cpu", **there) == ("cpu", 7, None, None, None)
+    assert adopted(**there) == ("gpu:0", 7, 3, True, 2, "tf32")
+    assert adopted("--device", "gpu:1", **there) == ("gpu:1", 7, 3, True, 2, "tf32")
+    assert adopted("--device", "cpu", **there) == ("cpu", 7, None, None, None, None)
 
 
 @pytest.mark.parametrize(

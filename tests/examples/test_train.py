@@ -96,14 +96,15 @@ def test_a_bar_on_a_terminal(run, monkeypatch, tmp_path):
 
 
 def test_the_same_seed_the_same_run(run, look, tmp_path):
-    """However many threads load the pictures, and whatever was drawn before."""
-    for name, options in {"a": (3, 1), "b": (3, 0), "c": (4, 1)}.items():
+    """However many threads or processes load the pictures, and whatever was drawn before."""
+    for name, options in {"a": (3, 1), "b": (3, 0), "c": (4, 1), "d": (3, 1, "--processes")}.items():
         minicnn.manual_seed(ord(name))
-        seed, workers = options
-        result = run("train.py", "--seed", seed, "--workers", workers, "--epochs", 2, "--out", tmp_path / name)
+        seed, workers, *others = options
+        result = run("train.py", "--seed", seed, "--workers", workers, *others, "--epochs", 2, "--out", tmp_path / name)
         assert result.status == 0, result.err
-    a, b, c = (look.state(tmp_path / name) for name in "abc")
-    assert a["metrics"] == b["metrics"] and a["last"][0] == b["last"][0] and a["best"][0] == b["best"][0]
+    a, b, c, d = (look.state(tmp_path / name) for name in "abcd")
+    for same in (b, d):
+        assert a["metrics"] == same["metrics"] and a["last"][0] == same["last"][0] and a["best"][0] == same["best"][0]
     assert a["metrics"] != c["metrics"] and a["last"][0] != c["last"][0]
 
 

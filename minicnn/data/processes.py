@@ -1,0 +1,95 @@
+"""Worker processes for a DataLoader. Threads wait for each other wherever Python runs, processes do not: two of them
+load 1.4 times as many JPEGs of 256 x 256 (benchmarks/loader.py). Pictures come back through shared memory; a pipe would
+take as long as loading them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_load: Callable[..., Any]  # what a worker loads with, and the slots that it may write to, (slots, bytes)
+_slots: NDArray[np.uint8]
+
+
+class Processes:
+    """So many processes, each with a copy of `load`, which is called as load(key, empty, indices) and returns (images,
+    labels) in arrays that empty(shape, dtype) makes. Images of up to `nbytes` bytes cross through shared memory, more
+    of them through a pipe.
+
+    The processes end when this object is dropped. Raises TypeError if `load` cannot be pickled.
+    """
+
+    def __init__(self, load: Callable[..., Any], number: int, nbytes: int):
+        try:
+            pickled = pickle.dumps(load)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TypeError(
+                f"processes need a dataset and transforms that can be pickled, unlike threads: {error}"
+            ) from None
+        context = multiprocessing.get_context("spawn")  # a forked child would inherit locks that nobody holds any more
+        slots = number + 1  # so that one can be emptied while all are at work
+        memory = context.RawArray("B", slots * nbytes)
+        self.slots = np.frombuffer(memory, np.uint8).reshape(slots, nbytes)
+        self.free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(slots):
+            self.free.put(slot)
+        self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots))
+
+    def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: Any = None) -> tuple[Any, Any]:
+        """What `load` returns for them, in arrays that this `empty` makes. For any number of threads at once; not for the
+        main thread, whose interrupts would wait."""
+        if hasattr(signal, "pthread_sigmask"):  # a process that is started here is deaf to Ctrl-C from its birth
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        slot = self.free.get()
+        try:
+            found, labels = self.executor.submit(load, key, indices, slot).result()
+            images = at(self.slots[slot], *found) if isinstance(found, tuple) else found
+            own = empty(images.shape, images.dtype), empty(labels.shape, labels.dtype)
+            own[0][...], own[1][...] = images, labels
+            return own
+        finally:
+            self.free.put(slot)
+
+
+def at(slot: NDArray[np.uint8], shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """An array that begins where the slot does."""
+    return slot[: prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+
+
+# ------------------------------------------------------------------------------------------------------------- a worker
+def begin(pickled: bytes, memory: Any, slots: int) -> None:
+    global _load, _slots
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
+    _load, _slots = pickle.loads(pickled), np.frombuffer(memory, np.uint8).reshape(slots, -1)
+
+
+def _end_with_parent() -> None:
+    """However that ends: without this, a worker whose parent was killed waits for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def load(key: Any, indices: list[int], slot: int) -> tuple[Any, NDArray[np.int64]]:
+    """((shape, dtype) of the images, which are in the slot, labels); or (images, labels) if there is no room."""
+
+    def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        fits = len(shape) > 1 and prod(shape) * np.dtype(dtype).itemsize <= _slots.shape[1]
+        return at(_slots[slot], shape, dtype) if fits else np.empty(shape, dtype)
+
+    images, labels = _load(key, empty, indices)
+    return (images.shape, images.dtype) if np.may_share_memory(images, _slots) else images, labels

@@ -1,0 +1,194 @@
+"""Batches that processes load: those that threads would load, whatever their size, their errors, and what ends when."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from minicnn.data import DataError, DataLoader, processes
+from minicnn.data.loader import _Key
+from minicnn.data.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip
+
+TRANSFORM = Compose([RandomCrop(6), RandomHorizontalFlip()])
+NORMALIZE = Normalize((0.5, 0.4, 0.3), 0.25)
+
+
+class Noise:
+    """Pictures, of which those from `large` on are larger; `bad` cannot be read."""
+
+    def __init__(self, n=20, large=99, bad=99):
+        self.n, self.large, self.bad = n, large, bad
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if index == self.bad:
+            raise DataError("this one is broken")
+        side = 8 if index < self.large else 24
+        return np.random.default_rng(index).integers(0, 256, (side, side, 3), np.uint8), index
+
+    def process(self, image, rng):
+        return np.full((1, 1, 3), os.getpid(), np.int64)
+
+
+class Deaf(Noise):
+    """As Noise, but where it is read the process ends."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index) if index == 0 else os._exit(1)
+
+
+def epochs(loader, n=2):
+    return [[(images.copy(), labels.copy()) for images, labels in loader] for _ in range(n)]
+
+
+def assert_same(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert len(a) == len(b)
+        for (x, i), (y, j) in zip(a, b, strict=True):
+            assert x.dtype == y.dtype and i.dtype == np.int64
+            np.testing.assert_array_equal(x, y)
+            np.testing.assert_array_equal(i, j)
+
+
+def assert_ends(process):
+    deadline = time.monotonic() + 20
+    while process.is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("normalize", [None, NORMALIZE], ids=["bytes", "numbers"])
+def test_the_batches_of_threads(normalize):
+    """In every epoch, to the last and smaller batch; of two iterators at once, too."""
+    options = {"transform": TRANSFORM, "shuffle": True, "seed": 3, "normalize": normalize}
+    loader = DataLoader(Noise(), 6, num_workers=2, processes=True, **options)
+    expected = epochs(DataLoader(Noise(), 6, num_workers=0, **options), 3)
+    assert_same(epochs(loader), expected[:2])
+    loader.set_epoch(1)
+    one, two = iter(loader), iter(loader)
+    pairs = list(zip(one, two, strict=True))
+    assert_same([[a for a, _ in pairs], [b for _, b in pairs]], expected[1:])
+
+
+def test_they_are_processes_which_stay_and_end_with_the_loader():
+    dataset = Noise(8)
+    loader = DataLoader(dataset, 2, dataset.process, num_workers=2, processes=True)
+    ids = [{int(image[0, 0, 0]) for images, _ in epoch for image in images} for epoch in epochs(loader, 3)]
+    workers = list(loader._running.executor._processes.values())
+    assert os.getpid() not in set.union(*ids) and set.union(*ids) <= {worker.pid for worker in workers}
+    assert 1 <= len(workers) <= 2
+    del loader
+    for worker in workers:
+        assert_ends(worker)
+
+
+def test_batches_are_the_callers_own():
+    loader = DataLoader(Noise(), 5, num_workers=1, processes=True)
+    kept = [images for images, _ in loader]
+    assert_same([[(images, np.arange(5 * i, 5 * i + 5)) for i, images in enumerate(kept)]], epochs(loader, 1))
+    for i, images in enumerate(kept):
+        images[...] = i
+    assert [int(images.max()) for images in kept] == [0, 1, 2, 3]
+
+
+def test_batches_larger_than_the_first():
+    loader = DataLoader(Noise(20, large=10), 5, num_workers=2, processes=True)
+    assert_same(epochs(loader, 1), epochs(DataLoader(Noise(20, large=10), 5, num_workers=0), 1))
+
+
+def test_errors_are_those_of_threads():
+    loader = DataLoader(Noise(bad=7), 5, num_workers=2, processes=True)
+    batches = iter(loader)
+    next(batches)
+    with pytest.raises(DataError, match=r"^sample 7: this one is broken$"):
+        list(batches)
+    with pytest.raises(DataError, match="its batch began with"):
+        list(DataLoader(Noise(20, large=3), 5, num_workers=1, processes=True))
+
+
+def test_a_worker_that_dies_is_an_error():
+    with pytest.raises(RuntimeError, match="terminated abruptly"):
+        list(DataLoader(Deaf(), 2, num_workers=1, processes=True))
+
+
+def test_what_cannot_be_sent():
+    locked = Noise()
+    locked.lock = threading.Lock()
+    for dataset, transform in ((Noise(), lambda image, rng: image), (locked, None)):
+        with pytest.raises(TypeError, match=r"can be pickled, unlike threads: .*(lambda|lock)"):
+            iter(DataLoader(dataset, 2, transform, num_workers=1, processes=True))
+    with pytest.raises(ValueError, match=r"num_workers must be an integer from 1 .*, got 0"):
+        DataLoader(Noise(), 2, num_workers=0, processes=True)
+
+
+def test_a_slot(monkeypatch):
+    """What a worker does, in this process: small batches in its slot and in no other, large ones elsewhere."""
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(processes, "_load", None, raising=False)
+    monkeypatch.setattr(processes, "_slots", None, raising=False)
+    try:
+        memory, key = np.zeros(300, np.uint8), _Key(0, 0)
+        loader = DataLoader(Noise(), 1, RandomCrop(4))
+        processes.begin(processes.pickle.dumps(loader._load), memory, 3)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        (shape, dtype), labels = processes.load(key, [4, 5], 1)
+        assert (shape, dtype) == ((2, 4, 4, 3), np.uint8) and labels.tolist() == [4, 5]
+        expected, _ = loader._load(key, np.empty, [4, 5])
+        np.testing.assert_array_equal(memory[100:196], expected.ravel())
+        assert not memory[:100].any() and memory[100:196].any() and not memory[196:].any()
+        images, labels = processes.load(key, [1, 2, 3], 1)
+        assert images.shape == (3, 4, 4, 3) and images.base is None and labels.tolist() == [1, 2, 3]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+        return True
+    except ProcessLookupError:
+        return False
+
+
+PROGRAM = """
+import multiprocessing, sys, time
+from test_processes import Noise
+from minicnn.data import DataLoader
+if __name__ == "__main__":
+    batches = iter(DataLoader(Noise(), 1, num_workers=2, processes=True))
+    next(batches)
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    {end}
+"""
+
+
+@pytest.mark.parametrize(
+    "end, status", [("pass", 0), ("sys.exit(5)", 5), *(("time.sleep(60)", -s) for s in (signal.SIGINT, signal.SIGKILL))]
+)
+def test_the_interpreter_exits_and_no_process_remains(tmp_path, end, status):
+    """With an iterator at work; after Ctrl-C, which all processes get, one of them speaks; also if it is killed."""
+    (tmp_path / "program.py").write_text(PROGRAM.format(end=end))
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    program = subprocess.Popen(
+        [sys.executable, "program.py"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    workers = list(map(int, program.stdout.readline().split()))
+    if status == -signal.SIGINT:
+        os.killpg(program.pid, signal.SIGINT)
+    elif status == -signal.SIGKILL:
+        program.kill()
+    _, err = program.communicate(timeout=60)
+    assert program.returncode == status and err.count("Traceback") == (status == -signal.SIGINT), err
+    deadline = time.monotonic() + 20
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert workers
