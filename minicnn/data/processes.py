@@ -48,8 +48,8 @@ class Processes:
         self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots))
 
     def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: Any = None) -> tuple[Any, Any]:
-        """What `load` returns for them, in arrays that this `empty` makes. For any number of threads at once; not for the
-        main thread, whose interrupts would wait."""
+        """What `load` returns for them, in arrays that this `empty` makes. For any number of threads at once, but not
+        the main thread, whose interrupts would wait."""
         if hasattr(signal, "pthread_sigmask"):  # a process that is started here is deaf to Ctrl-C from its birth
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         slot = self.free.get()
