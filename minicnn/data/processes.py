@@ -12,7 +12,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from math import prod
 from typing import Any
 
@@ -47,13 +47,15 @@ class Processes:
             self.free.put(slot)
         self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots))
 
-    def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: Any = None) -> tuple[Any, Any]:
-        """What `load` returns for them, in arrays that this `empty` makes. For any number of threads at once, but not
-        the main thread, whose interrupts would wait."""
+    def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: threading.Event) -> tuple[Any, Any]:
+        """What `load` returns for them, in arrays that this `empty` makes, unless `closed` is set. For any number of
+        threads at once, but not the main thread, whose interrupts would wait."""
         if hasattr(signal, "pthread_sigmask"):  # a process that is started here is deaf to Ctrl-C from its birth
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         slot = self.free.get()
         try:
+            if closed.is_set():
+                raise CancelledError
             found, labels = self.executor.submit(load, key, indices, slot).result()
             images = at(self.slots[slot], *found) if isinstance(found, tuple) else found
             own = empty(images.shape, images.dtype), empty(labels.shape, labels.dtype)

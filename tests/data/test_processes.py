@@ -118,6 +118,18 @@ def test_a_worker_that_dies_is_an_error():
         list(DataLoader(Deaf(), 2, num_workers=1, processes=True))
 
 
+def test_a_dropped_iterator_asks_for_nothing_more():
+    loader = DataLoader(Noise(), 1, num_workers=1, prefetch=9, processes=True)
+    batches, asked = iter(loader), []
+    original = loader._running.executor.submit
+    loader._running.executor.submit = lambda *task: asked.append(task) or original(*task)
+    next(batches)
+    batches.close()
+    at_most = len(asked) + 2  # whose threads were about to
+    list(loader)
+    assert len(asked) <= at_most + 20
+
+
 def test_what_cannot_be_sent():
     locked = Noise()
     locked.lock = threading.Lock()
