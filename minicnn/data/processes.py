@@ -19,9 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_load: Callable[..., Any]  # what a worker loads with, and the slots that it may write to, (slots, bytes)
-_slots: NDArray[np.uint8]
-
 
 class Processes:
     """So many processes, each with a copy of `load`, which is called as load(key, empty, indices) and returns (images,
@@ -71,11 +68,35 @@ def at(slot: NDArray[np.uint8], shape: tuple[int, ...], dtype: Any) -> NDArray[A
 
 
 # ------------------------------------------------------------------------------------------------------------- a worker
+class Worker:
+    """What a process has to load with."""
+
+    def __init__(self, pickled: bytes, memory: Any, slots: int):
+        self.from_dataset: Callable[..., Any] = pickle.loads(pickled)
+        self.slots = np.frombuffer(memory, np.uint8).reshape(slots, -1)
+
+    def load(self, key: Any, indices: list[int], slot: int) -> tuple[Any, NDArray[np.int64]]:
+        """((shape, dtype) of the images, which are in the slot, labels); or (images, labels) if there is no room."""
+
+        def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+            fits = len(shape) > 1 and prod(shape) * np.dtype(dtype).itemsize <= self.slots.shape[1]
+            return at(self.slots[slot], shape, dtype) if fits else np.empty(shape, dtype)
+
+        images, labels = self.from_dataset(key, empty, indices)
+        return (images.shape, images.dtype) if np.may_share_memory(images, self.slots) else images, labels
+
+
+_here: list[Worker] = []  # in a worker process, the one that it is
+
+
 def begin(pickled: bytes, memory: Any, slots: int) -> None:
-    global _load, _slots
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
-    _load, _slots = pickle.loads(pickled), np.frombuffer(memory, np.uint8).reshape(slots, -1)
+    _here[:] = [Worker(pickled, memory, slots)]
+
+
+def load(key: Any, indices: list[int], slot: int) -> Any:
+    return _here[0].load(key, indices, slot)
 
 
 def _end_with_parent() -> None:
@@ -84,14 +105,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def load(key: Any, indices: list[int], slot: int) -> tuple[Any, NDArray[np.int64]]:
-    """((shape, dtype) of the images, which are in the slot, labels); or (images, labels) if there is no room."""
-
-    def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        fits = len(shape) > 1 and prod(shape) * np.dtype(dtype).itemsize <= _slots.shape[1]
-        return at(_slots[slot], shape, dtype) if fits else np.empty(shape, dtype)
-
-    images, labels = _load(key, empty, indices)
-    return (images.shape, images.dtype) if np.may_share_memory(images, _slots) else images, labels

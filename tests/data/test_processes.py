@@ -1,6 +1,7 @@
 """Batches that processes load: those that threads would load, whatever their size, their errors, and what ends when."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -140,23 +141,27 @@ def test_what_cannot_be_sent():
         DataLoader(Noise(), 2, num_workers=0, processes=True)
 
 
-def test_a_slot(monkeypatch):
+def test_a_slot():
     """What a worker does, in this process: small batches in its slot and in no other, large ones elsewhere."""
+    memory, key = np.zeros(300, np.uint8), _Key(0, 0)
+    loader = DataLoader(Noise(), 1, RandomCrop(4))
+    worker = processes.Worker(pickle.dumps(loader._load), memory, 3)
+    (shape, dtype), labels = worker.load(key, [4, 5], 1)
+    assert (shape, dtype) == ((2, 4, 4, 3), np.uint8) and labels.tolist() == [4, 5]
+    expected, _ = loader._load(key, np.empty, [4, 5])
+    np.testing.assert_array_equal(memory[100:196], expected.ravel())
+    assert not memory[:100].any() and memory[100:196].any() and not memory[196:].any()
+    images, labels = worker.load(key, [1, 2, 3], 1)
+    assert images.shape == (3, 4, 4, 3) and images.base is None and labels.tolist() == [1, 2, 3]
+
+
+def test_a_worker_begins_deaf_to_interrupts(monkeypatch):
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(processes, "_load", None, raising=False)
-    monkeypatch.setattr(processes, "_slots", None, raising=False)
+    monkeypatch.setattr(processes, "_here", [])
     try:
-        memory, key = np.zeros(300, np.uint8), _Key(0, 0)
-        loader = DataLoader(Noise(), 1, RandomCrop(4))
-        processes.begin(processes.pickle.dumps(loader._load), memory, 3)
+        processes.begin(pickle.dumps(DataLoader(Noise(), 1)._load), np.zeros(600, np.uint8), 2)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        (shape, dtype), labels = processes.load(key, [4, 5], 1)
-        assert (shape, dtype) == ((2, 4, 4, 3), np.uint8) and labels.tolist() == [4, 5]
-        expected, _ = loader._load(key, np.empty, [4, 5])
-        np.testing.assert_array_equal(memory[100:196], expected.ravel())
-        assert not memory[:100].any() and memory[100:196].any() and not memory[196:].any()
-        images, labels = processes.load(key, [1, 2, 3], 1)
-        assert images.shape == (3, 4, 4, 3) and images.base is None and labels.tolist() == [1, 2, 3]
+        assert processes.load(_Key(0, 0), [7], 0)[1].tolist() == [7]
     finally:
         signal.signal(signal.SIGINT, before)
 
