@@ -1,2 +1,2 @@
 """How fast minicnn is: `python -m benchmarks cpu` and `python -m benchmarks gpu` compare it with PyTorch, and with what
-the machine can do at the most."""
+the machine can do at the most; `python -m benchmarks.loader` compares the loading of pictures with Pillow's."""
