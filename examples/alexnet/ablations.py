@@ -87,11 +87,11 @@ IDEAS = {
 }
 BARE = Setting(norm="none", dropout=0, crop=False, flip=False, color=False, init="paper", decay=0)
 RACES = {  # with the rates to try, the likely best first
-    "ReLU": (BARE, (0.003, 0.001)),
-    "tanh": (replace(BARE, activation="tanh"), (0.03, 0.01)),
-    "sigmoid": (replace(BARE, activation="sigmoid"), (0.1, 0.03)),
-    "ReLU, He": (replace(BARE, init="he"), (0.01, 0.003)),
-    "tanh, He": (replace(BARE, activation="tanh", init="he"), (0.01, 0.003)),
+    "ReLU": (BARE, (0.001, 0.003, 0.0003)),
+    "tanh": (replace(BARE, activation="tanh"), (0.01, 0.03, 0.003)),
+    "sigmoid": (replace(BARE, activation="sigmoid"), (0.03, 0.1)),
+    "ReLU, He": (replace(BARE, init="he"), (0.01, 0.03, 0.003)),
+    "tanh, He": (replace(BARE, activation="tanh", init="he"), (0.01, 0.03, 0.003)),
 }
 
 
