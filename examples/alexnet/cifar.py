@@ -27,6 +27,7 @@ from options import (
     command,
     natural,
     progress_bar,
+    require_free,
     require_same,
     seed,
     use_machine,
@@ -198,10 +199,8 @@ def main() -> None:
         raise UsageError("--data DIR is needed: the folder of CIFAR-10's binary files")
     settings.epochs = settings.epochs or EPOCHS[settings.network]
     settings.out = settings.out or f"runs/cifar-{settings.network}"
-    if not settings.resume and os.path.exists(os.path.join(settings.out, "last.safetensors")):
-        raise UsageError(
-            f"{settings.out} holds a run: take another folder with --out, or --resume its last.safetensors"
-        )
+    if not settings.resume:
+        require_free(settings.out)
     train(settings, arrays, saved)
 
 

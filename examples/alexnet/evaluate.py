@@ -7,18 +7,7 @@ import time
 
 import numpy as np
 from confusion import FEW, draw, matrix_text, per_class, table_text
-from options import (
-    Parser,
-    UsageError,
-    add_checkpoint,
-    add_crops,
-    add_machine,
-    command,
-    natural,
-    output_file,
-    progress_bar,
-    use_machine,
-)
+from options import Parser, UsageError, add_network, command, natural, output_file, progress_bar, use_machine
 from pictures import dataset, validation
 from runs import load_network, new_figure, require_classes
 
@@ -125,14 +114,13 @@ def require_number(value: float, checkpoint: str) -> None:
 # --------------------------------------------------------------------------------------------------------- command line
 def parse() -> argparse.Namespace:
     parser = Parser(prog="evaluate.py", description="Measure a network of train.py or convert.py.")
-    add_checkpoint(parser)
+    add_network(parser)
     parser.add_argument(
         "--data",
         metavar="WHAT",
         help="synthetic, cifar10:DIR, imagenet:DIR or a folder with train/ and val/ (default: what it was trained on)",
     )
     parser.add_argument("--split", choices=("train", "val"), default="val", help="which part of it (default: val)")
-    add_crops(parser)
     parser.add_argument(
         "--worst", type=natural, default=FEW, metavar="N",
         help=f"of more than N classes, list the N with the lowest recall (default: {FEW})",
@@ -141,7 +129,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--json", type=output_file(""), metavar="FILE", help="write all results as JSON, - for the standard output"
     )
-    add_machine(parser)
     settings = parser.parse_args()
     if settings.draw:
         new_figure(1, 1)  # what is not installed is better missed now

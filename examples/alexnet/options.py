@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from model import VARIANTS
-from recipes import RECIPES, complete, usual
+from recipes import RECIPES, complete, kind_and_folder, usual
 
 import minicnn
 from minicnn.backend import has_tf32, open_device
@@ -161,22 +161,21 @@ def progress_bar(*args: Any, **options: Any) -> Any:
     return tqdm(*args, leave=False, disable=None, **options)
 
 
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """A trained network, in how many crops it sees a picture, and where it is computed."""
     parser.add_argument(
         "--checkpoint",
         default="runs/alexnet/best.safetensors",
         metavar="FILE",
         help="a best.safetensors or last.safetensors of a run (default: runs/alexnet/best.safetensors)",
     )
-
-
-def add_crops(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crops", type=int, choices=(1, 10), default=1,
         help="1: the middle of each picture (default); 10: its corners and middle and their mirror images, "
         "and the mean of the network's ten answers",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=natural, default=32, metavar="N", help="crops at a time (default: 32)")
+    add_machine(parser)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -279,7 +278,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         raise UsageError("--processes with --workers 0: it takes at least 1")
     if not settings.resume and _holds_a_run(settings.out):
         if "out" in vars(given):
-            raise UsageError(f"--out {settings.out} holds a run: take another folder, or --resume its last.safetensors")
+            require_free(settings.out)
         settings.out = next(
             name for name in (f"{settings.out}-{i}" for i in itertools.count(2)) if not os.path.exists(name)
         )
@@ -288,14 +287,18 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
 
 def _from_anywhere(data: str) -> str:
     """An argument of --data that means the same to programs in another folder."""
-    kind, _, where = data.partition(":")
-    if kind in ("cifar10", "imagenet"):
-        return f"{kind}:{os.path.abspath(where)}" if where else data
-    return data if data in ("synthetic", "") else os.path.abspath(data)
+    _, folder = kind_and_folder(data)
+    return data.removesuffix(folder) + os.path.abspath(folder) if folder else data
 
 
 def _holds_a_run(folder: str) -> bool:
     return os.path.exists(os.path.join(folder, "last.safetensors"))
+
+
+def require_free(folder: str) -> None:
+    """Raise UsageError if a folder that is meant for a new run has one."""
+    if _holds_a_run(folder):
+        raise UsageError(f"--out {folder} holds a run: take another folder, or --resume its last.safetensors")
 
 
 def require_same(settings: argparse.Namespace, name: str, saved: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from options import UsageError, progress_bar
+from recipes import kind_and_folder
 
 import minicnn
 from minicnn.data import CIFAR10, DataError, DataLoader, ImageFolder, ImageNet, PixelStatistics, SyntheticImages
@@ -103,14 +104,13 @@ def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, lea
 
     size: of drawn pictures. verify: the checksums of CIFAR-10? least: how many pixels a photo's short side needs.
     """
-    train = part == "train"
-    kind, _, where = what.partition(":")
-    if what == "synthetic":
+    train, (kind, folder) = part == "train", kind_and_folder(what)
+    if kind == "synthetic":
         return SyntheticImages(SYNTHETIC[part], seed=2 * seed + (not train), size=size)
     if kind in ("cifar10", "imagenet"):
-        if not where:
+        if not folder:
             raise UsageError(f"--data {kind} needs the folder of its files: {kind}:DIR")
-        return CIFAR10(where, train, verify) if kind == "cifar10" else ImageNet(where, train, least)
+        return CIFAR10(folder, train, verify) if kind == "cifar10" else ImageNet(folder, train, least)
     root = Path(what)
     if not what or not root.is_dir():
         raise UsageError(
@@ -121,8 +121,8 @@ def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, lea
         raise DataError(
             f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of pictures per class"
         )
-    other = root / "train"
-    return ImageFolder(root / part, None if train or not other.is_dir() else folders(other), least)
+    classes = folders(root / "train") if not train and (root / "train").is_dir() else None
+    return ImageFolder(root / part, classes, least)
 
 
 def pixel_statistics(
@@ -134,9 +134,8 @@ def pixel_statistics(
         return None
     if saved:
         return PixelStatistics.of(saved)
-    kind, _, where = settings.data.partition(":")
-    root = {"synthetic": None, "cifar10": None, "imagenet": where}.get(kind, settings.data)
-    if root is not None and (path := Path(root) / STATISTICS).exists():
+    kind, folder = kind_and_folder(settings.data)
+    if kind in ("imagenet", "photos") and (path := Path(folder) / STATISTICS).exists():
         print(f"mean image and colors of the training pictures: {path}")
         return _stored(path, len(dataset), settings.resize)
     print(f"mean image and colors of the {len(dataset)} training pictures: computed now")

@@ -13,17 +13,7 @@ import numpy as np
 from confusion import short
 from evaluate import outputs, require_number
 from numpy.typing import NDArray
-from options import (
-    Parser,
-    UsageError,
-    add_checkpoint,
-    add_crops,
-    add_machine,
-    command,
-    natural,
-    output_file,
-    use_machine,
-)
+from options import Parser, UsageError, add_network, command, natural, output_file, use_machine
 from pictures import validation
 from runs import load_network, new_figure
 
@@ -140,8 +130,7 @@ def parse() -> argparse.Namespace:
         "photos", nargs="+", metavar="photo",
         help="a picture file, a folder (all pictures in it, at any depth), or - for a picture from the standard input",
     )  # fmt: skip
-    add_checkpoint(parser)
-    add_crops(parser)
+    add_network(parser)
     parser.add_argument("--top", type=natural, default=5, metavar="K", help="how many classes (default: 5)")
     parser.add_argument(
         "--draw",
@@ -150,7 +139,6 @@ def parse() -> argparse.Namespace:
         help=f"also draw the first {MOST_DRAWN} photos with bars",
     )
     parser.add_argument("--json", action="store_true", help="print each answer, or error, as a line of JSON")
-    add_machine(parser)
     settings = parser.parse_args()
     if settings.draw:
         new_figure(1, 1)  # what is not installed is better missed now

@@ -41,9 +41,17 @@ QUICK: dict[str, dict[str, Any]] = {  # where quick differs for these data
 }
 
 
+def kind_and_folder(data: str) -> tuple[str, str]:
+    """What an argument of --data asks for: synthetic, cifar10, imagenet or photos, and the folder of its files."""
+    kind, _, folder = data.partition(":")
+    if kind in ("cifar10", "imagenet"):
+        return kind, folder
+    return (data, "") if data == "synthetic" else ("photos", data)
+
+
 def complete(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a recipe, of quick if none is named, with these in the place of its own."""
-    recipe, kind = settings.get("recipe", "quick"), settings.get("data", "").partition(":")[0]
+    recipe, (kind, _) = settings.get("recipe", "quick"), kind_and_folder(settings.get("data", ""))
     column = {name: values[RECIPES.index(recipe)] for name, values in TABLE.items()}
     full = {"recipe": recipe, **column, **(QUICK.get(kind, {}) if recipe == "quick" else {}), **settings}
     if full["resize"] is None:

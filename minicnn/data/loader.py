@@ -146,12 +146,10 @@ class DataLoader:
             return images.copy() if self.normalize is None else self.normalize(images), labels.copy()
 
     def _in_processes(self, key: _Key, index: int) -> Load:
-        """_load, as processes do it. They begin now, if they do not run: then a sample says how large a batch is."""
+        """_load, as processes do it. They begin now, if they do not run: then one image says how large a batch is."""
         if self._running is None:
-            image, _ = self._sample(key, index)
-            float32 = self.normalize is not None and self.device == "cpu"
-            nbytes = self.batch_size * image.size * (4 if float32 else image.itemsize)
-            self._running = Processes(self._load, self.num_workers, nbytes)
+            image, _ = self._load(key, np.empty, [index])
+            self._running = Processes(self._load, self.num_workers, self.batch_size * image.nbytes)
         return self._running.load
 
     def __getstate__(self) -> dict[str, Any]:
