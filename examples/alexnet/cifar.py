@@ -125,6 +125,8 @@ def train_epoch(net: nn.Module, loader: DataLoader, optimizers: Iterable[SGD], t
                 optimizer.step()
             score.add(loss, logits, labels)
             bar.update(len(labels))
+            if not np.isfinite(score.sums[0]):
+                break  # Run.log says what that means
     result, seconds = score.result(), time.perf_counter() - start
     return {"train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": score.seen / seconds}
 

@@ -6,6 +6,7 @@ import time
 from argparse import Namespace
 from typing import Any
 
+import numpy as np
 from evaluate import Score, evaluate
 from model import INPUT_SIZE, LRN, alexnet
 from options import adopt, command, parse, progress_bar, use_machine
@@ -72,6 +73,8 @@ def train_epoch(
             score.add(loss, logits, labels)
             bar.set_postfix(loss=f"{score.sums[0] / score.seen:.3f}", refresh=False)
             bar.update(len(labels))
+            if not np.isfinite(score.sums[0]):
+                break  # Run.log says what that means
     result = score.result()
     seconds = time.perf_counter() - start
     return {

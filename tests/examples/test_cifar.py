@@ -137,6 +137,16 @@ def test_an_epoch(monkeypatch):
     assert counted == [2, 2, 1] and optimizer.steps == 3 and net.training and result["images_per_s"] > 0
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_an_epoch_ends_when_the_loss_is_no_number():
+    dataset = [(np.ones((1, 1, 6), np.float32), 0)] * 5
+    net = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(6, 6))
+    net.fc.bias.data[:] = np.nan
+    optimizer = SGD(net.parameters(), 0.0)
+    result = cifar.train_epoch(net, DataLoader(dataset, 2, num_workers=1), [optimizer], "")
+    assert np.isnan(result["train_loss"]) and optimizer.steps == 1
+
+
 def test_the_schedule():
     """In tenths: 80sec after 8 of 10 epochs, 18pct after 120 and 130 of 140; both for any number of epochs."""
 

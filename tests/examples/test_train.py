@@ -402,8 +402,13 @@ def test_other_classes_of_the_same_number(mistake, run, photos, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what overflows on the way
-def test_training_that_diverges(mistake, tmp_path):
-    mistake(["diverged", "--lr"], "train.py", "--lr", 1e6, "--out", tmp_path / "run")
+def test_training_that_diverges(mistake, monkeypatch, tmp_path):
+    """It ends when that is seen, not an epoch of ImageNet later."""
+    monkeypatch.setattr(evaluate, "OFTEN", 0)
+    steps, step = [], minicnn.optim.SGD.step
+    monkeypatch.setattr(minicnn.optim.SGD, "step", lambda optimizer: steps.append(step(optimizer)))
+    mistake(["diverged", "--lr"], "train.py", "--lr", 1e6, "--batch-size", 2, "--out", tmp_path / "run")
+    assert 0 < len(steps) < 15
 
 
 def test_a_run_is_not_overwritten(mistake, run, look, monkeypatch, tmp_path):
