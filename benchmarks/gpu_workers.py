@@ -5,7 +5,6 @@ import math
 import statistics
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -175,8 +174,8 @@ class Loop(OnGPU):
                 steps.append(list(found) if last else [])
                 found.clear()
 
-            settings, schedule = Namespace(epochs=1, device=DEVICE), CosineLR(self.optimizer, 3, 0)
-            self.program.train_epoch(self.net, Steps(loader, fetching), self.optimizer, schedule, 1, settings)
+            schedule = CosineLR(self.optimizer, 3, 0)
+            self.program.train_epoch(self.net, Steps(loader, fetching), [self.optimizer], "", schedule)
         return steps[2]
 
     def recording(self) -> AbstractContextManager[list[Launch]]:

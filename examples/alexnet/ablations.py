@@ -36,10 +36,10 @@ from typing import Any
 
 import numpy as np
 from ablation_report import GOAL, Run, reached, report
-from cifar import train_epoch
 from evaluate import evaluate
 from options import Parser, UsageError, add_machine, command, natural, use_machine
 from runs import new_figure
+from train import train_epoch
 
 import minicnn
 from minicnn import nn

@@ -15,18 +15,16 @@ import os
 import sys
 import time
 from argparse import Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from evaluate import Score, evaluate
+from evaluate import evaluate
 from options import (
     Parser,
     UsageError,
     add_machine,
     command,
     natural,
-    progress_bar,
     require_free,
     require_same,
     seed,
@@ -34,6 +32,7 @@ from options import (
 )
 from pictures import RAW, View
 from runs import Run, finished, has, restore
+from train import train_epoch
 
 import minicnn
 from minicnn import Tensor, nn
@@ -111,26 +110,6 @@ def slowdown(name: str, epoch: int, epochs: int) -> float:
     return 0.1 ** sum(epoch > epochs * after / EPOCHS[name] for after in SLOWER[name])
 
 
-def train_epoch(net: nn.Module, loader: DataLoader, optimizers: Iterable[SGD], title: str) -> dict[str, float]:
-    """One pass over the training pictures: its mean loss, top-1 in percent, images per second."""
-    net.train()
-    score, start = Score(), time.perf_counter()
-    with progress_bar(total=len(loader.dataset), desc=title, unit=" images") as bar:
-        for images, labels in loader:
-            logits = net(Tensor(images))
-            loss = F.cross_entropy(logits, Tensor(labels))
-            net.zero_grad()
-            loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
-            score.add(loss, logits, labels)
-            bar.update(len(labels))
-            if not np.isfinite(score.sums[0]):
-                break  # Run.log says what that means
-    result, seconds = score.result(), time.perf_counter() - start
-    return {"train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": score.seen / seconds}
-
-
 def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) -> None:
     """Train a network; arrays and saved, if not empty, are the checkpoint to go on from."""
     use_machine(settings)
@@ -156,14 +135,15 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
             loader.set_epoch(epoch)
             for kind, optimizer in parts.items():
                 optimizer.lr = RATES[kind] * slowdown(settings.network, epoch, settings.epochs)
-            row: dict[str, Any] = train_epoch(net, loader, parts.values(), f"epoch {epoch}/{settings.epochs}")
-            row |= {"epoch": epoch, "step": parts["conv"].steps, "lr": parts["conv"].lr}
+            title = f"epoch {epoch}/{settings.epochs}"
+            row: dict[str, Any] = train_epoch(net, loader, list(parts.values()), title)
+            row |= {"epoch": epoch, "step": parts["conv"].steps}
             row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
             row["seconds"] = time.perf_counter() - begun
             run.log(row, net)
             run.save(net, {"epoch": epoch}, parts, None)
             print(
-                f"epoch {epoch}/{settings.epochs}  training error {100 - row['train_top1']:.2f}%  "
+                f"{title}  training error {100 - row['train_top1']:.2f}%  "
                 f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
                 f"{row['images_per_s']:.0f} images/s"
             )

@@ -4,6 +4,7 @@ pictures. See --help."""
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,36 +48,37 @@ def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
     return CosineLR(optimizer, updates, int(settings.warmup * updates))
 
 
-def update(net: nn.Module, optimizer: SGD, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+def update(net: nn.Module, optimizers: Sequence[SGD], images: Any, labels: Any) -> tuple[Tensor, Tensor]:
     """One step on a batch: its mean loss and its logits."""
     logits = net(Tensor(images))
     loss = F.cross_entropy(logits, Tensor(labels))
-    optimizer.zero_grad()
+    net.zero_grad()
     loss.backward()
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return loss, logits
 
 
 def train_epoch(
-    net: nn.Module, loader: DataLoader, optimizer: SGD, schedule: Schedule, epoch: int, settings: Namespace
+    net: nn.Module, loader: DataLoader, optimizers: Sequence[SGD], title: str, schedule: Schedule | None = None
 ) -> dict[str, float]:
-    """One pass over the training pictures: its last learning rate, mean loss, top-1 in percent, images per second."""
+    """One pass over the training pictures, with a step of the schedule after each update: the last learning rate (of
+    the first optimizer), mean loss, top-1 in percent, images per second. It ends early if the loss is no number."""
     net.train()
     score, start = Score(), time.perf_counter()
-    with progress_bar(total=len(loader.dataset), desc=f"epoch {epoch}/{settings.epochs}", unit=" images") as bar:
+    with progress_bar(total=len(loader.dataset), desc=title, unit=" images") as bar:
         for images, labels in loader:
-            loss, logits = update(net, optimizer, images, labels)
-            lr = optimizer.lr
-            if not isinstance(schedule, ReduceLROnPlateau):
+            loss, logits = update(net, optimizers, images, labels)
+            lr = optimizers[0].lr
+            if schedule:
                 schedule.step()
 
             score.add(loss, logits, labels)
             bar.set_postfix(loss=f"{score.sums[0] / score.seen:.3f}", refresh=False)
             bar.update(len(labels))
             if not np.isfinite(score.sums[0]):
-                break  # Run.log says what that means
-    result = score.result()
-    seconds = time.perf_counter() - start
+                break
+    result, seconds = score.result(), time.perf_counter() - start
     return {
         "lr": lr, "train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": score.seen / seconds,
     }  # fmt: skip
@@ -100,9 +102,10 @@ def train(settings: Namespace, given: set[str]) -> None:
     net = network(settings, len(classes))
     optimizer = sgd(net, settings)
     schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))
+    plateau = isinstance(schedule, ReduceLROnPlateau)
     if saved:
         restore(settings.resume, arrays, saved, {"model": net, "optimizer": optimizer, "schedule": schedule})
-        if isinstance(schedule, ReduceLROnPlateau):  # whose rate is the optimizer's, not a formula
+        if plateau:  # whose rate is the optimizer's, not a formula
             schedule.min_lr = saved["rows"][0]["lr"] / 1000
             if "lr" in given:
                 optimizer.lr, schedule.waited = settings.lr, 0
@@ -118,14 +121,15 @@ def train(settings: Namespace, given: set[str]) -> None:
     with run.resumable():
         for epoch in range(len(run.rows) + 1, settings.epochs + 1):
             loader.set_epoch(epoch)
-            result: dict[str, Any] = train_epoch(net, loader, optimizer, schedule, epoch, settings)
+            title = f"epoch {epoch}/{settings.epochs}"
+            result: dict[str, Any] = train_epoch(net, loader, [optimizer], title, None if plateau else schedule)
             result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
-            if isinstance(schedule, ReduceLROnPlateau):
+            if plateau:
                 schedule.step(100 - result["val_top1"])
             run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
             run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule}, statistics)
             print(
-                f"epoch {epoch}/{settings.epochs}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
+                f"{title}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
                 f"top-1 {result['val_top1']:.1f}%  top-5 {result['val_top5']:.1f}%  "
                 f"{result['images_per_s']:.1f} images/s"
             )

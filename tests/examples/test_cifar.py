@@ -1,9 +1,7 @@
 """cifar.py: the two networks beside the numbers of cuda-convnet's files, and the program that trains them."""
 
-import contextlib
 import json
 import math
-from types import SimpleNamespace
 
 import cifar
 import numpy as np
@@ -12,8 +10,7 @@ from programs import write_cifar10
 
 import minicnn
 from minicnn import Tensor, nn
-from minicnn.data import CIFAR10, DataLoader
-from minicnn.optim import SGD
+from minicnn.data import CIFAR10
 
 # From example-layers: of layers-*.cfg filters or outputs, filterSize, padding and initW; of layer-params-*.cfg wc.
 SOURCE = {
@@ -117,34 +114,6 @@ def test_each_parameter_learns_at_its_own_rate(name):
             optimizer.step()
         for key, p in net.named_parameters():
             np.testing.assert_allclose(p.data, expected[key], rtol=1e-6, atol=1e-8, err_msg=key)
-
-
-def test_an_epoch(monkeypatch):
-    """The mean loss and top-1 of its pictures before each update, which the bar counts; and one update a batch."""
-    rng, counted = np.random.default_rng(0), []
-    bar = SimpleNamespace(update=counted.append)
-    monkeypatch.setattr(cifar, "progress_bar", lambda total, desc, unit: contextlib.nullcontext(bar))
-    dataset = [(rng.random((1, 1, 6), np.float32), label) for label in (0, 3, 5, 5, 1)]
-    net = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(6, 6)).eval()
-    weight, losses, right = net.fc.weight.data.astype(np.float64), [], 0
-    optimizer = SGD(net.parameters(), 0.0)
-    result = cifar.train_epoch(net, DataLoader(dataset, 2, num_workers=0), [optimizer], "")
-    for image, label in dataset:
-        logits = image.ravel() @ weight
-        losses.append(np.log(np.exp(logits).sum()) - logits[label])
-        right += logits.argmax() == label
-    assert result["train_loss"] == pytest.approx(np.mean(losses)) and result["train_top1"] == pytest.approx(20 * right)
-    assert counted == [2, 2, 1] and optimizer.steps == 3 and net.training and result["images_per_s"] > 0
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_an_epoch_ends_when_the_loss_is_no_number():
-    dataset = [(np.ones((1, 1, 6), np.float32), 0)] * 5
-    net = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(6, 6))
-    net.fc.bias.data[:] = np.nan
-    optimizer = SGD(net.parameters(), 0.0)
-    result = cifar.train_epoch(net, DataLoader(dataset, 2, num_workers=1), [optimizer], "")
-    assert np.isnan(result["train_loss"]) and optimizer.steps == 1
 
 
 def test_the_schedule():

@@ -144,7 +144,7 @@ def test_the_update_rule():
     for lr in (0.01, 0.01, 0.001, 0.001):
         x, labels = rng.standard_normal((4, 3)).astype(np.float32), rng.integers(2, size=4)
         optimizer.lr = lr
-        train.update(net, optimizer, x, labels)
+        train.update(net, [optimizer], x, labels)
         v = 0.9 * v - 0.0005 * lr * w - lr * net.weight.grad.data
         w = w + v
         np.testing.assert_allclose(net.weight.data, w, rtol=1e-6)

@@ -1,10 +1,12 @@
-"""train.py: what a run leaves and prints, how it goes on, on which data, and which mistakes end it."""
+"""train.py: an epoch, what a run leaves and prints, how it goes on, on which data, and which mistakes end it."""
 
+import contextlib
 import functools
 import io
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import evaluate
 import model
@@ -12,10 +14,48 @@ import numpy as np
 import pytest
 import recipes
 import tqdm
+import train
 
 import minicnn
+from minicnn import nn
+from minicnn.data import DataLoader
+from minicnn.optim import SGD, StepLR
 
 COLUMNS = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,images_per_s,seconds"
+
+
+# -- an epoch ------------------------------------------------------------------------------------------------------
+
+
+def test_an_epoch(monkeypatch):
+    """The mean loss and top-1 of its pictures before each update, which the bar counts; one update a batch, one step of
+    the schedule after each."""
+    rng, counted = np.random.default_rng(0), []
+    bar = SimpleNamespace(update=counted.append, set_postfix=lambda **_: None)
+    monkeypatch.setattr(train, "progress_bar", lambda total, desc, unit: contextlib.nullcontext(bar))
+    dataset = [(rng.random((1, 1, 6), np.float32), label) for label in (0, 3, 5, 5, 1)]
+    net = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(6, 6)).eval()
+    weight, losses, right = net.fc.weight.data.astype(np.float64), [], 0
+    optimizer = SGD(net.parameters(), 1e-30)
+    loader, schedule = DataLoader(dataset, 2, num_workers=0), StepLR(optimizer, 3, gamma=0.1)
+    result = train.train_epoch(net, loader, [optimizer], "", schedule)
+    for image, label in dataset:
+        logits = image.ravel() @ weight
+        losses.append(np.log(np.exp(logits).sum()) - logits[label])
+        right += logits.argmax() == label
+    assert result["train_loss"] == pytest.approx(np.mean(losses)) and result["train_top1"] == pytest.approx(20 * right)
+    assert result["lr"] == 1e-30 and optimizer.lr == pytest.approx(1e-31)
+    assert counted == [2, 2, 1] and optimizer.steps == 3 and net.training and result["images_per_s"] > 0
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_an_epoch_ends_when_the_loss_is_no_number():
+    dataset = [(np.ones((1, 1, 6), np.float32), 0)] * 5
+    net = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(6, 6))
+    net.fc.bias.data[:] = np.nan
+    optimizer = SGD(net.parameters(), 0.0)
+    result = train.train_epoch(net, DataLoader(dataset, 2, num_workers=1), [optimizer], "")
+    assert np.isnan(result["train_loss"]) and optimizer.steps == 1
 
 
 # -- what a run leaves ----------------------------------------------------------------------------------------------
