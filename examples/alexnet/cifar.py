@@ -28,6 +28,7 @@ from options import (
     require_free,
     require_same,
     seed,
+    settle_out,
     use_machine,
 )
 from pictures import RAW, View
@@ -173,12 +174,13 @@ def main() -> None:
         if not has(config, *SETTINGS) or config["network"] not in EPOCHS or not isinstance(saved.get("rows"), list):
             raise CheckpointError(f"{settings.resume} is no last.safetensors that cifar.py has written")
         parser.set_defaults(**{name: config[name] for name in SETTINGS})
-        parser.set_defaults(out=os.path.dirname(settings.resume) or ".")
         settings = parser.parse_args()
+        settle_out(settings, settings.out is not None)
         for name in ("network", "seed"):
             require_same(settings, name, config)
     if settings.data is None:
         raise UsageError("--data DIR is needed: the folder of CIFAR-10's binary files")
+    settings.data = os.path.abspath(settings.data)
     settings.epochs = settings.epochs or EPOCHS[settings.network]
     settings.out = settings.out or f"runs/cifar-{settings.network}"
     if not settings.resume:

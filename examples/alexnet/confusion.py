@@ -39,7 +39,8 @@ def per_class(confusion: Matrix, classes: Sequence[str], names: Sequence[str]) -
 
 
 def short(name: str, letters: int = LETTERS) -> str:
-    """A name, cut if it is longer than that."""
+    """A name, cut if it is longer than that, without what cannot be drawn: names of folders can be any bytes."""
+    name = name.encode(errors="replace").decode()
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 

@@ -34,6 +34,7 @@ from runs import load_network, save_network
 import minicnn
 from minicnn import from_dlpack, nn
 from minicnn.checkpoint import CheckpointError, replacing
+from minicnn.data.imagenet import lines
 
 DESCRIPTION = """\
 Carry AlexNet between minicnn, torchvision and Caffe. FROM is one of
@@ -177,7 +178,7 @@ def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     arrays = {name[:-2] + endings.get(name[-2:], name[-2:]): array for name, array in arrays.items()}
     found, lrn = arrays.pop("mean", BVLC_MEAN), arrays.pop("lrn", BVLC_LRN)
     resize = arrays.pop("resize", np.array([View.resize]))
-    if lrn.shape != (4,) or lrn.dtype.kind != "f" or not 1 <= lrn[0] <= 96:
+    if lrn.shape != (4,) or lrn.dtype.kind != "f" or not np.isfinite(lrn).all() or not possible(*lrn.tolist()):
         raise CheckpointError(f"lrn is local_size, alpha, beta and k, not {lrn.dtype} {lrn.tolist()}")
     size, alpha, beta, k = lrn.tolist()
     config: dict[str, Any] = {"variant": "2012", "groups": True, "init": "paper", "dropout_scale": "training"}
@@ -186,6 +187,11 @@ def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     check(arrays, outwards(net.state_dict(), CAFFE))
     net.load_state_dict(inwards(other_colors(arrays), CAFFE))
     return net, config, raw_view(found if mean is None else mean, resize)
+
+
+def possible(size: float, alpha: float, beta: float, k: float) -> bool:
+    """Whether these can be the constants of a normalisation over conv1's 96 channels."""
+    return size.is_integer() and 1 <= size <= 96 and alpha >= 0 and k > 0
 
 
 def to_caffe(net: nn.Module, config: dict[str, Any], view: View) -> Arrays:
@@ -213,6 +219,8 @@ def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
     size, side, numbers = INPUT_SIZE["2012"], mean.shape[-1:], mean.dtype.kind in "fiu"
     if resize.size != 1 or resize.dtype.kind not in "iu" or resize.item() < size:
         raise CheckpointError(f"resize is a whole number of at least {size} pixels, not {resize.tolist()}")
+    if numbers and not np.isfinite(mean).all():
+        raise CheckpointError("a mean is of numbers, and there is one that is none or infinite")
     if numbers and mean.shape == (3,):
         return View(size, tuple((mean[::-1].astype(float) / 255).tolist()), RAW, resize=resize.item())
     if numbers and mean.shape == (3, *side, *side) and side[0] >= size:
@@ -275,12 +283,16 @@ def read_mean(text: str) -> np.ndarray:
 
 def read_names(path: str, count: int) -> tuple[list[str], list[str]]:
     """(classes, their names) from a file with a line for each. A line of synset_words.txt is an id and words."""
-    lines = [line.strip() for line in Path(path).read_text("utf-8", "replace").splitlines() if line.strip()]
-    if len(lines) != count:
-        raise UsageError(f"--names {path}: it has {len(lines)} names, and the network {count} classes")
-    if all(re.match(r"n\d{8} ", line) for line in lines):
-        return [line[:9] for line in lines], [line[10:] for line in lines]
-    return lines, lines
+    names = [line.encode(errors="replace").decode() for _, line in lines(path)]
+    if len(names) != count:
+        raise UsageError(f"--names {path}: it has {len(names)} names, and the network {count} classes")
+    if all(re.match(r"n\d{8}\s", name) for name in names):
+        classes, names = map(list, zip(*(name.split(None, 1) for name in names), strict=True))
+    else:  # plain words may name two classes, as crane does
+        classes = names if len(set(names)) == count else [str(k) for k in range(count)]
+    if len(set(classes)) < count:
+        raise UsageError(f"--names {path}: it has an id more than once")
+    return classes, names
 
 
 def write(path: str, arrays: Arrays) -> None:

@@ -39,7 +39,8 @@ def command(main: Callable[[], None]) -> int:
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         main()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed, as by >&-
+            sys.stdout.flush()
         return 0
     except BrokenPipeError:  # whoever read the standard output has gone, as head does; it is flushed again at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,7 +81,7 @@ natural = number(int, 1, 2**31, "a whole number of at least 1")
 counted = number(int, 0, 2**31, "a whole number of at least 0")
 seed = number(int, 0, 2**63 - 1, "a whole number from 0 to 2**63 - 1")
 positive = number(float, 0, 1e30, "a number of at least 0")
-share = number(float, 0, 0.99, "a share from 0 to 0.99")
+share = number(float, 0, 0.999, "a share from 0 to 0.999")
 
 
 def output_file(ending: str) -> Callable[[str], str]:
@@ -119,7 +120,7 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
     "pictures": {
         "resize": (
             number(int, 1, 4096, "a whole number from 1 to 4096"),
-            "the short side that they are scaled to (default: 256; of drawn ones what the network sees)",
+            "the short side that they are scaled to (default: 256; in quick, of drawn ones, what the network sees)",
         ),
         "mean": (
             ("imagenet", "image"),
@@ -135,7 +136,7 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
         "epochs": (natural, "passes over the pictures ({usual})"),
         "batch_size": (natural, "pictures per update ({usual})"),
         "lr": (positive, "learning rate, the highest ({usual})"),
-        "momentum": (positive, "({usual})"),
+        "momentum": (share, "({usual})"),
         "weight_decay": (positive, "({usual})"),
         "update": (
             ("pytorch", "paper"),
@@ -209,6 +210,8 @@ def use_machine(settings: argparse.Namespace) -> None:
         settings.workers = min(minicnn.get_num_threads(), MOST_WORKERS) if gpu else 1
     if getattr(settings, "processes", False) is None:
         settings.processes = gpu and settings.workers > 0
+    if getattr(settings, "processes", False) and not settings.workers:
+        raise UsageError("--workers 0 leaves no --processes: take 1 at least, or --no-processes")
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, set[str]]:
@@ -273,32 +276,42 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
 
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**complete({"resume": None, **DEFAULTS, **vars(given)}))
-    settings.data = _from_anywhere(settings.data)
-    if settings.processes and settings.workers == 0:
-        raise UsageError("--processes with --workers 0: it takes at least 1")
-    if not settings.resume and _holds_a_run(settings.out):
-        if "out" in vars(given):
-            require_free(settings.out)
-        settings.out = next(
-            name for name in (f"{settings.out}-{i}" for i in itertools.count(2)) if not os.path.exists(name)
-        )
+    settings.data = from_anywhere(settings.data)
+    if not settings.resume and "out" in vars(given):
+        require_free(settings.out)
+    elif not settings.resume and holds_a_run(settings.out):
+        names = (f"{settings.out}-{i}" for i in itertools.count(2))
+        settings.out = next(name for name in names if not os.path.exists(name))
     return settings, set(vars(given))
 
 
-def _from_anywhere(data: str) -> str:
+def from_anywhere(data: str) -> str:
     """An argument of --data that means the same to programs in another folder."""
     _, folder = kind_and_folder(data)
     return data.removesuffix(folder) + os.path.abspath(folder) if folder else data
 
 
-def _holds_a_run(folder: str) -> bool:
-    return os.path.exists(os.path.join(folder, "last.safetensors"))
+def holds_a_run(folder: str) -> bool:
+    """Or one that has only begun, and is perhaps going on."""
+    return os.path.exists(os.path.join(folder, "config.json"))
 
 
 def require_free(folder: str) -> None:
-    """Raise UsageError if a folder that is meant for a new run has one."""
-    if _holds_a_run(folder):
-        raise UsageError(f"--out {folder} holds a run: take another folder, or --resume its last.safetensors")
+    """Raise UsageError if a folder that is meant for a run has another."""
+    if holds_a_run(folder):
+        last = os.path.join(folder, "last.safetensors")
+        other = f"--resume {last}" if os.path.exists(last) else "remove that one, which has not finished an epoch"
+        raise UsageError(f"--out {folder} holds a run: take another folder, or {other}")
+
+
+def settle_out(settings: argparse.Namespace, given: bool) -> None:
+    """A run that is resumed goes on in its folder, or in the one that was given. Raises UsageError if that has
+    another."""
+    home = os.path.dirname(settings.resume) or "."
+    if not given:
+        settings.out = home
+    elif os.path.realpath(settings.out) != os.path.realpath(home):
+        require_free(settings.out)
 
 
 def require_same(settings: argparse.Namespace, name: str, saved: dict[str, Any]) -> None:
@@ -318,8 +331,4 @@ def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any]) 
             require_same(settings, name, saved)
         if name not in given and name != "out" and not (moved and name in MACHINE):
             setattr(settings, name, saved[name])
-    home = os.path.dirname(settings.resume) or "."
-    if "out" not in given:
-        settings.out = home
-    elif os.path.realpath(settings.out) != os.path.realpath(home) and _holds_a_run(settings.out):
-        raise UsageError(f"--out {settings.out} holds another run: take another folder")
+    settle_out(settings, "out" in given)

@@ -2,7 +2,7 @@
 
 The short side of each picture is scaled to 256 pixels and the square in its middle kept, as in the paper (section 2).
 What is written is read again, to verify it and for the statistics of the training pictures. A run that was broken off
-goes on where it was when it is started again: what is whole is only read.
+goes on where it was when it is started again: what is whole, and no older than its source, is only read.
 """
 
 import json
@@ -111,7 +111,7 @@ def shrink(pictures: Sequence[Picture], size: int, quality: int, stop: threading
     for picture in pictures:
         if stop.is_set():
             raise CancelledError
-        pixels = whole(picture.target, size)
+        pixels = None if outdated(picture) else whole(picture.target, size)
         if pixels is not None:
             done.before += 1
         else:
@@ -123,6 +123,14 @@ def shrink(pictures: Sequence[Picture], size: int, quality: int, stop: threading
         if picture.train:
             done.statistics.add(pixels)
     return done
+
+
+def outdated(picture: Picture) -> bool:
+    """Whether the source has changed since the target was written, or there is none."""
+    try:
+        return os.path.getmtime(picture.source) > os.path.getmtime(picture.target)
+    except OSError:
+        return True
 
 
 def write(picture: Picture, size: int, quality: int) -> NDArray[np.uint8]:
@@ -176,7 +184,7 @@ def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Na
 def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: Namespace) -> None:
     """What belongs to the pictures: labels, words, statistics. Raises DataError if there are other pictures too."""
     source, target = Path(settings.source), Path(settings.target)
-    flat = os.path.join(source, "val")
+    flat = os.path.join(settings.source, "val")
     labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in pictures if os.path.dirname(p.source) == flat]
     texts = {name: (source / name).read_bytes() for name in WORDS if (source / name).exists()}
     if labels:

@@ -32,6 +32,7 @@ from minicnn.data import PixelStatistics
 COLUMNS = [
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",
 ]  # fmt: skip
+TEN_CROP = "ten_crop.json"
 NETWORK = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
 
 
@@ -40,6 +41,9 @@ class Run:
 
     def __init__(self, folder: str, config: dict[str, Any], view: View, rows: list[dict[str, Any]]) -> None:
         self.folder, self.config, self.view, self.rows = Path(folder), config | {"view": view.numbers()}, view, rows
+        # If the run has moved to this folder, its best network so far has stayed.
+        kept = rows if (self.folder / "best.safetensors").exists() else []
+        self.best = max((row["val_top1"] for row in kept), default=-1.0)
         new_figure(1, 1)  # what is not installed is better missed now than after the first epoch
         minicnn.checkpoint.require_safetensors()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -47,11 +51,14 @@ class Run:
 
     @contextmanager
     def resumable(self) -> Iterator[None]:
-        """An interrupt in here says how to go on."""
+        """An interrupt in here says how to go on. What ends before the first epoch leaves the folder free."""
         try:
             yield
-        except KeyboardInterrupt:
-            if not self.rows:
+        except BaseException as error:
+            begun = (self.folder / "last.safetensors").exists()
+            if not begun:
+                (self.folder / "config.json").unlink(missing_ok=True)
+            if not begun or not isinstance(error, KeyboardInterrupt):
                 raise
             raise KeyboardInterrupt(f"go on with --resume {self.folder / 'last.safetensors'}") from None
 
@@ -67,6 +74,7 @@ class Run:
                 f"training diverged in epoch {row['epoch']}: its loss is no number any more; a lower --lr may help"
             )
         self.rows.append(row)
+        (self.folder / TEN_CROP).unlink(missing_ok=True)  # of an earlier last epoch
         with replacing(self.folder / "metrics.csv") as path, open(path, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
@@ -84,9 +92,9 @@ class Run:
     ) -> None:
         """last.safetensors: the network, the other parts (name -> object with a state_dict), and how far it has come.
         best.safetensors goes first: if it cannot be written, the epoch counts as not done, and is done again."""
-        best = self.folder / "best.safetensors"
-        if self.rows[-1]["val_top1"] >= max(row["val_top1"] for row in self.rows) or not best.exists():
-            save_network(best, net, self.config, self.view)
+        if self.rows[-1]["val_top1"] >= self.best:
+            save_network(self.folder / "best.safetensors", net, self.config, self.view)
+            self.best = self.rows[-1]["val_top1"]
         arrays = _of_view(self.view)
         if statistics is not None:
             arrays |= {f"statistics.{name}": array for name, array in statistics.arrays().items()}
@@ -178,10 +186,10 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
             config["dropout_scale"], config["dropout"],
         )  # fmt: skip
         net.load_state_dict(arrays)
-    except ValueError as error:
+        config["view"] = {"resize": complete(config)["resize"], **config["view"]}  # older runs do not say it
+        view = View(**config["view"], mean_image=mean_image)
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
-    config["view"] = {"resize": complete(config)["resize"], **config["view"]}  # older runs do not say it
-    view = View(**config["view"], mean_image=mean_image)
     return net.eval().to(device), config, view
 
 

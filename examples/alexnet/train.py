@@ -1,6 +1,7 @@
 """Train AlexNet: python examples/alexnet/train.py [--recipe NAME] [--data FOLDER] …, or with no arguments on synthetic
 pictures. See --help."""
 
+import os
 import sys
 import time
 from argparse import Namespace
@@ -13,7 +14,7 @@ from model import INPUT_SIZE, LRN, alexnet
 from options import adopt, command, parse, progress_bar, use_machine
 from pictures import View, datasets, pixel_statistics, training, validation
 from recipes import TABLE
-from runs import Run, finished, load_run, part_of, require_classes, restore
+from runs import TEN_CROP, Run, finished, load_run, part_of, require_classes, restore
 
 import minicnn
 from minicnn import Tensor, nn
@@ -109,7 +110,10 @@ def train(settings: Namespace, given: set[str]) -> None:
             schedule.min_lr = saved["rows"][0]["lr"] / 1000
             if "lr" in given:
                 optimizer.lr, schedule.waited = settings.lr, 0
-        if finished(settings.resume, saved["rows"], settings.epochs):
+        else:  # of so many pictures as there are today
+            schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
+        ten_crop_is_due = settings.ten_crop and not os.path.exists(os.path.join(settings.out, TEN_CROP))
+        if finished(settings.resume, saved["rows"], settings.epochs) and not ten_crop_is_due:
             return
     introduce(settings, given, net, loader, val_loader)
 
@@ -133,10 +137,10 @@ def train(settings: Namespace, given: set[str]) -> None:
                 f"top-1 {result['val_top1']:.1f}%  top-5 {result['val_top5']:.1f}%  "
                 f"{result['images_per_s']:.1f} images/s"
             )
-    if settings.ten_crop:  # once, at the end: it takes ten times as long
-        result = evaluate(net, validation(val_pictures, view, settings, crops=10))
-        run.write("ten_crop.json", result)
-        print(f"ten crops of each picture: top-1 {result['top1']:.1f}%  top-5 {result['top5']:.1f}%")
+        if settings.ten_crop:  # once, at the end: it takes ten times as long
+            result = evaluate(net, validation(val_pictures, view, settings, crops=10))
+            run.write(TEN_CROP, result)
+            print(f"ten crops of each picture: top-1 {result['top1']:.1f}%  top-5 {result['top5']:.1f}%")
     print(f"{time.perf_counter() - begun:.0f} s; the run is in {settings.out}")
 
 

@@ -84,8 +84,8 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
         transforms.Resize would do afterwards, but sooner: a JPEG that is at least 2, 4 or 8 times as large is only
         decoded to that fraction, and what is left over never becomes an array.
 
-    Raises DataError, naming the file, if it cannot be read or decoded whole, has floating-point pixels, whose range
-    nothing tells, or cannot be scaled to `least` (see scaled_size); ImportError without Pillow.
+    Raises DataError, naming the file, if it cannot be read or decoded whole, has pixels of 32 bits, whose range nothing
+    tells, or cannot be scaled to `least` (see scaled_size); ImportError without Pillow.
     """
     if least is not None and least < 1:
         raise ValueError(f"least must be at least 1 pixel, got {least}")
@@ -96,9 +96,10 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
             if least is not None:
                 scaled_size(image.size, least)  # raises its error before anything is decoded
                 image.draft(None, (least, least))  # a JPEG's next loading; of other files nothing
-            pil.ImageOps.exif_transpose(image, in_place=True)
-            if image.mode == "F":
-                raise DataError("its pixels are floating-point numbers; save it with whole numbers of 8 or 16 bits")
+            kind = image.format
+            image = upright(image)
+            if image.mode == "F" or (image.mode == "I" and kind == "TIFF"):
+                raise DataError("its pixels have 32 bits, in a range that nothing tells; save it with 8 or 16 bits")
             if image.mode.startswith("I"):  # 16 bits a pixel; convert() would clip at 255 instead of scaling
                 image = pil.Image.fromarray((np.clip(image, 0, 65535) >> 8).astype(np.uint8))
             if image.has_transparency_data:
@@ -114,6 +115,21 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
     except Exception as error:  # broken files make decoders raise OSError, ValueError, SyntaxError and others
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         raise DataError(f"{name}: cannot be read: {reason}") from error
+
+
+def upright(image: Any) -> Any:
+    """A Pillow image, turned as its EXIF orientation says. (ImageOps.exif_transpose also packs the other tags again,
+    and fails if one of them is damaged.)"""
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # too damaged to say anything
+        return image
+    turn = pillow().Image.Transpose
+    turns = {
+        2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE,
+        6: turn.ROTATE_270, 7: turn.TRANSVERSE, 8: turn.ROTATE_90,
+    }  # fmt: skip
+    return image.transpose(turns[orientation]) if orientation in turns else image
 
 
 def scaled(image: Any, short_side: int) -> Any:
@@ -134,10 +150,9 @@ def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def pillow() -> Any:
-    """The package PIL with its modules Image and ImageOps, or an ImportError that says how to get it."""
+    """The package PIL with its module Image, or an ImportError that says how to get it."""
     try:
         import PIL.Image
-        import PIL.ImageOps
     except ImportError as error:
         raise ImportError("pictures are read and resized with Pillow: pip install 'minicnn[io]'") from error
     return PIL

@@ -68,7 +68,11 @@ def _labelled(root: str, val: str, classes: Sequence[str]) -> list[tuple[str, in
             f"{val}: its pictures are in no class folders, so {root} needs their labels in {CAFFE} or {KAGGLE}"
             + (lies if os.path.exists(os.path.join(root, DEVKIT)) else "")
         )
-    labels, pictures = _read_labels(path, classes), {_stem(name): name for name in files(val)}
+    labels = _read_labels(path, classes)
+    pictures: dict[str, str] = {}
+    for name in files(val):
+        if (other := pictures.setdefault(_stem(name), name)) != name:
+            raise DataError(f"{name} and {other} have the same name but for the ending: labels cannot tell them apart")
     if labels.keys() != pictures.keys():
         without_label, without_picture = pictures.keys() - labels.keys(), labels.keys() - pictures.keys()
         raise DataError(
@@ -87,7 +91,7 @@ def _read_labels(path: str, classes: Sequence[str]) -> dict[str, int]:
         known = {name: i for i, name in enumerate(classes)}
         form = f"a file's name, a comma and one of the {len(classes)} classes"
     labels: dict[str, int] = {}
-    for place, line in _lines(path):
+    for place, line in lines(path):
         if line == "ImageId,PredictionString":
             continue
         parts = line.rsplit(None, 1) if path.endswith(CAFFE) else line.split(",", 1)
@@ -103,7 +107,7 @@ def _read_labels(path: str, classes: Sequence[str]) -> dict[str, int]:
 
 def _read_words(path: str) -> dict[str, str]:
     named = {}
-    for place, line in _lines(path):
+    for place, line in lines(path):
         synset, *words = line.split(None, 1)
         if not words:
             raise DataError(f"{place}: {line[:60]!r} is not a class's id and its words")
@@ -111,9 +115,9 @@ def _read_words(path: str) -> dict[str, str]:
     return named
 
 
-def _lines(path: str) -> Iterator[tuple[str, str]]:
-    """(where it is, the line without its surrounding blanks) for each line that is not empty. Bytes that are not UTF-8
-    become what they are in the names of files."""
+def lines(path: str) -> Iterator[tuple[str, str]]:
+    """(where it is, the line without its surrounding blanks) for each line of a file that is not empty. Bytes that are
+    not UTF-8 become what they are in the names of files."""
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if line := line.strip():

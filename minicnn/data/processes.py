@@ -13,11 +13,14 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .folder import DataError
 
 
 class Processes:
@@ -53,7 +56,12 @@ class Processes:
         try:
             if closed.is_set():
                 raise CancelledError
-            found, labels = self.executor.submit(load, key, indices, slot).result()
+            try:
+                found, labels = self.executor.submit(load, key, indices, slot).result()
+            except BrokenProcessPool:
+                raise DataError(
+                    "a process that loads pictures was ended from outside, perhaps for lack of memory; fewer take less"
+                ) from None
             images = at(self.slots[slot], *found) if isinstance(found, tuple) else found
             own = empty(images.shape, images.dtype), empty(labels.shape, labels.dtype)
             own[0][...], own[1][...] = images, labels

@@ -132,6 +132,13 @@ def test_names_without_ending_and_case_of_endings(root):
     assert [label for _, label in ImageNet(root, False).samples] == [1, 2]
 
 
+def test_pictures_that_differ_by_their_endings_alone(root):
+    flat(root, [1, 2])
+    (root / "val" / f"{stem(1)}.png").touch()
+    with pytest.raises(DataError, match=rf"{stem(1)}.png and .*{stem(1)}.JPEG have the same name but for the ending"):
+        ImageNet(root, False)
+
+
 def test_caffes_blanks_may_be_any(root):
     flat(root, [1, 2])
     (root / "val" / f"{stem(0)}.JPEG").rename(root / "val" / "a b.JPEG")

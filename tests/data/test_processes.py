@@ -115,7 +115,7 @@ def test_errors_are_those_of_threads():
 
 
 def test_a_worker_that_dies_is_an_error():
-    with pytest.raises(RuntimeError, match="terminated abruptly"):
+    with pytest.raises(DataError, match="ended from outside, perhaps for lack of memory"):
         list(DataLoader(Deaf(), 2, num_workers=1, processes=True))
 
 

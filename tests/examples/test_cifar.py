@@ -229,6 +229,8 @@ def test_mistakes(run, mistake, data, finished, tmp_path):
     mistake([str(folder), "--out", "--resume"], "cifar.py", "--data", data, "--out", folder)
     mistake("network 80sec, not 18pct", "cifar.py", "--resume", last, "--network", "18pct")
     mistake("seed 0, not 7", "cifar.py", "--resume", last, "--seed", 7)
+    other = finished.folder
+    mistake([f"--out {other}", "holds a run"], "cifar.py", "--resume", last, "--epochs", 2, "--out", other)
     mistake("has a network of cifar.py", "evaluate.py", "--checkpoint", folder / "best.safetensors")
     assert "--epochs with a larger number" in run("cifar.py", "--resume", last).out
     for other in (folder / "best.safetensors", finished.folder / "last.safetensors"):

@@ -9,9 +9,9 @@ from hypothesis import given
 WORDS = [
     "tench, Tinca tinca",
     "yellow lady's slipper, yellow lady-slipper, Cypripedium calceolus",
-    "crane",
     r"$\frac$",
     "été",
+    "caf\udce9",  # a folder's name that is not UTF-8
 ]
 
 

@@ -164,6 +164,12 @@ PLAIN = [f"great {k}" for k in range(CLASSES)]
         ("\n".join(SYNSETS), [line[:9] for line in SYNSETS], [line[10:] for line in SYNSETS]),  # synset_words.txt
         ("\n".join(line[:9] for line in SYNSETS), *[[line[:9] for line in SYNSETS]] * 2),
         ("  \r\n\n".join(PLAIN), PLAIN, PLAIN),
+        (
+            "\ufeff" + SYNSETS[0].replace(" ", "\t", 1) + "\n" + "\n".join(SYNSETS[1:]),
+            [line[:9] for line in SYNSETS],
+            [line[10:] for line in SYNSETS],
+        ),
+        ("\n".join(["cr\u2028ane"] * 2 + PLAIN[2:]), [str(k) for k in range(CLASSES)], ["cr\u2028ane"] * 2 + PLAIN[2:]),
     ],
 )
 def test_names(converted, tmp_path, text, classes, names):
@@ -197,6 +203,11 @@ CHANGES = [  # of Caffe's arrays, and what is said of them
     ({"conv1.weight": np.zeros(3, np.float32)}, "conv1.weight is float32 (3,)"),
     ({"lrn": np.ones(3)}, "local_size, alpha, beta and k"),
     ({"lrn": np.zeros(4)}, "local_size, alpha, beta and k"),
+    ({"lrn": np.array([5, 1e-4, 0.75, 0])}, "local_size, alpha, beta and k"),
+    ({"lrn": np.array([5, -1e-4, 0.75, 1])}, "local_size, alpha, beta and k"),
+    ({"lrn": np.array([5.5, 1e-4, 0.75, 1])}, "local_size, alpha, beta and k"),
+    ({"lrn": np.array([5, 1e-4, np.nan, 1])}, "local_size, alpha, beta and k"),
+    ({"mean": np.array([1, np.inf, 3])}, "none or infinite"),
     ({"lrn": np.array(["a", "b", "c", "d"])}, "local_size, alpha, beta and k"),
     ({"mean": np.ones(4)}, "(3,) or (3, S, S)"),
     ({"mean": np.ones(())}, "not float64 ()"),
@@ -316,6 +327,8 @@ def test_command_lines(refused, tmp_path):
         refused("--names and --mean", "a.npz", "b.npz", "--to", "caffe", *options)
     refused(["two.txt", "2 names", "10 classes"], "a.npz", "b.safetensors", "--names", "two.txt")
     refused("binary.txt", "a.npz", "b.safetensors", "--names", "binary.txt")
+    (tmp_path / "twice.txt").write_text("\n".join([SYNSETS[0], *SYNSETS[:-1]]))
+    refused(["twice.txt", "more than once"], "a.npz", "b.safetensors", "--names", "twice.txt")
     refused("nothing.txt", "a.npz", "b.safetensors", "--names", "nothing.txt")
     refused("--mean is for Caffe's", "torchvision.npz", "b.safetensors", "--mean", "1,2,3")
 

@@ -116,7 +116,7 @@ def test_bad_options(mistake, tmp_path, option, value):
 
 
 def test_processes_without_workers(mistake, tmp_path):
-    mistake("takes at least 1", "train.py", "--processes", "--workers", 0, "--out", tmp_path / "run")
+    mistake("--no-processes", "train.py", "--processes", "--workers", 0, "--out", tmp_path / "run")
 
 
 @pytest.mark.parametrize("program", ["evaluate.py", "predict.py"])
@@ -214,6 +214,11 @@ def test_each_line_is_there_at_once(look):
 def test_data_are_found_from_other_folders_too(tmp_path, monkeypatch, data, means):
     monkeypatch.chdir(tmp_path)
     assert options.parse(["--data", data])[0].data == means.replace("HERE", os.getcwd())
+
+
+def test_a_standard_output_that_is_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    assert options.command(lambda: None) == 0
 
 
 def test_bugs_are_not_taken_for_mistakes():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import prepare
@@ -104,6 +105,25 @@ def test_statistics_are_those_of_the_training_pictures_as_written(shrink, photos
     shrink(photos())
     assert stored(tmp_path / "small").count == 12
     assert same(stored(tmp_path / "small"), of_pictures(tmp_path / "small"))
+
+
+def test_a_picture_that_has_changed_is_done_again(shrink, photos, tmp_path):
+    source = photos()
+    shrink(source)
+    Image.new("RGB", (90, 70), (250, 250, 250)).save(source / "train" / "cat" / "1.jpg")
+    result = shrink(source)
+    assert "; 17 were there before" in result.out
+    assert read_image(tmp_path / "small" / "train" / "cat" / "1.jpg").mean() > 240
+    assert same(stored(tmp_path / "small"), of_pictures(tmp_path / "small"))
+
+
+@pytest.mark.parametrize("source", ["./photos", "photos//", "x/../photos/"])
+def test_other_ways_to_write_the_source(shrink, photos, tmp_path, monkeypatch, source):
+    flat_val(photos())
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert shrink(source).status == 0
+    assert len(ImageNet(tmp_path / "small", False)) == 6
 
 
 def test_what_it_makes_can_be_trained_on(run, shrink, photos, tmp_path):
@@ -381,8 +401,8 @@ def test_broken_pictures_do_not_stop_the_others(shrink, photos, tmp_path):
     )
     assert (target / "broken.txt").read_text().splitlines() == named
     assert len(pictures(target)) == 15 and not (target / "statistics.safetensors").exists()
-    for name, content in whole.items():
-        (source / name).write_bytes(content)
+    for path in broken:
+        Path(path).write_bytes(whole[os.path.relpath(path, source)])
     result = shrink(source)
     assert result.status == 0 and not result.err and "; 15 were there before, 0 left out" in result.out
     assert same(stored(target), of_pictures(target)) and "broken.txt" not in names(target)

@@ -132,72 +132,6 @@ def test_a_bar_on_a_terminal(run, monkeypatch, tmp_path):
     assert terminal.getvalue().rstrip("\r").endswith(" ")  # wiped out
 
 
-# -- again, and on --------------------------------------------------------------------------------------------------
-
-
-def test_the_same_seed_the_same_run(run, look, tmp_path):
-    """However many threads or processes load the pictures, and whatever was drawn before."""
-    for name, options in {"a": (3, 1), "b": (3, 0), "c": (4, 1), "d": (3, 1, "--processes")}.items():
-        minicnn.manual_seed(ord(name))
-        seed, workers, *others = options
-        result = run("train.py", "--seed", seed, "--workers", workers, *others, "--epochs", 2, "--out", tmp_path / name)
-        assert result.status == 0, result.err
-    a, b, c, d = (look.state(tmp_path / name) for name in "abcd")
-    for same in (b, d):
-        assert a["metrics"] == same["metrics"] and a["last"][0] == same["last"][0] and a["best"][0] == same["best"][0]
-    assert a["metrics"] != c["metrics"] and a["last"][0] != c["last"][0]
-
-
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(run, at_epoch, look, tmp_path):
-    """Interrupted in the third of four epochs: everything is the same, bit for bit, dropout included."""
-    assert run("train.py", "--epochs", 4, "--out", tmp_path / "whole").status == 0
-    folder = tmp_path / "run"
-
-    def interrupt():
-        raise KeyboardInterrupt
-
-    at_epoch(3, interrupt)
-    result = run("train.py", "--epochs", 4, "--out", folder)
-    assert result.status == 130 and result.err == f"interrupted: go on with --resume {folder / 'last.safetensors'}\n"
-    assert look.files(folder) == look.FILES
-    assert minicnn.load(folder / "last.safetensors")[1]["epoch"] == 2 and len(look.metrics(folder)) == 2
-    minicnn.manual_seed(99)
-    result = run("train.py", "--resume", folder / "last.safetensors")
-    assert result.status == 0 and "epoch 3/4" in result.out and "epoch 2/4" not in result.out
-    assert look.state(folder) == look.state(tmp_path / "whole")
-    seconds = [row["seconds"] for row in look.metrics(folder)]
-    assert seconds == sorted(seconds)
-
-
-def test_a_finished_run_goes_on_for_more_epochs(run, look, tmp_path):
-    """With a schedule for all four epochs: the rate that had fallen to nothing rises again."""
-    last = tmp_path / "last.safetensors"
-    assert run("train.py", "--epochs", 2, "--seed", 5, "--out", tmp_path).status == 0
-    first, before = look.metrics(tmp_path), look.state(tmp_path)["last"][0]
-    assert run("train.py", "--resume", last, "--epochs", 4).status == 0
-    rows, after = look.metrics(tmp_path), look.state(tmp_path)["last"][0]
-    assert rows[:2] == first and [row["epoch"] for row in rows] == [1, 2, 3, 4]
-    assert rows[3]["step"] == 2 * rows[1]["step"] and rows[2]["lr"] > rows[3]["lr"] > 0
-    assert all(after[name] != before[name] for name in after if name.startswith("model."))
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["epochs"] == 4 and config["seed"] == 5
-
-
-def test_settings_can_be_given_anew(run, look, tmp_path):
-    assert run("train.py", "--epochs", 1, "--lr", 0.01, "--out", tmp_path / "a").status == 0
-    again = ["--resume", tmp_path / "a" / "last.safetensors", "--epochs", 2, "--lr", 0.5, "--warmup", 0]
-    assert run("train.py", *again, "--out", tmp_path / "b").status == 0
-    assert look.metrics(tmp_path / "b")[1]["lr"] > 0.02
-    assert len(look.metrics(tmp_path / "a")) == 1 and look.files(tmp_path / "b") >= {"last.safetensors", "metrics.csv"}
-
-
-def test_a_finished_run_has_nothing_left_to_do(run, look, tmp_path):
-    assert run("train.py", "--epochs", 1, "--out", tmp_path).status == 0
-    before = look.state(tmp_path)
-    assert run("train.py", "--resume", tmp_path / "last.safetensors").status == 0
-    assert look.state(tmp_path) == before
-
-
 # -- recipes --------------------------------------------------------------------------------------------------------
 
 
@@ -409,13 +343,13 @@ def test_damaged_cifar10(mistake, cifar, tmp_path):
 @pytest.mark.parametrize("part", ["train", "val"])
 @pytest.mark.parametrize("kind", ["text", "truncated", "empty"])
 def test_files_that_are_no_pictures(mistake, photos, look, tmp_path, part, kind, workers):
-    """They are found in the first epoch, or at its end; by then there is nothing but the settings."""
+    """They are found in the first epoch, or at its end; by then there is nothing."""
     bad = photos() / part / "dog" / "1.jpg"
     whole = bad.read_bytes()
     bad.write_bytes({"text": b"these are words", "truncated": whole[: len(whole) // 2], "empty": b""}[kind])
     data = ["--data", tmp_path / "photos", "--workers", workers, "--batch-size", 2]
     mistake(str(bad), "train.py", *data, "--out", tmp_path / "run")
-    assert look.files(tmp_path / "run") <= {"config.json"}
+    assert not look.files(tmp_path / "run")
 
 
 def test_a_checkpoint_of_another_network(mistake, finished, look, photos):
@@ -459,6 +393,9 @@ def test_a_run_is_not_overwritten(mistake, run, look, monkeypatch, tmp_path):
     assert len(look.files("runs")) == 3
     before = look.state(tmp_path / "runs" / "alexnet")
     mistake(["runs/alexnet", "--resume"], "train.py", "--epochs", 2, "--out", "runs/alexnet")
+    (tmp_path / "runs" / "begun").mkdir()
+    (tmp_path / "runs" / "begun" / "config.json").write_text("{}")  # as of a run that goes on elsewhere
+    mistake(["runs/begun", "not finished an epoch"], "train.py", "--out", "runs/begun")
     assert look.state(tmp_path / "runs" / "alexnet") == before
     assert run("evaluate.py").status == 0  # of runs/alexnet
 

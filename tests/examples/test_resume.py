@@ -1,0 +1,127 @@
+"""train.py: the same command does the same again, and a run that has ended goes on."""
+
+import json
+from math import cos, pi
+
+import evaluate
+import pytest
+
+import minicnn
+
+
+def test_the_same_seed_the_same_run(run, look, tmp_path):
+    """However many threads or processes load the pictures, and whatever was drawn before."""
+    for name, options in {"a": (3, 1), "b": (3, 0), "c": (4, 1), "d": (3, 1, "--processes")}.items():
+        minicnn.manual_seed(ord(name))
+        seed, workers, *others = options
+        result = run("train.py", "--seed", seed, "--workers", workers, *others, "--epochs", 2, "--out", tmp_path / name)
+        assert result.status == 0, result.err
+    a, b, c, d = (look.state(tmp_path / name) for name in "abcd")
+    for same in (b, d):
+        assert a["metrics"] == same["metrics"] and a["last"][0] == same["last"][0] and a["best"][0] == same["best"][0]
+    assert a["metrics"] != c["metrics"] and a["last"][0] != c["last"][0]
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(run, at_epoch, look, tmp_path):
+    """Interrupted in the third of four epochs: everything is the same, bit for bit, dropout included."""
+    assert run("train.py", "--epochs", 4, "--out", tmp_path / "whole").status == 0
+    folder = tmp_path / "run"
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    at_epoch(3, interrupt)
+    result = run("train.py", "--epochs", 4, "--out", folder)
+    assert result.status == 130 and result.err == f"interrupted: go on with --resume {folder / 'last.safetensors'}\n"
+    assert look.files(folder) == look.FILES
+    assert minicnn.load(folder / "last.safetensors")[1]["epoch"] == 2 and len(look.metrics(folder)) == 2
+    minicnn.manual_seed(99)
+    result = run("train.py", "--resume", folder / "last.safetensors")
+    assert result.status == 0 and "epoch 3/4" in result.out and "epoch 2/4" not in result.out
+    assert look.state(folder) == look.state(tmp_path / "whole")
+    seconds = [row["seconds"] for row in look.metrics(folder)]
+    assert seconds == sorted(seconds)
+
+
+def test_a_finished_run_goes_on_for_more_epochs(run, look, tmp_path):
+    """With a schedule for all four epochs: the rate that had fallen to nothing rises again."""
+    last = tmp_path / "last.safetensors"
+    assert run("train.py", "--epochs", 2, "--seed", 5, "--out", tmp_path).status == 0
+    first, before = look.metrics(tmp_path), look.state(tmp_path)["last"][0]
+    assert run("train.py", "--resume", last, "--epochs", 4).status == 0
+    rows, after = look.metrics(tmp_path), look.state(tmp_path)["last"][0]
+    assert rows[:2] == first and [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert rows[3]["step"] == 2 * rows[1]["step"] and rows[2]["lr"] > rows[3]["lr"] > 0
+    assert all(after[name] != before[name] for name in after if name.startswith("model."))
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["epochs"] == 4 and config["seed"] == 5
+
+
+def test_settings_can_be_given_anew(run, look, tmp_path):
+    assert run("train.py", "--epochs", 1, "--lr", 0.01, "--out", tmp_path / "a").status == 0
+    again = ["--resume", tmp_path / "a" / "last.safetensors", "--epochs", 2, "--lr", 0.5, "--warmup", 0]
+    assert run("train.py", *again, "--out", tmp_path / "b").status == 0
+    assert look.metrics(tmp_path / "b")[1]["lr"] > 0.02
+    assert len(look.metrics(tmp_path / "a")) == 1 and look.files(tmp_path / "b") >= {"last.safetensors", "metrics.csv"}
+
+
+def test_a_finished_run_has_nothing_left_to_do(run, look, tmp_path):
+    assert run("train.py", "--epochs", 1, "--out", tmp_path).status == 0
+    before = look.state(tmp_path)
+    assert run("train.py", "--resume", tmp_path / "last.safetensors").status == 0
+    assert look.state(tmp_path) == before
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_what_ends_before_its_first_epoch_leaves_the_folder_free(run, at_epoch, look, tmp_path):
+    at_epoch(1, interrupt)
+    command = ["train.py", "--epochs", 1, "--out", tmp_path]
+    assert run(*command).status == 130 and not look.files(tmp_path)
+    assert run(*command).status == 0
+
+
+def test_ten_crops_that_were_interrupted(run, at_epoch, look, tmp_path):
+    """Or are of an earlier epoch."""
+    last = tmp_path / "last.safetensors"
+    for epochs in (1, 2):
+        at_epoch(2, interrupt)
+        options = ["--epochs", 1, "--ten-crop", "--out", tmp_path] if epochs == 1 else ["--resume", last, "--epochs", 2]
+        result = run("train.py", *options)
+        assert result.status == 130 and f"--resume {last}" in result.err and not (tmp_path / "ten_crop.json").exists()
+        assert "ten crops" in run("train.py", "--resume", last).out and (tmp_path / "ten_crop.json").exists()
+
+
+def test_the_best_network_of_a_run_that_moved(run, monkeypatch, tmp_path):
+    """It is the best of what was trained there: the one before has stayed."""
+    top1 = iter([90.0, 40.0, 70.0, 60.0])
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"loss": 1.0, "top1": next(top1), "top5": 100.0})
+    a, b = tmp_path / "a", tmp_path / "b"
+    kept = []
+
+    def watched(path, arrays, info=None, save=minicnn.save):
+        save(path, arrays, info)
+        if path.name == "best.safetensors":
+            kept.append(path.parent.name)
+
+    monkeypatch.setattr(minicnn, "save", watched)
+    assert run("train.py", "--epochs", 1, "--out", a).status == 0
+    assert run("train.py", "--resume", a / "last.safetensors", "--epochs", 3, "--out", b).status == 0
+    assert run("train.py", "--resume", b / "last.safetensors", "--epochs", 4).status == 0
+    assert kept == ["a", "b", "b"]
+
+
+def test_a_schedule_goes_on_where_the_epoch_is(run, photos, look, tmp_path):
+    """Though there are fewer pictures now, and fewer updates in an epoch."""
+    command = ["train.py", "--data", photos(train=8), "--batch-size", 2, "--warmup", 0]
+    assert run(*command, "--epochs", 1, "--out", tmp_path / "run").status == 0
+    for name in ("cat", "dog", "eel"):
+        for i in range(2, 8):
+            (tmp_path / "photos" / "train" / name / f"{i}.jpg").unlink()
+    assert run("train.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 2).status == 0
+    rows = look.metrics(tmp_path / "run")
+    assert [row["step"] for row in rows] == [12, 15] and rows[1]["lr"] == pytest.approx(
+        0.01 * (1 + cos(pi * 5 / 6)) / 2
+    )
