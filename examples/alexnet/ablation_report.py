@@ -1,7 +1,8 @@
 """What the runs of ablations.py come to: table.md, table.json, and a chart for each idea.
 
 A run is a dictionary: train_error, a list of per cent by epoch; test_error, a list of [epoch, per cent]; of a race,
-which ends when the training error has reached the goal, also rate. Runs of a kind are a list, one for each seed.
+which ends when the training error has reached the goal, also rates, all that were tried, and rate, the best of them.
+Runs of a kind are a list, one for each seed.
 """
 
 import json
@@ -49,9 +50,9 @@ def compare(arms: dict[str, list[Run]]) -> list[dict[str, Any]]:
     return rows
 
 
-def finish(races: dict[str, list[Run]], tried: dict[str, Sequence[float]]) -> list[dict[str, Any]]:
-    """A row for each race: the best rates of those tried, how many runs have reached the goal; if all have, after how
-    many epochs, and how many times those of the first race."""
+def finish(races: dict[str, list[Run]]) -> list[dict[str, Any]]:
+    """A row for each race: the rates that were tried, the best for each seed, how many runs have reached the goal; if
+    all have, after how many epochs, and how many times those of the first race."""
     rows: list[dict[str, Any]] = []
     for name, runs in races.items():
         epochs = spread = None
@@ -61,8 +62,8 @@ def finish(races: dict[str, list[Run]], tried: dict[str, Sequence[float]]) -> li
         times = epochs / first if epochs and first else None
         rates = [run["rate"] for run in runs]
         rows.append({
-            "name": name, "tried": tried[name], "rates": rates, "seeds": len(runs), "reached": sum(map(reached, runs)),
-            "epochs": epochs, "spread": spread, "times": times,
+            "name": name, "tried": runs[0]["rates"], "rates": rates, "seeds": len(runs),
+            "reached": sum(map(reached, runs)), "epochs": epochs, "spread": spread, "times": times,
         })  # fmt: skip
     return rows
 
@@ -168,16 +169,12 @@ def draw_differences(rows: list[dict[str, Any]]) -> Any:
     return figure
 
 
-def report(
-    folder: Path, ideas: dict[str, list[str]], arms: dict[str, list[Run]], races: dict[str, list[Run]],
-    tried: dict[str, Sequence[float]],
-) -> str:  # fmt: skip
+def report(folder: Path, ideas: dict[str, list[str]], arms: dict[str, list[Run]], races: dict[str, list[Run]]) -> str:
     """Write the tables and the charts. Returns the tables as text.
 
-    arms: the baseline's runs and those of each change, by name; ideas: the names of the changes that belong to each;
-    tried: the rates that each race had.
+    arms: the baseline's runs and those of each change, by name; ideas: the names of the changes that belong to each.
     """
-    compared, finished = compare(arms), finish(races, tried)
+    compared, finished = compare(arms), finish(races)
     text = markdown(compared, finished)
     with replacing(folder / "table.md") as path:
         path.write_text(text)

@@ -20,13 +20,16 @@ Each run is kept in results.json as soon as it is done, so the same command goes
 seeds as well. At the end there are also table.md, table.json and the charts. All of it takes about two hours on two
 cores.
 
-With He's weights the constant α of local response normalization is the paper's times 63², because the activations are
-63 times smaller than those of pixels from 0 to 255.
+Pixels of unit variance are 63 times smaller than those from 0 to 255, so with them the constant α of local response
+normalization is larger than the paper's by the square of that. As He's weights make up for it from layer to layer, this
+normalization is stronger than the paper's: at first α·Σa² is about 2 in conv1 and in conv2, beside k = 2, where the
+paper's weights, pixels and α give 0.007 and 0.0003.
 """
 
 import json
 import sys
 import time
+import zlib
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Iterator
 from copy import copy
@@ -53,8 +56,8 @@ from minicnn.optim import SGD, CosineLR
 # Pictures to train and to test on, epochs, and epochs at most of a race.
 SIZES = {"train": 5_000, "test": 10_000, "epochs": 24, "limit": 45}
 QUICK = {"train": 512, "test": 512, "epochs": 2, "limit": 2}
-SIDE, BATCH, RATE, TEST_EVERY = 24, 64, 0.02, 8
-ALPHA = {"paper": 1e-4, "he": 1e-4 * 63**2}  # activations that are 63 times smaller, as pixels of unit variance are
+SIDE, BATCH, TEST_EVERY = 24, 64, 8
+ALPHA = {"paper": 1e-4, "he": 1e-4 * 63**2}
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Setting:
     color: bool = True
     init: str = "he"  # and the scale of the pixels that it suits
     decay: float = 5e-4
+    rate: float = 0.02
 
 
 BASELINE = Setting()
@@ -127,9 +131,11 @@ class Pictures:
         self.settings = settings
         self.train = evenly(CIFAR10(settings.data, True, settings.verify), sizes["train"])
         self.test = evenly(CIFAR10(settings.data, False, settings.verify), sizes["test"])
-        pixels = PixelStatistics()
+        pixels, self.checksum = PixelStatistics(), 0
         for image, _ in self.train:
             pixels.add(image)
+        for image, label in (*self.train, *self.test):
+            self.checksum = zlib.crc32(np.uint8(label), zlib.crc32(image, self.checksum))
         self.mean, self.color_pca = pixels.mean.tolist(), pixels.color_pca()
         self.std = {"he": np.sqrt(np.diag(pixels.covariance)).tolist(), "paper": [1 / 255] * 3}
 
@@ -194,7 +200,7 @@ def run(job: Job, pictures: Pictures) -> Run:
 def measure(job: Job, pictures: Pictures) -> Run:
     """train_error, a list of per cent by epoch; test_error, a list of [epoch, per cent]; epochs."""
     train_error, test_error = [], []
-    for epoch, (net, error) in enumerate(training(job, RATE, job.epochs, pictures), 1):
+    for epoch, (net, error) in enumerate(training(job, job.setting.rate, job.epochs, pictures), 1):
         train_error.append(error)
         if epoch % TEST_EVERY == 0 or epoch == job.epochs:
             test_error.append([epoch, 100 - evaluate(net, pictures.testing(job.setting))["top1"]])
@@ -202,8 +208,8 @@ def measure(job: Job, pictures: Pictures) -> Run:
 
 
 def race(job: Job, pictures: Pictures) -> Run:
-    """train_error, a list of per cent by epoch, of the best of the rates; rate; epochs, of all rates together. Once the
-    goal is reached, the other rates get one epoch less to do better."""
+    """train_error, a list of per cent by epoch, of the best of the rates; rate; rates, all that were tried; epochs, of
+    all rates together. Once the goal is reached, the other rates get one epoch less to do better."""
     tried: list[Run] = []
     limit = job.epochs
     for rate in job.rates:
@@ -215,7 +221,7 @@ def race(job: Job, pictures: Pictures) -> Run:
                 break
         tried.append({"rate": rate, "train_error": train_error})
     best = min(tried, key=lambda run: (not reached(run), len(run["train_error"]), run["train_error"][-1]))
-    return {**best, "epochs": sum(len(run["train_error"]) for run in tried)}
+    return {**best, "rates": list(job.rates), "epochs": sum(len(run["train_error"]) for run in tried)}
 
 
 def training(job: Job, rate: float, epochs: int, pictures: Pictures) -> Iterator[tuple[nn.Module, float]]:
@@ -235,7 +241,8 @@ def training(job: Job, rate: float, epochs: int, pictures: Pictures) -> Iterator
 
 # -------------------------------------------------------------------------------------------------------------- program
 class Results:
-    """results.json: the runs that are done, by the key of the job, and the sizes that they have in common."""
+    """results.json: the runs that are done, by the key of the job, and what they have in common: sizes, and a checksum
+    of the pictures."""
 
     def __init__(self, folder: Path, sizes: dict[str, int]) -> None:
         self.path, self.sizes = folder / "results.json", sizes
@@ -251,7 +258,9 @@ class Results:
         if not whole:
             raise UsageError(f"{self.path} is not as ablations.py writes it: remove it, or take another --out")
         if earlier != sizes:
-            raise UsageError(f"{self.path} has runs of other sizes, {earlier} and not {sizes}: take another --out")
+            raise UsageError(
+                f"{self.path} has runs of other sizes or pictures, {earlier} and not {sizes}: take another --out"
+            )
 
     def add(self, key: str, run: Run) -> None:
         self.runs[key] = run
@@ -293,8 +302,8 @@ def main() -> None:
 
     sizes = dict(QUICK if settings.quick else SIZES)
     sizes["epochs"] = settings.epochs or sizes["epochs"]
-    folder, jobs = Path(settings.out), plan(settings.only, settings.seeds, sizes)
-    results, pictures = Results(folder, sizes), Pictures(settings, sizes)
+    folder, jobs, pictures = Path(settings.out), plan(settings.only, settings.seeds, sizes), Pictures(settings, sizes)
+    results = Results(folder, {**sizes, "checksum": pictures.checksum})
     folder.mkdir(parents=True, exist_ok=True)
     waiting = [job for job in jobs if job.key not in results.runs]
     print(f"{len(jobs)} runs, {len(waiting)} of them to be done")
@@ -310,7 +319,7 @@ def main() -> None:
     done = {name: runs for name, runs in done.items() if len(runs) == settings.seeds}
     races = {name: done.pop(name) for name in RACES if name in done}
     ideas = {idea: list(changes) for idea, changes in IDEAS.items() if {"baseline", *changes} <= set(done)}
-    print(report(folder, ideas, done, races, {name: rates for name, (_, rates) in RACES.items()}))
+    print(report(folder, ideas, done, races))
 
 
 if __name__ == "__main__":

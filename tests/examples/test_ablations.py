@@ -18,6 +18,7 @@ from programs import write_cifar10
 from minicnn import Tensor, nn
 from minicnn.data import CIFAR10
 
+RATE = 0.125
 CHANGES = {name: setting for idea in ablations.IDEAS.values() for name, setting in idea.items()}
 
 
@@ -188,12 +189,12 @@ def test_a_run_is_tested_now_and_then_and_its_rate_falls(pictures, rates, monkey
     asked = []
     monkeypatch.setattr(pictures, "testing", asked.append)
     monkeypatch.setattr(ablations, "TEST_EVERY", 5)
-    calls = rates({ablations.RATE: [80, 70, 60, 50, 40, 30, 20]})
-    setting = CHANGES["N(0, 0.01)"]
+    calls = rates({RATE: [80, 70, 60, 50, 40, 30, 20]})
+    setting = dataclasses.replace(ablations.BASELINE, rate=RATE)
     result = ablations.run(job(setting), pictures)
     assert result.pop("seconds") > 0 and asked == [setting] * 2
     assert result == {"train_error": [80, 70, 60, 50, 40, 30, 20], "test_error": [[5, 45.0], [7, 45.0]], "epochs": 7}
-    expected = [ablations.RATE * (1 + np.cos(np.pi * i / 7)) / 2 for i in range(7)]
+    expected = [RATE * (1 + np.cos(np.pi * i / 7)) / 2 for i in range(7)]
     assert [lr for lr, _, _ in calls[0]] == pytest.approx(expected) and calls[0][0][1] == 5e-4
 
 
@@ -213,7 +214,11 @@ def test_a_race_is_won_by_the_best_rate(pictures, rates, errors, rate, lengths):
     result = ablations.run(job(ablations.BARE, 5, tuple(errors)), pictures)
     assert [len(call) for call in calls] == lengths and result["epochs"] == sum(lengths)
     won = list(errors).index(rate)
-    assert result["rate"] == rate and result["train_error"] == errors[rate][: lengths[won]]
+    assert (
+        result["rate"] == rate
+        and result["rates"] == list(errors)
+        and result["train_error"] == errors[rate][: lengths[won]]
+    )
     assert all(lr == r and decay == 0 for call, r in zip(calls, errors, strict=True) for lr, decay, _ in call)
 
 
@@ -268,6 +273,7 @@ def program(data, no_charts, monkeypatch, tmp_path):
                 "train_error": [90.0] * (job.epochs - 1) + [20.0],
                 "test_error": goal,
                 "rate": 0.1,
+                "rates": [0.1, 0.2],
                 "epochs": job.epochs,
                 "seconds": 1.0,
             }
@@ -350,6 +356,16 @@ def test_results_that_are_no_results(program, capsys, content):
         and "remove it" in err
     )
     assert (program.folder / "results.json").read_text() == content
+
+
+def test_results_of_other_pictures(program, data, capsys):
+    """One pixel of one of them is enough."""
+    assert program("--only", "flips", "--seeds", 1)[0] == 0
+    records = bytearray((data / "test_batch.bin").read_bytes())
+    records[1] ^= 1
+    (data / "test_batch.bin").write_bytes(records)
+    assert program("--only", "flips", "--seeds", 2) == (2, [])
+    assert "other sizes or pictures" in capsys.readouterr().err
 
 
 def test_results_of_other_sizes(program, capsys):
