@@ -93,7 +93,7 @@ BARE = Setting(norm="none", dropout=0, crop=False, flip=False, color=False, init
 RACES = {  # with the rates to try, the likely best first
     "ReLU": (BARE, (0.001, 0.003, 0.0003)),
     "tanh": (replace(BARE, activation="tanh"), (0.01, 0.03, 0.003)),
-    "sigmoid": (replace(BARE, activation="sigmoid"), (0.03, 0.1)),
+    "sigmoid": (replace(BARE, activation="sigmoid"), (0.1, 0.3)),
     "ReLU, He": (replace(BARE, init="he"), (0.01, 0.03, 0.003)),
     "tanh, He": (replace(BARE, activation="tanh", init="he"), (0.01, 0.03, 0.003)),
 }
