@@ -1,6 +1,7 @@
 """What each idea of the paper buys, measured on CIFAR-10: python examples/alexnet/ablations.py --data DIR
 
-One small network has all the ideas. Each other run changes one thing in it; what counts is how many more of the test
+One small network has all the ideas. Each other run changes one thing in it (two also the learning rate, without which
+it would fail at something else); what counts is how many more of the test
 pictures are then wrong, in the mean of several seeds, each compared with the baseline from the same seed.
 
     --only           the baseline                              instead                  Krizhevsky et al. 2012
@@ -79,7 +80,7 @@ class Setting:
 BASELINE = Setting()
 IDEAS = {
     "normalization": {
-        "no normalization": replace(BASELINE, norm="none"),
+        "no normalization": replace(BASELINE, norm="none", rate=0.01),  # 48.6% wrong with seed 1; at 0.02 61.8%
         "batch norm": replace(BASELINE, norm="batch"),
     },
     "pooling": {"pooling without overlap": replace(BASELINE, pool=2)},
@@ -87,7 +88,7 @@ IDEAS = {
     "crops": {"no random crops": replace(BASELINE, crop=False)},
     "flips": {"no flips": replace(BASELINE, flip=False)},
     "color": {"no color shift": replace(BASELINE, color=False)},
-    "initialization": {"N(0, 0.01)": replace(BASELINE, init="paper")},
+    "initialization": {"N(0, 0.01)": replace(BASELINE, init="paper", rate=0.002)},  # 41.8% wrong; at 0.02 66.5%
 }
 BARE = Setting(norm="none", dropout=0, crop=False, flip=False, color=False, init="paper", decay=0)
 RACES = {  # with the rates to try, the likely best first

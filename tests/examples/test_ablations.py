@@ -32,7 +32,9 @@ def changed(setting, baseline):
 
 
 def test_each_change_is_of_one_thing():
-    fields = [changed(setting, ablations.BASELINE) for setting in CHANGES.values()]
+    fields = [changed(dataclasses.replace(setting, rate=0.02), ablations.BASELINE) for setting in CHANGES.values()]
+    slower = {name: setting.rate for name, setting in CHANGES.items() if setting.rate != 0.02}
+    assert ablations.BASELINE.rate == 0.02 and slower == {"no normalization": 0.01, "N(0, 0.01)": 0.002}
     assert all(len(each) == 1 for each in fields)
     expected = ["norm", "norm", "pool", "dropout", "crop", "flip", "color", "init"]
     assert list(itertools.chain(*fields)) == expected and len(set(CHANGES.values())) == len(expected)
