@@ -1,8 +1,8 @@
 """What each idea of the paper buys, measured on CIFAR-10: python examples/alexnet/ablations.py --data DIR
 
-One small network has all the ideas. Each other run changes one thing in it (two also the learning rate, without which
-it would fail at something else); what counts is how many more of the test
-pictures are then wrong, in the mean of several seeds, each compared with the baseline from the same seed.
+One small network has all the ideas. Each other run changes one thing in it, and two of them the learning rate as well,
+at which they would not learn; what counts is how many more of the test pictures are then wrong, in the mean of several
+seeds, each compared with the baseline from the same seed.
 
     --only           the baseline                              instead                  Krizhevsky et al. 2012
     normalization    local response normalization              none; batch norm         section 3.3
