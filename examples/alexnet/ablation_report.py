@@ -91,7 +91,8 @@ def markdown(arms: list[dict[str, Any]], races: list[dict[str, Any]]) -> str:
             "| --- " * 4 + "|",
         ]
     for row in races:
-        rates = f"{', '.join(map(str, row['rates']))} ({', '.join(map(str, row['tried']))})"
+        best = dict.fromkeys(row["rates"])  # each once
+        rates = f"{', '.join(map(str, best))} ({', '.join(map(str, row['tried']))})"
         times = "" if row["times"] is None else f"{row['times']:.1f}"
         epochs = f"{row['reached']} of {row['seeds']} runs have reached it"
         if row["epochs"] is not None:

@@ -381,6 +381,8 @@ def test_results_of_other_sizes(program, capsys):
         and "'epochs': 5" in err
         and "--out" in err
     )
+    assert program("--only", "flips", "--seeds", 1, "--pictures", 17) == (2, [])
+    assert "'train': 17" in capsys.readouterr().err
     assert (program.folder / "results.json").read_bytes() == before
 
 
