@@ -21,8 +21,8 @@ DEFAULTS: dict[str, Any] = {  # of what no recipe sets
     "threads": None, "device": "cpu", "precision": None, "out": "runs/alexnet",
 }  # fmt: skip
 FIXED = (  # what a checkpoint fixes: the network, how it sees pictures, what has a state, and what a state counts in
-    "recipe", "variant", "groups", "init", "dropout_scale", "resize", "mean", "scale", "schedule", "update",
-    "batch_size",
+    "recipe", "variant", "groups", "init", "lrn_alpha", "dropout_scale", "resize", "mean", "scale", "schedule",
+    "update", "batch_size",
 )  # fmt: skip
 MACHINE = ("workers", "processes", "threads", "precision")  # what another device wants otherwise
 MOST_WORKERS = 16  # unless told: with a thousand pictures a second each, enough for any card
@@ -109,6 +109,11 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
         "init": (
             ("he", "paper"),
             "he: for pixels of unit variance; paper: N(0, 0.01), for pixels from 0 to 255 ({usual})",
+        ),
+        "lrn_alpha": (
+            positive,
+            "2012: alpha of local response normalization. The paper's is for pixels from 0 to 255; for those of unit "
+            "variance 0.33 does the same in conv1, and the paper's next to nothing ({usual})",
         ),
         "dropout": (share, "share of what fc6 and fc7 give that is left out in training ({usual})"),
         "dropout_scale": (

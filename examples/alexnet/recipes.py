@@ -16,6 +16,7 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     "variant":       ("2012",     "2012",       "tutorial"),  # 3.5
     "groups":        (True,       True,         True),        # 3.2; of 2012 only
     "init":          ("he",       "paper",      "he"),        # 5: N(0, 0.01); biases of 1 in conv2, 4, 5 and fc6, 7
+    "lrn_alpha":     (0.0001,     0.0001,       0.0001),      # 3.3; of 2012 only
     "dropout":       (0.5,          0.5,          0.5),        # 4.2
     "dropout_scale": ("training", "evaluation", "training"),  # 4.2: outputs times 0.5 in evaluation
     "resize":        (None,       256,          256),         # 2: the short side

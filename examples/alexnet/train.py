@@ -25,12 +25,17 @@ from minicnn.optim import SGD, CosineLR, ReduceLROnPlateau, Schedule, StepLR
 
 
 def network(settings: Namespace, classes: int) -> nn.Sequential:
-    """As --variant, --groups, --init, --dropout and --dropout-scale say."""
+    """As --variant, --groups, --init, --lrn-alpha, --dropout and --dropout-scale say."""
     net = alexnet(
-        settings.variant, classes, settings.init, settings.groups,
+        settings.variant, classes, settings.init, settings.groups, lrn(settings),
         dropout=settings.dropout, dropout_scale=settings.dropout_scale,
     )  # fmt: skip
     return net.to(settings.device)
+
+
+def lrn(settings: Namespace) -> dict[str, Any]:
+    """The constants of local response normalization."""
+    return {**LRN, "alpha": settings.lrn_alpha}
 
 
 def sgd(net: nn.Module, settings: Namespace) -> SGD:
@@ -118,7 +123,7 @@ def train(settings: Namespace, given: set[str]) -> None:
     introduce(settings, given, net, loader, val_loader)
 
     config = {name: value for name, value in vars(settings).items() if name != "resume"}
-    config |= {"classes": classes, "names": getattr(pictures, "names", classes), "lrn": LRN}
+    config |= {"classes": classes, "names": getattr(pictures, "names", classes), "lrn": lrn(settings)}
     config |= {"minicnn": minicnn.__version__}
     run = Run(settings.out, config, view, saved.get("rows", []))
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)

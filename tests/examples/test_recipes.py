@@ -128,7 +128,9 @@ def test_the_network_is_the_papers(monkeypatch):
         train, "alexnet", lambda *args, **options: asked.update(args=args, **options) or nn.Linear(1, 1)
     )
     train.network(settings_of("paper"), 1000)
-    assert asked == {"args": ("2012", 1000, "paper", True), "dropout": 0.5, "dropout_scale": "evaluation"}
+    assert asked == {"args": ("2012", 1000, "paper", True, model.LRN), "dropout": 0.5, "dropout_scale": "evaluation"}
+    train.network(settings_of("quick", "--lrn-alpha", 0.33), 10)
+    assert asked["args"][4] == {**model.LRN, "alpha": 0.33}
     assert INPUT_SIZE["2012"] == 227 and model.LRN == {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}
 
 

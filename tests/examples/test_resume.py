@@ -125,3 +125,13 @@ def test_a_schedule_goes_on_where_the_epoch_is(run, photos, look, tmp_path):
     assert [row["step"] for row in rows] == [12, 15] and rows[1]["lr"] == pytest.approx(
         0.01 * (1 + cos(pi * 5 / 6)) / 2
     )
+
+
+def test_another_normalization(run, mistake, tmp_path):
+    """It stays that of the run."""
+    last = tmp_path / "last.safetensors"
+    assert run("train.py", "--epochs", 1, "--lrn-alpha", 0.33, "--out", tmp_path).status == 0
+    mistake("lrn_alpha 0.33, not 0.5", "train.py", "--resume", last, "--epochs", 2, "--lrn-alpha", 0.5)
+    assert run("train.py", "--resume", last, "--epochs", 2).status == 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["lrn"]["alpha"] == config["lrn_alpha"] == 0.33
