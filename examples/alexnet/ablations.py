@@ -1,7 +1,7 @@
 """What each idea of the paper buys, measured on CIFAR-10: python examples/alexnet/ablations.py --data DIR
 
-One small network has all the ideas. Each other run changes one thing in it, and two of them the learning rate as well,
-at which they would not learn; what counts is how many more of the test pictures are then wrong, in the mean of several
+One small network has all the ideas. Each other run changes one thing in it (two also lower the learning rate, because
+they fail at the baseline's); what counts is how many more of the test pictures are then wrong, in the mean of several
 seeds, each compared with the baseline from the same seed.
 
     --only           the baseline                              instead                  Krizhevsky et al. 2012

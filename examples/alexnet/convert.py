@@ -178,7 +178,8 @@ def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     arrays = {name[:-2] + endings.get(name[-2:], name[-2:]): array for name, array in arrays.items()}
     found, lrn = arrays.pop("mean", BVLC_MEAN), arrays.pop("lrn", BVLC_LRN)
     resize = arrays.pop("resize", np.array([View.resize]))
-    if lrn.shape != (4,) or lrn.dtype.kind != "f" or not np.isfinite(lrn).all() or not possible(*lrn.tolist()):
+    numbers = lrn.shape == (4,) and lrn.dtype.kind == "f" and np.isfinite(lrn).all()
+    if not numbers or lrn[0] not in range(1, 97) or lrn[1] < 0 or lrn[3] <= 0:
         raise CheckpointError(f"lrn is local_size, alpha, beta and k, not {lrn.dtype} {lrn.tolist()}")
     size, alpha, beta, k = lrn.tolist()
     config: dict[str, Any] = {"variant": "2012", "groups": True, "init": "paper", "dropout_scale": "training"}
@@ -187,11 +188,6 @@ def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     check(arrays, outwards(net.state_dict(), CAFFE))
     net.load_state_dict(inwards(other_colors(arrays), CAFFE))
     return net, config, raw_view(found if mean is None else mean, resize)
-
-
-def possible(size: float, alpha: float, beta: float, k: float) -> bool:
-    """Whether these can be the constants of a normalisation over conv1's 96 channels."""
-    return size.is_integer() and 1 <= size <= 96 and alpha >= 0 and k > 0
 
 
 def to_caffe(net: nn.Module, config: dict[str, Any], view: View) -> Arrays:
@@ -283,7 +279,7 @@ def read_mean(text: str) -> np.ndarray:
 
 def read_names(path: str, count: int) -> tuple[list[str], list[str]]:
     """(classes, their names) from a file with a line for each. A line of synset_words.txt is an id and words."""
-    names = [line.encode(errors="replace").decode() for _, line in lines(path)]
+    names = [line for _, line in lines(path, errors="replace")]
     if len(names) != count:
         raise UsageError(f"--names {path}: it has {len(names)} names, and the network {count} classes")
     if all(re.match(r"n\d{8}\s", name) for name in names):

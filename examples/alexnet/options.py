@@ -281,29 +281,29 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
 
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**complete({"resume": None, **DEFAULTS, **vars(given)}))
-    settings.data = from_anywhere(settings.data)
-    if not settings.resume and "out" in vars(given):
-        require_free(settings.out)
-    elif not settings.resume and holds_a_run(settings.out):
-        names = (f"{settings.out}-{i}" for i in itertools.count(2))
-        settings.out = next(name for name in names if not os.path.exists(name))
+    settings.data = _from_anywhere(settings.data)
+    if not settings.resume:
+        if "out" in vars(given):
+            require_free(settings.out)
+        names = itertools.chain([settings.out], (f"{settings.out}-{i}" for i in itertools.count(2)))
+        settings.out = next(name for name in names if not _holds_a_run(name))
     return settings, set(vars(given))
 
 
-def from_anywhere(data: str) -> str:
+def _from_anywhere(data: str) -> str:
     """An argument of --data that means the same to programs in another folder."""
     _, folder = kind_and_folder(data)
     return data.removesuffix(folder) + os.path.abspath(folder) if folder else data
 
 
-def holds_a_run(folder: str) -> bool:
+def _holds_a_run(folder: str) -> bool:
     """Or one that has only begun, and is perhaps going on."""
     return os.path.exists(os.path.join(folder, "config.json"))
 
 
 def require_free(folder: str) -> None:
     """Raise UsageError if a folder that is meant for a run has another."""
-    if holds_a_run(folder):
+    if _holds_a_run(folder):
         last = os.path.join(folder, "last.safetensors")
         other = f"--resume {last}" if os.path.exists(last) else "remove that one, which has not finished an epoch"
         raise UsageError(f"--out {folder} holds a run: take another folder, or {other}")

@@ -41,9 +41,8 @@ class Run:
 
     def __init__(self, folder: str, config: dict[str, Any], view: View, rows: list[dict[str, Any]]) -> None:
         self.folder, self.config, self.view, self.rows = Path(folder), config | {"view": view.numbers()}, view, rows
-        # If the run has moved to this folder, its best network so far has stayed.
-        kept = rows if (self.folder / "best.safetensors").exists() else []
-        self.best = max((row["val_top1"] for row in kept), default=-1.0)
+        here = rows if (self.folder / "best.safetensors").exists() else []  # or it is where the run has moved from
+        self.best = max((row["val_top1"] for row in here), default=-1.0)
         new_figure(1, 1)  # what is not installed is better missed now than after the first epoch
         minicnn.checkpoint.require_safetensors()
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -96,10 +96,9 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
             if least is not None:
                 scaled_size(image.size, least)  # raises its error before anything is decoded
                 image.draft(None, (least, least))  # a JPEG's next loading; of other files nothing
-            kind = image.format
-            image = upright(image)
-            if image.mode == "F" or (image.mode == "I" and kind == "TIFF"):
+            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
                 raise DataError("its pixels have 32 bits, in a range that nothing tells; save it with 8 or 16 bits")
+            image = upright(image)
             if image.mode.startswith("I"):  # 16 bits a pixel; convert() would clip at 255 instead of scaling
                 image = pil.Image.fromarray((np.clip(image, 0, 65535) >> 8).astype(np.uint8))
             if image.has_transparency_data:

@@ -107,18 +107,18 @@ def _read_labels(path: str, classes: Sequence[str]) -> dict[str, int]:
 
 def _read_words(path: str) -> dict[str, str]:
     named = {}
-    for place, line in lines(path):
+    for place, line in lines(path, errors="replace"):
         synset, *words = line.split(None, 1)
         if not words:
             raise DataError(f"{place}: {line[:60]!r} is not a class's id and its words")
-        named[synset] = words[0].encode(errors="replace").decode()  # without what cannot be drawn
+        named[synset] = words[0]
     return named
 
 
-def lines(path: str) -> Iterator[tuple[str, str]]:
+def lines(path: str, errors: str = "surrogateescape") -> Iterator[tuple[str, str]]:
     """(where it is, the line without its surrounding blanks) for each line of a file that is not empty. Bytes that are
-    not UTF-8 become what they are in the names of files."""
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+    not UTF-8 become what they are in the names of files, or what `errors` says, as "replace": what can be drawn."""
+    with open(path, encoding="utf-8-sig", errors=errors) as file:
         for number, line in enumerate(file, 1):
             if line := line.strip():
                 yield f"{path}, line {number}", line

@@ -171,7 +171,7 @@ def test_words_that_are_not_utf_8_can_still_be_printed(root):
     words(root)
     content = (root / "synset_words.txt").read_bytes()
     (root / "synset_words.txt").write_bytes(content.replace(b" tench, Tinca", b"\tt\xe9nch,\tTinca"))
-    assert ImageNet(root).names == ["t?nch,\tTinca tinca", *WORDS[1:]]
+    assert ImageNet(root).names == ["t\ufffdnch,\tTinca tinca", *WORDS[1:]]
 
 
 def test_caffes_labels_come_before_kaggles(root):
