@@ -154,7 +154,7 @@ def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: Data
     parameters = sum(p.size for p in net.parameters())
     drawn = ": drawn textures, not photographs; --data takes a folder of yours" if settings.data == "synthetic" else ""
     if settings.device == "cpu":
-        machine = f"cpu with {minicnn.get_num_threads()} threads"
+        machine = f"cpu (threads {minicnn.get_num_threads()})"
     else:
         machine = f"{settings.device}, {describe_device(settings.device)}, with products in {settings.precision}"
     print(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}")
