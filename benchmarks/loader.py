@@ -4,7 +4,8 @@
 
 Both sides load the same files for training: JPEGs in draft mode, the short side scaled to 256 pixels, a random crop of
 227, half of them mirrored. Pillow's side is a plain loop in each of as many threads as there are cores. Then the same
-for what examples/alexnet/prepare.py makes of these files, and training steps of the 2012 network on either.
+for what examples/alexnet/prepare.py makes of these files, that with all that the paper does to a picture, and training
+steps of the 2012 network on either.
 """
 
 import argparse
@@ -23,9 +24,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+import minicnn
 from minicnn import Tensor
-from minicnn.data import DataLoader, ImageFolder, ImageNet, SyntheticImages
-from minicnn.data.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, Resize
+from minicnn.data import DataLoader, ImageFolder, ImageNet, PixelStatistics, SyntheticImages
+from minicnn.data.transforms import (
+    CenterCrop,
+    Compose,
+    Normalize,
+    PCAColor,
+    RandomCrop,
+    RandomHorizontalFlip,
+    Resize,
+    SubtractMean,
+)
 
 from . import machine, ours
 from .command import Parser, UsageError, command, natural
@@ -43,15 +54,16 @@ FIRST, LOADED, READY = "first batch", "with loading", "without"
 
 # --------------------------------------------------------------------------------------------------------- contenders
 class Loading(Worker):
-    """Loads the pictures of a folder once, on so many cores."""
+    """Loads the pictures of a folder once, on so many cores; with their statistics, as the paper does."""
 
-    def __init__(self, cores: int, folder: str, processes: bool = False) -> None:
+    def __init__(self, cores: int, folder: str, processes: bool = False, statistics: str = "") -> None:
         self.cores, self.dataset = cores, ImageFolder(folder, least=SHORT_SIDE)
+        transform = as_in_the_paper(statistics) if statistics else AUGMENT
         self.tasks = {"load": self.load}
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, machine.cores()[-cores:])
         self.loader = DataLoader(
-            self.dataset, BATCH, AUGMENT, shuffle=True, num_workers=cores, processes=processes
+            self.dataset, BATCH, transform, shuffle=True, num_workers=cores, processes=processes
         )  # fmt: skip
 
     def threads(self) -> dict[str, int]:
@@ -63,6 +75,13 @@ class Loading(Worker):
 
     def cpu(self) -> float:
         return super().cpu() + sum(map(machine.cpu_of, multiprocessing.active_children()))
+
+
+def as_in_the_paper(path: str) -> Compose:
+    """The mean image off, crops, flips, colors: sections 2 and 4.1. Numbers come out, not bytes."""
+    statistics = PixelStatistics.of(minicnn.load(path)[0])
+    square = Resize(SHORT_SIDE), CenterCrop(SHORT_SIDE), SubtractMean(statistics.mean_image)
+    return Compose([*square, RandomCrop(SIZE), RandomHorizontalFlip(), PCAColor(*statistics.color_pca())])
 
 
 class Bare(Loading):
@@ -185,6 +204,17 @@ def loading(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
         return {"tree": name, "cores": cores, **enough(measure(contenders, ["load"], rounds, budget=30))}
 
 
+def recipe(tree: Path, cores: int, rounds: int | None) -> Result:
+    """A prepared tree, with all that the paper does."""
+    arguments = str(tree / "train"), str(tree / "statistics.safetensors")
+    contenders = [
+        Contender(how, cores, "loader:Loading", arguments[0], how == PROCESSES, arguments[1])
+        for how in (THREADS, PROCESSES)
+    ]
+    with running(*contenders):
+        return {"cores": cores, **enough(measure(contenders, ["load"], rounds, budget=30))}
+
+
 def training(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
     """Steps with and without loading."""
     with running(Contender(OURS, cores, "loader:Training", str(folder))) as contenders:
@@ -205,13 +235,14 @@ def run(data: str | None, number: int, rounds: int | None) -> Result:
         results["loading"] = [
             loading(name, folder, cores, rounds) for name, folder in trees.items() for cores in sorted({1, every})
         ]
+        results["recipe"] = [recipe(prepared, cores, rounds) for cores in sorted({1, every})]
         results["training"] = [training(name, folder, every, rounds) for name, folder in trees.items()]
     return results
 
 
 def markdown(results: Result) -> str:
     m, pictures, prepared = results["machine"], results["pictures"], results["prepare"]
-    rows, steps = [], []
+    rows, recipes, steps = [], [], []
     for r in results["loading"]:
         seconds = r["seconds"]["load"]
         rates = [f"{pictures / spread(seconds[name]).median:.0f}" for name in (PILLOW, ARRAYS, THREADS, PROCESSES)]
@@ -221,6 +252,10 @@ def markdown(results: Result) -> str:
         seconds = {task: r["seconds"][task][OURS] for task in (LOADED, READY)}
         times = [shown(spread(seconds[task]), 1e3 / STEPS) for task in (LOADED, READY)]
         steps.append([r["tree"], *times, shown(ratios(seconds, LOADED, READY)), shown(spread(r["waited"]), 100)])
+    for r in results["recipe"]:
+        seconds = r["seconds"]["load"]
+        rates = [f"{pictures / spread(seconds[how]).median:.0f}" for how in (THREADS, PROCESSES)]
+        recipes.append([str(r["cores"]), *rates, f"{len(seconds[THREADS])} ({r['discarded']})"])
     rate = prepared["pictures"] / prepared["seconds"]
     blocks = [
         "# Loading pictures",
@@ -239,6 +274,10 @@ def markdown(results: Result) -> str:
         ),
         f"prepare.py did {prepared['pictures']} in {prepared['seconds']:.1f} s on all cores, {rate:.0f} a second, its "
         "start and end included.",
+        "## As the paper does it",
+        f"The JPEGs of {SHORT_SIDE} x {SHORT_SIDE} with all of sections 2 and 4.1: the mean image taken off, crops, "
+        "flips, colors shifted along their principal components. They become numbers of 32 bits, four times as large.",
+        table(["cores", *(f"{how}, pictures/s" for how in (THREADS, PROCESSES)), "rounds (thrown away)"], *recipes),
         "## In training",
         f"Steps of the 2012 network at batch {BATCH}, on all cores, {STEPS} in a turn: each on a batch that one worker "
         "has loaded during the steps before, to float32; or all on one batch.",

@@ -36,7 +36,8 @@ def replacing(path: str | os.PathLike[str], sync: bool = True) -> Iterator[Path]
     them.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    # cut short, for a name may have 255 bytes, and a character up to 4
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary

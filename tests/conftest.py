@@ -2,6 +2,7 @@
 leaves for the next."""
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 for folder in (ROOT / "examples" / "alexnet", ROOT / "tests"):
     sys.path.insert(0, str(folder))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job in the background, and of the programs it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile(
     "default", max_examples=25, deadline=None, derandomize=bool(os.environ.get("CI")), database=None

@@ -182,7 +182,7 @@ def report(folder: Path, ideas: dict[str, list[str]], arms: dict[str, list[Run]]
     with replacing(folder / "table.json") as path:
         path.write_text(json.dumps({"arms": compared, "races": finished}, indent=1) + "\n")
     figures = {idea: draw_idea({name: arms[name] for name in ("baseline", *names)}) for idea, names in ideas.items()}
-    if arms:
+    if ideas:
         figures["differences"] = draw_differences(compared)
     if races:
         figures["relu"] = draw_races(races)

@@ -17,9 +17,10 @@ seeds, each compared with the baseline from the same seed.
                      with the paper's weights and pixels. Two run again with He's, which were not known then.
 
 By default 5,000 of the training pictures, all of the test pictures, and 24 epochs at a rate that falls along a cosine.
-Each run is kept in results.json as soon as it is done, so the same command goes on where it was interrupted, with more
-seeds as well. At the end there are also table.md, table.json and the charts. The runs of all ideas together have taken
-130 minutes of one core of an AMD EPYC (Milan), those of the races another 130.
+Each run is kept, in the folder runs, as soon as it is done. So the same command goes on where it was interrupted, with
+more seeds as well, and two with the same --out and different --only share the work. At the end there are also table.md,
+table.json and the charts. The runs of all ideas together have taken 130 minutes of one core of an AMD EPYC (Milan),
+those of the races another 130.
 
 Pixels of unit variance are 63 times smaller than those from 0 to 255, so with them the constant α of local response
 normalization is larger than the paper's by the square of that. As He's weights make up for it from layer to layer, this
@@ -34,7 +35,7 @@ import zlib
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -242,31 +243,45 @@ def training(job: Job, rate: float, epochs: int, pictures: Pictures) -> Iterator
 
 # -------------------------------------------------------------------------------------------------------------- program
 class Results:
-    """results.json: the runs that are done, by the key of the job, and what they have in common: sizes, and a checksum
-    of the pictures."""
+    """The runs that are done, by the key of the job; each is a file in the folder runs, so several programs can share
+    the work."""
 
-    def __init__(self, folder: Path, sizes: dict[str, int]) -> None:
-        self.path, self.sizes = folder / "results.json", sizes
+    def __init__(self, folder: Path, pictures: dict[str, int]) -> None:
+        self.folder, self.pictures = folder / "runs", pictures  # how many, and a checksum
         self.runs: dict[str, Run] = {}
-        if not self.path.exists():
-            return
-        try:
-            found = json.loads(self.path.read_text())
-            self.runs, earlier = found["runs"], found["sizes"]
-            whole = all({"train_error", "epochs", "seconds"} <= set(run) for run in self.runs.values())
-        except (ValueError, KeyError, TypeError, AttributeError):
-            whole = False
-        if not whole:
-            raise UsageError(f"{self.path} is not as ablations.py writes it: remove it, or take another --out")
-        if earlier != sizes:
-            raise UsageError(
-                f"{self.path} has runs of other sizes or pictures, {earlier} and not {sizes}: take another --out"
-            )
 
-    def add(self, key: str, run: Run) -> None:
-        self.runs[key] = run
-        with replacing(self.path) as path:
-            path.write_text(json.dumps({"sizes": self.sizes, "runs": self.runs}, indent=1) + "\n")
+    def path(self, job: Job) -> Path:
+        return self.folder / f"{job.key}.json"
+
+    def job(self, job: Job) -> dict[str, Any]:
+        """All that its result depends on, as it comes back from JSON."""
+        return json.loads(json.dumps({**asdict(job), **self.pictures}))
+
+    def read(self, jobs: Iterable[Job]) -> None:
+        """Those that are done now. Raises UsageError if one of them was another job, or its file is damaged."""
+        for job in jobs:
+            path, mine = self.path(job), self.job(job)
+            if not path.exists():
+                continue
+            try:
+                found = json.loads(path.read_text())
+                earlier, result = found["job"], found["result"]
+                differ = [name for name in mine if earlier.get(name) != mine[name]]
+                whole = {"train_error", "epochs", "seconds"} <= set(result)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                whole = False
+            if not whole:
+                raise UsageError(f"{path} is not as ablations.py writes it: remove it, or take another --out")
+            if differ:
+                was, new = ({name: of.get(name) for name in differ} for of in (earlier, mine))
+                raise UsageError(f"{path} is a run with {was}, not {new}: take another --out, or remove it")
+            self.runs[job.key] = result
+
+    def add(self, job: Job, result: Run) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path(job)) as path:
+            path.write_text(json.dumps({"job": self.job(job), "result": result}, indent=1) + "\n")
+        self.runs[job.key] = result
 
     def seconds_per_epoch(self, pictures: Pictures) -> float:
         """From the runs that are done, or else from a short one."""
@@ -304,18 +319,23 @@ def main() -> None:
 
     sizes = dict(QUICK if settings.quick else SIZES)
     sizes["train"], sizes["epochs"] = settings.pictures or sizes["train"], settings.epochs or sizes["epochs"]
-    folder, jobs, pictures = Path(settings.out), plan(settings.only, settings.seeds, sizes), Pictures(settings, sizes)
-    results = Results(folder, {**sizes, "checksum": pictures.checksum})
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, pictures = Path(settings.out), Pictures(settings, sizes)
+    jobs, known = plan(settings.only, settings.seeds, sizes), plan(names, settings.seeds, sizes)
+    counts = {"train": len(pictures.train), "test": len(pictures.test), "checksum": pictures.checksum}
+    results = Results(folder, counts)
+    results.read(known)
     waiting = [job for job in jobs if job.key not in results.runs]
     print(f"{len(jobs)} runs, {len(waiting)} of them to be done")
     for i, job in enumerate(waiting):
-        minutes = results.seconds_per_epoch(pictures) * sum(job.epochs for job in waiting[i:]) / 60
-        print(f"about {minutes:.0f} minutes to go; now {job.key}")
-        results.add(job.key, run(job, pictures))
+        results.read([job])  # another program may have done it meanwhile
+        if job.key not in results.runs:
+            minutes = results.seconds_per_epoch(pictures) * sum(job.epochs for job in waiting[i:]) / 60
+            print(f"about {minutes:.0f} minutes to go; now {job.key}")
+            results.add(job, run(job, pictures))
 
+    results.read(known)  # also what an earlier call, or another program, has done
     done: dict[str, list[Run]] = {}
-    for job in plan(names, settings.seeds, sizes):  # also what an earlier call has done
+    for job in known:
         if job.key in results.runs:
             done.setdefault(job.name, []).append(results.runs[job.key])
     done = {name: runs for name, runs in done.items() if len(runs) == settings.seeds}

@@ -14,25 +14,14 @@ less the mean image of the training set. One thing differs: here they come in an
 import os
 import sys
 import time
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Namespace, RawDescriptionHelpFormatter
 from typing import Any
 
 import numpy as np
 from evaluate import evaluate
-from options import (
-    Parser,
-    UsageError,
-    add_machine,
-    command,
-    natural,
-    require_free,
-    require_same,
-    seed,
-    settle_out,
-    use_machine,
-)
+from options import Parser, UsageError, add_machine, adopt, command, natural, require_free, seed, use_machine
 from pictures import RAW, View
-from runs import Run, finished, has, restore
+from runs import Run, claimed, finished, has, require_classes, restore
 from train import train_epoch
 
 import minicnn
@@ -48,7 +37,10 @@ SLOWER = {"80sec": (8,), "18pct": (120, 130)}  # after each of these epochs, all
 RATES = {"conv": 0.001, "fc": 0.001, "bias": 0.002}
 DECAYS = {"80sec": {"conv": 0.004, "fc": 0.03, "bias": 0.0}, "18pct": {"conv": 0.004, "fc": 1.0, "bias": 0.0}}
 BATCH = 128
-SETTINGS = "network", "data", "verify", "epochs", "seed"  # what a run goes on with
+DEFAULTS: dict[str, Any] = {
+    "network": "80sec", "data": None, "verify": True, "epochs": None, "seed": 0,
+    "device": "cpu", "threads": None, "precision": None, "out": None, "resume": None,
+}  # fmt: skip
 
 
 class MapResponseNorm(nn.Module):
@@ -111,12 +103,13 @@ def slowdown(name: str, epoch: int, epochs: int) -> float:
     return 0.1 ** sum(epoch > epochs * after / EPOCHS[name] for after in SLOWER[name])
 
 
-def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Train a network; arrays and saved, if not empty, are the checkpoint to go on from."""
-    use_machine(settings)
+def train(settings: Namespace, data: tuple[CIFAR10, CIFAR10], arrays: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Train a network on these pictures; arrays and saved, if not empty, are the checkpoint to go on from."""
+    pictures, test_pictures = data
     minicnn.manual_seed(settings.seed)
-    pictures, test_pictures = (CIFAR10(settings.data, part, settings.verify) for part in (True, False))
-    mean_image = pictures.images.mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean_image = arrays.get("view.mean_image")
+    if mean_image is None:
+        mean_image = pictures.images.mean(axis=0, dtype=np.float64).astype(np.float32)
     view = View(32, (0.0, 0.0, 0.0), RAW, mean_image, resize=32)
     machine: dict[str, Any] = {"num_workers": settings.workers, "device": settings.device}
     loader = DataLoader(pictures, BATCH, view.evaluation(), shuffle=True, seed=settings.seed, **machine)
@@ -125,59 +118,55 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
     parts = optimizers(net, settings.network)
     if saved:
         restore(settings.resume, arrays, saved, {"model": net, **parts})
-        if finished(settings.resume, saved["rows"], settings.epochs):
-            return
     config = {name: value for name, value in vars(settings).items() if name != "resume"}
     run = Run(settings.out, config | {"classes": pictures.classes}, view, saved.get("rows", []))
 
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
-    with run.resumable():
-        for epoch in range(len(run.rows) + 1, settings.epochs + 1):
-            loader.set_epoch(epoch)
-            for kind, optimizer in parts.items():
-                optimizer.lr = RATES[kind] * slowdown(settings.network, epoch, settings.epochs)
-            title = f"epoch {epoch}/{settings.epochs}"
-            row: dict[str, Any] = train_epoch(net, loader, list(parts.values()), title)
-            row |= {"epoch": epoch, "step": parts["conv"].steps}
-            row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
-            row["seconds"] = time.perf_counter() - begun
-            run.log(row, net)
-            run.save(net, {"epoch": epoch}, parts, None)
-            print(
-                f"{title}  training error {100 - row['train_top1']:.2f}%  "
-                f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
-                f"{row['images_per_s']:.0f} images/s"
-            )
+    for epoch in range(len(run.rows) + 1, settings.epochs + 1):
+        loader.set_epoch(epoch)
+        for kind, optimizer in parts.items():
+            optimizer.lr = RATES[kind] * slowdown(settings.network, epoch, settings.epochs)
+        title = f"epoch {epoch}/{settings.epochs}"
+        row: dict[str, Any] = train_epoch(net, loader, list(parts.values()), title)
+        row |= {"epoch": epoch, "step": parts["conv"].steps}
+        row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
+        row["seconds"] = time.perf_counter() - begun
+        run.log(row, net)
+        run.save(net, {"epoch": epoch}, parts, None)
+        print(
+            f"{title}  training error {100 - row['train_top1']:.2f}%  "
+            f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
+            f"{row['images_per_s']:.0f} images/s"
+        )
     print(f"the run is in {settings.out}")
 
 
 def main() -> None:
     parser = Parser(
-        prog="cifar.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+        prog="cifar.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False,
+        argument_default=SUPPRESS,
+    )  # fmt: skip
     parser.add_argument("--data", metavar="DIR", help="the folder of CIFAR-10's binary files")
     parser.add_argument(
         "--no-verify", dest="verify", action="store_false", help="take files that are not the official ones"
     )
-    parser.add_argument(
-        "--network", choices=EPOCHS, default="80sec", help="80sec (default): 26%% error; 18pct: 18%%, much slower"
-    )
+    parser.add_argument("--network", choices=EPOCHS, help="80sec (default): 26%% error; 18pct: 18%%, much slower")
     parser.add_argument("--epochs", type=natural, metavar="N", help="(default: 80sec 10, 18pct 140)")
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of weights and order (default: 0)")
+    parser.add_argument("--seed", type=seed, metavar="N", help="of weights and order (default: 0)")
     add_machine(parser)
     parser.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/cifar-NETWORK)")
     parser.add_argument("--resume", metavar="FILE", help="go on from a last.safetensors, with its settings and folder")
-    settings = parser.parse_args()
+    given = vars(parser.parse_args())
+    settings = Namespace(**{**DEFAULTS, **given})
     arrays, saved = minicnn.load(settings.resume) if settings.resume else ({}, {})
     if settings.resume:
         config = saved.get("config")
-        if not has(config, *SETTINGS) or config["network"] not in EPOCHS or not isinstance(saved.get("rows"), list):
+        needed = DEFAULTS.keys() - {"resume"} | {"classes"}
+        if not has(config, *needed) or config["network"] not in EPOCHS or not isinstance(saved.get("rows"), list):
             raise CheckpointError(f"{settings.resume} is no last.safetensors that cifar.py has written")
-        parser.set_defaults(**{name: config[name] for name in SETTINGS})
-        settings = parser.parse_args()
-        settle_out(settings, settings.out is not None)
-        for name in ("network", "seed"):
-            require_same(settings, name, config)
+        adopt(settings, set(given), config, fixed=("network", "seed"))
+        if finished(settings.resume, saved["rows"], settings.epochs):
+            return
     if settings.data is None:
         raise UsageError("--data DIR is needed: the folder of CIFAR-10's binary files")
     settings.data = os.path.abspath(settings.data)
@@ -185,7 +174,12 @@ def main() -> None:
     settings.out = settings.out or f"runs/cifar-{settings.network}"
     if not settings.resume:
         require_free(settings.out)
-    train(settings, arrays, saved)
+    use_machine(settings)
+    data = CIFAR10(settings.data, True, settings.verify), CIFAR10(settings.data, False, settings.verify)
+    if saved:
+        require_classes(settings.resume, saved["config"]["classes"], settings.data, data[0].classes)
+    with claimed(settings, given=True):
+        train(settings, data, arrays, saved)
 
 
 if __name__ == "__main__":

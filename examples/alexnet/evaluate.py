@@ -31,7 +31,7 @@ def top_k(logits: Array, labels: Array, k: int) -> Array:
     own = np.take_along_axis(logits, labels[:, None], axis=1)  # (N, 1)
     tied = (logits == own).sum(axis=1)  # (N,), 1 or more, for a logit equals itself; 0 if it is no number
     larger = logits.shape[1] - (logits <= own).sum(axis=1)
-    return np.clip((k - larger) / np.maximum(tied, 1), 0, 1).sum()
+    return (np.clip((k - larger) / np.maximum(tied, 1), 0, 1) * (tied > 0)).sum()
 
 
 class Score:

@@ -38,17 +38,20 @@ def alexnet(
 
     weight_init "he" suits inputs of unit variance; "paper" is section 5's N(0, 0.01), with biases of 1 where the paper
     has them, for inputs on the scale of 0 to 255. Either way conv1 and fc8 begin as in the paper: He's rule takes the
-    numbers in a window for independent, which pixels are not, and is for a ReLU, which fc8 does not have.
+    numbers in a window for independent, which pixels are not, and is for a ReLU, which fc8 does not have. "zeros" is
+    for weights that are going to be loaded: to draw 61 million takes a second.
 
     lrn: the constants of variant 2012's normalisation, where they are not the paper's.
     dropout: the share of fc6's and fc7's outputs that training leaves out. dropout_scale: "training" or, as in the
     paper (section 4.2), "evaluation"; see minicnn/functional/dropout.py.
     """
-    if variant not in VARIANTS or weight_init not in ("he", "paper"):
-        raise ValueError(f"variant is one of {VARIANTS}, weight_init he or paper; not {variant!r} and {weight_init!r}")
+    if variant not in VARIANTS or weight_init not in ("he", "paper", "zeros"):
+        raise ValueError(
+            f"variant is one of {VARIANTS}, weight_init he, paper or zeros; not {variant!r} and {weight_init!r}"
+        )
     original, paper = variant == "2012", weight_init == "paper"
-    small = init.normal(0.01)
-    usual = small if paper else init.he()
+    small = init.constant(0.0) if weight_init == "zeros" else init.normal(0.01)
+    usual = init.he() if weight_init == "he" else small
     one = 1.0 if paper else 0.0  # the biases that the paper starts at 1
     split = 2 if original and groups else 1
     c1, c2, c3, c4, c5 = (64, 192, 384, 256, 256) if variant == "2014" else (96, 256, 384, 384, 256)

@@ -5,6 +5,7 @@ import io
 import itertools
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -34,6 +35,7 @@ class UsageError(ValueError):
 
 def command(main: Callable[[], None]) -> int:
     """Run a program; a user's mistake is one line on the standard error and exit status 2."""
+    warnings.filterwarnings("ignore", module="PIL")  # of damaged notes in a picture that it reads all the same
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Where it is not Unicode, a bar is drawn with question marks; in a file, each line is there at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
@@ -82,6 +84,7 @@ counted = number(int, 0, 2**31, "a whole number of at least 0")
 seed = number(int, 0, 2**63 - 1, "a whole number from 0 to 2**63 - 1")
 positive = number(float, 0, 1e30, "a number of at least 0")
 share = number(float, 0, 0.999, "a share from 0 to 0.999")
+side = number(int, 1, 4096, "a whole number from 1 to 4096")
 
 
 def output_file(ending: str) -> Callable[[str], str]:
@@ -124,7 +127,7 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
     },
     "pictures": {
         "resize": (
-            number(int, 1, 4096, "a whole number from 1 to 4096"),
+            side,
             "the short side that they are scaled to (default: 256; in quick, of drawn ones, what the network sees)",
         ),
         "mean": (
@@ -282,11 +285,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**complete({"resume": None, **DEFAULTS, **vars(given)}))
     settings.data = _from_anywhere(settings.data)
-    if not settings.resume:
-        if "out" in vars(given):
-            require_free(settings.out)
-        names = itertools.chain([settings.out], (f"{settings.out}-{i}" for i in itertools.count(2)))
-        settings.out = next(name for name in names if not _holds_a_run(name))
+    if "out" in vars(given) and not settings.resume:
+        require_free(settings.out)
     return settings, set(vars(given))
 
 
@@ -296,27 +296,42 @@ def _from_anywhere(data: str) -> str:
     return data.removesuffix(folder) + os.path.abspath(folder) if folder else data
 
 
-def _holds_a_run(folder: str) -> bool:
-    """Or one that has only begun, and is perhaps going on."""
-    return os.path.exists(os.path.join(folder, "config.json"))
+def claim(settings: argparse.Namespace, given: bool) -> None:
+    """Take a folder for a run, by a config.json that no other program can then make: settings.out, or, unless that was
+    given, the first of settings.out, -2, -3 … that has no run. Raises UsageError if there is none."""
+    others = () if given else (f"{settings.out}-{i}" for i in itertools.count(2))
+    for folder in itertools.chain([settings.out], others):
+        os.makedirs(folder, exist_ok=True)
+        try:
+            open(os.path.join(folder, "config.json"), "x").close()
+        except FileExistsError:
+            continue
+        settings.out = folder
+        return
+    raise _taken(settings.out)
 
 
 def require_free(folder: str) -> None:
-    """Raise UsageError if a folder that is meant for a run has another."""
-    if _holds_a_run(folder):
-        last = os.path.join(folder, "last.safetensors")
-        other = f"--resume {last}" if os.path.exists(last) else "remove that one, which has not finished an epoch"
-        raise UsageError(f"--out {folder} holds a run: take another folder, or {other}")
+    """Raise UsageError if a folder that is meant for a run has another, or one that has only begun, and perhaps goes
+    on."""
+    if os.path.exists(os.path.join(folder, "config.json")):
+        raise _taken(folder)
 
 
-def settle_out(settings: argparse.Namespace, given: bool) -> None:
-    """A run that is resumed goes on in its folder, or in the one that was given. Raises UsageError if that has
-    another."""
-    home = os.path.dirname(settings.resume) or "."
-    if not given:
-        settings.out = home
-    elif os.path.realpath(settings.out) != os.path.realpath(home):
-        require_free(settings.out)
+def _taken(folder: str) -> UsageError:
+    last = os.path.join(folder, "last.safetensors")
+    other = f"--resume {last}" if os.path.exists(last) else "remove that one, which has not finished an epoch"
+    return UsageError(f"--out {folder} holds a run: take another folder, or {other}")
+
+
+def home(settings: argparse.Namespace) -> str:
+    """The folder of the run that is resumed."""
+    return os.path.dirname(settings.resume) or "."
+
+
+def moves(settings: argparse.Namespace) -> bool:
+    """Whether a run that is resumed goes on in another folder."""
+    return os.path.realpath(settings.out) != os.path.realpath(home(settings))
 
 
 def require_same(settings: argparse.Namespace, name: str, saved: dict[str, Any]) -> None:
@@ -327,13 +342,18 @@ def require_same(settings: argparse.Namespace, name: str, saved: dict[str, Any])
         )
 
 
-def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any]) -> None:
-    """Continue a run: its settings, except what was given anew, and what suits another kind of device; the network
-    cannot be another."""
+def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any], fixed: Sequence[str] = FIXED) -> None:
+    """Continue a run: its settings, except what was given anew, and what suits another kind of device. Raises
+    UsageError if what is fixed was given as something else, or a folder that has another run."""
     moved = "device" in given and settings.device[:3] != saved["device"][:3]  # from cpu to gpu:N, or back
-    for name in [name for name in vars(settings) if name != "resume"]:
-        if name in FIXED and name in given:
-            require_same(settings, name, saved)
-        if name not in given and name != "out" and not (moved and name in MACHINE):
+    for name in [name for name in vars(settings) if name not in ("resume", "out")]:
+        if name not in given and not (moved and name in MACHINE):
             setattr(settings, name, saved[name])
-    settle_out(settings, "out" in given)
+        elif name in fixed:
+            require_same(settings, name, saved)
+    if "momentum" in given and 0 in (settings.momentum, saved["momentum"]):  # only one of them has velocities
+        require_same(settings, "momentum", saved)
+    if "out" not in given:
+        settings.out = home(settings)
+    elif moves(settings):
+        require_free(settings.out)

@@ -55,10 +55,6 @@ class View:
     @classmethod
     def of(cls, size: int, settings: Namespace, statistics: PixelStatistics | None) -> "View":
         """As --mean, --scale and --resize say."""
-        if settings.resize < size:
-            raise UsageError(
-                f"--resize {settings.resize}: the network sees {size} pixels, so at least as many are needed"
-            )
         mean, std = IMAGENET
         std = RAW if settings.scale == "raw" else std
         if settings.mean == "image":
@@ -95,6 +91,8 @@ class View:
 
 def datasets(what: str, seed: int, size: int, verify: bool = True, least: int | None = None) -> tuple[Any, Any]:
     """(training set, validation set) for an argument of --data, see dataset."""
+    if least is not None and least < size:
+        raise UsageError(f"--resize {least}: the network sees {size} pixels, so at least as many are needed")
     train, val = (dataset(what, part, seed, size, verify, least) for part in ("train", "val"))
     return train, val
 

@@ -47,9 +47,14 @@ def find(names: Sequence[str]) -> list[str]:
         if not os.path.isdir(name):
             found.append(name)
             continue
-        files = []
-        for folder, inner, here in os.walk(name, onerror=fail):
+        files: list[str] = []
+        seen: set[str] = set()  # folders, for links may lead to one more than once
+        for folder, inner, here in os.walk(name, onerror=fail, followlinks=True):
             inner[:] = [one for one in inner if one[0] != "."]  # where os.walk goes next
+            if (real := os.path.realpath(folder)) in seen:
+                inner.clear()
+                continue
+            seen.add(real)
             files += [os.path.join(folder, one) for one in here if one[0] != "."]
         pictures = sorted(file for file in files if file.lower().endswith(ENDINGS))
         if not pictures:
@@ -72,6 +77,8 @@ class Photos:
         self.names, self.least, self.keep = names, least, keep
         self.errors: dict[int, str] = {}
         self.kept: dict[int, NDArray[np.uint8]] = {}
+        if "-" in names and sys.stdin is None:  # closed, as by <&-
+            raise UsageError("-: there is no standard input to read a picture from")
         self.standard_input = sys.stdin.buffer.read() if "-" in names else b""
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from options import Parser, UsageError, command, natural, number, progress_bar
+from options import Parser, UsageError, command, natural, number, progress_bar, side
 from pictures import STATISTICS
 
 import minicnn
@@ -179,6 +179,8 @@ def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Na
             f"no picture in {some(lost)} can be read, and a class needs one: mend one, or remove the class from train/"
             " and val/"
         )
+    for picture in broken:  # which may have been whole once
+        Path(picture.target).unlink(missing_ok=True)
 
 
 def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: Namespace) -> None:
@@ -225,7 +227,7 @@ def parser() -> Parser:
         "source", metavar="SOURCE", help="a folder with train/ and val/ as train.py takes it, or ImageNet's"
     )
     parser.add_argument("target", metavar="TARGET", help="a new folder, or that of an earlier run")
-    parser.add_argument("--size", type=natural, default=256, metavar="N", help="pixels of a side (default: 256)")
+    parser.add_argument("--size", type=side, default=256, metavar="N", help="pixels of a side (default: 256)")
     quality = number(int, 1, 100, "a whole number from 1 to 100")
     parser.add_argument("--quality", type=quality, default=95, metavar="N", help="of the JPEGs, 1 to 100 (default: 95)")
     parser.add_argument(

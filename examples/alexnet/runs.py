@@ -11,6 +11,7 @@ Each file is written whole or not at all.
 import csv
 import json
 import os
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from model import LRN, alexnet
-from options import DEFAULTS, UsageError
+from options import DEFAULTS, UsageError, claim, moves
 from pictures import View
 from recipes import complete
 
@@ -36,6 +37,26 @@ TEN_CROP = "ten_crop.json"
 NETWORK = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
 
 
+@contextmanager
+def claimed(settings: Namespace, given: bool) -> Iterator[None]:
+    """In here the folder of a run, settings.out, is this program's alone; of a new run it may be another than it was
+    before, unless it was given. An interrupt says how to go on. What ends before the first epoch leaves the folder
+    free."""
+    new_figure(1, 1)  # what is not installed is better missed now than after the first epoch
+    minicnn.checkpoint.require_safetensors()
+    if not settings.resume or moves(settings):
+        claim(settings, given)
+    last = Path(settings.out, "last.safetensors")
+    try:
+        yield
+    except BaseException as error:
+        if not last.exists():
+            last.with_name("config.json").unlink(missing_ok=True)
+        elif isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"go on with --resume {last}") from None
+        raise
+
+
 class Run:
     """A run folder, being written: of a network with these settings and this view."""
 
@@ -43,23 +64,7 @@ class Run:
         self.folder, self.config, self.view, self.rows = Path(folder), config | {"view": view.numbers()}, view, rows
         here = rows if (self.folder / "best.safetensors").exists() else []  # or it is where the run has moved from
         self.best = max((row["val_top1"] for row in here), default=-1.0)
-        new_figure(1, 1)  # what is not installed is better missed now than after the first epoch
-        minicnn.checkpoint.require_safetensors()
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.write("config.json", self.config)
-
-    @contextmanager
-    def resumable(self) -> Iterator[None]:
-        """An interrupt in here says how to go on. What ends before the first epoch leaves the folder free."""
-        try:
-            yield
-        except BaseException as error:
-            begun = (self.folder / "last.safetensors").exists()
-            if not begun:
-                (self.folder / "config.json").unlink(missing_ok=True)
-            if not begun or not isinstance(error, KeyboardInterrupt):
-                raise
-            raise KeyboardInterrupt(f"go on with --resume {self.folder / 'last.safetensors'}") from None
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """A file of JSON."""
@@ -123,7 +128,7 @@ def has(config: Any, *names: str) -> bool:
 def finished(path: str, rows: list[Any], epochs: int) -> bool:
     """Whether a run has all its epochs; if so, say how it could go on."""
     if len(rows) >= epochs:
-        print(f"{path} has its {epochs} epochs: --epochs with a larger number goes on from there")
+        print(f"{path} has its {len(rows)} epochs: --epochs with a larger number goes on from there")
     return len(rows) >= epochs
 
 
@@ -181,7 +186,7 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
         arrays = part_of(arrays, "model")
     try:
         net = alexnet(
-            config["variant"], len(config["classes"]), config["init"], config["groups"], config["lrn"],
+            config["variant"], len(config["classes"]), "zeros", config["groups"], config["lrn"],
             config["dropout_scale"], config["dropout"],
         )  # fmt: skip
         net.load_state_dict(arrays)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from evaluate import Score, evaluate
 from model import INPUT_SIZE, LRN, alexnet
-from options import adopt, command, parse, progress_bar, use_machine
+from options import adopt, command, home, parse, progress_bar, use_machine
 from pictures import View, datasets, pixel_statistics, training, validation
 from recipes import TABLE
-from runs import TEN_CROP, Run, finished, load_run, part_of, require_classes, restore
+from runs import TEN_CROP, Run, claimed, finished, load_run, part_of, require_classes, restore
 
 import minicnn
 from minicnn import Tensor, nn
@@ -94,17 +94,28 @@ def train(settings: Namespace, given: set[str]) -> None:
     arrays, saved = load_run(settings.resume) if settings.resume else ({}, {})
     if saved:
         adopt(settings, given, saved["config"])
+        if finished(settings.resume, saved["rows"], settings.epochs):
+            settings.out = home(settings)  # there is nothing to go on with elsewhere
+            if not settings.ten_crop or os.path.exists(os.path.join(settings.out, TEN_CROP)):
+                return
     use_machine(settings)
-    minicnn.manual_seed(settings.seed)
+    data = datasets(settings.data, settings.seed, INPUT_SIZE[settings.variant], settings.verify, settings.resize)
+    if saved:
+        require_classes(settings.resume, saved["config"]["classes"], settings.data, data[0].classes)
+    with claimed(settings, "out" in given):
+        fit(settings, given, data, arrays, saved)
 
-    size = INPUT_SIZE[settings.variant]
-    pictures, val_pictures = datasets(settings.data, settings.seed, size, settings.verify, settings.resize)
+
+def fit(
+    settings: Namespace, given: set[str], data: tuple[Any, Any], arrays: dict[str, Any], saved: dict[str, Any]
+) -> None:
+    """Train a network on these pictures, from the beginning or from what load_run has returned."""
+    pictures, val_pictures = data
+    minicnn.manual_seed(settings.seed)
     statistics = pixel_statistics(pictures, settings, part_of(arrays, "statistics"))
-    view = View.of(size, settings, statistics)
+    view = View.of(INPUT_SIZE[settings.variant], settings, statistics)
     loader, val_loader = training(pictures, view, settings, statistics), validation(val_pictures, view, settings)
     classes = pictures.classes
-    if saved:
-        require_classes(settings.resume, saved["config"]["classes"], settings.data, classes)
     net = network(settings, len(classes))
     optimizer = sgd(net, settings)
     schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))
@@ -117,9 +128,6 @@ def train(settings: Namespace, given: set[str]) -> None:
                 optimizer.lr, schedule.waited = settings.lr, 0
         else:  # of so many pictures as there are today
             schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
-        ten_crop_is_due = settings.ten_crop and not os.path.exists(os.path.join(settings.out, TEN_CROP))
-        if finished(settings.resume, saved["rows"], settings.epochs) and not ten_crop_is_due:
-            return
     introduce(settings, given, net, loader, val_loader)
 
     config = {name: value for name, value in vars(settings).items() if name != "resume"}
@@ -127,25 +135,24 @@ def train(settings: Namespace, given: set[str]) -> None:
     config |= {"minicnn": minicnn.__version__}
     run = Run(settings.out, config, view, saved.get("rows", []))
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
-    with run.resumable():
-        for epoch in range(len(run.rows) + 1, settings.epochs + 1):
-            loader.set_epoch(epoch)
-            title = f"epoch {epoch}/{settings.epochs}"
-            result: dict[str, Any] = train_epoch(net, loader, [optimizer], title, None if plateau else schedule)
-            result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
-            if plateau:
-                schedule.step(100 - result["val_top1"])
-            run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
-            run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule}, statistics)
-            print(
-                f"{title}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
-                f"top-1 {result['val_top1']:.1f}%  top-5 {result['val_top5']:.1f}%  "
-                f"{result['images_per_s']:.1f} images/s"
-            )
-        if settings.ten_crop:  # once, at the end: it takes ten times as long
-            result = evaluate(net, validation(val_pictures, view, settings, crops=10))
-            run.write(TEN_CROP, result)
-            print(f"ten crops of each picture: top-1 {result['top1']:.1f}%  top-5 {result['top5']:.1f}%")
+    for epoch in range(len(run.rows) + 1, settings.epochs + 1):
+        loader.set_epoch(epoch)
+        title = f"epoch {epoch}/{settings.epochs}"
+        result: dict[str, Any] = train_epoch(net, loader, [optimizer], title, None if plateau else schedule)
+        result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
+        if plateau:
+            schedule.step(100 - result["val_top1"])
+        run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
+        run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule}, statistics)
+        print(
+            f"{title}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
+            f"top-1 {result['val_top1']:.1f}%  top-5 {result['val_top5']:.1f}%  "
+            f"{result['images_per_s']:.1f} images/s"
+        )
+    if settings.ten_crop:  # once, at the end: it takes ten times as long
+        result = evaluate(net, validation(val_pictures, view, settings, crops=10))
+        run.write(TEN_CROP, result)
+        print(f"ten crops of each picture: top-1 {result['top1']:.1f}%  top-5 {result['top5']:.1f}%")
     print(f"{time.perf_counter() - begun:.0f} s; the run is in {settings.out}")
 
 

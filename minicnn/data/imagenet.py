@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from .folder import DataError, ImageFolder, PictureFiles, files, folders, some
 
@@ -68,11 +68,11 @@ def _labelled(root: str, val: str, classes: Sequence[str]) -> list[tuple[str, in
             f"{val}: its pictures are in no class folders, so {root} needs their labels in {CAFFE} or {KAGGLE}"
             + (lies if os.path.exists(os.path.join(root, DEVKIT)) else "")
         )
-    labels = _read_labels(path, classes)
     pictures: dict[str, str] = {}
     for name in files(val):
         if (other := pictures.setdefault(_stem(name), name)) != name:
             raise DataError(f"{name} and {other} have the same name but for the ending: labels cannot tell them apart")
+    labels = _read_labels(path, classes, pictures)
     if labels.keys() != pictures.keys():
         without_label, without_picture = pictures.keys() - labels.keys(), labels.keys() - pictures.keys()
         raise DataError(
@@ -82,8 +82,9 @@ def _labelled(root: str, val: str, classes: Sequence[str]) -> list[tuple[str, in
     return [(picture, labels[stem]) for stem, picture in pictures.items()]
 
 
-def _read_labels(path: str, classes: Sequence[str]) -> dict[str, int]:
-    """The label of each picture, by its name without ending."""
+def _read_labels(path: str, classes: Sequence[str], stems: Container[str]) -> dict[str, int]:
+    """The label of each picture, by its name without ending. A name that is among the stems has none, and may have a
+    point in it."""
     if path.endswith(CAFFE):
         known = {str(i): i for i in range(len(classes))}
         form = f"a file and a label from 0 to {len(classes) - 1}"
@@ -99,7 +100,8 @@ def _read_labels(path: str, classes: Sequence[str]) -> dict[str, int]:
         found = found.split(" ")[0]  # Kaggle's goes on with boxes, and with further objects of the same class
         if found not in known:
             raise DataError(f"{place}: {line[:60]!r} is not {form}")
-        if (stem := _stem(name)) in labels:
+        stem = name if name in stems else _stem(name)
+        if stem in labels:
             raise DataError(f"{place}: {stem} has a label already")
         labels[stem] = known[found]
     return labels

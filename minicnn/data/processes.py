@@ -11,6 +11,7 @@ import pickle
 import queue
 import signal
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -100,6 +101,7 @@ _here: list[Worker] = []  # in a worker process, the one that it is
 def begin(pickled: bytes, memory: Any, slots: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
+    warnings.filterwarnings("ignore", module="PIL")  # each process would say them again, and does not say of which file
     _here[:] = [Worker(pickled, memory, slots)]
 
 

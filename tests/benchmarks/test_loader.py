@@ -30,6 +30,12 @@ RESULTS = {
             },
         }
     ],
+    "recipe": [
+        {
+            **{"cores": 2, "discarded": 1},
+            "seconds": {"load": {"threads": [1.0, 2.0, 4.0], "processes": [1.0, 1.0, 2.0]}},
+        }
+    ],
     "training": [
         {
             **{"tree": "prepared", "cores": 2, "waited": [0.0, 0.01, 0.03]},
@@ -104,6 +110,15 @@ def test_processes_load_too_and_count_as_working(tree, any_core, monkeypatch):
     assert worker.cpu() >= 1000
 
 
+def test_as_in_the_paper(tree, any_core, tmp_path):
+    """Crops of what is left without the mean image."""
+    loader.prepare(tree, tmp_path / "small")
+    worker = loader.Loading(1, str(tmp_path / "small" / "train"), False, str(tmp_path / "small/statistics.safetensors"))
+    means = [images.mean() for images, _ in worker.loader]
+    assert all(images.shape[1:] == (227, 227, 3) and images.dtype == np.float32 for images, _ in worker.loader)
+    assert abs(np.mean(means)) < 2 and np.ptp(means) > 0
+
+
 def test_bare_pillow_crops_and_mirrors(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "SHORT_SIDE", 40)
     monkeypatch.setattr(loader, "SIZE", 32)
@@ -147,6 +162,7 @@ def test_the_table_gives_rates_and_shares():
     lines = loader.markdown(RESULTS).splitlines()
     threads, processes = "95 (50 to 100) | 110 (100 to 200)", "190 (100 to 200) | 220 (200 to 400)"
     assert f"| as they are | 2 | 53 | 45 | 50 | 100 | {threads} | {processes} | 3 (3) |" in lines
+    assert "| 2 | 50 | 100 | 3 (1) |" in lines
     assert "| prepared | 1,100 (1,000 to 1,200) | 1,000 (1,000 to 1,000) | 1.1 (1 to 1.2) | 1 (0 to 3) |" in lines
     assert any(line.startswith("prepare.py did 120 in 4.0 s") and "30 a second" in line for line in lines)
 
@@ -204,4 +220,5 @@ def test_a_whole_run(tmp_path, monkeypatch):
     results = json.loads((tmp_path / "loader.json").read_text())
     assert results["data"] == "drawn" and results["pictures"] == 192 and results["prepare"]["pictures"] == 202
     assert [(r["tree"], r["cores"] == 1) for r in results["loading"]][:1] == [("as they are", True)]
+    assert len(results["recipe"]) == len(results["loading"]) / 2
     assert all(0 <= share < 1 for r in results["training"] for share in r["waited"])

@@ -132,6 +132,16 @@ def test_names_without_ending_and_case_of_endings(root):
     assert [label for _, label in ImageNet(root, False).samples] == [1, 2]
 
 
+@pytest.mark.parametrize("ending", ["", ".JPEG"])
+def test_names_with_points(root, ending):
+    """What follows the last one is an ending only if there is no such picture."""
+    (root / "val").mkdir()
+    for i in (0, 1):
+        (root / "val" / f"crane.{i}.JPEG").touch()
+    (root / "LOC_val_solution.csv").write_text("".join(f"crane.{i}{ending},{SYNSETS[i + 1]}\n" for i in (0, 1)))
+    assert [label for _, label in ImageNet(root, False).samples] == [1, 2]
+
+
 def test_pictures_that_differ_by_their_endings_alone(root):
     flat(root, [1, 2])
     (root / "val" / f"{stem(1)}.png").touch()

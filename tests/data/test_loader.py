@@ -299,7 +299,6 @@ def test_a_worker_may_collect_its_own_iterator():
 
 SCRIPT = """
 import signal, time, threading
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background is started without
 import numpy as np
 from minicnn.data import DataLoader
 

@@ -88,6 +88,11 @@ def test_the_chart_of_an_idea_has_a_dot_for_each_seed():
     assert dots == [[[0, 40], [0, 42]], [[1, 43], [1, 44]]]
 
 
+def test_a_baseline_alone_has_no_chart(tmp_path):
+    ablation_report.report(tmp_path, {}, {"baseline": runs_of(40.0)}, {})
+    assert set(os.listdir(tmp_path)) == {"table.md", "table.json"}
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_charts_show_something(tmp_path, seeds):
     """Each run's color, and no other."""

@@ -269,6 +269,8 @@ def program(data, no_charts, monkeypatch, tmp_path):
         def run(job, pictures):
             if job.key in fail:
                 raise KeyboardInterrupt
+            if call.each:
+                call.each(job.key)
             done.append(job.key)
             goal = [[job.epochs, 30.0 + len(job.name) + job.seed]]
             return {
@@ -280,13 +282,13 @@ def program(data, no_charts, monkeypatch, tmp_path):
                 "seconds": 1.0,
             }
 
-        monkeypatch.setattr(ablations, "run", run)
+        monkeypatch.setattr(ablations, "run", run)  # the latest call's, also for one that it interrupts
         monkeypatch.setattr(ablations.Results, "seconds_per_epoch", lambda *_: 60.0)
         arguments = ["--quick", "--data", data, "--no-verify", "--out", tmp_path / "out", *arguments]
         monkeypatch.setattr(sys, "argv", ["ablations.py", *map(str, arguments)])
         return ablations.command(ablations.main), done
 
-    call.fail, call.folder = fail, tmp_path / "out"
+    call.fail, call.folder, call.each = fail, tmp_path / "out", None
     return call
 
 
@@ -306,8 +308,8 @@ def test_what_is_done_is_not_done_again(program):
     program.fail.add("no flips, seed 1")
     status, done = program("--only", "flips", "--seeds", 2)
     assert status == 130 and done == ["baseline, seed 0", "no flips, seed 0", "baseline, seed 1"]
-    assert list(json.loads((program.folder / "results.json").read_text())["runs"]) == done
-    assert os.listdir(program.folder) == ["results.json"]
+    assert os.listdir(program.folder) == ["runs"]
+    assert set(os.listdir(program.folder / "runs")) == {f"{key}.json" for key in done}
     program.fail.clear()
     assert program("--only", "flips", "--seeds", 2) == (0, ["no flips, seed 1"])
     assert program("--only", "flips", "--seeds", 2) == (0, [])
@@ -320,8 +322,25 @@ def test_what_is_done_is_not_done_again(program):
     assert list(rows) == ["baseline", "pooling without overlap", "no flips"]
     assert rows["no flips"]["seeds"] == 3 and rows["no flips"]["test_error"] == pytest.approx(30 + len("no flips") + 1)
     assert set(os.listdir(program.folder)) == {
-        "results.json", "table.md", "table.json", "flips.png", "pooling.png", "differences.png",
+        "runs", "table.md", "table.json", "flips.png", "pooling.png", "differences.png",
     }  # fmt: skip
+
+
+def test_two_programs_in_one_folder(program):
+    """What another has done since this one began is not done again, nor lost."""
+    other: list[tuple[int, list[str]]] = []
+
+    def meanwhile(key):
+        if key == "baseline, seed 0" and not other:
+            other.append((0, []))
+            program.each = None
+            other[0] = program("--only", "flips", "pooling", "--seeds", 1)
+
+    program.each = meanwhile
+    assert program("--only", "flips", "--seeds", 1) == (0, ["baseline, seed 0"])
+    assert other == [(0, ["baseline, seed 0", "no flips, seed 0", "pooling without overlap, seed 0"])]
+    rows = json.loads((program.folder / "table.json").read_text())["arms"]
+    assert [row["name"] for row in rows] == ["baseline", "pooling without overlap", "no flips"]
 
 
 def test_the_time_that_is_left(program, capsys):
@@ -344,20 +363,17 @@ def test_seconds_per_epoch(pictures, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "these are words", "[]", '{"runs": {}}', '{"runs": [], "sizes": 3}', '{"runs": {"baseline, seed 0": 3}, "sizes": {}}',
-     '{"runs": {"baseline, seed 0": {"train_error": [1.0]}}, "sizes": {}}', "\ufeff\x00"],
+    ["", "these are words", "[]", '{"job": {}}', '{"job": [], "result": {}}', '{"job": {}, "result": 3}',
+     '{"job": {}, "result": {"train_error": [1.0]}}', "\ufeff\x00"],
 )  # fmt: skip
 def test_results_that_are_no_results(program, capsys, content):
-    program.folder.mkdir()
-    (program.folder / "results.json").write_text(content)
+    path = program.folder / "runs" / "baseline, seed 0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
     status, done = program("--only", "flips")
     err = capsys.readouterr().err
-    assert (
-        (status, done, err.count("\n")) == (2, [], 1)
-        and str(program.folder / "results.json") in err
-        and "remove it" in err
-    )
-    assert (program.folder / "results.json").read_text() == content
+    assert (status, done, err.count("\n")) == (2, [], 1) and str(path) in err and "remove it" in err
+    assert path.read_text() == content
 
 
 def test_results_of_other_pictures(program, data, capsys):
@@ -367,12 +383,20 @@ def test_results_of_other_pictures(program, data, capsys):
     records[1] ^= 1
     (data / "test_batch.bin").write_bytes(records)
     assert program("--only", "flips", "--seeds", 2) == (2, [])
-    assert "other sizes or pictures" in capsys.readouterr().err
+    assert "'checksum'" in capsys.readouterr().err
+
+
+def test_results_of_another_setting(program, monkeypatch, capsys):
+    assert program("--only", "flips", "--seeds", 1)[0] == 0
+    monkeypatch.setattr(ablations, "BASELINE", dataclasses.replace(ablations.BASELINE, rate=0.5))
+    assert program("--only", "flips", "--seeds", 1) == (2, [])
+    assert "'rate': 0.5" in capsys.readouterr().err
 
 
 def test_results_of_other_sizes(program, capsys):
     assert program("--only", "flips", "--seeds", 1)[0] == 0
-    before = (program.folder / "results.json").read_bytes()
+    path = program.folder / "runs" / "baseline, seed 0.json"
+    before = path.read_bytes()
     status, done = program("--only", "flips", "--seeds", 1, "--epochs", 5)
     err = capsys.readouterr().err
     assert (
@@ -383,7 +407,7 @@ def test_results_of_other_sizes(program, capsys):
     )
     assert program("--only", "flips", "--seeds", 1, "--pictures", 17) == (2, [])
     assert "'train': 17" in capsys.readouterr().err
-    assert (program.folder / "results.json").read_bytes() == before
+    assert path.read_bytes() == before
 
 
 def test_mistakes(mistake, data, tmp_path):
@@ -419,7 +443,8 @@ def test_the_whole_of_it_on_a_few_pictures(run, no_charts, tmp_path):
         out,
     )
     assert result.status == 0 and not result.err
-    runs = json.loads((out / "results.json").read_text())["runs"]
-    assert list(runs) == [f"{name}, seed 0" for name in (*ablations.RACES, "baseline", "no dropout")]
-    assert all(0 <= error <= 100 for each in runs.values() for error in each["train_error"])
+    names = [f"{name}, seed 0" for name in (*ablations.RACES, "baseline", "no dropout")]
+    runs = [json.loads((out / "runs" / f"{name}.json").read_text())["result"] for name in names]
+    assert len(os.listdir(out / "runs")) == len(names)
+    assert all(0 <= error <= 100 for each in runs for error in each["train_error"])
     assert (out / "table.md").read_text() in result.out

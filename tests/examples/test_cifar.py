@@ -214,6 +214,21 @@ def test_a_run_goes_on_for_more_epochs(run, data, look, tmp_path):
     assert rates == pytest.approx([0.001, 0.0001, 0.001, 0.001, 0.0001])
 
 
+def test_a_run_goes_on_with_what_it_began_with(run, mistake, data, look, tmp_path):
+    """Its mean image and its machine, though one of the files is another now; but not with other classes."""
+    last = tmp_path / "run" / "last.safetensors"
+    threads = minicnn.get_num_threads()
+    assert train(run, data, "--epochs", 1, "--threads", threads, "--out", last.parent).status == 0
+    began, _ = minicnn.load(last)
+    (data / "data_batch_1.bin").write_bytes((data / "test_batch.bin").read_bytes())
+    result = run("cifar.py", "--resume", last, "--epochs", 2)
+    assert result.status == 0, result.err
+    assert np.array_equal(minicnn.load(last)[0]["view.mean_image"], began["view.mean_image"])
+    assert json.loads((last.parent / "config.json").read_text())["threads"] == threads
+    (data / "batches.meta.txt").write_text("\n".join(["zebra", *CIFAR10(data, verify=False).classes[1:]]))
+    mistake(["airplane", "zebra"], "cifar.py", "--resume", last, "--epochs", 3)
+
+
 def test_mistakes(run, mistake, data, finished, tmp_path):
     folder = tmp_path / "run"
     mistake(["--data", "DIR"], "cifar.py", "--out", folder)

@@ -42,7 +42,7 @@ def test_ties_count_as_if_lots_were_drawn(k):
 def test_logits_that_are_no_numbers_are_wrong():
     nan, labels = np.nan, np.array([0, 1, 1, 0])
     logits = np.array([[nan, 1.0, 0.0], [1.0, nan, 0.0], [0.0, 1.0, nan], [nan] * 3])
-    assert evaluate.top_k(logits, labels, 1) == 0
+    assert evaluate.top_k(logits, labels, 1) == 0 == evaluate.top_k(np.full((2, 3), np.nan), np.arange(2), 5)
     assert evaluate.top_k(logits, labels, 2) == 1  # the third: one larger at most
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import options
@@ -219,6 +220,15 @@ def test_data_are_found_from_other_folders_too(tmp_path, monkeypatch, data, mean
 def test_a_standard_output_that_is_closed(monkeypatch):
     monkeypatch.setattr("sys.stdout", None)
     assert options.command(lambda: None) == 0
+
+
+def test_pillows_warnings_are_not_shown():
+    """Of a picture that it reads all the same, and does not name."""
+
+    def main():
+        warnings.warn_explicit("Corrupt EXIF data", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
+
+    assert options.command(main) == 0
 
 
 def test_bugs_are_not_taken_for_mistakes():

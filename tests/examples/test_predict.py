@@ -142,6 +142,17 @@ def test_folders_at_any_depth_in_order(asked, tmp_path):
     assert len(asked(tmp_path / "b").err.splitlines()[0]) < 600
 
 
+def test_folders_that_are_links(asked, tmp_path):
+    """Are followed, once."""
+    picture(tmp_path / "a" / "1.jpg", 1)
+    picture(tmp_path / "b" / "2.jpg", 2)
+    (tmp_path / "b" / "more").symlink_to(tmp_path / "a")
+    (tmp_path / "b" / "again").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "round").symlink_to(tmp_path / "b")
+    found = [name.removeprefix(f"{tmp_path}/") for name, _ in answers(asked(tmp_path / "b", "--json"))]
+    assert len(found) == 2 and found[0] == "b/2.jpg" and found[1].endswith("/1.jpg")
+
+
 def test_a_folder_without_pictures(mistake, finished, photo, tmp_path):
     (tmp_path / "empty").mkdir()
     best = finished.folder / "best.safetensors"
@@ -158,6 +169,9 @@ def test_standard_input(asked, photo, monkeypatch):
     result = asked("-")
     assert (result.status, result.out) == (1, "")
     assert result.err == "predict.py: standard input: not a picture that Pillow can read\n"
+    monkeypatch.setattr("sys.stdin", None)
+    result = asked("-")
+    assert (result.status, result.out) == (2, "") and "no standard input" in result.err
 
 
 @pytest.mark.parametrize("batch", [1, 4, 100])

@@ -436,6 +436,22 @@ def test_broken_pictures_can_be_left_out(shrink, photos, tmp_path, layout):
     assert same(stored(target), of_pictures(target)) and stored(target).count == 10
 
 
+def test_a_picture_that_broke_after_it_was_prepared(shrink, photos, tmp_path):
+    source, target = photos(), tmp_path / "small"
+    assert shrink(source).status == 0
+    (source / "train/cat/1.jpg").write_text("no picture any more")
+    os.utime(source / "train/cat/1.jpg", (2e9, 2e9))
+    assert shrink(source).status == 2 and (target / "train/cat/1.jpg").exists()
+    assert shrink(source, "--skip-broken").status == 0
+    assert stored(target).count == 11 and same(stored(target), of_pictures(target))
+
+
+def test_names_as_long_as_they_may_be(shrink, photos, tmp_path):
+    source = photos()
+    (source / "train/cat/1.jpg").rename(source / f"train/cat/{'Ж' * 125}.jpg")  # 254 bytes
+    assert shrink(source).status == 0 and (tmp_path / f"small/train/cat/{'Ж' * 125}.jpg").exists()
+
+
 def test_of_many_broken_pictures_the_first_are_named(shrink, photos, tmp_path):
     source = photos(train=9)
     for path in sorted(source.glob("train/*/[1-8].jpg")):
@@ -484,7 +500,9 @@ def test_trees_that_cannot_be_trained_with(refused, photos, tmp_path):
     assert not (tmp_path / "small").exists()
 
 
-@pytest.mark.parametrize("options", ["--size 0", "--quality 0", "--quality 101", "--workers 0", "--fast", "more"])
+@pytest.mark.parametrize(
+    "options", ["--size 0", "--size 4097", "--quality 0", "--quality 101", "--workers 0", "--fast", "more"]
+)
 def test_options_that_make_no_sense(refused, photos, options):
     refused(options.split()[-1], photos(), *options.split())
 

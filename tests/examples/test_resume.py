@@ -4,6 +4,7 @@ import json
 from math import cos, pi
 
 import evaluate
+import pictures
 import pytest
 
 import minicnn
@@ -70,6 +71,40 @@ def test_a_finished_run_has_nothing_left_to_do(run, look, tmp_path):
     before = look.state(tmp_path)
     assert run("train.py", "--resume", tmp_path / "last.safetensors").status == 0
     assert look.state(tmp_path) == before
+
+
+def test_a_finished_run_does_not_move(run, look, tmp_path):
+    """Ten crops of it, which were not asked for before, go into its own folder."""
+    last, elsewhere = tmp_path / "run" / "last.safetensors", tmp_path / "elsewhere"
+    assert run("train.py", "--epochs", 2, "--out", last.parent).status == 0
+    result = run("train.py", "--resume", last, "--ten-crop", "--epochs", 1, "--out", elsewhere)
+    assert result.status == 0 and "has its 2 epochs" in result.out
+    assert not elsewhere.exists() and (last.parent / "ten_crop.json").exists()
+
+
+def test_runs_that_begin_at_once_have_folders_of_their_own(run, monkeypatch, tmp_path):
+    """The second begins when the first has looked at its pictures; given a folder, it is told that it is taken."""
+    results, original = [], pictures.pixel_statistics
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(pictures, "pixel_statistics", original)
+        results.append(run("train.py", "--epochs", 1))
+        results.append(run("train.py", "--epochs", 1, "--out", "runs/alexnet"))
+        return original(*arguments)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pictures, "pixel_statistics", meanwhile)
+    first = run("train.py", "--epochs", 1)
+    assert [result.status for result in (first, *results)] == [0, 0, 2] and "holds a run" in results[1].err
+    assert first.out.endswith("runs/alexnet\n") and results[0].out.endswith("runs/alexnet-2\n")
+    assert (tmp_path / "runs/alexnet/last.safetensors").exists()
+
+
+def test_momentum_can_change_but_not_begin_or_end(run, mistake, tmp_path):
+    last = tmp_path / "last.safetensors"
+    assert run("train.py", "--epochs", 1, "--out", tmp_path).status == 0
+    mistake("momentum 0.9, not 0", "train.py", "--resume", last, "--epochs", 2, "--momentum", 0)
+    assert run("train.py", "--resume", last, "--epochs", 2, "--momentum", 0.5).status == 0
 
 
 def interrupt():
