@@ -149,7 +149,8 @@ class DataLoader:
         """_load, as processes do it. They begin now, if they do not run: then one image says how large a batch is."""
         if self._running is None:
             image, _ = self._load(key, np.empty, [index])
-            self._running = Processes(self._load, self.num_workers, self.batch_size * image.nbytes)
+            lend = self.prefetch + 2 if self.device == "cpu" else 0  # to a GPU they go through memory of its own
+            self._running = Processes(self._load, self.num_workers, self.batch_size * image.nbytes, lend)
         return self._running.load
 
     def __getstate__(self) -> dict[str, Any]:

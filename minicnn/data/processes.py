@@ -1,10 +1,11 @@
 """Worker processes for a DataLoader. Threads wait for each other wherever Python runs, processes do not: two of them
-load 1.4 times as many JPEGs of 256 x 256 (benchmarks/loader.py). Pictures come back through shared memory; a pipe would
-take as long as loading them.
+load 1.1 to 1.4 times as many JPEGs of 256 x 256 (benchmarks/loader.py). Pictures come back in shared memory, and stay
+there; a pipe would take as long as loading them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -12,6 +13,7 @@ import queue
 import signal
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,13 +28,16 @@ from .folder import DataError
 
 class Processes:
     """So many processes, each with a copy of `load`, which is called as load(key, empty, indices) and returns (images,
-    labels) in arrays that empty(shape, dtype) makes. Images of up to `nbytes` bytes cross through shared memory, more
-    of them through a pipe.
+    labels) in arrays that empty(shape, dtype) makes. Images of up to `nbytes` bytes cross through shared memory, in one
+    of several slots; more of them through a pipe.
+
+    lend: how many slots may be out at a time, as the images that a caller has got and still has. Others are copied, so
+    that there is always a slot for each process.
 
     The processes end when this object is dropped. Raises TypeError if `load` cannot be pickled.
     """
 
-    def __init__(self, load: Callable[..., Any], number: int, nbytes: int):
+    def __init__(self, load: Callable[..., Any], number: int, nbytes: int, lend: int):
         try:
             pickled = pickle.dumps(load)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -40,20 +45,22 @@ class Processes:
                 f"processes need a dataset and transforms that can be pickled, unlike threads: {error}"
             ) from None
         context = multiprocessing.get_context("spawn")  # a forked child would inherit locks that nobody holds any more
-        slots = number + 1  # so that one can be emptied while all are at work
+        slots = number + 1 + lend  # so that one can be emptied while all are at work
+        nbytes = -(-nbytes // 64) * 64  # so that each begins where a cache line does
         memory = context.RawArray("B", slots * nbytes)
         self.slots = np.frombuffer(memory, np.uint8).reshape(slots, nbytes)
         self.free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(slots):
             self.free.put(slot)
+        self.number = number
         self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots))
 
     def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: threading.Event) -> tuple[Any, Any]:
-        """What `load` returns for them, in arrays that this `empty` makes, unless `closed` is set. For any number of
-        threads at once, but not the main thread, whose interrupts would wait."""
+        """What `load` returns for them, in a slot that is lent or in arrays that this `empty` makes, unless `closed` is
+        set. For any number of threads at once, but not the main thread, whose interrupts would wait."""
         if hasattr(signal, "pthread_sigmask"):  # a process that is started here is deaf to Ctrl-C from its birth
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        slot = self.free.get()
+        slot, lent = self.free.get(), False
         try:
             if closed.is_set():
                 raise CancelledError
@@ -64,11 +71,22 @@ class Processes:
                     "a process that loads pictures was ended from outside, perhaps for lack of memory; fewer take less"
                 ) from None
             images = at(self.slots[slot], *found) if isinstance(found, tuple) else found
+            lent = isinstance(found, tuple) and self.free.qsize() > self.number
+            if lent:
+                return self._lend(slot, *found), labels
             own = empty(images.shape, images.dtype), empty(labels.shape, labels.dtype)
             own[0][...], own[1][...] = images, labels
             return own
         finally:
-            self.free.put(slot)
+            if not lent:
+                self.free.put(slot)
+
+    def _lend(self, slot: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """The images in a slot, which comes back when no array needs its memory any more."""
+        row = self.slots[slot]
+        memory = (ctypes.c_ubyte * row.nbytes).from_buffer(row)  # every view of the array keeps it
+        weakref.finalize(memory, self.free.put, slot).atexit = False  # a SimpleQueue's put may interrupt itself
+        return at(np.frombuffer(memory, np.uint8), shape, dtype)
 
 
 def at(slot: NDArray[np.uint8], shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
