@@ -27,16 +27,7 @@ from PIL import Image
 import minicnn
 from minicnn import Tensor
 from minicnn.data import DataLoader, ImageFolder, ImageNet, PixelStatistics, SyntheticImages
-from minicnn.data.transforms import (
-    CenterCrop,
-    Compose,
-    Normalize,
-    PCAColor,
-    RandomCrop,
-    RandomHorizontalFlip,
-    Resize,
-    SubtractMean,
-)
+from minicnn.data.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, Resize
 
 from . import machine, ours
 from .command import Parser, UsageError, command, natural
@@ -47,23 +38,22 @@ from .turns import BenchmarkError, Contender, Worker, enough, measure, ratios, r
 SHORT_SIDE, SIZE, BATCH, STEPS = 256, 227, 32, 5
 FEWEST = (STEPS + 1) * BATCH  # pictures: the steps of a turn lie within an epoch
 AUGMENT = Compose([Resize(SHORT_SIDE), RandomCrop(SIZE), RandomHorizontalFlip()])
-PREPARE = Path(__file__).resolve().parent.parent / "examples" / "alexnet" / "prepare.py"
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "alexnet"
 PILLOW, ARRAYS, THREADS, PROCESSES = "Pillow", "Pillow to arrays", "threads", "processes"
 FIRST, LOADED, READY = "first batch", "with loading", "without"
 
 
 # --------------------------------------------------------------------------------------------------------- contenders
 class Loading(Worker):
-    """Loads the pictures of a folder once, on so many cores; with their statistics, as the paper does."""
+    """Loads the pictures of a folder once, on so many cores."""
 
-    def __init__(self, cores: int, folder: str, processes: bool = False, statistics: str = "") -> None:
+    def __init__(self, cores: int, folder: str, processes: bool = False) -> None:
         self.cores, self.dataset = cores, ImageFolder(folder, least=SHORT_SIDE)
-        transform = as_in_the_paper(statistics) if statistics else AUGMENT
         self.tasks = {"load": self.load}
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, machine.cores()[-cores:])
         self.loader = DataLoader(
-            self.dataset, BATCH, transform, shuffle=True, num_workers=cores, processes=processes
+            self.dataset, BATCH, AUGMENT, shuffle=True, num_workers=cores, processes=processes
         )  # fmt: skip
 
     def threads(self) -> dict[str, int]:
@@ -77,11 +67,20 @@ class Loading(Worker):
         return super().cpu() + sum(map(machine.cpu_of, multiprocessing.active_children()))
 
 
-def as_in_the_paper(path: str) -> Compose:
-    """The mean image off, crops, flips, colors: sections 2 and 4.1. Numbers come out, not bytes."""
-    statistics = PixelStatistics.of(minicnn.load(path)[0])
-    square = Resize(SHORT_SIDE), CenterCrop(SHORT_SIDE), SubtractMean(statistics.mean_image)
-    return Compose([*square, RandomCrop(SIZE), RandomHorizontalFlip(), PCAColor(*statistics.color_pca())])
+class Recipe(Loading):
+    """Loads a tree that prepare.py has made as train.py --recipe paper does."""
+
+    def __init__(self, cores: int, tree: str, processes: bool) -> None:
+        super().__init__(cores, os.path.join(tree, "train"))
+        sys.path.insert(0, str(EXAMPLE))
+        import pictures
+        import recipes
+
+        own = {"batch_size": BATCH, "workers": cores, "processes": processes, "device": "cpu", "seed": 0}
+        settings = argparse.Namespace(**recipes.complete({"recipe": "paper", "data": tree, **own}))
+        statistics = PixelStatistics.of(minicnn.load(os.path.join(tree, pictures.STATISTICS))[0])
+        view = pictures.View.of(SIZE, settings, statistics)
+        self.loader = pictures.training(self.dataset, view, settings, statistics)
 
 
 class Bare(Loading):
@@ -185,7 +184,7 @@ def prepare(source: Path, target: Path) -> Result:
     """Have prepare.py do it, and take the time."""
     start = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(PREPARE), str(source), str(target)]
+    command = [sys.executable, str(EXAMPLE / "prepare.py"), str(source), str(target)]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     if ended.returncode:
         raise BenchmarkError(ended.stderr.strip())
@@ -200,19 +199,20 @@ def loading(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
         *(Contender(ours, cores, "loader:Loading", str(folder), ours == PROCESSES) for ours in (THREADS, PROCESSES)),
         *(Contender(other, cores, "loader:Bare", str(folder), other == ARRAYS) for other in (PILLOW, ARRAYS)),
     ]
-    with running(*contenders):
-        return {"tree": name, "cores": cores, **enough(measure(contenders, ["load"], rounds, budget=30))}
+    return {"tree": name, "cores": cores, **in_turn(contenders, rounds)}
 
 
 def recipe(tree: Path, cores: int, rounds: int | None) -> Result:
-    """A prepared tree, with all that the paper does."""
-    arguments = str(tree / "train"), str(tree / "statistics.safetensors")
+    """minicnn alone, with all that the paper does."""
     contenders = [
-        Contender(how, cores, "loader:Loading", arguments[0], how == PROCESSES, arguments[1])
-        for how in (THREADS, PROCESSES)
+        Contender(ours, cores, "loader:Recipe", str(tree), ours == PROCESSES) for ours in (THREADS, PROCESSES)
     ]
+    return {"cores": cores, **in_turn(contenders, rounds)}
+
+
+def in_turn(contenders: Sequence[Contender], rounds: int | None) -> Result:
     with running(*contenders):
-        return {"cores": cores, **enough(measure(contenders, ["load"], rounds, budget=30))}
+        return enough(measure(contenders, ["load"], rounds, budget=30))
 
 
 def training(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
@@ -243,19 +243,23 @@ def run(data: str | None, number: int, rounds: int | None) -> Result:
 def markdown(results: Result) -> str:
     m, pictures, prepared = results["machine"], results["pictures"], results["prepare"]
     rows, recipes, steps = [], [], []
+
+    def rates(seconds: Result, *names: str) -> list[str]:
+        return [f"{pictures / spread(seconds[name]).median:.0f}" for name in names]
+
     for r in results["loading"]:
         seconds = r["seconds"]["load"]
-        rates = [f"{pictures / spread(seconds[name]).median:.0f}" for name in (PILLOW, ARRAYS, THREADS, PROCESSES)]
         shares = [shown(ratios(seconds, name, ours), 100) for ours in (THREADS, PROCESSES) for name in (PILLOW, ARRAYS)]
-        rows.append([r["tree"], str(r["cores"]), *rates, *shares, f"{len(seconds[PILLOW])} ({r['discarded']})"])
+        done = f"{len(seconds[PILLOW])} ({r['discarded']})"
+        rows.append([r["tree"], str(r["cores"]), *rates(seconds, PILLOW, ARRAYS, THREADS, PROCESSES), *shares, done])
     for r in results["training"]:
         seconds = {task: r["seconds"][task][OURS] for task in (LOADED, READY)}
         times = [shown(spread(seconds[task]), 1e3 / STEPS) for task in (LOADED, READY)]
         steps.append([r["tree"], *times, shown(ratios(seconds, LOADED, READY)), shown(spread(r["waited"]), 100)])
     for r in results["recipe"]:
         seconds = r["seconds"]["load"]
-        rates = [f"{pictures / spread(seconds[how]).median:.0f}" for how in (THREADS, PROCESSES)]
-        recipes.append([str(r["cores"]), *rates, f"{len(seconds[THREADS])} ({r['discarded']})"])
+        done = f"{len(seconds[THREADS])} ({r['discarded']})"
+        recipes.append([str(r["cores"]), *rates(seconds, THREADS, PROCESSES), done])
     rate = prepared["pictures"] / prepared["seconds"]
     blocks = [
         "# Loading pictures",

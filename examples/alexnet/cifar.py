@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from evaluate import evaluate
-from options import Parser, UsageError, add_machine, adopt, command, natural, require_free, seed, use_machine
+from options import Parser, UsageError, add_machine, adopt, command, natural, seed, use_machine
 from pictures import RAW, View
 from runs import Run, claimed, finished, has, require_classes, restore
 from train import train_epoch
@@ -103,10 +103,12 @@ def slowdown(name: str, epoch: int, epochs: int) -> float:
     return 0.1 ** sum(epoch > epochs * after / EPOCHS[name] for after in SLOWER[name])
 
 
-def train(settings: Namespace, data: tuple[CIFAR10, CIFAR10], arrays: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Train a network on these pictures; arrays and saved, if not empty, are the checkpoint to go on from."""
-    pictures, test_pictures = data
+def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Train a network; arrays and saved, if not empty, are the checkpoint to go on from."""
     minicnn.manual_seed(settings.seed)
+    pictures, test_pictures = (CIFAR10(settings.data, part, settings.verify) for part in (True, False))
+    if saved:
+        require_classes(settings.resume, saved["config"]["classes"], settings.data, pictures.classes)
     mean_image = arrays.get("view.mean_image")
     if mean_image is None:
         mean_image = pictures.images.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -172,14 +174,9 @@ def main() -> None:
     settings.data = os.path.abspath(settings.data)
     settings.epochs = settings.epochs or EPOCHS[settings.network]
     settings.out = settings.out or f"runs/cifar-{settings.network}"
-    if not settings.resume:
-        require_free(settings.out)
     use_machine(settings)
-    data = CIFAR10(settings.data, True, settings.verify), CIFAR10(settings.data, False, settings.verify)
-    if saved:
-        require_classes(settings.resume, saved["config"]["classes"], settings.data, data[0].classes)
-    with claimed(settings, given=True):
-        train(settings, data, arrays, saved)
+    with claimed(settings):
+        train(settings, arrays, saved)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 import argparse
 import io
-import itertools
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -16,6 +14,7 @@ import minicnn
 from minicnn.backend import has_tf32, open_device
 from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
+from minicnn.data.folder import quiet
 
 DEFAULTS: dict[str, Any] = {  # of what no recipe sets
     "data": "synthetic", "verify": True, "workers": None, "processes": None, "seed": 0,
@@ -35,7 +34,7 @@ class UsageError(ValueError):
 
 def command(main: Callable[[], None]) -> int:
     """Run a program; a user's mistake is one line on the standard error and exit status 2."""
-    warnings.filterwarnings("ignore", module="PIL")  # of damaged notes in a picture that it reads all the same
+    quiet()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Where it is not Unicode, a bar is drawn with question marks; in a file, each line is there at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
@@ -285,8 +284,6 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**complete({"resume": None, **DEFAULTS, **vars(given)}))
     settings.data = _from_anywhere(settings.data)
-    if "out" in vars(given) and not settings.resume:
-        require_free(settings.out)
     return settings, set(vars(given))
 
 
@@ -296,42 +293,9 @@ def _from_anywhere(data: str) -> str:
     return data.removesuffix(folder) + os.path.abspath(folder) if folder else data
 
 
-def claim(settings: argparse.Namespace, given: bool) -> None:
-    """Take a folder for a run, by a config.json that no other program can then make: settings.out, or, unless that was
-    given, the first of settings.out, -2, -3 … that has no run. Raises UsageError if there is none."""
-    others = () if given else (f"{settings.out}-{i}" for i in itertools.count(2))
-    for folder in itertools.chain([settings.out], others):
-        os.makedirs(folder, exist_ok=True)
-        try:
-            open(os.path.join(folder, "config.json"), "x").close()
-        except FileExistsError:
-            continue
-        settings.out = folder
-        return
-    raise _taken(settings.out)
-
-
-def require_free(folder: str) -> None:
-    """Raise UsageError if a folder that is meant for a run has another, or one that has only begun, and perhaps goes
-    on."""
-    if os.path.exists(os.path.join(folder, "config.json")):
-        raise _taken(folder)
-
-
-def _taken(folder: str) -> UsageError:
-    last = os.path.join(folder, "last.safetensors")
-    other = f"--resume {last}" if os.path.exists(last) else "remove that one, which has not finished an epoch"
-    return UsageError(f"--out {folder} holds a run: take another folder, or {other}")
-
-
 def home(settings: argparse.Namespace) -> str:
     """The folder of the run that is resumed."""
     return os.path.dirname(settings.resume) or "."
-
-
-def moves(settings: argparse.Namespace) -> bool:
-    """Whether a run that is resumed goes on in another folder."""
-    return os.path.realpath(settings.out) != os.path.realpath(home(settings))
 
 
 def require_same(settings: argparse.Namespace, name: str, saved: dict[str, Any]) -> None:
@@ -344,7 +308,7 @@ def require_same(settings: argparse.Namespace, name: str, saved: dict[str, Any])
 
 def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any], fixed: Sequence[str] = FIXED) -> None:
     """Continue a run: its settings, except what was given anew, and what suits another kind of device. Raises
-    UsageError if what is fixed was given as something else, or a folder that has another run."""
+    UsageError if what is fixed was given as something else."""
     moved = "device" in given and settings.device[:3] != saved["device"][:3]  # from cpu to gpu:N, or back
     for name in [name for name in vars(settings) if name not in ("resume", "out")]:
         if name not in given and not (moved and name in MACHINE):
@@ -355,5 +319,3 @@ def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any], 
         require_same(settings, "momentum", saved)
     if "out" not in given:
         settings.out = home(settings)
-    elif moves(settings):
-        require_free(settings.out)

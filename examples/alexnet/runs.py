@@ -13,14 +13,14 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import zip_longest
+from contextlib import contextmanager, suppress
+from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from model import LRN, alexnet
-from options import DEFAULTS, UsageError, claim, moves
+from options import DEFAULTS, UsageError, home
 from pictures import View
 from recipes import complete
 
@@ -38,23 +38,45 @@ NETWORK = "variant", "groups", "init", "classes", "view"  # settings without whi
 
 
 @contextmanager
-def claimed(settings: Namespace, given: bool) -> Iterator[None]:
-    """In here the folder of a run, settings.out, is this program's alone; of a new run it may be another than it was
-    before, unless it was given. An interrupt says how to go on. What ends before the first epoch leaves the folder
-    free."""
+def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
+    """In here settings.out is the folder of this program's run, and of no other's. An interrupt says how to go on; what
+    ends before the first epoch leaves nothing.
+
+    numbered: where settings.out has a run already, make it the first of settings.out-2, -3 … that has none.
+    Raises UsageError if it has one, or one that has only begun, and perhaps goes on.
+    """
     new_figure(1, 1)  # what is not installed is better missed now than after the first epoch
     minicnn.checkpoint.require_safetensors()
-    if not settings.resume or moves(settings):
-        claim(settings, given)
+    made: list[Path] = []
+    if not settings.resume or os.path.realpath(settings.out) != os.path.realpath(home(settings)):
+        settings.out, made = _claim(settings.out, numbered)
     last = Path(settings.out, "last.safetensors")
     try:
         yield
     except BaseException as error:
         if not last.exists():
             last.with_name("config.json").unlink(missing_ok=True)
+            with suppress(OSError):  # where there is something else by now
+                for folder in made:
+                    folder.rmdir()
         elif isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"go on with --resume {last}") from None
         raise
+
+
+def _claim(out: str, numbered: bool) -> tuple[str, list[Path]]:
+    """The folder, and what was made of its path, innermost first. From now on it has a config.json."""
+    others = (f"{out}-{i}" for i in count(2)) if numbered else ()
+    for name in chain([out], others):
+        folder = Path(name)
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            open(folder / "config.json", "x").close()
+            return name, made
+    last = Path(out, "last.safetensors")
+    other = f"--resume {last}" if last.exists() else "remove that one, which has not finished an epoch"
+    raise UsageError(f"--out {out} holds a run: take another folder, or {other}")
 
 
 class Run:

@@ -99,23 +99,21 @@ def train(settings: Namespace, given: set[str]) -> None:
             if not settings.ten_crop or os.path.exists(os.path.join(settings.out, TEN_CROP)):
                 return
     use_machine(settings)
-    data = datasets(settings.data, settings.seed, INPUT_SIZE[settings.variant], settings.verify, settings.resize)
-    if saved:
-        require_classes(settings.resume, saved["config"]["classes"], settings.data, data[0].classes)
-    with claimed(settings, "out" in given):
-        fit(settings, given, data, arrays, saved)
+    with claimed(settings, numbered="out" not in given):
+        fit(settings, given, arrays, saved)
 
 
-def fit(
-    settings: Namespace, given: set[str], data: tuple[Any, Any], arrays: dict[str, Any], saved: dict[str, Any]
-) -> None:
-    """Train a network on these pictures, from the beginning or from what load_run has returned."""
-    pictures, val_pictures = data
+def fit(settings: Namespace, given: set[str], arrays: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Train a network, from the beginning or from what load_run has returned."""
     minicnn.manual_seed(settings.seed)
-    statistics = pixel_statistics(pictures, settings, part_of(arrays, "statistics"))
-    view = View.of(INPUT_SIZE[settings.variant], settings, statistics)
-    loader, val_loader = training(pictures, view, settings, statistics), validation(val_pictures, view, settings)
+    size = INPUT_SIZE[settings.variant]
+    pictures, val_pictures = datasets(settings.data, settings.seed, size, settings.verify, settings.resize)
     classes = pictures.classes
+    if saved:
+        require_classes(settings.resume, saved["config"]["classes"], settings.data, classes)
+    statistics = pixel_statistics(pictures, settings, part_of(arrays, "statistics"))
+    view = View.of(size, settings, statistics)
+    loader, val_loader = training(pictures, view, settings, statistics), validation(val_pictures, view, settings)
     net = network(settings, len(classes))
     optimizer = sgd(net, settings)
     schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))

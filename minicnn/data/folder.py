@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO
 
@@ -146,6 +147,11 @@ def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
             " as wide is not made larger: remove or crop it"
         )
     return width, height
+
+
+def quiet() -> None:
+    """Have Pillow not warn of damaged notes in pictures that it reads all the same, and does not name."""
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def pillow() -> Any:

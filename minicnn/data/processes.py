@@ -12,7 +12,6 @@ import pickle
 import queue
 import signal
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ProcessPoolExecutor
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .folder import DataError
+from .folder import DataError, quiet
 
 
 class Processes:
@@ -119,7 +118,7 @@ _here: list[Worker] = []  # in a worker process, the one that it is
 def begin(pickled: bytes, memory: Any, slots: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
-    warnings.filterwarnings("ignore", module="PIL")  # each process would say them again, and does not say of which file
+    quiet()  # each process would say them again
     _here[:] = [Worker(pickled, memory, slots)]
 
 

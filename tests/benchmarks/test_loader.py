@@ -110,10 +110,10 @@ def test_processes_load_too_and_count_as_working(tree, any_core, monkeypatch):
     assert worker.cpu() >= 1000
 
 
-def test_as_in_the_paper(tree, any_core, tmp_path):
+def test_the_papers_recipe(tree, any_core, tmp_path):
     """Crops of what is left without the mean image."""
     loader.prepare(tree, tmp_path / "small")
-    worker = loader.Loading(1, str(tmp_path / "small" / "train"), False, str(tmp_path / "small/statistics.safetensors"))
+    worker = loader.Recipe(1, str(tmp_path / "small"), False)
     means = [images.mean() for images, _ in worker.loader]
     assert all(images.shape[1:] == (227, 227, 3) and images.dtype == np.float32 for images, _ in worker.loader)
     assert abs(np.mean(means)) < 2 and np.ptp(means) > 0
