@@ -54,10 +54,13 @@ def replacing(path: str | os.PathLike[str], sync: bool = True) -> Iterator[Path]
 
 
 def save(path: str | os.PathLike[str], arrays: dict[str, Array], info: dict[str, Any] | None = None) -> None:
-    """Write arrays, of any device, and info that JSON can hold, to a file: whole or not at all. Raises OSError if it
-    cannot be written."""
+    """Write arrays, of any device, and info that JSON can hold, to a file: whole or not at all.
+
+    Raises OSError if it cannot be written, TypeError for what is no array of booleans, whole numbers or floats of up to
+    64 bits, ValueError for the name __metadata__, which the format keeps for itself.
+    """
     safetensors = require_safetensors()
-    contiguous = {name: np.asarray(to_device(array, "cpu"), order="C") for name, array in arrays.items()}
+    contiguous = {name: _contiguous(name, array) for name, array in arrays.items()}
     with replacing(path) as temporary:
         mode = temporary.stat().st_mode
         try:
@@ -65,6 +68,22 @@ def save(path: str | os.PathLike[str], arrays: dict[str, Array], info: dict[str,
         except safetensors.SafetensorError as error:
             raise OSError(None, str(error)) from None
         temporary.chmod(mode)  # for save_file puts a file of its own there, which only its owner may read
+
+
+def _contiguous(name: str, array: Array) -> np.ndarray:
+    """On the CPU, as save needs it."""
+    if name == "__metadata__":
+        raise ValueError(f"no array can be saved as {name}: the format has that name for itself")
+    try:
+        array = np.asarray(to_device(array, "cpu"), order="C")
+    except AttributeError:
+        what = type(array).__name__
+        raise TypeError(f"{name} is a {what}; arrays can be saved, as a Tensor's .data is one") from None
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; booleans, whole numbers and floats of 64 bits or fewer can be saved"
+        )
+    return array
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

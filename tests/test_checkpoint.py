@@ -174,6 +174,22 @@ def test_a_checkpoint_may_be_read_by_whom_other_files_may_be(tmp_path):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize(
+    "error, words, name, value",
+    [
+        (TypeError, "x is a Tensor; arrays can be saved, as a Tensor's .data is one", "x", minicnn.Tensor(np.ones(2))),
+        (TypeError, "x is a list", "x", [1.0, 2.0]),
+        (TypeError, "x is a float", "x", 1.0),
+        (TypeError, "x has dtype complex128", "x", np.ones(2, complex)),
+        (TypeError, "x has dtype object", "x", np.array([None])),
+        (ValueError, "__metadata__", "__metadata__", np.ones(2)),
+    ],
+)
+def test_what_cannot_be_saved(tmp_path, error, words, name, value):
+    fails(error, words, save, tmp_path / "file", {"a": np.ones(1), name: value})
+    assert not os.listdir(tmp_path)
+
+
 def test_folders_that_are_not_there(tmp_path):
     error = fails(OSError, "No such file", save, tmp_path / "no" / "file", {"x": np.ones(1)})
     assert str(tmp_path / "no" / "file") in str(error)

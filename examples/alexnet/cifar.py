@@ -120,8 +120,7 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
     parts = optimizers(net, settings.network)
     if saved:
         restore(settings.resume, arrays, saved, {"model": net, **parts})
-    config = {name: value for name, value in vars(settings).items() if name != "resume"}
-    run = Run(settings.out, config | {"classes": pictures.classes}, view, saved.get("rows", []))
+    run = Run(settings, {"classes": pictures.classes}, view, saved)
 
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):

@@ -9,6 +9,7 @@ torchvision's alexnet is variant 2014; BVLC AlexNet, of Caffe, is variant 2012. 
 | what fc6 sees      | (H, W, C), flattened    | (C, H, W), flattened   | (C, H, W), flattened    |
 | a pixel            | red, green, blue        | red, green, blue       | blue, green, red        |
 | its scale          | as the View says        | ImageNet's mean, std   | 0 to 255, less a mean   |
+| what is seen       | the central square      | the central square     | all, squeezed to square |
 | normalisation      | α times the sum, k = 2  | none                   | α times the mean, k = 1 |
 | dropout            | as config.json says     | scaled in training     | scaled in training      |
 

@@ -1,6 +1,7 @@
 """What to train on: the datasets of --data, and what happens to a picture on its way to the network, in training and in
 evaluation."""
 
+import os
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from options import UsageError, progress_bar
+from options import UsageError, complain, progress_bar
 from recipes import kind_and_folder
 
 import minicnn
 from minicnn.data import CIFAR10, DataError, DataLoader, ImageFolder, ImageNet, PixelStatistics, SyntheticImages
-from minicnn.data.folder import folders
+from minicnn.data.folder import PictureFiles, folders, some
 from minicnn.data.transforms import (
     CenterCrop,
     Compose,
@@ -108,7 +109,9 @@ def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, lea
     if kind in ("cifar10", "imagenet"):
         if not folder:
             raise UsageError(f"--data {kind} needs the folder of its files: {kind}:DIR")
-        return CIFAR10(folder, train, verify) if kind == "cifar10" else ImageNet(folder, train, least)
+        return (
+            CIFAR10(folder, train, verify) if kind == "cifar10" else announced(ImageNet(folder, train, least), folder)
+        )
     root = Path(what)
     if not what or not root.is_dir():
         raise UsageError(
@@ -120,7 +123,14 @@ def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, lea
             f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of pictures per class"
         )
     classes = folders(root / "train") if not train and (root / "train").is_dir() else None
-    return ImageFolder(root / part, classes, least)
+    return announced(ImageFolder(root / part, classes or None, least), what)
+
+
+def announced(pictures: PictureFiles, folder: str) -> PictureFiles:
+    """Pictures of a folder, once a line has said what else is there."""
+    if pictures.skipped:
+        complain(f"{folder}: no pictures, skipped: {some(os.path.relpath(path, folder) for path in pictures.skipped)}")
+    return pictures
 
 
 def pixel_statistics(

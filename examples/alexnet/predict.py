@@ -13,7 +13,7 @@ import numpy as np
 from confusion import short
 from evaluate import outputs, require_number
 from numpy.typing import NDArray
-from options import Parser, UsageError, add_network, command, natural, output_file, use_machine
+from options import Parser, UsageError, add_network, command, complain, natural, output_file, use_machine
 from pictures import validation
 from runs import load_network, new_figure
 
@@ -28,11 +28,6 @@ from minicnn.data.transforms import Resize
 MOST_DRAWN = 20  # photos in one drawing
 
 Answer = list[tuple[int, float]]  # classes, the most probable first, and their probabilities
-
-
-def complain(message: str) -> None:
-    """A line on the standard error, for what is no reason to stop."""
-    print(f"predict.py: {message}", file=sys.stderr)
 
 
 def find(names: Sequence[str]) -> list[str]:
@@ -174,6 +169,8 @@ def main() -> None:
             print(photos.names[place], *map(str.rstrip, lines), sep="\n")
         if place in photos.kept:
             drawn.append((photos.kept[place], answer))
+    if settings.draw and not drawn:
+        complain(f"{settings.draw}: not drawn, for want of a photo that can be read")
     if drawn:
         with replacing(settings.draw) as path:
             draw(path, drawn, names)

@@ -19,11 +19,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from options import Parser, UsageError, command, natural, number, progress_bar, side
-from pictures import STATISTICS
+from pictures import STATISTICS, announced
 
 import minicnn
 from minicnn.checkpoint import replacing, require_safetensors
 from minicnn.data import DataError, ImageNet, PixelStatistics, read_image
+from minicnn.data.folder import pictures as pictures_in
 from minicnn.data.folder import pillow, some
 from minicnn.data.imagenet import CAFFE, WORDS
 from minicnn.data.transforms import CenterCrop, Compose, Resize
@@ -59,7 +60,7 @@ def listed(source: str, target: str) -> list[Picture]:
     """All pictures of a tree, and what each will become. Raises DataError if it is no tree to train with."""
     pictures, taken = [], {}
     for train in (True, False):
-        for path, label in ImageNet(source, train).samples:
+        for path, label in announced(ImageNet(source, train), source).samples:
             name, ending = os.path.splitext(path.removeprefix(os.path.join(source, "")))
             name += ending if ending.lower() in (".jpg", ".jpeg") else ".jpg"
             if name in taken:
@@ -69,8 +70,9 @@ def listed(source: str, target: str) -> list[Picture]:
     return pictures
 
 
-def begin(settings: Namespace) -> None:
-    """Claim the target folder for a run with these settings, or for more of such a run."""
+def begin(settings: Namespace, expected: set[str]) -> None:
+    """Claim the target folder for a run with these settings, or for more of such a run; it may have no other pictures
+    than are expected."""
     source, target = Path(settings.source), Path(settings.target)
     if source.resolve() in (target.resolve(), *target.resolve().parents):
         raise UsageError(f"TARGET {target} is SOURCE or lies in it, and SOURCE stays as it is: take another folder")
@@ -80,6 +82,11 @@ def begin(settings: Namespace) -> None:
             raise UsageError(f"{target} was begun with {begun}: go on with the same, or take another folder")
     elif target.exists() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty, and no run of this program began it: take another folder")
+    there = {path for part in ("train", "val") for at, *_ in os.walk(target / part) for path in pictures_in(at)[0]}
+    if others := there - expected:
+        raise UsageError(
+            f"{target} holds pictures that {source} does not: {some(others)}; remove them, or take another folder"
+        )
     target.mkdir(parents=True, exist_ok=True)
     with replacing(note) as path:
         path.write_text(mine + "\n")
@@ -183,8 +190,8 @@ def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Na
         Path(picture.target).unlink(missing_ok=True)
 
 
-def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: Namespace) -> None:
-    """What belongs to the pictures: labels, words, statistics. Raises DataError if there are other pictures too."""
+def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: Namespace) -> str:
+    """What belongs to the pictures: labels, words, statistics. Returns what train.py calls them."""
     source, target = Path(settings.source), Path(settings.target)
     flat = os.path.join(settings.source, "val")
     labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in pictures if os.path.dirname(p.source) == flat]
@@ -194,26 +201,24 @@ def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: N
     for name, content in texts.items():
         with replacing(target / name) as path:
             path.write_bytes(content)
-    for train in (True, False):
-        expected = {(picture.target, picture.label) for picture in pictures if picture.train == train}
-        if wrong := set(ImageNet(target, train).samples) - expected:
-            raise DataError(f"{target} holds pictures that {source} does not: {some(path for path, _ in wrong)}")
     minicnn.save(target / STATISTICS, dict(statistics.arrays()))
+    return f"imagenet:{target}" if texts else str(target)
 
 
 def prepare(settings: Namespace) -> None:
     require_safetensors()
     pictures = listed(settings.source, settings.target)
-    begin(settings)
+    begin(settings, {picture.target for picture in pictures})
     done = shrink_all(pictures, settings)
     if done.broken:
         report(done.broken, pictures, settings)
         pictures = [picture for picture in pictures if picture not in done.broken]
-    finish(pictures, done.statistics, settings)
+    name = finish(pictures, done.statistics, settings)
     trained = sum(picture.train for picture in pictures)
     print(
         f"{settings.target}: {trained} pictures to train on and {len(pictures) - trained} to validate, {settings.size} "
-        f"x {settings.size} pixels; {done.before} were there before, {len(done.broken)} left out"
+        f"x {settings.size} pixels; {done.before} were there before, {len(done.broken)} left out\n"
+        f"to train on them: train.py --data {name}"
     )
 
 

@@ -6,6 +6,7 @@ tutorial    the network as textbooks print it, trained as plainly. Rate, epochs 
             of Zhang, Lipton, Li and Smola, "Dive into Deep Learning", section 8.1
 """
 
+import os
 from typing import Any
 
 from model import INPUT_SIZE
@@ -46,7 +47,7 @@ def kind_and_folder(data: str) -> tuple[str, str]:
     """What an argument of --data asks for: synthetic, cifar10, imagenet or photos, and the folder of its files."""
     kind, _, folder = data.partition(":")
     if kind in ("cifar10", "imagenet"):
-        return kind, folder
+        return kind, os.path.expanduser(folder)  # which a shell does not do after a colon
     return (data, "") if data == "synthetic" else ("photos", data)
 
 

@@ -11,6 +11,7 @@ Each file is written whole or not at all.
 import csv
 import json
 import os
+import shutil
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,63 +29,76 @@ import minicnn
 from minicnn import backend, nn
 from minicnn.backend import to_device
 from minicnn.checkpoint import CheckpointError, replacing
-from minicnn.data import PixelStatistics
+from minicnn.data import DataError, PixelStatistics
 
 COLUMNS = [
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",
 ]  # fmt: skip
 TEN_CROP = "ten_crop.json"
+FIRST = "config.json", "metrics.csv", "curves.png", "filters.png", "best.safetensors"  # what comes before the last
 NETWORK = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
 
 
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
-    """In here settings.out is the folder of this program's run, and of no other's. An interrupt says how to go on; what
-    ends before the first epoch leaves nothing.
+    """In here settings.out is the folder of this program's run, and of no other's. An interrupt, or a picture that
+    cannot be read, says how to go on; what ends before the first epoch leaves nothing. A run that moves takes its best
+    network with it.
 
     numbered: where settings.out has a run already, make it the first of settings.out-2, -3 … that has none.
     Raises UsageError if it has one, or one that has only begun, and perhaps goes on.
     """
     new_figure(1, 1)  # what is not installed is better missed now than after the first epoch
     minicnn.checkpoint.require_safetensors()
-    made: list[Path] = []
-    if not settings.resume or os.path.realpath(settings.out) != os.path.realpath(home(settings)):
-        settings.out, made = _claim(settings.out, numbered)
+    moves = settings.resume and os.path.realpath(settings.out) != os.path.realpath(home(settings))
+    own: list[Path] = []
+    if moves or not settings.resume:
+        settings.out, own = _claim(settings.out, numbered)
     last = Path(settings.out, "last.safetensors")
     try:
+        if moves and (best := Path(home(settings), "best.safetensors")).exists():
+            with replacing(last.with_name(best.name)) as path:
+                shutil.copyfile(best, path)
         yield
     except BaseException as error:
         if not last.exists():
-            last.with_name("config.json").unlink(missing_ok=True)
-            with suppress(OSError):  # where there is something else by now
-                for folder in made:
-                    folder.rmdir()
+            with suppress(OSError):  # of a folder where there is something else by now
+                for path in own:
+                    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
         elif isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"go on with --resume {last}") from None
+        elif isinstance(error, DataError):
+            raise DataError(f"{error}; when that is mended, go on with --resume {last}") from None
         raise
 
 
 def _claim(out: str, numbered: bool) -> tuple[str, list[Path]]:
-    """The folder, and what was made of its path, innermost first. From now on it has a config.json."""
+    """The folder, which from now on has a config.json; and what is this run's alone before its first epoch is done, in
+    the order in which it can be removed."""
     others = (f"{out}-{i}" for i in count(2)) if numbered else ()
     for name in chain([out], others):
         folder = Path(name)
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        own = [path for path in (*map(folder.joinpath, FIRST), folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             open(folder / "config.json", "x").close()
-            return name, made
+            return name, own
     last = Path(out, "last.safetensors")
     other = f"--resume {last}" if last.exists() else "remove that one, which has not finished an epoch"
     raise UsageError(f"--out {out} holds a run: take another folder, or {other}")
 
 
 class Run:
-    """A run folder, being written: of a network with these settings and this view."""
+    """A run folder, being written: of a network with these settings and this view, from the beginning or from what
+    load_run has returned. What was otherwise before a run went on is in the settings, as `earlier`."""
 
-    def __init__(self, folder: str, config: dict[str, Any], view: View, rows: list[dict[str, Any]]) -> None:
-        self.folder, self.config, self.view, self.rows = Path(folder), config | {"view": view.numbers()}, view, rows
-        here = rows if (self.folder / "best.safetensors").exists() else []  # or it is where the run has moved from
+    def __init__(self, settings: Namespace, more: dict[str, Any], view: View, saved: dict[str, Any]) -> None:
+        config = {name: value for name, value in vars(settings).items() if name != "resume"} | more
+        if saved and (earlier := _earlier(config, saved)):
+            config["earlier"] = earlier
+        self.folder, self.config, self.view = Path(settings.out), config | {"view": view.numbers()}, view
+        self.rows: list[dict[str, Any]] = saved.get("rows", [])
+        here = self.rows if (self.folder / "best.safetensors").exists() else []  # or it has been removed
         self.best = max((row["val_top1"] for row in here), default=-1.0)
         self.write("config.json", self.config)
 
@@ -129,6 +143,13 @@ class Run:
                 arrays[f"{part}.{name}"] = np.asarray(value) if isinstance(value, (int, float)) else value
         info = {"config": self.config, "rows": self.rows, "random": backend.random_state(), **progress}
         minicnn.save(self.folder / "last.safetensors", arrays, info)
+
+
+def _earlier(config: dict[str, Any], saved: dict[str, Any]) -> list[dict[str, Any]]:
+    """The settings that were otherwise when the run was saved, and those that had changed by then."""
+    old = saved["config"]
+    other = {name: old[name] for name in config if old.get(name) not in (None, config[name])}
+    return old.get("earlier", []) + ([{"until_epoch": len(saved["rows"]), **other}] if other else [])
 
 
 def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -128,10 +128,8 @@ def fit(settings: Namespace, given: set[str], arrays: dict[str, Any], saved: dic
             schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
     introduce(settings, given, net, loader, val_loader)
 
-    config = {name: value for name, value in vars(settings).items() if name != "resume"}
-    config |= {"classes": classes, "names": getattr(pictures, "names", classes), "lrn": lrn(settings)}
-    config |= {"minicnn": minicnn.__version__}
-    run = Run(settings.out, config, view, saved.get("rows", []))
+    more = {"classes": classes, "names": getattr(pictures, "names", classes), "lrn": lrn(settings)}
+    run = Run(settings, more | {"minicnn": minicnn.__version__}, view, saved)
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         loader.set_epoch(epoch)

@@ -8,6 +8,7 @@ import re
 
 import evaluate
 import numpy as np
+import options
 import pictures
 import programs
 import pytest
@@ -54,8 +55,22 @@ def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path, recipe):
         assert result.status == 0 and not result.err
     assert_same_run(tmp_path / "cpu", tmp_path / "gpu")
     config = json.loads((tmp_path / "gpu" / "config.json").read_text())
-    assert config["device"] == "gpu:0" and config["workers"] == min(minicnn.get_num_threads(), 16)
+    assert config["device"] == "gpu:0" and config["workers"] == minicnn.get_num_threads() and config["processes"]
     assert re.search(r"on gpu:0, .+, [\d.]+ GiB, with products in fp32\n", result.out)
+
+
+@pytest.mark.parametrize("cores, workers", [(3, 3), (64, 24)])
+def test_each_core_loads_for_a_gpu(gpu, monkeypatch, cores, workers):
+    """Unless so many are told, or none."""
+    monkeypatch.setattr(minicnn, "get_num_threads", lambda: cores)
+    for given, expected in (
+        ([], (workers, True)),
+        (["--workers", "0"], (0, False)),
+        (["--no-processes"], (workers, False)),
+    ):
+        settings, _ = options.parse(["--device", "gpu", *given])
+        options.use_machine(settings)
+        assert (settings.workers, settings.processes) == expected
 
 
 @pytest.mark.parametrize("devices", [("cpu", "gpu"), ("gpu", "cpu")])

@@ -1,13 +1,17 @@
 """What the tests of the programs share."""
 
+import itertools
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import programs
 import pytest
+import trees
 from programs import run_program, small_world
 
 import minicnn
+from minicnn.data import folder
 
 
 @pytest.fixture
@@ -58,14 +62,26 @@ def photos(tmp_path):
         rng, root = np.random.default_rng(0), tmp_path / "photos"
         for part, count in (("train", train), ("val", val)):
             for label, name in enumerate(("cat", "dog", "eel", "fox", "gnu", "hen")[:classes]):
-                folder = root / part / name
-                folder.mkdir(parents=True)
+                (root / part / name).mkdir(parents=True)
                 for i in range(count):
                     picture = rng.integers(0, 60, (70 + 9 * i, 90, 3)) + 30 * label
-                    image.fromarray(picture.astype(np.uint8)).save(folder / f"{i}.jpg")
+                    image.fromarray(picture.astype(np.uint8)).save(root / part / name / f"{i}.jpg")
         return root
 
     return write
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The sizes in pixels to which files were decoded, before they were scaled down to those that are needed."""
+    sizes, original = [], folder.scaled
+
+    def noted(image, short_side):
+        sizes.append(image.size)
+        return original(image, short_side)
+
+    monkeypatch.setattr(folder, "scaled", noted)
+    return sizes
 
 
 @pytest.fixture
@@ -106,3 +122,38 @@ def changing_top1(monkeypatch):
 def look():
     """Helpers to look at the folders of runs."""
     return programs
+
+
+@pytest.fixture
+def shrink(run, tmp_path):
+    """shrink(source, …) runs the program with a small size; the target is tmp_path/small."""
+    return lambda source, *options: run("prepare.py", source, tmp_path / "small", "--size", trees.SIZE, *options)
+
+
+@pytest.fixture
+def refused(mistake, tmp_path):
+    """refused(words, source, …): the program says in one line why it does not."""
+    return lambda words, source, *options: mistake(
+        words, "prepare.py", source, tmp_path / "small", "--size", trees.SIZE, *options
+    )
+
+
+@pytest.fixture
+def fails_after(monkeypatch):
+    """fails_after(n, error): the n-th picture from now is half written when the error comes; None: it goes unnoticed."""
+
+    def install(n, error):
+        image_class = pytest.importorskip("PIL.Image").Image
+        original, number = image_class.save, itertools.count(1)
+
+        def save(image, path, *args, **options):
+            original(image, path, *args, **options)
+            if next(number) == n:
+                os.truncate(path, os.path.getsize(path) // 2)
+                if error is not None:
+                    raise error
+
+        monkeypatch.setattr(image_class, "save", save)
+        return lambda: monkeypatch.setattr(image_class, "save", original)
+
+    return install

@@ -249,6 +249,25 @@ def test_one_class_more_or_in_another_order(mistake, run, photos, tmp_path):
     mistake("none and yak", *arguments)
 
 
+def test_large_photos_are_decoded_only_as_large_as_they_are_needed(run, photos, decoded, tmp_path):
+    """By train.py as well, to train on and to validate."""
+    image, folder = pytest.importorskip("PIL.Image"), photos()
+    for part in ("train", "val"):
+        image.new("RGB", (640, 672)).save(folder / part / "cat" / "0.jpg")
+    assert run("train.py", "--data", folder, "--resize", 64, "--epochs", 1, "--out", tmp_path / "run").status == 0
+    assert decoded.count((80, 84)) == 2  # an eighth
+    assert run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors").status == 0
+    assert decoded.count((80, 84)) == 3
+
+
+def test_folders_without_classes(run, mistake, photos, tmp_path):
+    assert run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run").status == 0
+    for part in ("train", "val"):
+        (tmp_path / "empty" / part).mkdir(parents=True)
+    best = tmp_path / "run" / "best.safetensors"
+    mistake("empty/val: no class folders", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "empty")
+
+
 def test_a_network_that_diverged(mistake, changed):
     path = changed(arrays={"fc8.bias": np.full(10, np.nan, np.float32)})
     result = mistake(

@@ -127,13 +127,15 @@ def test_the_papers_initialisation():
 
 
 def test_he_initialisation():
-    """N(0, 2/fan_in), fan_in being what one group sees, between the pixels and the logits; no biases."""
+    """N(0, 2/fan_in), fan_in being what one group sees, between the pixels and the logits, where it is the paper's; no
+    biases."""
     for name, p in model.alexnet("2012", 10, "he").named_parameters():
         if name.endswith("bias"):
             assert not p.data.any(), name
-        elif name[:3] != "fc8" and name[:5] != "conv1":
+        else:
+            ends = name[:3] == "fc8" or name[:5] == "conv1"
             he = math.sqrt(2 / math.prod(p.shape[:-1]))
-            assert sample(p).std() == pytest.approx(he, rel=0.02), name
+            assert sample(p).std() == pytest.approx(0.01 if ends else he, rel=0.02), name
 
 
 @pytest.mark.parametrize("settings", [{"variant": "2013"}, {"variant": 2012}, {"weight_init": "xavier"}])

@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import options
 import pytest
 import recipes
@@ -210,11 +211,20 @@ def test_each_line_is_there_at_once(look):
 
 @pytest.mark.parametrize(
     "data, means",
-    [("photos", "HERE/photos"), ("imagenet:a:b", "imagenet:HERE/a:b"), ("cifar10:", "cifar10:"), ("synthetic",) * 2],
+    [
+        ("photos", "HERE/photos"),
+        ("imagenet:a:b", "imagenet:HERE/a:b"),
+        ("cifar10:", "cifar10:"),
+        ("synthetic",) * 2,
+        ("imagenet:~/a", "imagenet:HOME/a"),
+    ],
 )
 def test_data_are_found_from_other_folders_too(tmp_path, monkeypatch, data, means):
     monkeypatch.chdir(tmp_path)
-    assert options.parse(["--data", data])[0].data == means.replace("HERE", os.getcwd())
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert options.parse(["--data", data])[0].data == means.replace("HERE", os.getcwd()).replace(
+        "HOME", str(tmp_path / "home")
+    )
 
 
 def test_a_standard_output_that_is_closed(monkeypatch):
@@ -229,6 +239,12 @@ def test_pillows_warnings_are_not_shown():
         warnings.warn_explicit("Corrupt EXIF data", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
 
     assert options.command(main) == 0
+
+
+def test_numbers_that_overflow_are_not_warned_of():
+    """A program says itself that a network has diverged."""
+    numbers = np.array([1e38, np.inf], np.float32)
+    assert options.command(lambda: (numbers * 10 - numbers).sum()) == 0
 
 
 def test_bugs_are_not_taken_for_mistakes():

@@ -137,6 +137,27 @@ def test_ten_crops_come_in_batches_of_a_tenth():
         np.testing.assert_array_equal(np.concatenate(batches)[4], view.evaluation(10)(dataset[4][0], None))
 
 
+def test_training_pictures_come_in_another_order_each_epoch_and_for_each_seed():
+    dataset, orders = [(picture(40, 40, label), label) for label in range(12)], []
+    for seed, epoch in ((0, 1), (0, 2), (1, 1), (0, 1)):
+        settings = settings_of(resize=40, batch_size=5, seed=seed)
+        loader = pictures.training(dataset, View(32, *IMAGENET, resize=40), settings)
+        loader.set_epoch(epoch)
+        orders.append([int(label) for _, labels in loader for label in labels])
+    assert all(sorted(order) == list(range(12)) for order in orders)
+    assert orders[0] == orders[3] and len(set(map(tuple, orders))) == 3
+    held_out = pictures.validation(dataset, View(32, *IMAGENET, resize=40), settings_of(batch_size=5))
+    assert [int(label) for _, labels in held_out for label in labels] == list(range(12))
+
+
+def test_workers_and_processes_are_what_was_asked_for():
+    view, dataset = View(32, *IMAGENET, resize=40), [(picture(40, 40), 0)]
+    for workers, processes in ((3, False), (2, True)):
+        settings = settings_of(resize=40, workers=workers, processes=processes)
+        for loader in (pictures.training(dataset, view, settings), pictures.validation(dataset, view, settings)):
+            assert (loader.num_workers, loader.processes) == (workers, processes)
+
+
 # -- statistics -----------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +214,28 @@ def test_data_without_a_folder_have_no_file(folder, monkeypatch):
 
 
 # -- datasets -------------------------------------------------------------------------------------------------------
+
+
+def test_drawn_pictures_to_validate_on_are_not_those_to_train_on(monkeypatch):
+    """Nor those of any other seed."""
+    monkeypatch.setattr(pictures, "SYNTHETIC", {"train": 20, "val": 12})
+    drawn = [part for seed in range(4) for part in pictures.datasets("synthetic", seed, 64)]
+    seen = [{part[i][0].tobytes() for i in range(len(part))} for part in drawn]
+    assert list(map(len, seen)) == [20, 12] * 4 and len(set.union(*seen)) == 4 * 32
+
+
+@pytest.mark.parametrize("prefix", ["", "imagenet:"])
+def test_what_is_no_picture_is_named(folder, capsys, prefix):
+    for name in ("cat/IMG_1.HEIC", "dog/more/1.png", "cat/.hidden"):
+        (folder / "train" / name).parent.mkdir(exist_ok=True)
+        (folder / "train" / name).write_bytes(b"")
+    train, _ = pictures.datasets(prefix + str(folder), 0, 32)
+    assert len(train) == 4
+    line = capsys.readouterr().err
+    assert (
+        line.endswith(f": {folder}: no pictures, skipped: train/cat/IMG_1.HEIC, train/dog/more\n")
+        and line.count("\n") == 1
+    )
 
 
 def test_imagenet(folder):

@@ -218,8 +218,10 @@ def test_the_others_are_answered(asked, photo, tmp_path, kind):
     assert ["answers" in line for line in lines] == [True, False] * 2
     assert said == [f"predict.py: {line['error']}" for line in lines[1::2]]
     assert all(line.startswith(f"predict.py: {path}: ") for line in said)
-    alone = asked(path, "--draw", tmp_path / "none.png")
-    assert (alone.status, alone.out, alone.err.count("\n")) == (1, "", 1) and not (tmp_path / "none.png").exists()
+    drawing = tmp_path / "none.png"
+    alone = asked(path, "--draw", drawing)
+    assert (alone.status, alone.out, alone.err.count("\n")) == (1, "", 2) and not drawing.exists()
+    assert alone.err.endswith(f"predict.py: {drawing}: not drawn, for want of a photo that can be read\n")
 
 
 # -- the drawing ----------------------------------------------------------------------------------------------------

@@ -97,6 +97,13 @@ def test_best_is_the_best_epoch(run, changing_top1, look, tmp_path):
     assert len(best_epochs) > 1
 
 
+def test_of_epochs_as_good_as_each_other_the_last_is_kept(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"loss": 1.0, "top1": 50.0, "top5": 100.0})
+    assert run("train.py", "--epochs", 2, "--out", tmp_path).status == 0
+    last, best = (minicnn.load(tmp_path / f"{name}.safetensors")[0] for name in ("last", "best"))
+    assert all(np.array_equal(array, last[f"model.{name}"]) for name, array in best.items())
+
+
 def test_what_was_defaulted_is_printed(finished):
     config = json.loads((finished.folder / "config.json").read_text())
     (recipe,) = [line for line in finished.out.splitlines() if line.startswith("recipe quick: ")]
@@ -211,9 +218,12 @@ def test_a_rate_by_hand_starts_the_waiting_anew(run, look, tmp_path, monkeypatch
     assert [row["lr"] for row in look.metrics(tmp_path)] == pytest.approx(rates)
 
 
-@pytest.mark.parametrize("option, value", [("--update", "paper"), ("--batch-size", 7), ("--recipe", "paper")])
+@pytest.mark.parametrize(
+    "option, value", [("--update", "paper"), ("--batch-size", 7), ("--recipe", "paper"), ("--seed", 8)]
+)
 def test_what_a_run_cannot_change_on_its_way(mistake, finished, look, option, value):
-    """Velocities of the other rule have another scale and sign; a cosine's progress counts batches."""
+    """Velocities of the other rule have another scale and sign; a cosine's progress counts batches; drawn
+    pictures follow from the seed."""
     before = look.state(finished.folder)
     mistake([option[2:].replace("-", "_"), "leave it out"], "train.py", "--resume",
             finished.folder / "last.safetensors", "--epochs", 4, option, value)  # fmt: skip
