@@ -126,10 +126,13 @@ def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, lea
     return announced(ImageFolder(root / part, classes or None, least), what)
 
 
-def announced(pictures: PictureFiles, folder: str) -> PictureFiles:
-    """Pictures of a folder, once a line has said what else is there."""
-    if pictures.skipped:
-        complain(f"{folder}: no pictures, skipped: {some(os.path.relpath(path, folder) for path in pictures.skipped)}")
+def announced(pictures: PictureFiles, root: str) -> PictureFiles:
+    """The pictures, once a line has said what else is in their folders, and not hidden: photos of another format, say,
+    or folders further down."""
+    known = {path for path, _ in pictures.samples}
+    entries = (entry for folder in set(map(os.path.dirname, known)) for entry in os.scandir(folder))
+    if others := [e.path for e in entries if e.path not in known and e.name[0] != "."]:
+        complain(f"{root}: no pictures, skipped: {some(os.path.relpath(path, root) for path in others)}")
     return pictures
 
 

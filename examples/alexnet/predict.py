@@ -169,13 +169,13 @@ def main() -> None:
             print(photos.names[place], *map(str.rstrip, lines), sep="\n")
         if place in photos.kept:
             drawn.append((photos.kept[place], answer))
-    if settings.draw and not drawn:
-        complain(f"{settings.draw}: not drawn, for want of a photo that can be read")
     if drawn:
         with replacing(settings.draw) as path:
             draw(path, drawn, names)
         if len(photos) > MOST_DRAWN:
             complain(f"{settings.draw} has the first {MOST_DRAWN} of {len(photos)} photos")
+    elif settings.draw:
+        complain(f"{settings.draw}: not drawn, for want of a photo that can be read")
     if photos.errors:
         sys.exit(1)
 

@@ -82,7 +82,7 @@ def begin(settings: Namespace, expected: set[str]) -> None:
             raise UsageError(f"{target} was begun with {begun}: go on with the same, or take another folder")
     elif target.exists() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty, and no run of this program began it: take another folder")
-    there = {path for part in ("train", "val") for at, *_ in os.walk(target / part) for path in pictures_in(at)[0]}
+    there = {path for part in ("train", "val") for at, *_ in os.walk(target / part) for path in pictures_in(at)}
     if others := there - expected:
         raise UsageError(
             f"{target} holds pictures that {source} does not: {some(others)}; remove them, or take another folder"

@@ -64,7 +64,10 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
         if not last.exists():
             with suppress(OSError):  # of a folder where there is something else by now
                 for path in own:
-                    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+                    if path.is_dir():
+                        path.rmdir()
+                    else:
+                        path.unlink(missing_ok=True)
         elif isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"go on with --resume {last}") from None
         elif isinstance(error, DataError):
@@ -146,7 +149,8 @@ class Run:
 
 
 def _earlier(config: dict[str, Any], saved: dict[str, Any]) -> list[dict[str, Any]]:
-    """The settings that were otherwise when the run was saved, and those that had changed by then."""
+    """The settings that were otherwise when the run was saved, and those that had changed by then. What an older run
+    did not say is None."""
     old = saved["config"]
     other = {name: old[name] for name in config if old.get(name) not in (None, config[name])}
     return old.get("earlier", []) + ([{"until_epoch": len(saved["rows"]), **other}] if other else [])

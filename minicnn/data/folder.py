@@ -23,10 +23,8 @@ class PictureFiles:
     from `read_image(path, least)` when it is asked for.
     """
 
-    def __init__(
-        self, samples: list[tuple[str, int]], classes: list[str], least: int | None, skipped: Sequence[str] = ()
-    ):
-        self.samples, self.classes, self.least, self.skipped = samples, classes, least, list(skipped)
+    def __init__(self, samples: list[tuple[str, int]], classes: list[str], least: int | None):
+        self.samples, self.classes, self.least = samples, classes, least
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -39,14 +37,14 @@ class PictureFiles:
 class ImageFolder(PictureFiles):
     """The pictures in `root/<class>/<file>`: `folder[i]` is (image, label), a uint8 array (H, W, 3) and an int.
 
-    Files count whose names end in one of `ENDINGS`, in either case; others, and folders within a class, are `skipped`,
-    and hidden ones not seen at all. Files are listed now and decoded, by `read_image`, when they are asked for.
+    Files count whose names end in one of `ENDINGS`, in either case; hidden files and folders, and folders within a
+    class, do not. Files are listed now and decoded, by `read_image`, when they are asked for.
 
     classes: the class names in the order of their labels; by default the names of the folders, sorted. To a validation
         folder pass the training folder's `classes`: its folders must be exactly these.
     least: the short side that will be needed, see `read_image`.
 
-    Attributes: `classes`; `samples`, the list of (path, label); and `skipped`, a list of paths.
+    Attributes: `classes`, and `samples`, the list of (path, label).
     Raises DataError for a missing root, fewer than two classes, a class without pictures, `classes` that do not match.
     """
 
@@ -56,7 +54,7 @@ class ImageFolder(PictureFiles):
             what = "is not a folder" if os.path.exists(root) else "does not exist"
             raise DataError(f"{root}: {what}; pass a folder that holds one folder of pictures per class")
         found = folders(root)
-        if not found and pictures(root)[0]:
+        if not found and pictures(root):
             raise DataError(
                 f"{root}: pictures, but no class folders; ImageNet's flat validation folder is read with"
                 " minicnn.data.ImageNet (imagenet:DIR in train.py)"
@@ -71,9 +69,8 @@ class ImageFolder(PictureFiles):
                 f"{root}: class folders differ from the classes asked for"
                 f" (missing: {some(missing)}; unknown: {some(unknown)})"
             )
-        listed = [files(os.path.join(root, name)) for name in classes]
-        samples = [(path, label) for label, (found, _) in enumerate(listed) for path in found]
-        super().__init__(samples, classes, least, [path for _, others in listed for path in others])
+        samples = [(path, label) for label, name in enumerate(classes) for path in files(os.path.join(root, name))]
+        super().__init__(samples, classes, least)
 
 
 def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None) -> NDArray[np.uint8]:
@@ -171,24 +168,20 @@ def folders(root: str) -> list[str]:
     return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
 
 
-def files(folder: str) -> tuple[list[str], list[str]]:
-    """The paths of the pictures in a folder, and of what else there is, both sorted. Raises DataError if there are no
-    pictures."""
-    found, others = pictures(folder)
-    if not found:
-        raise DataError(f"{folder}: no pictures in this folder (endings accepted: {' '.join(ENDINGS)})")
-    return found, others
+def files(folder: str) -> list[str]:
+    """The paths of the pictures in a folder, sorted. Raises DataError if there are none."""
+    if found := pictures(folder):
+        return found
+    raise DataError(f"{folder}: no pictures in this folder (endings accepted: {' '.join(ENDINGS)})")
 
 
-def pictures(folder: str) -> tuple[list[str], list[str]]:
-    """The same, but no pictures will do."""
-    found: list[str] = []
-    others: list[str] = []
-    for entry in os.scandir(folder):
-        if entry.name[0] != ".":
-            counts = entry.name.lower().endswith(ENDINGS) and entry.is_file()
-            (found if counts else others).append(os.path.join(folder, entry.name))
-    return sorted(found), sorted(others)
+def pictures(folder: str) -> list[str]:
+    """The same, but none will do."""
+    return sorted(
+        os.path.join(folder, entry.name)
+        for entry in os.scandir(folder)
+        if entry.is_file() and entry.name[0] != "." and entry.name.lower().endswith(ENDINGS)
+    )
 
 
 def some(names: Iterable[str]) -> str:

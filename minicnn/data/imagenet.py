@@ -32,7 +32,7 @@ class ImageNet(PictureFiles):
     least: the short side that will be needed, see `read_image`.
 
     Attributes: `classes`, the synset ids, sorted; `names`, the words of each, or the ids where there is no file of
-    words; `samples`, the list of (path, label); `skipped`, a list of paths, of what is no picture.
+    words; `samples`, the list of (path, label).
     Raises DataError, naming the file or folder, for folders or files that are missing, classes that are not known,
     labels out of range, pictures without label and labels without picture.
     """
@@ -44,7 +44,7 @@ class ImageNet(PictureFiles):
         named = _read_words(words) if words else {}
         if train:
             found = ImageFolder(train_folder)
-            classes, samples, skipped = found.classes, found.samples, found.skipped
+            classes, samples = found.classes, found.samples
         else:
             classes = folders(train_folder) if os.path.isdir(train_folder) else sorted(named)
             if not os.path.isdir(val) or not classes:
@@ -52,19 +52,15 @@ class ImageNet(PictureFiles):
                     f"{root}: needs the folder val/ with the validation pictures, and train/ or one of"
                     f" {' and '.join(WORDS)} to tell the classes"
                 )
-            if folders(val):
-                found = ImageFolder(val, classes)
-                samples, skipped = found.samples, found.skipped
-            else:
-                samples, skipped = _labelled(root, val, classes)
+            samples = ImageFolder(val, classes).samples if folders(val) else _labelled(root, val, classes)
         if unknown := set(classes) - set(named) if named else ():
             raise DataError(f"{words}: has no words for the classes of {train_folder}: {some(unknown)}")
         self.names = [named.get(name, name) for name in classes]
-        super().__init__(samples, classes, least, skipped)
+        super().__init__(samples, classes, least)
 
 
-def _labelled(root: str, val: str, classes: Sequence[str]) -> tuple[list[tuple[str, int]], list[str]]:
-    """The pictures of one folder, with the labels that a file beside it gives them, and what is no picture."""
+def _labelled(root: str, val: str, classes: Sequence[str]) -> list[tuple[str, int]]:
+    """The pictures of one folder, with the labels that a file beside it gives them."""
     path = _first(root, (CAFFE, KAGGLE))
     if path is None:
         lies = f"; {DEVKIT} cannot be used, because its numbers follow the devkit's own order of the classes"
@@ -73,8 +69,7 @@ def _labelled(root: str, val: str, classes: Sequence[str]) -> tuple[list[tuple[s
             + (lies if os.path.exists(os.path.join(root, DEVKIT)) else "")
         )
     pictures: dict[str, str] = {}
-    found, skipped = files(val)
-    for name in found:
+    for name in files(val):
         if (other := pictures.setdefault(_stem(name), name)) != name:
             raise DataError(f"{name} and {other} have the same name but for the ending: labels cannot tell them apart")
     labels = _read_labels(path, classes, pictures)
@@ -84,7 +79,7 @@ def _labelled(root: str, val: str, classes: Sequence[str]) -> tuple[list[tuple[s
             f"{path} does not fit {val}: pictures without a label: {some(without_label)};"
             f" labels without a picture: {some(without_picture)}"
         )
-    return [(picture, labels[stem]) for stem, picture in pictures.items()], skipped
+    return [(picture, labels[stem]) for stem, picture in pictures.items()]
 
 
 def _read_labels(path: str, classes: Sequence[str], stems: Container[str]) -> dict[str, int]:

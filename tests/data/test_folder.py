@@ -67,13 +67,6 @@ def test_only_visible_files_with_a_picture_ending_count(save, tmp_path):
     assert [Path(path).name for path, _ in ImageFolder(tmp_path).samples] == ["1.PNG", "5.Jpeg"]
 
 
-def test_what_does_not_count_is_skipped(save, tmp_path):
-    save("a/1.png"), save("b/2.jpg"), save("b/more/3.png")
-    for name in ("a/IMG_1.HEIC", "a/.hidden", "b/Thumbs.db"):
-        (tmp_path / name).write_bytes(b"")
-    assert ImageFolder(tmp_path).skipped == [f"{tmp_path}/{name}" for name in ("a/IMG_1.HEIC", "b/Thumbs.db", "b/more")]
-
-
 def test_every_accepted_ending_can_be_read(save, tmp_path):
     for ending in ENDINGS:
         save(f"a/picture{ending}", RGB[:, :, 0] if ending == ".pgm" else RGB)

@@ -286,14 +286,6 @@ def test_words_that_do_not_fit(root):
     )
 
 
-def test_what_is_no_picture_is_skipped(root):
-    (root / "train" / SYNSETS[1] / "notes.txt").write_text("")
-    flat(root, [0, 1])
-    (root / "val" / "notes.txt").write_text("")
-    assert ImageNet(root).skipped == [f"{root}/train/{SYNSETS[1]}/notes.txt"]
-    assert ImageNet(root, train=False).skipped == [f"{root}/val/notes.txt"]
-
-
 def test_no_pictures_to_validate_on(root):
     flat(root, [])
     assert message(root).startswith(f"{root}/val: no pictures in this folder (endings accepted: ")
