@@ -69,7 +69,15 @@ def complain(message: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is one line, without the usage."""
+    """An ArgumentParser whose complaint is one line, without the usage. No argument may be empty, as "$DATA" is where
+    the shell knows no DATA."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found = super().parse_args(args, namespace)
+        for name, value in vars(found).items():
+            if value == "" or (isinstance(value, list) and "" in value):
+                self.error(f"argument {name.replace('_', '-')}: '' is no name")
+        return found
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (--help explains the options)")
@@ -262,7 +270,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     )
     data.add_argument(
         "--workers", type=counted, metavar="N",
-        help="threads or processes that load pictures (default: 1; for a GPU, one for each core)",
+        help=f"threads or processes that load pictures (default: 1; for a GPU, one a core, at most {MOST_WORKERS})",
     )  # fmt: skip
     data.add_argument(
         "--processes", action=argparse.BooleanOptionalAction,

@@ -153,6 +153,8 @@ def main() -> None:
     net, config, view = load_network(settings.checkpoint, settings.device)
     classes, names = config["classes"], config["names"]
     photos = Photos(find(settings.photos), view.resize, MOST_DRAWN if settings.draw else 0)
+    if settings.draw and os.path.realpath(settings.draw) in map(os.path.realpath, photos.names):
+        raise UsageError(f"--draw {settings.draw} is one of the photos: take another name")
     width, drawn = min(36, max(map(len, names))), []
     for place, answer in predict(net, validation(photos, view, settings, settings.crops), settings.top):
         if place in photos.errors:

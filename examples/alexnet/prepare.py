@@ -12,6 +12,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -82,7 +83,12 @@ def begin(settings: Namespace, expected: set[str]) -> None:
             raise UsageError(f"{target} was begun with {begun}: go on with the same, or take another folder")
     elif target.exists() and any(target.iterdir()):
         raise UsageError(f"{target} is not empty, and no run of this program began it: take another folder")
-    there = {path for part in ("train", "val") for at, *_ in os.walk(target / part) for path in pictures_in(at)}
+    there: set[str] = set()
+    for part in ("train", "val"):
+        for at, *_ in os.walk(os.path.join(settings.target, part), topdown=False):
+            there.update(pictures_in(at))
+            with suppress(OSError):
+                os.rmdir(at)  # if it is empty: there is no class without pictures
     if others := there - expected:
         raise UsageError(
             f"{target} holds pictures that {source} does not: {some(others)}; remove them, or take another folder"

@@ -35,29 +35,34 @@ COLUMNS = [
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",
 ]  # fmt: skip
 TEN_CROP = "ten_crop.json"
-FIRST = "config.json", "metrics.csv", "curves.png", "filters.png", "best.safetensors"  # what comes before the last
+LAST, BEST = "last.safetensors", "best.safetensors"
+FIRST = "config.json", "metrics.csv", "curves.png", "filters.png", BEST  # what comes before the last
 NETWORK = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
 
 
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
-    """In here settings.out is the folder of this program's run, and of no other's. An interrupt, or a picture that
+    """In here settings.out is the folder of this run, and of no other that begins. An interrupt, or a picture that
     cannot be read, says how to go on; what ends before the first epoch leaves nothing. A run that moves takes its best
     network with it.
 
     numbered: where settings.out has a run already, make it the first of settings.out-2, -3 … that has none.
-    Raises UsageError if it has one, or one that has only begun, and perhaps goes on.
+    Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a network; and for a copy that
+    would go on in the folder of what has come after it.
     """
     new_figure(1, 1)  # what is not installed is better missed now than after the first epoch
     minicnn.checkpoint.require_safetensors()
     moves = settings.resume and os.path.realpath(settings.out) != os.path.realpath(home(settings))
     own: list[Path] = []
+    kept = settings.resume and os.path.basename(settings.resume) != LAST  # a copy, perhaps of long ago
+    if kept and not moves:
+        raise UsageError(f"{settings.resume} is not called {LAST}: say with --out in which folder it is to go on")
     if moves or not settings.resume:
         settings.out, own = _claim(settings.out, numbered)
-    last = Path(settings.out, "last.safetensors")
+    last = Path(settings.out, LAST)
     try:
-        if moves and (best := Path(home(settings), "best.safetensors")).exists():
-            with replacing(last.with_name(best.name)) as path:
+        if moves and not kept and (best := Path(home(settings), BEST)).exists():
+            with replacing(last.with_name(BEST)) as path:
                 shutil.copyfile(best, path)
         yield
     except BaseException as error:
@@ -82,11 +87,15 @@ def _claim(out: str, numbered: bool) -> tuple[str, list[Path]]:
     for name in chain([out], others):
         folder = Path(name)
         own = [path for path in (*map(folder.joinpath, FIRST), folder, *folder.parents) if not path.exists()]
+        if (folder / LAST).exists() or (folder / BEST).exists():
+            continue
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             open(folder / "config.json", "x").close()
             return name, own
-    last = Path(out, "last.safetensors")
+    last, best = Path(out, LAST), Path(out, BEST)
+    if best.exists() and not last.exists():
+        raise UsageError(f"--out {out} holds a network, {BEST}: take another folder")
     other = f"--resume {last}" if last.exists() else "remove that one, which has not finished an epoch"
     raise UsageError(f"--out {out} holds a run: take another folder, or {other}")
 
@@ -101,7 +110,7 @@ class Run:
             config["earlier"] = earlier
         self.folder, self.config, self.view = Path(settings.out), config | {"view": view.numbers()}, view
         self.rows: list[dict[str, Any]] = saved.get("rows", [])
-        here = self.rows if (self.folder / "best.safetensors").exists() else []  # or it has been removed
+        here = self.rows if (self.folder / BEST).exists() else []  # or it has been removed, or stayed elsewhere
         self.best = max((row["val_top1"] for row in here), default=-1.0)
         self.write("config.json", self.config)
 
@@ -113,9 +122,8 @@ class Run:
     def log(self, row: dict[str, Any], net: nn.Module) -> None:
         """An epoch is over: metrics.csv and the pictures. Raises UsageError if the training has diverged."""
         if not np.isfinite(row["train_loss"] + row["val_loss"]):
-            raise UsageError(
-                f"training diverged in epoch {row['epoch']}: its loss is no number any more; a lower --lr may help"
-            )
+            advice = "; a lower --lr may help" if "lr" in self.config else ""
+            raise UsageError(f"training diverged in epoch {row['epoch']}: its loss is no number any more{advice}")
         self.rows.append(row)
         (self.folder / TEN_CROP).unlink(missing_ok=True)  # of an earlier last epoch
         with replacing(self.folder / "metrics.csv") as path, open(path, "w", newline="") as file:
@@ -136,7 +144,7 @@ class Run:
         """last.safetensors: the network, the other parts (name -> object with a state_dict), and how far it has come.
         best.safetensors goes first: if it cannot be written, the epoch counts as not done, and is done again."""
         if self.rows[-1]["val_top1"] >= self.best:
-            save_network(self.folder / "best.safetensors", net, self.config, self.view)
+            save_network(self.folder / BEST, net, self.config, self.view)
             self.best = self.rows[-1]["val_top1"]
         arrays = _of_view(self.view)
         if statistics is not None:
@@ -145,7 +153,7 @@ class Run:
             for name, value in thing.state_dict().items():
                 arrays[f"{part}.{name}"] = np.asarray(value) if isinstance(value, (int, float)) else value
         info = {"config": self.config, "rows": self.rows, "random": backend.random_state(), **progress}
-        minicnn.save(self.folder / "last.safetensors", arrays, info)
+        minicnn.save(self.folder / LAST, arrays, info)
 
 
 def _earlier(config: dict[str, Any], saved: dict[str, Any]) -> list[dict[str, Any]]:

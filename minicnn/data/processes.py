@@ -52,13 +52,15 @@ class Processes:
         for slot in range(slots):
             self.free.put(slot)
         self.number = number
+        before = block("SIGHUP")  # or Python's resource tracker, which starts here, would die of it, with tracebacks
         self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots))
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: threading.Event) -> tuple[Any, Any]:
         """What `load` returns for them, in a slot that is lent or in arrays that this `empty` makes, unless `closed` is
         set. For any number of threads at once, but not the main thread, whose interrupts would wait."""
-        if hasattr(signal, "pthread_sigmask"):  # a process that is started here is deaf to Ctrl-C from its birth
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        block("SIGINT")  # a process that is started here is deaf to Ctrl-C from its birth
         slot, lent = self.free.get(), False
         try:
             if closed.is_set():
@@ -86,6 +88,14 @@ class Processes:
         memory = (ctypes.c_ubyte * row.nbytes).from_buffer(row)  # every view of the array keeps it
         weakref.finalize(memory, self.free.put, slot).atexit = False  # a SimpleQueue's put may interrupt itself
         return at(np.frombuffer(memory, np.uint8), shape, dtype)
+
+
+def block(name: str) -> set[Any] | None:
+    """Have this thread, and the processes that it starts, not get a signal; returns those that it did not get before,
+    or None where threads have no such choice."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return None
+    return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name]})
 
 
 def at(slot: NDArray[np.uint8], shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

@@ -117,6 +117,7 @@ def test_the_papers_recipe(tree, any_core, tmp_path):
     means = [images.mean() for images, _ in worker.loader]
     assert all(images.shape[1:] == (227, 227, 3) and images.dtype == np.float32 for images, _ in worker.loader)
     assert abs(np.mean(means)) < 2 and np.ptp(means) > 0
+    assert min(images.std() for images, _ in worker.loader) > 10  # pixels of 0 to 255
 
 
 def test_bare_pillow_crops_and_mirrors(tmp_path, monkeypatch):

@@ -195,10 +195,11 @@ def is_running(pid):
 
 
 PROGRAM = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
 from test_processes import Noise
 from minicnn.data import DataLoader
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
     batches = iter(DataLoader(Noise(), 1, num_workers=2, processes=True))
     next(batches)
     print(*(process.pid for process in multiprocessing.active_children()), flush=True)
@@ -207,10 +208,18 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    "end, status", [("pass", 0), ("sys.exit(5)", 5), *(("time.sleep(60)", -s) for s in (signal.SIGINT, signal.SIGKILL))]
+    "end, sent, status",
+    [
+        ("pass", None, 0),
+        ("sys.exit(5)", None, 5),
+        ("time.sleep(60)", signal.SIGINT, -signal.SIGINT),
+        ("time.sleep(60)", signal.SIGHUP, -signal.SIGINT),
+        ("time.sleep(60)", signal.SIGKILL, -signal.SIGKILL),
+    ],
 )
-def test_the_interpreter_exits_and_no_process_remains(tmp_path, end, status):
-    """With an iterator at work; after Ctrl-C, which all processes get, one of them speaks; also if it is killed."""
+def test_the_interpreter_exits_and_no_process_remains(tmp_path, end, sent, status):
+    """With an iterator at work; after Ctrl-C, or when a terminal is closed, which all processes hear of, one of them
+    speaks; also if it is killed."""
     (tmp_path / "program.py").write_text(PROGRAM.format(end=end))
     path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     program = subprocess.Popen(
@@ -218,10 +227,10 @@ def test_the_interpreter_exits_and_no_process_remains(tmp_path, end, status):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     workers = list(map(int, program.stdout.readline().split()))
-    if status == -signal.SIGINT:
-        os.killpg(program.pid, signal.SIGINT)
-    elif status == -signal.SIGKILL:
+    if sent == signal.SIGKILL:
         program.kill()
+    elif sent:
+        os.killpg(program.pid, sent)
     _, err = program.communicate(timeout=60)
     assert program.returncode == status and err.count("Traceback") == (status == -signal.SIGINT), err
     deadline = time.monotonic() + 20

@@ -229,6 +229,15 @@ def test_a_run_goes_on_with_what_it_began_with(run, mistake, data, look, tmp_pat
     mistake(["airplane", "zebra"], "cifar.py", "--resume", last, "--epochs", 3)
 
 
+def test_training_that_diverges(mistake, data, monkeypatch, tmp_path):
+    """Its rates are no option."""
+    import train as program
+
+    monkeypatch.setattr(program, "train_epoch", lambda *_: {"train_loss": float("nan"), "train_top1": 10.0})
+    result = mistake("diverged in epoch 1", "cifar.py", "--data", data, "--no-verify", "--out", tmp_path / "run")
+    assert "--lr" not in result.err and not (tmp_path / "run").exists()
+
+
 def test_mistakes(run, mistake, data, finished, tmp_path):
     folder = tmp_path / "run"
     mistake(["--data", "DIR"], "cifar.py", "--out", folder)

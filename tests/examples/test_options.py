@@ -128,6 +128,26 @@ def test_bad_options_of_the_other_programs(mistake, finished, program, option, v
     mistake(value, program, "--checkpoint", finished.folder / "best.safetensors", *photos, option, value)
 
 
+@pytest.mark.parametrize(
+    "program, arguments",
+    [
+        ("train.py", ["--resume", ""]),
+        ("train.py", ["--out", ""]),
+        ("train.py", ["--data", ""]),
+        ("cifar.py", ["--resume", "", "--data", "."]),
+        ("evaluate.py", ["--data", ""]),
+        ("evaluate.py", ["--json", ""]),
+        ("predict.py", ["photo.jpg", ""]),
+        ("prepare.py", [".", ""]),
+    ],
+)
+def test_names_that_are_empty(mistake, monkeypatch, tmp_path, program, arguments):
+    """As "$DATA" is where there is no DATA."""
+    monkeypatch.chdir(tmp_path)
+    mistake("'' is no name", program, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_batch_size_of_evaluate(mistake, finished):
     mistake("0", "evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--batch-size", 0)
 

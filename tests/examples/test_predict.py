@@ -294,5 +294,13 @@ def test_drawings_that_cannot_be_written(mistake, finished, photo, tmp_path, nam
     assert not result.out and list(tmp_path.iterdir()) == [photo]
 
 
+def test_a_photo_is_not_drawn_over(mistake, finished, tmp_path):
+    picture(tmp_path / "photo.png", 0)
+    before, best = (tmp_path / "photo.png").read_bytes(), finished.folder / "best.safetensors"
+    drawing = tmp_path / ".." / tmp_path.name / "photo.png"
+    mistake("one of the photos", "predict.py", "--checkpoint", best, tmp_path, "--draw", drawing)
+    assert (tmp_path / "photo.png").read_bytes() == before
+
+
 def test_photos_are_asked_for(mistake):
     mistake("photo", "predict.py")

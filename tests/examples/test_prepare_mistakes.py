@@ -2,13 +2,14 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import programs
 import pytest
-from trees import flat_val, names, of_pictures, pictures, same, stored
+from trees import SIZE, flat_val, names, of_pictures, pictures, same, stored
 
 import minicnn
 from minicnn.data import ImageNet
@@ -162,6 +163,26 @@ def test_pictures_that_do_not_belong(refused, shrink, photos, tmp_path):
     assert (target / "statistics.safetensors").read_bytes() == before
     os.remove(target / "val/dog/1.jpg")
     assert shrink(source).status == 0
+
+
+def test_a_class_that_was_removed(refused, shrink, photos, tmp_path):
+    """Of its folder nothing remains that train.py would stumble on."""
+    source, target = photos(), tmp_path / "small"
+    shrink(source)
+    for part in ("train", "val"):
+        shutil.rmtree(source / part / "eel")
+    refused("remove them", source)
+    for path in target.glob("*/eel/*"):
+        path.unlink()
+    assert shrink(source).status == 0 and len(ImageNet(target).classes) == 2
+
+
+@pytest.mark.parametrize("name", ["./small", "x//small", "x/../small", "small/"])
+def test_other_ways_to_write_the_target(run, photos, tmp_path, monkeypatch, name):
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
+    command = ["prepare.py", photos(), name, "--size", SIZE]
+    assert run(*command).status == 0 and "; 18 were there before" in run(*command).out
 
 
 def test_what_is_no_picture_is_named(shrink, photos):

@@ -108,6 +108,36 @@ def test_a_finished_run_has_nothing_left_to_do(run, look, tmp_path):
     assert look.state(tmp_path) == before
 
 
+def test_ten_crops_of_a_finished_run_change_no_other_setting(run, tmp_path):
+    last, config = tmp_path / "last.safetensors", tmp_path / "config.json"
+    assert run("train.py", "--epochs", 2, "--out", tmp_path).status == 0
+    before = json.loads(config.read_text())
+    result = run("train.py", "--resume", last, "--ten-crop", "--epochs", 1, "--lr", 0.5, "--flip")
+    assert result.status == 0 and (tmp_path / "ten_crop.json").exists()
+    after = json.loads(config.read_text())
+    assert after.pop("ten_crop") and not before.pop("ten_crop")
+    assert after.pop("earlier") == [{"until_epoch": 2, "ten_crop": False}] and after == before
+
+
+def test_a_copy_of_an_earlier_epoch(run, mistake, monkeypatch, look, tmp_path):
+    """Goes on in another folder, without the best network of what came after it."""
+    top1 = iter([10.0, 90.0, 20.0])
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"loss": 1.0, "top1": next(top1), "top5": 100.0})
+    folder, other = tmp_path / "run", tmp_path / "other"
+    last, copy = folder / "last.safetensors", folder / "first.safetensors"
+    assert run("train.py", "--epochs", 1, "--out", folder).status == 0
+    copy.write_bytes(last.read_bytes())
+    assert run("train.py", "--resume", last, "--epochs", 2).status == 0
+    before = look.state(folder)
+    mistake("--out", "train.py", "--resume", copy, "--epochs", 2)
+    mistake("--out", "train.py", "--resume", copy, "--epochs", 2, "--out", folder)
+    assert look.state(folder) == before
+    assert run("train.py", "--resume", copy, "--epochs", 2, "--out", other).status == 0
+    best, _ = minicnn.load(other / "best.safetensors")
+    trained, _ = minicnn.load(other / "last.safetensors")
+    assert all((best[name] == trained[f"model.{name}"]).all() for name in best)
+
+
 def test_a_finished_run_does_not_move(run, look, tmp_path):
     """Ten crops of it, which were not asked for before, go into its own folder."""
     last, elsewhere = tmp_path / "run" / "last.safetensors", tmp_path / "elsewhere"

@@ -410,6 +410,20 @@ def test_a_run_is_not_overwritten(mistake, run, look, monkeypatch, tmp_path):
     assert run("evaluate.py").status == 0  # of runs/alexnet
 
 
+def test_a_network_is_not_overwritten(mistake, run, monkeypatch, tmp_path):
+    """One that convert.py has put there, or that is all that was kept of a run."""
+    monkeypatch.chdir(tmp_path)
+    for name, word in {"best.safetensors": "holds a network", "last.safetensors": "--resume"}.items():
+        path = tmp_path / name.partition(".")[0] / name
+        path.parent.mkdir()
+        path.write_text("a network")
+        mistake([word, path.parent.name], "train.py", "--out", path.parent)
+        assert path.read_text() == "a network" and len(list(path.parent.iterdir())) == 1
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "best").rename(tmp_path / "runs" / "alexnet")
+    assert run("train.py", "--epochs", 1).out.endswith("runs/alexnet-2\n")
+
+
 def test_folders_that_cannot_be_written(mistake, look, tmp_path):
     file = tmp_path / "file.txt"
     file.write_text("in the way")
