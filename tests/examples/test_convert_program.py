@@ -195,6 +195,7 @@ def test_predict_takes_it(converted, tmp_path):
 CHANGES = [  # of Caffe's arrays, and what is said of them
     ({"fc6.weight": None}, "fc6.weight is missing"),
     ({"fc8.bias": None}, "fc8.bias is missing"),
+    ({"fc8.bias": np.zeros(0, np.float32)}, "fc8.bias is float32 (0,), not float32 (1,)"),
     ({f"{name}.bias": None for name in CAFFE[3:7]}, "; and so on, 4 in all"),
     ({"fc9.weight": np.zeros(3, np.float32)}, "fc9.weight is unexpected"),
     ({"conv2.bias": np.zeros(16)}, "conv2.bias is float64 (16,), not float32 (16,)"),
