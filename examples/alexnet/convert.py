@@ -148,7 +148,7 @@ def check(arrays: Arrays, expected: Arrays) -> None:
 def from_torchvision(arrays: Arrays) -> Network:
     """The network, settings and view of torchvision's state dict."""
     config = {"variant": "2014", "groups": True, "init": "he", "lrn": LRN, "dropout_scale": "training"}
-    net = alexnet("2014", arrays.get("classifier.6.bias", np.zeros(1)).size or 1, "zeros")
+    net = alexnet("2014", np.size(arrays.get("classifier.6.bias", ())) or 1, "zeros")
     check(arrays, outwards(net.state_dict(), TORCHVISION))
     net.load_state_dict(inwards(arrays, TORCHVISION))
     return net, config, View(INPUT_SIZE["2014"], *IMAGENET)
@@ -185,7 +185,7 @@ def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     size, alpha, beta, k = lrn.tolist()
     config: dict[str, Any] = {"variant": "2012", "groups": True, "init": "paper", "dropout_scale": "training"}
     config["lrn"] = {"n": int(size), "k": k, "alpha": alpha / size, "beta": beta}
-    net = alexnet("2012", arrays.get("fc8.bias", np.zeros(1)).size or 1, "zeros", lrn=config["lrn"])
+    net = alexnet("2012", np.size(arrays.get("fc8.bias", ())) or 1, "zeros", lrn=config["lrn"])
     check(arrays, outwards(net.state_dict(), CAFFE))
     net.load_state_dict(inwards(other_colors(arrays), CAFFE))
     return net, config, raw_view(found if mean is None else mean, resize)

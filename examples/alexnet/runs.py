@@ -52,16 +52,16 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
     """
     new_figure(1, 1)  # what is not installed is better missed now than after the first epoch
     minicnn.checkpoint.require_safetensors()
-    moves = settings.resume and os.path.realpath(settings.out) != os.path.realpath(home(settings))
+    stays = settings.resume and os.path.realpath(settings.out) == os.path.realpath(home(settings))
+    newest = os.path.basename(settings.resume or "") == LAST  # or it is a copy, perhaps of long ago
     own: list[Path] = []
-    kept = settings.resume and os.path.basename(settings.resume) != LAST  # a copy, perhaps of long ago
-    if kept and not moves:
-        raise UsageError(f"{settings.resume} is not called {LAST}: say with --out in which folder it is to go on")
-    if moves or not settings.resume:
+    if not stays:
         settings.out, own = _claim(settings.out, numbered)
+    elif not newest:
+        raise UsageError(f"{settings.resume} is not called {LAST}: say with --out in which folder it is to go on")
     last = Path(settings.out, LAST)
     try:
-        if moves and not kept and (best := Path(home(settings), BEST)).exists():
+        if newest and not stays and (best := Path(home(settings), BEST)).exists():
             with replacing(last.with_name(BEST)) as path:
                 shutil.copyfile(best, path)
         yield

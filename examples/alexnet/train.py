@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from evaluate import Score, evaluate
 from model import INPUT_SIZE, LRN, alexnet
-from options import MACHINE, adopt, command, home, parse, progress_bar, use_machine
+from options import MACHINE, adopt, command, parse, progress_bar, use_machine
 from pictures import View, datasets, pixel_statistics, training, validation
 from recipes import TABLE
 from runs import TEN_CROP, Run, claimed, finished, load_run, part_of, require_classes, restore
@@ -95,10 +95,9 @@ def train(settings: Namespace, given: set[str]) -> None:
     if saved:
         adopt(settings, given, saved["config"])
         if finished(settings.resume, saved["rows"], settings.epochs):
-            # Nothing is trained with other settings, or elsewhere.
-            adopt(settings, given & {"data", "verify", "ten_crop", "device", *MACHINE}, saved["config"])
+            given = given & {"data", "verify", "ten_crop", "device", *MACHINE}  # with the others nothing is trained
+            adopt(settings, given, saved["config"])
             settings.epochs = len(saved["rows"])
-            settings.out = home(settings)
             if not settings.ten_crop or os.path.exists(os.path.join(settings.out, TEN_CROP)):
                 return
     use_machine(settings)

@@ -13,9 +13,10 @@ import queue
 import signal
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -52,21 +53,21 @@ class Processes:
         for slot in range(slots):
             self.free.put(slot)
         self.number = number
-        before = block("SIGHUP")  # or Python's resource tracker, which starts here, would die of it, with tracebacks
-        self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots))
-        if before is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with deaf_to("SIGHUP"):  # of which Python's resource tracker, which starts here, would die, with tracebacks
+            self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots))
 
     def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: threading.Event) -> tuple[Any, Any]:
         """What `load` returns for them, in a slot that is lent or in arrays that this `empty` makes, unless `closed` is
-        set. For any number of threads at once, but not the main thread, whose interrupts would wait."""
-        block("SIGINT")  # a process that is started here is deaf to Ctrl-C from its birth
+        set. For any number of threads at once, but not the main thread, whose interrupts would free a slot that is
+        still written to."""
         slot, lent = self.free.get(), False
         try:
             if closed.is_set():
                 raise CancelledError
             try:
-                found, labels = self.executor.submit(load, key, indices, slot).result()
+                with deaf_to("SIGINT"):  # the processes start with the first task
+                    future = self.executor.submit(load, key, indices, slot)
+                found, labels = future.result()
             except BrokenProcessPool:
                 raise DataError(
                     "a process that loads pictures was ended from outside, perhaps for lack of memory; fewer take less"
@@ -90,12 +91,17 @@ class Processes:
         return at(np.frombuffer(memory, np.uint8), shape, dtype)
 
 
-def block(name: str) -> set[Any] | None:
-    """Have this thread, and the processes that it starts, not get a signal; returns those that it did not get before,
-    or None where threads have no such choice."""
+@contextmanager
+def deaf_to(name: str) -> Iterator[None]:
+    """Processes that are started in here do not get a signal, where there is such a choice."""
     if not hasattr(signal, "pthread_sigmask"):
-        return None
-    return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name]})
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name]})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def at(slot: NDArray[np.uint8], shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
