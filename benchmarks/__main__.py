@@ -5,12 +5,14 @@ import importlib.util
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import gpu, machine, sections
 from .command import Parser, UsageError, command, natural
 from .networks import INPUT_SIZE
+from .turns import BenchmarkError
 
 SECTIONS = ("steps", "layers", "threads", "ops", "engine")
 
@@ -51,8 +53,12 @@ def parser() -> argparse.ArgumentParser:
         add("--without-pytorch", action="store_true", help=alone)
         add(
             "--output", type=Path, default=results, metavar="FOLDER",
-            help=f"where {device.prog.split()[-1]}.md, .json and .png go (default: benchmarks/results)",
+            help=f"where {device.prog.split()[-1]}.md, .json, .png and so on go (default: benchmarks/results)",
         )  # fmt: skip
+    on_gpu.add_argument(
+        "--limit", type=natural, default=gpu.LONGEST, metavar="SECONDS",
+        help=f"for all parts together, the ones that say most first (default: {gpu.LONGEST})",
+    )  # fmt: skip
     on_gpu.add_argument("--predict", action="store_true", help="what an H100 will take, computed; needs no GPU")
     return main
 
@@ -101,7 +107,9 @@ def run_gpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
     elif given.only == ("launches",):  # which takes no GPU
         print("\n\n".join(gpu_report.launches(gpu.launches(options))))
     else:
-        gpu_report.write(gpu.measured(options, given.only), given.output)
+        save = partial(gpu_report.write, folder=given.output)
+        if wrong := gpu.failures(gpu.measured(options, given.only, given.limit, save)):
+            raise BenchmarkError(f"{len(wrong)} things are not as they should be, see {given.output / 'gpu.md'}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

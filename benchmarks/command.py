@@ -1,6 +1,7 @@
 """What the benchmarks' command lines have in common."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -30,13 +31,16 @@ def natural(text: str) -> int:
 
 def command(program: str, run: Callable[[], object]) -> int:
     """Run a program. Its exit status: 2 for a mistake on the command line, a GPU that is not there or data that cannot
-    be used, 1 if there are no honest figures, 130 if interrupted."""
+    be used, 1 if there are no honest figures, 130 if interrupted, as SIGTERM does too: what it has started is ended."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run()
         return 0
     except (UsageError, DeviceError, DataError, BenchmarkError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1 if isinstance(error, BenchmarkError) else 2
-    except KeyboardInterrupt:
-        print("interrupted: the files of the last run are as they were", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        kept = interrupt.args[0] if interrupt.args else "the files of the last run are as they were"
+        print(f"interrupted: {kept}", file=sys.stderr)
         return 130

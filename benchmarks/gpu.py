@@ -1,32 +1,48 @@
-"""The parts of `python -m benchmarks gpu`: the GPU's tests and the sanitizer, each launch of a training step against
-its floor, training steps and inference beside PyTorch; and what can be said without a GPU. Each returns what JSON can
-hold."""
+"""The parts of `python -m benchmarks gpu`, in order of value: the tests with the sanitizers beside them, each launch of
+a training step against its floor, training steps and inference beside PyTorch, the program itself, what a step
+launches. Each part has a share of the time and fills in a dict that JSON can hold, so that what it has measured stays
+if it fails or runs late. And what can be said without a GPU: the prediction.
+"""
 
 import importlib.util
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from minicnn.backend import describe_device, has_tf32, open_device
 
-from . import machine, sections
+from . import machine, networks, sections
 from .gpu_launches import H100, LAUNCHED, Card, Launch, expected
 from .sections import BEST, COMPILED, DEFAULT, OURS, Result
-from .turns import Contender, running
+from .turns import BenchmarkError, Contender, WorkerError, running
 
 PRECISIONS = ("fp32", "tf32")
-# How far PyTorch's gradients and loss may be from minicnn's, relative to them. TF32 rounds factors to 10 bits.
-AGREEMENT = {"fp32": (1e-3, 1e-4), "tf32": (1e-1, 1e-2)}
+# How far another's gradients, by their norm, and its loss may be from minicnn's. In TF32 both round their factors to
+# 10 bits, each in its own way, and ReLUs and maxima flip: so what rounding explains is measured, as the distance of
+# minicnn's own gradient in TF32 from that in fp32. Two that are each so far from fp32 are at most twice as far from
+# each other if they round alike; simulated with factors cut and rounded it is 1.5 times (conv1.weight, 0.105 against
+# 0.068), so three times is allowed, and 0.01 of what hardly depends on rounding.
+AGREEMENT = {"fp32": (1e-3, 1e-4), "tf32": (1e-2, 1e-2)}
+OWN_ROUNDINGS = 3
 ROOT = Path(__file__).resolve().parent.parent
-SUITE = ROOT / "tests" / "cuda"
-LONGEST = 470.0  # seconds: the sanitizer, which comes last, has what is left
+SUITE, TRAIN = ROOT / "tests" / "cuda", ROOT / "examples" / "alexnet" / "train.py"
+LONGEST = 470  # seconds for all parts, unless told otherwise
+LAST_WORDS = 9.0  # seconds for a program that is interrupted to say how far it came
 # Each array in an allocation of its own, so that the sanitizer sees where it ends.
 WITHOUT_POOL = "import sys, cupy, pytest; cupy.cuda.set_allocator(None); sys.exit(pytest.main(sys.argv[1:]))"
+SHARED_MEMORY = ("loss", "ops")  # the kernels whose threads work together, and so could race
 
 
 class Options(sections.Options):
@@ -45,14 +61,50 @@ class Options(sections.Options):
     @property
     def batch(self) -> int:
         """For what is measured at one batch only."""
-        batches = self.batches_of("2012")
+        return self.first("2012")
+
+    def first(self, network: str) -> int:
+        """The batch that is measured first."""
+        batches = self.batches_of(network)
         return 128 if 128 in batches else batches[-1]
 
 
-def measured(options: Options, parts: Sequence[str]) -> Result:
-    """These parts, and what they were measured on. Raises DeviceError without a GPU."""
+class Part(NamedTuple):
+    section: str  # one of SECTIONS: under which name its figures are kept
+    what: str
+    seconds: float  # that it may want; if all parts together want more than there is, each gets less
+    measure: Callable[[Options, Result, float], None]  # fills in the figures until time.monotonic() is that late
+
+
+def plan(options: Options) -> list[Part]:
+    """The parts, the ones that say most first."""
+    first, *others = options.networks
+    rest = [batch for batch in options.batches_of(first) if batch != options.first(first)]
+    parts = [
+        Part("tests", "the tests, and the sanitizers beside them", 130, tests),
+        Part("kernels", "each launch by itself", 40, kernels),
+        steps_of(options, first, [options.first(first)], 75),
+        Part("training", "examples/alexnet/train.py", 40, training),
+    ]
+    if options.pytorch:
+        parts.append(steps_of(options, first, [options.first(first)], 100, compiled=True))
+    parts += [steps_of(options, network, options.batches_of(network), 65) for network in others]
+    if rest:
+        parts.append(steps_of(options, first, rest, 45 * len(rest)))
+    return [*parts, Part("launches", "what a training step launches", 10, recorded)]
+
+
+def steps_of(options: Options, network: str, batches: list[int], seconds: float, compiled: bool = False) -> Part:
+    what = f"training and inference, {network}, batch {', '.join(map(str, batches))}{' compiled' if compiled else ''}"
+    return Part("steps", what, seconds, partial(steps, network, batches, compiled))
+
+
+def measured(options: Options, chosen: Sequence[str], longest: float, save: Callable[[Result], None]) -> Result:
+    """The parts of the chosen sections, in `longest` seconds, and what they were measured on; saved after each part.
+    What fails in one of them, and one that runs late, is said in "parts", and the others go on. Raises DeviceError
+    without a GPU, BenchmarkError if the last of it could not be saved."""
     open_device("gpu")
-    begun, cupy = time.perf_counter(), sys.modules["cupy"]
+    begun, cupy = time.monotonic(), sys.modules["cupy"]
     runtime = cupy.cuda.runtime
     results: Result = {
         "machine": machine.describe(options.threads),
@@ -60,51 +112,169 @@ def measured(options: Options, parts: Sequence[str]) -> Result:
             "name": runtime.getDeviceProperties(0)["name"].decode(), "described": describe_device("gpu"),
             "driver": runtime.driverGetVersion(), "cuda": runtime.runtimeGetVersion(), "cupy": cupy.__version__,
         },
+        "parts": [],
     }  # fmt: skip
-    for name, part in PARTS.items():
-        if name in parts:
-            results[name] = part(options, LONGEST - (time.perf_counter() - begun))
-    results["seconds"] = time.perf_counter() - begun
+    left = [part for part in plan(options) if part.section in chosen]
+    unsaved = None
+    while left:
+        now, wanted = time.monotonic(), sum(part.seconds for part in left)
+        part = left.pop(0)
+        allowed = (begun + longest - now) * part.seconds / wanted
+        entry: Result = {"part": part.what, "allowed": allowed, "seconds": 0.0, "problem": None}
+        results["parts"].append(entry)
+        try:
+            part.measure(options, results.setdefault(part.section, {}), now + allowed)
+        except (Exception, KeyboardInterrupt) as error:
+            entry["problem"] = one_line(error)
+            print(f"{part.what}: {entry['problem']}", file=sys.stderr, flush=True)
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt("what had been measured is in the files") from None
+        finally:
+            entry["seconds"], results["seconds"] = time.monotonic() - now, time.monotonic() - begun
+            try:
+                save(results)
+                unsaved = None
+            except Exception as error:
+                unsaved = one_line(error)
+                print(f"not saved yet: {unsaved}", file=sys.stderr, flush=True)
+    if unsaved:
+        raise BenchmarkError(f"the last figures could not be saved: {unsaved}")
     return results
 
 
+def failures(results: Result) -> list[str]:
+    """What is not as it should be, a line each."""
+    found = [f"{entry['part']}: {entry['problem']}" for entry in results["parts"] if entry["problem"]]
+    tests = results.get("tests", {})
+    runs = {"the tests": tests["pytest"]} if "pytest" in tests else {}
+    runs |= {f"sanitizer, {name}": run for name, run in tests.get("sanitizer", {}).items()}
+    runs |= {"examples/alexnet/train.py": run} if (run := results.get("training")) else {}
+    found += [f"{name}: {run['summary']}" for name, run in runs.items() if run["status"] != 0]
+    for what, apart in results.get("steps", {}).get("agreement", {}).items():
+        if apart["wrong"]:
+            found.append(f"{what}: not the same results as minicnn's: {', '.join(apart['wrong'])}")
+    return found
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of error and what it says; of an error in another process, the last line of its traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    lines = str(error).strip().splitlines() or [""]
+    said = f"{lines[0]} {lines[-1]}" if len(lines) > 1 and lines[0].endswith(":") else lines[0]
+    return said if isinstance(error, (BenchmarkError, WorkerError)) else f"{type(error).__name__}: {said}"
+
+
 # ------------------------------------------------------------------------------------------------------ right, and safe
-def tests(limit: float) -> Result:
-    """The tests on the GPU."""
-    return command([sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(SUITE)], limit)
-
-
-def sanitizer(limit: float) -> Result:
-    """The tests of the kernels, under the tool that sees every access beside an array."""
+def tests(options: Options, found: Result, until: float) -> None:
+    """The tests on the GPU in several processes, and beside them the tests of the kernels under the tool that sees
+    every access beside an array, and every race for shared memory: a process for each file."""
+    cores = len(machine.cores())
+    several = bool(importlib.util.find_spec("xdist")) and cores > 2
+    side_by_side = min(8, cores // 2) if several else 1
+    how = ["-q", "-rfE", "--tb=short", "-p", "no:cacheprovider", "-m", "gpu"]
+    if several:
+        how += ["-n", str(side_by_side)]
+        how += ["-p", "no:benchmark"] if importlib.util.find_spec("pytest_benchmark") else []  # it warns beside xdist
     tool = shutil.which("compute-sanitizer")
-    if tool is None:
-        return {"summary": "compute-sanitizer is not on the path", "status": None, "seconds": 0.0}
-    files = [str(file) for file in sorted(SUITE.glob("test_kernels*"))]
-    pytest = [sys.executable, "-c", WITHOUT_POOL, "-q", "-x", "-m", "gpu", *files]
-    return command([tool, "--tool", "memcheck", "--error-exitcode", "9", *pytest], limit)
+    runs = sanitizers(tool) if tool else {}
+    with ThreadPoolExecutor(max(2, cores - side_by_side // 2)) as pool, Programs() as programs:
+        pytest = pool.submit(programs.run, [sys.executable, "-m", "pytest", *how, str(SUITE)], until)
+        others = {
+            name: pool.submit(programs.run, words, until, MINICNN_ADDRESS_SANITIZER="1") for name, words in runs.items()
+        }
+        found["sanitizer"] = {name: run.result() for name, run in others.items()}
+        found["pytest"] = pytest.result()
 
 
-def command(words: list[str], limit: float) -> Result:
-    """Run it for at most so many seconds: its exit status (None: it took longer) and last line."""
-    begun = time.perf_counter()
-    process = subprocess.Popen(
-        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    try:
-        output, status = process.communicate(timeout=limit)[0], process.returncode
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, status = process.communicate()[0] + f"\nnot done after {limit:.0f} s", None
-    lines = [line.strip(" =") for line in output.splitlines() if line.strip(" =")]
-    summary = lines[-1] if lines else ""
-    print(f"{Path(words[0]).name} … {summary}", file=sys.stderr, flush=True)
-    return {"summary": summary, "status": status, "seconds": time.perf_counter() - begun}
+def sanitizers(tool: str) -> dict[str, list[str]]:
+    """The runs of compute-sanitizer, by name."""
+    files = {file.stem.removeprefix("test_kernels_"): file for file in sorted(SUITE.glob("test_kernels_*.py"))}
+    kinds = [("memcheck", name) for name in files] + [("racecheck", name) for name in SHARED_MEMORY]
+    pytest = [sys.executable, "-c", WITHOUT_POOL, "-q", "-p", "no:cacheprovider", "-m", "gpu"]
+    # CuPy asks for some things that may fail, and is prepared for it: those are no errors here.
+    how = ["--report-api-errors", "no", "--error-exitcode", "9"]
+    return {f"{kind} {name}": [tool, "--tool", kind, *how, *pytest, str(files[name])] for kind, name in kinds}
+
+
+class Programs:
+    """Programs with a limit to their time. With the end of `with Programs() as programs`, also when the benchmark is
+    ended, those that still run are ended with all that they have started."""
+
+    def __init__(self) -> None:
+        self.running: set[subprocess.Popen[str]] = set()
+        self.closed = False
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> "Programs":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        with self.lock:
+            self.closed = True
+            for process in self.running:
+                _signal(process, signal.SIGKILL)
+
+    def run(self, words: Sequence[str], until: float, **environment: str) -> Result:
+        """Run one until time.monotonic() is that late; LAST_WORDS before, it is interrupted, so that it can say how far
+        it came. From any thread. Its exit status (None: it ran late), the seconds that it took, its output (without
+        the places where things lie on this machine), and the last line of that."""
+        begun, late = time.monotonic(), False
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        with self.lock:
+            if self.closed or until - begun < LAST_WORDS:
+                return {"summary": "not begun: there was no time left", "status": None, "seconds": 0.0, "output": ""}
+            process = subprocess.Popen(
+                words, cwd=ROOT, env={**os.environ, "PYTHONPATH": path, **environment}, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+            )  # fmt: skip
+            self.running.add(process)
+        try:
+            output = process.communicate(timeout=until - begun - LAST_WORDS)[0]
+        except subprocess.TimeoutExpired:
+            late = True
+            _signal(process, signal.SIGINT)
+            try:
+                output = process.communicate(timeout=LAST_WORDS - 1)[0]
+            except subprocess.TimeoutExpired:
+                _signal(process, signal.SIGKILL)
+                output = process.communicate()[0]
+        with self.lock:
+            self.running.discard(process)
+        seconds = time.monotonic() - begun
+        for place, name in {str(ROOT): ".", sys.prefix: "python", tempfile.gettempdir(): "tmp"}.items():
+            output = output.replace(place, name)
+        lines = [line.strip(" =") for line in output.splitlines() if line.strip(" =")]
+        summary = (lines or ["it said nothing"])[-1]
+        if late:
+            summary = f"not done after {seconds:.0f} s: {summary}"
+        status = None if late else process.returncode
+        return {"summary": summary, "status": status, "seconds": seconds, "output": output}
+
+
+def _signal(process: subprocess.Popen[str], number: int) -> None:
+    """To a process and its children; nothing if they have ended."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def training(options: Options, found: Result, until: float) -> None:
+    """The program itself: some epochs on drawn textures, with all that loading and validation take."""
+    size = ["--batch-size", "8", "--epochs", "1"] if options.quick else ["--batch-size", "128", "--epochs", "3"]
+    with tempfile.TemporaryDirectory() as folder, Programs() as programs:
+        out = ["--out", str(Path(folder) / "run")]
+        found |= programs.run([sys.executable, str(TRAIN), "--device", "gpu", *size, *out], until)
 
 
 # ------------------------------------------------------------------------------------------------- what a step launches
-def launches(options: Options) -> Result:
+def recorded(options: Options, found: Result, until: float) -> None:
+    found |= launches(options, until)
+
+
+def launches(options: Options, until: float = math.inf) -> Result:
     """Every launch and transfer of a training step, one entry for those that are the same. Needs no GPU."""
-    with running(Contender("stand-in", options.threads, "gpu_workers:StandIn", "2012", options.batch)) as (worker,):
+    standin = Contender("stand-in", options.threads, "gpu_workers:StandIn", "2012", options.batch)
+    with running(standin, until=until) as (worker,):
         found = [_entry(launch, times) for launch, times in worker.ask("launches")]
     return {"network": "2012", "batch": options.batch, "launches": found}
 
@@ -133,11 +303,11 @@ def prediction(options: Options) -> Result:
     return {**found, "totals": totals, "host": host(options), "known": H100._asdict(), "expected": card._asdict()}
 
 
-def kernels(options: Options) -> Result:
+def kernels(options: Options, found: Result, until: float) -> None:
     """Each kernel and product of a training step by itself, beside what its bytes and operations cost at the least, by
     what this GPU reaches in a copy and in a large product."""
-    arguments = ("2012", options.batch, options.quick)
-    with running(Contender(OURS, options.threads, "gpu_workers:Kernels", *arguments)) as (worker,):
+    contender = Contender(OURS, options.threads, "gpu_workers:Kernels", "2012", options.batch, options.quick)
+    with running(contender, until=until) as (worker,):
         peaks = worker.ask("peaks")
         cards = {"floor": Card("as measured", peaks["bandwidth"], peaks["fp32"], peaks["tf32"])}
         if "H100" in describe_device("gpu"):
@@ -148,66 +318,73 @@ def kernels(options: Options) -> Result:
             for name, card in cards.items():
                 entry[name] = {p: card.least(launch.kind, launch.bytes, launch.operations, p) for p in measured}
             entries.append(entry)
-    return {"network": "2012", "batch": options.batch, "peaks": peaks, "launches": entries}
+    found |= {"network": "2012", "batch": options.batch, "peaks": peaks, "launches": entries}
 
 
 # ------------------------------------------------------------------------------------------------------- whole networks
-def steps(options: Options) -> Result:
-    """Training steps and inference by network, precision and batch, on pictures that are on the GPU already."""
-    results: Result = {"agreement": {}, "measured": [], "problems": []}
-    for network in options.networks:
-        others = {DEFAULT: (False, False), BEST: (True, False), COMPILED: (True, True)} if options.pytorch else {}
-        contenders = [
-            Contender(OURS, options.threads, "gpu_workers:Network", network),
-            *(Contender(name, options.threads, "gpu_pytorch:Network", network, *how) for name, how in others.items()),
-        ]
-        with running(*contenders):
-            for precision in options.precisions if others else ():  # before any step, which would part their weights
-                results["agreement"] |= agreement(contenders[:-1], network, precision)
+def steps(network: str, batches: Sequence[int], compiled: bool, options: Options, found: Result, until: float) -> None:
+    """Training steps and inference by precision and batch, on pictures that are on the GPU already. `compiled`: beside
+    PyTorch's best through torch.compile, which takes half a minute each time, and nothing else."""
+    agreed, figures, problems = (
+        found.setdefault(*new) for new in (("agreement", {}), ("measured", []), ("problems", []))
+    )
+    how = {DEFAULT: (False, False), BEST: (True, False)} if not compiled else {COMPILED: (True, True)}
+    contenders = [
+        Contender(OURS, options.threads, "gpu_workers:Network", network),
+        *(
+            Contender(name, options.threads, "gpu_pytorch:Network", network, *settings)
+            for name, settings in how.items()
+            if options.pytorch
+        ),
+    ]
+    with running(*contenders, until=until, report=problems.append):
+        if not compiled and not any(what.startswith(network) for what in agreed):
+            agreement(
+                contenders, network, options.precisions, agreed
+            )  # before any step, which would part their weights
+        for batch in batches:
             for precision in options.precisions:
-                for batch in options.batches_of(network):
-                    label = f"{network}, {precision}, batch {batch}, "
-                    ready = []
-                    for c in contenders:
-                        if c.name == COMPILED and (network, batch) != ("2012", options.batch):
-                            continue  # to compile takes half a minute each time
-                        if problem := c.ask("attempt", batch, precision):
-                            results["problems"].append(f"{label}{c.name}: {problem}")
-                        else:
-                            ready.append(c)
-                    if contenders[0] not in ready:
-                        continue
-                    results["measured"].append({
-                        "network": network, "precision": precision, "batch": batch,
-                        "step": options.play(ready, ["step"], label, 4),
-                        "inference": options.play(ready, ["inference"], label, 2),
-                        "reserved": {c.name: c.ask("reserved") for c in ready},
-                        "waits": {c.name: c.ask("waits", "step", 1 if options.quick else 4) for c in ready},
-                    })  # fmt: skip
-    return results
+                label = f"{network}, {precision}, batch {batch}, "
+                ready = []
+                for c in contenders:
+                    if problem := c.ask("attempt", batch, precision):
+                        problems.append(f"Not measured: {label}{c.name}: {problem}")
+                    else:
+                        ready.append(c)
+                if contenders[0] not in ready:
+                    continue
+                figures.append({
+                    "network": network, "precision": precision, "batch": batch,
+                    "step": options.play(ready, ["step"], label, 4),
+                    "inference": options.play(ready, ["inference"], label, 2),
+                    "reserved": {c.name: c.ask("reserved") for c in ready},
+                    "waits": {c.name: c.ask("waits", "step", 1 if options.quick else 4) for c in ready},
+                })  # fmt: skip
 
 
-def agreement(contenders: Sequence[Contender], network: str, precision: str) -> Result:
-    """How far the others' loss and gradients are from the first one's, without dropout. Raises BenchmarkError if that
-    is too far."""
-    found: Result = {}
-    reference = None
-    for c in contenders:
-        c.ask("take", 2, precision)
-        gradients = c.ask("gradients")
-        if reference is None:
-            reference = gradients
-        else:
-            what = f"{network}, {precision}"
-            found[f"{what}, {c.name}"] = sections.agree(reference, gradients, what, c.name, *AGREEMENT[precision])
-    return found
+def agreement(contenders: Sequence[Contender], network: str, precisions: Sequence[str], found: Result) -> None:
+    """How far the others' loss and gradients are from minicnn's, on two pictures and without dropout, and whether that
+    is near enough (AGREEMENT)."""
+    exact: networks.Gradients | None = None
+    ours, *others = contenders
+    for precision in precisions if others else ():
+        gradients = {}
+        for c in contenders:
+            c.ask("take", 2, precision)
+            gradients[c.name] = c.ask("gradients")
+        reference = gradients[ours.name]
+        exact = exact or reference
+        rounding = networks.differences(exact, reference)
+        gradient, loss = AGREEMENT[precision]
+        for c in others:
+            apart = networks.differences(reference, gradients[c.name])
+            allowed = {name: max(gradient, OWN_ROUNDINGS * rounding[name]) for name in apart} | {"loss": loss}
+            wrong = [name for name in apart if not apart[name] <= allowed[name]]  # NaN is not either
+            furthest = max(reference[1], key=apart.__getitem__)
+            found[f"{network}, {precision}, {c.name}"] = {
+                "loss": apart["loss"], "gradient": apart[furthest], "parameter": furthest,
+                "rounding": rounding[furthest], "wrong": wrong,
+            }  # fmt: skip
 
 
-PARTS: dict[str, Callable[[Options, float], Result]] = {
-    "tests": lambda options, left: tests(min(150.0, left)),
-    "launches": lambda options, left: launches(options),
-    "kernels": lambda options, left: kernels(options),
-    "steps": lambda options, left: steps(options),
-    "sanitizer": lambda options, left: sanitizer(max(30.0, left)),
-}
-SECTIONS = tuple(PARTS)
+SECTIONS = ("tests", "kernels", "steps", "training", "launches")

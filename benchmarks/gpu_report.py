@@ -1,13 +1,15 @@
-"""The files of a run on a GPU, gpu.md, gpu.json and gpu.png, and of a prediction without one, gpu-predicted.md and
-gpu-predicted.json."""
+"""The files of a run on a GPU, gpu.md, gpu.json, gpu.png and what its programs said (gpu-tests.txt, gpu-sanitizer.txt,
+gpu-training.txt), and of a prediction without one, gpu-predicted.md and gpu-predicted.json."""
 
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from .chart import bars
+from .gpu import OWN_ROUNDINGS, failures
 from .gpu_launches import ACHIEVABLE, LAUNCHED, SHORTEST
 from .report import number, publish, shown, table, to_json
 from .sections import OURS, Result
@@ -17,11 +19,28 @@ MOST = 110  # launches that a training step may take
 
 
 def write(results: Result, folder: Path) -> None:
+    """All of them; the figures first, so that they are there whatever becomes of the rest."""
+    figures = to_json(_without_output(results))
+    publish(folder, {"gpu.json": lambda path: path.write_text(figures, encoding="utf-8")})
+    tests, training = results.get("tests", {}), results.get("training", {})
+    said = {
+        "gpu-tests.txt": [tests["pytest"]] if "pytest" in tests else [],
+        "gpu-sanitizer.txt": list(tests.get("sanitizer", {}).values()),
+        "gpu-training.txt": [training] if training else [],
+    }
+    texts = {"gpu.md": markdown(results)} | {
+        name: "\n".join(run["output"] for run in runs) for name, runs in said.items() if runs
+    }
     publish(folder, {
-        "gpu.md": lambda path: path.write_text(markdown(results), encoding="utf-8"),
-        "gpu.json": lambda path: path.write_text(to_json(results), encoding="utf-8"),
+        **{name: lambda path, text=text: path.write_text(text, encoding="utf-8") for name, text in texts.items()},
         "gpu.png": lambda path: draw(results, path),
     })  # fmt: skip
+
+
+def _without_output(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_output(part) for key, part in value.items() if key != "output"}
+    return value
 
 
 def write_prediction(prediction: Result, folder: Path) -> None:
@@ -33,10 +52,10 @@ def write_prediction(prediction: Result, folder: Path) -> None:
 
 
 def markdown(results: Result) -> str:
-    parts = {"steps": _steps, "kernels": _kernels, "launches": launches}
+    parts = {"steps": _steps, "training": _training, "kernels": _kernels, "tests": _tests, "launches": launches}
     blocks = ["# minicnn on a GPU", *_conditions(results)]
     for name, part in parts.items():
-        blocks += part(results[name]) if name in results else []
+        blocks += part(results[name]) if results.get(name) else []
     return "\n\n".join(blocks) + "\n"
 
 
@@ -49,15 +68,42 @@ def _conditions(results: Result) -> Iterator[str]:
         f"{m['minicnn'] or 'from source'}, PyTorch {m['pytorch'] or '(not installed)'}. All of it took "
         f"{results['seconds']:.0f} s."
     )
-    for name, what in {"tests": "The tests on the GPU", "sanitizer": "compute-sanitizer on the kernels' tests"}.items():
-        if name in results:
-            r = results[name]
-            verdict = {0: "passed", None: "**not done**"}.get(r["status"], "**FAILED**")
-            yield f"{what}: {verdict} ({r['summary']})."
+    wrong = failures(results)
+    yield "\n".join(["**Not as it should be:**", *(f"- {line}" for line in wrong)]) if wrong else "Nothing failed."
+    yield table(["part", "limit, s", "took, s", ""], *(
+        [e["part"], f"{e['allowed']:.0f}", f"{e['seconds']:.0f}", f"**{e['problem']}**" if e["problem"] else "done"]
+        for e in results["parts"]
+    ))  # fmt: skip
+
+
+def _tests(r: Result) -> Iterator[str]:
+    yield "## Tests on the GPU"
+    runs = {"pytest -m gpu": r["pytest"]} if "pytest" in r else {}
+    runs |= {f"compute-sanitizer, {name}": run for name, run in r["sanitizer"].items()}
+    yield table(["", "", "s", "last line"], *(
+        [name, _verdict(run), f"{run['seconds']:.0f}", run["summary"]] for name, run in runs.items()
+    ))  # fmt: skip
+    if not r["sanitizer"]:
+        yield "compute-sanitizer is not on the path."
+    failed = [
+        line for run in runs.values() for line in run["output"].splitlines() if line.startswith(("FAILED", "ERROR "))
+    ]
+    if failed:
+        yield "\n".join(["```", *failed, "```"])
+
+
+def _verdict(run: Result) -> str:
+    return {0: "passed", None: "**not done**"}.get(run["status"], "**FAILED**")
+
+
+def _training(r: Result) -> Iterator[str]:
+    yield "## The program"
+    yield f"`examples/alexnet/train.py --device gpu`: {_verdict(r)} in {r['seconds']:.0f} s. It said:"
+    yield "\n".join(["```", *r["output"].replace("\r", "\n").strip().splitlines()[-24:], "```"])
 
 
 def _steps(r: Result) -> Iterator[str]:
-    names = list(dict.fromkeys(name for m in r["measured"] for name in m["step"]["seconds"]["step"]))
+    names = list(dict.fromkeys([OURS, *(name for m in r["measured"] for name in m["step"]["seconds"]["step"])]))
     compared, times, memory = [], [], []
     for way in ("step", "inference"):
         for m in r["measured"]:
@@ -74,18 +120,23 @@ def _steps(r: Result) -> Iterator[str]:
         memory.append([m["network"], m["precision"], str(m["batch"]), *cells])
     head = ["network", "precision", "batch"]
     yield "## Training step and inference"
-    for what, apart in r["agreement"].items():
-        yield (
-            f"Checked first ({what}): the loss differs from {OURS}'s by {apart['loss']:.0e}, no gradient by more than "
-            f"{apart['gradient']:.0e} of its norm ({apart['parameter']})."
-        )
+    yield (
+        f"Checked first, on two pictures and without dropout: how far the others' loss and gradients are from {OURS}'s,"
+        f" relative to their size. In TF32 a gradient may be {OWN_ROUNDINGS} times as far as rounding takes {OURS}'s "
+        "own: its distance in TF32 from that in fp32."
+    )
+    yield table(["", "loss", "the furthest gradient", "of", f"{OURS}'s own rounding", ""], *(
+        [what, f"{a['loss']:.0e}", f"{a['gradient']:.0e}", a["parameter"], f"{a['rounding']:.0e}",
+         f"**not the same: {', '.join(a['wrong'])}**" if a["wrong"] else "the same"]
+        for what, a in r["agreement"].items()
+    ))  # fmt: skip
     yield (
         "Each contender has a process of its own, with the same weights and pictures, which are on the GPU already, "
         "and one turn in every round. **PyTorch** as it comes; **PyTorch best** with channels_last, cuDNN's search for "
         "the fastest way and SGD(fused=True); **PyTorch compiled** is that through torch.compile. Times are between "
         "two events on the GPU, after a warm-up; medians with quartiles (extremes, of fewer than five rounds)."
     )
-    yield from (f"**Not measured:** {problem}." for problem in r["problems"])
+    yield from (f"**{problem}.**" for problem in r["problems"])
     if names[1:]:
         yield f"How many times as long as {OURS}, within each round: above 1, {OURS} is faster."
         yield table([*head, "", *names[1:], "rounds"], *compared)

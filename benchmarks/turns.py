@@ -30,6 +30,14 @@ class BenchmarkError(RuntimeError):
     """The figures would not mean what they say."""
 
 
+class WorkerError(RuntimeError):
+    """What went wrong in another process, with its traceback."""
+
+
+class OutOfTime(BenchmarkError):
+    """A part of a benchmark has used up its time."""
+
+
 class Turn(NamedTuple):
     seconds: dict[str, float]  # for each task, once
     faults: dict[str, float]  # minor page faults, the same
@@ -85,6 +93,7 @@ class Contender:
         self.name, self.asked = name, threads
         self.tasks: Sequence[str] = ()
         self.threads: dict[str, int] = {}
+        self.until = math.inf  # on the clock of time.monotonic: no answer is waited for any longer
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, worker, (threads, *arguments)))
@@ -104,11 +113,12 @@ class Contender:
         if self.threads["asked"] != self.asked:
             raise BenchmarkError(f"{self.name} uses {self.threads['asked']} threads where {self.asked} were asked for")
 
-    def check(self) -> None:
-        """Make sure that it still has the threads it began with."""
+    def changed(self) -> str | None:
+        """What is wrong, if it no longer has the threads it began with."""
         now = self.ask("threads")
-        if now != self.threads:
-            raise BenchmarkError(f"{self.name} began with the threads {self.threads} and ended with {now}")
+        return (
+            None if now == self.threads else f"{self.name} began with the threads {self.threads} and ended with {now}"
+        )
 
     def end(self) -> None:
         self._pipe.close()  # at which it ends, unless it is at work
@@ -117,6 +127,9 @@ class Contender:
         self._process.join()
 
     def _answer(self) -> Any:
+        left = None if self.until == math.inf else max(0.0, self.until - time.monotonic())
+        if not self._pipe.poll(left):
+            raise OutOfTime(f"out of time while {self.name} was at work")
         try:
             answer, error = self._pipe.recv()
         except (EOFError, ConnectionError):
@@ -126,19 +139,28 @@ class Contender:
                 "memory ran out): try smaller --batches"
             ) from None
         if error:
-            raise RuntimeError(f"in {self.name}'s process:\n{error}")
+            raise WorkerError(f"in {self.name}'s process:\n{error}")
         return answer
 
 
+def _refuse(problem: str) -> None:
+    raise BenchmarkError(problem)
+
+
 @contextmanager
-def running(*contenders: Contender) -> Iterator[list[Contender]]:
-    """The contenders, ready; their threads are checked before and after, and their processes ended."""
+def running(
+    *contenders: Contender, until: float = math.inf, report: Callable[[str], None] = _refuse
+) -> Iterator[list[Contender]]:
+    """The contenders, ready; whether their threads have changed is checked at the end (and reported: by default, as a
+    BenchmarkError), and their processes ended. Raises OutOfTime when time.monotonic() passes `until`."""
     try:
         for c in contenders:
+            c.until = until
             c.begin()
         yield list(contenders)
         for c in contenders:
-            c.check()
+            if problem := c.changed():
+                report(problem)
     finally:
         for c in contenders:
             c.end()
@@ -153,10 +175,11 @@ def _serve(pipe: Any, worker: str, arguments: tuple[Any, ...]) -> None:
         while True:
             method, given = pipe.recv()
             pipe.send((getattr(served, method)(*given), None))
-    except EOFError:
+    except (EOFError, ConnectionError):  # the parent has gone, or has closed its end
         return
     except Exception:
-        pipe.send((None, traceback.format_exc()))
+        with suppress(BrokenPipeError):
+            pipe.send((None, traceback.format_exc()))
 
 
 def measure(

@@ -2,10 +2,15 @@
 
 import importlib.util
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ from benchmarks import __main__ as program
 from benchmarks import gpu, gpu_launches, gpu_report
 from benchmarks.gpu_launches import Card, Launch, distinct, recording
 from benchmarks.sections import BEST, COMPILED, DEFAULT, OURS
-from benchmarks.turns import BenchmarkError, Turn
+from benchmarks.turns import BenchmarkError, Contender, Turn, running
 from minicnn import DeviceError
 from minicnn.cuda import launch, products
 
@@ -31,7 +36,8 @@ standin = pytest.mark.skipif(not gpu.SUITE.joinpath("standin").is_dir(), reason=
 @pytest.mark.parametrize(
     "arguments, complaint",
     [
-        ("gpu --only steps,ops", "'ops' is not one of tests, launches, kernels, steps, sanitizer"),
+        ("gpu --only steps,ops", "'ops' is not one of tests, kernels, steps, training, launches"),
+        ("gpu --limit soon", "'soon' is not a whole number"),
         ("gpu --batches 0", "'0' is not a whole number"),
         ("cpu --predict", "--predict"),
     ],
@@ -56,15 +62,19 @@ def test_without_a_gpu(monkeypatch, capsys, tmp_path):
 def asked(monkeypatch, tmp_path):
     """What a run was asked for, of which no part does anything."""
     found = {"arguments": ["gpu", "--output", str(tmp_path)]}
-    monkeypatch.setattr(gpu, "measured", lambda options, parts: found.update(options=options, parts=parts))
-    monkeypatch.setattr(gpu_report, "write", lambda results, folder: None)
+
+    def measured(options, chosen, longest, save):
+        found.update(options=options, parts=chosen, limit=longest)
+        return {"parts": []}
+
+    monkeypatch.setattr(gpu, "measured", measured)
     return found
 
 
 def test_by_default_everything_is_measured(asked):
     assert program.main(asked["arguments"]) == 0
     options = asked["options"]
-    assert asked["parts"] == ("tests", "launches", "kernels", "steps", "sanitizer")
+    assert asked["parts"] == ("tests", "kernels", "steps", "training", "launches") and asked["limit"] < 480
     assert options.batches_of("2012") == [1, 32, 128, 512] and options.batches_of("2014") == [128]
     assert options.batch == 128 and options.networks == ("2012", "2014")
     assert options.pytorch == bool(importlib.util.find_spec("torch"))
@@ -161,18 +171,141 @@ def test_predicted_files(prediction, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------ the parts
-def test_a_command_ends_well_badly_or_late():
+def plan_of(monkeypatch, *parts):
+    """Parts of these names, wishes for time, and what they do."""
+    made = [gpu.Part(name, f"part {name}", seconds, measure) for name, seconds, measure in parts]
+    monkeypatch.setattr(gpu, "plan", lambda options: made)
+    monkeypatch.setattr(gpu, "open_device", lambda device: device)
+    properties = {"name": b"A card"}
+    runtime = SimpleNamespace(
+        getDeviceProperties=lambda n: properties, driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13020
+    )
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(__version__="14.2", cuda=SimpleNamespace(runtime=runtime)))
+    monkeypatch.setattr(gpu, "describe_device", lambda device: "A card, 80.0 GiB")
+    return [name for name, _, _ in parts]
+
+
+def test_a_part_that_fails_and_one_that_runs_late_leave_the_others_alone(monkeypatch, tmp_path):
+    """And the files are written after each part, so that nothing measured is lost."""
+    saved = []
+
+    def well(options, found, until):
+        found["limit"] = until - time.monotonic()
+
+    def fails(options, found, until):
+        found["begun"] = True
+        raise ZeroDivisionError("by zero\nin a long text")
+
+    names = plan_of(
+        monkeypatch, ("a", 10, well), ("b", 10, fails), ("c", 1, lambda o, f, until: slow(until)), ("d", 20, well)
+    )
+    results = gpu.measured(gpu.Options(1), names, 41, lambda results: saved.append(json.dumps(results)))
+    assert [entry["problem"] for entry in results["parts"]] == [
+        None, "ZeroDivisionError: by zero", "out of time while sleeper was at work", None,
+    ]  # fmt: skip
+    assert results["b"] == {"begun": True} and 9 < results["a"]["limit"] <= 10
+    assert results["d"]["limit"] > 30  # what the others have left
+    assert [len(json.loads(text)["parts"]) for text in saved] == [1, 2, 3, 4]
+    assert gpu.failures(results) == [
+        "part b: ZeroDivisionError: by zero",
+        "part c: out of time while sleeper was at work",
+    ]
+
+
+def slow(until):
+    """Waits for a process that never answers."""
+    contender = Contender("sleeper", 1, "ours:Chains")
+    with running(contender, until=time.monotonic() + 60):
+        contender.until = time.monotonic() + 0.1
+        contender.ask("warm_up", "add", 100.0)
+
+
+def test_a_run_that_is_interrupted_keeps_what_it_has(monkeypatch):
+    def interrupted(options, found, until):
+        found["some"] = 1
+        raise KeyboardInterrupt
+
+    saved = []
+    names = plan_of(monkeypatch, ("a", 1, interrupted), ("b", 1, interrupted))
+    with pytest.raises(KeyboardInterrupt, match="in the files"):
+        gpu.measured(gpu.Options(1), names, 10, lambda results: saved.append(json.dumps(results)))
+    assert json.loads(saved[-1])["a"] == {"some": 1} and "interrupted" in saved[-1]
+
+
+def test_files_that_cannot_be_written_end_nothing_but_are_said(monkeypatch):
+    def full(results):
+        if len(results["parts"]) in failing:
+            raise OSError("no space")
+
+    names = plan_of(monkeypatch, ("a", 1, lambda *_: None), ("b", 1, lambda *_: None))
+    failing = [1]
+    assert len(gpu.measured(gpu.Options(1), names, 10, full)["parts"]) == 2
+    failing = [2]
+    with pytest.raises(BenchmarkError, match="could not be saved: OSError: no space"):
+        gpu.measured(gpu.Options(1), names, 10, full)
+
+
+def test_the_parts_that_say_most_come_first():
+    plan = gpu.plan(gpu.Options(1, pytorch=True))
+    assert [part.what for part in plan[2:]] == [
+        "training and inference, 2012, batch 128", "examples/alexnet/train.py",
+        "training and inference, 2012, batch 128 compiled", "training and inference, 2014, batch 128",
+        "training and inference, 2012, batch 1, 32, 512", "what a training step launches",
+    ]  # fmt: skip
+    assert {part.section for part in plan} == set(gpu.SECTIONS)
+    assert not any("compiled" in part.what for part in gpu.plan(gpu.Options(1, pytorch=False)))
+
+
+def test_a_program_ends_well_badly_late_or_not_at_all(monkeypatch):
+    monkeypatch.setattr(gpu, "LAST_WORDS", 3.0)
     python = [sys.executable, "-c"]
-    assert gpu.command([*python, "print('no'); print('=== 3 passed ===')"], 60)["summary"] == "3 passed"
-    failed = gpu.command([*python, "import sys; sys.exit('1 failed')"], 60)
-    assert (failed["status"], failed["summary"]) == (1, "1 failed")
-    late = gpu.command([*python, "import time; print('begun', flush=True); time.sleep(60)"], 1)
-    assert (late["status"], late["summary"]) == (None, "not done after 1 s") and late["seconds"] < 30
+    with gpu.Programs() as programs:
+
+        def run(code, seconds=60.0):
+            return programs.run([*python, code], time.monotonic() + seconds)
+
+        assert run("print('no'); print('=== 3 passed ===')")["summary"] == "3 passed"
+        failed = run("import sys; sys.exit('1 failed')")
+        assert (failed["status"], failed["summary"]) == (1, "1 failed")
+        late = run("print('begun', flush=True)\ntry: import time; time.sleep(60)\nexcept: print('5 of 9')", 4)
+        assert late["status"] is None and late["summary"] == "not done after 1 s: 5 of 9"
+        deaf = run(
+            "import signal, time; signal.signal(2, signal.SIG_IGN); print('begun', flush=True); time.sleep(60)", 4
+        )
+        assert deaf["status"] is None and deaf["summary"].endswith("begun") and deaf["seconds"] < 10
+        assert run("", 2)["summary"].startswith("not begun")
+        assert run(f"print({str(gpu.ROOT / 'tests')!r})")["output"] == f".{os.sep}tests\n"
+
+
+def test_no_program_outlives_the_benchmark():
+    """Nor does what it has started."""
+    with gpu.Programs() as programs:
+        code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+        thread = threading.Thread(target=programs.run, args=([sys.executable, "-c", code], time.monotonic() + 60))
+        thread.start()
+        while not programs.running:
+            time.sleep(0.01)
+        (process,) = programs.running
+    thread.join(10)
+    assert not thread.is_alive() and process.returncode == -signal.SIGKILL
+    assert programs.run([sys.executable, "-c", ""], time.monotonic() + 60)["summary"].startswith("not begun")
 
 
 def test_the_sanitizer_is_not_there(monkeypatch):
     monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
-    assert gpu.sanitizer(60) == {"summary": "compute-sanitizer is not on the path", "status": None, "seconds": 0.0}
+    monkeypatch.setattr(gpu.Programs, "run", lambda self, words, until: {"words": words})
+    found = {}
+    gpu.tests(gpu.Options(1), found, 0.0)
+    assert found["sanitizer"] == {} and str(gpu.SUITE) in found["pytest"]["words"]
+
+
+@standin
+def test_a_sanitizer_for_each_file_of_kernels():
+    runs = gpu.sanitizers("tool")
+    kernels = {path.stem for path in launch.HERE.glob("*.cu")}
+    assert {f"memcheck {name}" for name in kernels} <= set(runs)
+    shared = {path.stem for path in launch.HERE.glob("*.cu") if "__shared__" in path.read_text()}
+    assert {f"racecheck {name}" for name in shared} == {name for name in runs if name.startswith("racecheck")}
 
 
 class FakeContender:
@@ -183,13 +316,17 @@ class FakeContender:
 
     def __init__(self, name, threads, worker, network, *settings):
         self.name, self.answers = name, {"reserved": 100.0, "waits": (1e-3, 2e-3), "warm_up": 1, "take": None}
-        self.off = 0.0
+        self.precision = "fp32"
+
+    off = rounding = 0.0
 
     def ask(self, method, *arguments):
         if method == "attempt":
             return "OutOfMemoryError: 80 GB" if self.name != OURS and arguments[0] == 512 else None
+        if method == "take":
+            self.precision = arguments[1]
         if method == "gradients":
-            return 7.0 + self.off, {"fc8.weight": np.ones(3) + self.off}
+            return 7.0, {"fc8.weight": np.ones(3) + self.off + self.rounding * (self.precision == "tf32")}
         if method == "turn":
             return Turn(
                 dict.fromkeys(arguments[0], 0.5 if self.name == OURS else 1.0), dict.fromkeys(arguments[0], 0.0), 0.0
@@ -199,7 +336,10 @@ class FakeContender:
     def begin(self):
         pass
 
-    check = end = begin
+    end = begin
+
+    def changed(self):
+        return "the threads have changed" if self.off else None
 
 
 @pytest.fixture
@@ -209,34 +349,47 @@ def fakes(monkeypatch):
 
 
 def test_steps(fakes):
-    results = gpu.steps(gpu.Options(1, [128, 512], 2, ("2012", "2014")))
-    assert len(results["measured"]) == 2 * 2 * 2 and len(results["agreement"]) == 2 * 2 * 2
-    assert results["problems"] == [
-        f"{network}, {precision}, batch 512, {name}: OutOfMemoryError: 80 GB"
+    options, found = gpu.Options(1, [128, 512], 2, ("2012", "2014")), {}
+    for network in options.networks:
+        gpu.steps(network, options.batches, False, options, found, math.inf)
+    gpu.steps("2012", [128], True, options, found, math.inf)
+    assert len(found["measured"]) == 2 * 2 * 2 + 2 and len(found["agreement"]) == 2 * 2 * 2
+    assert found["problems"] == [
+        f"Not measured: {network}, {precision}, batch 512, {name}: OutOfMemoryError: 80 GB"
         for network in ("2012", "2014")
         for precision in ("fp32", "tf32")
         for name in (DEFAULT, BEST)
     ]
-    by = {(m["network"], m["precision"], m["batch"]): m for m in results["measured"]}
-    assert by["2012", "tf32", 128]["step"]["seconds"]["step"] == {
-        OURS: [0.5] * 2, DEFAULT: [1.0] * 2, BEST: [1.0] * 2, COMPILED: [1.0] * 2,
-    }  # fmt: skip
+    by = {(m["network"], m["precision"], m["batch"]): m for m in found["measured"][:-2]}
+    assert by["2012", "tf32", 128]["step"]["seconds"]["step"] == {OURS: [0.5] * 2, DEFAULT: [1.0] * 2, BEST: [1.0] * 2}
     assert list(by["2014", "fp32", 128]["waits"]) == [OURS, DEFAULT, BEST]
     assert list(by["2012", "fp32", 512]["inference"]["seconds"]["inference"]) == [OURS]
+    assert list(found["measured"][-1]["waits"]) == [OURS, COMPILED]
 
 
 @pytest.mark.parametrize(
-    "precision, off, well", [("fp32", 2e-3, False), ("tf32", 2e-3, True), ("tf32", 0.2, False), ("tf32", np.nan, False)]
-)
-def test_agreement(precision, off, well, fakes):
+    "precision, rounding, off, well",
+    [
+        ("fp32", 0.0, 2e-3, False), ("tf32", 0.0, 2e-3, True), ("tf32", 0.0, 0.1, False), ("tf32", 0.0, np.nan, False),
+        ("tf32", 0.05, 0.1, True), ("tf32", 0.05, 0.3, False),
+    ],
+)  # fmt: skip
+def test_agreement(precision, rounding, off, well, fakes):
+    """In TF32, with as much as rounding explains: what minicnn's own gradient moves by."""
     ours, theirs = FakeContender(OURS, 1, "", "2012"), FakeContender(DEFAULT, 1, "", "2012")
-    theirs.off = off
-    if well:
-        found = gpu.agreement([ours, theirs], "2012", precision)
-        assert list(found) == [f"2012, {precision}, PyTorch"]
-    else:
-        with pytest.raises(BenchmarkError, match=f"the 2012, {precision} network: minicnn and PyTorch do not compute"):
-            gpu.agreement([ours, theirs], "2012", precision)
+    ours.rounding, theirs.off = rounding, off
+    found = {}
+    gpu.agreement([ours, theirs], "2012", ("fp32", "tf32"), found)
+    assert list(found) == ["2012, fp32, PyTorch", "2012, tf32, PyTorch"]
+    apart = found[f"2012, {precision}, PyTorch"]
+    assert (not apart["wrong"]) == well and set(apart["wrong"]) <= {"fc8.weight"}
+
+
+def test_what_has_changed_in_a_process_is_reported(fakes, monkeypatch):
+    monkeypatch.setattr(FakeContender, "off", 1e-9)
+    found = {}
+    gpu.steps("2014", [128], True, gpu.Options(1), found, math.inf)
+    assert found["problems"] == ["the threads have changed"] * 2 and len(found["measured"]) == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- the report
@@ -268,14 +421,24 @@ def made():
     return {
         "machine": MACHINE,
         "gpu": {"name": "A card", "described": "A card, 80.0 GiB", "driver": 13020, "cuda": 13010, "cupy": "14.2"},
-        "tests": {"summary": "9 passed", "status": 0, "seconds": 3.0},
-        "sanitizer": {"summary": "ERROR SUMMARY: 1 error", "status": 9, "seconds": 3.0},
+        "parts": [
+            {"part": "the tests", "allowed": 99.6, "seconds": 3.2, "problem": None},
+            {"part": "launches", "allowed": 7.0, "seconds": 7.1, "problem": "out of time"},
+        ],
+        "tests": {
+            "pytest": {"summary": "9 passed", "status": 0, "seconds": 3.0, "output": "9 passed"},
+            "sanitizer": {
+                "memcheck lrn": {"summary": "1 error", "status": 9, "seconds": 3.0, "output": "FAILED lrn\n1 error"}
+            },
+        },
+        "training": {"summary": "9 s", "status": 0, "seconds": 9.5, "output": "epoch 1/1\r100%\n9 s\n"},
         "kernels": {"network": "2012", "batch": 128, "launches": entries,
                     "peaks": {"bandwidth": 3e12, "fp32": 5e13, "tf32": 4e14, "mark": 2e-6}},
         "launches": {"network": "2012", "batch": 128, "launches": entries},
         "steps": {
-            "agreement": {"2012, fp32, PyTorch": {"loss": 1e-7, "gradient": 2e-6, "parameter": "conv1.bias"}},
-            "measured": measured, "problems": ["2012, fp32, batch 512, PyTorch: no memory"],
+            "agreement": {"2012, fp32, PyTorch": {"loss": 1e-7, "gradient": 2e-6, "parameter": "conv1.bias",
+                                                 "rounding": 0.0, "wrong": []}},
+            "measured": measured, "problems": ["Not measured: 2012, fp32, batch 512, PyTorch: no memory"],
         },
         "seconds": 400.0,
     }  # fmt: skip
@@ -285,9 +448,16 @@ def test_the_tables(tmp_path):
     gpu_report.write(made(), tmp_path)
     text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
     for line in (
-        "The tests on the GPU: passed (9 passed).",
-        "compute-sanitizer on the kernels' tests: **FAILED** (ERROR SUMMARY: 1 error).",
-        "**Not measured:** 2012, fp32, batch 512, PyTorch: no memory.",
+        "- sanitizer, memcheck lrn: 1 error",
+        "- launches: out of time",
+        "| the tests | 100 | 3 | done |",
+        "| launches | 7 | 7 | **out of time** |",
+        "| pytest -m gpu | passed | 3 | 9 passed |",
+        "| compute-sanitizer, memcheck lrn | **FAILED** | 3 | 1 error |",
+        "FAILED lrn",
+        "100%",
+        "| 2012, fp32, PyTorch | 1e-07 | 2e-06 | conv1.bias | 0e+00 | the same |",
+        "**Not measured: 2012, fp32, batch 512, PyTorch: no memory.**",
         "| 2012 | fp32 | 1 | step | 1 (1 to 1) | – | – | 3 |",
         "| 2012 | tf32 | 1 | 1,000 | – | – | – | 1 / 2 | – | – | – |",
         "| product, fp32 | 2×3 · 3×4 | 2 | 2 | 4 | 100 | memory | 400 (400 to 400) | 5 GB/s | 25% |",
@@ -295,8 +465,18 @@ def test_the_tables(tmp_path):
         "| tf32 | 0.6 | 0.3 |",
     ):
         assert line in text.splitlines(), line
-    assert json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["seconds"] == 400
+    saved = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert saved["seconds"] == 400 and "output" not in saved["tests"]["pytest"]
+    assert (tmp_path / "gpu-sanitizer.txt").read_text() == "FAILED lrn\n1 error" and len(list(tmp_path.iterdir())) <= 8
     assert (tmp_path / "gpu.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_report_of_what_little_there_is(tmp_path):
+    """As after the first part, or when all others have failed."""
+    results = {**made(), "tests": {}, "training": {}, "kernels": {}, "launches": {}}
+    results["steps"] = {"agreement": {}, "measured": [], "problems": []}
+    gpu_report.write(results, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.json", "gpu.md", "gpu.png"]
 
 
 @standin
@@ -308,13 +488,13 @@ def test_a_whole_run_on_the_stand_in(tmp_path):
     )
     command = [sys.executable, "-m", "benchmarks", "gpu", "--quick", "--without-pytorch", "--rounds", "1"]
     run = subprocess.run(
-        [*command, "--only", "launches,kernels,steps,sanitizer", "--output", tmp_path / "results"], cwd=ROOT,
+        [*command, "--only", "launches,kernels,steps", "--output", tmp_path / "results"], cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     results = json.loads((tmp_path / "results" / "gpu.json").read_text(encoding="utf-8"))
-    assert results["gpu"]["name"] == "Stand-in" and results["sanitizer"]["status"] is None
+    assert results["gpu"]["name"] == "Stand-in" and all(entry["problem"] is None for entry in results["parts"])
     counted = {(e["name"], e["shape"]): e["times"] for e in results["launches"]["launches"] if e["shape"]}
     assert {(e["name"], e["shape"]): e["times"] for e in results["kernels"]["launches"]} == counted
     (step,) = results["steps"]["measured"]
