@@ -22,7 +22,7 @@ def require_safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError:
-        raise ImportError("checkpoints need the package safetensors: pip install 'minicnn[io]'") from None
+        raise ImportError("checkpoints need the package safetensors: pip install safetensors") from None
     return safetensors
 
 

@@ -1,6 +1,7 @@
 """What importing minicnn does and does not do, and which file may import which: the floors of the house."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,11 @@ def test_nothing_is_patched_onto_a_class_and_globals_change_in_the_backend_only(
                 owner = getattr(getattr(target, "value", None), "id", "")
                 assert not (isinstance(target, ast.Attribute) and owner[:1].isupper()), where
             assert not isinstance(node, ast.Global) or room(path) == "backend", where
+
+
+def test_no_message_installs_what_others_have_named_minicnn():
+    """On PyPI that name is another project's: messages name the packages that help."""
+    files = [
+        path for folder in ("minicnn", "examples", "benchmarks") for path in (PACKAGE.parent / folder).rglob("*.py")
+    ]
+    assert not [path.name for path in files if re.search(r"install ['\"]?minicnn", path.read_text(encoding="utf-8"))]

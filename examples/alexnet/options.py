@@ -185,7 +185,7 @@ def progress_bar(*args: Any, **options: Any) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
-        raise ImportError("the progress bar needs tqdm: pip install 'minicnn[examples]'") from None
+        raise ImportError("the progress bar needs tqdm: pip install tqdm") from None
     return tqdm(*args, leave=False, disable=None, **options)
 
 

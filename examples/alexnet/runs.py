@@ -258,7 +258,7 @@ def new_figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("drawing needs matplotlib: pip install 'minicnn[examples]'") from None
+        raise ImportError("drawing needs matplotlib: pip install matplotlib") from None
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 

@@ -159,7 +159,7 @@ def pillow() -> Any:
     try:
         import PIL.Image
     except ImportError as error:
-        raise ImportError("pictures are read and resized with Pillow: pip install 'minicnn[io]'") from error
+        raise ImportError("pictures are read and resized with Pillow: pip install pillow") from error
     return PIL
 
 

@@ -14,8 +14,8 @@ from minicnn import DeviceError, Tensor, backend
 from minicnn import functional as F
 
 SAYS = {  # absence: what the line holds: what is wrong, and what to do
-    "no CuPy": r"needs CuPy, which is not installed: pip install 'minicnn\[cuda13\]'.*or use device 'cpu'",
-    "broken CuPy": r"CuPy cannot be imported \(ImportError: libstdc\+\+.*\): install it again, pip install 'minicnn\[cuda13\]'",
+    "no CuPy": r"needs CuPy, which is not installed: pip install 'cupy-cuda13x\[ctk\]'.*or use device 'cpu'",
+    "broken CuPy": r"CuPy cannot be imported \(ImportError: libstdc\+\+.*\): install it again, pip install 'cupy-cuda13x\[ctk\]'",
     "incomplete CuPy": r"CuPy is not whole \(No module named 'cuda.pathfinder'\): pip install",
     "two wheels": r"cupy-cuda12x and cupy-cuda13x are installed over each other: pip uninstall cupy-cuda12x cupy-cuda13x",
     "no driver": r"no NVIDIA driver \(libcuda.so.1 was not found\): install one, or use device 'cpu'",

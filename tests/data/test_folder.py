@@ -266,7 +266,7 @@ def test_an_error_without_a_message_is_named(monkeypatch, save):
 def test_without_pillow_the_error_says_how_to_get_it(monkeypatch, save):
     path = save("1.png")
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ImportError, match=r"^pictures are read and resized with Pillow: pip install 'minicnn\[io\]'$"):
+    with pytest.raises(ImportError, match=r"^pictures are read and resized with Pillow: pip install pillow$"):
         read_image(path)
 
 
