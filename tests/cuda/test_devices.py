@@ -19,7 +19,7 @@ SAYS = {  # absence: what the line holds: what is wrong, and what to do
     "incomplete CuPy": r"CuPy is not whole \(No module named 'cuda.pathfinder'\): pip install",
     "two wheels": r"cupy-cuda12x and cupy-cuda13x are installed over each other: pip uninstall cupy-cuda12x cupy-cuda13x",
     "no driver": r"no NVIDIA driver \(libcuda.so.1 was not found\): install one, or use device 'cpu'",
-    "driver too old": r"driver is for CUDA 12.4, but the installed CuPy needs 13.2: update .* 'minicnn\[cuda12\]'",
+    "driver too old": r"driver is for CUDA 12.4, but the installed CuPy needs 13.2: update .* 'cupy-cuda12x\[ctk\]'",
     "no GPU": r"the driver sees no GPU: look at nvidia-smi, CUDA_VISIBLE_DEVICES",
     "driver mismatch": r"the NVIDIA driver and its library are of different versions: restart",
     "no NVRTC": r"CUDA's library NVRTC cannot be used \(Failure finding .*\): pip install",
