@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minicnn.backend import describe_device, has_tf32, open_device
+from minicnn.backends.cuda.products import has_tf32
+from minicnn.backends.devices import describe_device, open_device
 
 from . import machine, networks, sections
 from .gpu_launches import H100, LAUNCHED, Card, Launch, expected

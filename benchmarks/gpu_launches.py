@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minicnn.cuda import launch, products
+from minicnn.backends.cuda import launch, products
 
 # What a kernel moves beyond each of its arrays once, in numbers for each that it works on: those that it changes in
 # place are read and written, and those that it finds through a struct do not show.

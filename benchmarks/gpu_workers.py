@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from minicnn import Tensor, set_matmul_precision
-from minicnn.backend import has_tf32, memory_stats, open_device
-from minicnn.cuda import products
+from minicnn.backends.cuda import products
+from minicnn.backends.cuda.products import has_tf32
+from minicnn.backends.devices import memory_stats, open_device
 from minicnn.data import DataLoader, transforms
 from minicnn.optim import CosineLR
 

@@ -2,23 +2,21 @@
 
 from . import data, functional, nn, optim
 from .autograd import no_grad
-from .backend import (
-    DeviceError,
-    get_num_threads,
-    manual_seed,
-    memory_stats,
-    set_matmul_precision,
-    set_num_threads,
-    synchronize,
-)
+from .backends import cuda as _cuda  # noqa: F401  # these two register themselves
+from .backends import numpy as _numpy
+from .backends import use_backend
+from .backends.cuda.products import set_matmul_precision
+from .backends.devices import DeviceError, memory_stats, synchronize
+from .backends.numpy.threads import get_num_threads, set_num_threads
 from .checkpoint import load, save
 from .dlpack import from_dlpack
 from .gradcheck import GradcheckError, gradcheck, gradgradcheck
+from .random import manual_seed
 from .tensor import Tensor, grad
 
 __version__ = "0.1.0"
 __all__ = [
     "DeviceError", "GradcheckError", "Tensor", "data", "from_dlpack", "functional", "get_num_threads", "grad",
     "gradcheck", "gradgradcheck", "load", "manual_seed", "memory_stats", "nn", "no_grad", "optim", "save",
-    "set_matmul_precision", "set_num_threads", "synchronize",
+    "set_matmul_precision", "set_num_threads", "synchronize", "use_backend",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, to_device
+from .backends.devices import Array, to_device
 
 
 class CheckpointError(ValueError):

@@ -10,7 +10,7 @@ waits for what the other had begun. (NumPy before 2.1 takes all that it imports 
 
 from typing import Any
 
-from . import backend
+from .backends import devices
 from .tensor import Tensor
 
 
@@ -28,4 +28,4 @@ def from_dlpack(x: Any) -> Tensor:
     >>> x
     Tensor([5., 2.], dtype=float64)
     """
-    return Tensor(backend.from_dlpack(x))
+    return Tensor(devices.from_dlpack(x))

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from . import backend
 from .autograd import Function
-from .products import matmul
+from .backends import kernel
+from .backends.devices import array_module, device_of, to_device
 
 Tensor = Any  # minicnn.tensor.Tensor, which is on a floor above this one
 Shape = tuple[int, ...]
@@ -27,6 +27,18 @@ def unbroadcast(grad: Tensor, shape: Shape) -> Tensor:
     return grad.sum(axis=(*range(lead), *repeated), keepdims=True).reshape(shape)
 
 
+@kernel
+def broadcast(a, b, ufunc):
+    """ufunc(a, b), such as np.add, of two arrays that are broadcast against each other."""
+    return ufunc(a, b)
+
+
+@kernel
+def matmul(a, b):
+    """a @ b, of matrices or of stacks of matrices."""
+    return np.matmul(a, b)
+
+
 class _Broadcasting(Function):
     """Two inputs that are broadcast against each other: each gradient is summed back to its input's shape."""
 
@@ -38,7 +50,7 @@ class _Broadcasting(Function):
 
     def forward(self, a, b):
         self.shapes = a.shape, b.shape
-        return backend.combine(self.ufunc, a, b)
+        return broadcast(a, b, self.ufunc)
 
     def backward(self, grad):
         (a, b), (da, db) = self.shapes, self.partials(grad)
@@ -91,7 +103,7 @@ class DivideBy(Function):
         self.number = number
 
     def forward(self, x):
-        return backend.combine(np.true_divide, x, x.dtype.type(self.number))
+        return broadcast(x, x.dtype.type(self.number), np.true_divide)
 
     def backward(self, grad):
         return grad.apply(DivideBy(self.number), grad)
@@ -280,15 +292,10 @@ class _Reduction(Function):
         return axes, tuple([1 if i in axes else n for i, n in enumerate(x.shape)])
 
 
-@backend.device_kernel
+@kernel
 def total(x, axes: Shape):
-    """The sum over some axes; over the first ones of a large array, such as over all pixels, on all threads."""
-    first = axes == tuple(range(len(axes))) and x.ndim > len(axes)
-    if not first or x.size < backend.BLOCK or not x.flags.c_contiguous:
-        return x.sum(axis=axes)
-    rows = x.reshape(-1, *x.shape[len(axes) :])
-    step = max(1, backend.BLOCK * len(rows) // x.size)
-    return backend.parallel_sum(lambda lo, hi: rows[lo:hi].sum(0), backend.slices(len(rows), step))
+    """The sum over some axes."""
+    return x.sum(axis=axes)
 
 
 class Sum(_Reduction):
@@ -410,7 +417,7 @@ class Unindex(Function):
         self.index, self.to, self.once = index, shape, once
 
     def forward(self, x):
-        array = backend.array_module(x)
+        array = array_module(x)
         y = array.zeros(self.to, x.dtype)  # CuPy's zeros_like takes the shape () for none
         if self.once:
             y[self.index] = x
@@ -457,8 +464,8 @@ class ToDevice(Function):
         self.device = device
 
     def forward(self, x):
-        self.was = backend.device_of(x)
-        return backend.to_device(x, self.device)
+        self.was = device_of(x)
+        return to_device(x, self.device)
 
     def backward(self, grad):
         return grad.to(self.was)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from . import backend, ops
+from . import ops
 from .autograd import Function, is_recording, memory_of, set_grad_enabled, walk
+from .backends import devices
 
 Axis = int | tuple[int, ...] | None
 Hook = Callable[["Tensor"], None]
@@ -53,7 +54,7 @@ class Tensor:
             raise TypeError(f"a Tensor holds real numbers or booleans, not {array.dtype}")
         if requires_grad and array.dtype.kind != "f":
             raise TypeError(f"only floating-point Tensors require gradients, not {array.dtype}: add dtype=np.float32")
-        self.data = array if device is None else backend.to_device(array, device)
+        self.data = array if device is None else devices.to_device(array, device)
         self.requires_grad = bool(requires_grad)
         self.grad: Tensor | None = None
         self.node: Function | None = None
@@ -61,7 +62,7 @@ class Tensor:
         self.hooks: dict[object, Hook] | None = None
 
     @staticmethod
-    def wrap(array: backend.Array, node: Function | None = None) -> Tensor:
+    def wrap(array: devices.Array, node: Function | None = None) -> Tensor:
         """An array as a Tensor, unchecked and unchanged: the output of that node, if one is given."""
         tensor = Tensor.__new__(Tensor)
         if isinstance(array, np.generic):  # NumPy turns 0-d results into scalars
@@ -96,10 +97,10 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        return backend.device_of(self.data)
+        return devices.device_of(self.data)
 
     def __repr__(self) -> str:
-        body = np.array2string(backend.to_device(self.data, "cpu"), separator=", ", prefix="Tensor(", threshold=100)
+        body = np.array2string(devices.to_device(self.data, "cpu"), separator=", ", prefix="Tensor(", threshold=100)
         notes = f", dtype={self.dtype}"
         if self.device != "cpu":
             notes += f", device={self.device!r}"
@@ -138,7 +139,7 @@ class Tensor:
         """For the from_dlpack of NumPy, CuPy, PyTorch …: its memory, not a copy."""
         if self.requires_grad:
             raise BufferError("this Tensor requires a gradient: say .detach() first")
-        return backend.to_dlpack(self.data, options)
+        return devices.to_dlpack(self.data, options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.data.__dlpack_device__()
@@ -151,7 +152,7 @@ class Tensor:
 
     def numpy(self) -> np.ndarray:
         """Its array on the host: the very array on a CPU, a copy from a GPU."""
-        return backend.to_device(self.data, "cpu")
+        return devices.to_device(self.data, "cpu")
 
     def detach(self) -> Tensor:
         """The same array without history: a constant."""
@@ -161,7 +162,7 @@ class Tensor:
 
     def to(self, device: str) -> Tensor:
         """This Tensor on that device; itself if it is there. Gradients flow back to where it was."""
-        device = backend.open_device(device)
+        device = devices.open_device(device)
         return self if device == self.device else apply(ops.ToDevice(device), self)
 
     def astype(self, dtype: Any) -> Tensor:
@@ -187,7 +188,7 @@ class Tensor:
             for hook in (leaf.hooks or {}).values():
                 hook(leaf)
 
-        with set_grad_enabled(create_graph), backend.on_device_of(self.data):
+        with set_grad_enabled(create_graph), devices.on_device_of(self.data):
             walk([root], accumulate, None, retain_graph or create_graph)
 
     def register_post_accumulate_grad_hook(self, hook: Hook) -> Callable[[], None]:
@@ -269,7 +270,7 @@ class Tensor:
         """A boolean Tensor."""
         if not isinstance(other, Tensor):
             other = _converted(other, self.dtype if self.dtype.kind == "f" else None, self.data)
-        with backend.on_device_of(self.data):
+        with devices.on_device_of(self.data):
             return Tensor.wrap(relation(self.data, other.data))
 
     def __and__(self, other: Any) -> Tensor:
@@ -284,7 +285,7 @@ class Tensor:
     def __getitem__(self, index: Any) -> Tensor:
         """Entries by integers, slices, None, …, integer or boolean arrays, as in NumPy."""
         parts = [p.data if isinstance(p, Tensor) else p for p in (index if isinstance(index, tuple) else (index,))]
-        kept = tuple([backend.index_copy(p, self.data) for p in parts])  # backward reads them later
+        kept = tuple([devices.index_copy(p, self.data) for p in parts])  # backward reads them later
         return apply(ops.Index(kept if isinstance(index, tuple) else kept[0]), self)
 
     # ---------------------------------------------------------------------------------------------------------- methods
@@ -385,7 +386,7 @@ def apply(function: Function, *args: Any) -> Tensor:
         arrays = [tensor.data for tensor in inputs]
     try:
         forward = function.forward
-        data = forward(*arrays) if type(arrays[0]) is np.ndarray else backend.run_there(forward, arrays)
+        data = forward(*arrays) if type(arrays[0]) is np.ndarray else devices.run_there(forward, arrays)
     except ValueError as error:
         shapes = " and ".join(str(tensor.shape) for tensor in inputs)
         raise ValueError(f"{function.name} of shape {shapes}: {error}") from None
@@ -424,16 +425,16 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         dtypes = [arg.dtype for arg in args if hasattr(arg, "dtype") and arg.dtype.kind == "f"][:1]
     if any(dtype != dtypes[0] for dtype in dtypes):
         raise TypeError(f"{function.name}: dtypes {dtypes[0]} and {dtypes[-1]} do not mix: convert one with .astype()")
-    here = backend.device_of(like)
-    with backend.on_device(here):
+    here = devices.device_of(like)
+    with devices.on_device(here):
         inputs = tuple([_converted(arg, dtypes[0] if dtypes else None, like) for arg in args])
     for t in inputs:
         if t.device != here:
-            raise backend.DeviceError(f"{function.name}: {here} and {t.device} do not mix: move one with .to({here!r})")
+            raise devices.DeviceError(f"{function.name}: {here} and {t.device} do not mix: move one with .to({here!r})")
     return inputs
 
 
-def _converted(arg: Any, dtype: np.dtype | None, like: backend.Array) -> Tensor:
+def _converted(arg: Any, dtype: np.dtype | None, like: devices.Array) -> Tensor:
     """An argument as a Tensor: of that dtype, or without one (integers and booleans only) as NumPy would promote it."""
     if isinstance(arg, Tensor):
         return arg if dtype is None or arg.data.dtype == dtype else Tensor.wrap(arg.data.astype(dtype))
@@ -444,7 +445,7 @@ def _converted(arg: Any, dtype: np.dtype | None, like: backend.Array) -> Tensor:
         raise TypeError(f"cannot compute with {arg!r}: numbers, arrays of numbers and Tensors are accepted")
     if array.ndim or not isinstance(array, (np.ndarray, np.generic)):
         return Tensor.wrap(array.astype(dtype or array.dtype, copy=False))
-    return Tensor.wrap(backend.constant(arg if type(arg) is int else array.item(), dtype or array.dtype, like))
+    return Tensor.wrap(devices.constant(arg if type(arg) is int else array.item(), dtype or array.dtype, like))
 
 
 def _output_gradient(output: Tensor, grad: Any) -> Tensor:
@@ -456,7 +457,7 @@ def _output_gradient(output: Tensor, grad: Any) -> Tensor:
     if grad is None:
         if output.size != 1:
             raise RuntimeError(f"backward from shape {output.shape} needs a gradient of that shape")
-        with backend.on_device_of(output.data):
+        with devices.on_device_of(output.data):
             return Tensor.wrap(np.ones_like(output.data))
     tensor = _converted(grad, output.dtype, output.data) if not isinstance(grad, Tensor) else grad
     if tensor.shape != output.shape or tensor.dtype != output.dtype:
@@ -495,6 +496,6 @@ def grad(
             raise RuntimeError(f"input {i} does not require a gradient: create it with requires_grad=True")
     roots = [(y, _output_gradient(y, g)) for y, g in zip(ys, gs, strict=True)]
     found: dict[Tensor, Tensor] = {}
-    with set_grad_enabled(create_graph), backend.on_device_of(roots[0][0].data):
+    with set_grad_enabled(create_graph), devices.on_device_of(roots[0][0].data):
         walk(roots, found.__setitem__, xs, create_graph if retain_graph is None else retain_graph)
     return tuple([found.get(x) for x in xs])

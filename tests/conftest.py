@@ -12,7 +12,9 @@ import hypothesis
 import numpy as np
 import pytest
 
-from minicnn import autograd, backend
+import minicnn
+from minicnn import autograd
+from minicnn.backends import numpy as fast
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -32,11 +34,11 @@ hypothesis.settings.load_profile("default")
 def no_leaks():
     """Each test begins with the same random numbers, and leaves grad mode, threads, NumPy's error handling and threads
     alive as they were."""
-    backend.manual_seed(0)
-    threads, errors = backend.get_num_threads(), np.geterr()
+    minicnn.random.manual_seed(0)
+    threads, errors = fast.threads.get_num_threads(), np.geterr()
     yield
     assert autograd.is_recording(), "a test left gradients switched off"
-    assert backend.get_num_threads() == threads, "a test left another number of threads"
+    assert fast.threads.get_num_threads() == threads, "a test left another number of threads"
     assert np.geterr() == errors, "a test left NumPy's error handling changed"
     strays = [t.name for t in threading.enumerate() if t.name.startswith("minicnn-data") and t.is_alive()]
     assert not strays or not any(t.join(5) or t.is_alive() for t in threading.enumerate() if t.name in strays), (
@@ -47,16 +49,16 @@ def no_leaks():
 @pytest.fixture
 def threads() -> Iterator[Callable[[int], None]]:
     """Sets the number of threads for one test."""
-    before = backend.get_num_threads()
-    yield backend.set_num_threads
-    backend.set_num_threads(before)
+    before = fast.threads.get_num_threads()
+    yield fast.threads.set_num_threads
+    fast.threads.set_num_threads(before)
 
 
 @pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> backend._Memory:
+def memory(monkeypatch: pytest.MonkeyPatch) -> fast.memory._Memory:
     """A recycler of its own, with nothing kept yet."""
-    fresh = backend._Memory()
-    monkeypatch.setattr(backend, "_memory", fresh)
+    fresh = fast.memory._Memory()
+    monkeypatch.setattr(fast.memory, "_memory", fresh)
     return fresh
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from minicnn import Tensor, backend, gradcheck, gradgradcheck, products
+from minicnn import Tensor, gradcheck, gradgradcheck, products
+from minicnn.backends import numpy as fast
 from minicnn.functional import lrn, pooling, windows
 
 
@@ -280,20 +281,20 @@ def step(f, arrays, **options):
 @contextmanager
 def cut(cache, block, threads):
     """Cut work into slices that need at most `cache` bytes, or have `block` numbers, on that many threads."""
-    before, runs, run = backend.get_num_threads(), [], backend._threads.run
-    backend.set_num_threads(threads)
+    before, runs, run = fast.threads.get_num_threads(), [], fast.threads._threads.run
+    fast.threads.set_num_threads(threads)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(backend, "CACHE", cache)
+            patch.setattr(fast.threads, "CACHE", cache)
             patch.setattr(windows, "CACHE", cache)
             patch.setattr(pooling, "CACHE", cache)
-            patch.setattr(backend, "BLOCK", block)
+            patch.setattr(fast.threads, "BLOCK", block)
             patch.setattr(lrn, "BLOCK", block)
             patch.setattr(products, "BLOCK", block)
-            patch.setattr(backend._threads, "run", lambda work, count: runs.append(count) or run(work, count))
+            patch.setattr(fast.threads._threads, "run", lambda work, count: runs.append(count) or run(work, count))
             yield
     finally:
-        backend.set_num_threads(before)
+        fast.threads.set_num_threads(before)
     assert bool(runs) == (threads > 1), "the work was not cut as was asked"
 
 
@@ -312,7 +313,7 @@ def keeps(f, make, **options):
     """Inputs, output and gradients that a user holds share no memory, and stay as they are while ten more steps run.
     make(n, seed) returns arrays for a batch of n. Recycled memory is used for all sizes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "LARGE", 1)
+        patch.setattr(fast.memory, "LARGE", 1)
         arrays = make(4, 0)
         held = [*arrays, *step(f, arrays, **options)]
         copies = [a.copy() for a in held]

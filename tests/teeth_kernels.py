@@ -112,7 +112,7 @@ class KernelBites(Bites):
     def bite_kernels(self, text: str, items: list[pytest.Item]) -> int:
         """In a child: let the launcher read the mutant, compile it where it is thrown away afterwards, and run the
         tests up to the first failure."""
-        launch, host = importlib.import_module("minicnn.cuda.launch"), importlib.import_module("host")
+        launch, host = importlib.import_module("minicnn.backends.cuda.launch"), importlib.import_module("host")
         original = launch._source
         with tempfile.TemporaryDirectory() as folder:
             launch._source = lambda file: text if file == self.file else original(file)
@@ -122,7 +122,7 @@ class KernelBites(Bites):
 
 def kernels(name: str) -> tuple[str, str, list[KernelMutant]]:
     """A file of kernels, its path, and its mutants."""
-    file = f"minicnn/cuda/{name}"
+    file = f"minicnn/backends/cuda/{name}"
     return name, file, list(mutants_of((ROOT / file).read_text(encoding="utf-8")))
 
 

@@ -12,23 +12,24 @@ from reference import at_once, refuses
 from threadpoolctl import threadpool_info
 
 import minicnn
-from minicnn import backend, products
+from minicnn import products
+from minicnn.backends import numpy as fast
 
 
 def test_the_number_of_threads(threads):
     for n in (1, 3, np.int64(2)):
         threads(n)
-        assert backend.get_num_threads() == n == minicnn.get_num_threads()
+        assert fast.threads.get_num_threads() == n == minicnn.get_num_threads()
     for n in (0, -1):
         with refuses(ValueError, f"at least 1, not {n}"):
             threads(n)
     with pytest.raises(TypeError):
         threads(1.5)
-    assert backend.get_num_threads() == 2
+    assert fast.threads.get_num_threads() == 2
 
 
 def test_blas_is_held_to_one_thread():
-    backend.get_num_threads()
+    fast.threads.get_num_threads()
     assert all(library["num_threads"] == 1 for library in threadpool_info() if library["user_api"] == "blas")
 
 
@@ -37,8 +38,8 @@ def test_blas_is_held_to_one_thread():
 def test_parallel_covers_every_slice_once(threads, count, n, step):
     threads(count)
     seen = []
-    assert backend.parallel(lambda lo, hi: seen.append((lo, hi)), backend.slices(n, step)) is None
-    assert sorted(seen) == backend.slices(n, step)
+    assert fast.threads.parallel(lambda lo, hi: seen.append((lo, hi)), fast.threads.slices(n, step)) is None
+    assert sorted(seen) == fast.threads.slices(n, step)
 
 
 def test_parallel_uses_all_threads_and_the_callers_is_one_of_them(threads):
@@ -49,14 +50,14 @@ def test_parallel_uses_all_threads_and_the_callers_is_one_of_them(threads):
         names.add(threading.current_thread())
         meet.wait(30)  # all three must be here at the same time
 
-    backend.parallel(work, backend.slices(3, 1))
+    fast.threads.parallel(work, fast.threads.slices(3, 1))
     assert len(names) == 3 and threading.current_thread() in names
 
 
 def test_one_thread_means_this_one(threads):
     threads(1)
     seen = set()
-    backend.parallel(lambda lo, hi: seen.add(threading.current_thread()), backend.slices(10, 1))
+    fast.threads.parallel(lambda lo, hi: seen.add(threading.current_thread()), fast.threads.slices(10, 1))
     assert seen == {threading.current_thread()}
 
 
@@ -72,14 +73,14 @@ def test_slices_may_call_parallel(threads):
             inner_threads.append(threading.current_thread() is mine)
             out[lo:hi, a:b] += 1
 
-        backend.parallel(inner, backend.slices(6, 1))
-        out[lo, 0] += int(backend.parallel_sum(lambda a, b: np.array([b - a]), backend.slices(6, 1))[0])
+        fast.threads.parallel(inner, fast.threads.slices(6, 1))
+        out[lo, 0] += int(fast.threads.parallel_sum(lambda a, b: np.array([b - a]), fast.threads.slices(6, 1))[0])
 
-    backend.parallel(outer, backend.slices(4, 1))
+    fast.threads.parallel(outer, fast.threads.slices(4, 1))
     assert (out[:, 1:] == 1).all() and (out[:, 0] == 7).all()
     assert all(inner_threads)  # in place: the other threads are busy with slices of their own
     meet = threading.Barrier(2)
-    backend.parallel(lambda lo, hi: meet.wait(30), backend.slices(2, 1))  # afterwards there are two again
+    fast.threads.parallel(lambda lo, hi: meet.wait(30), fast.threads.slices(2, 1))  # afterwards there are two again
 
 
 def test_parallel_from_several_threads_at_the_same_time(threads):
@@ -92,9 +93,9 @@ def test_parallel_from_several_threads_at_the_same_time(threads):
             def add(lo, hi, out=out):
                 out[lo:hi] += 1
 
-            backend.parallel(add, backend.slices(20, 3))
+            fast.threads.parallel(add, fast.threads.slices(20, 3))
             assert (out == 1).all()
-            assert backend.parallel_sum(lambda lo, hi: np.arange(lo, hi).sum(keepdims=True), backend.slices(20, 3)) == [
+            assert fast.threads.parallel_sum(lambda lo, hi: np.arange(lo, hi).sum(keepdims=True), fast.threads.slices(20, 3)) == [
                 190
             ]
         return "done"
@@ -107,19 +108,19 @@ def test_the_number_of_threads_may_change_while_others_work(threads):
 
     def change():
         for n in itertools.islice(itertools.cycle([1, 3, 2]), 30):
-            backend.set_num_threads(n)
+            fast.threads.set_num_threads(n)
         return True
 
     def work():
         return all(
-            backend.parallel_sum(lambda lo, hi: np.ones(hi - lo).sum(keepdims=True), backend.slices(30, 1)) == [30]
+            fast.threads.parallel_sum(lambda lo, hi: np.ones(hi - lo).sum(keepdims=True), fast.threads.slices(30, 1)) == [30]
             for _ in range(100)
         )
 
     assert at_once(change, work, work) == [True] * 3
 
 
-@pytest.mark.parametrize("run", [backend.parallel, backend.parallel_sum])
+@pytest.mark.parametrize("run", [fast.threads.parallel, fast.threads.parallel_sum])
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_exception_in_a_slice_reaches_the_caller_and_the_threads_go_on(threads, count, run):
     threads(count)
@@ -135,8 +136,8 @@ def test_an_exception_in_a_slice_reaches_the_caller_and_the_threads_go_on(thread
             return np.ones(1)
 
         with pytest.raises(KeyError, match="this one"):
-            run(work, backend.slices(count, 1))
-        assert backend.parallel_sum(lambda lo, hi: np.array([lo]), backend.slices(8, 1)) == [28]
+            run(work, fast.threads.slices(count, 1))
+        assert fast.threads.parallel_sum(lambda lo, hi: np.array([lo]), fast.threads.slices(8, 1)) == [28]
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -148,9 +149,9 @@ def test_work_that_no_other_thread_takes_is_done_here(threads, count):
     def work(lo, hi):
         return numbers[lo:hi].sum(0)
 
-    expected = backend.parallel_sum(work, backend.slices(50, 3))
+    expected = fast.threads.parallel_sum(work, fast.threads.slices(50, 3))
     for left in range(count - 1):  # it still takes so many
-        pool, taken = backend._threads.pool, []
+        pool, taken = fast.threads._threads.pool, []
 
         def submit(*args, pool=pool, taken=taken, left=left):
             if len(taken) == left:
@@ -160,21 +161,21 @@ def test_work_that_no_other_thread_takes_is_done_here(threads, count):
 
         pool.submit = submit
         seen = []
-        backend.parallel(lambda lo, hi, seen=seen: seen.append((lo, hi)), backend.slices(50, 3))
-        assert sorted(seen) == backend.slices(50, 3)
+        fast.threads.parallel(lambda lo, hi, seen=seen: seen.append((lo, hi)), fast.threads.slices(50, 3))
+        assert sorted(seen) == fast.threads.slices(50, 3)
         taken.clear()
-        np.testing.assert_array_equal(backend.parallel_sum(work, backend.slices(50, 3)), expected)
+        np.testing.assert_array_equal(fast.threads.parallel_sum(work, fast.threads.slices(50, 3)), expected)
         assert len(taken) == left
         del pool.submit
     with pytest.raises(RuntimeError, match="mine"):  # the work's own error is another matter
-        backend.parallel(lambda lo, hi: (_ for _ in ()).throw(RuntimeError("mine")), backend.slices(50, 3))
+        fast.threads.parallel(lambda lo, hi: (_ for _ in ()).throw(RuntimeError("mine")), fast.threads.slices(50, 3))
 
 
 def test_after_an_exception_no_new_slice_is_begun(threads):
     threads(1)
     seen = []
     with pytest.raises(KeyError):
-        backend.parallel(lambda lo, hi: seen.append(lo) or {}[lo], backend.slices(8, 1))
+        fast.threads.parallel(lambda lo, hi: seen.append(lo) or {}[lo], fast.threads.slices(8, 1))
     assert seen == [0]
 
 
@@ -183,7 +184,7 @@ def test_parallel_sum(threads, count):
     threads(count)
     numbers = np.random.default_rng(0).standard_normal((100, 3)).astype(np.float32)
     for n, step in [(100, 7), (100, 1), (100, 100), (100, 1000), (1, 1), (0, 0)]:
-        work = backend.slices(n, step) if n else [(0, 0)]  # one empty piece
+        work = fast.threads.slices(n, step) if n else [(0, 0)]  # one empty piece
         buffers = threading.local()
 
         def slice_sum(lo, hi, buffers=buffers):
@@ -191,15 +192,15 @@ def test_parallel_sum(threads, count):
                 buffers.out = np.empty(3, np.float32)
             return np.sum(numbers[lo:hi], axis=0, out=buffers.out)  # the same buffer each time
 
-        total = backend.parallel_sum(slice_sum, work)
+        total = fast.threads.parallel_sum(slice_sum, work)
         np.testing.assert_allclose(total, numbers[:n].sum(0), rtol=1e-4, atol=1e-5, strict=True)
-        assert all(np.array_equal(total, backend.parallel_sum(slice_sum, work)) for _ in range(20))  # bit for bit
+        assert all(np.array_equal(total, fast.threads.parallel_sum(slice_sum, work)) for _ in range(20))  # bit for bit
         assert total.flags.writeable and not np.shares_memory(total, buffers.out)
 
 
 def test_a_forked_child_has_threads_of_its_own(threads):
     threads(2)
-    backend.parallel(lambda lo, hi: None, backend.slices(4, 1))
+    fast.threads.parallel(lambda lo, hi: None, fast.threads.slices(4, 1))
     read, write = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process that has threads
@@ -207,10 +208,10 @@ def test_a_forked_child_has_threads_of_its_own(threads):
     if not child:
         try:
             names, meet = set(), threading.Barrier(2)
-            backend.parallel(
-                lambda lo, hi: names.add(threading.current_thread()) or meet.wait(20), backend.slices(2, 1)
+            fast.threads.parallel(
+                lambda lo, hi: names.add(threading.current_thread()) or meet.wait(20), fast.threads.slices(2, 1)
             )
-            os.write(write, b"%d%d" % (len(names), backend.get_num_threads()))
+            os.write(write, b"%d%d" % (len(names), fast.threads.get_num_threads()))
         finally:
             os._exit(0)
     os.close(write)
@@ -225,7 +226,7 @@ def test_a_child_forked_while_another_thread_holds_the_locks(threads):
     held, forked = threading.Event(), threading.Event()
 
     def hold():
-        with backend._memory.lock, backend._random.lock, backend._threads.lock:
+        with fast.memory._memory.lock, minicnn.random._random.lock, fast.threads._threads.lock:
             held.set()
             return forked.wait(30)
 
@@ -238,10 +239,10 @@ def test_a_child_forked_while_another_thread_holds_the_locks(threads):
     if not child:
         try:
             signal.alarm(20)  # ends the child, if it hangs
-            backend.empty((backend.LARGE,), np.uint8)
-            backend.generator()
-            backend.set_num_threads(3)
-            backend.parallel(lambda lo, hi: None, backend.slices(3, 1))
+            fast.memory.empty((fast.memory.LARGE,), np.uint8)
+            minicnn.random.generator()
+            fast.threads.set_num_threads(3)
+            fast.threads.parallel(lambda lo, hi: None, fast.threads.slices(3, 1))
             os._exit(0)
         finally:
             os._exit(1)
@@ -251,13 +252,13 @@ def test_a_child_forked_while_another_thread_holds_the_locks(threads):
 
 
 def test_slices():
-    assert backend.slices(0, 3) == [] and backend.slices(1, 3) == [(0, 1)] and backend.slices(3, 3) == [(0, 3)]
-    assert backend.slices(7, 3) == [(0, 3), (3, 6), (6, 7)] and backend.slices(2, 1) == [(0, 1), (1, 2)]
-    assert backend.slices(8, 6) == [(0, 4), (4, 8)] and backend.slices(9, 8) == [(0, 5), (5, 9)]  # not 6 + 2 or 8 + 1
+    assert fast.threads.slices(0, 3) == [] and fast.threads.slices(1, 3) == [(0, 1)] and fast.threads.slices(3, 3) == [(0, 3)]
+    assert fast.threads.slices(7, 3) == [(0, 3), (3, 6), (6, 7)] and fast.threads.slices(2, 1) == [(0, 1), (1, 2)]
+    assert fast.threads.slices(8, 6) == [(0, 4), (4, 8)] and fast.threads.slices(9, 8) == [(0, 5), (5, 9)]  # not 6 + 2 or 8 + 1
     for n in range(1, 40):
         for step in range(1, 45):
-            lengths = [hi - lo for lo, hi in backend.slices(n, step)]
-            assert [lo for lo, _ in backend.slices(n, step)] == [sum(lengths[:i]) for i in range(len(lengths))]
+            lengths = [hi - lo for lo, hi in fast.threads.slices(n, step)]
+            assert [lo for lo, _ in fast.threads.slices(n, step)] == [sum(lengths[:i]) for i in range(len(lengths))]
             assert sum(lengths) == n and max(lengths) <= step
             assert max(lengths) == -(-n // -(-n // step))  # no longer than as few slices as can be must be
 
@@ -267,9 +268,9 @@ def test_slices():
 def test_pieces(threads, monkeypatch, count, n):
     """Every row of every image once; something for each thread; no more than fits in the cache."""
     threads(count)
-    monkeypatch.setattr(backend, "CACHE", 100)
+    monkeypatch.setattr(fast.threads, "CACHE", 100)
     for rows, row_bytes in itertools.product([1, 2, 3, 4, 5, 13], [1, 7, 30, 99, 100, 101, 1000]):
-        work, times = backend.pieces(np.empty(n), rows, row_bytes), np.zeros((n, rows), int)
+        work, times = fast.threads.pieces(np.empty(n), rows, row_bytes), np.zeros((n, rows), int)
         for images, band in work:
             assert 0 <= images.start < images.stop <= n and 0 <= band.start < band.stop <= rows
             times[images, band] += 1
@@ -289,21 +290,21 @@ def test_pieces(threads, monkeypatch, count, n):
 def test_pieces_of_nothing(threads, count):
     """At least one, which is empty: parallel_sum needs it."""
     threads(count)
-    for rows, row_bytes in ((4, 1), (1, 1), (4, backend.CACHE)):
-        work = backend.pieces(np.empty(0), rows, row_bytes)
+    for rows, row_bytes in ((4, 1), (1, 1), (4, fast.threads.CACHE)):
+        work = fast.threads.pieces(np.empty(0), rows, row_bytes)
         assert work and all(images == slice(0, 0) and 0 <= r.start < r.stop <= rows for images, r in work)
 
 
 def test_pieces_by_hand(threads):
     threads(2)
-    large = backend.CACHE // 2
+    large = fast.threads.CACHE // 2
     whole, top, bottom = slice(0, 4), slice(0, 2), slice(2, 4)
-    assert backend.pieces(np.empty(1), 4, 1) == [(slice(0, 1), top), (slice(0, 1), bottom)]
-    assert backend.pieces(np.empty(2), 4, 1) == [(slice(0, 1), whole), (slice(1, 2), whole)]
-    assert backend.pieces(np.empty(5), 4, 1) == [(slice(0, 3), whole), (slice(3, 5), whole)]
-    assert backend.pieces(np.empty(2), 4, large) == [(slice(i, i + 1), band) for i in (0, 1) for band in (top, bottom)]
+    assert fast.threads.pieces(np.empty(1), 4, 1) == [(slice(0, 1), top), (slice(0, 1), bottom)]
+    assert fast.threads.pieces(np.empty(2), 4, 1) == [(slice(0, 1), whole), (slice(1, 2), whole)]
+    assert fast.threads.pieces(np.empty(5), 4, 1) == [(slice(0, 3), whole), (slice(3, 5), whole)]
+    assert fast.threads.pieces(np.empty(2), 4, large) == [(slice(i, i + 1), band) for i in (0, 1) for band in (top, bottom)]
     threads(1)
-    assert backend.pieces(np.empty(1), 4, 1) == [(slice(0, 1), whole)] and backend.pieces(np.empty(3), 4, 1) == [
+    assert fast.threads.pieces(np.empty(1), 4, 1) == [(slice(0, 1), whole)] and fast.threads.pieces(np.empty(3), 4, 1) == [
         (slice(0, 3), whole)
     ]
 
@@ -314,33 +315,33 @@ def test_batch_step_gives_each_thread_as_much(threads, count):
     threads(count)
     for n in range(1, 40):
         for fit in (1, 2, 3, 7, 100):
-            step = backend.batch_step(n, backend.CACHE // fit)
+            step = fast.threads.batch_step(n, fast.threads.CACHE // fit)
             assert 1 <= step <= fit
-            turns = -(-len(backend.slices(n, step)) // count)
+            turns = -(-len(fast.threads.slices(n, step)) // count)
             assert turns == -(-n // (count * fit)), (n, fit)  # not a turn more than the cache asks for
 
 
 def test_batch_step(threads):
     threads(2)
-    assert backend.batch_step(8, 1) == 4 and backend.batch_step(7, 1) == 4 and backend.batch_step(1, 1) == 1
-    assert backend.batch_step(1000, backend.CACHE // 3) == 3 and backend.batch_step(1000, backend.CACHE * 2) == 1
-    assert backend.batch_step(0, 1) == 1 == backend.batch_step(2, 0)
+    assert fast.threads.batch_step(8, 1) == 4 and fast.threads.batch_step(7, 1) == 4 and fast.threads.batch_step(1, 1) == 1
+    assert fast.threads.batch_step(1000, fast.threads.CACHE // 3) == 3 and fast.threads.batch_step(1000, fast.threads.CACHE * 2) == 1
+    assert fast.threads.batch_step(0, 1) == 1 == fast.threads.batch_step(2, 0)
 
 
 def test_elementwise_goes_through_blocks_of_any_shape(threads, monkeypatch):
     threads(2)
-    monkeypatch.setattr(backend, "BLOCK", 7)
+    monkeypatch.setattr(fast.threads, "BLOCK", 7)
     x, y, sizes = np.arange(60.0).reshape(3, 4, 5).transpose(2, 0, 1), np.zeros((5, 3, 4)), []
-    backend.elementwise(lambda x, y: sizes.append(x.size) or np.multiply(x, 2, out=y), x, y)
+    fast.threads.elementwise(lambda x, y: sizes.append(x.size) or np.multiply(x, 2, out=y), x, y)
     np.testing.assert_array_equal(y, 2 * x)
     assert sorted(sizes) == [4] + 8 * [7]
-    backend.elementwise(lambda x: sizes.append(x.shape), np.empty((0, 3)))
+    fast.threads.elementwise(lambda x: sizes.append(x.shape), np.empty((0, 3)))
     assert sizes[9:] == [(0, 3)]
 
 
 def test_elementwise_hands_small_arrays_over_as_they_are(threads, monkeypatch):
     threads(2)
-    monkeypatch.setattr(backend, "BLOCK", 12)
+    monkeypatch.setattr(fast.threads, "BLOCK", 12)
     seen = []
 
     def note(*arrays):
@@ -348,11 +349,11 @@ def test_elementwise_hands_small_arrays_over_as_they_are(threads, monkeypatch):
 
     for shape in ((3, 4), (12,), (1,), (), (5, 0)):
         arrays = np.zeros(shape).T, np.ones(shape, np.float32)
-        backend.elementwise(note, *arrays)
+        fast.threads.elementwise(note, *arrays)
         ((thread, *handed),) = seen
         assert thread is threading.current_thread() and all(a is b for a, b in zip(handed, arrays, strict=True))
         seen.clear()
-    backend.elementwise(note, np.zeros(13))
+    fast.threads.elementwise(note, np.zeros(13))
     assert sorted(len(a) for _, a in seen) == [6, 7]
 
 
@@ -380,40 +381,40 @@ SHAPES += [
 def test_combine(threads, monkeypatch, count, shapes):
     threads(count)
     random = np.random.default_rng(0)
-    for block, ufunc in itertools.product((7, backend.BLOCK), (np.add, np.subtract, np.true_divide, np.maximum)):
-        monkeypatch.setattr(backend, "BLOCK", block)
+    for block, ufunc in itertools.product((7, fast.threads.BLOCK), (np.add, np.subtract, np.true_divide, np.maximum)):
+        monkeypatch.setattr(fast.threads, "BLOCK", block)
         a, b = (random.uniform(1, 2, shape).astype(np.float32) for shape in shapes)
         for x, y in ((a, b), (np.asfortranarray(a), b[..., ::-1] if b.ndim else b)):
             before = x.copy(), y.copy()
-            result = backend.combine(ufunc, x, y)
+            result = fast.ops.broadcast(ufunc, x, y)
             np.testing.assert_array_equal(result, ufunc(x, y), strict=bool(result.ndim))
             np.testing.assert_array_equal(x, before[0])
             np.testing.assert_array_equal(y, before[1])
             assert not np.shares_memory(result, x) and not np.shares_memory(result, y)
-        mixed = backend.combine(ufunc, a, b.astype(np.float64))
+        mixed = fast.ops.broadcast(ufunc, a, b.astype(np.float64))
         np.testing.assert_array_equal(mixed, ufunc(a, b.astype(np.float64)))
         assert mixed.dtype == np.float64
     whole = [(10 * x).astype(int) for x in (a, b)]
-    np.testing.assert_array_equal(backend.combine(np.multiply, *whole), np.multiply(*whole))
+    np.testing.assert_array_equal(fast.ops.broadcast(np.multiply, *whole), np.multiply(*whole))
 
 
 def test_combine_in_blocks_and_on_recycled_memory(threads, monkeypatch, memory):
     threads(2)
-    monkeypatch.setattr(backend, "BLOCK", 40)
-    work, real = [], backend.parallel
-    monkeypatch.setattr(backend, "parallel", lambda f, slices: work.append(slices) or real(f, slices))
+    monkeypatch.setattr(fast.threads, "BLOCK", 40)
+    work, real = [], fast.threads.parallel
+    monkeypatch.setattr(fast.threads, "parallel", lambda f, slices: work.append(slices) or real(f, slices))
     for shapes, expected in (
-        (((100, 4), (4,)), backend.slices(100, 10)),
-        (((100, 1), (1, 8)), backend.slices(100, 5)),
-        (((5, 100), (100,)), backend.slices(5, 1)),  # at least one row
+        (((100, 4), (4,)), fast.threads.slices(100, 10)),
+        (((100, 1), (1, 8)), fast.threads.slices(100, 5)),
+        (((5, 100), (100,)), fast.threads.slices(5, 1)),  # at least one row
         (((2, 20), (20,)), [(0, 2)]),
     ):
-        backend.combine(np.add, *map(np.ones, shapes))
+        fast.ops.broadcast(np.add, *map(np.ones, shapes))
         assert work == [expected]
         work.clear()
-    backend.combine(np.add, np.ones((3, 13)), np.ones(13))
+    fast.ops.broadcast(np.add, np.ones((3, 13)), np.ones(13))
     assert not work  # 39 numbers
-    result = backend.combine(np.add, np.ones((backend.LARGE // 4, 4)), np.ones(4))
+    result = fast.ops.broadcast(np.add, np.ones((fast.memory.LARGE // 4, 4)), np.ones(4))
     assert memory.lent_bytes == result.nbytes
 
 
@@ -427,8 +428,8 @@ def test_matmul(threads, monkeypatch, count, shapes):
     threads(count)
     random = np.random.default_rng(0)
     a, b = (random.standard_normal(shape).astype(np.float32) for shape in shapes)
-    for block in (1, backend.BLOCK):
-        monkeypatch.setattr(backend, "BLOCK", block)
+    for block in (1, fast.threads.BLOCK):
+        monkeypatch.setattr(fast.threads, "BLOCK", block)
         for left in (a, np.asfortranarray(a)):
             np.testing.assert_allclose(products.matmul(left, b), np.matmul(a, b), rtol=1e-4, atol=1e-5, strict=True)
             np.testing.assert_allclose(
@@ -449,9 +450,9 @@ def test_matmul(threads, monkeypatch, count, shapes):
 @pytest.mark.parametrize("shape", [(9, 1, 4), (4, 1, 9)])
 def test_matmul_with_one_inner_number_is_a_product_of_each_with_each(threads, monkeypatch, shape):
     threads(2)
-    monkeypatch.setattr(backend, "BLOCK", 1)
+    monkeypatch.setattr(fast.threads, "BLOCK", 1)
     monkeypatch.setattr(products, "BLOCK", 1)
-    shares, real = [], backend.parallel
+    shares, real = [], fast.threads.parallel
     monkeypatch.setattr(products, "parallel", lambda f, work: shares.append(work) or real(f, work))
     rows, inner, columns = shape
     a, b = np.arange(1.0, rows + 1).reshape(rows, inner), np.arange(1.0, columns + 1).reshape(inner, columns)
@@ -469,9 +470,9 @@ def test_the_callers_error_state_holds_in_every_thread(threads):
         return np.ones(1) / np.zeros(1)
 
     with np.errstate(divide="ignore"):
-        backend.parallel(divide, backend.slices(2, 1))
+        fast.threads.parallel(divide, fast.threads.slices(2, 1))
     with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
-        backend.parallel(divide, backend.slices(2, 1))
+        fast.threads.parallel(divide, fast.threads.slices(2, 1))
     with warnings.catch_warnings(), pytest.raises(RuntimeWarning):
         warnings.simplefilter("error")
-        backend.parallel(divide, backend.slices(2, 1))
+        fast.threads.parallel(divide, fast.threads.slices(2, 1))

@@ -7,8 +7,9 @@ import pytest
 from cases import CASES, FUNCTIONS
 from numpy.lib.stride_tricks import as_strided
 
-from minicnn import DeviceError, Tensor, backend, from_dlpack, nn, optim
+from minicnn import DeviceError, Tensor, from_dlpack, nn, optim
 from minicnn import functional as F
+from minicnn.backends import numpy as fast
 from minicnn.tensor import apply
 
 
@@ -138,7 +139,7 @@ def test_a_dtype_that_numpy_lacks(monkeypatch, error):
 
 
 # --------------------------------------------------------------------------------------------------------------- memory
-LARGE = (backend.LARGE // 4, 4)  # of bytes, which backend.empty recycles
+LARGE = (fast.memory.LARGE // 4, 4)  # of bytes, which fast.memory.empty recycles
 
 
 IMPORTERS = {
@@ -152,13 +153,13 @@ IMPORTERS = {
 @pytest.mark.parametrize("importer", IMPORTERS)
 @pytest.mark.parametrize("view", [lambda x: x, lambda x: x[1:, ::2], lambda x: x.T])
 def test_exported_memory_is_recycled_when_its_importer_lets_it_go(memory, importer, view):
-    x = Tensor(backend.empty(LARGE, np.uint8))
+    x = Tensor(fast.memory.empty(LARGE, np.uint8))
     first = x.data.ctypes.data
     other = IMPORTERS[importer](view(x))
     del x
-    assert memory.lent_bytes == backend.LARGE and not memory.idle_bytes
+    assert memory.lent_bytes == fast.memory.LARGE and not memory.idle_bytes
     del other
-    assert memory.lent_bytes == 0 and backend.empty(LARGE, np.uint8).ctypes.data == first
+    assert memory.lent_bytes == 0 and fast.memory.empty(LARGE, np.uint8).ctypes.data == first
 
 
 def test_results_are_on_recycled_memory_and_may_be_exported(memory):

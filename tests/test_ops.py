@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minicnn import Tensor, backend, grad, gradcheck, gradgradcheck, ops
+from minicnn import Tensor, grad, gradcheck, gradgradcheck, ops
 from minicnn import functional as F
 from minicnn.autograd import Function
+from minicnn.backends import numpy as fast
 from minicnn.tensor import apply
 
 rng = np.random.default_rng(0)
@@ -199,11 +200,11 @@ def reductions(draw, min_side=0):
     return shape, draw(st.sampled_from(choices)), draw(st.booleans())
 
 
-@pytest.mark.parametrize("block", [4, backend.BLOCK])
+@pytest.mark.parametrize("block", [4, fast.threads.BLOCK])
 @given(reduction=reductions(), layout=layouts, seed=seeds)
 def test_sum(block, reduction, layout, seed):
     shape, axis, keepdims = reduction
-    with mock.patch.object(backend, "BLOCK", block):  # small: every sum over the first axes goes to the threads
+    with mock.patch.object(fast.threads, "BLOCK", block):  # small: every sum over the first axes goes to the threads
         x = layout(np.random.default_rng(seed).standard_normal(shape))
         check(lambda x: x.sum(axis, keepdims), lambda x: np.sum(x, axis, keepdims=keepdims), x)
 
@@ -216,11 +217,11 @@ LONG = [((100, 4), 0, 10), ((10, 4), 0, 10), ((10, 10, 4), (1, 0), 10), ((5, 100
 def test_a_long_sum_goes_to_the_threads_in_blocks(shape, axis, step, keepdims):
     x = normal(*shape)
     with (
-        mock.patch.object(backend, "BLOCK", 40),  # numbers
-        mock.patch.object(backend, "parallel_sum", wraps=backend.parallel_sum) as shared,
+        mock.patch.object(fast.threads, "BLOCK", 40),  # numbers
+        mock.patch.object(fast.ops, "parallel_sum", wraps=fast.threads.parallel_sum) as shared,
     ):
         check(lambda x: x.sum(axis, keepdims), lambda x: np.sum(x, axis, keepdims=keepdims), x)
-        assert {(*call.args[1],) for call in shared.mock_calls} == {(*backend.slices(x.size // x.shape[-1], step),)}
+        assert {(*call.args[1],) for call in shared.mock_calls} == {(*fast.threads.slices(x.size // x.shape[-1], step),)}
         shared.reset_mock()
         not_worth_it = Tensor(x).sum(), Tensor(x).sum(-1), Tensor(x[:3, :4]).sum(0), Tensor(x.T.copy().T).sum(0)
         assert len(not_worth_it) == 4 and not shared.called
@@ -275,12 +276,12 @@ def matmul_operands(draw):
     return a, b
 
 
-@pytest.mark.parametrize("block", [1, backend.BLOCK])
+@pytest.mark.parametrize("block", [1, fast.threads.BLOCK])
 @given(operands=matmul_operands(), a_layout=layouts, b_layout=layouts, seed=seeds)
 def test_matmul(block, operands, a_layout, b_layout, seed):
     random = np.random.default_rng(seed)
     a, b = (random.standard_normal(shape) for shape in operands)
-    with mock.patch.object(backend, "BLOCK", block):
+    with mock.patch.object(fast.threads, "BLOCK", block):
         check(lambda a, b: a @ b, np.matmul, a_layout(a), b_layout(b))
 
 

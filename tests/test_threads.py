@@ -14,8 +14,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import at_once, distinct, normal, step
 
+import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, backend, nn
+from minicnn import Tensor, nn
+from minicnn.backends import numpy as fast
 from minicnn.functional import conv, lrn, pooling, windows, winograd
 
 CONV = normal(3, 3, 2, 6, seed=1), normal(6, seed=2)
@@ -34,10 +36,10 @@ every_layer = pytest.mark.parametrize("name", LAYERS)
 def small_slices(monkeypatch):
     """A few numbers to each, so that small images are divided among threads, and their memory is recycled."""
     for module, name, value in (
-        (backend, "CACHE", 5000),
-        (backend, "BLOCK", 100),
+        (fast.threads, "CACHE", 5000),
+        (fast.threads, "BLOCK", 100),
         (lrn, "BLOCK", 100),
-        (backend, "LARGE", 256),
+        (fast.memory, "LARGE", 256),
         (windows, "CACHE", 5000),
         (pooling, "CACHE", 5000),
         (winograd, "FEWEST_PIXELS", 48),
@@ -103,7 +105,7 @@ def test_inside_a_slice(name, threads):
         inside[seed] = run(name, seed)
 
     for _ in range(2):
-        backend.parallel(work, [(seed,) for seed in range(6)])
+        fast.threads.parallel(work, [(seed,) for seed in range(6)])
         assert sorted(inside) == [*range(6)]
         for seed in range(6):
             for a, b in zip(inside[seed], alone[seed], strict=True):
@@ -131,7 +133,7 @@ def test_the_number_of_threads_changes_while_others_compute(name, threads):
     def change():
         for _ in range(10):
             for n in (1, 3, 2):
-                backend.set_num_threads(n)
+                fast.threads.set_num_threads(n)
         return True
 
     def work():
@@ -171,7 +173,7 @@ def test_a_forked_child_computes_the_same(threads):
 
     def work():
         workers = set()
-        backend.parallel(lambda meet: workers.add(meet.wait(20)), [(threading.Barrier(2),)] * 2)
+        fast.threads.parallel(lambda meet: workers.add(meet.wait(20)), [(threading.Barrier(2),)] * 2)
         right = [same(run(name), expected[name]) for name in LAYERS]
         return b"%d %d" % (len(workers), sum(right))
 
@@ -202,8 +204,8 @@ def test_a_thread_may_compute_while_python_shuts_down():
     program = (
         "import threading\n"
         "import numpy as np\n"
-        "from minicnn import Tensor, backend, functional as F\n"
-        "backend.set_num_threads(2)\n"
+        "import minicnn; from minicnn import Tensor, functional as F\n"
+        "minicnn.set_num_threads(2)\n"
         "x, w = Tensor(np.ones((4, 9, 9, 2)), requires_grad=True), Tensor(np.ones((5, 5, 2, 3)), requires_grad=True)\n"
         "F.conv2d(x, w).sum().backward()\n"
         "def late():\n"
@@ -256,7 +258,7 @@ def test_training_repeats_bit_for_bit(threads):
 
     def train(count):
         threads(count)
-        backend.manual_seed(1)
+        minicnn.random.manual_seed(1)
         net = nn.Sequential(
             conv1=nn.Conv2d(3, 8, 5, stride=2, padding=2),
             relu1=nn.ReLU(),

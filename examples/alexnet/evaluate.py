@@ -13,7 +13,7 @@ from runs import load_network, new_figure, require_classes
 
 from minicnn import Tensor, nn, no_grad
 from minicnn import functional as F
-from minicnn.backend import Array, on_device_of, to_device
+from minicnn.backends.devices import Array, on_device_of, to_device
 from minicnn.checkpoint import CheckpointError, replacing
 from minicnn.data import DataError, DataLoader
 

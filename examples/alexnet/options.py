@@ -13,7 +13,8 @@ from model import VARIANTS
 from recipes import RECIPES, complete, kind_and_folder, usual
 
 import minicnn
-from minicnn.backend import has_tf32, open_device
+from minicnn.backends.cuda.products import has_tf32
+from minicnn.backends.devices import open_device
 from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 from minicnn.data.folder import quiet

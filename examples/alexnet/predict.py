@@ -19,7 +19,7 @@ from runs import load_network, new_figure
 
 from minicnn import functional as F
 from minicnn import nn, no_grad
-from minicnn.backend import to_device
+from minicnn.backends.devices import to_device
 from minicnn.checkpoint import replacing
 from minicnn.data import DataError, DataLoader, read_image
 from minicnn.data.folder import ENDINGS, some

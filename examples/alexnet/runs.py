@@ -26,8 +26,8 @@ from pictures import View
 from recipes import complete
 
 import minicnn
-from minicnn import backend, nn
-from minicnn.backend import to_device
+from minicnn import nn
+from minicnn.backends.devices import to_device
 from minicnn.checkpoint import CheckpointError, replacing
 from minicnn.data import DataError, PixelStatistics
 
@@ -152,7 +152,7 @@ class Run:
         for part, thing in {"model": net, **parts}.items():
             for name, value in thing.state_dict().items():
                 arrays[f"{part}.{name}"] = np.asarray(value) if isinstance(value, (int, float)) else value
-        info = {"config": self.config, "rows": self.rows, "random": backend.random_state(), **progress}
+        info = {"config": self.config, "rows": self.rows, "random": minicnn.random.random_state(), **progress}
         minicnn.save(self.folder / LAST, arrays, info)
 
 
@@ -224,7 +224,7 @@ def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict
             thing.load_state_dict(part_of(arrays, part))
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
-    backend.set_random_state(info["random"])
+    minicnn.random.set_random_state(info["random"])
 
 
 def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, Any], View]:

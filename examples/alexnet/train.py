@@ -19,7 +19,7 @@ from runs import TEN_CROP, Run, claimed, finished, load_run, part_of, require_cl
 import minicnn
 from minicnn import Tensor, nn
 from minicnn import functional as F
-from minicnn.backend import describe_device
+from minicnn.backends.devices import describe_device
 from minicnn.data import DataLoader
 from minicnn.optim import SGD, CosineLR, ReduceLROnPlateau, Schedule, StepLR
 

@@ -10,17 +10,14 @@ As written it runs on NumPy's arrays, and through NumPy's dispatch on any arrays
 is the reference. A backend is a set of functions with the same names and arguments that compute the same faster, for
 the arrays of one device:
 
-    numpy = Backend("numpy", device="cpu")
-
-    @numpy.kernel("activation.rectify")
-    def rectify(x): ...
+    Backend("mine", device="cpu", kernels={"activation.rectify": rectify, …})
 
 That is all a backend for the CPU must provide: any of the kernels that table() lists. What it lacks runs as the lesson
 is written. A backend with a device of its own also provides a Device: how arrays get there and back, and what else can
-be asked of it (the class below lists nine methods).
+be asked of it (devices.py has the list).
 
-Which version runs is decided here and nowhere else, at each call, by the type of the first array: the backend that was
-registered last for its device, unless use_backend() has named another one in this thread. The folders beside this file
+Which version runs is decided here and nowhere else, at each call, by the type of the first array: that of its device's
+default, which is the last one registered as such, unless use_backend() has named another one in this thread. The folders beside this file
 register themselves when minicnn is imported: numpy, for any CPU, and cuda, for NVIDIA GPUs.
 
 >>> import numpy as np
@@ -31,49 +28,36 @@ register themselves when minicnn is imported: numpy, for any CPU, and cuda, for 
 array([0., 2.])
 """
 
-import contextlib
 import functools
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-import numpy as np
+from .devices import DeviceError, kind_of, open_device
 
-Array = Any  # a NumPy array, or an array of a backend's device
 Call = TypeVar("Call", bound=Callable[..., Any])
 REFERENCE = "reference"
 
 
-class DeviceError(RuntimeError):
-    """A device or a backend that was asked for is not there or has no memory left, or arrays of two devices met in one
-    operation."""
-
-
 # ------------------------------------------------------------------------------------------------- kernels and backends
 class Backend:
-    """Functions that take the place of kernels, by the kernels' names, for the arrays of a device ("cpu" or "gpu")."""
+    """Functions that take the place of kernels, by the kernels' names ("conv.convolve"), for the arrays of a kind of
+    device ("cpu" or "gpu"). To make one is to register it; as the `default`, for whatever is on that device from now on,
+    or for use_backend() to name."""
 
-    def __init__(self, name: str, device: str = "cpu") -> None:
+    def __init__(
+        self, name: str, device: str, kernels: Mapping[str, Callable[..., Any]], default: bool = False
+    ) -> None:
         if name == REFERENCE or name in _backends:
             raise ValueError(f"there is a backend {name!r} already")
-        self.name, self.device = name, device
-        self.kernels: dict[str, Callable[..., Any]] = {}
+        self.name, self.device, self.kernels, self.default = name, device, dict(kernels), default
         _backends[name] = self
-        _default.clear()
-
-    def kernel(self, name: str) -> Callable[[Call], Call]:
-        """Decorate the function that takes the place of the kernel of that name, as "conv.convolve"."""
-
-        def register(function: Call) -> Call:
-            self.kernels[name] = function
-            return function
-
-        return register
+        _fastest.clear()
 
     def remove(self) -> None:
-        """Forget this backend."""
+        """Forget it."""
         del _backends[self.name]
-        _default.clear()
+        _fastest.clear()
 
 
 _backends: dict[str, Backend] = {}
@@ -87,22 +71,20 @@ class _Versions(dict[type, Mapping[str, Callable[..., Any]]]):
         self.chosen, self.plain = chosen, plain
 
     def __missing__(self, kind: type) -> Mapping[str, Callable[..., Any]]:
-        device = "cpu" if issubclass(kind, (np.ndarray, np.generic)) else _device_of_type(kind)
-        if self.plain or device is None:
-            return {}
-        fast = [backend for backend in _backends.values() if backend.device == device]
+        device = kind_of(kind)
+        fast = [backend for backend in _backends.values() if backend.device == device and backend.default]
         if self.chosen is not None and self.chosen.device == device:
             fast = [self.chosen]
-        self[kind] = fast[-1].kernels if fast else {}
+        self[kind] = fast[-1].kernels if fast and not self.plain else {}
         return self[kind]
 
 
-_default = _Versions()
+_fastest = _Versions()
 
 
 class _InUse(threading.local):
     name: str | None = None
-    versions = _default
+    versions = _fastest
 
 
 _in_use = _InUse()
@@ -123,7 +105,7 @@ def kernel(function: Call) -> Call:
     return cast(Call, dispatch)
 
 
-class use_backend(contextlib.ContextDecorator):
+class use_backend:
     """Compute by that backend, in this thread: from now on, or inside a with-statement. "reference" runs every kernel
     as its lesson is written; the others are for the arrays of their device, and arrays elsewhere go on as before. None
     is the default: the fastest that each device has.
@@ -139,18 +121,14 @@ class use_backend(contextlib.ContextDecorator):
         if backend is not None:
             open_device(backend.device)
         self.before = _in_use.name, _in_use.versions
-        self.name = name
         _in_use.name = name
-        _in_use.versions = _default if name is None else _Versions(backend, plain=name == REFERENCE)
+        _in_use.versions = _fastest if name is None else _Versions(backend, plain=name == REFERENCE)
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *error: object) -> None:
         _in_use.name, _in_use.versions = self.before
-
-    def _recreate_cm(self) -> "use_backend":
-        return use_backend(self.name)
 
 
 def backend_in_use() -> str | None:

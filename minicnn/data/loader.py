@@ -32,7 +32,9 @@ import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
-from ..backend import Array, Upload, empty, on_device, open_device
+from ..backends.cuda.devices import Upload
+from ..backends.devices import Array, on_device, open_device
+from ..backends.numpy.memory import empty
 from .folder import DataError
 from .processes import Processes
 from .transforms import Normalize, Transform, integer

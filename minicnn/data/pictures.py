@@ -1,27 +1,16 @@
-"""Pixels become numbers: the arithmetic of transforms.Normalize. On a GPU it is minicnn/cuda/pictures.cu."""
+"""Pixels become numbers: the arithmetic of transforms.Normalize."""
 
-from math import prod
-
-import numpy as np
-from numpy.typing import NDArray
-
-from ..backend import Array, device_kernel, empty
+from ..backends import kernel
+from ..backends.devices import Array, device_of, to_device
 
 
-@device_kernel
-def normalise(images: Array, scale: NDArray[np.float32], shift: NDArray[np.float32]) -> Array:
-    """x · scale[c] − shift[c]: uint8 (…, H, W, 3) -> float32; scale and shift are three numbers each"""
-    return normalise_into(empty(images.shape, np.float32), images, scale, shift)
-
-
-def normalise_into(
-    out: NDArray[np.float32], images: NDArray[np.uint8], scale: NDArray[np.float32], shift: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """The same on a CPU, written to an array of the caller's."""
-    *outer, width, channels = images.shape
-    # Whole rows of W·3 numbers: broadcasting along an axis of 3 is seven times slower.
-    shape = prod(outer), width * channels
-    rows = out.reshape(shape)  # (N·H, W·3), a view
-    np.multiply(images.reshape(shape), np.tile(scale, width), out=rows)
-    rows -= np.tile(shift, width)
+@kernel
+def normalise(images: Array, scale: Array, shift: Array, out: Array | None = None) -> Array:
+    """x · scale[c] − shift[c]: uint8 (…, H, W, 3) -> float32, in `out` if that is given; scale and shift are three
+    numbers each, on the host."""
+    here = device_of(images)
+    result = images * to_device(scale, here) - to_device(shift, here)
+    if out is None:
+        return result
+    out[...] = result
     return out

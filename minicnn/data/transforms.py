@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import Array
+from ..backends.devices import Array
 from .folder import DataError, pillow, scaled
-from .pictures import normalise, normalise_into
+from .pictures import normalise
 
 Image = NDArray[Any]  # (H, W, 3), uint8 or float32
 Transform = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
@@ -243,7 +243,7 @@ class Normalize:
 
     def write(self, image: Image, out: NDArray[np.float32]) -> None:
         """out[...] = self(image), for an image that has been checked, without another array in between."""
-        normalise_into(out, image, self._scale, self._shift)
+        normalise(image, self._scale, self._shift, out)
 
     def check(self, images: Array) -> None:
         """DataError unless these are images to normalise."""

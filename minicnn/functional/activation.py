@@ -30,25 +30,22 @@ Tensor([0., 0.], dtype=float32)
 import numpy as np
 
 from ..autograd import Function
-from ..backend import Array, device_kernel, elementwise, empty_like
+from ..backends import kernel
+from ..backends.devices import Array
 from ..ops import normal_axes
 from ..tensor import Tensor, apply
 
 
-@device_kernel
+@kernel
 def rectify(x: Array) -> Array:
     """max(x, 0)"""
-    y = empty_like(x)
-    elementwise(lambda x, y: np.maximum(x, 0, out=y), x, y)
-    return y
+    return np.maximum(x, 0)
 
 
-@device_kernel
+@kernel
 def where_positive(dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0"""
-    dx = empty_like(dy)
-    elementwise(lambda dy, y, dx: np.multiply(dy, y > 0, out=dx), dy, y, dx)
-    return dx
+    return np.where(y > 0, dy, dy.dtype.type(0))
 
 
 class ReLU(Function):
@@ -99,15 +96,14 @@ class _AlongAxis(Function):
         self.axis = axis
 
     def shifted(self, x: Array) -> Array:
-        """x − max x, in an array of its own."""
-        return np.subtract(x, x.max(axis=self.axis, keepdims=True), out=empty_like(x))
+        """x − max x"""
+        return x - x.max(axis=self.axis, keepdims=True)
 
 
 class Softmax(_AlongAxis):
     def forward(self, x):
-        self.y = self.shifted(x)
-        np.exp(self.y, out=self.y)
-        self.y /= self.y.sum(axis=self.axis, keepdims=True)
+        e = np.exp(self.shifted(x))
+        self.y = e / e.sum(axis=self.axis, keepdims=True)
         return self.y
 
     def backward(self, dy):
@@ -117,8 +113,8 @@ class Softmax(_AlongAxis):
 
 class LogSoftmax(_AlongAxis):
     def forward(self, x):
-        self.y = self.shifted(x)
-        self.y -= np.log(np.exp(self.y).sum(axis=self.axis, keepdims=True))
+        z = self.shifted(x)
+        self.y = z - np.log(np.exp(z).sum(axis=self.axis, keepdims=True))
         return self.y
 
     def backward(self, dy):

@@ -32,7 +32,7 @@ Tensor([[-1.],
 [0.2] [1.1]
 """
 
-from ..backend import Array, on_device_of
+from ..backends.devices import Array, on_device_of
 from ..tensor import Tensor
 
 

@@ -18,7 +18,7 @@ These are three maps, each linear in both of its arguments, and the derivatives 
     convolve(x, W) = y        convolve_transpose(dy, W) = dx        convolve_weight(x, dy) = dW
 
 so every further derivative is made of them as well. convolve_transpose by itself is known as transposed convolution
-(Zeiler et al. 2010). For kernels of 3 × 3 in steps of 1 there is a shorter way to the same three (lesson winograd).
+(Zeiler et al. 2010).
 
 Groups cut the channels into parts that do not see each other: group g has C/G input and O/G output channels. The paper
 splits conv2, conv4 and conv5 in two, one part for each of its GPUs.
@@ -39,87 +39,52 @@ splits conv2, conv4 and conv5 in two, one part for each of its GPUs.
 Tensor([0., 3., 0.], dtype=float32)
 """
 
+from math import prod
 from typing import Any
 
+import numpy as np
+
 from ..autograd import Function
-from ..backend import Array, empty, parallel, parallel_sum, pieces, scratch
-from ..products import product
+from ..backends import kernel
+from ..backends.devices import Array
 from ..tensor import Tensor, apply
-from . import winograd
-from .linear import add_bias
 from .shapes import pad
-from .windows import Window, channel_pieces, col2im, groups_of, im2col, pair
+from .windows import Window, col2im, im2col, pair
 
 
+@kernel
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
     """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
-    n, h, w, channels = x.shape
-    oh, ow = window.output_size(h, w)
-    outputs = weight.shape[3]
-    if winograd.suits(x, window, n * oh * ow, min(channels, outputs) // groups):
-        return winograd.convolve(x, weight, bias, window, groups)
-    y = empty((n, oh, ow, outputs), x.dtype, like=x)  # (N, OH, OW, O)
-    matrix = weight.reshape(-1, outputs)  # (KH·KW·C/G, O)
-
-    def some(images: slice, rows: slice) -> None:
-        seen, part = window.band(rows, h)
-        out = y[images, rows].reshape(-1, outputs)  # (n·OH·OW, O)
-        columns = im2col(x[images, seen], part, groups).reshape(groups, len(out), len(matrix))  # (G, …, KH·KW·C/G)
-        for g, (_, o, _) in enumerate(groups_of(groups, channels, outputs)):
-            product(columns[g], matrix[:, o], out=out[:, o])
-        if bias is not None:
-            add_bias(out, bias)
-
-    parallel(some, pieces(x, oh, _row_bytes(y, weight.shape)))
-    return y
+    shape = (len(x), *window.output_size(*x.shape[1:3]), weight.shape[3])
+    parts = zip(split(x, groups), split(weight, groups), strict=True)
+    y = np.concatenate([im2col(x, window) @ matrix(w) for x, w in parts], axis=-1).reshape(shape)  # X W
+    return y if bias is None else y + bias
 
 
+@kernel
 def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
     """dx = col2im(dy Wᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C), where (H, W) = size"""
-    n, oh, ow, outputs = dy.shape
-    channels = weight.shape[2] * groups
-    if winograd.suits(dy, window, n * oh * ow, min(channels, outputs) // groups):
-        return winograd.convolve_transpose(dy, weight, window, groups, size)
-    dx = empty((n, *size, channels), dy.dtype, like=dy)  # (N, H, W, C)
-
-    def some(images: slice, c: slice, o: slice, within: slice) -> None:
-        gradient = dy[images].reshape(-1, outputs)[:, o]  # (n·OH·OW, O/G)
-        matrix = weight[:, :, within, o].reshape(-1, gradient.shape[1])  # (KH·KW·c, O/G)
-        columns = scratch("columns", (len(gradient), len(matrix)), like=dy)  # (n·OH·OW, KH·KW·c)
-        product(gradient, matrix.T, out=columns)
-        part = dx[images, :, :, c]
-        col2im(columns, part.shape, window, out=part)
-
-    parallel(some, channel_pieces(dx, dy, groups, oh * _row_bytes(dy, weight.shape)))
-    return dx
+    shape = (len(dy), *size, weight.shape[2])  # (N, H, W, C/G)
+    parts = zip(split(dy, groups), split(weight, groups), strict=True)
+    return np.concatenate([col2im(matrix(dy) @ matrix(w).T, shape, window) for dy, w in parts], axis=-1)
 
 
+@kernel
 def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
     """dW = im2col(x)ᵀ dy: (N, H, W, C), (N, OH, OW, O) -> (KH, KW, C/G, O)"""
-    h, channels = x.shape[1], x.shape[3]
-    n, oh, ow, outputs = dy.shape
-    if winograd.suits(x, window, n * oh * ow, min(channels, outputs) // groups):
-        return winograd.convolve_weight(x, dy, window, groups)
-    shape = (*window.kernel_size, channels // groups, outputs)
-
-    def some(images: slice, rows: slice) -> Array:
-        seen, part = window.band(rows, h)
-        gradient = dy[images, rows].reshape(-1, outputs)  # (n·OH·OW, O)
-        dw = scratch("dw", shape, like=x)
-        matrix = dw.reshape(-1, outputs)  # (KH·KW·C/G, O)
-        columns = im2col(x[images, seen], part, groups).reshape(groups, len(gradient), len(matrix))  # (G, …, KH·KW·C/G)
-        for g, (_, o, _) in enumerate(groups_of(groups, channels, outputs)):
-            product(columns[g].T, gradient[:, o], out=matrix[:, o])
-        return dw
-
-    return parallel_sum(some, pieces(x, oh, _row_bytes(dy, shape)))
+    shape = (*window.kernel_size, x.shape[3] // groups, dy.shape[3])
+    parts = zip(split(x, groups), split(dy, groups), strict=True)
+    return np.concatenate([im2col(x, window).T @ matrix(dy) for x, dy in parts], axis=-1).reshape(shape)
 
 
-def _row_bytes(y: Array, weight_shape: tuple[int, ...]) -> int:
-    """The size of a group's columns for one row of output pixels. Those of a few images stay in the cache, which is 1.2
-    times as fast as all columns at once."""
-    kh, kw, c, _ = weight_shape
-    return y.shape[2] * kh * kw * c * y.itemsize
+def split(array: Array, groups: int) -> list[Array]:
+    """The last axis, cut into one part for each group."""
+    return np.split(array, groups, axis=-1)
+
+
+def matrix(array: Array) -> Array:
+    """(…, O) -> (everything before, O): each output channel as a column."""
+    return array.reshape(prod(array.shape[:-1]), array.shape[-1])
 
 
 class _Convolution(Function):

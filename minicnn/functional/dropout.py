@@ -26,20 +26,17 @@ Tensor([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], dtype=float32)
 import numpy as np
 
 from ..autograd import Function
-from ..backend import Array, device_kernel, draw, elementwise, empty, empty_like, generator
+from ..backends import kernel
+from ..backends.devices import Array, device_of, to_device
+from ..random import draw, generator
 from ..tensor import Tensor, apply
 
 
-@device_kernel
+@kernel
 def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
     """x · m · s, with the m of that key"""
-    m = empty(x.shape, np.float32)
-    generator(key).random(dtype=np.float32, out=m)
-    y = empty_like(x)
-    elementwise(lambda x, m, y: np.multiply(x, np.greater_equal(m, p), out=y), x, m, y)
-    if s != 1:
-        y *= x.dtype.type(s)
-    return y
+    m = generator(key).random(x.shape, dtype=np.float32) >= p
+    return x * to_device(m, device_of(x)) * s
 
 
 class Dropout(Function):

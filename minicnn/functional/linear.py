@@ -23,14 +23,7 @@ Tensor([[4.5, 7.5]], dtype=float32)
 
 from math import prod
 
-from ..backend import Array, device_kernel
 from ..tensor import Tensor
-
-
-@device_kernel
-def add_bias(y: Array, bias: Array) -> None:
-    """y + b in place: (…, out) and (out,)"""
-    y += bias
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -34,39 +34,31 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..backend import Array, device_kernel, empty_like, to_device
+from ..backends import kernel
+from ..backends.devices import Array, array_module, to_device
 from ..tensor import Tensor, apply
 from .activation import softmax
 
 
-@device_kernel
+@kernel
 def negative_log_likelihood(z: Array, labels: Array) -> Array:
     """log Σ e^z − z_label for each sample: (N, K), (N,) -> (N,)"""
-    z = _shifted(z)
-    z_label = z[np.arange(len(z)), labels]
-    return np.log(np.exp(z, out=z).sum(axis=1)) - z_label
+    z = z - z.max(axis=1, keepdims=True)
+    return np.log(np.exp(z).sum(axis=1)) - z[onehot(labels, z.shape[1])]
 
 
-@device_kernel
+@kernel
 def negative_log_likelihood_backward(dy: Array, z: Array, labels: Array) -> Array:
     """dz = (p − onehot(label)) dy: (N,), (N, K), (N,) -> (N, K)"""
-    dz = _shifted(z)
-    np.exp(dz, out=dz)
-    dz /= dz.sum(axis=1, keepdims=True)
-    dz[np.arange(len(dz)), labels] -= 1
-    dz *= dy.reshape(-1, 1)
-    return dz
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    return (p - onehot(labels, z.shape[1])) * dy.reshape(-1, 1)
 
 
-def _shifted(z: Array) -> Array:
-    """z − max z of each sample, in an array of its own"""
-    return np.subtract(z, z.max(axis=1, keepdims=True, initial=-np.inf), out=empty_like(z))
-
-
-@device_kernel
+@kernel
 def onehot(labels: Array, classes: int) -> Array:
     """(N,) -> (N, K): True at the label, False elsewhere"""
-    return np.equal.outer(labels, np.arange(classes))
+    return labels[:, None] == array_module(labels).arange(classes)
 
 
 class CrossEntropy(Function):

@@ -35,7 +35,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..autograd import Function
-from ..backend import BLOCK, Array, device_kernel, empty_like, parallel, scratch, slices
+from ..backends import kernel
+from ..backends.devices import Array
 from ..tensor import Tensor, apply
 
 
@@ -53,102 +54,30 @@ class Norm(NamedTuple):
         return self.n // 2, (self.n - 1) // 2
 
 
-@device_kernel
+@kernel
 def normalise(a: Array, norm: Norm) -> Array:
-    """b = a / (k + α Σ a²)^β"""
-    b = empty_like(a)
-
-    def pixels(a: Array, b: Array) -> None:
-        d = _denominator(a, norm)
-        np.divide(a, _power(d, norm.beta)[:, : a.shape[1]], out=b)
-
-    _by_pixels(pixels, a, b)
-    return b
+    """b = a / d^β"""
+    return a / denominator(a, norm) ** norm.beta
 
 
-@device_kernel
+@kernel
 def normalise_backward(g: Array, a: Array, norm: Norm) -> Array:
     """da = g d^-β − 2αβ a Σᵀ(g a d^(-β-1))"""
-    da = empty_like(a)
-
-    def pixels(g: Array, a: Array, da: Array) -> None:
-        c = a.shape[1]
-        d = _denominator(a, norm)
-        np.divide(g, _power(d, norm.beta)[:, :c], out=da)  # g d^-β
-        t, row = _apart(a, norm.window[::-1], "t")
-        np.multiply(da, a, out=t)
-        t /= d[:, :c]  # g a d^(-β-1)
-        s = _window_sum(row, len(a), norm.n, "s")
-        s *= 2 * norm.alpha * norm.beta
-        s[:, :c] *= a
-        da -= s[:, :c]
-
-    _by_pixels(pixels, g, a, da)
-    return da
+    d = denominator(a, norm)
+    shares = sum_window(g * a / d ** (norm.beta + 1), norm.window[::-1])
+    return g / d**norm.beta - 2 * norm.alpha * norm.beta * a * shares
 
 
-@device_kernel
+def denominator(a: Array, norm: Norm) -> Array:
+    """d = k + α Σ a²"""
+    return norm.k + norm.alpha * sum_window(a * a, norm.window)
+
+
+@kernel
 def sum_window(x: Array, window: tuple[int, int]) -> Array:
     """S(x): the sum over the channels c − before … c + after."""
-    y = empty_like(x)
-
-    def pixels(x: Array, y: Array) -> None:
-        inside, row = _apart(x, window, "x")
-        inside[...] = x
-        y[...] = _window_sum(row, len(x), sum(window) + 1, "s")[:, : x.shape[1]]
-
-    _by_pixels(pixels, x, y)
-    return y
-
-
-def _by_pixels(function, a: Array, *others: Array) -> None:
-    """Call function on blocks of pixels, (P, C), of arrays (…, C): three times as fast in blocks."""
-    rows = [array.reshape(-1, a.shape[-1]) for array in (a, *others)]
-    step = max(1, BLOCK // a.shape[-1])
-    parallel(lambda lo, hi: function(*[array[lo:hi] for array in rows]), slices(len(rows[0]), step))
-
-
-def _denominator(a: Array, norm: Norm) -> Array:
-    """d = k + α S(a²), as _window_sum returns it"""
-    squares, row = _apart(a, norm.window, "squares")
-    np.multiply(a, a, out=squares)
-    d = _window_sum(row, len(a), norm.n, "d")
-    d *= norm.alpha
-    d += norm.k
-    return d
-
-
-def _apart(like: Array, window: tuple[int, int], name: str) -> tuple[Array, Array]:
-    """Room for numbers (P, C) with zeros beside each pixel's channels, so that no window reaches into the next pixel;
-    and all of it as one long row."""
-    (before, after), (p, c) = window, like.shape
-    wide = scratch(name, (p + 1, before + c + after), like=like)  # one more row, for the last windows to read from
-    wide[:, :before] = wide[:, before + c :] = wide[p:] = 0
-    return wide[:p, before : before + c], wide.reshape(-1)
-
-
-def _window_sum(row: Array, p: int, n: int, name: str) -> Array:
-    """The sums of n neighbours each in a row of _apart: (P, C + n − 1), of which the last n − 1 reach into the next
-    pixel and mean nothing. Sums of 2, of 4, … as long as they fit, then the rest one by one: 3 additions for n = 5."""
-    size = len(row) // (p + 1) * p
-    total, width = row, 1
-    while 2 * width <= n:
-        total = np.add(total[:-width], total[width:], out=scratch(f"{name} {width}", (len(total) - width,), like=row))
-        width *= 2
-    total = total[:size]
-    for shift in range(width, n):
-        total += row[shift : shift + size]
-    return total.reshape(p, -1)
-
-
-def _power(d: Array, beta: float) -> Array:
-    """d^β. For the paper's 3/4 by two square roots, which are ten times as fast as np.power."""
-    y = scratch("power", d.shape, like=d)
-    if beta != 0.75:
-        return np.power(d, d.dtype.type(beta), out=y)
-    np.sqrt(d, out=y)
-    y *= np.sqrt(y, out=scratch("root", d.shape, like=d))
-    return y
+    wide = np.pad(x, [(0, 0)] * (x.ndim - 1) + [window])
+    return sum(wide[..., j : j + x.shape[-1]] for j in range(sum(window) + 1))
 
 
 class LocalResponseNorm(Function):

@@ -39,9 +39,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from ..backend import CACHE, Array, batch_step, device_kernel, get_num_threads, scratch, slices
+from ..backends import kernel
+from ..backends.devices import Array
 
 Pair = tuple[int, int]
 
@@ -95,56 +95,13 @@ class Window(NamedTuple):
             )
         return oh, ow
 
-    def band(self, rows: slice, height: int) -> tuple[slice, "Window"]:
-        """What a band of output rows sees of an image of that height: the image's rows, and this window with as much
-        of the padding as belongs to them."""
-        (kh, _), (sh, _), ((top, _), sides), (dh, _) = self
-        first, last = rows.start * sh - top, (rows.stop - 1) * sh - top + dh * (kh - 1) + 1
-        seen = slice(min(max(first, 0), height), min(max(last, 0), height))
-        above = min(max(-first, 0), last - first)
-        below = last - first - above - (seen.stop - seen.start)
-        return seen, self._replace(padding=((above, below), sides))
-
-
-def groups_of(groups: int, channels: int, outputs: int, shares: int = 1) -> list[tuple[slice, slice, slice]]:
-    """For each group, and each share of its input channels: these, the group's output channels, and these as numbered
-    within the group."""
-    c, o = channels // groups, outputs // groups
-    cuts = slices(c, -(-c // shares)) if c else [(0, 0)]
-    return [
-        (slice(g * c + lo, g * c + hi), slice(g * o, (g + 1) * o), slice(lo, hi))
-        for g in range(groups)
-        for lo, hi in cuts
-    ]
-
-
-def channel_pieces(x: Array, y: Array, groups: int, image_bytes: int) -> list[tuple[slice, slice, slice, slice]]:
-    """The work of a map from y back to x, as (images, then a triple of groups_of): some images of one group at a time,
-    for image_bytes of working memory each. A pixel of x belongs to the windows of several rows, so what is divided when
-    there are fewer images than threads, or for an image many times the cache, is the channels. A GPU takes each group
-    at once."""
-    n = len(x)
-    if not isinstance(x, np.ndarray):
-        return [(slice(0, n), *part) for part in groups_of(groups, x.shape[3], y.shape[3])]
-    shares = max(-(-get_num_threads() // (max(n, 1) * groups)), image_bytes // (8 * CACHE))
-    parts = groups_of(groups, x.shape[3], y.shape[3], shares)
-    return [(slice(*cut), *part) for cut in slices(n, batch_step(n, image_bytes)) for part in parts]
-
 
 def padded(x: Array, window: Window, value: float = 0.0) -> Array:
-    """(N, H, W, C) -> (N, H + top + bottom, W + left + right, C) with `value` around it, in this thread's scratch; x
-    itself if unpadded."""
-    (top, bottom), (left, right) = window.padding
-    if not (top or bottom or left or right):
-        return x
-    n, h, w, c = x.shape
-    out = scratch("padded", (n, top + h + bottom, left + w + right, c), like=x)
-    out[...] = value  # each time: two layers may share this buffer, but not their padding
-    out[:, top : top + h, left : left + w] = x
-    return out
+    """(N, H, W, C) -> (N, H + top + bottom, W + left + right, C) with `value` around it."""
+    return np.pad(x, ((0, 0), *window.padding, (0, 0)), constant_values=value)
 
 
-def inside(x: Array, window: Window) -> Array:
+def unpadded(x: Array, window: Window) -> Array:
     """What padded() put in the middle: a view without the padding."""
     (top, bottom), (left, right) = window.padding
     return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
@@ -160,37 +117,20 @@ def taps(x: Array, window: Window) -> Iterator[Array]:
             yield x[:, i : i + sh * (oh - 1) + 1 : sh, j : j + sw * (ow - 1) + 1 : sw]
 
 
-@device_kernel
-def im2col(x: Array, window: Window, groups: int = 1) -> Array:
-    """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row. With groups of channels, the rows of the first group,
-    then those of the second …: (G·N·OH·OW, KH·KW·C/G). The result is this thread's scratch, good until the next call;
-    or x itself, if each of its pixels is a window."""
-    n, h, w, channels = x.shape
-    (kh, kw), (sh, sw), _, (dh, dw) = window
-    oh, ow = window.output_size(h, w)
-    if window == Window.of(1) and groups == 1 and x.flags.c_contiguous:
-        return x.reshape(n * h * w, channels)
-    x, c = padded(x, window), channels // groups
-    sn, sy, sx, sc = x.strides
-    strides = c * sc, sn, sh * sy, sw * sx, dh * sy, dw * sx, sc
-    columns = scratch("columns", (groups, n, oh, ow, kh, kw, c), like=x)
-    np.copyto(columns, as_strided(x, columns.shape, strides))
-    return columns.reshape(groups * n * oh * ow, kh * kw * c)
+@kernel
+def im2col(x: Array, window: Window) -> Array:
+    """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row."""
+    seen = np.stack(list(taps(padded(x, window), window)), axis=3)  # (N, OH, OW, KH·KW, C)
+    n, oh, ow, places, c = seen.shape
+    return seen.reshape(n * oh * ow, places * c)
 
 
-@device_kernel
-def col2im(columns: Array, shape: tuple[int, ...], window: Window, out: Array | None = None) -> Array:
-    """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each entry added to the pixel it was copied from. The result is in
-    `out`, if given, or else in this thread's scratch."""
-    n, h, w, c = shape
-    (kh, kw), _, ((top, bottom), (left, right)), _ = window
-    oh, ow = window.output_size(h, w)
-    columns = columns.reshape(n, oh, ow, kh * kw, c)
-    x = scratch("padded", (n, top + h + bottom, left + w + right, c), like=columns)
-    x[...] = 0
+@kernel
+def col2im(columns: Array, shape: tuple[int, ...], window: Window) -> Array:
+    """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each entry added to the pixel it was copied from."""
+    (n, h, w, c), (kh, kw), ((top, bottom), (left, right)) = shape, window.kernel_size, window.padding
+    columns = columns.reshape(n, *window.output_size(h, w), kh * kw, c)
+    x = np.zeros_like(columns, shape=(n, top + h + bottom, left + w + right, c))
     for k, tap in enumerate(taps(x, window)):
         tap += columns[:, :, :, k]
-    if out is None:
-        return inside(x, window)
-    out[...] = inside(x, window)
-    return out
+    return unpadded(x, window)

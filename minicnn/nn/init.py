@@ -15,7 +15,8 @@ from math import prod, sqrt
 
 import numpy as np
 
-from ..backend import Array, generator
+from ..backends.devices import Array
+from ..random import generator
 
 Shape = tuple[int, ...]
 Initialiser = Callable[[Shape], Array]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..backend import Array
+from ..backends.devices import Array
 from ..functional.windows import pair
 from ..tensor import Tensor
 from . import init

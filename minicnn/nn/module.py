@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .. import backend
 from ..autograd import no_grad
-from ..backend import Array
+from ..backends import devices
+from ..backends.devices import Array
 from ..tensor import Tensor
 
 Self = TypeVar("Self", bound="Module")
@@ -122,7 +122,7 @@ class Module:
 
     def to(self: Self, device: str) -> Self:
         """Move all parameters and buffers to a device, in place."""
-        return self._convert(lambda array: backend.to_device(array, device))
+        return self._convert(lambda array: devices.to_device(array, device))
 
     def astype(self: Self, dtype: Any) -> Self:
         """Convert all floating parameters and buffers to a dtype, in place."""
@@ -165,7 +165,7 @@ class Module:
             raise ValueError(f"this state does not fit {type(self).__name__}: " + "; ".join(problems))
         for name, array in own.items():
             if name in state:
-                backend.assign(array, state[name])
+                devices.assign(array, state[name])
                 if isinstance(entries[name], Parameter):
                     entries[name].version[0] += 1
 

@@ -1,6 +1,6 @@
 """Optimizers and learning-rate schedules."""
 
-from .optimizer import SGD, Adam, Optimizer
+from .optimizer import SGD, Adam, AdamW, Optimizer
 from .schedule import CosineLR, ReduceLROnPlateau, Schedule, StepLR
 
-__all__ = ["SGD", "Adam", "CosineLR", "Optimizer", "ReduceLROnPlateau", "Schedule", "StepLR"]
+__all__ = ["SGD", "Adam", "AdamW", "CosineLR", "Optimizer", "ReduceLROnPlateau", "Schedule", "StepLR"]

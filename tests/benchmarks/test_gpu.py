@@ -21,7 +21,7 @@ from benchmarks.gpu_launches import Card, Launch, distinct, recording
 from benchmarks.sections import BEST, COMPILED, DEFAULT, OURS
 from benchmarks.turns import BenchmarkError, Contender, Turn, running
 from minicnn import DeviceError
-from minicnn.cuda import launch, products
+from minicnn.backends.cuda import launch, products
 
 MACHINE = {
     **{"processor": "a processor", "cores": 2, "system": "Linux x86_64", "python": "3.12", "numpy": "2.0"},

@@ -7,7 +7,7 @@ import host
 import numpy as np
 from hypothesis import strategies as st
 
-from minicnn.cuda import launch
+from minicnn.backends.cuda import launch
 from minicnn.functional.windows import Window
 
 # Under the address sanitizer one type is enough, for each takes g++ a while.

@@ -13,8 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from minicnn import devices
-from minicnn.cuda import launch
+from minicnn.backends.cuda import devices, launch
 
 sys.path.insert(0, str(Path(__file__).parent))
 

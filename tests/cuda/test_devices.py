@@ -10,8 +10,10 @@ import standin as stand_in
 import train
 
 import minicnn
-from minicnn import DeviceError, Tensor, backend
+from minicnn import DeviceError, Tensor
 from minicnn import functional as F
+from minicnn.backends import devices
+from minicnn.backends import numpy as fast
 
 SAYS = {  # absence: what the line holds: what is wrong, and what to do
     "no CuPy": r"needs CuPy, which is not installed: pip install 'cupy-cuda13x\[ctk\]'.*or use device 'cpu'",
@@ -36,7 +38,7 @@ def test_every_absence_has_its_line():
 def test_what_is_missing_is_said_in_one_line(absence, standin):
     with stand_in.absences.ABSENCES[absence](standin):
         for use in (
-            lambda: backend.open_device("gpu"),
+            lambda: devices.open_device("gpu"),
             lambda: Tensor([1.0], device="gpu:0"),
             lambda: minicnn.memory_stats(),
         ):
@@ -71,21 +73,21 @@ def test_running_out_of_memory_says_what_to_lower(standin):
 
 
 def test_a_gpu_is_looked_for_once(standin, monkeypatch):
-    assert backend.open_device("gpu") == backend.open_device("gpu:0") == "gpu:0"
+    assert devices.open_device("gpu") == devices.open_device("gpu:0") == "gpu:0"
     standin.status = 100
-    assert backend.open_device("gpu") == "gpu:0"
+    assert devices.open_device("gpu") == "gpu:0"
     with pytest.raises(DeviceError, match="'gpu:1': the driver sees no GPU"):
-        backend.open_device("gpu:1")
+        devices.open_device("gpu:1")
 
 
 def test_what_a_gpu_is_like(gpu):
-    assert re.fullmatch(r".+, \d+\.\d GiB", backend.describe_device("gpu"))
-    assert backend.has_tf32("gpu") in (True, False)
+    assert re.fullmatch(r".+, \d+\.\d GiB", devices.describe_device("gpu"))
+    assert devices.has_tf32("gpu") in (True, False)
 
 
 def test_an_upload_ends_when_its_copies_have(standin):
     """What they copy from goes back to a pool as soon as nobody holds it, and is written to again."""
-    upload = backend.Upload("gpu")
+    upload = devices.Upload("gpu")
     batch = upload.empty((4,), np.uint8)
     batch[:] = 7
     _, (there,) = upload.send(batch)
@@ -100,7 +102,7 @@ def test_synchronize(gpu):
 
 
 def test_a_constant_has_no_axes(gpu):
-    there = backend.to_device(np.zeros((3, 2), np.float32), "gpu")
-    number = backend.constant(2.5, np.float32, there)
+    there = devices.to_device(np.zeros((3, 2), np.float32), "gpu")
+    number = devices.constant(2.5, np.float32, there)
     assert number.shape == () and number.dtype == np.float32 and number.get() == 2.5
-    assert backend.empty((), np.float32, like=there).shape == ()
+    assert fast.memory.empty((), np.float32, like=there).shape == ()

@@ -5,7 +5,8 @@ import gc
 import numpy as np
 import pytest
 
-from minicnn import DeviceError, Tensor, backend, from_dlpack
+from minicnn import DeviceError, Tensor, from_dlpack
+from minicnn.backends import devices
 
 H = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -101,7 +102,7 @@ def test_what_is_refused(gpu):
 
 def test_no_gpu_to_import_to(standin):
     with pytest.raises(DeviceError, match="'gpu:5': there are 2 GPUs"):
-        from_dlpack(Foreign(backend.to_device(H, "gpu"), device=(2, 5)))
+        from_dlpack(Foreign(devices.to_device(H, "gpu"), device=(2, 5)))
 
 
 @pytest.mark.torch

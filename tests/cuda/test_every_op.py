@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from cases import CASES, FUNCTIONS
 
-from minicnn import Tensor, backend, gradcheck, gradgradcheck
+from minicnn import Tensor, gradcheck, gradgradcheck
+from minicnn.backends import devices
 from minicnn.tensor import apply
 
 RTOL = {np.float32: 1e-5, np.float64: 1e-12}
@@ -17,7 +18,7 @@ def moved(value, device, dtype):
     if not isinstance(value, (np.ndarray, list)):
         return value
     value = np.asarray(value)
-    return backend.to_device(value.astype(dtype) if value.dtype.kind == "f" else value, device)
+    return devices.to_device(value.astype(dtype) if value.dtype.kind == "f" else value, device)
 
 
 def function(name, device, dtype):
@@ -29,7 +30,7 @@ def run(name, device, dtype):
     """The result and the gradients, on the host."""
     xs = [Tensor(x.astype(dtype), requires_grad=True, device=device) for x in CASES[name][1]]
     y = function(name, device, dtype)(*xs)
-    assert y.device == backend.open_device(device) and (y.dtype == dtype or name == "Cast")
+    assert y.device == devices.open_device(device) and (y.dtype == dtype or name == "Cast")
     rng = np.random.default_rng(7)
     y.backward(Tensor(rng.standard_normal(y.shape).astype(y.dtype), device=device))
     return [y.numpy(), *(x.grad.numpy() for x in xs)]

@@ -7,7 +7,7 @@ from agreement import LAYOUTS, agrees, awkward, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.cuda import activation as kernels
+from minicnn.backends.cuda import activation as kernels
 
 lesson = importlib.import_module("minicnn.functional.activation")
 SHAPES = st.lists(st.integers(0, 6), max_size=3)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicnn import Tensor, functional, manual_seed
-from minicnn.cuda import dropout as kernels
+from minicnn.backends.cuda import dropout as kernels
 
 lesson = importlib.import_module("minicnn.functional.dropout")
 WORDS = st.integers(0, 2**64 - 1)

@@ -7,7 +7,7 @@ from agreement import CHANNELS, agrees, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.cuda import linear as kernels
+from minicnn.backends.cuda import linear as kernels
 
 lesson = importlib.import_module("minicnn.functional.linear")
 

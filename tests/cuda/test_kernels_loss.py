@@ -8,7 +8,7 @@ from agreement import LAYOUTS, agrees, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.cuda import loss as kernels
+from minicnn.backends.cuda import loss as kernels
 
 lesson = importlib.import_module("minicnn.functional.loss")
 SOME = normal(3, 10).astype(np.float32)

@@ -8,7 +8,7 @@ from agreement import LAYOUTS, agrees, awkward, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.cuda import lrn as kernels
+from minicnn.backends.cuda import lrn as kernels
 
 lesson = importlib.import_module("minicnn.functional.lrn")
 Norm = lesson.Norm

@@ -6,7 +6,7 @@ from agreement import agrees, awkward, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.cuda import ops as kernels
+from minicnn.backends.cuda import ops as kernels
 
 
 @given(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicnn import Tensor, optim
-from minicnn.cuda import optimizer as kernels
+from minicnn.backends.cuda import optimizer as kernels
 
 SHAPES = st.lists(
     st.sampled_from([(), (1,), (3,), (4,), (2, 3), (8,), (5, 5), (40, 7), (300,), (0,), (16, 16)]), min_size=1

@@ -7,7 +7,7 @@ from agreement import LAYOUTS, there
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.cuda import pictures as kernels
+from minicnn.backends.cuda import pictures as kernels
 from minicnn.data import pictures as lesson
 
 SCALE, SHIFT = np.float32([0.1, 0.02, 0.003]), np.float32([1.5, -2.0, 0.25])

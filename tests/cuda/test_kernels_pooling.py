@@ -8,7 +8,7 @@ from agreement import CHANNELS, LAYOUTS, agrees, awkward, normal, there, windows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.cuda import pooling as kernels
+from minicnn.backends.cuda import pooling as kernels
 from minicnn.functional.windows import Window
 
 lesson = importlib.import_module("minicnn.functional.pooling")

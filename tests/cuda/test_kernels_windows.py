@@ -7,7 +7,7 @@ from agreement import CHANNELS, LAYOUTS, agrees, normal, there, windows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.cuda import windows as kernels
+from minicnn.backends.cuda import windows as kernels
 
 lesson = importlib.import_module("minicnn.functional.windows")
 

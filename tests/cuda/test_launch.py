@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minicnn.cuda import launch
+from minicnn.backends.cuda import launch
 
 
 def run(*args, kernel="activation.rectify", count=8, real=np.float32, **constants):
@@ -106,4 +106,4 @@ def test_the_source_of_a_use():
     ]
     assert "constexpr int PACK = 1;" in launch.source("linear", (), ())
     for name, begin in {"kernels.h": "// What", "linear.cu": "// The bias"}.items():
-        assert f'\n#line 1 "minicnn/cuda/{name}"\n{begin}' in text
+        assert f'\n#line 1 "minicnn/backends/cuda/{name}"\n{begin}' in text

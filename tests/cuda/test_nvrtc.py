@@ -11,9 +11,10 @@ import pytest
 import standin
 from model import INPUT_SIZE, alexnet
 
-from minicnn import Tensor, backend, devices, nn, optim
+from minicnn import Tensor, devices, nn, optim
 from minicnn import functional as F
-from minicnn.cuda import launch, products
+from minicnn.backends import devices
+from minicnn.backends.cuda import launch, products
 from minicnn.data.transforms import Normalize
 
 FILES = sorted(path.stem for path in launch.HERE.glob("*.cu"))
@@ -63,7 +64,7 @@ def uses():
             patch.setattr(nn.init, name, lambda *_: lambda shape: np.empty(shape, np.float32))
         for variant in ("2012", "2014"):
             net, size = alexnet(variant).to("gpu"), INPUT_SIZE[variant]
-            images = backend.to_device(np.zeros((1, size, size, 3), np.uint8), "gpu")
+            images = devices.to_device(np.zeros((1, size, size, 3), np.uint8), "gpu")
             F.cross_entropy(net(Tensor(NORMALIZE(images))), np.array([0])).backward()
             optim.SGD(net.parameters(), 0.01).step()
     devices._open.clear()

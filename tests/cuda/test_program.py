@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import minicnn
-from minicnn import DeviceError, Tensor, backend, grad, manual_seed, nn, optim
+from minicnn import DeviceError, Tensor, grad, manual_seed, nn, optim
 from minicnn import functional as F
+from minicnn.backends import devices
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 15, 15, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 1, 0, 2])
@@ -60,8 +61,8 @@ def test_training_is_the_same(name, gpu):
     np.testing.assert_allclose(losses["gpu"], losses["cpu"], rtol=1e-4)
     there = nets["gpu"].state_dict()
     for key, here in nets["cpu"].state_dict().items():
-        assert backend.device_of(there[key]) == "gpu:0"
-        np.testing.assert_allclose(backend.to_device(there[key], "cpu"), here, rtol=1e-3, atol=2e-4)
+        assert devices.device_of(there[key]) == "gpu:0"
+        np.testing.assert_allclose(devices.to_device(there[key], "cpu"), here, rtol=1e-3, atol=2e-4)
     for net in nets.values():
         net.eval()
     here, there = (nets[device](Tensor(IMAGES, device=device)) for device in nets)
@@ -82,17 +83,17 @@ def test_a_checkpoint_goes_on_on_the_other_device(name, devices, gpu, tmp_path):
     train(net, update, 2, first)
     arrays = {f"net.{key}": array for key, array in net.state_dict().items()}
     arrays |= {f"optimizer.{key}": array for key, array in update.state_dict().items()}
-    minicnn.save(tmp_path / "run.safetensors", arrays, {"random": backend.random_state()})
+    minicnn.save(tmp_path / "run.safetensors", arrays, {"random": minicnn.random.random_state()})
 
     arrays, info = minicnn.load(tmp_path / "run.safetensors")
     net = network(second)
     update = optimizer(name, net)
     for part, owner in (("net.", net), ("optimizer.", update)):
         owner.load_state_dict({key[len(part) :]: array for key, array in arrays.items() if key.startswith(part)})
-    backend.set_random_state(info["random"])
+    minicnn.random.set_random_state(info["random"])
     train(net, update, 1, second)
     for (key, a), b in zip(net.state_dict().items(), expected.state_dict().values(), strict=True):
-        np.testing.assert_allclose(backend.to_device(a, "cpu"), b, rtol=1e-3, atol=1e-4, err_msg=key)
+        np.testing.assert_allclose(devices.to_device(a, "cpu"), b, rtol=1e-3, atol=1e-4, err_msg=key)
 
 
 def test_moving_there_and_back(gpu):
@@ -167,8 +168,8 @@ def test_precision_of_products(gpu):
     def error():
         return abs((Tensor(a, device="gpu") @ Tensor(b, device="gpu")).numpy() - exact).max()
 
-    assert backend.matmul_precision() == "fp32" and error() < 1e-4
-    if backend.has_tf32("gpu"):
+    assert devices.matmul_precision() == "fp32" and error() < 1e-4
+    if devices.has_tf32("gpu"):
         minicnn.set_matmul_precision("tf32")
         try:
             assert 1e-4 < error() < 0.1

@@ -17,7 +17,8 @@ from standin import TRANSFERS
 from standin.devices import Stream
 
 import minicnn
-from minicnn import Tensor, backend, nn
+from minicnn import Tensor, nn
+from minicnn.backends import devices
 from minicnn.data import DataError, DataLoader
 from minicnn.data.transforms import Normalize, RandomCrop
 
@@ -98,7 +99,7 @@ def test_evaluate_and_predict_agree_with_the_cpu(gpu, run, tmp_path):
 
 def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeypatch, tmp_path):
     seen, measure = [], evaluate.evaluate
-    monkeypatch.setattr(evaluate, "evaluate", lambda *args: seen.append(backend.matmul_precision()) or measure(*args))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *args: seen.append(devices.matmul_precision()) or measure(*args))
     for capability, precision in {"75": "fp32", "80": "tf32", "90": "tf32"}.items():
         standin.capability = capability
         result = run("train.py", "--epochs", 1, "--device", "gpu", "--out", tmp_path / capability)
@@ -206,7 +207,7 @@ def test_a_loader_hands_out_the_same_batches_on_both_devices(gpu, num_workers, n
     assert len(here) == 3
     for (a, a_labels), (b, b_labels) in zip(here, there, strict=True):
         assert (b.dtype, b.shape, b_labels.dtype) == (a.dtype, a.shape, np.int64)
-        assert backend.device_of(b) == backend.device_of(b_labels) == "gpu:0"
+        assert devices.device_of(b) == devices.device_of(b_labels) == "gpu:0"
         np.testing.assert_allclose(b.get(), a, rtol=0, atol=0 if normalize is None else 1e-6)
         np.testing.assert_array_equal(b_labels.get(), a_labels)
 
@@ -251,7 +252,7 @@ def test_errors_of_a_sample_arrive_as_on_a_cpu(gpu, num_workers):
 
 def test_normalize_takes_batches_of_a_gpu(gpu):
     images = np.stack([image for image, _ in DATASET])
-    result = NORMALIZE(backend.to_device(images, "gpu"))
+    result = NORMALIZE(devices.to_device(images, "gpu"))
     assert result.dtype == np.float32
     np.testing.assert_allclose(result.get(), NORMALIZE(images), rtol=0, atol=1e-6)
     with pytest.raises(DataError, match=r"got float32 \(11, 12, 15, 3\)"):
@@ -262,14 +263,14 @@ def test_normalize_takes_batches_of_a_gpu(gpu):
 def test_top_k_counts_there_as_here(gpu, k):
     logits, labels = RNG.integers(0, 4, (40, 6)).astype(np.float32), RNG.integers(6, size=40)
     logits[3, labels[3]] = logits[5, 0] = np.nan
-    there = evaluate.top_k(backend.to_device(logits, "gpu"), backend.to_device(labels, "gpu"), k)
+    there = evaluate.top_k(devices.to_device(logits, "gpu"), devices.to_device(labels, "gpu"), k)
     assert there.shape == () and float(there) == pytest.approx(float(evaluate.top_k(logits, labels, k)))
 
 
 def test_ten_crops_are_averaged_there_as_here(gpu):
     images = RNG.standard_normal((3, 10, 2, 2, 3)).astype(np.float32)
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
-    here, there = evaluate.outputs(net, images), evaluate.outputs(net.to("gpu"), backend.to_device(images, "gpu"))
+    here, there = evaluate.outputs(net, images), evaluate.outputs(net.to("gpu"), devices.to_device(images, "gpu"))
     assert there.device == "gpu:0"
     np.testing.assert_allclose(there.numpy(), here.numpy(), rtol=1e-5)
 
@@ -281,7 +282,7 @@ def test_confusion_is_counted_there_as_here_and_fetched_with_the_rest(standin, m
         logits, labels = RNG.integers(0, 4, (n, 6)).astype(np.float32), RNG.integers(6, size=n)  # with ties
         for score, device in ((here, "cpu"), (there, "gpu")):
             loss, logits_there = (Tensor(x, device=device) for x in (np.float32(n), logits))
-            score.add(loss, logits_there, backend.to_device(labels, device))
+            score.add(loss, logits_there, devices.to_device(labels, device))
         fetched.append(sum(entry.nbytes for entry in standin.log if entry.kind == "to the host"))
     assert fetched == [4 + 2 * 8 + 2 * 3 * 8] * 4  # of the first batch: its loss, top-1 and top-5, labels and answers
     assert there.result() == here.result() and (there.confusion == here.confusion).all()

@@ -14,7 +14,7 @@ import pytest
 import recipes
 
 import minicnn
-from minicnn import devices
+from minicnn.backends.cuda import devices
 from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 

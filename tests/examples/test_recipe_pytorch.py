@@ -11,7 +11,8 @@ import pytest
 import train
 from model import INPUT_SIZE
 
-from minicnn import backend, manual_seed
+import minicnn
+from minicnn import manual_seed
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -87,11 +88,11 @@ def test_ten_updates(monkeypatch, share, batch):
                 sgd.state[p]["momentum_buffer"] *= before / sgd.param_groups[0]["lr"]
             continue
         images, labels = batch[0].astype(np.float64), batch[1]
-        seed, draws = backend.random_state()
+        seed, draws = minicnn.random.random_state()
         hidden = net.fc6.fc.bias.size
         masks = [dropout.drop(np.ones((len(labels), hidden)), 0.5, (seed, draws + i), 1.0) for i in range(2)]
         loss, _ = train.update(net, [optimizer], images, labels)
-        assert backend.random_state() == (seed, draws + 2)
+        assert minicnn.random.random_state() == (seed, draws + 2)
 
         other = TF.cross_entropy(
             logits(torch.tensor(images).permute(0, 3, 1, 2), theirs, list(map(torch.tensor, masks))),

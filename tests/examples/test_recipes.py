@@ -13,7 +13,8 @@ from model import INPUT_SIZE
 from pictures import IMAGENET, View, pixel_statistics, training, validation
 from recipes import RECIPES, TABLE
 
-from minicnn import Tensor, backend, manual_seed, nn
+import minicnn
+from minicnn import Tensor, manual_seed, nn
 from minicnn.data import SyntheticImages
 from minicnn.optim import CosineLR, ReduceLROnPlateau, StepLR
 
@@ -212,8 +213,8 @@ def test_the_tables_columns_differ():
 
 def test_draws_are_the_seeds(photos, paper):
     """Nothing of the recipe draws from the process's own random numbers, but weights and dropout."""
-    state = backend.random_state()
+    state = minicnn.random.random_state()
     statistics = pixel_statistics(photos, paper)
     first = [images.copy() for images, _ in training(photos, View.of(64, paper, statistics), paper, statistics)]
     again = [images for images, _ in training(photos, View.of(64, paper, statistics), paper, statistics)]
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True)) and backend.random_state() == state
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True)) and minicnn.random.random_state() == state

@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import agree, arrays, cut, differentiable, keeps, normal, paddings, pairs, refuses, same_in_slices
 
 import minicnn.functional as F
-from minicnn import Tensor, backend, grad
-from minicnn.backend import slices
+from minicnn import Tensor, grad
+from minicnn.backends import numpy as fast
+from minicnn.backends.numpy.threads import slices
 from minicnn.functional import conv, winograd
 from minicnn.functional.windows import groups_of
 
@@ -198,8 +199,8 @@ def test_no_channels():
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_an_empty_batch(threads):
-    before = backend.get_num_threads()
-    backend.set_num_threads(threads)
+    before = fast.threads.get_num_threads()
+    fast.threads.set_num_threads(threads)
     try:
         for options in (EVERYTHING, dict(stride=3)):
             x, weight = normal(0, *X[1:]), normal(3, 2, 4 // options.get("groups", 1), 6)
@@ -208,7 +209,7 @@ def test_an_empty_batch(threads):
             assert_array_equal(dw, np.zeros(weight.shape))
             assert_array_equal(db, np.zeros(6))
     finally:
-        backend.set_num_threads(before)
+        fast.threads.set_num_threads(before)
 
 
 @pytest.mark.parametrize("threads", [2, 3])

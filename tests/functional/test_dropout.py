@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from reference import arrays, cut, differentiable, keeps, normal, refuses
 
+import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, backend, manual_seed
+from minicnn import Tensor, manual_seed
+from minicnn.backends import numpy as fast
 
 module = importlib.import_module("minicnn.functional.dropout")  # the function has its name
 
@@ -52,10 +54,10 @@ def test_evaluation_gives_what_training_does_on_average(p, scale):
 
 @given(arrays((3, 4)), st.sampled_from([0.1, 0.5, 1]))
 def test_the_papers_evaluation_multiplies_by_what_is_kept(x, p):
-    before, tensor, state = x.copy(), Tensor(x, requires_grad=True), backend.random_state()
+    before, tensor, state = x.copy(), Tensor(x, requires_grad=True), minicnn.random.random_state()
     y = F.dropout(tensor, p, training=False, scale="evaluation")
     y.backward(np.full(x.shape, 3, x.dtype))
-    assert y.dtype == x.dtype and backend.random_state() == state
+    assert y.dtype == x.dtype and minicnn.random.random_state() == state
     assert_array_equal(y.data, x * x.dtype.type(1 - p))
     assert_array_equal(tensor.grad.data, np.full(x.shape, x.dtype.type(1 - p)) * 3)
     assert_array_equal(x, before)
@@ -76,7 +78,7 @@ def test_half_is_the_default_and_training_too():
 
 
 def test_a_large_result_is_on_recycled_memory():
-    x = np.ones((backend.LARGE // 8, 2), np.float32)
+    x = np.ones((fast.memory.LARGE // 8, 2), np.float32)
     y = module.drop(x, 0.5, (1, 2), 2.0)
     assert not y.flags.owndata and y.shape == x.shape and 0.45 < y.mean() / 2 < 0.55
 
@@ -89,12 +91,12 @@ def test_nothing_is_kept_for_the_gradient_but_the_key():
 
 def test_without_dropping():
     x = Tensor(normal(3), requires_grad=True)
-    state = backend.random_state()
+    state = minicnn.random.random_state()
     for p in (0, 0.5, 1):
         assert F.dropout(x, p, training=False) is x
     for training in (True, False):
         assert F.dropout(x, 0.0, training) is F.dropout(x, 0, training, "evaluation") is x
-    assert backend.random_state() == state
+    assert minicnn.random.random_state() == state
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -121,7 +123,7 @@ def test_draws_follow_from_the_seed():
     manual_seed(3)
     first, second = F.dropout(x).data, F.dropout(x).data
     assert not np.array_equal(first, second)
-    assert backend.random_state() == (3, 2)  # one draw for each call
+    assert minicnn.random.random_state() == (3, 2)  # one draw for each call
     manual_seed(3)
     assert_array_equal(F.dropout(x).data, first)
     assert_array_equal(F.dropout(x).data, second)

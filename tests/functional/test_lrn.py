@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import agree, arrays, cut, differentiable, keeps, normal, refuses, same_in_slices
 
 import minicnn.functional as F
-from minicnn import Tensor, backend, grad, gradcheck
+from minicnn import Tensor, grad, gradcheck
+from minicnn.backends import numpy as fast
 from minicnn.functional import lrn
 from minicnn.tensor import apply
 
@@ -144,7 +145,7 @@ def test_what_lay_in_the_buffers_before_does_not_matter(rubbish):
     with cut(1 << 40, 1 << 40, 1):
         expected = reference.step(F.local_response_norm, [a], n=4, alpha=1.0)
         for name in ("squares", "t", "x", "d 2", "d 4", "s 2", "s 4"):
-            backend.scratch(name, (1000,), like=a)[...] = rubbish
+            fast.memory.scratch(name, (1000,), like=a)[...] = rubbish
         for result, before in zip(reference.step(F.local_response_norm, [a], n=4, alpha=1.0), expected, strict=True):
             assert_array_equal(result, before)
 
@@ -165,7 +166,7 @@ def test_blocks_of_pixels_hold_a_block_of_numbers(monkeypatch):
     for block, step in ((60, 10), (65, 10), (66, 11), (5, 1)):
         with cut(1, block, 2):
             F.local_response_norm(Tensor(normal(3, 7, 6)))
-        assert done == [backend.slices(21, step)]
+        assert done == [fast.threads.slices(21, step)]
         done.clear()
 
 

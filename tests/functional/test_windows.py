@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from reference import arrays, normal, paddings, pairs, refuses
 
-from minicnn import backend
+from minicnn.backends import numpy as fast
 from minicnn.functional import windows
 from minicnn.functional.windows import (
     Window,
@@ -250,17 +250,17 @@ def test_groups_of_no_channels_are_there_all_the_same():
 def test_the_work_of_a_map_back_to_the_image(threads, n, groups, c, image_bytes):
     """Every channel of every image once; a piece for each thread, if there are so many channels; one image at a time,
     if more do not fit; fewer of its channels, if it is eight times too large."""
-    before = backend.get_num_threads()
-    backend.set_num_threads(threads)
+    before = fast.threads.get_num_threads()
+    fast.threads.set_num_threads(threads)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(backend, "CACHE", 100)
+            patch.setattr(fast.threads, "CACHE", 100)
             patch.setattr(windows, "CACHE", 100)
             x, y = np.zeros((n, 2, 2, groups * c)), np.zeros((n, 2, 2, groups * 2))
             work = channel_pieces(x, y, groups, image_bytes)
-            step = backend.batch_step(n, image_bytes)
+            step = fast.threads.batch_step(n, image_bytes)
     finally:
-        backend.set_num_threads(before)
+        fast.threads.set_num_threads(before)
     for images, channels, outputs, within in work:
         x[images, :, :, channels] += 1
         group = channels.start // c
@@ -293,4 +293,4 @@ def test_a_gpu_takes_each_group_at_once():
 
     x, y = There(6), There(4)
     assert channel_pieces(x, y, 2, 1 << 40) == [(slice(0, 5), *part) for part in groups_of(2, 6, 4)]
-    assert backend.pieces(x, 7, 1 << 40) == [(slice(0, 5), slice(0, 7))]
+    assert fast.threads.pieces(x, 7, 1 << 40) == [(slice(0, 5), slice(0, 7))]

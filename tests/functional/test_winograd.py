@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import agree, arrays, cut, differentiable, keeps, normal, paddings, same_in_slices
 
 import minicnn.functional as F
-from minicnn import Tensor, backend, grad
+from minicnn import Tensor, grad
+from minicnn.backends import numpy as fast
 from minicnn.functional import conv, winograd
 from minicnn.functional.windows import Window, groups_of
 
@@ -238,15 +239,15 @@ def test_no_tile_is_computed_in_vain(size, tiles, threads, monkeypatch):
         winograd, "_transform", lambda m, x, w, name: shapes.append(real(m, x, w, name).shape) or real(m, x, w, name)
     )
     x, weight = Tensor(normal(2, *size, 3), requires_grad=True), Tensor(normal(3, 3, 3, 3), requires_grad=True)
-    before = backend.get_num_threads()
-    backend.set_num_threads(threads)
+    before = fast.threads.get_num_threads()
+    fast.threads.set_num_threads(threads)
     try:
         y = F.conv2d(x, weight, padding=1)
         assert sum(t for _, t, _ in shapes) == 2 * tiles
         shapes.clear()
         y.sum().backward()
     finally:
-        backend.set_num_threads(before)
+        fast.threads.set_num_threads(before)
     # dy's for dx, once for each share of the channels; then x's and dy's for dW
     assert sum(t for _, t, _ in shapes) == 2 * tiles * (3 + (threads > 2))
 
@@ -308,8 +309,8 @@ def test_the_tiles_of_a_slice_fill_the_cache(groups, monkeypatch):
     ):
         with cut(cache, 1 << 40, 1):
             F.conv2d(x, weight, groups=groups).sum().backward()
-        cuts = backend.slices(7, images)
-        by_rows = [(slice(*i), slice(*r)) for i in cuts for r in backend.slices(rows, high)]
+        cuts = fast.threads.slices(7, images)
+        by_rows = [(slice(*i), slice(*r)) for i in cuts for r in fast.threads.slices(rows, high)]
         by_groups = [(slice(*i), *part) for i in cuts for part in groups_of(groups, 4, 6)]
         assert done == [by_rows, by_groups, by_rows]
         done.clear()

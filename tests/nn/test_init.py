@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minicnn import backend
+import minicnn
 from minicnn.nn import init
 
 CONV, LINEAR = (3, 5, 40, 60), (300, 200)  # (KH, KW, C, O) and (in, out)
@@ -35,7 +35,7 @@ def test_variances(initialiser, variance, shape):
 def test_a_seed_repeats_them():
     draws = []
     for seed in (1, 1, 2):
-        backend.manual_seed(seed)
+        minicnn.random.manual_seed(seed)
         draws.append([init.he()((4, 5)), init.he()((4, 5))])
     np.testing.assert_array_equal(draws[0], draws[1])
     assert (draws[0][0] != draws[0][1]).any() and (draws[0][0] != draws[2][0]).any()

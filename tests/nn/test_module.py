@@ -5,7 +5,8 @@ import copy
 import numpy as np
 import pytest
 
-from minicnn import Tensor, backend, nn
+import minicnn
+from minicnn import Tensor, nn
 from minicnn import functional as F
 
 
@@ -237,7 +238,7 @@ def rows(table):
 def test_summary():
     net = network()
     net[4].eval()
-    state, grads = backend.random_state(), [p.grad for p in net.parameters()]
+    state, grads = minicnn.random.random_state(), [p.grad for p in net.parameters()]
     table = rows(net.summary((2, 16, 16, 3)))
     assert table[1][1:] == ["2 × 8 × 8 × 8", "224", f"{2 * 2 * 8 * 8 * 8 * 27:,}"] and "Conv2d" in table[1][0]
     shapes = "2 × 8 × 8 × 8", "2 × 8 × 8 × 8", "2 × 4 × 4 × 8", "2 × 128", "2 × 128", "2 × 10"
@@ -246,7 +247,7 @@ def test_summary():
     assert table[-1] == ["total", "1,514", f"{2 * 2 * 512 * 27 + 2 * 2 * 1280:,}"]
     assert len({len(line) for line in net.summary((1, 16, 16, 3)).split("\n")}) == 1  # columns are aligned
     assert net.training and not net[4].training and not any(module._hooks for _, module in net.named_modules())
-    assert backend.random_state() == state and [p.grad for p in net.parameters()] == grads
+    assert minicnn.random.random_state() == state and [p.grad for p in net.parameters()] == grads
     fails(ValueError, ".", net.summary, (2, 16, 16, 4))
     assert net.training and not net[4].training and not any(module._hooks for _, module in net.named_modules())
 

@@ -5,7 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from minicnn import Tensor, backend, nn, optim
+from minicnn import Tensor, nn, optim
+from minicnn.backends import numpy as fast
 
 
 def fails(error, pattern, f, *args, **kwargs):
@@ -64,10 +65,10 @@ rules = pytest.mark.parametrize("number", range(len(RULES)))
 
 
 @rules
-@pytest.mark.parametrize("block", [4, backend.BLOCK])
+@pytest.mark.parametrize("block", [4, fast.threads.BLOCK])
 def test_many_steps_follow_the_formula(number, block, monkeypatch):
     """In float64, over blocks smaller than a parameter and larger; lr changes on the way."""
-    monkeypatch.setattr(backend, "BLOCK", block)
+    monkeypatch.setattr(fast.threads, "BLOCK", block)
     make, update = RULES[number]
     params = parameters()
     optimizer = make(params)
@@ -191,11 +192,11 @@ def test_steps_on_a_slope():
 
 
 def test_the_number_of_threads_does_not_matter(monkeypatch):
-    monkeypatch.setattr(backend, "BLOCK", 8)
-    before, results = backend.get_num_threads(), []
+    monkeypatch.setattr(fast.threads, "BLOCK", 8)
+    before, results = fast.threads.get_num_threads(), []
     try:
         for threads in (1, 3):
-            backend.set_num_threads(threads)
+            fast.threads.set_num_threads(threads)
             params = parameters()
             optimizer = optim.Adam(params, 0.1)
             for t in range(5):
@@ -204,7 +205,7 @@ def test_the_number_of_threads_does_not_matter(monkeypatch):
                 optimizer.step()
             results.append([p.data for p in params])
     finally:
-        backend.set_num_threads(before)
+        fast.threads.set_num_threads(before)
     for one, three in zip(*results, strict=True):
         np.testing.assert_array_equal(one, three)
 

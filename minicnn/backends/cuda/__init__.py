@@ -1,6 +1,41 @@
-"""The lessons once more, in CUDA: for arrays on a GPU, each array function of a lesson gives way to the function of the
-same name here, in the module of the same name (backend.device_kernel). The kernels themselves are in the .cu files,
-channels last like everything else; launch.py is the one way to run them, products.py the way to cuBLAS.
+"""The CUDA backend: the lessons for CuPy's arrays, on NVIDIA GPUs. Each lesson has its kernels in a .cu file of its name,
+channels last like everything else; launch.py is the one way to run them, products.py the way to cuBLAS, devices.py the
+way to a GPU.
 
-Nothing here knows Tensor, and nothing imports CuPy: arrays bring it along.
+Nothing here imports CuPy before a GPU is asked for: arrays bring it along.
 """
+
+from .. import Backend
+from . import activation, conv, devices, dropout, loss, lrn, ops, optimizer, pictures, pooling, products, windows
+
+devices.Device.register("gpu", devices.GPU())
+backend = Backend(
+    "cuda",
+    device="gpu",
+    default=True,
+    kernels={
+        "activation.rectify": activation.rectify,
+        "activation.where_positive": activation.where_positive,
+        "conv.convolve": conv.convolve,
+        "conv.convolve_transpose": conv.convolve_transpose,
+        "conv.convolve_weight": conv.convolve_weight,
+        "dropout.drop": dropout.drop,
+        "loss.negative_log_likelihood": loss.negative_log_likelihood,
+        "loss.negative_log_likelihood_backward": loss.negative_log_likelihood_backward,
+        "loss.onehot": loss.onehot,
+        "lrn.normalise": lrn.normalise,
+        "lrn.normalise_backward": lrn.normalise_backward,
+        "lrn.sum_window": lrn.sum_window,
+        "ops.matmul": products.matmul,
+        "ops.total": ops.total,
+        "optimizer.adam": optimizer.adam,
+        "optimizer.sgd": optimizer.sgd,
+        "pictures.normalise": pictures.normalise,
+        "pooling.gather": pooling.gather,
+        "pooling.scatter": pooling.scatter,
+        "pooling.window_maximum": pooling.window_maximum,
+        "pooling.winners": pooling.winners,
+        "windows.col2im": windows.col2im,
+        "windows.im2col": windows.im2col,
+    },
+)

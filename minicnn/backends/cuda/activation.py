@@ -1,7 +1,7 @@
 """ReLU on a GPU: the lesson functional/activation.py, by the kernels of activation.cu."""
 
-from ..backend import Array, empty_like
-from .launch import contiguous, launch, pack
+from ..devices import Array
+from .launch import contiguous, empty_like, launch, pack
 
 
 def rectify(x: Array) -> Array:

@@ -1,51 +1,84 @@
-"""Devices: where arrays are, how they get there, and every way in which a GPU can be missing. The one file that imports
-CuPy, and only when a GPU is asked for.
-
-What is asked of CuPy here: arrays, streams and their memory. What is computed with them: minicnn/cuda.
+"""NVIDIA GPUs as a Device, by CuPy: every way in which one can be missing, its streams and memory, and the transfer of
+batches beside the computation. The one file that imports CuPy, and only when a GPU is asked for.
 """
 
 import importlib
 import importlib.metadata
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-Array = Any  # a NumPy array, or a CuPy array on a machine that has one
+from ..devices import Array, Device, DeviceError, on_device, one_line, open_device
+
 # The wheels by their names, not an extra of minicnn's: on PyPI that name is another project's.
 INSTALL = "pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]' for a driver older than 580)"
 WHEELS = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
-ON_HOST, ON_GPU = (1, 3, 11), (2, 13)  # kinds of memory by their numbers in DLPack, with pinned and managed memory
 
 
-class DeviceError(RuntimeError):
-    """A device that was asked for is not there or has no memory left, or arrays of two devices met in one operation."""
+class GPU(Device):
+    """CuPy's arrays."""
+
+    memory = (2, 13)  # plain and managed
+
+    def owns(self, kind: type) -> bool:
+        return kind.__module__.partition(".")[0] == "cupy" or hasattr(kind, "__cuda_array_interface__")
+
+    def open(self, number: int) -> None:
+        _probe(number)
+
+    def number(self, array: Array) -> int:
+        return array.device.id
+
+    def module(self) -> Any:
+        return sys.modules["cupy"]
+
+    def current(self, number: int) -> "_Current":
+        return _Current(number)
+
+    def upload(self, array: np.ndarray) -> Array:
+        return sys.modules["cupy"].asarray(array)
+
+    def download(self, array: Array) -> np.ndarray:
+        return array.get()
+
+    def describe(self, number: int) -> str:
+        name = sys.modules["cupy"].cuda.runtime.getDeviceProperties(number)["name"].decode()
+        return f"{name}, {self.memory_stats(number)['total'] / 2**30:.1f} GiB"
+
+    def memory_stats(self, number: int) -> dict[str, int]:
+        cupy = sys.modules["cupy"]
+        with cupy.cuda.Device(number):
+            pool = cupy.get_default_memory_pool()
+            free, total = cupy.cuda.runtime.memGetInfo()
+            return {"used": pool.used_bytes(), "reserved": pool.total_bytes(), "free": free, "total": total}
+
+    def synchronize(self, number: int) -> None:
+        sys.modules["cupy"].cuda.Device(number).synchronize()
 
 
-# -------------------------------------------------------------------------------------------------------------- opening
-def open_device(device: str) -> str:
-    """The full name of a device that can be used: "cpu"; "gpu" is "gpu:0". Raises DeviceError with what to install or
-    to write."""
-    if device == "cpu":
-        return device
-    kind, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
-    if kind != "gpu" or (index and not index.isdecimal()):
-        raise DeviceError(f"unknown device {device!r}: use 'cpu', 'gpu' or 'gpu:N'")
-    number = int(index or 0)
-    if number not in _open:
-        try:
-            _probe(number)
-        except DeviceError as error:
-            raise DeviceError(f"device {device!r}: {error}") from None
-        _open.add(number)
-    return f"gpu:{number}"
+class _Current:
+    """Inside, CuPy computes on that GPU, and no memory left is a DeviceError."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.gpu = sys.modules["cupy"].cuda.Device(number)
+
+    def __enter__(self) -> None:
+        self.gpu.__enter__()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.gpu.__exit__(kind, error, trace)
+        if error is not None and _is_out_of_memory(error):
+            stats = GPU().memory_stats(self.number)
+            raise DeviceError(
+                f"gpu:{self.number} is out of memory: {stats['used'] / 2**30:.1f} of its {stats['total'] / 2**30:.1f} "
+                "GiB hold arrays of this program: use smaller batches (--batch-size)"
+            ) from None
 
 
-_open: set[int] = set()  # the GPUs that were found in order; to look takes a moment
-
-
+# ------------------------------------------------------------------------------------------------------------- opening
 def _probe(number: int) -> None:
     """DeviceError, saying what is wrong and what to do, unless that GPU and all that it takes to use it are there."""
     cupy = _import_cupy()
@@ -70,7 +103,7 @@ def _probe(number: int) -> None:
                 if _is_out_of_memory(error):
                     raise DeviceError("the GPU has no memory left; other programs use it (see nvidia-smi)") from None
                 raise DeviceError(
-                    f"CUDA's library {library} cannot be used ({_one_line(error)}): {INSTALL} brings it"
+                    f"CUDA's library {library} cannot be used ({one_line(error)}): {INSTALL} brings it"
                 ) from None
 
 
@@ -84,10 +117,10 @@ def _import_cupy() -> Any:
         return importlib.import_module("cupy")
     except ModuleNotFoundError as error:
         if error.name != "cupy":
-            raise DeviceError(f"CuPy is not whole ({_one_line(error)}): {INSTALL}") from None
+            raise DeviceError(f"CuPy is not whole ({one_line(error)}): {INSTALL}") from None
         raise DeviceError(f"it needs CuPy, which is not installed: {INSTALL}, or use device 'cpu'") from None
     except ImportError as error:
-        raise DeviceError(f"CuPy cannot be imported ({_one_line(error)}): install it again, {INSTALL}") from None
+        raise DeviceError(f"CuPy cannot be imported ({one_line(error)}): install it again, {INSTALL}") from None
 
 
 def _installed(distribution: str) -> bool:
@@ -112,7 +145,7 @@ def _what_is_missing(error: Any, driver: int, wanted: int) -> str:
         return "the driver sees no GPU: look at nvidia-smi, CUDA_VISIBLE_DEVICES, or a container's --gpus"
     if error.status == 803:
         return "the NVIDIA driver and its library are of different versions: restart the machine after an update"
-    return _one_line(error)
+    return one_line(error)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -127,186 +160,7 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _one_line(error: BaseException) -> str:
-    """What is wrong, of a message of many lines: of CuPy's own, what follows "Original error:"."""
-    lines = [line.strip() for line in str(error).partition("Original error:")[2].splitlines() if line.strip()]
-    lines += [line.strip() for line in str(error).splitlines() if line.strip("= ")]
-    return lines[0] if lines else type(error).__name__
-
-
-# --------------------------------------------------------------------------------------------------------------- arrays
-def array_module(array: Array) -> Any:
-    """The module that an array belongs to: numpy or cupy."""
-    return np if isinstance(array, np.ndarray) else sys.modules["cupy"]
-
-
-def device_of(array: Array) -> str:
-    """The name of the device that holds an array."""
-    return "cpu" if isinstance(array, np.ndarray) else f"gpu:{array.device.id}"
-
-
-def to_device(array: Array, device: str) -> Array:
-    """The array on that device: the array itself if it is there already, else a copy."""
-    device = open_device(device)
-    if device_of(array) == device:
-        return array
-    if device == "cpu":
-        return array.get()
-    with on_device(device):
-        return sys.modules["cupy"].asarray(array)
-
-
-def to_dlpack(array: Array, options: dict[str, Any]) -> Any:
-    """array.__dlpack__(**options): what another library takes the array from, and keeps it alive with."""
-    if any(stride < 0 for stride in array.strides):
-        raise BufferError("an array that runs backwards, such as x[::-1], would crash PyTorch: share a copy of it")
-    with on_device_of(array):
-        return array.__dlpack__(**options)
-
-
-def from_dlpack(x: Any) -> Array:
-    """Another library's array as NumPy's or CuPy's, on the same memory."""
-    if not hasattr(x, "__dlpack_device__"):
-        raise TypeError(f"from_dlpack takes an array of a library that knows DLPack, not {type(x).__name__}")
-    kind, number = x.__dlpack_device__()
-    if kind not in ON_HOST + ON_GPU:
-        raise DeviceError(f"from_dlpack: this memory (DLPack's kind {int(kind)}) is no CPU's and no NVIDIA GPU's")
-    if kind in ON_GPU:
-        open_device(f"gpu:{number}")
-    try:
-        return (np if kind in ON_HOST else sys.modules["cupy"]).from_dlpack(x)
-    except (RuntimeError, TypeError) as error:  # NumPy, or CuPy, has no such dtype
-        raise BufferError(f"from_dlpack of {getattr(x, 'dtype', type(x).__name__)}: {_one_line(error)}") from None
-
-
-def assign(array: Array, value: Array) -> None:
-    """array[...] = value, whatever devices they are on and whatever dtype value has."""
-    value = to_device(np.asarray(value) if isinstance(value, np.generic) else value, device_of(array))
-    with on_device_of(array):
-        array[...] = value
-
-
-def constant(number: Any, dtype: Any, like: Array) -> Array:
-    """A number as an array without axes on the device of `like`. On a GPU it is filled in: no copy."""
-    if isinstance(like, np.ndarray):
-        return np.asarray(number, dtype)
-    with on_device_of(like):
-        return array_module(like).full((), number, dtype)
-
-
-def index_copy(part: Any, like: Array) -> Any:
-    """A copy, where `like` is, of an array or list that is to be an index; whatever else may be an index, as it is."""
-    if not hasattr(part, "copy"):
-        return part
-    if isinstance(like, np.ndarray):
-        return part.copy()
-    return to_device(np.array(part), device_of(like)) if isinstance(part, (np.ndarray, list)) else part.copy()
-
-
-class _Here(threading.local):
-    gpus = 0  # how many on_device(a GPU) this thread is inside of
-
-
-_here = _Here()
-
-
-def computing_on_gpu() -> bool:
-    """Is this thread inside on_device for a GPU?"""
-    return _here.gpus > 0
-
-
-class on_device:
-    """with on_device("gpu:1"): what is computed inside is computed there. Running out of its memory is a DeviceError.
-    Nothing happens for "cpu"."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.gpu: Any = None
-
-    def __enter__(self) -> None:
-        if self.device != "cpu":
-            self.gpu = sys.modules["cupy"].cuda.Device(int(self.device.partition(":")[2]))
-            self.gpu.__enter__()
-            _here.gpus += 1
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self.gpu is None:
-            return
-        _here.gpus -= 1
-        self.gpu.__exit__(kind, error, trace)
-        if error is not None and _is_out_of_memory(error):
-            stats = memory_stats(self.device)
-            raise DeviceError(
-                f"{self.device} is out of memory: {stats['used'] / 2**30:.1f} of its {stats['total'] / 2**30:.1f} GiB "
-                "hold arrays of this program: use smaller batches (--batch-size)"
-            ) from None
-
-
-def on_device_of(array: Array) -> on_device:
-    """on_device, for the device that holds an array."""
-    return on_device(device_of(array))
-
-
-def run_there(function: Callable[..., Array], arrays: Sequence[Array]) -> Array:
-    """function(*arrays), on the device of the first of them."""
-    with on_device_of(arrays[0]):
-        return function(*arrays)
-
-
-# --------------------------------------------------------------------------------------------------- what a GPU is like
-def describe_device(device: str) -> str:
-    """A GPU's name and memory, as "NVIDIA H100 80GB HBM3, 79.1 GiB"."""
-    device = open_device(device)
-    runtime = sys.modules["cupy"].cuda.runtime
-    name = runtime.getDeviceProperties(int(device.partition(":")[2]))["name"].decode()
-    return f"{name}, {memory_stats(device)['total'] / 2**30:.1f} GiB"
-
-
-def memory_stats(device: str = "gpu") -> dict[str, int]:
-    """Bytes of a GPU's memory: `used` by arrays of this program, `reserved` by it (kept for the next arrays: mostly
-    as much as was ever used at one time), `free` for anybody, and `total`."""
-    device = open_device(device)
-    cupy = sys.modules["cupy"]
-    with cupy.cuda.Device(int(device.partition(":")[2])):
-        pool = cupy.get_default_memory_pool()
-        free, total = cupy.cuda.runtime.memGetInfo()
-        return {"used": pool.used_bytes(), "reserved": pool.total_bytes(), "free": free, "total": total}
-
-
-def synchronize(device: str = "gpu") -> None:
-    """Wait until a device has done all that it was asked to, as before looking at a clock. A CPU is never behind."""
-    device = open_device(device)
-    if device != "cpu":
-        sys.modules["cupy"].cuda.Device(int(device.partition(":")[2])).synchronize()
-
-
-def has_tf32(device: str) -> bool:
-    """Can that GPU multiply in TF32? (Ampere, 2020, and later.)"""
-    device = open_device(device)
-    return int(sys.modules["cupy"].cuda.Device(int(device.partition(":")[2])).compute_capability) >= 80
-
-
-class _Precision:
-    products = "fp32"
-
-
-_precision = _Precision()
-
-
-def set_matmul_precision(precision: str) -> None:
-    """How a GPU multiplies float32 matrices: "fp32" (the default), or "tf32", which rounds the factors to 10 bits and
-    is several times as fast where the GPU has it. Sums are float32 in both. Nothing else is affected."""
-    if precision not in ("fp32", "tf32"):
-        raise ValueError(f"the precision of products is 'fp32' or 'tf32', not {precision!r}")
-    _precision.products = precision
-
-
-def matmul_precision() -> str:
-    """What set_matmul_precision was told."""
-    return _precision.products
-
-
-# ------------------------------------------------------------------------------------------------------------ transfers
+# ----------------------------------------------------------------------------------------------------------- transfers
 class Upload:
     """Carries batches to a GPU while it computes with the ones before.
 
@@ -335,7 +189,7 @@ class Upload:
                 return importlib.import_module("cupyx").empty_pinned(shape, dtype)
             except self.cuda.runtime.CUDARuntimeError as error:
                 raise DeviceError(
-                    f"no host memory that {self.device} can read for an array of shape {shape} ({_one_line(error)}): "
+                    f"no host memory that {self.device} can read for an array of shape {shape} ({one_line(error)}): "
                     "use smaller batches (--batch-size) or fewer --workers"
                 ) from None
 

@@ -1,7 +1,7 @@
 """Dropout on a GPU: the lesson functional/dropout.py, by the kernel of dropout.cu."""
 
-from ..backend import Array, empty_like
-from .launch import contiguous, launch, pack
+from ..devices import Array
+from .launch import contiguous, empty_like, launch, pack
 
 
 def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:

@@ -9,12 +9,13 @@ read as something else, without a word. So every argument is held against the de
 import functools
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import Array
+from ..devices import Array
 
 BLOCK = 256  # threads; the same number as in kernels.h
 OPTIONS = ("-std=c++17", "-lineinfo")  # the lines, for profilers and compute-sanitizer
@@ -92,6 +93,16 @@ def pack(length: int, *arrays: Array) -> int:
     return 4 if fits else 1
 
 
+def empty(shape: Iterable[int], dtype: Any) -> Array:
+    """An uninitialised array on the current GPU."""
+    return sys.modules["cupy"].empty(tuple(shape), dtype)
+
+
+def empty_like(array: Array) -> Array:
+    """An uninitialised contiguous array of the same shape and dtype."""
+    return sys.modules["cupy"].empty(array.shape, array.dtype)
+
+
 def contiguous(array: Array) -> Array:
     """The array itself, or a copy without gaps."""
     return array if array.flags.c_contiguous else array.copy()
@@ -148,7 +159,7 @@ def source(file: str, types: tuple[tuple[str, str], ...], constants: tuple[tuple
     lines = [f"typedef {meaning} {name};" for name, meaning in types]
     lines += [f"constexpr int {name} = {int(value)};" for name, value in {"PACK": 1, **dict(constants)}.items()]
     for name in ("kernels.h", f"{file}.cu"):
-        lines += [f'#line 1 "minicnn/cuda/{name}"', _source(name)]
+        lines += [f'#line 1 "minicnn/backends/cuda/{name}"', _source(name)]
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """The bias on a GPU: add_bias of the lesson functional/linear.py, by the kernel of linear.cu."""
 
-from ..backend import Array
+from ..devices import Array
 from .launch import contiguous, launch, pack
 
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from ..backend import Array, empty, empty_like
-from .launch import contiguous, launch, launch_blocks
+from ..devices import Array
+from .launch import contiguous, empty, empty_like, launch, launch_blocks
 
 
 def negative_log_likelihood(z: Array, labels: Array) -> Array:
     """log Σ e^z − z_label for each sample: (N, K), (N,) -> (N,); NaN for a label that is no class"""
-    losses = empty(labels.shape, z.dtype, like=z)
+    losses = empty(labels.shape, z.dtype)
     arrays = contiguous(z), contiguous(labels), losses
     launch_blocks("loss.negative_log_likelihood", len(z), *arrays, len(z), real=z.dtype, K=z.shape[1])
     return losses
@@ -24,6 +24,6 @@ def negative_log_likelihood_backward(dy: Array, z: Array, labels: Array) -> Arra
 
 def onehot(labels: Array, classes: int) -> Array:
     """(N,) -> (N, K): True at the label, False elsewhere"""
-    out = empty((len(labels), classes), np.bool_, like=labels)
+    out = empty((len(labels), classes), np.bool_)
     launch("loss.onehot", out.size, contiguous(labels), out, out.size, real=np.float32, K=classes)
     return out

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ..backend import Array, empty_like
-from .launch import contiguous, launch, pack
+from ..devices import Array
+from .launch import contiguous, empty_like, launch, pack
 
 LONG = 8  # channels: the loops over a window so long are not unrolled, nor is a channel's place in its pack known then
 

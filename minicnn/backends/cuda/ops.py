@@ -2,8 +2,8 @@
 
 from math import prod
 
-from ..backend import Array, empty
-from .launch import launch_blocks, pack
+from ..devices import Array
+from .launch import empty, launch_blocks, pack
 
 FEW = 1024  # rows that one block adds up in about the time of another launch
 LEAST = 64  # rows to a chunk, or the second launch would have much to read
@@ -25,7 +25,7 @@ def total(x: Array, axes: tuple[int, ...]) -> Array:
 
 def _sums(x: Array, rows: int, columns: int, chunk: int) -> Array:
     """(rows, columns) -> (⌈rows / chunk⌉, columns); of no rows, one row of zeros."""
-    sums = empty((-(-rows // chunk) if rows else 1, columns), x.dtype, like=x)
+    sums = empty((-(-rows // chunk) if rows else 1, columns), x.dtype)
     packed = pack(columns, x, sums)
     wide = min(32, max(1, columns // packed))
     across = -(-columns // (packed * wide))

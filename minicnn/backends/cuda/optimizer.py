@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array
+from ..devices import Array
 from .launch import check_array, contiguous, launch, pack
 
 MOST = 24  # parameters to a launch, as in optimizer.cu
@@ -22,11 +22,19 @@ def sgd(
 
 
 def adam(
-    every: list[Arrays], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, steps: int
+    every: list[Arrays],
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    steps: int,
 ) -> None:
     """Step number `steps`, from 1, for every (w, g, mean, square)."""
     c1, root = 1 - beta1**steps, (1 - beta2**steps) ** 0.5
-    numbers = lr * root / c1, beta1, 1 - beta1, beta2, 1 - beta2, eps * root, weight_decay
+    decays = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
+    numbers = lr * root / c1, beta1, 1 - beta1, beta2, 1 - beta2, eps * root, *decays
     _launch("optimizer.adam", every, 4, *numbers)
 
 

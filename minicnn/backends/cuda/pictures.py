@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..backend import Array, empty
-from .launch import contiguous, launch, pack
+from ..devices import Array
+from .launch import contiguous, empty, launch, pack
 
 
-def normalise(images: Array, scale: Sequence[float], shift: Sequence[float]) -> Array:
+def normalise(images: Array, scale: Sequence[float], shift: Sequence[float], out: Array | None = None) -> Array:
     """x · scale[c] − shift[c]: uint8 (…, H, W, 3) -> float32"""
-    images, out = contiguous(images), empty(images.shape, np.float32, like=images)
+    images, out = contiguous(images), empty(images.shape, np.float32) if out is None else out
     width = pack(out.size, images, out)
     numbers = images, out, out.size, *scale, *shift
     launch("pictures.normalise", out.size // width, *numbers, real=np.float32, PACK=width)

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, empty
-from .launch import contiguous, launch, pack
+from ..devices import Array
+from .launch import contiguous, empty, launch, pack
 from .windows import geometry
 
 PLACES = {np.dtype(np.uint8): "unsigned char", np.dtype(np.uint32): "unsigned"}
@@ -21,14 +21,14 @@ def window_maximum(x: Array, window: Any) -> Array:
 def winners(x: Array, y: Array, window: Any) -> Array:
     """For each window the place of its first maximum, i·KW + j, or KH·KW: (N, OH, OW, C), uint8 or larger"""
     kh, kw = window.kernel_size
-    winner = empty(y.shape, np.uint8 if kh * kw <= 255 else np.uint32, like=y)
+    winner = empty(y.shape, np.uint8 if kh * kw <= 255 else np.uint32)
     _launch("winners", window, x.shape[1:3], x, y, winner, place=winner)
     return winner
 
 
 def scatter(dy: Array, winner: Array | None, window: Any, size: tuple[int, int]) -> Array:
     """dx = what each pixel won: (N, OH, OW, C) -> (N, H, W, C), where (H, W) = size; without winners, all pixels win"""
-    dx, place = empty((len(dy), *size, dy.shape[3]), dy.dtype, like=dy), _places(winner, dy)
+    dx, place = empty((len(dy), *size, dy.shape[3]), dy.dtype), _places(winner, dy)
     _launch("scatter", window, size, dy, place, dx, place=place, ALL=winner is None)
     return dx
 
@@ -43,12 +43,12 @@ def gather(x: Array, winner: Array | None, window: Any) -> Array:
 def _pooled(x: Array, window: Any) -> Array:
     n, h, w, c = x.shape
     shape = geometry(window, (h, w), c)
-    return empty((n, shape["OH"], shape["OW"], c), x.dtype, like=x)
+    return empty((n, shape["OH"], shape["OW"], c), x.dtype)
 
 
 def _places(winner: Array | None, like: Array) -> Array:
     """The winners; if all pixels win, an array that no kernel reads."""
-    return empty((0,), np.uint8, like=like) if winner is None else winner
+    return empty((0,), np.uint8) if winner is None else winner
 
 
 def _launch(

@@ -5,7 +5,31 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array, empty, matmul_precision
+from ..devices import Array, open_device
+from .launch import empty
+
+_precision = "fp32"
+
+
+def set_matmul_precision(precision: str) -> None:
+    """How a GPU multiplies float32 matrices: "fp32" (the default), or "tf32", which rounds the factors to 10 bits and
+    is several times as fast where the GPU has it. Sums are float32 in both. Nothing else is affected."""
+    global _precision
+    if precision not in ("fp32", "tf32"):
+        raise ValueError(f"the precision of products is 'fp32' or 'tf32', not {precision!r}")
+    _precision = precision
+
+
+def matmul_precision() -> str:
+    """What set_matmul_precision was told."""
+    return _precision
+
+
+def has_tf32(device: str) -> bool:
+    """Can that GPU multiply in TF32? (Ampere, 2020, and later.)"""
+    device = open_device(device)
+    return int(sys.modules["cupy"].cuda.Device(int(device.partition(":")[2])).compute_capability) >= 80
+
 
 NORMAL, TRANSPOSED = 0, 1  # cublasOperation_t
 # cudaDataType_t: CUDA_R_32F, CUDA_R_64F
@@ -62,9 +86,9 @@ def _layout(matrix: Array) -> tuple[int, Array, int]:
 def matmul(a: Array, b: Array) -> Array:
     """a @ b; of stacks of matrices, broadcast against each other, one after the other."""
     if a.ndim == b.ndim == 2:
-        return product(a, b, empty((a.shape[0], b.shape[1]), a.dtype, like=a))
+        return product(a, b, empty((a.shape[0], b.shape[1]), a.dtype))
     stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    out = empty((*stack, a.shape[-2], b.shape[-1]), a.dtype, like=a)
+    out = empty((*stack, a.shape[-2], b.shape[-1]), a.dtype)
     a, b = _stacked(a, stack), _stacked(b, stack)
     for index in np.ndindex(stack):
         product(a[index], b[index], out[index])

@@ -3,8 +3,8 @@
 import functools
 from typing import Any
 
-from ..backend import Array, empty
-from .launch import contiguous, launch, pack
+from ..devices import Array
+from .launch import contiguous, empty, launch, pack
 
 EVERY_PIXEL = (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)  # is a window: kernel, stride, padding, dilation
 
@@ -19,7 +19,7 @@ def im2col(x: Array, window: Any, groups: int = 1) -> Array:
     if channels > 1 and x.strides[3] != x.itemsize:
         x = x.copy()
     rows, wide = groups * n * shape["OH"] * shape["OW"], shape["KH"] * shape["KW"] * c
-    columns, strides = empty((rows, wide), x.dtype, like=x), _strides(x)
+    columns, strides = empty((rows, wide), x.dtype), _strides(x)
     width = _width(c, strides, x, columns)
     numbers = columns.size, n, *strides
     launch("windows.im2col", columns.size // width, x, columns, *numbers, real=x.dtype, PACK=width, G=groups, **shape)
@@ -29,7 +29,7 @@ def im2col(x: Array, window: Any, groups: int = 1) -> Array:
 def col2im(columns: Array, shape: tuple[int, ...], window: Any, out: Array | None = None) -> Array:
     """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each entry added to the pixel it was copied from; into `out`, if
     given."""
-    x, columns = empty(shape, columns.dtype, like=columns) if out is None else out, contiguous(columns)
+    x, columns = empty(shape, columns.dtype) if out is None else out, contiguous(columns)
     (_, h, w, c), strides = shape, _strides(x)
     width = _width(c, strides, x, columns)
     launch(

@@ -29,17 +29,22 @@ so an image's result can differ by as much between a small batch and a large one
 that a tile sees reaches all four of its outputs.
 
 >>> import numpy as np
->>> from minicnn.functional.winograd import A, B, G
+>>> from minicnn.backends.numpy.winograd import A, B, G
 >>> d, g = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 10.0, 100.0])
 >>> A @ ((B @ d) * (G @ g))
 array([321., 432.])
 """
 
+from typing import Any
+
 import numpy as np
 
-from ..backend import Array, empty, parallel, parallel_sum, pieces, scratch
-from ..products import matmul
-from .windows import Window, channel_pieces, col2im, groups_of, im2col
+from .memory import empty, scratch
+from .ops import matmul
+from .threads import Array, parallel, parallel_sum, pieces
+from .windows import band, channel_pieces, col2im_into, groups_of, im2col
+
+Window = Any  # functional.windows.Window, which is on a floor above this one
 
 A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
@@ -54,18 +59,18 @@ def suits(x: Array, window: Window, pixels: int, channels: int) -> bool:
     """Is this the faster way to so many output pixels, from or to as many channels of a group as there are fewer of?
     On a CPU it is for 3 × 3 kernels in steps of 1, if there are enough of both."""
     slides = window.kernel_size == (3, 3) and window.stride == window.dilation == (1, 1)
-    return isinstance(x, np.ndarray) and slides and pixels >= FEWEST_PIXELS and channels >= FEWEST_CHANNELS
+    return slides and pixels >= FEWEST_PIXELS and channels >= FEWEST_CHANNELS
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
     """y = (A⊗A) (V U) + b: (N, H, W, C), (3, 3, C, O), (O,) -> (N, OH, OW, O)"""
     n, h, w, channels = x.shape
-    y = empty((n, *window.output_size(h, w), weight.shape[3]), x.dtype, like=x)  # (N, OH, OW, O)
+    y = empty((n, *window.output_size(h, w), weight.shape[3]), x.dtype)  # (N, OH, OW, O)
     seen, made = _tiles(window, y.shape)
     u = _kernel(weight)  # (16, C, O)
 
     def some(images: slice, rows: slice) -> None:
-        (above, window4), (below, window2) = seen.band(rows, h), made.band(rows, y.shape[1])
+        (above, window4), (below, window2) = band(seen, rows, h), band(made, rows, y.shape[1])
         out = y[images, below]
         for c, o, _ in groups_of(groups, channels, y.shape[3]):
             v = _transform(BB, x[images, above, :, c], window4, "v")  # (16, T, C)
@@ -80,7 +85,7 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
 
 def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
     """dx = col2im((B⊗B)ᵀ (dM Uᵀ)): (N, OH, OW, O), (3, 3, C, O) -> (N, H, W, C), where (H, W) = size"""
-    dx = empty((len(dy), *size, weight.shape[2] * groups), dy.dtype, like=dy)  # (N, H, W, C)
+    dx = empty((len(dy), *size, weight.shape[2] * groups), dy.dtype)  # (N, H, W, C)
     seen, made = _tiles(window, dy.shape)
     ut = _kernel(weight).transpose(0, 2, 1)  # (16, O, C)
 
@@ -99,7 +104,7 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
     seen, made = _tiles(window, dy.shape)
 
     def some(images: slice, rows: slice) -> Array:
-        (above, window4), (below, window2) = seen.band(rows, h), made.band(rows, oh)
+        (above, window4), (below, window2) = band(seen, rows, h), band(made, rows, oh)
         du = scratch("du", (16, channels // groups, outputs), like=x)
         for c, o, _ in groups_of(groups, channels, outputs):
             v = _transform(BB, x[images, above, :, c], window4, "v")  # (16, T, C)
@@ -116,8 +121,8 @@ def _tiles(window: Window, y_shape: tuple[int, ...]) -> tuple[Window, Window]:
     output's size is odd, the last tile hangs over."""
     odd = y_shape[1] % 2, y_shape[2] % 2
     (top, bottom), (left, right) = window.padding
-    seen = Window((4, 4), (2, 2), ((top, bottom + odd[0]), (left, right + odd[1])), (1, 1))
-    return seen, Window((2, 2), (2, 2), ((0, odd[0]), (0, odd[1])), (1, 1))
+    seen = window._replace(kernel_size=(4, 4), stride=(2, 2), padding=((top, bottom + odd[0]), (left, right + odd[1])))
+    return seen, seen._replace(kernel_size=(2, 2), padding=((0, odd[0]), (0, odd[1])))
 
 
 def _pieces(x: Array, y: Array, groups: int) -> list[tuple[slice, slice]]:
@@ -156,4 +161,4 @@ def _transform_back(matrix: Array, m: Array, window: Window, out: Array) -> None
     tiles = m.transpose(1, 0, 2)  # (T, 16, C)
     columns = scratch("columns", (len(tiles), len(matrix), out.shape[3]), like=m)  # (T, K, C)
     np.matmul(matrix.astype(m.dtype), tiles, out=columns)
-    col2im(columns, out.shape, window, out)
+    col2im_into(out, columns, window)

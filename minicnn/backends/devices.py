@@ -1,0 +1,261 @@
+"""Devices: where arrays are, by name ("cpu", "gpu", "gpu:1"), and how they get there.
+
+The host is always there, with NumPy's arrays. A backend for other hardware registers a Device, which says how that
+hardware is asked for the few things that are needed of it; the functions below are what everybody else calls.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Array = Any  # a NumPy array, or an array of another device
+HOST_MEMORY = (1, 3, 11)  # kinds of memory by their numbers in DLPack: plain, pinned, managed
+
+
+class DeviceError(RuntimeError):
+    """A device or a backend that was asked for is not there or has no memory left, or arrays of two devices met in one
+    operation."""
+
+
+class Device:
+    """What is asked of hardware that is not the host. A subclass is registered as Device.register("gpu", Mine()).
+
+    Devices of a kind are numbered from 0. Of an array of theirs, array.copy(), .astype(), .reshape(), operators, and
+    NumPy's functions by NEP 13 and NEP 18 are expected to work as NumPy's do.
+    """
+
+    memory: tuple[int, ...] = ()  # its kinds of memory, by their numbers in DLPack
+
+    def owns(self, kind: type) -> bool:
+        """Are arrays of this type on it? Must not import anything: if it has not been opened, none is."""
+        raise NotImplementedError
+
+    def open(self, number: int) -> None:
+        """Make ready for use, and find out now what would fail later: DeviceError with what to do, in one line."""
+        raise NotImplementedError
+
+    def number(self, array: Array) -> int:
+        """On which one an array is."""
+        raise NotImplementedError
+
+    def module(self) -> Any:
+        """The module with NumPy's functions for its arrays."""
+        raise NotImplementedError
+
+    def current(self, number: int) -> contextlib.AbstractContextManager[Any]:
+        """Inside, arrays are made and computed there, and its lack of memory is a DeviceError."""
+        raise NotImplementedError
+
+    def upload(self, array: np.ndarray) -> Array:
+        """A copy of a host array on the current one."""
+        raise NotImplementedError
+
+    def download(self, array: Array) -> np.ndarray:
+        """A copy on the host."""
+        raise NotImplementedError
+
+    def describe(self, number: int) -> str:
+        """Its name and memory, for people."""
+        raise NotImplementedError
+
+    def memory_stats(self, number: int) -> dict[str, int]:
+        """See memory_stats() below."""
+        raise NotImplementedError
+
+    def synchronize(self, number: int) -> None:
+        """Wait until it has done all it was asked to do."""
+        raise NotImplementedError
+
+    @staticmethod
+    def register(kind: str, device: "Device") -> None:
+        _kinds[kind] = device
+
+
+_kinds: dict[str, Device] = {}
+
+
+def kind_of(array_type: type) -> str | None:
+    """The kind of device that arrays of a type are on: "cpu", "gpu"; None if it is no array's type."""
+    if issubclass(array_type, (np.ndarray, np.generic)):
+        return "cpu"
+    return next((kind for kind, device in _kinds.items() if device.owns(array_type)), None)
+
+
+def _device_of_type(array_type: type) -> tuple[str, Device]:
+    for kind, device in _kinds.items():
+        if device.owns(array_type):
+            return kind, device
+    raise TypeError(f"{array_type.__name__} is no array of a device that is open")
+
+
+# ---------------------------------------------------------------------------------------------------------- by its name
+def open_device(device: str) -> str:
+    """The full name of a device that can be used: "cpu"; "gpu" is "gpu:0". Raises DeviceError with what to install or
+    to write."""
+    if device == "cpu":
+        return device
+    kind, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
+    if kind not in _kinds or (index and not index.isdecimal()):
+        called = ": here it is called 'gpu'" if kind == "cuda" else ""
+        raise DeviceError(f"unknown device {device!r}{called}: use 'cpu', 'gpu' or 'gpu:N'")
+    number = int(index or 0)
+    if (kind, number) not in _opened:
+        try:
+            _kinds[kind].open(number)
+        except DeviceError as error:
+            raise DeviceError(f"device {device!r}: {error}") from None
+        _opened.add((kind, number))
+    return f"{kind}:{number}"
+
+
+_opened: set[tuple[str, int]] = set()  # those that were found in order; to look takes a moment
+
+
+def _opened_device(device: str) -> tuple[Device | None, int]:
+    """(None, 0) for the host"""
+    kind, _, number = open_device(device).partition(":")
+    return _kinds.get(kind), int(number or 0)
+
+
+class _Here(threading.local):
+    depth = 0  # how many on_device() of another device than the host this thread is inside of
+
+
+_here = _Here()
+
+
+class on_device:
+    """with on_device("gpu:1"): what is computed inside is computed there. Running out of its memory is a DeviceError.
+    Nothing happens for "cpu"."""
+
+    def __init__(self, device: str) -> None:
+        kind, _, number = device.partition(":")
+        self.inner = None if kind == "cpu" else _kinds[kind].current(int(number or 0))
+
+    def __enter__(self) -> None:
+        if self.inner is not None:
+            self.inner.__enter__()
+            _here.depth += 1
+
+    def __exit__(self, *error: Any) -> None:
+        if self.inner is not None:
+            _here.depth -= 1
+            self.inner.__exit__(*error)
+
+
+def describe_device(device: str) -> str:
+    """Its name and memory, as "NVIDIA H100 80GB HBM3, 79.1 GiB"."""
+    there, number = _opened_device(device)
+    return "the host" if there is None else there.describe(number)
+
+
+def memory_stats(device: str = "gpu") -> dict[str, int]:
+    """Bytes of a GPU's memory: `used` by arrays of this program, `reserved` by it (kept for the next arrays: mostly
+    as much as was ever used at one time), `free` for anybody, and `total`."""
+    there, number = _opened_device(device)
+    if there is None:
+        raise DeviceError("memory_stats() is for devices other than the host: 'gpu' or 'gpu:N'")
+    return there.memory_stats(number)
+
+
+def synchronize(device: str = "gpu") -> None:
+    """Wait until a device has done all that it was asked to, as before looking at a clock. A CPU is never behind."""
+    there, number = _opened_device(device)
+    if there is not None:
+        there.synchronize(number)
+
+
+# ---------------------------------------------------------------------------------------------------------- by an array
+def device_of(array: Array) -> str:
+    """The name of the device that holds an array."""
+    if isinstance(array, np.ndarray):
+        return "cpu"
+    kind, device = _device_of_type(type(array))
+    return f"{kind}:{device.number(array)}"
+
+
+def on_device_of(array: Array) -> on_device:
+    """on_device, for the device that holds an array."""
+    return on_device(device_of(array))
+
+
+def run_there(function: Callable[..., Array], arrays: Sequence[Array]) -> Array:
+    """function(*arrays), on the device of the first of them."""
+    with on_device_of(arrays[0]):
+        return function(*arrays)
+
+
+def array_module(array: Array) -> Any:
+    """The module with NumPy's functions for an array: numpy itself, or cupy."""
+    return np if isinstance(array, np.ndarray) else _device_of_type(type(array))[1].module()
+
+
+def to_device(array: Array, device: str) -> Array:
+    """The array on that device: the array itself if it is there already, else a copy."""
+    device = open_device(device)
+    here = device_of(array)
+    if here == device:
+        return array
+    if here != "cpu":
+        array = _device_of_type(type(array))[1].download(array)
+    there, number = _opened_device(device)
+    if there is None:
+        return array
+    with on_device(device):
+        return there.upload(array)
+
+
+def assign(array: Array, value: Array) -> None:
+    """array[...] = value, whatever devices they are on and whatever dtype value has."""
+    value = to_device(np.asarray(value) if isinstance(value, np.generic) else value, device_of(array))
+    with on_device_of(array):
+        array[...] = value
+
+
+def constant(number: Any, dtype: Any, like: Array) -> Array:
+    """A number as an array without axes on the device of `like`. On a GPU it is filled in: no copy."""
+    if isinstance(like, np.ndarray):
+        return np.asarray(number, dtype)
+    with on_device_of(like):
+        return array_module(like).full((), number, dtype)
+
+
+def index_copy(part: Any, like: Array) -> Any:
+    """A copy, where `like` is, of an array or list that is to be an index; whatever else may be an index, as it is."""
+    if not hasattr(part, "copy"):
+        return part
+    return to_device(np.array(part) if isinstance(part, (np.ndarray, list)) else part.copy(), device_of(like))
+
+
+# ---------------------------------------------------------------------------------------------------------------- DLPack
+def to_dlpack(array: Array, options: dict[str, Any]) -> Any:
+    """array.__dlpack__(**options): what another library takes the array from, and keeps it alive with."""
+    if any(stride < 0 for stride in array.strides):
+        raise BufferError("an array that runs backwards, such as x[::-1], would crash PyTorch: share a copy of it")
+    with on_device_of(array):
+        return array.__dlpack__(**options)
+
+
+def from_dlpack(x: Any) -> Array:
+    """Another library's array as NumPy's or the device's, on the same memory."""
+    if not hasattr(x, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack takes an array of a library that knows DLPack, not {type(x).__name__}")
+    memory, number = x.__dlpack_device__()
+    kind = next((kind for kind, device in _kinds.items() if memory in device.memory), None)
+    if kind is None and memory not in HOST_MEMORY:
+        raise DeviceError(f"from_dlpack: this memory (DLPack's kind {int(memory)}) is no CPU's and no NVIDIA GPU's")
+    there = None if kind is None else _opened_device(f"{kind}:{number}")[0]
+    try:
+        return (np if there is None else there.module()).from_dlpack(x)
+    except (RuntimeError, TypeError) as error:  # NumPy, or CuPy, has no such dtype
+        raise BufferError(f"from_dlpack of {getattr(x, 'dtype', type(x).__name__)}: {one_line(error)}") from None
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong, of a message of many lines: of CuPy's own, what follows "Original error:"."""
+    lines = [line.strip() for line in str(error).partition("Original error:")[2].splitlines() if line.strip()]
+    lines += [line.strip() for line in str(error).splitlines() if line.strip("= ")]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,20 @@
+"""ReLU (lesson functional/activation.py) on all threads."""
+
+import numpy as np
+
+from .memory import empty_like
+from .threads import Array, elementwise
+
+
+def rectify(x: Array) -> Array:
+    """max(x, 0)"""
+    y = empty_like(x)
+    elementwise(lambda x, y: np.maximum(x, 0, out=y), x, y)
+    return y
+
+
+def where_positive(dy: Array, y: Array) -> Array:
+    """dy where y > 0, else 0"""
+    dx = empty_like(dy)
+    elementwise(lambda dy, y, dx: np.multiply(dy, y > 0, out=dx), dy, y, dx)
+    return dx

