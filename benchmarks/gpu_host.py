@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import Tensor, devices
+from minicnn import Tensor
+from minicnn.backends.cuda import devices
 
 from . import networks, ours
 

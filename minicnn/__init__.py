@@ -2,8 +2,8 @@
 
 from . import data, functional, nn, optim
 from .autograd import no_grad
-from .backends import cuda as _cuda  # noqa: F401  # these two register themselves
-from .backends import numpy as _numpy
+from .backends import cuda as _cuda  # noqa: F401  # registers itself, and so does the next
+from .backends import numpy as _numpy  # noqa: F401
 from .backends import use_backend
 from .backends.cuda.products import set_matmul_precision
 from .backends.devices import DeviceError, memory_stats, synchronize

@@ -6,19 +6,20 @@ A lesson's array work is a plain NumPy function, marked as a kernel:
     def rectify(x):
         return np.maximum(x, 0)
 
-As written it runs on NumPy's arrays, and through NumPy's dispatch on any arrays that take part in it, such as CuPy's. It
-is the reference. A backend is a set of functions with the same names and arguments that compute the same faster, for
-the arrays of one device:
+As written it runs on NumPy's arrays, and through NumPy's dispatch on any arrays that take part in
+it, such as CuPy's. It is the reference. A backend is a set of functions with the same names and
+arguments that compute the same faster, for the arrays of one device:
 
     Backend("mine", device="cpu", kernels={"activation.rectify": rectify, …})
 
-That is all a backend for the CPU must provide: any of the kernels that table() lists. What it lacks runs as the lesson
-is written. A backend with a device of its own also provides a Device: how arrays get there and back, and what else can
-be asked of it (devices.py has the list).
+That is all a backend for the CPU must provide: any of the kernels that table() lists. What it lacks
+runs as the lesson is written. A backend with a device of its own also provides a Device: how arrays
+get there and back, and what else can be asked of it (devices.py has the list).
 
-Which version runs is decided here and nowhere else, at each call, by the type of the first array: that of its device's
-default, which is the last one registered as such, unless use_backend() has named another one in this thread. The folders beside this file
-register themselves when minicnn is imported: numpy, for any CPU, and cuda, for NVIDIA GPUs.
+Which version runs is decided here and nowhere else, at each call, by the type of the first array:
+the version of its device's default backend, unless use_backend() has named another one in this
+thread. The folders beside this file register themselves when minicnn is imported: numpy, for any
+CPU, and cuda, for NVIDIA GPUs.
 
 >>> import numpy as np
 >>> from minicnn.backends import use_backend
@@ -41,9 +42,9 @@ REFERENCE = "reference"
 
 # ------------------------------------------------------------------------------------------------- kernels and backends
 class Backend:
-    """Functions that take the place of kernels, by the kernels' names ("conv.convolve"), for the arrays of a kind of
-    device ("cpu" or "gpu"). To make one is to register it; as the `default`, for whatever is on that device from now on,
-    or for use_backend() to name."""
+    """Functions that take the place of kernels, by the kernels' names ("conv.convolve"), for the
+    arrays of a kind of device ("cpu" or "gpu"). To make one is to register it: as the `default` for
+    that device, or for use_backend() to name."""
 
     def __init__(
         self, name: str, device: str, kernels: Mapping[str, Callable[..., Any]], default: bool = False

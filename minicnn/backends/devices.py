@@ -201,7 +201,7 @@ def to_device(array: Array, device: str) -> Array:
         return array
     if here != "cpu":
         array = _device_of_type(type(array))[1].download(array)
-    there, number = _opened_device(device)
+    there, _ = _opened_device(device)
     if there is None:
         return array
     with on_device(device):
@@ -230,7 +230,7 @@ def index_copy(part: Any, like: Array) -> Any:
     return to_device(np.array(part) if isinstance(part, (np.ndarray, list)) else part.copy(), device_of(like))
 
 
-# ---------------------------------------------------------------------------------------------------------------- DLPack
+# --------------------------------------------------------------------------------------------------------------- DLPack
 def to_dlpack(array: Array, options: dict[str, Any]) -> Any:
     """array.__dlpack__(**options): what another library takes the array from, and keeps it alive with."""
     if any(stride < 0 for stride in array.strides):

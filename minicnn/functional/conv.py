@@ -18,7 +18,7 @@ These are three maps, each linear in both of its arguments, and the derivatives 
     convolve(x, W) = y        convolve_transpose(dy, W) = dx        convolve_weight(x, dy) = dW
 
 so every further derivative is made of them as well. convolve_transpose by itself is known as transposed convolution
-(Zeiler et al. 2010).
+(Zeiler et al. 2010; conv_transpose.py).
 
 Groups cut the channels into parts that do not see each other: group g has C/G input and O/G output channels. The paper
 splits conv2, conv4 and conv5 in two, one part for each of its GPUs.
@@ -48,8 +48,7 @@ from ..autograd import Function
 from ..backends import kernel
 from ..backends.devices import Array
 from ..tensor import Tensor, apply
-from .shapes import pad
-from .windows import Window, col2im, im2col, pair
+from .windows import Window, col2im, im2col
 
 
 @kernel
@@ -163,60 +162,14 @@ def conv2d(
     Returns (N, OH, OW, O) with OH = ⌊(H + top + bottom − dilation·(KH − 1) − 1) / stride⌋ + 1. Raises ValueError if
     the shapes do not fit.
     """
-    _check("conv2d", x, weight, bias, groups)
+    check_shapes("conv2d", x, weight, bias, groups)
     window = Window.of(weight.shape[:2], stride, padding, dilation)
     return apply(Conv2d(window, groups, (x.shape[1], x.shape[2])), x, weight, *([] if bias is None else [bias]))
 
 
-def conv_transpose2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    """The transpose of conv2d with the same weight and settings (Zeiler et al. 2010): from conv2d's output size back
-    to its input size.
-
-    Args:
-        x: (N, H, W, O), floating.
-        weight: (KH, KW, C/groups, O): conv2d's weight, so the result has C channels.
-        bias: (C,) or None.
-        stride, padding, dilation, groups: conv2d's.
-        output_padding: int or (height, width), smaller than the stride or the dilation. Several input sizes give
-            conv2d the same output size; this picks a larger one.
-
-    Returns (N, (H − 1)·stride − top − bottom + dilation·(KH − 1) + output_padding + 1, …, C). Raises ValueError if the
-    shapes do not fit.
-    """
-    _check("conv_transpose2d", x, weight, bias, groups, transposed=True)
-    window = Window.of(weight.shape[:2], stride, padding, dilation)
-    extra = pair(output_padding, "output_padding", 0)
-    if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):
-        raise ValueError(
-            f"conv_transpose2d: output_padding {output_padding} must be smaller than the stride {stride} "
-            f"or the dilation {dilation}"
-        )
-    h, w = (
-        (n - 1) * s - sum(p) + d * (k - 1) + e + 1
-        for n, k, s, p, d, e in zip(x.shape[1:3], *window, extra, strict=True)
-    )
-    if h < 1 or w < 1:
-        raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of the result ({h} × {w} pixels)")
-    if extra == (0, 0):
-        y = apply(Conv2dTranspose(window, groups, (h, w)), x, weight)
-    else:  # there may be pixels that no window reaches: unpadded first, then zeros beyond, then what the padding leaves
-        (top, bottom), (left, right) = window.padding
-        whole = h - extra[0] + top + bottom, w - extra[1] + left + right
-        y = apply(Conv2dTranspose(window._replace(padding=((0, 0), (0, 0))), groups, whole), x, weight)
-        y = pad(y, ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)))[:, top : top + h, left : left + w]
-    return y if bias is None else y + bias
-
-
-def _check(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, transposed: bool = False) -> None:
+def check_shapes(
+    name: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, transposed: bool = False
+) -> None:
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(
             f"{name} needs x of (N, H, W, C) and weight of (KH, KW, C/groups, O), not {x.shape} and {weight.shape}"
@@ -235,3 +188,6 @@ def _check(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: in
         )
     if bias is not None and bias.shape != (made,):
         raise ValueError(f"{name}: bias of shape {bias.shape}, expected ({made},)")
+
+
+# Faster versions: backends/numpy/conv.py and winograd.py, backends/cuda/conv.py.

@@ -77,3 +77,6 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, scale: str = "trai
     if training:
         return apply(Dropout(p, draw(), 1 / (1 - p) if inverted else 1.0), x)
     return x if scale == "training" else x * (1.0 - p)
+
+
+# Faster versions: backends/numpy/dropout.py, backends/cuda/dropout.cu.

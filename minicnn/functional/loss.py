@@ -146,3 +146,6 @@ def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
     if reduction != "none":
         raise ValueError(f"{name}: reduction is 'mean', 'sum' or 'none', not {reduction!r}")
     return losses
+
+
+# Faster versions: backends/cuda/loss.cu.

@@ -154,3 +154,6 @@ def local_response_norm(x: Tensor, n: int = 5, k: float = 2.0, alpha: float = 1e
     if n < 1 or not x.ndim:
         raise ValueError(f"local_response_norm needs n ≥ 1 and x of (…, C), not n={n} and shape {x.shape}")
     return apply(LocalResponseNorm(Norm(n, k, alpha, beta)), x)
+
+
+# Faster versions: backends/numpy/lrn.py, backends/cuda/lrn.cu.

@@ -191,3 +191,6 @@ def _window(
         overhang = last - room if last < n + before else 0  # one that would begin beyond the image is left out
         wider.append((before, after + overhang))
     return window._replace(padding=(wider[0], wider[1]))
+
+
+# Faster versions: backends/numpy/pooling.py, backends/cuda/pooling.cu.

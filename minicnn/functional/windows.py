@@ -134,3 +134,6 @@ def col2im(columns: Array, shape: tuple[int, ...], window: Window) -> Array:
     for k, tap in enumerate(taps(x, window)):
         tap += columns[:, :, :, k]
     return unpadded(x, window)
+
+
+# Faster versions: backends/numpy/windows.py, backends/cuda/windows.cu.

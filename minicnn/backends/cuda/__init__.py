@@ -1,6 +1,6 @@
-"""The CUDA backend: the lessons for CuPy's arrays, on NVIDIA GPUs. Each lesson has its kernels in a .cu file of its name,
-channels last like everything else; launch.py is the one way to run them, products.py the way to cuBLAS, devices.py the
-way to a GPU.
+"""The CUDA backend: the lessons for CuPy's arrays, on NVIDIA GPUs. Each lesson has its kernels in a
+.cu file of its name, channels last like everything else; launch.py is the one way to run them,
+products.py the way to cuBLAS, devices.py the way to a GPU.
 
 Nothing here imports CuPy before a GPU is asked for: arrays bring it along.
 """

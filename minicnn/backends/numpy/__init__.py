@@ -1,5 +1,7 @@
-"""The NumPy backend: the lessons for NumPy's arrays on all of a CPU's cores. What it adds to them is threads (threads.py),
-recycled memory (memory.py), slices that fit the cache, and where it pays a second algorithm (winograd.py)."""
+"""The NumPy backend: the lessons for NumPy's arrays on all of a CPU's cores. What it adds to them is
+threads (threads.py), recycled memory (memory.py), slices that fit the cache, and where it pays a
+second algorithm (winograd.py).
+"""
 
 from .. import Backend
 from . import activation, conv, dropout, lrn, ops, optimizer, pictures, pooling, windows

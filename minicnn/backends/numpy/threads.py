@@ -176,7 +176,7 @@ def parallel_sum(function: Callable[..., Array], work: Sequence[tuple[Any, ...]]
     count = max(1, min(usable_threads(), len(work)))
 
     def some(t: int) -> Array:
-        total = None
+        total: Any = None
         for piece in work[t::count]:
             part = function(*piece)
             if total is None:

@@ -1,5 +1,6 @@
-"""Windows (lesson functional/windows.py) in this thread's scratch memory, and how the work of convolution and pooling is
-cut: into a few images, bands of rows, or channels of a group."""
+"""Windows (lesson functional/windows.py) in this thread's scratch memory, and how the work of
+convolution and pooling is cut: into a few images, bands of rows, or channels of a group.
+"""
 
 from collections.abc import Iterator
 from typing import Any

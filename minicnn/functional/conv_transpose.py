@@ -1,0 +1,67 @@
+"""Transposed convolution: lesson conv's map from dy back to dx, as a layer that makes images larger.
+
+Where conv2d gathers from each window into one pixel, this adds each pixel's multiple of the kernel to a window of the
+result; where windows overlap, the multiples add up. It is not the inverse of conv2d, but its transpose:
+⟨conv2d(x), y⟩ = ⟨x, conv_transpose2d(y)⟩ for all x and y (Zeiler et al. 2010).
+
+>>> import minicnn, minicnn.functional as F
+>>> kernel = minicnn.Tensor([[1.0, 2.0, 3.0]]).reshape(1, 3, 1, 1)
+>>> x = minicnn.Tensor([1.0, 10.0]).reshape(1, 1, 2, 1)
+>>> F.conv_transpose2d(x, kernel, stride=2).reshape(5)
+Tensor([ 1.,  2., 13., 20., 30.], dtype=float32)
+"""
+
+from typing import Any
+
+from ..tensor import Tensor, apply
+from .conv import Conv2dTranspose, check_shapes
+from .shapes import pad
+from .windows import Window, pair
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """The transpose of conv2d with the same weight and settings (Zeiler et al. 2010): from conv2d's output size back
+    to its input size.
+
+    Args:
+        x: (N, H, W, O), floating.
+        weight: (KH, KW, C/groups, O): conv2d's weight, so the result has C channels.
+        bias: (C,) or None.
+        stride, padding, dilation, groups: conv2d's.
+        output_padding: int or (height, width), smaller than the stride or the dilation. Several input sizes give
+            conv2d the same output size; this picks a larger one.
+
+    Returns (N, (H − 1)·stride − top − bottom + dilation·(KH − 1) + output_padding + 1, …, C). Raises ValueError if the
+    shapes do not fit.
+    """
+    check_shapes("conv_transpose2d", x, weight, bias, groups, transposed=True)
+    window = Window.of(weight.shape[:2], stride, padding, dilation)
+    extra = pair(output_padding, "output_padding", 0)
+    if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):
+        raise ValueError(
+            f"conv_transpose2d: output_padding {output_padding} must be smaller than the stride {stride} "
+            f"or the dilation {dilation}"
+        )
+    h, w = (
+        (n - 1) * s - sum(p) + d * (k - 1) + e + 1
+        for n, k, s, p, d, e in zip(x.shape[1:3], *window, extra, strict=True)
+    )
+    if h < 1 or w < 1:
+        raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of the result ({h} × {w} pixels)")
+    if extra == (0, 0):
+        y = apply(Conv2dTranspose(window, groups, (h, w)), x, weight)
+    else:  # there may be pixels that no window reaches: unpadded first, then zeros beyond, then what the padding leaves
+        (top, bottom), (left, right) = window.padding
+        whole = h - extra[0] + top + bottom, w - extra[1] + left + right
+        y = apply(Conv2dTranspose(window._replace(padding=((0, 0), (0, 0))), groups, whole), x, weight)
+        y = pad(y, ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)))[:, top : top + h, left : left + w]
+    return y if bias is None else y + bias
