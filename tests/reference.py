@@ -9,9 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from minicnn import Tensor, gradcheck, gradgradcheck, products
+from minicnn import Tensor, gradcheck, gradgradcheck
 from minicnn.backends import numpy as fast
-from minicnn.functional import lrn, pooling, windows
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -197,7 +196,7 @@ def distinct(*shape, seed=0):
 
 
 def _sliced(a):
-    large = np.full([2 * n + 1 for n in a.shape], np.nan, a.dtype)
+    large = np.full([2 * n + 1 for n in a.shape], np.nan if a.dtype.kind == "f" else 99, a.dtype)
     view = large[tuple([slice(1, None, 2)] * a.ndim)]
     view[...] = a
     return view
@@ -232,6 +231,22 @@ def paddings(high):
     """An int, (height, width) or ((top, bottom), (left, right))."""
     side = st.tuples(st.integers(0, high), st.integers(0, high))
     return st.one_of(pairs(0, high), st.tuples(side, side))
+
+
+@st.composite
+def settings(draw, batch=3, pads=2):
+    """An image's shape, and (kernel, stride, padding, dilation) that fit it."""
+    kernel, stride, padding, dilation = (
+        draw(pairs(1, 3)),
+        draw(pairs(1, 3)),
+        draw(paddings(pads)),
+        draw(pairs(1, 2)),
+    )
+    least = [
+        max(1, d * (k - 1) + 1 - sum(p)) for k, d, p in zip(both(kernel), both(dilation), sides(padding), strict=True)
+    ]
+    h, w = (n + draw(st.integers(0, 4)) for n in least)
+    return (draw(st.integers(0, batch)), h, w, draw(st.integers(1, 3))), (kernel, stride, padding, dilation)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -286,11 +301,7 @@ def cut(cache, block, threads):
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fast.threads, "CACHE", cache)
-            patch.setattr(windows, "CACHE", cache)
-            patch.setattr(pooling, "CACHE", cache)
             patch.setattr(fast.threads, "BLOCK", block)
-            patch.setattr(lrn, "BLOCK", block)
-            patch.setattr(products, "BLOCK", block)
             patch.setattr(fast.threads._threads, "run", lambda work, count: runs.append(count) or run(work, count))
             yield
     finally:

@@ -119,7 +119,7 @@ def test_a_gpu_array_where_no_gpu_is(monkeypatch):
     def missing(number):
         raise DeviceError(f"there is no {number}")
 
-    monkeypatch.setattr("minicnn.devices._probe", missing)
+    monkeypatch.setattr("minicnn.backends.cuda.devices._probe", missing)
     for kind in (2, 13):
         fails(DeviceError, "'gpu:0': there is no 0", from_dlpack, Foreign(np.ones(2), kind))
 

@@ -221,7 +221,9 @@ def test_a_long_sum_goes_to_the_threads_in_blocks(shape, axis, step, keepdims):
         mock.patch.object(fast.ops, "parallel_sum", wraps=fast.threads.parallel_sum) as shared,
     ):
         check(lambda x: x.sum(axis, keepdims), lambda x: np.sum(x, axis, keepdims=keepdims), x)
-        assert {(*call.args[1],) for call in shared.mock_calls} == {(*fast.threads.slices(x.size // x.shape[-1], step),)}
+        assert {(*call.args[1],) for call in shared.mock_calls} == {
+            (*fast.threads.slices(x.size // x.shape[-1], step),)
+        }
         shared.reset_mock()
         not_worth_it = Tensor(x).sum(), Tensor(x).sum(-1), Tensor(x[:3, :4]).sum(0), Tensor(x.T.copy().T).sum(0)
         assert len(not_worth_it) == 4 and not shared.called

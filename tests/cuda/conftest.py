@@ -13,7 +13,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from minicnn.backends.cuda import devices, launch
+from minicnn.backends import devices
+from minicnn.backends.cuda import launch, products
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -47,8 +48,8 @@ def no_devices_open() -> Iterator[None]:
 
 def _forget() -> None:
     stand_in.machine.log.clear()
-    devices._open.clear()
-    devices.set_matmul_precision("fp32")
+    devices._opened.clear()
+    products.set_matmul_precision("fp32")
     launch._use.cache_clear()
 
 

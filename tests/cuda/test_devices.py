@@ -13,7 +13,8 @@ import minicnn
 from minicnn import DeviceError, Tensor
 from minicnn import functional as F
 from minicnn.backends import devices
-from minicnn.backends import numpy as fast
+from minicnn.backends.cuda import products
+from minicnn.backends.cuda.devices import Upload
 
 SAYS = {  # absence: what the line holds: what is wrong, and what to do
     "no CuPy": r"needs CuPy, which is not installed: pip install 'cupy-cuda13x\[ctk\]'.*or use device 'cpu'",
@@ -82,12 +83,12 @@ def test_a_gpu_is_looked_for_once(standin, monkeypatch):
 
 def test_what_a_gpu_is_like(gpu):
     assert re.fullmatch(r".+, \d+\.\d GiB", devices.describe_device("gpu"))
-    assert devices.has_tf32("gpu") in (True, False)
+    assert products.has_tf32("gpu") in (True, False)
 
 
 def test_an_upload_ends_when_its_copies_have(standin):
     """What they copy from goes back to a pool as soon as nobody holds it, and is written to again."""
-    upload = devices.Upload("gpu")
+    upload = Upload("gpu")
     batch = upload.empty((4,), np.uint8)
     batch[:] = 7
     _, (there,) = upload.send(batch)
@@ -105,4 +106,3 @@ def test_a_constant_has_no_axes(gpu):
     there = devices.to_device(np.zeros((3, 2), np.float32), "gpu")
     number = devices.constant(2.5, np.float32, there)
     assert number.shape == () and number.dtype == np.float32 and number.get() == 2.5
-    assert fast.memory.empty((), np.float32, like=there).shape == ()

@@ -11,7 +11,7 @@ import pytest
 import standin
 from model import INPUT_SIZE, alexnet
 
-from minicnn import Tensor, devices, nn, optim
+from minicnn import Tensor, nn, optim
 from minicnn import functional as F
 from minicnn.backends import devices
 from minicnn.backends.cuda import launch, products
@@ -67,7 +67,7 @@ def uses():
             images = devices.to_device(np.zeros((1, size, size, 3), np.uint8), "gpu")
             F.cross_entropy(net(Tensor(NORMALIZE(images))), np.array([0])).backward()
             optim.SGD(net.parameters(), 0.01).step()
-    devices._open.clear()
+    devices._opened.clear()
     assert {file for file, _, _ in found} == set(FILES)
     return list(found)
 

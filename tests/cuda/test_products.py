@@ -6,7 +6,6 @@ from agreement import DTYPES, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.backends import devices
 from minicnn.backends.cuda import products as kernels
 
 LAYOUTS = {
@@ -52,11 +51,11 @@ def test_precision(gpu):
     x = np.full((64, 64), 1 + 2.0**-13, np.float32)
     y = {}
     for precision in ("fp32", "tf32"):
-        devices.set_matmul_precision(precision)
+        kernels.set_matmul_precision(precision)
         for dtype in DTYPES:
             a = gpu.asarray(x.astype(dtype))
             y[precision, dtype] = kernels.matmul(a, a).get()[0, 0]
-    devices.set_matmul_precision("fp32")
+    kernels.set_matmul_precision("fp32")
     exact = 64 * (1 + 2.0**-13) ** 2
     assert y["fp32", np.float64] == y["tf32", np.float64] == pytest.approx(exact, rel=1e-12)
     assert y["fp32", np.float32] == pytest.approx(exact, rel=1e-6)

@@ -7,6 +7,7 @@ import minicnn
 from minicnn import DeviceError, Tensor, grad, manual_seed, nn, optim
 from minicnn import functional as F
 from minicnn.backends import devices
+from minicnn.backends.cuda import products
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 15, 15, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 1, 0, 2])
@@ -168,8 +169,8 @@ def test_precision_of_products(gpu):
     def error():
         return abs((Tensor(a, device="gpu") @ Tensor(b, device="gpu")).numpy() - exact).max()
 
-    assert devices.matmul_precision() == "fp32" and error() < 1e-4
-    if devices.has_tf32("gpu"):
+    assert products.matmul_precision() == "fp32" and error() < 1e-4
+    if products.has_tf32("gpu"):
         minicnn.set_matmul_precision("tf32")
         try:
             assert 1e-4 < error() < 0.1

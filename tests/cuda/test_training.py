@@ -19,6 +19,7 @@ from standin.devices import Stream
 import minicnn
 from minicnn import Tensor, nn
 from minicnn.backends import devices
+from minicnn.backends.cuda import products
 from minicnn.data import DataError, DataLoader
 from minicnn.data.transforms import Normalize, RandomCrop
 
@@ -99,7 +100,7 @@ def test_evaluate_and_predict_agree_with_the_cpu(gpu, run, tmp_path):
 
 def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeypatch, tmp_path):
     seen, measure = [], evaluate.evaluate
-    monkeypatch.setattr(evaluate, "evaluate", lambda *args: seen.append(devices.matmul_precision()) or measure(*args))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *args: seen.append(products.matmul_precision()) or measure(*args))
     for capability, precision in {"75": "fp32", "80": "tf32", "90": "tf32"}.items():
         standin.capability = capability
         result = run("train.py", "--epochs", 1, "--device", "gpu", "--out", tmp_path / capability)

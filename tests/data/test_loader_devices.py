@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from minicnn import DeviceError, devices
+from minicnn import DeviceError
+from minicnn.backends import devices
 from minicnn.data import DataError, DataLoader
 from minicnn.data.transforms import Compose, Normalize, RandomCrop
 
@@ -44,7 +45,7 @@ def test_large_batches_are_the_callers_own():
 
 def test_devices_that_are_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.setattr(devices, "_open", set())
+    monkeypatch.setattr(devices, "_opened", set())
     for device in ("gpu", "gpu:1", "tpu"):
         with pytest.raises(DeviceError, match=device):
             DataLoader([(np.zeros((2, 2, 3), np.uint8), 0)], 1, device=device)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from minicnn import use_backend
 from minicnn.data import pictures
 
 SCALE, SHIFT = np.float32([0.017, 0.25, 1.0]), np.float32([2.1, 0.0, -0.3])
@@ -18,8 +19,11 @@ def test_normalise_is_a_product_and_a_difference_in_float32(shape):
     np.testing.assert_array_equal(pictures.normalise(images[..., ::-1, :], SCALE, SHIFT), expected[..., ::-1, :])
 
 
-def test_normalise_into_writes_where_it_is_told():
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_normalise_writes_where_it_is_told(backend):
     images, out = np.full((2, 3, 3), 9, np.uint8), np.zeros((3, 2, 3, 3), np.float32)
-    assert pictures.normalise_into(out[1], images, SCALE, SHIFT) is not None
+    there = out[1]
+    with use_backend(backend):
+        assert pictures.normalise(images, SCALE, SHIFT, there) is there
     np.testing.assert_array_equal(out[1], np.float32(9) * SCALE - SHIFT + np.zeros((2, 3, 1), np.float32))
     assert not out[0].any() and not out[2].any()

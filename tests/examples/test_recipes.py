@@ -217,4 +217,6 @@ def test_draws_are_the_seeds(photos, paper):
     statistics = pixel_statistics(photos, paper)
     first = [images.copy() for images, _ in training(photos, View.of(64, paper, statistics), paper, statistics)]
     again = [images for images, _ in training(photos, View.of(64, paper, statistics), paper, statistics)]
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True)) and minicnn.random.random_state() == state
+    assert (
+        all(np.array_equal(a, b) for a, b in zip(first, again, strict=True)) and minicnn.random.random_state() == state
+    )

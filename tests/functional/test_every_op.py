@@ -1,23 +1,33 @@
-"""Every Function of the package goes through gradcheck and gradgradcheck: a new one without a case here fails."""
+"""Every Function of the package goes through gradcheck and gradgradcheck: a new one without a case here fails. They run
+by the backend that is the default, as the lessons are written, and by plain loops."""
 
+import loops
 import pytest
 from cases import CASES, FUNCTIONS
 from reference import differentiable
 
-from minicnn import Tensor
+from minicnn import Tensor, use_backend
 from minicnn.tensor import apply
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loops_are_there():
+    with loops.registered():
+        yield
 
 
 def test_every_function_has_a_case():
     assert sorted(CASES) == sorted(FUNCTIONS)
 
 
+@pytest.mark.parametrize("backend", [None, "reference", "loops"])
 @pytest.mark.parametrize("name", CASES)
-def test_derivatives(name):
+def test_derivatives(name, backend):
     settings, inputs = CASES[name]
 
     def f(*args):
         return apply(FUNCTIONS[name](*settings), *args)
 
-    assert type(f(*[Tensor(x, requires_grad=True) for x in inputs]).node) is FUNCTIONS[name]
-    differentiable(f, *inputs)
+    with use_backend(backend):
+        assert type(f(*[Tensor(x, requires_grad=True) for x in inputs]).node) is FUNCTIONS[name]
+        differentiable(f, *inputs)

@@ -8,7 +8,6 @@ from reference import agree, arrays, differentiable, keeps, normal, refuses, sam
 
 import minicnn.functional as F
 from minicnn import Tensor, ops
-from minicnn.functional.linear import add_bias
 
 
 def linear(x, weight, bias=None):
@@ -80,10 +79,3 @@ def test_what_does_not_fit(x, weight, words):
 def test_biases_that_do_not_fit(bias):
     with refuses(ValueError, "linear", "bias", str(bias), "(2,)"):
         F.linear(Tensor(np.ones((2, 3))), Tensor(np.ones((3, 2))), Tensor(np.ones(bias)))
-
-
-def test_a_bias_in_place():
-    y, bias = normal(2, 3, 4), normal(4, seed=1)
-    expected = y + bias
-    add_bias(y, bias)
-    np.testing.assert_array_equal(y, expected)

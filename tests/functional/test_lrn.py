@@ -7,11 +7,10 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import agree, arrays, cut, differentiable, keeps, normal, refuses, same_in_slices
+from reference import agree, arrays, differentiable, keeps, normal, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor, grad, gradcheck
-from minicnn.backends import numpy as fast
 from minicnn.functional import lrn
 from minicnn.tensor import apply
 
@@ -126,30 +125,6 @@ def test_windows_wider_than_the_image_is_deep(data, n, channels):
     agree(F.local_response_norm, reference.local_response_norm, data.draw(arrays((3, channels))), **options)
 
 
-def test_slices():
-    for n in (2, 5):
-        same_in_slices(F.local_response_norm, normal(7, 5, 4, 6), n=n, alpha=1.0)
-    with_backward = [normal(7, 5, 4, 6), normal(7, 5, 4, 6, seed=1)]
-
-    def twice(a, g):
-        (da,) = grad(F.local_response_norm(a, n=4, alpha=1.0), a, g, create_graph=True)
-        return da
-
-    same_in_slices(twice, *with_backward)
-
-
-@pytest.mark.parametrize("rubbish", [3e38, np.nan, -np.inf])
-def test_what_lay_in_the_buffers_before_does_not_matter(rubbish):
-    """Not even for the sums that are cut off: none of them overflows, which would be a warning."""
-    a = normal(5, 3).astype(np.float32)
-    with cut(1 << 40, 1 << 40, 1):
-        expected = reference.step(F.local_response_norm, [a], n=4, alpha=1.0)
-        for name in ("squares", "t", "x", "d 2", "d 4", "s 2", "s 4"):
-            fast.memory.scratch(name, (1000,), like=a)[...] = rubbish
-        for result, before in zip(reference.step(F.local_response_norm, [a], n=4, alpha=1.0), expected, strict=True):
-            assert_array_equal(result, before)
-
-
 def test_what_the_user_holds_stays():
     keeps(F.local_response_norm, lambda n, seed: [normal(n, 3, 4, 6, seed=seed).astype(np.float32)], alpha=1.0)
 
@@ -158,16 +133,6 @@ def test_what_the_user_holds_stays():
 def test_second_derivatives_with_a_constant(wanted):
     inputs = [Tensor(normal(2, 5, seed=i), requires_grad=flag) for i, flag in enumerate(wanted)]
     assert gradcheck(lambda g, a: apply(lrn.LocalResponseNormBackward(lrn.Norm(4, 1.0, 0.9, 0.75)), g, a), inputs)
-
-
-def test_blocks_of_pixels_hold_a_block_of_numbers(monkeypatch):
-    done, real = [], lrn.parallel
-    monkeypatch.setattr(lrn, "parallel", lambda function, work: done.append(work) or real(function, work))
-    for block, step in ((60, 10), (65, 10), (66, 11), (5, 1)):
-        with cut(1, block, 2):
-            F.local_response_norm(Tensor(normal(3, 7, 6)))
-        assert done == [fast.threads.slices(21, step)]
-        done.clear()
 
 
 def test_only_the_wanted_second_gradient_is_computed(monkeypatch):

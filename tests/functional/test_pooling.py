@@ -6,11 +6,10 @@ import reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from reference import agree, arrays, cut, differentiable, distinct, keeps, normal, pairs, refuses, same_in_slices
+from reference import agree, arrays, differentiable, distinct, keeps, normal, pairs, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor, grad
-from minicnn.backends import numpy as fast
 from minicnn.functional import pooling
 
 EVERYTHING = dict(kernel_size=(3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), dilation=(1, 2), ceil_mode=True)
@@ -80,11 +79,6 @@ def test_derivatives_of_avg_pool2d(options, counted):
     differentiable(F.avg_pool2d, normal(2, 5, 4, 2), count_include_pad=counted, **options)
 
 
-def test_slices():
-    same_in_slices(F.max_pool2d, distinct(7, 5, 4, 2), **EVERYTHING)
-    same_in_slices(F.avg_pool2d, normal(7, 5, 4, 2), **MEAN)
-
-
 def test_what_the_user_holds_stays():
     def make(n, seed):
         return [distinct(n, 5, 4, 2, seed=seed).astype(np.float32)]
@@ -128,30 +122,6 @@ def test_integers_become_real_numbers(f):
         y = f(Tensor(np.full((1, 17, 17, 1), 255, dtype)), 17, padding=8)
         assert y.dtype == np.float32
         assert_array_equal(y.data, f(Tensor(np.full((1, 17, 17, 1), 255, np.float32)), 17, padding=8).data)
-
-
-def test_slices_fit_the_cache(monkeypatch):
-    """Of each array that a slice works on there is room for two."""
-    done, real = [], pooling.parallel
-    monkeypatch.setattr(pooling, "parallel", lambda function, work: done.append(work) or real(function, work))
-    x = Tensor(distinct(7, 6, 5, 3), requires_grad=True)
-    need = 2 * x.data[0].nbytes
-    for cache, step in ((3 * need, 3), (3 * need - 1, 2), (need - 1, 1), (100 * need, 7)):
-        with cut(cache, 1 << 40, 1):
-            (dx,) = grad(F.max_pool2d(x, 2), x, Tensor(normal(7, 3, 2, 3), requires_grad=True), create_graph=True)
-            dx.sum().backward()
-        assert done == [fast.threads.slices(7, step)] * 4  # maximum, winners, scatter, gather
-        done.clear()
-
-
-@pytest.mark.parametrize("room, expected", [(7, [(0, 7)]), (6, [(0, 3), (3, 6), (6, 7)])])
-def test_a_batch_that_fits_the_cache_is_not_shared(room, expected, threads, monkeypatch):
-    """Two threads would get into each other's way."""
-    threads(3)
-    x = distinct(7, 6, 5, 3)
-    for module in (backend, pooling):
-        monkeypatch.setattr(module, "CACHE", room * 2 * x[0].nbytes)
-    assert pooling._slices(x) == expected
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -233,24 +203,6 @@ def test_the_stride_is_the_kernel_by_default():
     for f in (F.max_pool2d, F.avg_pool2d):
         assert_array_equal(f(x, (2, 3)).data, f(x, (2, 3), (2, 3)).data)
         assert f(x, 3).shape == (1, 2, 3, 1)
-
-
-@pytest.mark.parametrize(
-    "kernel, dtype",
-    [((15, 17), np.uint8), ((1, 255), np.uint8)]
-    + [(kernel, np.uint32) for kernel in ((1, 256), (1, 257), (257, 1), (16, 16), (17, 17))],
-)
-def test_windows_of_more_places_than_a_byte_can_name(kernel, dtype):
-    """ "None" needs a number as well: a window of 255 pixels has 256 outcomes, one of 256 has too many."""
-    nothing = np.full((1, *kernel, 1), np.nan)
-    found = pooling.winners(nothing, np.full((1, 1, 1, 1), np.nan), pooling.Window.of(kernel))
-    assert found.dtype == dtype and found.item() == np.prod(kernel)
-    for place in (0, 254, np.prod(kernel) // 2, np.prod(kernel) - 1):
-        x = np.zeros((1, *kernel, 1))
-        x.reshape(-1)[place] = 1
-        tensor = Tensor(x, requires_grad=True)
-        F.max_pool2d(tensor, kernel).backward(np.full((1, 1, 1, 1), 7.0))
-        assert_array_equal(tensor.grad.data, 7 * x)
 
 
 @pytest.mark.parametrize("f", [F.max_pool2d, F.avg_pool2d])

@@ -18,7 +18,7 @@ import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, nn
 from minicnn.backends import numpy as fast
-from minicnn.functional import conv, lrn, pooling, windows, winograd
+from minicnn.backends.numpy import conv, lrn, pooling, winograd
 
 CONV = normal(3, 3, 2, 6, seed=1), normal(6, seed=2)
 LAYERS = {  # name: (function, its options, its other arguments)
@@ -38,10 +38,7 @@ def small_slices(monkeypatch):
     for module, name, value in (
         (fast.threads, "CACHE", 5000),
         (fast.threads, "BLOCK", 100),
-        (lrn, "BLOCK", 100),
         (fast.memory, "LARGE", 256),
-        (windows, "CACHE", 5000),
-        (pooling, "CACHE", 5000),
         (winograd, "FEWEST_PIXELS", 48),
         (winograd, "FEWEST_CHANNELS", 2),
     ):
@@ -225,7 +222,7 @@ def test_a_thread_may_compute_while_python_shuts_down():
     "name, module, part",
     [
         ("conv2d", conv, "im2col"),
-        ("conv2d", conv, "col2im"),
+        ("conv2d", conv, "col2im_into"),
         ("conv2d by Winograd", winograd, "_products"),
         ("max_pool2d", pooling, "taps"),
         ("local_response_norm", lrn, "_window_sum"),

@@ -1,4 +1,4 @@
-"""minicnn/backend.py: the threads, and how work is cut for them."""
+"""minicnn/backends/numpy/threads.py: the threads, and how work is cut for them."""
 
 import itertools
 import os
@@ -12,7 +12,6 @@ from reference import at_once, refuses
 from threadpoolctl import threadpool_info
 
 import minicnn
-from minicnn import products
 from minicnn.backends import numpy as fast
 
 
@@ -95,9 +94,9 @@ def test_parallel_from_several_threads_at_the_same_time(threads):
 
             fast.threads.parallel(add, fast.threads.slices(20, 3))
             assert (out == 1).all()
-            assert fast.threads.parallel_sum(lambda lo, hi: np.arange(lo, hi).sum(keepdims=True), fast.threads.slices(20, 3)) == [
-                190
-            ]
+            assert fast.threads.parallel_sum(
+                lambda lo, hi: np.arange(lo, hi).sum(keepdims=True), fast.threads.slices(20, 3)
+            ) == [190]
         return "done"
 
     assert at_once(*[work] * 4) == ["done"] * 4
@@ -113,7 +112,8 @@ def test_the_number_of_threads_may_change_while_others_work(threads):
 
     def work():
         return all(
-            fast.threads.parallel_sum(lambda lo, hi: np.ones(hi - lo).sum(keepdims=True), fast.threads.slices(30, 1)) == [30]
+            fast.threads.parallel_sum(lambda lo, hi: np.ones(hi - lo).sum(keepdims=True), fast.threads.slices(30, 1))
+            == [30]
             for _ in range(100)
         )
 
@@ -252,9 +252,16 @@ def test_a_child_forked_while_another_thread_holds_the_locks(threads):
 
 
 def test_slices():
-    assert fast.threads.slices(0, 3) == [] and fast.threads.slices(1, 3) == [(0, 1)] and fast.threads.slices(3, 3) == [(0, 3)]
+    assert (
+        fast.threads.slices(0, 3) == []
+        and fast.threads.slices(1, 3) == [(0, 1)]
+        and fast.threads.slices(3, 3) == [(0, 3)]
+    )
     assert fast.threads.slices(7, 3) == [(0, 3), (3, 6), (6, 7)] and fast.threads.slices(2, 1) == [(0, 1), (1, 2)]
-    assert fast.threads.slices(8, 6) == [(0, 4), (4, 8)] and fast.threads.slices(9, 8) == [(0, 5), (5, 9)]  # not 6 + 2 or 8 + 1
+    assert fast.threads.slices(8, 6) == [(0, 4), (4, 8)] and fast.threads.slices(9, 8) == [
+        (0, 5),
+        (5, 9),
+    ]  # not 6 + 2 or 8 + 1
     for n in range(1, 40):
         for step in range(1, 45):
             lengths = [hi - lo for lo, hi in fast.threads.slices(n, step)]
@@ -302,11 +309,13 @@ def test_pieces_by_hand(threads):
     assert fast.threads.pieces(np.empty(1), 4, 1) == [(slice(0, 1), top), (slice(0, 1), bottom)]
     assert fast.threads.pieces(np.empty(2), 4, 1) == [(slice(0, 1), whole), (slice(1, 2), whole)]
     assert fast.threads.pieces(np.empty(5), 4, 1) == [(slice(0, 3), whole), (slice(3, 5), whole)]
-    assert fast.threads.pieces(np.empty(2), 4, large) == [(slice(i, i + 1), band) for i in (0, 1) for band in (top, bottom)]
-    threads(1)
-    assert fast.threads.pieces(np.empty(1), 4, 1) == [(slice(0, 1), whole)] and fast.threads.pieces(np.empty(3), 4, 1) == [
-        (slice(0, 3), whole)
+    assert fast.threads.pieces(np.empty(2), 4, large) == [
+        (slice(i, i + 1), band) for i in (0, 1) for band in (top, bottom)
     ]
+    threads(1)
+    assert fast.threads.pieces(np.empty(1), 4, 1) == [(slice(0, 1), whole)] and fast.threads.pieces(
+        np.empty(3), 4, 1
+    ) == [(slice(0, 3), whole)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -323,8 +332,13 @@ def test_batch_step_gives_each_thread_as_much(threads, count):
 
 def test_batch_step(threads):
     threads(2)
-    assert fast.threads.batch_step(8, 1) == 4 and fast.threads.batch_step(7, 1) == 4 and fast.threads.batch_step(1, 1) == 1
-    assert fast.threads.batch_step(1000, fast.threads.CACHE // 3) == 3 and fast.threads.batch_step(1000, fast.threads.CACHE * 2) == 1
+    assert (
+        fast.threads.batch_step(8, 1) == 4 and fast.threads.batch_step(7, 1) == 4 and fast.threads.batch_step(1, 1) == 1
+    )
+    assert (
+        fast.threads.batch_step(1000, fast.threads.CACHE // 3) == 3
+        and fast.threads.batch_step(1000, fast.threads.CACHE * 2) == 1
+    )
     assert fast.threads.batch_step(0, 1) == 1 == fast.threads.batch_step(2, 0)
 
 
@@ -355,110 +369,6 @@ def test_elementwise_hands_small_arrays_over_as_they_are(threads, monkeypatch):
         seen.clear()
     fast.threads.elementwise(note, np.zeros(13))
     assert sorted(len(a) for _, a in seen) == [6, 7]
-
-
-SHAPES = [
-    ((5, 4, 3), (5, 4, 3)),
-    ((5, 4, 3), (3,)),
-    ((3,), (5, 4, 3)),
-    ((9, 1), (1, 4)),
-    ((1, 40), (5, 1)),
-    ((1, 40), (40,)),
-]
-SHAPES += [
-    ((40,), ()),
-    ((), (40,)),
-    ((3, 2), (3, 1)),
-    ((), ()),
-    ((0, 9), (1, 9)),
-    ((9, 1), (1, 0)),
-    ((1, 2, 40), (2, 1)),
-]
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("shapes", SHAPES)
-def test_combine(threads, monkeypatch, count, shapes):
-    threads(count)
-    random = np.random.default_rng(0)
-    for block, ufunc in itertools.product((7, fast.threads.BLOCK), (np.add, np.subtract, np.true_divide, np.maximum)):
-        monkeypatch.setattr(fast.threads, "BLOCK", block)
-        a, b = (random.uniform(1, 2, shape).astype(np.float32) for shape in shapes)
-        for x, y in ((a, b), (np.asfortranarray(a), b[..., ::-1] if b.ndim else b)):
-            before = x.copy(), y.copy()
-            result = fast.ops.broadcast(ufunc, x, y)
-            np.testing.assert_array_equal(result, ufunc(x, y), strict=bool(result.ndim))
-            np.testing.assert_array_equal(x, before[0])
-            np.testing.assert_array_equal(y, before[1])
-            assert not np.shares_memory(result, x) and not np.shares_memory(result, y)
-        mixed = fast.ops.broadcast(ufunc, a, b.astype(np.float64))
-        np.testing.assert_array_equal(mixed, ufunc(a, b.astype(np.float64)))
-        assert mixed.dtype == np.float64
-    whole = [(10 * x).astype(int) for x in (a, b)]
-    np.testing.assert_array_equal(fast.ops.broadcast(np.multiply, *whole), np.multiply(*whole))
-
-
-def test_combine_in_blocks_and_on_recycled_memory(threads, monkeypatch, memory):
-    threads(2)
-    monkeypatch.setattr(fast.threads, "BLOCK", 40)
-    work, real = [], fast.threads.parallel
-    monkeypatch.setattr(fast.threads, "parallel", lambda f, slices: work.append(slices) or real(f, slices))
-    for shapes, expected in (
-        (((100, 4), (4,)), fast.threads.slices(100, 10)),
-        (((100, 1), (1, 8)), fast.threads.slices(100, 5)),
-        (((5, 100), (100,)), fast.threads.slices(5, 1)),  # at least one row
-        (((2, 20), (20,)), [(0, 2)]),
-    ):
-        fast.ops.broadcast(np.add, *map(np.ones, shapes))
-        assert work == [expected]
-        work.clear()
-    fast.ops.broadcast(np.add, np.ones((3, 13)), np.ones(13))
-    assert not work  # 39 numbers
-    result = fast.ops.broadcast(np.add, np.ones((fast.memory.LARGE // 4, 4)), np.ones(4))
-    assert memory.lent_bytes == result.nbytes
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize(
-    "shapes",
-    [((50, 4), (4, 3)), ((3, 4), (4, 50)), ((5, 0), (0, 5)), ((0, 4), (4, 3)), ((1, 60), (60, 1)), ((2, 5, 3), (3, 4))]
-    + [((50, 1), (1, 4)), ((4, 1), (1, 50)), ((7, 1), (1, 7)), ((0, 1), (1, 3)), ((3, 1), (1, 0)), ((1, 1), (1, 1))],
-)
-def test_matmul(threads, monkeypatch, count, shapes):
-    threads(count)
-    random = np.random.default_rng(0)
-    a, b = (random.standard_normal(shape).astype(np.float32) for shape in shapes)
-    for block in (1, fast.threads.BLOCK):
-        monkeypatch.setattr(fast.threads, "BLOCK", block)
-        for left in (a, np.asfortranarray(a)):
-            np.testing.assert_allclose(products.matmul(left, b), np.matmul(a, b), rtol=1e-4, atol=1e-5, strict=True)
-            np.testing.assert_allclose(
-                products.matmul(a, b.copy("F")), np.matmul(a, b), rtol=1e-4, atol=1e-5, strict=True
-            )
-        single, double = products.matmul(a, b.astype(np.float64)), np.matmul(a, b.astype(np.float64))
-        np.testing.assert_allclose(single, double, rtol=1e-6, atol=1e-6, strict=True)  # the wider dtype
-    ints = np.arange(6).reshape(2, 3)
-    for a, b in (
-        (ints, ints.T),
-        (ints.reshape(6, 1), ints[:1]),
-        (ints > 2, ints.T > 2),
-        (ints[:, :1] > 2, ints[:1] > 0),
-    ):
-        np.testing.assert_array_equal(products.matmul(a, b), a @ b, strict=True)
-
-
-@pytest.mark.parametrize("shape", [(9, 1, 4), (4, 1, 9)])
-def test_matmul_with_one_inner_number_is_a_product_of_each_with_each(threads, monkeypatch, shape):
-    threads(2)
-    monkeypatch.setattr(fast.threads, "BLOCK", 1)
-    monkeypatch.setattr(products, "BLOCK", 1)
-    shares, real = [], fast.threads.parallel
-    monkeypatch.setattr(products, "parallel", lambda f, work: shares.append(work) or real(f, work))
-    rows, inner, columns = shape
-    a, b = np.arange(1.0, rows + 1).reshape(rows, inner), np.arange(1.0, columns + 1).reshape(inner, columns)
-    a[1], b[0, 2] = np.inf, np.nan
-    np.testing.assert_array_equal(products.matmul(a, b), np.multiply.outer(a[:, 0], b[0]), strict=True)
-    assert shares == [[(0, 5), (5, 9)]]  # along the longer side
 
 
 def test_the_callers_error_state_holds_in_every_thread(threads):

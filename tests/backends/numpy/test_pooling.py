@@ -1,0 +1,61 @@
+"""minicnn/backends/numpy/pooling.py: a few images at a time, and winners in as few bytes as will do."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from reference import cut, distinct, normal, same_in_slices
+
+import minicnn.functional as F
+from minicnn import Tensor, grad
+from minicnn.backends import numpy as fast
+from minicnn.backends.numpy import pooling
+from minicnn.functional.windows import Window
+
+EVERYTHING = dict(kernel_size=(3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), dilation=(1, 2), ceil_mode=True)
+MEAN = dict(kernel_size=(3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), ceil_mode=True)
+
+
+def test_slices():
+    same_in_slices(F.max_pool2d, distinct(7, 5, 4, 2), **EVERYTHING)
+    same_in_slices(F.avg_pool2d, normal(7, 5, 4, 2), **MEAN)
+
+
+def test_slices_fit_the_cache(monkeypatch):
+    """Of each array that a slice works on there is room for two."""
+    done, real = [], pooling.parallel
+    monkeypatch.setattr(pooling, "parallel", lambda function, work: done.append(work) or real(function, work))
+    x = Tensor(distinct(7, 6, 5, 3), requires_grad=True)
+    need = 2 * x.data[0].nbytes
+    for cache, step in ((3 * need, 3), (3 * need - 1, 2), (need - 1, 1), (100 * need, 7)):
+        with cut(cache, 1 << 40, 1):
+            (dx,) = grad(F.max_pool2d(x, 2), x, Tensor(normal(7, 3, 2, 3), requires_grad=True), create_graph=True)
+            dx.sum().backward()
+        assert done == [fast.threads.slices(7, step)] * 4  # maximum, winners, scatter, gather
+        done.clear()
+
+
+@pytest.mark.parametrize("room, expected", [(7, [(0, 7)]), (6, [(0, 3), (3, 6), (6, 7)])])
+def test_a_batch_that_fits_the_cache_is_not_shared(room, expected, threads, monkeypatch):
+    """Two threads would get into each other's way."""
+    threads(3)
+    x = distinct(7, 6, 5, 3)
+    monkeypatch.setattr(fast.threads, "CACHE", room * 2 * x[0].nbytes)
+    assert pooling._slices(x) == expected
+
+
+@pytest.mark.parametrize(
+    "kernel, dtype",
+    [((15, 17), np.uint8), ((1, 255), np.uint8)]
+    + [(kernel, np.uint32) for kernel in ((1, 256), (1, 257), (257, 1), (16, 16), (17, 17))],
+)
+def test_windows_of_more_places_than_a_byte_can_name(kernel, dtype):
+    """ "None" needs a number as well: a window of 255 pixels has 256 outcomes, one of 256 has too many."""
+    nothing = np.full((1, *kernel, 1), np.nan)
+    found = pooling.winners(nothing, np.full((1, 1, 1, 1), np.nan), Window.of(kernel))
+    assert found.dtype == dtype and found.item() == np.prod(kernel)
+    for place in (0, 254, np.prod(kernel) // 2, np.prod(kernel) - 1):
+        x = np.zeros((1, *kernel, 1))
+        x.reshape(-1)[place] = 1
+        tensor = Tensor(x, requires_grad=True)
+        F.max_pool2d(tensor, kernel).backward(np.full((1, 1, 1, 1), 7.0))
+        assert_array_equal(tensor.grad.data, 7 * x)
