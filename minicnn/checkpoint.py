@@ -76,7 +76,7 @@ def _contiguous(name: str, array: Array) -> np.ndarray:
         raise ValueError(f"no array can be saved as {name}: the format has that name for itself")
     try:
         array = np.asarray(to_device(array, "cpu"), order="C")
-    except AttributeError:
+    except TypeError:
         what = type(array).__name__
         raise TypeError(f"{name} is a {what}; arrays can be saved, as a Tensor's .data is one") from None
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:

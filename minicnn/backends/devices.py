@@ -225,7 +225,7 @@ def constant(number: Any, dtype: Any, like: Array) -> Array:
 
 def index_copy(part: Any, like: Array) -> Any:
     """A copy, where `like` is, of an array or list that is to be an index; whatever else may be an index, as it is."""
-    if not hasattr(part, "copy"):
+    if not hasattr(part, "copy") or isinstance(part, np.generic):
         return part
     return to_device(np.array(part) if isinstance(part, (np.ndarray, list)) else part.copy(), device_of(like))
 

@@ -35,7 +35,7 @@ from ..tensor import Tensor, apply
 @kernel
 def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
     """x · m · s, with the m of that key"""
-    m = generator(key).random(x.shape, dtype=np.float32) >= p
+    m = np.asarray(generator(key).random(x.shape, dtype=np.float32) >= p)
     return x * to_device(m, device_of(x)) * s
 
 

@@ -119,6 +119,8 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
             f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, "
             f"but there are {logits.shape[1]} classes"
         )
+    if not logits.shape[1]:  # of no classes there are no samples either, and no largest logit
+        return _reduced("cross_entropy", logits.sum(axis=1), reduction)
     return _reduced("cross_entropy", apply(CrossEntropy(to_device(numbers, logits.device)), logits), reduction)
 
 
