@@ -39,7 +39,7 @@ DECAYS = {"80sec": {"conv": 0.004, "fc": 0.03, "bias": 0.0}, "18pct": {"conv": 0
 BATCH = 128
 DEFAULTS: dict[str, Any] = {
     "network": "80sec", "data": None, "verify": True, "epochs": None, "seed": 0,
-    "device": "cpu", "threads": None, "precision": None, "out": None, "resume": None,
+    "device": "cpu", "backend": None, "threads": None, "precision": None, "out": None, "resume": None,
 }  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def main() -> None:
     arrays, saved = minicnn.load(settings.resume) if settings.resume else ({}, {})
     if settings.resume:
         config = saved.get("config")
-        needed = DEFAULTS.keys() - {"resume"} | {"classes"}
+        needed = DEFAULTS.keys() - {"resume", "backend"} | {"classes"}
         if not has(config, *needed) or config["network"] not in EPOCHS or not isinstance(saved.get("rows"), list):
             raise CheckpointError(f"{settings.resume} is no last.safetensors that cifar.py has written")
         adopt(settings, set(given), config, fixed=("network", "seed"))

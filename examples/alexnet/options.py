@@ -13,6 +13,7 @@ from model import VARIANTS
 from recipes import RECIPES, complete, kind_and_folder, usual
 
 import minicnn
+from minicnn.backends import backend_of
 from minicnn.backends.cuda.products import has_tf32
 from minicnn.backends.devices import open_device
 from minicnn.checkpoint import CheckpointError
@@ -21,13 +22,13 @@ from minicnn.data.folder import quiet
 
 DEFAULTS: dict[str, Any] = {  # of what no recipe sets
     "data": "synthetic", "verify": True, "workers": None, "processes": None, "seed": 0,
-    "threads": None, "device": "cpu", "precision": None, "out": "runs/alexnet",
+    "threads": None, "device": "cpu", "backend": None, "precision": None, "out": "runs/alexnet",
 }  # fmt: skip
 FIXED = (  # what a checkpoint fixes: the network, how it sees pictures, what has a state, and what a state counts in
     "recipe", "variant", "groups", "init", "lrn_alpha", "dropout_scale", "resize", "mean", "scale", "schedule",
     "update", "batch_size", "seed",
 )  # fmt: skip
-MACHINE = ("workers", "processes", "threads", "precision")  # what another device wants otherwise
+MACHINE = ("workers", "processes", "threads", "backend", "precision")  # what another device wants otherwise
 MOST_WORKERS = 24  # unless told: at 700 pictures a second each, as much as an H100 is predicted to learn from
 
 
@@ -214,6 +215,11 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         "--threads", type=natural, metavar="N", help="threads to compute with on a CPU (default: one for each core)"
     )
     group.add_argument(
+        "--backend", metavar="NAME",
+        help="what computes: the device's fastest (default: numpy on a CPU, cuda on a GPU), or reference, which "
+        "runs everything as the lessons are written: slowly, in one thread, for a debugger",
+    )  # fmt: skip
+    group.add_argument(
         "--precision",
         choices=("fp32", "tf32"),
         help="how a GPU multiplies matrices: tf32 (default, where the card has it) rounds the factors to 10 bits, "
@@ -227,6 +233,11 @@ def use_machine(settings: argparse.Namespace) -> None:
     settings.device = open_device("cpu" if settings.device is None else settings.device)
     if settings.threads:
         minicnn.set_num_threads(settings.threads)
+    if settings.backend is not None:
+        minicnn.use_backend(settings.backend)
+    if settings.backend not in (None, computing := backend_of(settings.device)):
+        raise UsageError(f"--backend {settings.backend} does not compute on {settings.device}, {computing} does")
+    settings.backend = computing
     gpu = settings.device != "cpu"
     tf32 = gpu and has_tf32(settings.device)
     if settings.precision is None:
@@ -334,7 +345,7 @@ def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any], 
     UsageError if what is fixed was given as something else."""
     moved = "device" in given and settings.device[:3] != saved["device"][:3]  # from cpu to gpu:N, or back
     for name in [name for name in vars(settings) if name not in ("resume", "out")]:
-        if name not in given and not (moved and name in MACHINE):
+        if name not in given and name in saved and not (moved and name in MACHINE):
             setattr(settings, name, saved[name])
         elif name in fixed:
             require_same(settings, name, saved)

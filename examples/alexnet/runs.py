@@ -167,7 +167,7 @@ def _earlier(config: dict[str, Any], saved: dict[str, Any]) -> list[dict[str, An
 def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(arrays, info) of a last.safetensors."""
     arrays, info = minicnn.load(path)
-    newer: dict[str, Any] = {"precision": None, "processes": None}  # which older runs do not have
+    newer: dict[str, Any] = {"precision": None, "processes": None, "backend": None}  # which older runs do not have
     needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NETWORK}
     if not isinstance(info.get("rows"), list) or not has(info.get("config"), *needed):
         raise CheckpointError(f"{path} cannot be continued from: that takes the last.safetensors of a run")

@@ -162,7 +162,7 @@ def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: Data
         machine = f"cpu (threads {minicnn.get_num_threads()})"
     else:
         machine = f"{settings.device}, {describe_device(settings.device)}, with products in {settings.precision}"
-    print(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}")
+    print(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}, backend {settings.backend}")
     print(f"data: {settings.data}{drawn}")
     print(
         f"      {len(loader.dataset)} pictures to train on, {len(val_loader.dataset)} to validate, "

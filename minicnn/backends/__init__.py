@@ -132,9 +132,19 @@ class use_backend:
         _in_use.name, _in_use.versions = self.before
 
 
-def backend_in_use() -> str | None:
-    """The name that use_backend() was told in this thread; None: the fastest that each device has."""
+def chosen_backend() -> str | None:
+    """The name that use_backend() was told in this thread."""
     return _in_use.name
+
+
+def backend_of(device: str) -> str:
+    """The name of the backend that computes in this thread with the arrays of a device."""
+    kind = device.partition(":")[0]
+    named = _backends.get(_in_use.name or "")
+    if _in_use.name == REFERENCE or (named is not None and named.device == kind):
+        return _in_use.name or REFERENCE
+    defaults = [name for name, backend in _backends.items() if backend.default and backend.device == kind]
+    return defaults[-1] if defaults else REFERENCE
 
 
 def table() -> str:

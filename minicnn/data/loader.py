@@ -32,6 +32,7 @@ import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
+from ..backends import chosen_backend, use_backend
 from ..backends.cuda.devices import Upload
 from ..backends.devices import Array, on_device, open_device
 from ..backends.numpy.memory import empty
@@ -161,7 +162,7 @@ class DataLoader:
 
     def _prefetched(self, load: Load, batches: list[list[int]]) -> Batches:
         threads = self.num_workers + self.processes  # of which one is about to take over what a process has loaded
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="minicnn-data")
+        pool = ThreadPoolExecutor(threads, "minicnn-data", use_backend, (chosen_backend(),))
         closed = threading.Event()
         pending: deque[Future[Batch]] = deque()
         try:
