@@ -32,11 +32,12 @@ hypothesis.settings.load_profile("default")
 
 @pytest.fixture(autouse=True)
 def no_leaks():
-    """Each test begins with the same random numbers, and leaves grad mode, threads, NumPy's error handling and threads
+    """Each test begins with the same random numbers and the default backends, and leaves grad mode, threads, NumPy's error handling and threads
     alive as they were."""
     minicnn.random.manual_seed(0)
     threads, errors = fast.threads.get_num_threads(), np.geterr()
-    yield
+    with minicnn.use_backend(None):
+        yield
     assert autograd.is_recording(), "a test left gradients switched off"
     assert fast.threads.get_num_threads() == threads, "a test left another number of threads"
     assert np.geterr() == errors, "a test left NumPy's error handling changed"

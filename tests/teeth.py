@@ -37,22 +37,34 @@ import pytest
 from teeth_mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parent.parent
+AGREE = "tests/backends/test_agreement.py -k"  # its rows for one file's kernels, with the file's own tests
+FAST = "tests/backends/numpy/test_"
 TABLE = {  # module: its tests, in one file or several
-    "minicnn.functional.windows": "tests/functional/test_windows.py",
-    "minicnn.functional.conv": "tests/functional/test_conv.py",
-    "minicnn.functional.winograd": "tests/functional/test_winograd.py",
-    "minicnn.functional.pooling": "tests/functional/test_pooling.py",
-    "minicnn.functional.lrn": "tests/functional/test_lrn.py",
-    "minicnn.functional.activation": "tests/functional/test_activation.py",
-    "minicnn.functional.dropout": "tests/functional/test_dropout.py",
+    "minicnn.functional.windows": f"tests/functional/test_windows.py {AGREE} windows",
+    "minicnn.functional.conv": f"tests/functional/test_conv.py {AGREE} conv",
+    "minicnn.functional.conv_transpose": "tests/functional/test_conv.py",
+    "minicnn.functional.pooling": f"tests/functional/test_pooling.py {AGREE} pooling",
+    "minicnn.functional.lrn": f"tests/functional/test_lrn.py {AGREE} lrn",
+    "minicnn.functional.activation": f"tests/functional/test_activation.py {AGREE} activation",
+    "minicnn.functional.dropout": f"tests/functional/test_dropout.py {AGREE} dropout",
     "minicnn.functional.linear": "tests/functional/test_linear.py",
     "minicnn.functional.batch_norm": "tests/functional/test_batch_norm.py",
-    "minicnn.functional.loss": "tests/functional/test_loss.py",
+    "minicnn.functional.loss": f"tests/functional/test_loss.py {AGREE} loss",
     "minicnn.functional.shapes": "tests/functional/test_shapes.py",
-    "minicnn.ops": "tests/test_ops.py",
+    "minicnn.data.pictures": f"tests/data/test_pictures.py {AGREE} pictures",
+    "minicnn.backends.numpy.windows": f"{FAST}windows.py {AGREE} windows",
+    "minicnn.backends.numpy.conv": f"{FAST}conv.py {AGREE} conv",
+    "minicnn.backends.numpy.winograd": f"{FAST}winograd.py",
+    "minicnn.backends.numpy.pooling": f"{FAST}pooling.py {AGREE} pooling",
+    "minicnn.backends.numpy.lrn": f"{FAST}lrn.py {AGREE} lrn",
+    "minicnn.backends.numpy.activation": f"tests/functional/test_activation.py {AGREE} activation",
+    "minicnn.backends.numpy.dropout": f"tests/functional/test_dropout.py {AGREE} dropout",
+    "minicnn.backends.numpy.ops": f"{FAST}ops.py {AGREE} ops.",
+    "minicnn.backends.numpy.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
+    "minicnn.ops": f"tests/test_ops.py {AGREE} ops.",
     "minicnn.autograd": "tests/test_autograd.py tests/test_autograd_modes.py",
     "minicnn.gradcheck": "tests/test_gradcheck.py",
-    "minicnn.optim.optimizer": "tests/optim/test_optimizer.py",
+    "minicnn.optim.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
     "minicnn.optim.schedule": "tests/optim/test_schedule.py",
 }
 EQUIVALENT = "tests/teeth_equivalent.txt"

@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 from teeth import ROOT, Bites, main, run
 
-KERNELS = {"kernels.h": "tests/cuda/test_kernels_windows.py tests/cuda/test_kernels_pooling.py"} | {  # file: its tests
-    f"{name}.cu": f"tests/cuda/test_kernels_{name}.py"
+EVERY = "tests/cuda/test_kernels_agreement.py"  # has rows for all of them
+KERNELS = {
+    "kernels.h": f"{EVERY} tests/cuda/test_kernels_windows.py tests/cuda/test_kernels_pooling.py"
+} | {  # file: its tests
+    f"{name}.cu": f"tests/cuda/test_kernels_{name}.py {EVERY} -k {name}"
     for name in ("windows", "pooling", "lrn", "activation", "dropout", "linear", "loss", "ops", "optimizer", "pictures")
 }
 SWAPS = {

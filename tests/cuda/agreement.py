@@ -1,4 +1,5 @@
-"""What the tests of the kernels share: inputs to draw, and the question whether a kernel agrees with its lesson."""
+"""What the tests of the kernels share: the question whether a kernel agrees with its lesson. Inputs to draw are in
+kernel_table.py."""
 
 import contextlib
 import os
@@ -6,38 +7,15 @@ import os
 import host
 import numpy as np
 from hypothesis import strategies as st
+from kernel_table import CHANNELS, awkward, mapped, normal, results, windows
 
+from minicnn import use_backend
 from minicnn.backends.cuda import launch
-from minicnn.functional.windows import Window
+
+__all__ = ["CHANNELS", "DTYPES", "LAYOUTS", "agrees", "awkward", "normal", "there", "wide_index", "windows"]
 
 # Under the address sanitizer one type is enough, for each takes g++ a while.
 DTYPES = (np.float32,) if host.ADDRESS in os.environ else (np.float64, np.float32)
-CHANNELS = st.sampled_from([1, 3, 4, 5, 8, 12])  # in packs of 4, and not
-
-
-def normal(*shape, seed=0):
-    """Numbers that float32 has as well."""
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(np.float64)
-
-
-def awkward(*shape, seed=0):
-    """Whole numbers with many ties, infinities and NaN."""
-    few = [np.nan, -np.inf, np.inf, -1.0, 0.0, 0.0, 1.0, 2.0, 2.0, 3.0]
-    return np.random.default_rng(seed).choice(few, shape)
-
-
-@st.composite
-def windows(draw, pooling=False):
-    """(size, window): a window that fits an image of that size."""
-    size, parts = [], []
-    for _ in range(2):
-        kernel, stride, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
-        most = kernel // 2 if pooling else 2
-        before, after = draw(st.integers(0, most)), draw(st.integers(0, most))
-        least = max(1, dilation * (kernel - 1) + 1 - before - after)
-        size.append(draw(st.integers(least, least + 5)))
-        parts.append((kernel, stride, (before, after), dilation))
-    return tuple(size), Window(*zip(*parts, strict=True))
 
 
 def there(gpu, array, layout="contiguous"):
@@ -72,30 +50,51 @@ def wide_index():
         launch._run = run
 
 
-def agrees(gpu, kernel, lesson, *args, exactly=False, single=1e-5, layout="contiguous", wide=False):
-    """kernel has the results of lesson in float64; in float32, those rounded; and the same bits in whatever order its
-    threads run, and if `wide`, however they count. Floating arrays among args are given in either type. NaN equals
-    NaN."""
-    with np.errstate(all="ignore"):
-        expected = lesson(*args)
-    largest = np.abs(expected[np.isfinite(expected)]).max(initial=1) if expected.dtype.kind == "f" else 1
+def on_the_host(value):
+    return value.get() if hasattr(value, "get") else value
+
+
+def agrees(
+    gpu, kernel, lesson, *args, exactly=False, single=1e-5, layout="contiguous", wide=False, in_place="contiguous"
+):
+    """kernel has the results of lesson, as it is written, in float64; in float32, those rounded; and the same bits in
+    whatever order its threads run, and if `wide`, however they count. Arrays of float64 among args are given in either
+    type. NaN equals NaN. What is changed in place lies as `in_place` says."""
+    with np.errstate(all="ignore"), use_backend("reference"):
+        expected = results(lesson, mapped(args, np.array))
     for dtype in DTYPES:
-        cast = [a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in args]
+        cast = mapped(args, lambda a, dtype=dtype: a.astype(dtype) if a.dtype == np.float64 else np.array(a))
 
         def run(cast=cast):
-            return kernel(*[there(gpu, a, layout) for a in cast]).get()
+            if type(cast[0]) is list:  # an optimizer's parameters
+                first = [(there(gpu, w, in_place), there(gpu, g, layout), *(there(gpu, a, in_place) for a in state))
+                         for w, g, *state in cast[0]]  # fmt: skip
+            else:
+                first = there(gpu, cast[0], layout)
+            moved = [first, *(there(gpu, a, layout) if on_device(kernel, i) else a for i, a in enumerate(cast[1:], 1))]
+            return [on_the_host(result) for result in results(kernel, moved)]
 
-        result = run()
-        if expected.dtype.kind == "f":
-            assert result.dtype == dtype
-        else:
-            assert result.dtype == expected.dtype
-        assert result.shape == expected.shape
-        tolerance = 0 if exactly else 1e-12 if dtype == np.float64 else single
-        wanted = expected.astype(result.dtype)
-        np.testing.assert_allclose(result, wanted, rtol=tolerance, atol=tolerance * largest)
+        found = run()
+        for result, wanted in zip(found, expected, strict=True):
+            assert result.shape == wanted.shape
+            if wanted.dtype.kind != "f":
+                assert {result.dtype.kind, wanted.dtype.kind} in ({"b"}, {"i"}, {"i", "u"})
+                np.testing.assert_array_equal(result, wanted)
+                continue
+            assert result.dtype == (dtype if wanted.dtype == np.float64 else wanted.dtype)
+            largest = np.abs(wanted[np.isfinite(wanted)]).max(initial=1)
+            tolerance = 0 if exactly else 1e-12 if result.dtype == np.float64 else single
+            np.testing.assert_allclose(result, wanted.astype(result.dtype), rtol=tolerance, atol=tolerance * largest)
         with host.backwards():
-            np.testing.assert_array_equal(run(), result)
+            for again, result in zip(run(), found, strict=True):
+                np.testing.assert_array_equal(again, result)
         if wide and dtype == np.float64:
             with wide_index():
-                np.testing.assert_array_equal(run(), result)
+                for again, result in zip(run(), found, strict=True):
+                    np.testing.assert_array_equal(again, result)
+
+
+def on_device(kernel, place):
+    """Whether that argument of a kernel is to be on the GPU if it is an array: all are, but the scale and the shift of
+    pictures."""
+    return not kernel.__module__.endswith("pictures")

@@ -4,8 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from agreement import LAYOUTS, agrees, awkward, normal
-from hypothesis import given
+from agreement import agrees, awkward, normal
 from hypothesis import strategies as st
 
 from minicnn.backends.cuda import lrn as kernels
@@ -17,22 +16,6 @@ NORMS = st.builds(
     Norm, st.integers(1, 14), st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([1e-4, 0.3, 2.0]),
     st.sampled_from([0.75, 0.5, 1.0]),
 )  # fmt: skip
-
-
-@given(SHAPES, NORMS, LAYOUTS)
-def test_normalise(gpu, shape, norm, layout):
-    agrees(gpu, kernels.normalise, lesson.normalise, 3 * normal(*shape), norm, layout=layout, wide=True)
-
-
-@given(SHAPES, NORMS, LAYOUTS)
-def test_normalise_backward(gpu, shape, norm, layout):
-    g, a = normal(*shape, seed=1), 3 * normal(*shape)
-    agrees(gpu, kernels.normalise_backward, lesson.normalise_backward, g, a, norm, layout=layout, wide=True)
-
-
-@given(SHAPES, st.tuples(st.integers(0, 6), st.integers(0, 6)), LAYOUTS)
-def test_sum_window(gpu, shape, window, layout):
-    agrees(gpu, kernels.sum_window, lesson.sum_window, normal(*shape), window, layout=layout, wide=True)
 
 
 @pytest.mark.parametrize("channels", [4, 8, 12])

@@ -4,8 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from agreement import CHANNELS, LAYOUTS, agrees, awkward, normal, there, windows
-from hypothesis import given
+from agreement import agrees, normal, there
 from hypothesis import strategies as st
 
 from minicnn.backends.cuda import pooling as kernels
@@ -13,28 +12,6 @@ from minicnn.functional.windows import Window
 
 lesson = importlib.import_module("minicnn.functional.pooling")
 BATCH, SEED = st.integers(0, 2), st.integers(0, 99)
-
-
-@given(BATCH, windows(pooling=True), CHANNELS, SEED, LAYOUTS)
-def test_window_maximum_and_winners(gpu, n, geometry, channels, seed, layout):
-    (h, w), window = geometry
-    options = {"exactly": True, "layout": layout, "wide": True}
-    for make in (awkward, normal):
-        x = make(n, h, w, channels, seed=seed)
-        y = lesson.window_maximum(x, window)
-        agrees(gpu, kernels.window_maximum, lesson.window_maximum, x, window, **options)
-        agrees(gpu, kernels.winners, lesson.winners, x, y, window, **options)
-
-
-@given(BATCH, windows(pooling=True), CHANNELS, SEED, LAYOUTS, st.booleans())
-def test_scatter_and_gather(gpu, n, geometry, channels, seed, layout, everyone):
-    size, window = geometry
-    x = awkward(n, *size, channels, seed=seed)
-    y = lesson.window_maximum(x, window)
-    winner, dy = None if everyone else lesson.winners(x, y, window), normal(*y.shape, seed=seed)
-    options = {"layout": layout, "wide": True}
-    agrees(gpu, kernels.scatter, lesson.scatter, dy, winner, window, size, **options)
-    agrees(gpu, kernels.gather, lesson.gather, x, winner, window, **options)
 
 
 @pytest.mark.parametrize("window", [

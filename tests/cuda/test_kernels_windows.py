@@ -1,4 +1,4 @@
-"""im2col and col2im on a GPU against the lesson."""
+"""im2col and col2im on a GPU: in groups, and in some of an image's channels."""
 
 import importlib
 
@@ -13,18 +13,15 @@ lesson = importlib.import_module("minicnn.functional.windows")
 
 
 @given(st.integers(0, 3), windows(), st.sampled_from([1, 2, 3]), CHANNELS, LAYOUTS)
-def test_im2col(gpu, n, geometry, groups, channels, layout):
+def test_groups_of_channels_one_after_the_other(gpu, n, geometry, groups, channels, layout):
     (h, w), window = geometry
+
+    def of_each_group(x, window, groups):
+        parts = [lesson.im2col(part, window) for part in np.split(x, groups, axis=-1)]
+        return np.concatenate(parts)
+
     x = normal(n, h, w, groups * channels)
-    agrees(gpu, kernels.im2col, lesson.im2col, x, window, groups, exactly=True, layout=layout, wide=True)
-
-
-@given(st.integers(0, 3), windows(), CHANNELS, LAYOUTS)
-def test_col2im(gpu, n, geometry, channels, layout):
-    size, window = geometry
-    shape = (n, *size, channels)
-    columns = lesson.im2col(normal(*shape), window).copy() + 0.5
-    agrees(gpu, kernels.col2im, lesson.col2im, columns, shape, window, layout=layout, wide=True)
+    agrees(gpu, kernels.im2col, of_each_group, x, window, groups, exactly=True, layout=layout, wide=True)
 
 
 @given(windows(), st.sampled_from([1, 3, 4, 8]), st.integers(0, 2))

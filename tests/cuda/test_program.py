@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import minicnn
-from minicnn import DeviceError, Tensor, grad, manual_seed, nn, optim
+from minicnn import DeviceError, Tensor, grad, manual_seed, nn, optim, use_backend
 from minicnn import functional as F
-from minicnn.backends import devices
 from minicnn.backends.cuda import products
+from minicnn.backends.devices import device_of, to_device
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 15, 15, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 1, 0, 2])
@@ -35,8 +35,8 @@ def network(device):
 
 
 def optimizer(name, net):
-    if name == "Adam":
-        return optim.Adam(net.parameters(), lr=0.01, weight_decay=0.01)
+    if name in ("Adam", "AdamW"):
+        return getattr(optim, name)(net.parameters(), lr=0.01, weight_decay=0.01)
     options = {"paper": {"paper_update": True}, "nesterov": {"nesterov": True}}.get(name, {})
     return optim.SGD(net.parameters(), lr=0.05, momentum=0.9 if name != "plain" else 0, weight_decay=0.01, **options)
 
@@ -52,7 +52,7 @@ def train(net, update, steps, device):
     return losses
 
 
-@pytest.mark.parametrize("name", ["momentum", "plain", "paper", "nesterov", "Adam"])
+@pytest.mark.parametrize("name", ["momentum", "plain", "paper", "nesterov", "Adam", "AdamW"])
 def test_training_is_the_same(name, gpu):
     nets = {device: network(device) for device in ("cpu", "gpu")}
     losses = {}
@@ -62,12 +62,49 @@ def test_training_is_the_same(name, gpu):
     np.testing.assert_allclose(losses["gpu"], losses["cpu"], rtol=1e-4)
     there = nets["gpu"].state_dict()
     for key, here in nets["cpu"].state_dict().items():
-        assert devices.device_of(there[key]) == "gpu:0"
-        np.testing.assert_allclose(devices.to_device(there[key], "cpu"), here, rtol=1e-3, atol=2e-4)
+        assert device_of(there[key]) == "gpu:0"
+        np.testing.assert_allclose(to_device(there[key], "cpu"), here, rtol=1e-3, atol=2e-4)
     for net in nets.values():
         net.eval()
     here, there = (nets[device](Tensor(IMAGES, device=device)) for device in nets)
     np.testing.assert_allclose(there.numpy(), here.numpy(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("base", [optim.SGD, optim.Adam, optim.AdamW])
+def test_a_users_update_is_obeyed_there_too(base, gpu):
+    """A subclass that overrides update has the last word, and may call what it overrides."""
+
+    class Mine(base):
+        def update(self, parameters):
+            handed.append([type(array) for arrays in parameters for array in arrays])
+            super().update([(w, g * 0.0, *state) for w, g, *state in parameters])
+            for w, g, *_ in parameters:
+                w -= np.sign(g)
+
+    handed, params = [], [Tensor(np.full(n, 5.0), requires_grad=True, device="gpu") for n in (3, 2)]
+    optimizer = Mine(params, lr=0.1, weight_decay=0.0)
+    for p in params:
+        p.grad = Tensor(np.arange(-1.0, p.size - 1), device="gpu")
+    optimizer.step()
+    assert len(handed) == 1 and set(handed[0]) == {gpu.ndarray}
+    assert [p.numpy().tolist() for p in params] == [[6, 5, 4], [6, 5]]
+
+
+def test_the_reference_and_cuda_by_name_agree_there(gpu):
+    """As the lessons are written they run on the GPU's arrays, too."""
+    x = np.random.default_rng(1).standard_normal((4, 7)).astype(np.float32)
+    found = {}
+    for name in (None, "cuda", "reference", "numpy"):
+        tensor = Tensor(x, requires_grad=True, device="gpu")
+        with use_backend(name):
+            y = F.local_response_norm(F.relu(tensor), 3, alpha=1.0)
+            y.sum().backward()
+        assert y.device == tensor.grad.device == "gpu:0"
+        found[name] = np.stack([y.numpy(), tensor.grad.numpy()])
+    for name in found:
+        np.testing.assert_allclose(found[name], found[None], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found["cuda"], found[None])
+    np.testing.assert_array_equal(found["numpy"], found[None])  # which is for the arrays of a CPU
 
 
 @pytest.mark.parametrize("name", ["momentum", "Adam"])
@@ -94,7 +131,7 @@ def test_a_checkpoint_goes_on_on_the_other_device(name, devices, gpu, tmp_path):
     minicnn.random.set_random_state(info["random"])
     train(net, update, 1, second)
     for (key, a), b in zip(net.state_dict().items(), expected.state_dict().values(), strict=True):
-        np.testing.assert_allclose(devices.to_device(a, "cpu"), b, rtol=1e-3, atol=1e-4, err_msg=key)
+        np.testing.assert_allclose(to_device(a, "cpu"), b, rtol=1e-3, atol=1e-4, err_msg=key)
 
 
 def test_moving_there_and_back(gpu):

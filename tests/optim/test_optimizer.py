@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from minicnn import Tensor, nn, optim
+from minicnn import Tensor, nn, optim, use_backend
 from minicnn.backends import numpy as fast
 
 
@@ -49,6 +49,22 @@ def adam(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
     return update
 
 
+def adamw(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+    """One number after the other: the decay is no part of what the moments see."""
+
+    def update(w, g, lr, t, state):
+        w = w.copy()
+        m, v = (state.setdefault(name, np.zeros_like(w)) for name in "mv")
+        for at in np.ndindex(w.shape):
+            w[at] -= lr * weight_decay * w[at]
+            m[at] = beta1 * m[at] + (1 - beta1) * g[at]
+            v[at] = beta2 * v[at] + (1 - beta2) * g[at] ** 2
+            w[at] -= lr * (m[at] / (1 - beta1**t)) / ((v[at] / (1 - beta2**t)) ** 0.5 + eps)
+        return w
+
+    return update
+
+
 RULES = [
     (lambda p: optim.SGD(p, 0.1), sgd()),
     (lambda p: optim.SGD(p, 0.1, weight_decay=0.01), sgd(0, 0.01)),
@@ -60,15 +76,20 @@ RULES = [
     (lambda p: optim.Adam(p), adam()),
     (lambda p: optim.Adam(p, 0.1, (0.8, 0.95), 1e-3, 0.01), adam(0.8, 0.95, 1e-3, 0.01)),
     (lambda p: optim.Adam(p, 0.1, betas=(0, 0)), adam(0, 0)),
+    (lambda p: optim.AdamW(p), adamw()),
+    (lambda p: optim.AdamW(p, 0.1, (0.8, 0.95), 1e-3, 0.2), adamw(0.8, 0.95, 1e-3, 0.2)),
+    (lambda p: optim.AdamW(p, 0.1, weight_decay=0), adam()),
 ]
 rules = pytest.mark.parametrize("number", range(len(RULES)))
 
 
 @rules
-@pytest.mark.parametrize("block", [4, fast.threads.BLOCK])
-def test_many_steps_follow_the_formula(number, block, monkeypatch):
-    """In float64, over blocks smaller than a parameter and larger; lr changes on the way."""
+@pytest.mark.parametrize("backend, block", [("numpy", 4), ("numpy", fast.threads.BLOCK), ("reference", None)])
+def test_many_steps_follow_the_formula(number, backend, block, monkeypatch):
+    """In float64, over blocks smaller than a parameter and larger, and as the lesson is written; lr changes on the
+    way."""
     monkeypatch.setattr(fast.threads, "BLOCK", block)
+    use_backend(backend)
     make, update = RULES[number]
     params = parameters()
     optimizer = make(params)
@@ -181,6 +202,7 @@ def test_steps_on_a_slope():
         lambda p: optim.SGD(p, 0.1),
         lambda p: optim.SGD(p, 0.02, 0.9, nesterov=True),
         lambda p: optim.Adam(p, 0.1),
+        lambda p: optim.AdamW(p, 0.1, weight_decay=0.0),
     ):
         p = nn.Parameter(np.array([5.0, -3.0]))
         optimizer = make([p])
@@ -189,6 +211,53 @@ def test_steps_on_a_slope():
             ((p - np.array([1.0, 2.0])) ** 2).sum().backward()
             optimizer.step()
         np.testing.assert_allclose(p.data, [1, 2], atol=1e-2)
+
+
+def test_a_subclass_that_overrides_update_is_obeyed():
+    """It is handed every parameter that has a gradient, with its arrays, once a step."""
+
+    class Signs(optim.Adam):
+        def update(self, parameters):
+            seen.append([len(arrays) for arrays in parameters])
+            for w, g, mean, _ in parameters:
+                mean += 1
+                w -= self.lr * np.sign(g)
+
+    seen, params = [], [nn.Parameter(np.zeros(3)), nn.Parameter(np.zeros(2)), nn.Parameter(np.zeros(1))]
+    optimizer = Signs(params, 0.5)
+    params[0].grad, params[2].grad = Tensor(np.array([3.0, -2.0, 0.0])), Tensor(np.array([1.0]))
+    optimizer.step()
+    assert seen == [[4, 4]]
+    assert [p.data.tolist() for p in params] == [[-0.5, 0.5, 0], [0, 0], [-0.5]]
+    assert [mean.sum() for mean in optimizer.state["mean"]] == [3, 0, 1]
+
+
+def test_adamw_shrinks_what_has_no_gradient_by_the_decay_alone():
+    """Adam's decay passes through the moments instead, and makes a step of lr of it."""
+    for make, expected in ((optim.AdamW, 2 * (1 - 0.1 * 0.5)), (optim.Adam, 2 - 0.1)):
+        p = nn.Parameter(np.full(1, 2.0))
+        optimizer = make([p], 0.1, weight_decay=0.5)
+        p.grad = Tensor(np.zeros(1))
+        optimizer.step()
+        np.testing.assert_allclose(p.data, expected, rtol=1e-6)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("options", [{}, dict(lr=0.1, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.2)])
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_pytorch_takes_the_same_steps(name, options):
+    torch = pytest.importorskip("torch")
+    params = parameters()
+    theirs = [torch.tensor(p.data.copy(), requires_grad=True) for p in params]
+    ours, other = getattr(optim, name)(params, **options), getattr(torch.optim, name)(theirs, **options)
+    for t in range(1, 21):
+        for p, q in zip(params, theirs, strict=True):
+            g = gradient(t, p)
+            p.grad, q.grad = Tensor(g), torch.tensor(g.copy())
+        ours.step()
+        other.step()
+    for p, q in zip(params, theirs, strict=True):
+        np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-9, atol=1e-12)
 
 
 def test_the_number_of_threads_does_not_matter(monkeypatch):
@@ -280,10 +349,11 @@ def test_arguments_that_do_not_fit():
     for name in ("lr", "momentum", "weight_decay"):
         for bad in (-0.1, np.nan):
             fails(ValueError, f"{name}.*{bad}", optim.SGD, [p], **{"lr": 0.1, name: bad})
-    for name in ("lr", "eps", "weight_decay"):
-        fails(ValueError, f"{name}.*-1", optim.Adam, [p], **{name: -1})
-    for betas in ((-0.1, 0.9), (0.9, 1.0), (1.0, 0.9), (0.9, -0.1)):
-        fails(ValueError, "betas", optim.Adam, [p], betas=betas)
+    for make in (optim.Adam, optim.AdamW):
+        for name in ("lr", "eps", "weight_decay"):
+            fails(ValueError, f"{name}.*-1", make, [p], **{name: -1})
+        for betas in ((-0.1, 0.9), (0.9, 1.0), (1.0, 0.9), (0.9, -0.1)):
+            fails(ValueError, "betas", make, [p], betas=betas)
     fails(ValueError, "nesterov.*momentum", optim.SGD, [p], 0.1, nesterov=True)
     fails(ValueError, "nesterov", optim.SGD, [p], 0.1, 0.9, nesterov=True, paper_update=True)
     assert optim.SGD([p], 0).lr == 0 and optim.SGD([p], 0.0, 0, 0).momentum == 0 and optim.Adam([p], 0, eps=0).eps == 0

@@ -1,0 +1,348 @@
+"""minicnn/backends/__init__.py: which version of a kernel runs, and how that is chosen."""
+
+import importlib
+import threading
+
+import loops
+import numpy as np
+import pytest
+from reference import at_once, refuses
+
+import minicnn
+import minicnn.functional as F
+from minicnn import DeviceError, Tensor, backends, nn, optim, use_backend
+from minicnn.backends import Backend, backend_of, chosen_backend, devices, kernel, table
+from minicnn.backends import numpy as fast
+from minicnn.functional.activation import rectify
+
+X = np.array([-1.0, 2.0])
+
+
+@pytest.fixture(autouse=True)
+def no_backends_left():
+    """Each test forgets the backends that it makes."""
+    before = dict(backends._backends)
+    yield
+    assert backends._backends == before, "a test left a backend"
+
+
+@pytest.fixture
+def sevens():
+    """A backend by which ReLU is 7 everywhere; it has nothing else."""
+    backend = Backend("sevens", device="cpu", kernels={"activation.rectify": lambda x: np.full(x.shape, 7.0)})
+    yield backend
+    backend.remove()
+
+
+def running():
+    """Which backend computes ReLU: 7 or 2."""
+    return float(F.relu(Tensor(X)).data[1])
+
+
+# ------------------------------------------------------------------------------------- choosing
+def test_a_backend_runs_inside_a_with_statement(sevens):
+    assert running() == 2
+    with use_backend("sevens"):
+        assert running() == 7 and rectify(X).tolist() == [7, 7] and chosen_backend() == "sevens"
+    assert running() == 2 and chosen_backend() is None
+
+
+def test_a_backend_runs_from_a_call_on(sevens):
+    with use_backend(None):  # which puts everything back
+        use_backend("sevens")
+        assert running() == 7
+        use_backend("reference")
+        assert running() == 2 and chosen_backend() == "reference"
+        use_backend(None)
+        assert running() == 2 and chosen_backend() is None
+        use_backend("sevens")
+    assert running() == 2
+
+
+def test_with_statements_may_be_nested_and_left_by_an_error(sevens):
+    with use_backend("sevens"):
+        with use_backend("numpy"):
+            assert running() == 2
+            with use_backend("sevens"):
+                assert running() == 7
+            assert running() == 2 and chosen_backend() == "numpy"
+        with pytest.raises(KeyError), use_backend("reference"):
+            raise KeyError
+        assert running() == 7 and chosen_backend() == "sevens"
+
+
+def test_each_thread_has_its_own(sevens):
+    met = threading.Barrier(2)
+
+    def chooses():
+        use_backend("sevens")
+        met.wait(30)
+        return running()
+
+    def does_not():
+        met.wait(30)
+        return running(), chosen_backend()
+
+    assert at_once(chooses, does_not) == [7, (2, None)]
+    with use_backend("sevens"):
+        assert at_once(running) == [2] and running() == 7
+
+
+def test_a_backward_pass_runs_by_what_is_chosen_then(monkeypatch):
+    ran = []
+    kernels = {"activation.where_positive": lambda dy, y: ran.append(1) or dy * (y > 0)}
+    backend = Backend("noted", device="cpu", kernels=kernels)
+    try:
+        x = Tensor(X, requires_grad=True)
+        y = F.relu(x).sum()
+        with use_backend("noted"):
+            y.backward()
+    finally:
+        backend.remove()
+    assert ran == [1] and x.grad.data.tolist() == [0, 1]
+
+
+# ------------------------------------------------------------------------------ what is not there
+@pytest.mark.parametrize("name", ["nothing", "", "gpu", "NumPy", 0, ("numpy",)])
+def test_a_name_that_is_not_there_is_one_line(name, sevens):
+    with use_backend("sevens"):
+        with refuses(DeviceError, f"no backend {name!r}", "'reference'", "'numpy'", "'cuda'", "'sevens'"):
+            use_backend(name)
+        assert running() == 7  # nothing has changed
+
+
+def test_cuda_without_a_gpu_is_one_line(monkeypatch):
+    def missing(name, *args):
+        raise ModuleNotFoundError("No module named 'cupy'", name="cupy")
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    monkeypatch.setattr(devices, "_opened", set())
+    with refuses(DeviceError, "'gpu'", "CuPy, which is not installed: pip install"):
+        use_backend("cuda")
+    assert chosen_backend() is None and running() == 2
+
+
+def test_no_two_backends_have_one_name(sevens):
+    for name in ("sevens", "numpy", "reference"):
+        with refuses(ValueError, f"there is a backend {name!r} already"):
+            Backend(name, device="cpu", kernels={})
+
+
+# --------------------------------------------------------------------------- which version it is
+def test_what_a_backend_lacks_runs_as_the_lesson_is_written(sevens, monkeypatch):
+    def never(*args):
+        raise AssertionError("another backend took part")
+
+    for name in fast.backend.kernels:
+        monkeypatch.setitem(fast.backend.kernels, name, never)
+    with use_backend("sevens"):
+        y = F.max_pool2d(Tensor(np.arange(4.0).reshape(1, 2, 2, 1)), 2)
+    assert y.item() == 3
+
+
+def test_a_default_takes_the_place_of_the_one_before_until_it_is_removed():
+    assert running() == 2 and backend_of("cpu") == "numpy"
+    backend = Backend("sevens", "cpu", {"activation.rectify": lambda x: np.full(x.shape, 7.0)}, default=True)
+    try:
+        assert running() == 7 and backend_of("cpu") == "sevens"
+        with use_backend("numpy"):
+            assert running() == 2 and backend_of("cpu") == "numpy"
+    finally:
+        backend.remove()
+    assert running() == 2 and backend_of("cpu") == "numpy"
+
+
+class Beads:
+    """An array of a device that there is not."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+
+class Abacus(devices.Device):
+    def owns(self, kind):
+        return kind is Beads
+
+    def open(self, number):
+        if number:
+            raise DeviceError("there is one abacus")
+
+
+@pytest.fixture
+def abacus():
+    devices.Device.register("abacus", Abacus())
+    yield
+    del devices._kinds["abacus"]
+    devices._opened.discard(("abacus", 0))
+
+
+def test_the_type_of_the_first_array_decides(abacus, sevens):
+    """A backend for one device leaves the arrays of others alone."""
+    beads = Beads([3, 4])
+    backend = Backend("beads", "abacus", {"activation.rectify": lambda x: x.numbers}, default=True)
+    try:
+        assert rectify(beads) == [3, 4] and rectify(X).tolist() == [0, 2]
+        assert backend_of("abacus") == backend_of("abacus:0") == "beads"
+        with use_backend("sevens"):
+            assert rectify(beads) == [3, 4] and rectify(X).tolist() == [7, 7]
+            assert backend_of("abacus") == "beads" and backend_of("cpu") == "sevens"
+        with use_backend("beads"):
+            assert rectify(beads) == [3, 4] and rectify(X).tolist() == [0, 2]
+            assert backend_of("abacus") == "beads" and backend_of("cpu") == "numpy"
+        with use_backend("reference"), pytest.raises(TypeError):
+            rectify(beads)
+        assert devices.open_device("abacus:0") == "abacus:0"
+        with refuses(DeviceError, "'abacus:1'", "there is one abacus"):
+            devices.open_device("abacus:1")
+    finally:
+        backend.remove()
+
+
+def test_a_kernel_is_named_after_its_file_and_itself():
+    def scale(x, by, *, plus=0):
+        """A lesson."""
+        return x * by + plus
+
+    def scale_list(parameters, by):
+        for w, *_ in parameters:
+            w *= by
+
+    for function in (scale, scale_list):
+        function.__module__ = "minicnn.functional.lesson"
+    dispatching, of_lists = kernel(scale), kernel(scale_list)
+    calls = []
+    note = {f"lesson.{f.__name__}": lambda *args, **options: calls.append((args, options)) for f in (scale, scale_list)}
+    backend = Backend("noted", device="cpu", kernels=note)
+    try:
+        assert dispatching(X, 3, plus=1).tolist() == [-2, 7] and not calls
+        with use_backend("noted"):
+            dispatching(X, 3, plus=1)
+            of_lists([(X, X)], 3)
+        assert calls[0] == ((X, 3), {"plus": 1}) and calls[1] == (([(X, X)], 3), {})
+        of_lists([(w := X.copy(), X)], 3)
+        assert w.tolist() == [-3, 6]
+        assert (dispatching.__name__, dispatching.__doc__) == ("scale", "A lesson.")
+    finally:
+        backend.remove()
+        del backends._lessons["lesson.scale"], backends._lessons["lesson.scale_list"]
+
+
+def test_numbers_without_axes_are_of_the_host():
+    """NumPy makes scalars of them."""
+    assert (F.relu(Tensor(-1.5)) + 1.0).item() == 1 and rectify(np.float64(-1)) == 0
+
+
+def test_the_table_says_which_kernel_has_which_versions(sevens):
+    head, line, *rows = table().splitlines()
+    assert head.startswith("| kernel | reference |") and set(line) <= set("| -")
+    names = [cell.strip() for cell in head.strip("|").split("|")][1:]
+    assert {"reference", "numpy", "cuda", "sevens"} <= set(names)
+    found = {cells[0]: cells[1:] for cells in ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)}
+    assert list(found) == sorted(backends._lessons)
+    for name, cells in found.items():
+        for backend, cell in zip(names, cells, strict=True):
+            there = backend == "reference" or name in backends._backends[backend].kernels
+            assert cell == ("yes" if there else "")
+
+
+# ------------------------------------------------------------------------------------ everything by each of them
+def small_network():
+    minicnn.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.LocalResponseNorm(n=3, k=2.0, alpha=0.1, beta=0.75),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.AvgPool2d(2, 1),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(16, 3),
+    )
+
+
+OPTIMIZERS = {
+    "momentum": lambda p: optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.01),
+    "nesterov": lambda p: optim.SGD(p, 0.05, momentum=0.9, nesterov=True),
+    "paper": lambda p: optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.01, paper_update=True),
+    "Adam": lambda p: optim.Adam(p, 0.01, weight_decay=0.01),
+    "AdamW": lambda p: optim.AdamW(p, 0.01, weight_decay=0.1),
+}
+
+
+def losses(name, steps, dtype=np.float64):
+    """Of a few steps of training, and the parameters after them."""
+    images, labels = np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype(dtype), [0, 2]
+    net, seen = small_network(), []
+    for p in net.parameters():
+        p.data = p.data.astype(dtype)
+    optimizer = OPTIMIZERS[name](net.parameters())
+    for _ in range(steps):
+        loss = F.cross_entropy(net(Tensor(images)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())
+    return seen, [p.data for p in net.parameters()]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("backend", ["reference", "loops"])
+def test_training_is_the_same_by_each_backend(name, backend):
+    steps = 2 if backend == "loops" else 5
+    expected, weights = losses(name, steps)
+    with loops.registered(), use_backend(backend):
+        found, others = losses(name, steps)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    for a, b in zip(others, weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+    assert expected[0] != expected[-1]
+
+
+def test_the_reference_runs_in_one_thread_and_on_memory_of_numpys(threads, monkeypatch):
+    """Nothing of the fast backend takes part, with all its constants so small that it would."""
+    threads(2)
+    for module, name in ((fast.threads, "CACHE"), (fast.threads, "BLOCK"), (fast.memory, "LARGE")):
+        monkeypatch.setattr(module, name, 1)
+
+    def never(*args):
+        raise AssertionError("the fast backend took part")
+
+    monkeypatch.setattr(fast.threads._threads, "run", never)
+    monkeypatch.setattr(fast.memory._memory, "take", never)
+    with use_backend("reference"):
+        for name in OPTIMIZERS:
+            losses(name, 1)
+    with pytest.raises(AssertionError, match="took part"):
+        losses("momentum", 1)
+
+
+@pytest.mark.slow
+def test_the_first_small_network_and_alexnet_train_as_the_lessons_are_written():
+    """20 steps of the one, and one of the other, have the losses that the default has."""
+    import cifar
+    import model
+
+    def run(net, size, steps, lr):
+        minicnn.manual_seed(1)
+        rng = np.random.default_rng(0)
+        images, labels = rng.standard_normal((4, size, size, 3), np.float32), np.array([1, 2, 3, 4])
+        optimizer, seen = optim.SGD(net.parameters(), lr, momentum=0.9), []
+        for _ in range(steps):
+            loss = F.cross_entropy(net(Tensor(images)), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            seen.append(loss.item())
+        return seen
+
+    for make, size, steps in (
+        (lambda: cifar.network("80sec"), 32, 20),
+        (lambda: model.alexnet("2012", 10), model.INPUT_SIZE["2012"], 1),
+    ):
+        found = {}
+        for name in ("numpy", "reference"):
+            with use_backend(name):
+                minicnn.manual_seed(0)
+                found[name] = run(make(), size, steps, 0.001)
+        np.testing.assert_allclose(found["reference"], found["numpy"], rtol=1e-5)

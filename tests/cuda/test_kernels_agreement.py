@@ -1,0 +1,21 @@
+"""The table of agreement (kernel_table.py) for the CUDA backend: each of its kernels computes what the lesson does."""
+
+import pytest
+from agreement import LAYOUTS, agrees
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_table import EXACTLY, TABLE
+
+from minicnn import backends
+from minicnn.backends.cuda import backend
+
+# these have only the index types that they need
+NARROW = ("activation", "dropout", "loss", "optimizer", "pictures", "conv", "ops.matmul")
+
+
+@pytest.mark.parametrize("name", sorted(backend.kernels))
+@given(st.data(), LAYOUTS, st.sampled_from(["contiguous", "shifted"]))
+def test_a_kernel_agrees_with_the_lesson(gpu, name, data, layout, in_place):
+    options = {"exactly": name in EXACTLY, "wide": not name.startswith(NARROW)}
+    kernel, lesson = backend.kernels[name], backends._lessons[name]
+    agrees(gpu, kernel, lesson, *data.draw(TABLE[name]), **options, layout=layout, in_place=in_place)
