@@ -97,7 +97,7 @@ def lrn(draw, arrays):
     shape = (*draw(st.lists(st.integers(0, 4), max_size=3)), draw(st.sampled_from([1, 2, 3, 4, 7, 8, 12, 20])))
     norm = Norm(
         draw(st.integers(1, 14)), draw(st.sampled_from([0.5, 1.0, 2.0])), draw(st.sampled_from([1e-4, 0.3, 2.0])),
-        draw(st.sampled_from([0.75, 0.5, 1.0])),
+        draw(st.sampled_from([0.75, 0.5, 1.0, 1.5])),
     )  # fmt: skip
     seed = draw(SEED)
     return *[3 * normal(*shape, seed=seed + i) for i in range(arrays)], norm

@@ -285,7 +285,7 @@ class Report:
         self.killed: set[Key] = set()
 
     def tell(self, mutant: Mutant, outcome: str) -> None:
-        key = (Path(self.file).name, mutant.function, mutant.before, mutant.after)
+        key = (self.file.removeprefix("minicnn/"), mutant.function, mutant.before, mutant.after)
         word, _, note = outcome.partition(": ")
         if word != "survived":
             self.killed.add(key)

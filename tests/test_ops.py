@@ -209,26 +209,6 @@ def test_sum(block, reduction, layout, seed):
         check(lambda x: x.sum(axis, keepdims), lambda x: np.sum(x, axis, keepdims=keepdims), x)
 
 
-LONG = [((100, 4), 0, 10), ((10, 4), 0, 10), ((10, 10, 4), (1, 0), 10), ((5, 100), 0, 1), ((4, 10), 0, 4)]
-
-
-@pytest.mark.parametrize("keepdims", [False, True])
-@pytest.mark.parametrize(("shape", "axis", "step"), LONG)
-def test_a_long_sum_goes_to_the_threads_in_blocks(shape, axis, step, keepdims):
-    x = normal(*shape)
-    with (
-        mock.patch.object(fast.threads, "BLOCK", 40),  # numbers
-        mock.patch.object(fast.ops, "parallel_sum", wraps=fast.threads.parallel_sum) as shared,
-    ):
-        check(lambda x: x.sum(axis, keepdims), lambda x: np.sum(x, axis, keepdims=keepdims), x)
-        assert {(*call.args[1],) for call in shared.mock_calls} == {
-            (*fast.threads.slices(x.size // x.shape[-1], step),)
-        }
-        shared.reset_mock()
-        not_worth_it = Tensor(x).sum(), Tensor(x).sum(-1), Tensor(x[:3, :4]).sum(0), Tensor(x.T.copy().T).sum(0)
-        assert len(not_worth_it) == 4 and not shared.called
-
-
 @given(reduction=reductions(min_side=1), ddof=st.integers(0, 1), seed=seeds)
 def test_mean_and_var(reduction, ddof, seed):
     shape, axis, keepdims = reduction

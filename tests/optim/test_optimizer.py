@@ -357,7 +357,7 @@ def test_arguments_that_do_not_fit():
     fails(ValueError, "nesterov.*momentum", optim.SGD, [p], 0.1, nesterov=True)
     fails(ValueError, "nesterov", optim.SGD, [p], 0.1, 0.9, nesterov=True, paper_update=True)
     assert optim.SGD([p], 0).lr == 0 and optim.SGD([p], 0.0, 0, 0).momentum == 0 and optim.Adam([p], 0, eps=0).eps == 0
-    assert optim.Adam([p]).lr == 1e-3
+    assert optim.Adam([p]).lr == optim.AdamW([p]).lr == 1e-3
     p.grad = Tensor(np.ones(2))
     fails(NotImplementedError, "Optimizer does not define update", optim.Optimizer([p], 0.1).step)
     for bad in (Tensor(np.ones((2, 1))), Tensor(np.ones((3, 3))), Tensor(1.0), np.ones(2), 0.5):

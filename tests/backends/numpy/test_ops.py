@@ -58,6 +58,8 @@ def test_arithmetic_in_blocks_and_on_recycled_memory(threads, monkeypatch, memor
         (((100, 1), (1, 8)), fast.threads.slices(100, 5)),
         (((5, 100), (100,)), fast.threads.slices(5, 1)),  # at least one row
         (((2, 20), (20,)), [(0, 2)]),
+        (((20,), (2, 20)), [(0, 2)]),
+        (((4,), (100, 4)), fast.threads.slices(100, 10)),
     ):
         fast.ops.broadcast(*map(np.ones, shapes), np.add)
         assert work == [expected]
@@ -108,3 +110,63 @@ def test_matmul_with_one_inner_number_is_a_product_of_each_with_each(threads, mo
     a[1], b[0, 2] = np.inf, np.nan
     np.testing.assert_array_equal(fast.ops.matmul(a, b), np.multiply.outer(a[:, 0], b[0]), strict=True)
     assert shares == [[(0, 5), (5, 9)]]  # along the longer side
+
+
+LONG = [((100, 4), (0,), 10), ((10, 4), (0,), 10), ((10, 10, 4), (0, 1), 10), ((5, 100), (0,), 1), ((4, 10), (0,), 4)]
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """The pieces of the work that is shared among threads, and blocks of 40 numbers."""
+    work = []
+    for name in ("parallel", "parallel_sum"):
+        real = getattr(fast.ops, name)
+        monkeypatch.setattr(fast.ops, name, lambda f, pieces, real=real: work.append(pieces) or real(f, pieces))
+    monkeypatch.setattr(fast.threads, "BLOCK", 40)
+    return work
+
+
+@pytest.mark.parametrize(("shape", "axes", "step"), LONG)
+def test_a_long_sum_goes_to_the_threads_in_blocks(shape, axes, step, shared):
+    x = np.random.default_rng(0).standard_normal(shape)
+    np.testing.assert_allclose(fast.ops.total(x, axes), x.sum(axes), rtol=1e-12, atol=1e-12)
+    assert shared == [fast.threads.slices(x.size // shape[-1], step)]
+
+
+def test_sums_that_are_not_shared(shared):
+    """Over all axes, over the last ones, over some in the middle; of few numbers, and of those that lie apart."""
+    x = np.random.default_rng(0).standard_normal((10, 10, 4))
+    for array, axes in (
+        (x, (0, 1, 2)), (x, (2,)), (x, (1,)), (x, (1, 2)), (x, (0, 2)), (x[0, 0], (0,)), (x[:3, 0, :4], (0,)),
+        (np.asfortranarray(x), (0,)), (x[::2], (0,)),
+    ):  # fmt: skip
+        np.testing.assert_allclose(fast.ops.total(array, axes), array.sum(axes), rtol=1e-12, atol=1e-12)
+    assert not shared
+
+
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns", "expected"),
+    [
+        (8, 5, 1, [(0, 4), (4, 8)]),  # of 40 products
+        (1, 5, 8, [(0, 4), (4, 8)]),
+        (13, 3, 1, None),  # of 39
+        (3, 1, 13, None),
+        (9, 1, 5, [(0, 5), (5, 9)]),  # the longer side
+        (5, 1, 9, [(0, 5), (5, 9)]),
+        (7, 2, 7, [(0, 4), (4, 7)]),
+    ],
+)
+def test_which_products_are_shared(rows, inner, columns, expected, shared, threads):
+    threads(2)
+    a, b = np.ones((rows, inner)), np.ones((inner, columns))
+    np.testing.assert_array_equal(fast.ops.matmul(a, b), np.full((rows, columns), inner))
+    assert shared == ([expected] if expected else [])
+
+
+def test_a_square_product_is_cut_into_rows(shared, threads, monkeypatch):
+    """Which lie side by side in memory."""
+    threads(2)
+    cut, real = [], np.matmul
+    monkeypatch.setattr(np, "matmul", lambda a, b, out: cut.append(out.shape) or real(a, b, out=out))
+    fast.ops.matmul(np.ones((6, 4)), np.ones((4, 6)))
+    assert cut == [(3, 6)] * 2
