@@ -35,15 +35,17 @@ def open_device(device: str) -> str:
         raise DeviceError(f"unknown device {device!r}: use 'cpu', 'gpu' or 'gpu:N'")
     number = int(index or 0)
     if number not in _open:
-        try:
-            _probe(number)
-        except DeviceError as error:
-            raise DeviceError(f"device {device!r}: {error}") from None
-        _open.add(number)
+        with _opening:
+            try:
+                _probe(number)
+            except DeviceError as error:
+                raise DeviceError(f"device {device!r}: {error}") from None
+            _open.add(number)
     return f"gpu:{number}"
 
 
 _open: set[int] = set()  # the GPUs that were found in order; to look takes a moment
+_opening = threading.Lock()  # one thread at a time: see _import_cupy
 
 
 def _probe(number: int) -> None:
@@ -81,7 +83,11 @@ def _import_cupy() -> Any:
             f"{' and '.join(found)} are installed over each other: pip uninstall {' '.join(found)}, then {INSTALL}"
         )
     try:
-        return importlib.import_module("cupy")
+        cupy = importlib.import_module("cupy")
+        # import cupy leaves cupyx to be loaded at the first look into it, and with Python 3.10 to
+        # 3.12.2 (gh-114763) threads that look at the same time find it half made: look here, once
+        _ = importlib.import_module("cupyx").empty_pinned
+        return cupy
     except ModuleNotFoundError as error:
         if error.name != "cupy":
             raise DeviceError(f"CuPy is not whole ({_one_line(error)}): {INSTALL}") from None
@@ -322,6 +328,8 @@ class Upload:
     def __init__(self, device: str) -> None:
         self.device = open_device(device)
         self.cuda = sys.modules["cupy"].cuda
+        # looked up here and not in empty(), which several threads call: see _import_cupy
+        self.empty_pinned = importlib.import_module("cupyx").empty_pinned
         with on_device(self.device):
             self.stream = self.cuda.Stream(non_blocking=True)
         self.buffers: list[list[Array]] = [[], []]
@@ -332,7 +340,7 @@ class Upload:
         """An uninitialised array in pinned host memory; from any thread."""
         with on_device(self.device):
             try:
-                return importlib.import_module("cupyx").empty_pinned(shape, dtype)
+                return self.empty_pinned(shape, dtype)
             except self.cuda.runtime.CUDARuntimeError as error:
                 raise DeviceError(
                     f"no host memory that {self.device} can read for an array of shape {shape} ({_one_line(error)}): "
