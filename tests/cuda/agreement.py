@@ -5,6 +5,7 @@ import os
 
 import host
 import numpy as np
+import standin
 from hypothesis import strategies as st
 
 from minicnn.cuda import launch
@@ -75,7 +76,12 @@ def wide_index():
 def agrees(gpu, kernel, lesson, *args, exactly=False, single=1e-5, layout="contiguous", wide=False):
     """kernel has the results of lesson in float64; in float32, those rounded; and the same bits in whatever order its
     threads run, and if `wide`, however they count. Floating arrays among args are given in either type. NaN equals
-    NaN."""
+    NaN.
+
+    To count in 64 bits takes another build of the kernel, and in that a GPU's compiler may contract other products and
+    sums into one operation, which rounds once: on an H200, 2 of 12 numbers of LRN's gradient were 1 ulp off. g++, told
+    not to contract, has no such choice, so on the stand-in these are the same bits too."""
+    counting = 0 if exactly or gpu is standin.cupy else 1e-14
     with np.errstate(all="ignore"):
         expected = lesson(*args)
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=1) if expected.dtype.kind == "f" else 1
@@ -98,4 +104,4 @@ def agrees(gpu, kernel, lesson, *args, exactly=False, single=1e-5, layout="conti
             np.testing.assert_array_equal(run(), result)
         if wide and dtype == np.float64:
             with wide_index():
-                np.testing.assert_array_equal(run(), result)
+                np.testing.assert_allclose(run(), result, rtol=counting, atol=counting * largest)

@@ -126,6 +126,21 @@ print(x.grad.device, x.grad.shape)
     assert on_rig("-c", code) == "gpu:1 (1, 2)\n"
 
 
+def test_kernels_are_compiled_with_the_options_of_test_nvrtc(tmp_path):
+    code = """
+import minicnn, nvrtc
+from cupy.cuda import compiler
+from minicnn.cuda import launch
+given, compile = [], compiler._NVRTCProgram.compile
+compiler._NVRTCProgram.compile = lambda self, options=(), log=None: given.append(options) or compile(self, options, log)
+minicnn.functional.relu(minicnn.Tensor([1.0], device="gpu"))
+(options,) = [[o for o in options if not o.startswith("-I")] for options in given if "-arch=sm_90" in options][1:]
+assert sorted(options) == sorted([*launch.OPTIONS, *nvrtc.CUPYS, "-arch=sm_90"]), options
+"""
+    folders = os.pathsep.join([str(ROOT), str(RIG.parent)])
+    on_rig("-c", code, CUPY_CACHE_DIR=str(tmp_path), PYTHONPATH=folders)
+
+
 def test_processes_of_the_program_are_on_the_rig_too(tmp_path):
     (tmp_path / "program.py").write_text("""
 import multiprocessing
