@@ -160,6 +160,13 @@ def install() -> None:
             setattr(modules[owner], name, lambda *args, function=function: function(*args, 0))
 
 
+def start() -> None:
+    """Import cupy on the rig, in a process that was not started on it and has no cupy yet. Raises Unusable."""
+    os.environ.setdefault("CUPY_CACHE_DIR", str(cache() / "kernels"))
+    install()
+    finish(importlib.import_module("cupy"))
+
+
 def finish(cupy: Any) -> None:
     """What is left to do when cupy has been imported."""
     for name in ("argsort", "lexsort", "sort"):
