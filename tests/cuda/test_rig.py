@@ -1,5 +1,6 @@
-"""The real CuPy on the rig (tests/cuda/rig): that the rig is what it says, and that the programs, the GPU's tests and
-the benchmark run on it without an exception or a warning. What they compute is checked elsewhere."""
+"""The real CuPy on the rig (tests/cuda/rig): that the rig is what it says, and that the programs, the
+GPU's tests and the benchmark run on it without an exception or a warning. What they compute is checked
+elsewhere."""
 
 import json
 import os
@@ -124,6 +125,29 @@ F.relu(x).sum().backward()
 print(x.grad.device, x.grad.shape)
 """
     assert on_rig("-c", code) == "gpu:1 (1, 2)\n"
+
+
+def test_a_training_step_waits_for_nothing():
+    """Nor does it copy or allocate, once it has been done twice."""
+    code = """
+import numpy as np, programs, rig
+from minicnn import Tensor, functional as F, optim
+net = programs.tiny().to("gpu")
+update = optim.SGD(net.parameters(), 0.1, momentum=0.9)
+images, labels = Tensor(np.zeros((2, 64, 64, 3), "f4"), device="gpu"), Tensor(np.zeros(2, "i8"), device="gpu")
+seen = []
+for _ in range(4):
+    before = rig.counts()
+    loss = F.cross_entropy(net(images), labels)
+    update.zero_grad()
+    loss.backward()
+    update.step()
+    seen.append({name: count - before[name] for name, count in rig.counts().items()})
+assert seen[2] == seen[3] and seen[3].pop("launches") > 20 and seen[3].pop("products") == 8, seen
+assert not any(seen[3].values()), seen
+"""
+    folders = [str(ROOT), str(ROOT / "tests"), str(ALEXNET)]
+    on_rig("-c", code, PYTHONPATH=os.pathsep.join(folders))
 
 
 def test_kernels_are_compiled_with_the_options_of_test_nvrtc(tmp_path):
@@ -285,8 +309,16 @@ def test_the_tests_of_the_gpu():
 
 @pytest.mark.slow
 def test_the_benchmark(tmp_path):
-    """Every part, by its command line."""
+    """Every part, by its command line. What a step launches is what the stand-in has counted."""
     pytest.importorskip("matplotlib")
-    benchmark = ["-m", "benchmarks", "gpu", "--quick", "--without-pytorch", "--output", tmp_path]
-    on_rig("--zeros", *benchmark, timeout=900, PYTEST_ADDOPTS="-p rig_values -p no:cacheprovider")
-    assert (tmp_path / "gpu.md").stat().st_size and (tmp_path / "gpu.json").stat().st_size
+    options = ["--quick", "--without-pytorch", "--output", tmp_path]
+    tests = "-p rig_values -p no:cacheprovider"  # for the part that runs the tests of the GPU
+    on_rig("--zeros", "-m", "benchmarks", "gpu", *options, timeout=900, PYTEST_ADDOPTS=tests)
+    assert (tmp_path / "gpu.md").stat().st_size
+    results = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert [part["part"] for part in results["parts"] if part["problem"] is not None] == []
+    counted, measured = (
+        {(e["name"], e["shape"]): e["times"] for e in results[part]["launches"] if e["shape"]}
+        for part in ("launches", "kernels")
+    )
+    assert counted == measured

@@ -25,6 +25,7 @@ def refused(code, error, says, cupy, x):
         eval(code, {"np": np, "cupy": cupy, "x": x, "h": H.copy()})
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy 2.0 to 2.2, of CuPy's
 @pytest.mark.parametrize("code", REFUSED)
 def test_refusals(code, gpu):
     refused(code, *REFUSED[code], gpu, gpu.asarray(H))

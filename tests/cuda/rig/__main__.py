@@ -1,5 +1,5 @@
-"""python tests/cuda/rig [--zeros] PROGRAM …: Python, with these arguments, on the rig (rig.py), and so all processes
-that it starts. Where the rig cannot be built, one line says why, and the status is 3."""
+"""python tests/cuda/rig [--zeros] PROGRAM …: Python, with these arguments, on the rig (rig.py), and so
+all processes that it starts. Where the rig cannot be built, one line says why, and the status is 3."""
 
 import os
 import sys

@@ -1,9 +1,9 @@
 // The rig's device: what stands where CUDA's runtime and driver would be. rig.py puts each function
-// runtime_NAME or driver_NAME below in the place of CuPy's own NAME, whose declaration it must have.
+// runtime_NAME or driver_NAME below in the place of CuPy's own NAME, and compares the declarations.
 //
-// There are two GPUs of 80 GiB, of compute capability 9.0. Their memory is the host's, and zero when
-// it is fresh. Whatever is asked for is done at once, but for kernels, which do nothing. What
-// CUDA would refuse of a launch, a module or a block of memory is refused here as well.
+// There are two GPUs of 80 GiB, of compute capability 9.0. Their memory is the host's, 0 where it is
+// fresh. Whatever is asked for is done at once, but for kernels, which do nothing. A launch, a
+// module or a block of memory that CUDA would refuse is refused here as well.
 #define _GNU_SOURCE
 #include <Python.h>
 #include <stdint.h>
@@ -39,7 +39,7 @@ static PyObject *counted(long *what) {
     return none();
 }
 
-// ------------------------------------------------------------------------------------------- devices
+// ----------------------------------------------------------------------------------------- devices
 int runtime_driverGetVersion(int skip) { return 13020; }
 int runtime_getDevice(int skip) { return current; }
 int runtime_getDeviceCount(int skip) { return GPUS; }
@@ -76,7 +76,7 @@ PyObject *runtime_getDeviceProperties(int device, int skip) {
         "maxThreadsPerBlock", 1024);
 }
 
-// -------------------------------------------------------------------------------------------- memory
+// ------------------------------------------------------------------------------------------ memory
 // A page before each block says how large it is and whose.
 typedef struct {
     size_t size;
@@ -152,7 +152,7 @@ PyObject *runtime_pointerGetAttributes(intptr_t address, int skip) {
     return found;
 }
 
-// -------------------------------------------------------------------------------- streams and events
+// ------------------------------------------------------------------------------ streams and events
 // An event is the time at which it was recorded, in ms.
 intptr_t runtime_streamCreate(int skip) { return ++handles; }
 intptr_t runtime_streamCreateWithFlags(unsigned int flags, int skip) { return ++handles; }
@@ -184,7 +184,7 @@ float runtime_eventElapsedTime(intptr_t begin, intptr_t end, int skip) {
     return (float)(*(double *)end - *(double *)begin);
 }
 
-// ------------------------------------------------------------------------------------------- kernels
+// ----------------------------------------------------------------------------------------- kernels
 // A module is the bytes that NVRTC made: machine code in ELF, with a section for each kernel.
 intptr_t driver_moduleLoadData(PyObject *image, int skip) {
     if (PyBytes_GET_SIZE(image) < 4 || memcmp(PyBytes_AS_STRING(image), "\177ELF", 4))

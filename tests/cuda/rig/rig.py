@@ -1,8 +1,8 @@
 """The rig: CuPy's real wheel on a machine that has no NVIDIA driver.
 
-    python tests/cuda/rig examples/alexnet/train.py --device gpu        any program, with its arguments
-    python tests/cuda/rig --zeros examples/alexnet/train.py …           what nobody has written is 0
-    python tests/cuda/rig --zeros -m pytest -p rig_values -m gpu …      (rig_values.py says what for)
+    python tests/cuda/rig examples/alexnet/train.py --device gpu      any program, with arguments
+    python tests/cuda/rig --zeros examples/alexnet/train.py …         what nobody has written is 0
+    python tests/cuda/rig --zeros -m pytest -p rig_values -m gpu …    (rig_values.py says what for)
 
 CuPy's compiled modules find each other's C functions in tables, `__pyx_capi__`. Before a program
 imports cupy, install() replaces those that would call the driver by the functions of driver.c, and
@@ -54,9 +54,10 @@ class Unusable(RuntimeError):
     """The rig cannot be built here, or does not fit this CuPy; one line says why."""
 
 
-# ---------------------------------------------------------------------------------------- to build
+# ------------------------------------------------------------------------------------------ to build
 def build() -> Path:
-    """The folder with the two libraries, for this Python and this CuPy; compiled at first use. Raises Unusable."""
+    """The folder with the libraries, for this Python and this CuPy; compiled at first use. Raises
+    Unusable."""
     if not sys.platform.startswith("linux"):
         raise Unusable("it needs Linux, whose loader takes the place of a library")
     compiler, headers = shutil.which("cc"), sysconfig.get_paths()["include"]
@@ -114,8 +115,8 @@ def _compile(compiler: str, library: Path, *arguments: Any) -> None:
 
 
 def _compile_cublas(compiler: str, folder: Path, module: bytes) -> None:
-    """cublas.so, which the loader takes for the libcublas that this module of CuPy asks for: it has that soname, and
-    each function by that version. Products are counted."""
+    """cublas.so, which the loader takes for the libcublas that this module of CuPy asks for: it has
+    that soname, and each function by that version. Products are counted."""
     found = re.search(rb"libcublas\.so\.\d+", module)
     assert found is not None
     soname = found[0].decode()
@@ -136,7 +137,7 @@ def _compile_cublas(compiler: str, folder: Path, module: bytes) -> None:
     _compile(compiler, folder / "cublasLt.so", folder / "empty.c", f"-Wl,-soname,{lower}")
 
 
-# ----------------------------------------------------------------------------------------- to install
+# ---------------------------------------------------------------------------------------- to install
 def install() -> None:
     """Put the rig's functions in the place of CuPy's, in this process. Raises Unusable."""
     folder = build()
@@ -183,8 +184,8 @@ def finish(cupy: Any) -> None:
 
 
 def counts() -> dict[str, int]:
-    """How often this process has asked the rig for: launches, products, copies, waits, blocks of memory on the GPU
-    and of pinned memory, modules."""
+    """How often this process has asked the rig for: launches, products, copies, waits, blocks of memory
+    on the GPU and of pinned memory, modules."""
     names = dict.fromkeys(COUNTER.findall((HERE / "driver.c").read_text()))
     found = {name: ctypes.c_long.in_dll(loaded["driver"], f"count_{name}").value for name in names}
     return {**found, "products": ctypes.c_long.in_dll(loaded["cublas"], "count_products").value}

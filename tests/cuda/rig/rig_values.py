@@ -2,9 +2,10 @@
 
     python tests/cuda/rig --zeros -m pytest -p rig_values -m gpu tests/cuda
 
-NumPy's comparisons of arrays look at shapes only, and a test whose own `assert` does not hold ends there and has
-passed; the summary says how many do. What is left to fail: every other exception, every warning, and pytest.raises
-where something else is raised, or nothing. Unchecked are all values, and in the tests that end early what would follow.
+NumPy's comparisons of arrays look at shapes only, and a test whose own `assert` does not hold ends there
+and has passed; the summary says how many do. What is left to fail: every other exception, every
+warning, and pytest.raises where something else is raised, or nothing. Unchecked are all values, and in
+the tests that end early what would follow.
 """
 
 from collections.abc import Iterator

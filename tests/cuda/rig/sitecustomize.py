@@ -1,5 +1,5 @@
-"""Python imports this at its start, where `python tests/cuda/rig` has put this folder on PYTHONPATH: in the program
-and in every process that it starts. The first import of cupy installs the rig."""
+"""Python imports this at its start, where `python tests/cuda/rig` has put this folder on PYTHONPATH: in
+the program and in every process that it starts. The first import of cupy installs the rig."""
 
 import importlib.abc
 import importlib.machinery
