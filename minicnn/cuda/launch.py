@@ -184,5 +184,6 @@ def _use(
     file, _, name = kernel.partition(".")
     names = {"real": NAMES[real], "Index": "unsigned long long" if wide else "unsigned", **dict(types or ())}
     parameters = [Parameter.of(kernel, text, names) for text in declarations(file)[name]]
-    module = cupy.RawModule(code=source(file, tuple(names.items()), tuple(zip(constants, values, strict=True))), options=OPTIONS)
+    code = source(file, tuple(names.items()), tuple(zip(constants, values, strict=True)))
+    module = cupy.RawModule(code=code, options=OPTIONS)
     return Use(module.get_function(name), parameters)
