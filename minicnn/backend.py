@@ -11,6 +11,7 @@ import functools
 import importlib
 import operator
 import os
+import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -58,7 +59,8 @@ def device_kernel(function: Call) -> Call:
     def dispatch(array: Array, *args: Any, **kwargs: Any) -> Any:
         if isinstance(array, np.ndarray):
             return function(array, *args, **kwargs)
-        return getattr(importlib.import_module(module), function.__name__)(array, *args, **kwargs)
+        there = sys.modules.get(module) or importlib.import_module(module)
+        return getattr(there, function.__name__)(array, *args, **kwargs)
 
     return cast(Call, dispatch)
 
@@ -319,7 +321,7 @@ def empty(shape: Iterable[int], dtype: Any = np.float32, like: Array = None) -> 
     used."""
     shape, dtype = tuple(shape), np.dtype(dtype)
     if like is not None and not isinstance(like, np.ndarray):
-        return array_module(like).empty(shape, dtype)
+        return array_module(like).ndarray(shape, dtype)
     nbytes = prod(shape) * dtype.itemsize
     return np.asarray(_Loan(shape, dtype, nbytes)) if nbytes >= LARGE else np.empty(shape, dtype)
 

@@ -255,6 +255,8 @@ def on_device_of(array: Array) -> on_device:
 
 def run_there(function: Callable[..., Array], arrays: Sequence[Array]) -> Array:
     """function(*arrays), on the device of the first of them."""
+    if _here.gpus and arrays[0].data.device_id == sys.modules["cupy"].cuda.runtime.getDevice():
+        return function(*arrays)  # inside on_device for that GPU already, as in a backward pass
     with on_device_of(arrays[0]):
         return function(*arrays)
 

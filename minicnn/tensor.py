@@ -397,15 +397,15 @@ def apply(function: Function, *args: Any) -> Tensor:
     return output
 
 
-def _arrays(args: tuple[Any, ...]) -> list[np.ndarray]:
-    """The arrays of the arguments, if these are floating Tensors of one dtype on the CPU, so that there is nothing to
-    convert; else none. This is the most common case by far, and to look takes half a microsecond."""
-    arrays: list[np.ndarray] = []
+def _arrays(args: tuple[Any, ...]) -> list[backend.Array]:
+    """The arrays of the arguments, if these are floating Tensors of one dtype on one device, so that there is nothing
+    to convert; else none. This is the most common case by far, and to look takes half a microsecond."""
+    arrays: list[backend.Array] = []
     for arg in args:
         if not isinstance(arg, Tensor):
             return []
         array = arg.data
-        if type(array) is not np.ndarray or (arrays and array.dtype is not arrays[0].dtype):
+        if arrays and (array.dtype is not arrays[0].dtype or array.device != arrays[0].device):
             return []
         arrays.append(array)
     return arrays if arrays and arrays[0].dtype.kind == "f" else []

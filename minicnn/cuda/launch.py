@@ -59,16 +59,19 @@ def _run(
     if not count:
         return
     cupy = sys.modules["cupy"]
-    wide = max([count, *[getattr(arg, "size", 1) for arg in args]]) >= 1 << 31
+    largest = count
+    for arg in args:
+        if (size := getattr(arg, "size", 1)) > largest:
+            largest = size
     use = _use(
-        cupy, cupy.cuda.runtime.getDevice(), kernel, np.dtype(real), wide, tuple((types or {}).items()),
-        tuple(constants.items()),
+        cupy, cupy.cuda.runtime.getDevice(), kernel, np.dtype(real), largest >= 1 << 31,
+        types and tuple(types.items()), tuple(constants), tuple(constants.values()),
     )  # fmt: skip
     if len(args) != len(use.parameters):
         declared = ", ".join([parameter.text for parameter in use.parameters])
         raise TypeError(f"{kernel} takes {len(use.parameters)} arguments, not {len(args)}: {declared}")
-    checked = tuple([parameter.checked(arg) for parameter, arg in zip(use.parameters, args, strict=True)])
-    use.compiled((min(int(blocks), MOST_BLOCKS),), (BLOCK,), checked)
+    checked = [parameter.checked(arg) for parameter, arg in zip(use.parameters, args, strict=True)]
+    use.compiled((min(int(blocks), MOST_BLOCKS),), (BLOCK,), tuple(checked))
 
 
 def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> None:
@@ -88,8 +91,12 @@ def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> N
 
 def pack(length: int, *arrays: Array) -> int:
     """PACK for arrays with rows of that length: how many neighbouring numbers a thread can take at once, 4 or 1."""
-    fits = length % 4 == 0 and all(array.data.ptr % min(16, 4 * array.itemsize) == 0 for array in arrays)
-    return 4 if fits else 1
+    if length % 4:
+        return 1
+    for array in arrays:  # in a loop, for launches are many: a generator takes twice as long
+        if array.data.ptr % min(16, 4 * array.itemsize):
+            return 1
+    return 4
 
 
 def contiguous(array: Array) -> Array:
@@ -166,15 +173,17 @@ def _use(
     kernel: str,
     real: np.dtype[Any],
     wide: bool,
-    types: tuple[tuple[str, str], ...],
-    constants: tuple[tuple[str, int], ...],
+    types: tuple[tuple[str, str], ...] | None,
+    constants: tuple[str, ...],
+    values: tuple[int, ...],
 ) -> Use:
     """Compiled once; CuPy keeps the result on the disk, too, for the next run of the program. `wide`: an array has 2³¹
-    numbers or more."""
+    numbers or more. The names of the constants are apart from their values, for pairs take twice as long to look up."""
     if real not in NAMES:
         raise TypeError(f"{kernel}: a GPU computes in float32 and float64 here, not in {real}")
     file, _, name = kernel.partition(".")
-    names = {"real": NAMES[real], "Index": "unsigned long long" if wide else "unsigned", **dict(types)}
+    names = {"real": NAMES[real], "Index": "unsigned long long" if wide else "unsigned", **dict(types or ())}
     parameters = [Parameter.of(kernel, text, names) for text in declarations(file)[name]]
-    module = cupy.RawModule(code=source(file, tuple(names.items()), constants), options=OPTIONS)
+    code = source(file, tuple(names.items()), tuple(zip(constants, values, strict=True)))
+    module = cupy.RawModule(code=code, options=OPTIONS)
     return Use(module.get_function(name), parameters)

@@ -42,7 +42,7 @@ Tensor([0., 3., 0.], dtype=float32)
 from typing import Any
 
 from ..autograd import Function
-from ..backend import Array, empty, parallel, parallel_sum, pieces, scratch
+from ..backend import Array, device_kernel, empty, parallel, parallel_sum, pieces, scratch
 from ..products import product
 from ..tensor import Tensor, apply
 from . import winograd
@@ -51,6 +51,7 @@ from .shapes import pad
 from .windows import Window, channel_pieces, col2im, groups_of, im2col, pair
 
 
+@device_kernel
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
     """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
     n, h, w, channels = x.shape
@@ -74,6 +75,7 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
     return y
 
 
+@device_kernel
 def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
     """dx = col2im(dy Wᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C), where (H, W) = size"""
     n, oh, ow, outputs = dy.shape
@@ -94,6 +96,7 @@ def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, si
     return dx
 
 
+@device_kernel
 def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
     """dW = im2col(x)ᵀ dy: (N, H, W, C), (N, OH, OW, O) -> (KH, KW, C/G, O)"""
     h, channels = x.shape[1], x.shape[3]

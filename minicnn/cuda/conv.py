@@ -1,0 +1,84 @@
+"""Convolution on a GPU: the three maps of the lesson functional/conv.py for all images at once. cuBLAS multiplies
+(products.py) what the kernels of windows.cu lay out.
+
+A row of columns is made a whole number of packs long, by zeros: conv1 of AlexNet has 364 numbers
+to a row, not 363. Rows that begin at multiples of 16 bytes are written four numbers at once, and
+cuBLAS has faster kernels for them: with 363, conv1's products in TF32 took an H200 386 and 372 µs,
+where memory needs 167. The weights get rows of zeros (conv.cu) to match, and what the gradient has
+there is left out.
+"""
+
+from typing import Any
+
+from ..backend import Array, empty
+from . import products
+from .launch import contiguous, launch, pack
+from .linear import add_bias
+from .windows import col2im, im2col
+
+WHOLE = 4  # numbers to a pack
+
+
+def convolve(x: Array, weight: Array, bias: Array | None, window: Any, groups: int) -> Array:
+    """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
+    n, h, w, _ = x.shape
+    outputs = weight.shape[3]
+    y = empty((n, *window.output_size(h, w), outputs), x.dtype, like=x)  # (N, OH, OW, O)
+    weight = _with_rows_of_zeros(weight.reshape(-1, outputs))  # (⌈KH·KW·C/G⌉, O)
+    parts = _split(weight, groups), _split(y.reshape(-1, outputs), groups)
+    for columns, matrix, out in zip(_columns(x, window, groups), *parts, strict=True):
+        products.product(columns, matrix, out)
+    if bias is not None:
+        add_bias(y, bias)
+    return y
+
+
+def convolve_transpose(dy: Array, weight: Array, window: Any, groups: int, size: tuple[int, int]) -> Array:
+    """dx = col2im(dy Wᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C), where (H, W) = size"""
+    kh, kw, c, outputs = weight.shape
+    dx = empty((len(dy), *size, c * groups), dy.dtype, like=dy)  # (N, H, W, C)
+    parts = _split(dy.reshape(-1, outputs), groups), _split(weight.reshape(-1, outputs), groups), _split(dx, groups)
+    for gradient, matrix, part in zip(*parts, strict=True):
+        columns = empty((len(gradient), kh * kw * c), dy.dtype, like=dy)  # (N·OH·OW, KH·KW·C/G)
+        products.product(gradient, matrix.T, columns)
+        col2im(columns, part.shape, window, part)
+    return dx
+
+
+def convolve_weight(x: Array, dy: Array, window: Any, groups: int) -> Array:
+    """dW = im2col(x)ᵀ dy: (N, H, W, C), (N, OH, OW, O) -> (KH, KW, C/G, O)"""
+    (kh, kw), c, outputs = window.kernel_size, x.shape[3] // groups, dy.shape[3]
+    every = _columns(x, window, groups)
+    dw = empty((every[0].shape[1], outputs), x.dtype, like=x)  # (⌈KH·KW·C/G⌉, O)
+    parts = _split(dy.reshape(-1, outputs), groups), _split(dw, groups)
+    for columns, gradient, out in zip(every, *parts, strict=True):
+        products.product(columns.T, gradient, out)
+    return dw[: kh * kw * c].reshape(kh, kw, c, outputs)
+
+
+def _with_rows_of_zeros(matrix: Array) -> Array:
+    """The matrix, with as many rows as columns have numbers in a row."""
+    rows, outputs = matrix.shape
+    if not rows % WHOLE:
+        return matrix
+    matrix, longer = contiguous(matrix), empty((-(-rows // WHOLE) * WHOLE, outputs), matrix.dtype, like=matrix)
+    width = pack(outputs, matrix, longer)
+    numbers = matrix, matrix.size, longer, longer.size
+    launch("conv.followed_by_zeros", longer.size // width, *numbers, real=matrix.dtype, PACK=width)
+    return longer
+
+
+def _columns(x: Array, window: Any, groups: int) -> list[Array]:
+    """im2col(x) for each group: (N·OH·OW, ⌈KH·KW·C/G⌉), where ⌈n⌉ is the next multiple of WHOLE"""
+    columns = im2col(x, window, groups, WHOLE)
+    if groups == 1:
+        return [columns]
+    return list(columns.reshape(groups, len(columns) // groups, columns.shape[1]))
+
+
+def _split(array: Array, groups: int) -> list[Array]:
+    """For each group its share of the last axis."""
+    if groups == 1:
+        return [array]
+    share = array.shape[-1] // groups
+    return [array[..., g * share : (g + 1) * share] for g in range(groups)]
