@@ -330,6 +330,8 @@ def empty_like(array: Array) -> Array:
     """An uninitialised contiguous array of the same shape, dtype and device."""
     if type(array) is np.ndarray and array.nbytes < LARGE:
         return np.empty(array.shape, array.dtype)
+    if not isinstance(array, np.ndarray):
+        return array_module(array).ndarray(array.shape, array.dtype)
     return empty(array.shape, array.dtype, like=array)
 
 

@@ -351,7 +351,7 @@ class Tensor:
         order = list(range(self.ndim))
         (a,), (b,) = ops.normal_axes(a, self.ndim), ops.normal_axes(b, self.ndim)
         order[a], order[b] = order[b], order[a]
-        return self.transpose(order)
+        return apply(ops.Transpose(tuple(order)), self)
 
     def broadcast_to(self, *shape: Any) -> Tensor:
         return apply(ops.BroadcastTo(_sizes(shape)), self)

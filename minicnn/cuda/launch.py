@@ -70,12 +70,17 @@ def _run(
     if len(args) != len(use.parameters):
         declared = ", ".join([parameter.text for parameter in use.parameters])
         raise TypeError(f"{kernel} takes {len(use.parameters)} arguments, not {len(args)}: {declared}")
-    checked = [parameter.checked(arg) for parameter, arg in zip(use.parameters, args, strict=True)]
+    checked = [
+        check_array(parameter.what, arg, parameter.dtype, parameter.strided)
+        if parameter.pointer
+        else parameter.value(arg)
+        for parameter, arg in zip(use.parameters, args, strict=True)
+    ]
     use.compiled((min(int(blocks), MOST_BLOCKS),), (BLOCK,), tuple(checked))
 
 
-def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> None:
-    """TypeError or ValueError unless a kernel that is launched now can read this array."""
+def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> Array:
+    """The array; TypeError or ValueError unless a kernel that is launched now can read it."""
     cupy = sys.modules["cupy"]
     if not isinstance(array, cupy.ndarray):
         raise TypeError(f"{what} must be an array on a GPU, not {type(array).__name__}")
@@ -87,6 +92,7 @@ def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> N
             raise ValueError(f"{what}, shape {array.shape} and strides {array.strides}, is not contiguous")
     if (there := array.data.device_id) != (here := cupy.cuda.runtime.getDevice()):
         raise ValueError(f"{what} is on gpu:{there}, and the kernel runs on gpu:{here}")
+    return array
 
 
 def pack(length: int, *arrays: Array) -> int:
@@ -126,11 +132,8 @@ class Parameter(NamedTuple):
         meaning = types.get(declared, declared)
         return cls(text, f"{kernel}: {name}", meaning, DTYPES.get(meaning), "*" in words, "strided" in words)
 
-    def checked(self, arg: Any) -> Any:
-        """The argument as it is to be passed."""
-        if self.pointer:
-            check_array(self.what, arg, self.dtype, self.strided)
-            return arg
+    def value(self, arg: Any) -> Any:
+        """The number or struct that is to be passed for an argument that is no array."""
         if self.dtype is None:
             if not isinstance(arg, np.ndarray) or arg.ndim or not arg.dtype.names:
                 raise TypeError(f"{self.what} is a {self.type}, not {type(arg).__name__}")
