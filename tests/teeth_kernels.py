@@ -17,7 +17,7 @@ from teeth import ROOT, Bites, main, run
 
 KERNELS = {"kernels.h": "tests/cuda/test_kernels_windows.py tests/cuda/test_kernels_pooling.py"} | {  # file: its tests
     f"{name}.cu": f"tests/cuda/test_kernels_{name}.py"
-    for name in ("windows", "pooling", "lrn", "activation", "dropout", "linear", "loss", "ops", "optimizer", "pictures")
+    for name in "activation conv dropout linear loss lrn ops optimizer pictures pooling windows".split()
 }
 SWAPS = {
     "+": "-", "-": "+", "*": "/", "/": "*", "%": "/", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=",

@@ -2,7 +2,6 @@
 
 import importlib
 
-import numpy as np
 import pytest
 from agreement import LAYOUTS, agrees, normal, there, windows
 from hypothesis import given
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 
 from minicnn.cuda import conv as kernels
 from minicnn.cuda import products
-from minicnn.cuda import windows as lay_out
 
 lesson = importlib.import_module("minicnn.functional.conv")
 CHANNELS = st.sampled_from([1, 2, 3, 4])  # of a group
@@ -47,24 +45,3 @@ def test_rows_are_whole_packs(gpu, monkeypatch, channels, numbers):
     assert columns.shape == transposed.T.shape == (50, numbers) and matrix.shape == dw.shape == (numbers, 8)
     for array in (columns[:, 9 * channels :], matrix[9 * channels :], dw[9 * channels :]):
         assert (array.get() == 0).all()
-
-
-@given(windows(), st.sampled_from([1, 2, 3]), st.sampled_from([1, 3, 4, 5]), st.sampled_from([4, 7]), LAYOUTS)
-def test_im2col_with_zeros(gpu, geometry, groups, channels, whole, layout):
-    (h, w), window = geometry
-
-    def longer(x):
-        columns = lesson.im2col(x, window, groups)
-        return np.pad(columns, ((0, 0), (0, -columns.shape[1] % whole)))
-
-    x = normal(2, h, w, groups * channels)
-    options = {"exactly": True, "layout": layout, "wide": True}
-    agrees(gpu, lambda x: lay_out.im2col(x, window, groups, whole), longer, x, **options)
-
-
-@pytest.mark.parametrize("width", [12, 13, 14, 26, 27, 40])
-@pytest.mark.parametrize("channels", [3, 4])
-def test_im2col_of_long_lines(gpu, width, channels):
-    """One run of windows to a line, or several of which the last may be shorter."""
-    x, window = normal(2, 4, width, channels), lesson.Window.of((2, 3), padding=((0, 1), (1, 1)))
-    agrees(gpu, lay_out.im2col, lesson.im2col, x, window, exactly=True)
