@@ -120,16 +120,17 @@ def _steps(r: Result) -> Iterator[str]:
         memory.append([m["network"], m["precision"], str(m["batch"]), *cells])
     head = ["network", "precision", "batch"]
     yield "## Training step and inference"
-    yield (
-        f"Checked first, on two pictures and without dropout: how far the others' loss and gradients are from {OURS}'s,"
-        f" relative to their size. In TF32 a gradient may be {OWN_ROUNDINGS} times as far as rounding takes {OURS}'s "
-        "own: its distance in TF32 from that in fp32."
-    )
-    yield table(["", "loss", "the furthest gradient", "of", f"{OURS}'s own rounding", ""], *(
-        [what, f"{a['loss']:.0e}", f"{a['gradient']:.0e}", a["parameter"], f"{a['rounding']:.0e}",
-         f"**not the same: {', '.join(a['wrong'])}**" if a["wrong"] else "the same"]
-        for what, a in r["agreement"].items()
-    ))  # fmt: skip
+    if r["agreement"]:
+        yield (
+            f"Checked first, on two pictures and without dropout: how far the others' loss and gradients are from {OURS}'s,"
+            f" relative to their size. In TF32 a gradient may be {OWN_ROUNDINGS} times as far as rounding takes {OURS}'s "
+            "own: its distance in TF32 from that in fp32."
+        )
+        yield table(["", "loss", "the furthest gradient", "of", f"{OURS}'s own rounding", ""], *(
+            [what, f"{a['loss']:.0e}", f"{a['gradient']:.0e}", a["parameter"], f"{a['rounding']:.0e}",
+             f"**not the same: {', '.join(a['wrong'])}**" if a["wrong"] else "the same"]
+            for what, a in r["agreement"].items()
+        ))  # fmt: skip
     yield (
         "Each contender has a process of its own, with the same weights and pictures, which are on the GPU already, "
         "and one turn in every round. **PyTorch** as it comes; **PyTorch best** with channels_last, cuDNN's search for "
