@@ -122,9 +122,9 @@ def _steps(r: Result) -> Iterator[str]:
     yield "## Training step and inference"
     if r["agreement"]:
         yield (
-            f"Checked first, on two pictures and without dropout: how far the others' loss and gradients are from {OURS}'s,"
-            f" relative to their size. In TF32 a gradient may be {OWN_ROUNDINGS} times as far as rounding takes {OURS}'s "
-            "own: its distance in TF32 from that in fp32."
+            "Checked first, on two pictures and without dropout: how far the others' loss and gradients are from "
+            f"{OURS}'s, relative to their size. In TF32 a gradient may be {OWN_ROUNDINGS} times as far as rounding "
+            f"takes {OURS}'s own: its distance in TF32 from that in fp32."
         )
         yield table(["", "loss", "the furthest gradient", "of", f"{OURS}'s own rounding", ""], *(
             [what, f"{a['loss']:.0e}", f"{a['gradient']:.0e}", a["parameter"], f"{a['rounding']:.0e}",
