@@ -11,7 +11,6 @@ import functools
 import importlib
 import operator
 import os
-import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -54,12 +53,15 @@ def device_kernel(function: Call) -> Call:
     """Decorate a lesson's array function: for NumPy arrays it runs as written; for arrays of a device, the function of
     the same name in minicnn.cuda.<same module> takes its place, with the same arguments."""
     module = "minicnn.cuda." + function.__module__.rpartition(".")[2]
+    there: Any = None
 
     @functools.wraps(function)
     def dispatch(array: Array, *args: Any, **kwargs: Any) -> Any:
         if isinstance(array, np.ndarray):
             return function(array, *args, **kwargs)
-        there = sys.modules.get(module) or importlib.import_module(module)
+        nonlocal there
+        if there is None:  # not from sys.modules, where it is half made while another thread imports it
+            there = importlib.import_module(module)
         return getattr(there, function.__name__)(array, *args, **kwargs)
 
     return cast(Call, dispatch)

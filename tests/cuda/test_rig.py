@@ -245,8 +245,9 @@ sys.exit(0 if pytest.main(["-p", "rig_values", "-p", "no:cacheprovider", "-rA", 
 
 # ------------------------------------------------------------------------------- what several threads are the first to do
 THREADS = """
-import threading
-from minicnn.devices import Upload, open_device
+import sys, threading
+from minicnn.devices import Upload
+sys.setswitchinterval(1e-5)  # seconds: often enough for one to see what another has half done
 
 def together(call):
     errors, begin = [], threading.Barrier(8)
@@ -277,7 +278,8 @@ def together(call):
     ids=["memory of one upload", "several uploads", "the first arrays", "the first kernels"],
 )
 def test_threads_that_are_the_first(code):
-    """With Python 3.10 to 3.12.2 threads that look into cupyx for the first time together find it half made."""
+    """With Python 3.10 to 3.12.2 threads that look into cupyx for the first time together find it half made; and so is
+    in sys.modules what another thread imports."""
     assert on_rig("-c", THREADS + code) == "0\n"
 
 
