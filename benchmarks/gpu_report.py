@@ -244,9 +244,9 @@ def _predicted(r: Result) -> Iterator[str]:
     if r["host"]:
         count = sum(e["times"] for e in r["launches"] if e["kind"] in LAUNCHED)
         yield (
-            "The host's time was measured, here: what Python takes to ask for a step with CuPy's own arrays, "
-            f"{number(r['host'] / count * 1e6)} µs for each launch. What CuPy and the driver take for the launch "
-            "itself, a few more, is not in it. While all this is less than the GPU's time, the host is ahead and the "
+            "The host's time was measured, here: what Python takes to ask for a step through CuPy as it is, on the "
+            f"tests' rig, {number(r['host'] / count * 1e6)} µs for each launch. What the driver takes, 2 to 3 µs more, "
+            "is not in it. While all this is less than the GPU's time, the host is ahead and the "
             "GPU never idle; a step of a small batch takes as long as the host does."
         )
     shares: dict[str, Counter[str]] = {}
