@@ -82,16 +82,16 @@ def plan(options: Options) -> list[Part]:
     first, *others = options.networks
     rest = [batch for batch in options.batches_of(first) if batch != options.first(first)]
     parts = [
-        Part("tests", "the tests, and the sanitizers beside them", 130, tests),
-        Part("kernels", "each launch by itself", 40, kernels),
-        steps_of(options, first, [options.first(first)], 75),
-        Part("training", "examples/alexnet/train.py", 40, training),
+        Part("tests", "the tests, and the sanitizers beside them", 110, tests),
+        Part("kernels", "each launch by itself", 25, kernels),
+        steps_of(options, first, [options.first(first)], 90),
+        Part("training", "examples/alexnet/train.py", 25, training),
     ]
     if options.pytorch:
-        parts.append(steps_of(options, first, [options.first(first)], 100, compiled=True))
+        parts.append(steps_of(options, first, [options.first(first)], 90, compiled=True))
     parts += [steps_of(options, network, options.batches_of(network), 65) for network in others]
     if rest:
-        parts.append(steps_of(options, first, rest, 45 * len(rest)))
+        parts.append(steps_of(options, first, rest, 35 * len(rest)))
     return [*parts, Part("launches", "what a training step launches", 10, recorded)]
 
 
@@ -344,7 +344,7 @@ def steps(network: str, batches: Sequence[int], compiled: bool, options: Options
                 contenders, network, options.precisions, agreed
             )  # before any step, which would part their weights
         for batch in batches:
-            for precision in options.precisions:
+            for precision in reversed(options.precisions):  # what train.py uses first
                 label = f"{network}, {precision}, batch {batch}, "
                 ready = []
                 for c in contenders:

@@ -18,7 +18,7 @@ MORE = {"linear.add_bias": 1, "optimizer.sgd": 5, "optimizer.adam": 7}
 OPERATIONS = {"lrn.normalise": 20, "lrn.normalise_backward": 50, "dropout.drop": 15, "optimizer.adam": 12}
 
 
-# Kinds: one of minicnn/cuda, by cuBLAS, CuPy's own. Besides, there are transfers and waits.
+# Kinds: one of minicnn's backends/cuda, by cuBLAS, CuPy's own. Besides, there are transfers and waits.
 LAUNCHED = {"kernel": "of minicnn's kernels", "product": "products by cuBLAS", "cupy": "of CuPy's own"}
 
 

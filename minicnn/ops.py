@@ -24,6 +24,8 @@ def unbroadcast(grad: Tensor, shape: Shape) -> Tensor:
         return grad
     lead = grad.ndim - len(shape)
     repeated = [i + lead for i, size in enumerate(shape) if size == 1 != grad.shape[i + lead]]
+    if not repeated:
+        return grad.sum(axis=tuple(range(lead)))
     return grad.sum(axis=(*range(lead), *repeated), keepdims=True).reshape(shape)
 
 

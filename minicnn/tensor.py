@@ -352,7 +352,7 @@ class Tensor:
         order = list(range(self.ndim))
         (a,), (b,) = ops.normal_axes(a, self.ndim), ops.normal_axes(b, self.ndim)
         order[a], order[b] = order[b], order[a]
-        return self.transpose(order)
+        return apply(ops.Transpose(tuple(order)), self)
 
     def broadcast_to(self, *shape: Any) -> Tensor:
         return apply(ops.BroadcastTo(_sizes(shape)), self)
@@ -398,15 +398,15 @@ def apply(function: Function, *args: Any) -> Tensor:
     return output
 
 
-def _arrays(args: tuple[Any, ...]) -> list[np.ndarray]:
-    """The arrays of the arguments, if these are floating Tensors of one dtype on the CPU, so that there is nothing to
-    convert; else none. This is the most common case by far, and to look takes half a microsecond."""
-    arrays: list[np.ndarray] = []
+def _arrays(args: tuple[Any, ...]) -> list[devices.Array]:
+    """The arrays of the arguments, if these are floating Tensors of one dtype on one device, so that there is nothing
+    to convert; else none. This is the most common case by far, and to look takes half a microsecond."""
+    arrays: list[devices.Array] = []
     for arg in args:
         if not isinstance(arg, Tensor):
             return []
         array = arg.data
-        if type(array) is not np.ndarray or (arrays and array.dtype is not arrays[0].dtype):
+        if arrays and (array.dtype is not arrays[0].dtype or array.device != arrays[0].device):
             return []
         arrays.append(array)
     return arrays if arrays and arrays[0].dtype.kind == "f" else []

@@ -20,7 +20,19 @@ KERNELS = {
     "kernels.h": f"{EVERY} tests/cuda/test_kernels_windows.py tests/cuda/test_kernels_pooling.py"
 } | {  # file: its tests
     f"{name}.cu": f"tests/cuda/test_kernels_{name}.py {EVERY} -k {name}"
-    for name in ("windows", "pooling", "lrn", "activation", "dropout", "linear", "loss", "ops", "optimizer", "pictures")
+    for name in (
+        "windows",
+        "pooling",
+        "lrn",
+        "activation",
+        "conv",
+        "dropout",
+        "linear",
+        "loss",
+        "ops",
+        "optimizer",
+        "pictures",
+    )
 }
 SWAPS = {
     "+": "-", "-": "+", "*": "/", "/": "*", "%": "/", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=",

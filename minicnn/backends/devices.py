@@ -41,6 +41,10 @@ class Device:
         """On which one an array is."""
         raise NotImplementedError
 
+    def is_current(self, array: Array) -> bool:
+        """Is the one that holds an array the current one of this thread already?"""
+        raise NotImplementedError
+
     def module(self) -> Any:
         """The module with NumPy's functions for its arrays."""
         raise NotImplementedError
@@ -103,15 +107,17 @@ def open_device(device: str) -> str:
         raise DeviceError(f"unknown device {device!r}{called}: use 'cpu', 'gpu' or 'gpu:N'")
     number = int(index or 0)
     if (kind, number) not in _opened:
-        try:
-            _kinds[kind].open(number)
-        except DeviceError as error:
-            raise DeviceError(f"device {device!r}: {error}") from None
-        _opened.add((kind, number))
+        with _opening:
+            try:
+                _kinds[kind].open(number)
+            except DeviceError as error:
+                raise DeviceError(f"device {device!r}: {error}") from None
+            _opened.add((kind, number))
     return f"{kind}:{number}"
 
 
 _opened: set[tuple[str, int]] = set()  # those that were found in order; to look takes a moment
+_opening = threading.Lock()  # one thread at a time, for libraries are imported on the way
 
 
 def _opened_device(device: str) -> tuple[Device | None, int]:
@@ -184,6 +190,8 @@ def on_device_of(array: Array) -> on_device:
 
 def run_there(function: Callable[..., Array], arrays: Sequence[Array]) -> Array:
     """function(*arrays), on the device of the first of them."""
+    if _here.depth and _device_of_type(type(arrays[0]))[1].is_current(arrays[0]):
+        return function(*arrays)  # as in a backward pass
     with on_device_of(arrays[0]):
         return function(*arrays)
 

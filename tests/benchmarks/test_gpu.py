@@ -1,11 +1,10 @@
-"""The benchmark on a GPU: its command line, what it makes of its measurements, and a whole run on the stand-in."""
+"""The benchmark on a GPU: its command line, and what it makes of its measurements. A whole run: tests/cuda/test_rig.py."""
 
 import importlib.util
 import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -161,11 +160,7 @@ def test_predicted_files(prediction, tmp_path):
     gpu_report.write_prediction(prediction, tmp_path)
     text = (tmp_path / "gpu-predicted.md").read_text(encoding="utf-8")
     assert "| optimizer.sgd | 60,965,224 | 1 | 1,219 |" in text
-    assert (
-        bool(prediction["host"])
-        == bool(importlib.util.find_spec("cupy"))
-        == ("what Python takes to ask for a step" in text)
-    )
+    assert bool(prediction["host"]) == ("what Python takes to ask for a step" in text)  # not without the rig
     saved = json.loads((tmp_path / "gpu-predicted.json").read_text(encoding="utf-8"))
     assert len(saved["launches"]) == len(prediction["launches"])
 
@@ -357,7 +352,7 @@ def test_steps(fakes):
     assert found["problems"] == [
         f"Not measured: {network}, {precision}, batch 512, {name}: OutOfMemoryError: 80 GB"
         for network in ("2012", "2014")
-        for precision in ("fp32", "tf32")
+        for precision in ("tf32", "fp32")
         for name in (DEFAULT, BEST)
     ]
     by = {(m["network"], m["precision"], m["batch"]): m for m in found["measured"][:-2]}
@@ -477,25 +472,3 @@ def test_a_report_of_what_little_there_is(tmp_path):
     results["steps"] = {"agreement": {}, "measured": [], "problems": []}
     gpu_report.write(results, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.json", "gpu.md", "gpu.png"]
-
-
-@standin
-@pytest.mark.slow
-def test_a_whole_run_on_the_stand_in(tmp_path):
-    (tmp_path / "cupy.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(gpu.SUITE)!r})\nimport standin\n"
-        "standin.kept = standin.installed()\nstandin.kept.__enter__()\n"
-    )
-    command = [sys.executable, "-m", "benchmarks", "gpu", "--quick", "--without-pytorch", "--rounds", "1"]
-    run = subprocess.run(
-        [*command, "--only", "launches,kernels,steps", "--output", tmp_path / "results"], cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
-        capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    results = json.loads((tmp_path / "results" / "gpu.json").read_text(encoding="utf-8"))
-    assert results["gpu"]["name"] == "Stand-in" and all(entry["problem"] is None for entry in results["parts"])
-    counted = {(e["name"], e["shape"]): e["times"] for e in results["launches"]["launches"] if e["shape"]}
-    assert {(e["name"], e["shape"]): e["times"] for e in results["kernels"]["launches"]} == counted
-    (step,) = results["steps"]["measured"]
-    assert step["batch"] == 1 and len(step["step"]["seconds"]["step"][OURS]) == 1

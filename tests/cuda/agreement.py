@@ -6,6 +6,7 @@ import os
 
 import host
 import numpy as np
+import standin
 from hypothesis import strategies as st
 from kernel_table import CHANNELS, awkward, mapped, normal, results, windows
 
@@ -59,7 +60,12 @@ def agrees(
 ):
     """kernel has the results of lesson, as it is written, in float64; in float32, those rounded; and the same bits in
     whatever order its threads run, and if `wide`, however they count. Arrays of float64 among args are given in either
-    type. NaN equals NaN. What is changed in place lies as `in_place` says."""
+    type. NaN equals NaN. What is changed in place lies as `in_place` says.
+
+    To count in 64 bits takes another build of the kernel, and in that a GPU's compiler may contract other products and
+    sums into one operation, which rounds once: on an H200, 2 of 12 numbers of LRN's gradient were 1 ulp off. g++, told
+    not to contract, has no such choice, so on the stand-in these are the same bits too."""
+    counting = 0 if exactly or gpu is standin.cupy else 1e-14
     with np.errstate(all="ignore"), use_backend("reference"):
         expected = results(lesson, mapped(args, np.array))
     for dtype in DTYPES:
@@ -91,7 +97,8 @@ def agrees(
         if wide and dtype == np.float64:
             with wide_index():
                 for again, result in zip(run(), found, strict=True):
-                    np.testing.assert_array_equal(again, result)
+                    largest = np.abs(result[np.isfinite(result)]).max(initial=1)
+                    np.testing.assert_allclose(again, result, rtol=counting, atol=counting * largest)
 
 
 def on_device(kernel, place):

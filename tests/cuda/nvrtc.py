@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 PROCESSES = 2
+# What CuPy adds (cupy/cuda/compiler.py; test_rig.py looks): and folders to include from, which no source here does.
+CUPYS = ("-ftz=true", "--device-as-default-execution-space")
 
 
 class Missing(Exception):
@@ -35,7 +37,7 @@ def _process(jobs: list[tuple[Any, ...]]) -> list[str]:
 def _log(nvrtc, source: str, architecture: int, *options: str) -> str:
     program = nvrtc.createProgram(source, "kernels.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"-arch=sm_{architecture}", *options, "--ptxas-options=-v"))
+        nvrtc.compileProgram(program, (*options, *CUPYS, f"-arch=sm_{architecture}", "--ptxas-options=-v"))
         return nvrtc.getProgramLog(program)
     except nvrtc.NVRTCError as error:
         return f"failed: {error}\n{nvrtc.getProgramLog(program)}"

@@ -54,7 +54,9 @@ def test_the_importer_names_the_stream_it_works_on(gpu):
     for stream in (None, -1, 1):
         assert x.__dlpack__(stream=stream) is not None
     with pytest.raises(ValueError, match="valid stream"):
-        x.__dlpack__(stream=0)
+        x.__dlpack__(stream=-2)
+    with pytest.warns(UserWarning, match="Stream 0 is passed"):  # as PyTorch did once, so CuPy takes it
+        assert x.__dlpack__(stream=0) is not None
 
 
 def test_on_the_second_gpu(standin):

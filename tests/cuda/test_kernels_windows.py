@@ -3,6 +3,7 @@
 import importlib
 
 import numpy as np
+import pytest
 from agreement import CHANNELS, LAYOUTS, agrees, normal, there, windows
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,3 +45,24 @@ def test_each_pixel_a_window(gpu):
     x = there(gpu, normal(2, 3, 3, 4).astype(np.float32))
     columns = kernels.im2col(x, lesson.Window.of(1))
     assert columns.shape == (18, 4) and columns.data.ptr == x.data.ptr
+
+
+@given(windows(), st.sampled_from([1, 2, 3]), st.sampled_from([1, 3, 4, 5]), st.sampled_from([4, 7]), LAYOUTS)
+def test_im2col_with_zeros(gpu, geometry, groups, channels, whole, layout):
+    (h, w), window = geometry
+
+    def longer(x):
+        columns = lesson.im2col(x, window, groups)
+        return np.pad(columns, ((0, 0), (0, -columns.shape[1] % whole)))
+
+    x = normal(2, h, w, groups * channels)
+    options = {"exactly": True, "layout": layout, "wide": True}
+    agrees(gpu, lambda x: kernels.im2col(x, window, groups, whole), longer, x, **options)
+
+
+@pytest.mark.parametrize("width", [12, 13, 14, 26, 27, 40])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_im2col_of_long_lines(gpu, width, channels):
+    """One run of windows to a line, or several of which the last may be shorter."""
+    x, window = normal(2, 4, width, channels), lesson.Window.of((2, 3), padding=((0, 1), (1, 1)))
+    agrees(gpu, kernels.im2col, lesson.im2col, x, window, exactly=True)

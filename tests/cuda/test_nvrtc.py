@@ -25,9 +25,11 @@ KERNEL = re.compile(r"Compiling entry function '(\w+)' for")
 WINDOW = {
     "C": 3, "H": 7, "W": 9, "KH": 3, "KW": 2, "SH": 2, "SW": 1, "DH": 2, "DW": 3, "TOP": 1, "LEFT": 2, "OH": 3, "OW": 9,
 }  # fmt: skip
+ROWS = {"RUN": 5, "ROW": 48, "LINE": 240, "PIXEL": 24}
 BYTE = {"place": "unsigned char"}
 ODD = [  # file, types, constants
     ("activation", {}, {"PACK": 1}),
+    ("conv", {}, {"PACK": 1}),
     ("dropout", {}, {"PACK": 1}),
     ("linear", {}, {"PACK": 1, "C": 7}),
     ("loss", {}, {"K": 7}),
@@ -40,8 +42,9 @@ ODD = [  # file, types, constants
     ("pooling", BYTE, {**WINDOW, "PACK": 1, "PADDED": 1, "ALL": 0}),
     ("pooling", BYTE, {**WINDOW, "C": 8, "PACK": 4, "PADDED": 1, "ALL": 1}),
     ("pooling", {"place": "unsigned"}, {**WINDOW, "C": 8, "PACK": 4, "PADDED": 1, "ALL": 0}),
-    ("windows", {}, {**WINDOW, "PACK": 1, "G": 1}),
-    ("windows", {"Index": "unsigned long long"}, {**WINDOW, "C": 8, "PACK": 4, "G": 3}),
+    ("windows", {}, {**WINDOW, **ROWS, "PACK": 1, "READ": 1, "G": 1}),
+    ("windows", {}, {**WINDOW, **ROWS, "PACK": 4, "READ": 1, "G": 2}),
+    ("windows", {"Index": "unsigned long long"}, {**WINDOW, **ROWS, "C": 8, "PACK": 4, "READ": 4, "G": 3}),
 ]
 
 

@@ -31,6 +31,9 @@ class GPU(Device):
     def number(self, array: Array) -> int:
         return array.device.id
 
+    def is_current(self, array: Array) -> bool:
+        return array.data.device_id == sys.modules["cupy"].cuda.runtime.getDevice()
+
     def module(self) -> Any:
         return sys.modules["cupy"]
 
@@ -114,7 +117,11 @@ def _import_cupy() -> Any:
             f"{' and '.join(found)} are installed over each other: pip uninstall {' '.join(found)}, then {INSTALL}"
         )
     try:
-        return importlib.import_module("cupy")
+        cupy = importlib.import_module("cupy")
+        # import cupy leaves cupyx to be loaded at the first look into it, and with Python 3.10 to
+        # 3.12.2 (gh-114763) threads that look at the same time find it half made: look here, once
+        _ = importlib.import_module("cupyx").empty_pinned
+        return cupy
     except ModuleNotFoundError as error:
         if error.name != "cupy":
             raise DeviceError(f"CuPy is not whole ({one_line(error)}): {INSTALL}") from None
@@ -176,6 +183,8 @@ class Upload:
     def __init__(self, device: str) -> None:
         self.device = open_device(device)
         self.cuda = sys.modules["cupy"].cuda
+        # looked up here and not in empty(), which several threads call: see _import_cupy
+        self.empty_pinned = importlib.import_module("cupyx").empty_pinned
         with on_device(self.device):
             self.stream = self.cuda.Stream(non_blocking=True)
         self.buffers: list[list[Array]] = [[], []]
@@ -186,7 +195,7 @@ class Upload:
         """An uninitialised array in pinned host memory; from any thread."""
         with on_device(self.device):
             try:
-                return importlib.import_module("cupyx").empty_pinned(shape, dtype)
+                return self.empty_pinned(shape, dtype)
             except self.cuda.runtime.CUDARuntimeError as error:
                 raise DeviceError(
                     f"no host memory that {self.device} can read for an array of shape {shape} ({one_line(error)}): "

@@ -18,6 +18,8 @@
 //         TOGETHER(t) { … }         every t from 0 to BLOCK − 1, one for each thread; then all wait for each other
 //         TOGETHER(t) { … }         reads what others have left in `part`; outside of TOGETHER all threads do the same
 //     }
+//
+// CuPy compiles with -ftz=true: in sums, products and comparisons a float below 2⁻¹²⁶ is 0, which on a CPU it is not.
 #ifndef FOR_EACH
 #define BLOCK 256
 #define FOR_EACH(i, n) \

@@ -60,20 +60,28 @@ def _run(
     if not count:
         return
     cupy = sys.modules["cupy"]
-    wide = max([count, *[getattr(arg, "size", 1) for arg in args]]) >= 1 << 31
+    largest = count
+    for arg in args:
+        if (size := getattr(arg, "size", 1)) > largest:
+            largest = size
     use = _use(
-        cupy, cupy.cuda.runtime.getDevice(), kernel, np.dtype(real), wide, tuple((types or {}).items()),
-        tuple(constants.items()),
+        cupy, cupy.cuda.runtime.getDevice(), kernel, np.dtype(real), largest >= 1 << 31,
+        types and tuple(types.items()), tuple(constants), tuple(constants.values()),
     )  # fmt: skip
     if len(args) != len(use.parameters):
         declared = ", ".join([parameter.text for parameter in use.parameters])
         raise TypeError(f"{kernel} takes {len(use.parameters)} arguments, not {len(args)}: {declared}")
-    checked = tuple([parameter.checked(arg) for parameter, arg in zip(use.parameters, args, strict=True)])
-    use.compiled((min(int(blocks), MOST_BLOCKS),), (BLOCK,), checked)
+    checked = [
+        check_array(parameter.what, arg, parameter.dtype, parameter.strided)
+        if parameter.pointer
+        else parameter.value(arg)
+        for parameter, arg in zip(use.parameters, args, strict=True)
+    ]
+    use.compiled((min(int(blocks), MOST_BLOCKS),), (BLOCK,), tuple(checked))
 
 
-def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> None:
-    """TypeError or ValueError unless a kernel that is launched now can read this array."""
+def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> Array:
+    """The array; TypeError or ValueError unless a kernel that is launched now can read it."""
     cupy = sys.modules["cupy"]
     if not isinstance(array, cupy.ndarray):
         raise TypeError(f"{what} must be an array on a GPU, not {type(array).__name__}")
@@ -85,22 +93,27 @@ def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> N
             raise ValueError(f"{what}, shape {array.shape} and strides {array.strides}, is not contiguous")
     if (there := array.data.device_id) != (here := cupy.cuda.runtime.getDevice()):
         raise ValueError(f"{what} is on gpu:{there}, and the kernel runs on gpu:{here}")
+    return array
 
 
 def pack(length: int, *arrays: Array) -> int:
     """PACK for arrays with rows of that length: how many neighbouring numbers a thread can take at once, 4 or 1."""
-    fits = length % 4 == 0 and all(array.data.ptr % min(16, 4 * array.itemsize) == 0 for array in arrays)
-    return 4 if fits else 1
+    if length % 4:
+        return 1
+    for array in arrays:  # in a loop, for launches are many: a generator takes twice as long
+        if array.data.ptr % min(16, 4 * array.itemsize):
+            return 1
+    return 4
 
 
 def empty(shape: Iterable[int], dtype: Any) -> Array:
     """An uninitialised array on the current GPU."""
-    return sys.modules["cupy"].empty(tuple(shape), dtype)
+    return sys.modules["cupy"].ndarray(tuple(shape), dtype)
 
 
 def empty_like(array: Array) -> Array:
     """An uninitialised contiguous array of the same shape and dtype."""
-    return sys.modules["cupy"].empty(array.shape, array.dtype)
+    return sys.modules["cupy"].ndarray(array.shape, array.dtype)
 
 
 def contiguous(array: Array) -> Array:
@@ -130,11 +143,8 @@ class Parameter(NamedTuple):
         meaning = types.get(declared, declared)
         return cls(text, f"{kernel}: {name}", meaning, DTYPES.get(meaning), "*" in words, "strided" in words)
 
-    def checked(self, arg: Any) -> Any:
-        """The argument as it is to be passed."""
-        if self.pointer:
-            check_array(self.what, arg, self.dtype, self.strided)
-            return arg
+    def value(self, arg: Any) -> Any:
+        """The number or struct that is to be passed for an argument that is no array."""
         if self.dtype is None:
             if not isinstance(arg, np.ndarray) or arg.ndim or not arg.dtype.names:
                 raise TypeError(f"{self.what} is a {self.type}, not {type(arg).__name__}")
@@ -177,15 +187,17 @@ def _use(
     kernel: str,
     real: np.dtype[Any],
     wide: bool,
-    types: tuple[tuple[str, str], ...],
-    constants: tuple[tuple[str, int], ...],
+    types: tuple[tuple[str, str], ...] | None,
+    constants: tuple[str, ...],
+    values: tuple[int, ...],
 ) -> Use:
     """Compiled once; CuPy keeps the result on the disk, too, for the next run of the program. `wide`: an array has 2³¹
-    numbers or more."""
+    numbers or more. The names of the constants are apart from their values, for pairs take twice as long to look up."""
     if real not in NAMES:
         raise TypeError(f"{kernel}: a GPU computes in float32 and float64 here, not in {real}")
     file, _, name = kernel.partition(".")
-    names = {"real": NAMES[real], "Index": "unsigned long long" if wide else "unsigned", **dict(types)}
+    names = {"real": NAMES[real], "Index": "unsigned long long" if wide else "unsigned", **dict(types or ())}
     parameters = [Parameter.of(kernel, text, names) for text in declarations(file)[name]]
-    module = cupy.RawModule(code=source(file, tuple(names.items()), constants), options=OPTIONS)
+    code = source(file, tuple(names.items()), tuple(zip(constants, values, strict=True)))
+    module = cupy.RawModule(code=code, options=OPTIONS)
     return Use(module.get_function(name), parameters)

@@ -45,12 +45,13 @@ def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None
         arrays = (w, contiguous(g), *state)
         if len(arrays) != arity:
             raise ValueError(f"{kernel} takes {arity} arrays for each parameter, not {len(arrays)}")
-        what = f"{kernel}: an array of a parameter of shape {w.shape}"
+        shape, dtype = w.shape, w.dtype
+        what = f"{kernel}: an array of a parameter of shape {shape}"
         for array in arrays:
-            check_array(what, array, w.dtype)
-            if array.shape != w.shape:
+            check_array(what, array, dtype)
+            if array.shape != shape:
                 raise ValueError(f"{what} has shape {array.shape}")
-        alike[w.dtype, pack(w.size, *arrays)].append(arrays)
+        alike[dtype, pack(w.size, *arrays)].append(arrays)
     for (dtype, width), parameters in alike.items():
         parameters.sort(key=lambda arrays: -arrays[0].size)
         for first in range(0, len(parameters), MOST):

@@ -54,11 +54,11 @@ def product(a: Array, b: Array, out: Array) -> Array:
         out[...] = 0
     if not (m and n and k):
         return out
-    (how_a, a, row_a), (how_b, b, row_b), (how_out, _, row_out) = (_layout(matrix) for matrix in (a, b, out))
+    (how_a, a, row_a), (how_b, b, row_b), (how_out, _, row_out) = _layout(a), _layout(b), _layout(out)
     if how_out != NORMAL:
         raise ValueError(f"a product is written to rows, not to strides {out.strides}")
-    cublas, handle = sys.modules["cupy"].cuda.cublas, sys.modules["cupy"].cuda.device.get_cublas_handle()
-    kind, (one, zero) = TYPES[out.dtype], ADDRESSES[out.dtype]
+    cuda, kind, (one, zero) = sys.modules["cupy"].cuda, TYPES[out.dtype], ADDRESSES[out.dtype]
+    cublas, handle = cuda.cublas, cuda.device.get_cublas_handle()
     if out.dtype == np.float64:
         compute = cublas.CUBLAS_COMPUTE_64F
     elif matmul_precision() == "tf32":

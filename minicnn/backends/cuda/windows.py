@@ -6,23 +6,29 @@ from typing import Any
 from ..devices import Array
 from .launch import contiguous, empty, launch, pack
 
+MOST = 13  # windows to a thread of im2col: all 13 of AlexNet's conv3 to conv5, 9 of conv2's 27, 11 of conv1's 55
 EVERY_PIXEL = (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)  # is a window: kernel, stride, padding, dilation
 
 
-def im2col(x: Array, window: Any, groups: int = 1) -> Array:
-    """(N, H, W, C) -> (G·N·OH·OW, KH·KW·C/G): each window as a row; x itself, if each of its pixels is a window."""
+def im2col(x: Array, window: Any, groups: int = 1, whole: int = 1) -> Array:
+    """(N, H, W, C) -> (G·N·OH·OW, KH·KW·C/G): each window as a row; x itself, if each of its pixels is a window. Rows
+    are made a multiple of `whole` numbers long, by zeros."""
     n, h, w, channels = x.shape
     c = channels // groups
     shape = geometry(window, (h, w), c)
-    if window == EVERY_PIXEL and groups == 1 and x.flags.c_contiguous:
+    row = -(-shape["KH"] * shape["KW"] * c // whole) * whole
+    if window == EVERY_PIXEL and groups == 1 and row == c and x.flags.c_contiguous:
         return x.reshape(n * h * w, channels)
     if channels > 1 and x.strides[3] != x.itemsize:
         x = x.copy()
-    rows, wide = groups * n * shape["OH"] * shape["OW"], shape["KH"] * shape["KW"] * c
-    columns, strides = empty((rows, wide), x.dtype), _strides(x)
-    width = _width(c, strides, x, columns)
-    numbers = columns.size, n, *strides
-    launch("windows.im2col", columns.size // width, x, columns, *numbers, real=x.dtype, PACK=width, G=groups, **shape)
+    lines, ow = groups * n * shape["OH"], shape["OW"]
+    columns, (image, constants) = empty((lines * ow, row), x.dtype), _strides(x)
+    width, runs = pack(row, columns), -(-ow // MOST)
+    count = lines * runs * (row // width)
+    launch(
+        "windows.im2col", count, x, columns, count, n, image, real=x.dtype,
+        PACK=width, READ=min(width, _width(c, x)), RUN=-(-ow // runs), G=groups, ROW=row, **constants, **shape,
+    )  # fmt: skip
     return columns
 
 
@@ -30,23 +36,25 @@ def col2im(columns: Array, shape: tuple[int, ...], window: Any, out: Array | Non
     """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each entry added to the pixel it was copied from; into `out`, if
     given."""
     x, columns = empty(shape, columns.dtype) if out is None else out, contiguous(columns)
-    (_, h, w, c), strides = shape, _strides(x)
-    width = _width(c, strides, x, columns)
+    (_, h, w, c), (image, constants) = shape, _strides(x)
+    width = min(_width(c, x), pack(columns.shape[1], columns))
     launch(
-        "windows.col2im", x.size // width, columns, x, x.size, *strides,
-        real=x.dtype, PACK=width, G=1, **geometry(window, (h, w), c),
+        "windows.col2im", x.size // width, columns, x, x.size, image, real=x.dtype,
+        PACK=width, READ=width, RUN=1, G=1, ROW=columns.shape[1], **constants, **geometry(window, (h, w), c),
     )  # fmt: skip
     return x
 
 
-def _strides(x: Array) -> list[int]:
-    """How many numbers the next image, line and pixel begin after."""
-    return [stride // x.itemsize for stride in x.strides[:3]]
+def _strides(x: Array) -> tuple[int, dict[str, int]]:
+    """How many numbers the next image begins after, and, as constants, the next line and pixel."""
+    image, line, pixel, _ = x.strides
+    return image // x.itemsize, {"LINE": line // x.itemsize, "PIXEL": pixel // x.itemsize}
 
 
-def _width(channels: int, strides: list[int], *arrays: Array) -> int:
-    """PACK, for pixels of so many channels."""
-    return pack(channels, *arrays) if all(stride % 4 == 0 for stride in strides) else 1
+def _width(channels: int, x: Array) -> int:
+    """PACK, for some channels of each pixel."""
+    image, line, pixel, _ = x.strides
+    return 1 if (image | line | pixel) % (4 * x.itemsize) else pack(channels, x)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import operator
 import types
+import warnings
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ COPIES = {"astype", "concatenate", "copy", "copyto", "flatten", "pad", "repeat",
 INDEXING = {"choose", "compress", "put", "take", "take_along_axis", "where"}
 WAITS = {"argwhere", "flatnonzero", "nonzero", "unique", "compress", "extract"}  # their size has to be known
 COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal"}  # also with a 0-d host array
+SCALARS = (bool, int, float, complex, np.bool_, np.number)
 AS_IT_IS = {"astype", "copy"}  # all others return C-contiguous results, whatever the operands' order
 
 
@@ -233,9 +235,15 @@ class ndarray:
     def __dlpack__(
         self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
     ) -> "Capsule":
-        if stream == 0:
+        if stream is not None and stream < -1:
             raise ValueError("On CUDA, the valid stream for the DLPack protocol is -1, 1, 2, or any larger value")
-        if stream not in (None, -1, 1) or dl_device not in (None, self.__dlpack_device__()) or copy:
+        if stream == 0:
+            warnings.warn(
+                "Stream 0 is passed from a library that you are converting to; CuPy assumes 0 as a legacy default "
+                "stream. Please report this problem to the library as this violates the DLPack protocol.",
+                stacklevel=2,
+            )
+        if stream not in (None, -1, 0, 1) or dl_device not in (None, self.__dlpack_device__()) or copy:
             raise NotImplementedError("the stand-in exports no copies, and to the default stream only")
         machine.check([self._memory])  # CuPy would let the stream of another GPU wait, without a word
         return Capsule(self)
@@ -268,12 +276,15 @@ class ndarray:
 
     # ------------------------------------------------------------------------------------------------------- operations
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        operands = inputs
         if "out" in kwargs:
             if len(kwargs["out"]) != 1:
                 raise ValueError("The 'out' parameter must have exactly one array value")
             kwargs["out"] = kwargs["out"][0]
+            operands = (*inputs, kwargs["out"])
         name = ufunc.__name__
-        if not names.has("cupy", name):
+        known = all(isinstance(x, (ndarray, np.ndarray, *SCALARS)) for x in operands)  # the host's are refused later
+        if not names.has("cupy", name) or not known:
             return NotImplemented
         if name in COMPARISONS:
             inputs = tuple([x.item() if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in inputs])
@@ -329,7 +340,7 @@ def _operators() -> None:
         def apply(self: ndarray, other: Any) -> Any:
             if getattr(other, "__array_ufunc__", True) is None:
                 return NotImplemented
-            if ufunc in COMPARISONS:
+            if ufunc in COMPARISONS or not (prefix or isinstance(other, ndarray)):
                 return getattr(np, ufunc)(self, other)  # and on to __array_ufunc__
             operands = (other, self) if prefix == "r" else (self, other)
             return getattr(cupy, ufunc)(*operands, **({"out": self} if prefix == "i" else {}))
@@ -422,7 +433,7 @@ def _filling(value: Any) -> Any:
 
 def scalar(value: Any) -> Any:
     """The operand itself, if CuPy takes it."""
-    if not isinstance(value, (ndarray, bool, int, float, complex, np.bool_, np.number)):
+    if not isinstance(value, (ndarray, *SCALARS)):
         raise TypeError(f"Unsupported type {type(value)}")
     return value
 

@@ -1,0 +1,326 @@
+"""The real CuPy on the rig (tests/cuda/rig): that the rig is what it says, and that the programs, the
+GPU's tests and the benchmark run on it without an exception or a warning. What they compute is checked
+elsewhere."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RIG, ALEXNET = ROOT / "tests" / "cuda" / "rig", ROOT / "examples" / "alexnet"
+UNUSABLE = 3  # the status with which the rig says that it cannot be built here
+
+
+def on_rig(*arguments, timeout=60, **environment):
+    """What a program prints on the rig, where every warning is an error. It has to end well."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", RIG, *map(str, arguments)], cwd=ROOT, text=True, timeout=timeout,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+    if done.returncode == UNUSABLE and done.stdout.startswith("rig: "):
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stdout[-8000:]
+    return done.stdout
+
+
+# ---------------------------------------------------------------------------------------------------- what the rig shows
+def test_what_is_asked_of_the_gpu_is_counted():
+    code = """
+import json, cupy, rig
+import numpy as np
+
+def spent(call):
+    before = rig.counts()
+    call()
+    return {name: count - before[name] for name, count in rig.counts().items() if count != before[name]}
+
+x = cupy.asarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+stream, event, other = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Event(), np.zeros((2, 3), np.float32)
+x + 1  # compiled
+calls = {
+    "ufunc": lambda: x + 1, "two": lambda: (x * 2).astype(np.float64), "get": x.get,
+    "set": lambda: x.set(other, stream=stream), "wait": stream.synchronize,
+    "no wait": lambda: stream.wait_event(stream.record()), "event": lambda: (event.record(), event.synchronize()),
+    "product": lambda: x.dot(x.T), "pinned": lambda: cupy.cuda.alloc_pinned_memory(8), "recycled": lambda: x.copy(),
+}
+for call in calls.values():
+    call()
+print(json.dumps({name: spent(call) for name, call in calls.items()}))
+"""
+    assert json.loads(on_rig("-c", code)) == {
+        "ufunc": {"launches": 1}, "two": {"launches": 2}, "get": {"copies": 1, "waits": 1}, "set": {"copies": 1},
+        "wait": {"waits": 1}, "no wait": {}, "event": {"waits": 1}, "product": {"products": 1}, "pinned": {},
+        "recycled": {"launches": 1},
+    }  # fmt: skip
+
+
+def test_memory_comes_from_cupys_own_pools():
+    code = """
+import cupy, numpy as np, rig
+x = cupy.asarray(np.arange(5))
+assert x.get().tolist() == [0, 1, 2, 3, 4] and cupy.zeros(3).get().tolist() == [0, 0, 0]
+before, address = rig.counts()["blocks"], cupy.empty(1 << 20).data.ptr
+assert cupy.empty(1 << 20).data.ptr == address and rig.counts()["blocks"] == before + 1
+free, total = cupy.cuda.runtime.memGetInfo()
+try:
+    cupy.empty(total, np.uint8)
+except cupy.cuda.memory.OutOfMemoryError as error:
+    print(error)
+"""
+    assert on_rig("-c", code).startswith("Out of memory allocating 85,899,345,920 bytes")
+
+
+def test_what_cupy_and_cuda_refuse():
+    code = """
+import cupy, numpy as np
+x, kernel = cupy.zeros(3), 'extern "C" __global__ void f(float* x) {}'
+for call in (
+    lambda: x + np.ones(3), lambda: x + None, lambda: cupy.cuda.Device(2).use(),
+    lambda: cupy.RawModule(code="no kernel").get_function("f"),
+    lambda: cupy.RawModule(code=kernel).get_function("g"),
+    lambda: cupy.RawModule(code=kernel).get_function("f")((1,), (2048,), (x,)),
+):
+    try:
+        call()
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}".replace("\\n", " ")[:100])
+"""
+    lines = on_rig("-c", code).splitlines()
+    for line, begin in zip(
+        lines,
+        [
+            "TypeError: Unsupported type <class 'numpy.ndarray'>",
+            "TypeError: operand type(s) all returned NotImplemented from __array_ufunc__",
+            "CUDARuntimeError: cudaErrorInvalidDevice",
+            "CompileException: ",
+            "RuntimeError: CUDA_ERROR_NOT_FOUND: no kernel g",
+            "CUDARuntimeError: cudaErrorInvalidConfiguration",
+        ],
+        strict=True,
+    ):
+        assert line.startswith(begin), lines
+
+
+def test_cupy_refuses_what_the_stand_in_refuses():
+    """The list of refusals.py, with the same words."""
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests/cuda/test_standin.py"]
+    assert " passed" in on_rig(*tests, "-k", "test_refusals")
+
+
+def test_a_kernel_of_minicnn_is_compiled_and_launched():
+    code = """
+import minicnn, rig
+from minicnn import functional as F
+x = minicnn.Tensor([[-1.0, 2.0]], requires_grad=True, device="gpu:1")
+before = rig.counts()
+F.relu(x)
+spent = {name: count - before[name] for name, count in rig.counts().items()}
+assert spent["launches"] == spent["modules"] == 1 and spent["copies"] == spent["waits"] == 0, spent
+F.relu(x).sum().backward()
+print(x.grad.device, x.grad.shape)
+"""
+    assert on_rig("-c", code) == "gpu:1 (1, 2)\n"
+
+
+def test_a_training_step_waits_for_nothing():
+    """Nor does it copy or allocate, once it has been done twice."""
+    code = """
+import numpy as np, programs, rig
+from minicnn import Tensor, functional as F, optim
+net = programs.tiny().to("gpu")
+update = optim.SGD(net.parameters(), 0.1, momentum=0.9)
+images, labels = Tensor(np.zeros((2, 64, 64, 3), "f4"), device="gpu"), Tensor(np.zeros(2, "i8"), device="gpu")
+seen = []
+for _ in range(4):
+    before = rig.counts()
+    loss = F.cross_entropy(net(images), labels)
+    update.zero_grad()
+    loss.backward()
+    update.step()
+    seen.append({name: count - before[name] for name, count in rig.counts().items()})
+assert seen[2] == seen[3] and seen[3].pop("launches") > 20 and seen[3].pop("products") == 8, seen
+assert not any(seen[3].values()), seen
+"""
+    folders = [str(ROOT), str(ROOT / "tests"), str(ALEXNET)]
+    on_rig("-c", code, PYTHONPATH=os.pathsep.join(folders))
+
+
+def test_kernels_are_compiled_with_the_options_of_test_nvrtc(tmp_path):
+    code = """
+import minicnn, nvrtc
+from cupy.cuda import compiler
+from minicnn.backends.cuda import launch
+given, compile = [], compiler._NVRTCProgram.compile
+compiler._NVRTCProgram.compile = lambda self, options=(), log=None: given.append(options) or compile(self, options, log)
+minicnn.functional.relu(minicnn.Tensor([1.0], device="gpu"))
+(options,) = [[o for o in options if not o.startswith("-I")] for options in given if "-arch=sm_90" in options][1:]
+assert sorted(options) == sorted([*launch.OPTIONS, *nvrtc.CUPYS, "-arch=sm_90"]), options
+"""
+    folders = os.pathsep.join([str(ROOT), str(RIG.parent)])
+    on_rig("-c", code, CUPY_CACHE_DIR=str(tmp_path), PYTHONPATH=folders)
+
+
+def test_processes_of_the_program_are_on_the_rig_too(tmp_path):
+    (tmp_path / "program.py").write_text("""
+import multiprocessing
+import cupy
+
+def there(n):
+    import rig
+    return int(cupy.zeros(n).size), rig.counts()["blocks"] > 0
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(*pool.map(there, [3, 4]))
+        pool.close()
+        pool.join()
+""")
+    assert on_rig(tmp_path / "program.py") == "(3, True) (4, True)\n"
+
+
+def test_an_entry_that_another_cupy_lacks_is_named(tmp_path):
+    """So is one that it declares in another way."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(RIG)!r})
+import rig
+from pathlib import Path
+def run(old, new):
+    text = (Path({str(RIG)!r}) / "driver.c").read_text()
+    assert old in text
+    real, rig.HERE = rig.HERE, Path({str(tmp_path)!r})
+    (rig.HERE / "driver.c").write_text(text.replace(old, new))
+    try:
+        rig.install()
+    except rig.Unusable as error:
+        print(error)
+    rig.HERE = real
+run("runtime_setDevice(int device,", "runtime_setDevice(size_t device,")
+run("driver_moduleUnload", "driver_moduleVanish")
+"""
+    assert on_rig("-c", code).splitlines() == [
+        "this CuPy declares runtime.setDevice as PyObject *(int, int), and driver.c as PyObject *(size_t, int)",
+        "this CuPy has no driver.moduleVanish, which driver.c replaces",
+    ]
+
+
+def test_what_fails_where_values_do_not_matter(tmp_path):
+    """rig_values.py lets pass what is about values, and nothing else."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    (tmp_path / "test_these.py").write_text("""
+import warnings
+import numpy as np, pytest
+from hypothesis import given, strategies as st
+
+def test_passes_at_an_assert(): assert np.ones(3).sum() == 4
+def test_passes_with_other_numbers(): np.testing.assert_allclose(np.ones(3), np.zeros(3))
+@given(st.integers())
+def test_passes_in_an_example(i): assert i < 0
+def test_fails_raising(): None + 1
+def test_fails_with_a_warning(): warnings.warn("careful")
+def test_fails_with_other_shapes(): np.testing.assert_array_equal(np.ones(3), np.zeros(2))
+@given(st.integers())
+def test_fails_in_an_example(i): 1 / (i - i)
+def test_fails_where_nothing_is_raised():
+    with pytest.raises(ValueError): pass
+def test_fails_where_something_else_is_said():
+    with pytest.raises(ValueError, match="this"): raise ValueError("that")
+""")
+    code = f"""
+import sys, pytest
+sys.exit(0 if pytest.main(["-p", "rig_values", "-p", "no:cacheprovider", "-rA", {str(tmp_path)!r}]) == 1 else 1)
+"""
+    said = on_rig("-c", code)
+    for line in (tmp_path / "test_these.py").read_text().splitlines():
+        if line.startswith("def test_"):
+            name = line[4:].partition("(")[0]
+            assert re.search(f"(PASSED|FAILED) .*::{name}\\b", said)[1][:4].lower() == name[5:9], said
+    assert "rig: 2 tests ended at an assert about values" in said
+
+
+# ------------------------------------------------------------------------------- what several threads are the first to do
+THREADS = """
+import sys, threading
+from minicnn.backends.cuda.devices import Upload
+sys.setswitchinterval(1e-5)  # seconds: often enough for one to see what another has half done
+
+def together(call):
+    errors, begin = [], threading.Barrier(8)
+    def run():
+        begin.wait()
+        try:
+            call()
+        except Exception as error:
+            errors.append(repr(error))
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    print(len(errors), *errors[:1])
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "upload = Upload('gpu'); together(lambda: upload.empty((4, 4), 'u1'))",
+        "together(lambda: Upload('gpu').empty((4, 4), 'u1'))",
+        "import numpy as np, minicnn\n"
+        "together(lambda: (minicnn.Tensor(np.ones(3, 'f4'), device='gpu') + 1).sum().item())",
+        "import numpy as np, minicnn; from minicnn import functional as F\n"
+        "x = minicnn.Tensor(np.ones((2, 5, 5, 4), 'f4'), device='gpu')\n"
+        "together(lambda: F.max_pool2d(F.local_response_norm(F.relu(x)), 2))",
+    ],
+    ids=["memory of one upload", "several uploads", "the first arrays", "the first kernels"],
+)
+def test_threads_that_are_the_first(code):
+    """With Python 3.10 to 3.12.2 threads that look into cupyx for the first time together find it half made; and so is
+    in sys.modules what another thread imports."""
+    assert on_rig("-c", THREADS + code) == "0\n"
+
+
+# ----------------------------------------------------------------------------------------------------------- whole programs
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["--processes", "--no-processes"])
+def test_the_programs(kind, tmp_path):
+    """train.py for two epochs, once more from its checkpoint, evaluate.py and predict.py."""
+    out, photo = tmp_path / "run", ALEXNET / "relu.png"
+    said = on_rig(
+        "--zeros", ALEXNET / "train.py", "--device", "gpu", "--epochs", 2, "--workers", 3, kind, "--out", out,
+        timeout=300,
+    )  # fmt: skip
+    assert "on gpu:0, rig, no GPU, 80.0 GiB" in said and "epoch 2/2" in said
+    checkpoint = out / "last.safetensors"
+    assert "epoch 3/3" in on_rig("--zeros", ALEXNET / "train.py", "--resume", checkpoint, "--epochs", 3, timeout=300)
+    there = ["--checkpoint", checkpoint, "--device", "gpu"]
+    assert "200 pictures" in on_rig("--zeros", ALEXNET / "evaluate.py", *there, timeout=300)
+    assert "relu.png" in on_rig("--zeros", ALEXNET / "predict.py", photo, *there)
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_gpu():
+    """All of them, but for the values: see rig_values.py."""
+    arguments = ["-m", "pytest", "-q", "-p", "rig_values", "-p", "no:cacheprovider", "-m", "gpu", "tests/cuda"]
+    said = on_rig("--zeros", *arguments, timeout=900)
+    assert " passed" in said and "rig: " in said, said
+
+
+@pytest.mark.slow
+def test_the_benchmark(tmp_path):
+    """Every part, by its command line. What a step launches is what the stand-in has counted."""
+    pytest.importorskip("matplotlib")
+    options = ["--quick", "--without-pytorch", "--output", tmp_path]
+    tests = "-p rig_values -p no:cacheprovider"  # for the part that runs the tests of the GPU
+    on_rig("--zeros", "-m", "benchmarks", "gpu", *options, timeout=900, PYTEST_ADDOPTS=tests)
+    assert (tmp_path / "gpu.md").stat().st_size
+    results = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert [part["part"] for part in results["parts"] if part["problem"] is not None] == []
+    counted, measured = (
+        {(e["name"], e["shape"]): e["times"] for e in results[part]["launches"] if e["shape"]}
+        for part in ("launches", "kernels")
+    )
+    assert counted == measured
