@@ -19,3 +19,17 @@ def test_a_kernel_agrees_with_the_lesson(gpu, name, data, layout, in_place):
     options = {"exactly": name in EXACTLY, "wide": not name.startswith(NARROW)}
     kernel, lesson = backend.kernels[name], backends._lessons[name]
     agrees(gpu, kernel, lesson, *data.draw(TABLE[name]), **options, layout=layout, in_place=in_place)
+
+
+@pytest.mark.parametrize("name", sorted(backends._lessons))
+@given(st.data(), st.sampled_from(["contiguous", "gaps"]))
+def test_a_lesson_runs_there_as_it_is_written(gpu, name, data, layout):
+    """By NumPy's dispatch, where no kernel takes its place."""
+    lesson = backends._lessons[name]
+
+    def as_written(*args):
+        with backends.use_backend("reference"):
+            return lesson(*args)
+
+    as_written.__module__ = lesson.__module__
+    agrees(gpu, as_written, lesson, *data.draw(TABLE[name]), layout=layout)
