@@ -13,13 +13,15 @@ from minicnn.backends.cuda import windows as kernels
 lesson = importlib.import_module("minicnn.functional.windows")
 
 
+def of_each_group(x, window, groups):
+    """The lesson's columns, group after group."""
+    parts = [lesson.im2col(part, window) for part in np.split(x, groups, axis=-1)]
+    return np.concatenate(parts)
+
+
 @given(st.integers(0, 3), windows(), st.sampled_from([1, 2, 3]), CHANNELS, LAYOUTS)
 def test_groups_of_channels_one_after_the_other(gpu, n, geometry, groups, channels, layout):
     (h, w), window = geometry
-
-    def of_each_group(x, window, groups):
-        parts = [lesson.im2col(part, window) for part in np.split(x, groups, axis=-1)]
-        return np.concatenate(parts)
 
     x = normal(n, h, w, groups * channels)
     agrees(gpu, kernels.im2col, of_each_group, x, window, groups, exactly=True, layout=layout, wide=True)
@@ -52,7 +54,7 @@ def test_im2col_with_zeros(gpu, geometry, groups, channels, whole, layout):
     (h, w), window = geometry
 
     def longer(x):
-        columns = lesson.im2col(x, window, groups)
+        columns = of_each_group(x, window, groups)
         return np.pad(columns, ((0, 0), (0, -columns.shape[1] % whole)))
 
     x = normal(2, h, w, groups * channels)
