@@ -76,12 +76,12 @@ class Network(Ours):
         """How many operations a training step records."""
         self.net.train()
         seen: set[Any] = set()
-        stack = [F.cross_entropy(self.net(self.images), self.labels).node]
+        stack = [F.cross_entropy(self.net(self.images), self.labels).grad_fn]
         while stack:
             node = stack.pop()
-            if hasattr(node, "edges") and node not in seen:  # a leaf has none
+            if hasattr(node, "parents") and node not in seen:  # a leaf has none
                 seen.add(node)
-                stack.extend(node.edges)
+                stack.extend(node.parents)
         return len(seen)
 
 

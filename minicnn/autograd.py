@@ -1,20 +1,25 @@
-"""Reverse-mode differentiation: what an operation is, and the walk back through the operations that were recorded.
+"""Reverse-mode differentiation: what an operation is, and the backward pass through those that were
+recorded.
 
-A recorded Tensor points to the Function that made it, its node; a node points along its edges to the nodes (or leaf
-Tensors) that made its inputs. Nothing points forward, so there are no reference cycles and a graph is freed as soon as
-its last Tensor is.
+A recorded Tensor points to the Function that made it, its grad_fn. A Function points to its parents:
+for each input, the Function that made it, or the leaf Tensor that it is. Nothing points forward, so
+there are no reference cycles, and a graph is freed as soon as its last Tensor is.
 
     x ──┐
-        Mul ── Exp ── y          y.node is Exp;  Exp.edges == (Mul,);  Mul.edges == (x, w)
+        Mul ── Exp ── y      y.grad_fn is Exp;  Exp.parents == (Mul,);  Mul.parents == (x, w)
     w ──┘
 
-This file sees a Tensor only as its data, shape, dtype, node, requires_grad and version.
+The chain rule, read from the right: with dL/dy known, Exp says what dL/d(Mul's output) is, and with
+that Mul says what dL/dx and dL/dw are. Where a value was used twice, its gradients add up. That is
+all that backward_pass() does; Plan and Pending below it keep the books.
+
+This file sees a Tensor only as its data, shape, dtype, grad_fn, requires_grad and version.
 """
 
 import itertools
 import threading
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from operator import attrgetter
 from typing import Any
@@ -66,26 +71,30 @@ class Function:
 
     A subclass keeps its hyperparameters from __init__ and defines
 
-        forward(*arrays) -> array       the result; what the backward pass needs besides the inputs is set on self
-        backward(grad) -> gradients     given dL/d(output), the Tensor dL/d(input) for each input, computed with
-                                        operations on Tensors, so that it can itself be recorded and differentiated
-        reads                           reads[i] names the inputs whose values the gradient of input i is computed from
+        forward(*arrays) -> array      the result; what the backward pass needs besides the inputs is
+                                       set on self
+        backward(grad) -> gradients    given dL/d(output), the Tensor dL/d(input) for each input,
+                                       computed with operations on Tensors, so that it can itself be
+                                       recorded and differentiated
+        saves                          saves[i] names the inputs whose values the gradient of input i
+                                       is computed from
 
-    An object records one call. In backward, self.needs[i] tells whether the gradient of input i is wanted (None may be
-    returned otherwise), and self.inputs[j] is the Tensor that was input j, kept only if a wanted gradient reads it. A
-    gradient is a new Tensor or a view of the one handed in, never something that is kept.
+    An object records one call. In backward, self.needs_input_grad[i] tells whether the gradient of
+    input i is wanted (None may be returned otherwise), and self.saved_inputs[j] is the Tensor that
+    was input j, kept only if a wanted gradient is computed from it. A gradient is a new Tensor or a
+    view of the one handed in, never something that is kept.
     """
 
-    reads: tuple[tuple[int, ...], ...] = ()
-    floating = False  # does the result need real numbers? then integers are converted first
-    edges: Any = None  # a node, a leaf Tensor or None for each input; None: not recorded, or freed
+    saves: tuple[tuple[int, ...], ...] = ()
+    promotes_integers = False  # does the result need real numbers? then integers are converted first
+    parents: Any = None  # a Function, a leaf Tensor or None for each input; None: not recorded, or freed
 
-    inputs: tuple[Any, ...]
-    needs: tuple[bool, ...]
-    shape: tuple[int, ...]
+    saved_inputs: tuple[Any, ...]
+    needs_input_grad: tuple[bool, ...]
+    age: int  # nodes are numbered as they are recorded
+    shape: tuple[int, ...]  # of its output, and so is dtype: a node is asked for them as a leaf is
     dtype: Any
-    order: int
-    _versions: list[tuple[Any, int]]  # what is read, and how often it had been overwritten then
+    _versions: list[tuple[Any, int]]  # what is saved, and how often it had been overwritten then
 
     def forward(self, *arrays: Any) -> Any:
         raise NotImplementedError(f"{self.name} does not define forward")
@@ -97,61 +106,72 @@ class Function:
     def name(self) -> str:
         return type(self).__name__
 
+    def saved_output(self, grad: Tensor) -> Tensor:
+        """In backward: self.y, which forward has returned, as a Tensor that this node made. So what
+        is computed from it can be differentiated again, through the node."""
+        return grad.wrap(self.y, self)  # type: ignore[attr-defined]  # forward sets y
+
     def record(self, inputs: tuple[Tensor, ...], output: Any) -> bool:
-        """Become a node of the graph, if any input requires a gradient: remember where the inputs came from, and those
-        of them that backward reads."""
-        needs, edges = [], []  # filled in one loop: list comprehensions take three times as long for so few
+        """Become a node of the graph, if any input requires a gradient: remember where the inputs
+        came from, and those of them that backward is computed from."""
+        needs, parents = [], []  # filled in one loop: list comprehensions take three times as long
         for tensor in inputs:
             needs.append(tensor.requires_grad)
-            edges.append((tensor.node or tensor) if tensor.requires_grad else None)
+            parents.append((tensor.grad_fn or tensor) if tensor.requires_grad else None)
         if True not in needs:
             return False
-        if self.edges is not None:
+        if self.parents is not None:
             raise RuntimeError(f"this {self.name} has recorded a call already: make a new one for each call")
         if output.dtype.kind != "f":
             raise TypeError(f"{self.name}: a Tensor of dtype {output.dtype} cannot require a gradient")
-        kept: list[Tensor | None] = [None] * len(inputs)
+        saved: list[Tensor | None] = [None] * len(inputs)
         versions = []
-        for reads, need in zip(self.reads, needs, strict=False):  # the last inputs may be left out
+        for saves, need in zip(self.saves, needs, strict=False):  # the last inputs may be left out
             if need:
-                for j in reads:
-                    kept[j] = inputs[j]
+                for j in saves:
+                    saved[j] = inputs[j]
                     versions.append((inputs[j], inputs[j].version[0]))
-        self.edges, self.needs, self.inputs, self._versions = tuple(edges), tuple(needs), tuple(kept), versions
+        self.parents, self.needs_input_grad = tuple(parents), tuple(needs)
+        self.saved_inputs, self._versions = tuple(saved), versions
         self.shape, self.dtype = output.shape, output.dtype
-        self.order = next(_clock)
+        self.age = next(_clock)
         return True
 
-    def gradients(self, grad: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        """backward(grad), with its result checked; `needs` can ask for fewer gradients than there could be."""
+    def gradients(self, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """backward(grad), checked: a gradient for each input that needs one, else None. `needed` can
+        ask for fewer of them than there could be."""
+        if True not in needed:
+            return (None,) * len(needed)
         for tensor, version in self._versions:
             if tensor.version[0] != version:
                 raise RuntimeError(
                     f"{self.name}: an input of shape {tensor.shape} that its backward pass reads was overwritten since "
                     "the forward pass, by an optimizer step or load_state_dict: call backward() before that happens"
                 )
-        every, self.needs = self.needs, needs
+        every, self.needs_input_grad = self.needs_input_grad, needed
         try:
             gradients = self.backward(grad)
         finally:
-            self.needs = every
+            self.needs_input_grad = every
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
-        if len(gradients) != len(needs):
-            raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needs)} inputs")
-        for i, needed in enumerate(needs):
-            if not needed:
+        if len(gradients) != len(needed):
+            raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needed)} inputs")
+        for i, need in enumerate(needed):
+            if not need:
                 continue
-            gradient, edge = gradients[i], self.edges[i]
+            gradient, parent = gradients[i], self.parents[i]
             if not isinstance(gradient, type(grad)):
                 kind = "no gradient" if gradient is None else f"a {type(gradient).__name__}, not a Tensor,"
                 raise RuntimeError(f"{self.name}.backward returned {kind} for input {i}, which needs one")
-            if gradient.data.shape != edge.shape or gradient.data.dtype != edge.dtype:
+            if gradient.data.shape != parent.shape or gradient.data.dtype != parent.dtype:
                 raise RuntimeError(
                     f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
-                    f"for input {i} of shape {edge.shape} and dtype {edge.dtype}"
+                    f"for input {i} of shape {parent.shape} and dtype {parent.dtype}"
                 )
-        return gradients
+        if False not in needed:
+            return gradients
+        return tuple([gradient if need else None for gradient, need in zip(gradients, needed, strict=True)])
 
     def free(self) -> None:
         """Forget everything: the graph below can go. A second backward through here is then an error."""
@@ -168,7 +188,7 @@ class Copy(Function):
         return grad
 
 
-def walk(
+def backward_pass(
     roots: list[tuple[Tensor, Tensor]],
     deliver: Callable[[Tensor, Tensor], None],
     wanted: list[Tensor] | None,
@@ -176,57 +196,118 @@ def walk(
 ) -> None:
     """Carry the gradients of the roots, given as (tensor, gradient) pairs, down to the leaves.
 
-    deliver(tensor, gradient) is called for each leaf, or for each wanted Tensor, as soon as its gradient is complete.
-    Nodes are visited from the newest to the oldest, so each has received its whole gradient before it passes it on;
-    there is no recursion. Each delivered gradient has memory of its own.
+    Nodes are visited from the newest to the oldest, so each has received its whole gradient before
+    it passes it on; there is no recursion. deliver(tensor, gradient) is called for each leaf, or for
+    each wanted Tensor, as soon as its gradient is complete.
     """
-    targets = None if wanted is None else {_target(tensor): tensor for tensor in wanted}
-    nodes, missing = _survey([_target(tensor) for tensor, _ in roots], targets)
-    received: dict[Any, Tensor] = {}
-    taken = {memory_of(gradient) for _, gradient in roots}  # memory that is already somebody's
-
-    def finish(tensor: Tensor, gradient: Tensor) -> None:
-        if memory_of(gradient) in taken or 0 in gradient.data.strides:
-            gradient = gradient.apply(Copy(), gradient)
-        taken.add(memory_of(gradient))
-        deliver(tensor, gradient)
-
-    def receive(target: Any, gradient: Tensor) -> None:
-        before = received.get(target)
-        # never in place: the memory may be another's as well
-        received[target] = gradient if before is None else before + gradient
-        if target in missing:
-            missing[target] -= 1
-            if not missing[target]:
-                finish(target, received.pop(target))
-
+    plan = Plan([_place(tensor) for tensor, _ in roots], wanted)
+    pending = Pending(plan, deliver)
     for tensor, gradient in roots:
-        target = _target(tensor)
-        if target in nodes or target in missing:
-            receive(target, gradient)
-    del roots, tensor, gradient, target
-    while nodes:
-        node, needs = nodes.popitem()
-        gradient = received.pop(node)
-        if targets is not None and node in targets:
-            finish(targets[node], gradient)
-        if True in needs:
-            gradients = node.gradients(gradient, needs)
-            if needs.count(True) > 1:  # what goes two ways is nobody's alone
-                owners = [memory_of(g) for g, needed in zip(gradients, needs, strict=True) if needed]
-                taken.update([owner for owner in owners if owners.count(owner) > 1])
-            for edge, needed, gradient in zip(node.edges, needs, gradients, strict=True):
-                if needed:
-                    receive(edge, gradient)
-            del gradients, edge
+        pending.add_root(_place(tensor), gradient)
+    del roots, tensor, gradient
+    while plan.nodes:
+        node, needed = plan.nodes.popitem()  # the newest
+        gradients = node.gradients(pending.pop(node), needed)
+        pending.add_all(node.parents, gradients)
         if not retain_graph:
             node.free()
-        del node, gradient  # so that what was used is gone before the next node asks for memory
+        del node, gradients  # so that what was used is gone before the next node asks for memory
 
 
-def _target(tensor: Tensor) -> Any:
-    """Where the gradient of a Tensor arrives: at the node that made it, or at the leaf itself."""
-    return tensor if tensor.node is None else tensor.node
+def _place(tensor: Tensor) -> Any:
+    """Where the gradient of a Tensor arrives: at the Function that made it, or at the leaf itself."""
+    return tensor if tensor.grad_fn is None else tensor.grad_fn
+
+
+class Plan:
+    """What a backward pass is going to do, found by one look at the graph.
+
+    nodes: of what leads to a wanted Tensor (everything does, if wanted is None), the Functions, the
+        oldest first, each with which of its inputs' gradients it is to compute.
+    missing: how many gradients each leaf is still to receive.
+    wanted: the wanted Tensors that are no leaves, by the Function that made them.
+    """
+
+    def __init__(self, roots: list[Any], wanted: list[Tensor] | None) -> None:
+        nodes: list[Function] = []
+        arrivals = Counter(roots)  # of gradients, at each node and leaf
+        stack = list(arrivals)
+        while stack:
+            place = stack.pop()
+            if not isinstance(place, Function):
+                continue
+            if place.parents is None:
+                raise RuntimeError(
+                    f"the graph through {place.name} was freed by an earlier backward pass: "
+                    "give that one retain_graph=True, or run forward again"
+                )
+            nodes.append(place)
+            for parent in place.parents:
+                if parent is not None:
+                    if parent not in arrivals:
+                        stack.append(parent)
+                    arrivals[parent] += 1
+
+        self.wanted = {} if wanted is None else {_place(tensor): tensor for tensor in wanted}
+        useful = set(arrivals if wanted is None else self.wanted)
+        self.nodes: dict[Function, tuple[bool, ...]] = {}
+        for node in sorted(nodes, key=attrgetter("age")):
+            needed = node.needs_input_grad
+            if wanted is not None:
+                needed = tuple([parent in useful for parent in node.parents])
+            if True in needed or node in useful:
+                useful.add(node)
+                self.nodes[node] = needed
+        self.missing = {place: arrivals[place] for place in useful if not isinstance(place, Function)}
+
+
+class Pending:
+    """The gradients that nodes and leaves have received so far in a backward pass, and whose memory
+    they are in. What is delivered has memory of its own: a gradient may be a view of another, or the
+    very array that went to two parents, and then it is copied."""
+
+    def __init__(self, plan: Plan, deliver: Callable[[Tensor, Tensor], None]) -> None:
+        self.plan, self.deliver = plan, deliver
+        self.received: dict[Any, Tensor] = {}
+        self.taken: set[int] = set()  # memory that is somebody's already
+
+    def add_root(self, place: Any, gradient: Tensor) -> None:
+        """The gradient that somebody begins with, and keeps; no matter, if nothing wanted follows."""
+        self.taken.add(memory_of(gradient))
+        if place in self.plan.nodes or place in self.plan.missing:
+            self._add(place, gradient)
+
+    def add_all(self, parents: Sequence[Any], gradients: Sequence[Tensor | None]) -> None:
+        """A gradient for each of these nodes and leaves; None for one that needs none."""
+        given = [gradient for gradient in gradients if gradient is not None]
+        if len(given) > 1:  # what goes two ways is nobody's alone
+            owners = [memory_of(gradient) for gradient in given]
+            self.taken.update([owner for owner in owners if owners.count(owner) > 1])
+        for parent, gradient in zip(parents, gradients, strict=True):
+            if gradient is not None:
+                self._add(parent, gradient)
+
+    def _add(self, place: Any, gradient: Tensor) -> None:
+        before = self.received.get(place)
+        # never in place: the memory may be another's as well
+        self.received[place] = gradient if before is None else before + gradient
+        if place in self.plan.missing:
+            self.plan.missing[place] -= 1
+            if not self.plan.missing[place]:
+                self._finish(place, self.received.pop(place))
+
+    def pop(self, node: Function) -> Tensor:
+        """The whole gradient of a node's output."""
+        gradient = self.received.pop(node)
+        if node in self.plan.wanted:
+            self._finish(self.plan.wanted[node], gradient)
+        return gradient
+
+    def _finish(self, tensor: Tensor, gradient: Tensor) -> None:
+        if memory_of(gradient) in self.taken or 0 in gradient.data.strides:
+            gradient = gradient.apply(Copy(), gradient)
+        self.taken.add(memory_of(gradient))
+        self.deliver(tensor, gradient)
 
 
 def memory_of(tensor: Tensor) -> int:
@@ -235,40 +316,3 @@ def memory_of(tensor: Tensor) -> int:
     while getattr(owner, "base", None) is not None:
         owner = owner.base
     return id(owner)
-
-
-def _survey(
-    roots: list[Any], targets: dict[Any, Tensor] | None
-) -> tuple[dict[Function, tuple[bool, ...]], dict[Tensor, int]]:
-    """Look at the graph before the walk. Of what leads to a target (everything does, if targets is None): the nodes,
-    the oldest first, with the gradients that each is to compute, and how many gradients each leaf is to receive."""
-    nodes: list[Function] = []
-    arrivals: defaultdict[Any, int] = defaultdict(int)  # of gradients, at each node and leaf
-    for root in roots:
-        arrivals[root] += 1
-    stack = list(arrivals)
-    while stack:
-        place = stack.pop()
-        if not isinstance(place, Function):
-            continue
-        if place.edges is None:
-            raise RuntimeError(
-                f"the graph through {place.name} was freed by an earlier backward pass: "
-                "give that one retain_graph=True, or run forward again"
-            )
-        nodes.append(place)
-        for edge in place.edges:
-            if edge is not None:
-                if edge not in arrivals:
-                    stack.append(edge)
-                arrivals[edge] += 1
-
-    nodes.sort(key=attrgetter("order"))
-    useful = set(arrivals if targets is None else targets)
-    asked = {}
-    for node in nodes:
-        needs = node.needs if targets is None else tuple([edge in useful for edge in node.edges])
-        if True in needs or node in useful:
-            useful.add(node)
-            asked[node] = needs
-    return asked, {place: arrivals[place] for place in useful if not isinstance(place, Function)}

@@ -57,8 +57,8 @@ class _Broadcasting(Function):
     def backward(self, grad):
         (a, b), (da, db) = self.shapes, self.partials(grad)
         return (
-            unbroadcast(da, a) if self.needs[0] else None,
-            unbroadcast(db, b) if self.needs[1] else None,
+            unbroadcast(da, a) if self.needs_input_grad[0] else None,
+            unbroadcast(db, b) if self.needs_input_grad[1] else None,
         )
 
 
@@ -73,33 +73,33 @@ class Sub(_Broadcasting):
     ufunc = np.subtract
 
     def partials(self, grad):
-        return grad, -grad if self.needs[1] else None
+        return grad, -grad if self.needs_input_grad[1] else None
 
 
 class Mul(_Broadcasting):
     ufunc = np.multiply
-    reads = ((1,), (0,))
+    saves = ((1,), (0,))
 
     def partials(self, grad):
-        a, b = self.inputs
-        return grad * b if self.needs[0] else None, grad * a if self.needs[1] else None
+        a, b = self.saved_inputs
+        return grad * b if self.needs_input_grad[0] else None, grad * a if self.needs_input_grad[1] else None
 
 
 class Div(_Broadcasting):
     ufunc = np.true_divide
-    floating = True
-    reads = ((1,), (0, 1))
+    promotes_integers = True
+    saves = ((1,), (0, 1))
 
     def partials(self, grad):
-        a, b = self.inputs
+        a, b = self.saved_inputs
         da = grad / b
-        return da, -da * (a / b) if self.needs[1] else None  # d(a/b)/db = −a/b²
+        return da, -da * (a / b) if self.needs_input_grad[1] else None  # d(a/b)/db = −a/b²
 
 
-class DivideBy(Function):
+class DivScalar(Function):
     """x / n for a number n."""
 
-    floating = True
+    promotes_integers = True
 
     def __init__(self, number: float):
         self.number = number
@@ -108,23 +108,23 @@ class DivideBy(Function):
         return broadcast(x, x.dtype.type(self.number), np.true_divide)
 
     def backward(self, grad):
-        return grad.apply(DivideBy(self.number), grad)
+        return grad.apply(DivScalar(self.number), grad)
 
 
 class Pow(_Broadcasting):
     """aᵇ for Tensors a and b; the derivative with respect to b is taken as 0 where a ≤ 0."""
 
     ufunc = np.power
-    floating = True
-    reads = ((0, 1), (0, 1))
+    promotes_integers = True
+    saves = ((0, 1), (0, 1))
 
     def partials(self, grad):
-        a, b = self.inputs
+        a, b = self.saved_inputs
         da = db = None
-        if self.needs[0]:
+        if self.needs_input_grad[0]:
             both_zero = (a.data == 0) & (b.data == 0)  # a⁰ is 1 everywhere, also at 0
             da = grad * b * (a + both_zero) ** (b - 1)
-        if self.needs[1]:
+        if self.needs_input_grad[1]:
             positive = a.data > 0
             base = a * positive + ~positive  # 1, whose logarithm is 0, where a is not positive
             db = grad * base**b * base.log()
@@ -134,10 +134,10 @@ class Pow(_Broadcasting):
 class _Extreme(_Broadcasting):
     """maximum and minimum: where the two are equal, each takes half of the gradient."""
 
-    reads = ((0, 1), (0, 1))
+    saves = ((0, 1), (0, 1))
 
     def partials(self, grad):
-        a, b = (t.data for t in self.inputs)
+        a, b = (t.data for t in self.saved_inputs)
         y = self.ufunc(a, b)
         half = (a == b) * 0.5
         return grad * ((a == y) - half), grad * ((b == y) - half)
@@ -159,11 +159,11 @@ class Neg(Function):
         return -grad
 
 
-class Power(Function):
+class PowScalar(Function):
     """xᵖ for a number p."""
 
-    floating = True
-    reads = ((0,),)
+    promotes_integers = True
+    saves = ((0,),)
 
     def __init__(self, exponent: float):
         self.exponent = exponent
@@ -174,60 +174,60 @@ class Power(Function):
     def backward(self, grad):
         if self.exponent == 0:
             return grad * 0.0
-        return grad * (self.exponent * self.inputs[0] ** (self.exponent - 1))
+        return grad * (self.exponent * self.saved_inputs[0] ** (self.exponent - 1))
 
 
 class Exp(Function):
-    floating = True
+    promotes_integers = True
 
     def forward(self, x):
         self.y = np.exp(x)
         return self.y
 
     def backward(self, grad):
-        return grad * grad.wrap(self.y, self)
+        return grad * self.saved_output(grad)
 
 
 class Log(Function):
-    floating = True
-    reads = ((0,),)
+    promotes_integers = True
+    saves = ((0,),)
 
     def forward(self, x):
         return np.log(x)
 
     def backward(self, grad):
-        return grad / self.inputs[0]
+        return grad / self.saved_inputs[0]
 
 
 class Sqrt(Function):
-    floating = True
+    promotes_integers = True
 
     def forward(self, x):
         self.y = np.sqrt(x)
         return self.y
 
     def backward(self, grad):
-        return grad / (2.0 * grad.wrap(self.y, self))
+        return grad / (2.0 * self.saved_output(grad))
 
 
 class Abs(Function):
-    reads = ((0,),)
+    saves = ((0,),)
 
     def forward(self, x):
         return np.abs(x)
 
     def backward(self, grad):
-        return grad * np.sign(self.inputs[0].data)
+        return grad * np.sign(self.saved_inputs[0].data)
 
 
 class Clip(Function):
     """x held between low and high; at the bounds themselves the gradient passes."""
 
-    reads = ((0,),)
+    saves = ((0,),)
 
     def __init__(self, low: float | None, high: float | None):
         self.low, self.high = low, high
-        self.floating = isinstance(low, float) or isinstance(high, float)
+        self.promotes_integers = isinstance(low, float) or isinstance(high, float)
 
     def forward(self, x):
         return (
@@ -237,7 +237,7 @@ class Clip(Function):
         )
 
     def backward(self, grad):
-        x = self.inputs[0].data
+        x = self.saved_inputs[0].data
         return grad * (x == self.forward(x))
 
 
@@ -254,8 +254,8 @@ class Where(Function):
     def backward(self, grad):
         a, b = self.shapes
         return (
-            unbroadcast(grad * self.condition, a) if self.needs[0] else None,
-            unbroadcast(grad * ~self.condition, b) if self.needs[1] else None,
+            unbroadcast(grad * self.condition, a) if self.needs_input_grad[0] else None,
+            unbroadcast(grad * ~self.condition, b) if self.needs_input_grad[1] else None,
         )
 
 
@@ -314,7 +314,7 @@ class Sum(_Reduction):
 class _ExtremeOf(_Reduction):
     """The largest or smallest entries; equal ones share the gradient equally."""
 
-    reads = ((0,),)
+    saves = ((0,),)
     extreme: Callable[..., Any]  # of an array: its method max or min
 
     def forward(self, x):
@@ -323,7 +323,7 @@ class _ExtremeOf(_Reduction):
         return self.y
 
     def backward(self, grad):
-        x = self.inputs[0].data
+        x = self.saved_inputs[0].data
         ties = x == np.reshape(self.y, self.kept)
         axes, _ = self.reduced(x)
         share = ties / np.maximum(ties.sum(axis=axes, keepdims=True), 1)
@@ -343,17 +343,17 @@ class Min(_ExtremeOf):
 class MatMul(Function):
     """a @ b for matrices, or stacks of matrices that are broadcast against each other."""
 
-    reads = ((1,), (0,))
+    saves = ((1,), (0,))
 
     def forward(self, a, b):
         self.shapes = a.shape, b.shape
         return matmul(a, b)
 
     def backward(self, grad):
-        a, b = self.inputs
+        a, b = self.saved_inputs
         return (
-            unbroadcast(grad @ b.swapaxes(-1, -2), self.shapes[0]) if self.needs[0] else None,
-            unbroadcast(a.swapaxes(-1, -2) @ grad, self.shapes[1]) if self.needs[1] else None,
+            unbroadcast(grad @ b.swapaxes(-1, -2), self.shapes[0]) if self.needs_input_grad[0] else None,
+            unbroadcast(a.swapaxes(-1, -2) @ grad, self.shapes[1]) if self.needs_input_grad[1] else None,
         )
 
 
@@ -409,10 +409,10 @@ class Index(Function):
         return x[self.index]
 
     def backward(self, grad):
-        return grad.apply(Unindex(self.index, self.was, self.once), grad)
+        return grad.apply(IndexAdd(self.index, self.was, self.once), grad)
 
 
-class Unindex(Function):
+class IndexAdd(Function):
     """Zeros of a given shape, with x added at an index: the transpose of Index."""
 
     def __init__(self, index: Any, shape: Shape, once: bool):

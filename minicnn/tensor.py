@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .autograd import Function, is_recording, memory_of, set_grad_enabled, walk
+from .autograd import Function, backward_pass, is_recording, memory_of, set_grad_enabled
 from .backends import devices
 
 Axis = int | tuple[int, ...] | None
@@ -26,8 +26,8 @@ class Tensor:
         device: "cpu", or "gpu" ("gpu:0"), "gpu:1" …; by default where data is.
         dtype: convert to this dtype.
 
-    Attributes: data (the array), grad (None or a Tensor; it accumulates until set to None), requires_grad, and node,
-    the Function that made this Tensor (None for a leaf).
+    Attributes: data (the array), grad (None or a Tensor; it accumulates until set to None), requires_grad, and
+    grad_fn, the Function that made this Tensor (None for a leaf).
 
     Operators follow NumPy's rules of broadcasting. A number or an array in an expression with a floating Tensor is a
     constant of that Tensor's dtype; two Tensors of different floating dtypes are an error. A Tensor cannot be written
@@ -39,7 +39,7 @@ class Tensor:
     Tensor([2., 4., 6.], dtype=float32)
     """
 
-    __slots__ = "data", "grad", "hooks", "node", "requires_grad", "version"
+    __slots__ = "data", "grad", "grad_fn", "hooks", "requires_grad", "version"
     __array_ufunc__ = None  # so that ndarray * Tensor asks the Tensor
 
     def __init__(self, data: Any, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
@@ -57,17 +57,17 @@ class Tensor:
         self.data = array if device is None else devices.to_device(array, device)
         self.requires_grad = bool(requires_grad)
         self.grad: Tensor | None = None
-        self.node: Function | None = None
+        self.grad_fn: Function | None = None
         self.version = [0]  # how often it was overwritten; a list, so that views can share it
         self.hooks: dict[object, Hook] | None = None
 
     @staticmethod
-    def wrap(array: devices.Array, node: Function | None = None) -> Tensor:
-        """An array as a Tensor, unchecked and unchanged: the output of that node, if one is given."""
+    def wrap(array: devices.Array, grad_fn: Function | None = None) -> Tensor:
+        """An array as a Tensor, unchecked and unchanged: the output of that Function, if one is given."""
         tensor = Tensor.__new__(Tensor)
         if isinstance(array, np.generic):  # NumPy turns 0-d results into scalars
             array = np.asarray(array)
-        tensor.data, tensor.node, tensor.requires_grad = array, node, node is not None
+        tensor.data, tensor.grad_fn, tensor.requires_grad = array, grad_fn, grad_fn is not None
         tensor.grad = tensor.hooks = None
         tensor.version = [0]
         return tensor
@@ -104,8 +104,8 @@ class Tensor:
         notes = f", dtype={self.dtype}"
         if self.device != "cpu":
             notes += f", device={self.device!r}"
-        if self.node is not None:
-            notes += f", node={self.node.name}"
+        if self.grad_fn is not None:
+            notes += f", grad_fn={self.grad_fn.name}"
         elif self.requires_grad:
             notes += ", requires_grad=True"
         return f"Tensor({body}{notes})"
@@ -189,12 +189,12 @@ class Tensor:
                 hook(leaf)
 
         with set_grad_enabled(create_graph), devices.on_device_of(self.data):
-            walk([root], accumulate, None, retain_graph or create_graph)
+            backward_pass([root], accumulate, None, retain_graph or create_graph)
 
     def register_post_accumulate_grad_hook(self, hook: Hook) -> Callable[[], None]:
         """Call hook(tensor) in each backward pass as soon as this leaf's .grad is complete, while the pass goes on.
         Returns a function that removes the hook."""
-        if self.node is not None or not self.requires_grad:
+        if self.grad_fn is not None or not self.requires_grad:
             raise RuntimeError("a gradient hook needs a leaf that requires a gradient")
         key = object()
         self.hooks = {**(self.hooks or {}), key: hook}
@@ -233,7 +233,7 @@ class Tensor:
 
     def __pow__(self, exponent: Any) -> Tensor:
         if isinstance(exponent, (int, float)):
-            return apply(ops.Power(exponent), self)
+            return apply(ops.PowScalar(exponent), self)
         return apply(ops.Pow(), self, exponent)
 
     def __rpow__(self, base: Any) -> Tensor:
@@ -311,13 +311,13 @@ class Tensor:
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """The mean over those axes; of no entries at all, NaN."""
-        return apply(ops.DivideBy(self._count(axis) or np.nan), self.sum(axis, keepdims))
+        return apply(ops.DivScalar(self._count(axis) or np.nan), self.sum(axis, keepdims))
 
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """The variance over those axes, with count − ddof in the denominator."""
         deviation = self - self.mean(axis, keepdims=True)
         count = self._count(axis) - ddof
-        return apply(ops.DivideBy(count if count > 0 else np.nan), (deviation * deviation).sum(axis, keepdims))
+        return apply(ops.DivScalar(count if count > 0 else np.nan), (deviation * deviation).sum(axis, keepdims))
 
     def _count(self, axis: Axis) -> int:
         return int(np.prod([self.shape[a] for a in ops.normal_axes(axis, self.ndim)], dtype=int))
@@ -389,7 +389,7 @@ def apply(function: Function, *args: Any) -> Tensor:
         data = forward(*arrays) if type(arrays[0]) is np.ndarray else devices.run_there(forward, arrays)
     except ValueError as error:
         shapes = " and ".join(str(tensor.shape) for tensor in inputs)
-        raise ValueError(f"{function.name} of shape {shapes}: {error}") from None
+        raise ValueError(f"{function.name} of shape {shapes}: {error}") from error
     recorded = is_recording() and function.record(inputs, data)
     output = Tensor.wrap(data, function if recorded else None)
     # a view: whoever overwrites the one overwrites the other
@@ -419,7 +419,7 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         raise TypeError(f"{function.name}: none of the arguments is a Tensor: wrap an array as Tensor(array)")
     like = tensors[0].data
     dtypes = [t.data.dtype for t in tensors if t.data.dtype.kind == "f"]
-    if not dtypes and (function.floating or any(type(arg) is float for arg in args)):
+    if not dtypes and (function.promotes_integers or any(type(arg) is float for arg in args)):
         dtypes = [np.dtype(np.float32)]
     elif not dtypes:
         dtypes = [arg.dtype for arg in args if hasattr(arg, "dtype") and arg.dtype.kind == "f"][:1]
@@ -497,5 +497,5 @@ def grad(
     roots = [(y, _output_gradient(y, g)) for y, g in zip(ys, gs, strict=True)]
     found: dict[Tensor, Tensor] = {}
     with set_grad_enabled(create_graph), devices.on_device_of(roots[0][0].data):
-        walk(roots, found.__setitem__, xs, create_graph if retain_graph is None else retain_graph)
+        backward_pass(roots, found.__setitem__, xs, create_graph if retain_graph is None else retain_graph)
     return tuple([found.get(x) for x in xs])

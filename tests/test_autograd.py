@@ -156,7 +156,7 @@ def test_graphs_are_freed_by_counting_alone(no_collector):
     assert alive() == before
     loss = F.cross_entropy(net(x), [1, 3])
     loss.backward()
-    assert not vars(loss.node)  # all that is left is the loss, an empty node, and the parameters' gradients
+    assert not vars(loss.grad_fn)  # all that is left is the loss, an empty node, and the parameters' gradients
     assert alive() == before + 2 + len(list(net.parameters()))
     net.zero_grad()
     del loss
@@ -279,17 +279,21 @@ def test_only_what_leads_to_the_inputs_is_computed():
     below = apply(Probe(calls, "below"), x)
     beside = apply(Probe(calls, "beside"), w)
     above = apply(Probe(calls, "above"), below)
-    node = Recipe(lambda grad: wanted.append(node.needs) or (grad, grad if node.needs[1] else None))
+    node = Recipe(
+        lambda grad: wanted.append(node.needs_input_grad) or (grad, grad if node.needs_input_grad[1] else None)
+    )
     y = apply(node, above, beside)
     assert grad(y, below, retain_graph=True)[0].item() == 2
-    assert [name for name, _ in calls] == ["above"] and wanted == [(True, False)] and node.needs == (True, True)
+    assert (
+        [name for name, _ in calls] == ["above"] and wanted == [(True, False)] and node.needs_input_grad == (True, True)
+    )
     grad(y, [x, w])
     assert [name for name, _ in calls[1:]] == ["above", "beside", "below"] and wanted[1] == (True, True)
 
 
 def test_constants_need_no_gradient():
     wanted = []
-    node = Recipe(lambda grad: wanted.append(node.needs) or (None, grad, None))
+    node = Recipe(lambda grad: wanted.append(node.needs_input_grad) or (None, grad, None))
     x = leaf(1.0)
     apply(node, np.ones(1), x, 2.0).backward()
     assert wanted == [(False, True, False)] and x.grad.item() == 1
@@ -298,10 +302,10 @@ def test_constants_need_no_gradient():
 @pytest.mark.parametrize(("wanted", "kept"), [("100", "011"), ("010", "000"), ("001", "001"), ("111", "011")])
 def test_inputs_are_kept_only_if_a_wanted_gradient_reads_them(wanted, kept):
     class Reader(Recipe):
-        reads = ((1, 2), (), (2,))
+        saves = ((1, 2), (), (2,))
 
     seen = []
-    node = Reader(lambda grad: seen.extend("01"[x is not None] for x in node.inputs) or (grad, grad, grad))
+    node = Reader(lambda grad: seen.extend("01"[x is not None] for x in node.saved_inputs) or (grad, grad, grad))
     apply(node, *[Tensor(np.ones(1), requires_grad=w == "1") for w in wanted]).backward()
     assert "".join(seen) == kept
 
@@ -431,7 +435,7 @@ def test_functions_that_are_not_as_they_should_be():
 
 def test_a_failed_pass_leaves_modes_as_they_were():
     calls = []
-    node = Recipe(lambda grad: calls.append(node.needs) or grad.nonsense)
+    node = Recipe(lambda grad: calls.append(node.needs_input_grad) or grad.nonsense)
     y = apply(node, leaf(1.0), 1.0)
     for _ in range(2):  # the graph is still there
         with pytest.raises(AttributeError):

@@ -58,7 +58,7 @@ def test_arrays_come_and_go_without_a_copy(name):
         np.testing.assert_array_equal(other, array, strict=True)
         assert other.strides == array.strides or not array.size
         assert np.shares_memory(other, array) or not array.size
-    assert x.device == "cpu" and not x.requires_grad and x.node is None
+    assert x.device == "cpu" and not x.requires_grad and x.grad_fn is None
 
 
 def test_what_one_writes_the_other_sees():

@@ -22,13 +22,13 @@ class Given(Function):
     """A function whose two halves are given; backward(g, *inputs) returns the gradients."""
 
     def __init__(self, forward, backward, n=1):
-        self.f, self.g, self.reads = forward, backward, (tuple(range(n)),) * n
+        self.f, self.g, self.saves = forward, backward, (tuple(range(n)),) * n
 
     def forward(self, *arrays):
         return self.f(*arrays)
 
     def backward(self, grad):
-        return self.g(grad, *self.inputs)
+        return self.g(grad, *self.saved_inputs)
 
 
 def given(forward, backward, n=1):

@@ -34,7 +34,7 @@ def test_arrays_keep_their_dtype_and_python_floats_become_float32(data, dtype, e
     t = Tensor(data, dtype=dtype)
     np.testing.assert_array_equal(t.data, np.asarray(data).astype(expected), strict=True)
     assert (t.shape, t.ndim, t.size, t.dtype) == (t.data.shape, t.data.ndim, t.data.size, expected)
-    assert t.device == "cpu" and t.grad is None and t.node is None and t.requires_grad is False
+    assert t.device == "cpu" and t.grad is None and t.grad_fn is None and t.requires_grad is False
 
 
 def test_arrays_are_shared_not_copied():
@@ -61,7 +61,7 @@ def test_detach_to_and_astype():
     x = Tensor([1.0, 2.0], requires_grad=True)
     y = x * 2
     d = y.detach()
-    assert not d.requires_grad and d.node is None and np.shares_memory(d.data, y.data)
+    assert not d.requires_grad and d.grad_fn is None and np.shares_memory(d.data, y.data)
     assert x.to("cpu") is x
     fails(DeviceError, "tpu", x.to, "tpu")
     assert x.astype(np.float64).requires_grad and not x.astype(int).requires_grad
@@ -104,7 +104,7 @@ def test_numpy_reads_constants_only():
         (Tensor([1.0, 2.0]), "Tensor([1., 2.], dtype=float32)"),
         (Tensor(np.array(3)), "Tensor(3, dtype=int64)"),
         (Tensor([1.5], requires_grad=True), "Tensor([1.5], dtype=float32, requires_grad=True)"),
-        (Tensor([1.5], requires_grad=True) * 2, "Tensor([3.], dtype=float32, node=Mul)"),
+        (Tensor([1.5], requires_grad=True) * 2, "Tensor([3.], dtype=float32, grad_fn=Mul)"),
     ],
 )
 def test_repr(tensor, text):
@@ -309,16 +309,16 @@ class Twice(Function):
         return x * 2
 
     def backward(self, grad):
-        return (grad * 2,) + (None,) * (len(self.needs) - 1)
+        return (grad * 2,) + (None,) * (len(self.needs_input_grad) - 1)
 
 
 def test_apply_records_only_what_leads_to_a_leaf():
     x, c = Tensor([1.0], requires_grad=True), Tensor([1.0])
-    assert apply(Twice(), c).node is None and not apply(Twice(), c).requires_grad
-    assert isinstance(apply(Twice(), x).node, Twice) and apply(Twice(), x, c, 2).requires_grad
+    assert apply(Twice(), c).grad_fn is None and not apply(Twice(), c).requires_grad
+    assert isinstance(apply(Twice(), x).grad_fn, Twice) and apply(Twice(), x, c, 2).requires_grad
     with no_grad():
-        assert apply(Twice(), x).node is None
-    assert isinstance(x.apply(Twice(), x).node, Twice)
+        assert apply(Twice(), x).grad_fn is None
+    assert isinstance(x.apply(Twice(), x).grad_fn, Twice)
     fails(TypeError, "Twice.*Tensor", apply, Twice(), np.ones(2))
 
 

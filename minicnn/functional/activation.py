@@ -77,7 +77,7 @@ class Sigmoid(Function):
         return self.y
 
     def backward(self, dy):
-        y = dy.wrap(self.y, self)
+        y = self.saved_output(dy)
         return dy * (y * (1 - y))
 
 
@@ -87,7 +87,7 @@ class Tanh(Function):
         return self.y
 
     def backward(self, dy):
-        y = dy.wrap(self.y, self)
+        y = self.saved_output(dy)
         return dy * (1 - y * y)
 
 
@@ -107,7 +107,7 @@ class Softmax(_AlongAxis):
         return self.y
 
     def backward(self, dy):
-        y = dy.wrap(self.y, self)
+        y = self.saved_output(dy)
         return y * (dy - (dy * y).sum(axis=self.axis, keepdims=True))
 
 
@@ -118,7 +118,7 @@ class LogSoftmax(_AlongAxis):
         return self.y
 
     def backward(self, dy):
-        y = dy.wrap(self.y, self)
+        y = self.saved_output(dy)
         return dy - y.exp() * dy.sum(axis=self.axis, keepdims=True)
 
 

@@ -89,7 +89,7 @@ def matrix(array: Array) -> Array:
 class _Convolution(Function):
     """One of the three maps; `size` is (H, W), the image's."""
 
-    reads: tuple[tuple[int, ...], ...] = ((1,), (0,))
+    saves: tuple[tuple[int, ...], ...] = ((1,), (0,))
 
     def __init__(self, window: Window, groups: int, size: tuple[int, int]):
         self.settings = self.window, self.groups, self.size = window, groups, size
@@ -98,18 +98,18 @@ class _Convolution(Function):
 class Conv2d(_Convolution):
     """y = convolve(x, W) + b"""
 
-    reads = ((1,), (0,), ())
+    saves = ((1,), (0,), ())
 
     def forward(self, x, weight, bias=None):
         return convolve(x, weight, bias, self.window, self.groups)
 
     def backward(self, dy):
-        x, weight, *bias = self.inputs
-        dx = apply(Conv2dTranspose(*self.settings), dy, weight) if self.needs[0] else None
-        dw = apply(Conv2dWeight(*self.settings), x, dy) if self.needs[1] else None
+        x, weight, *bias = self.saved_inputs
+        dx = apply(Conv2dTranspose(*self.settings), dy, weight) if self.needs_input_grad[0] else None
+        dw = apply(Conv2dWeight(*self.settings), x, dy) if self.needs_input_grad[1] else None
         if not bias:
             return dx, dw
-        return dx, dw, dy.sum(axis=(0, 1, 2)) if self.needs[2] else None
+        return dx, dw, dy.sum(axis=(0, 1, 2)) if self.needs_input_grad[2] else None
 
 
 class Conv2dTranspose(_Convolution):
@@ -119,10 +119,10 @@ class Conv2dTranspose(_Convolution):
         return convolve_transpose(dy, weight, self.window, self.groups, self.size)
 
     def backward(self, g):
-        dy, weight = self.inputs
+        dy, weight = self.saved_inputs
         return (
-            apply(Conv2d(*self.settings), g, weight) if self.needs[0] else None,
-            apply(Conv2dWeight(*self.settings), g, dy) if self.needs[1] else None,
+            apply(Conv2d(*self.settings), g, weight) if self.needs_input_grad[0] else None,
+            apply(Conv2dWeight(*self.settings), g, dy) if self.needs_input_grad[1] else None,
         )
 
 
@@ -133,10 +133,10 @@ class Conv2dWeight(_Convolution):
         return convolve_weight(x, dy, self.window, self.groups)
 
     def backward(self, g):
-        x, dy = self.inputs
+        x, dy = self.saved_inputs
         return (
-            apply(Conv2dTranspose(*self.settings), dy, g) if self.needs[0] else None,
-            apply(Conv2d(*self.settings), x, g) if self.needs[1] else None,
+            apply(Conv2dTranspose(*self.settings), dy, g) if self.needs_input_grad[0] else None,
+            apply(Conv2d(*self.settings), x, g) if self.needs_input_grad[1] else None,
         )
 
 

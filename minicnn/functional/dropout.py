@@ -42,7 +42,7 @@ def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
 class Dropout(Function):
     """Linear in x, and its own transpose. The mask is not kept: its key is enough to draw it again."""
 
-    floating = True
+    promotes_integers = True
 
     def __init__(self, p: float, key: tuple[int, int], s: float):
         self.p, self.key, self.s = p, key, s

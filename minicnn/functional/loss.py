@@ -64,8 +64,8 @@ def onehot(labels: Array, classes: int) -> Array:
 class CrossEntropy(Function):
     """The loss of each sample."""
 
-    floating = True
-    reads = ((0,),)
+    promotes_integers = True
+    saves = ((0,),)
 
     def __init__(self, labels: Array):
         self.labels = labels
@@ -74,11 +74,11 @@ class CrossEntropy(Function):
         return negative_log_likelihood(z, self.labels)
 
     def backward(self, dy):
-        return apply(CrossEntropyBackward(self.labels), dy, self.inputs[0])
+        return apply(CrossEntropyBackward(self.labels), dy, self.saved_inputs[0])
 
 
 class CrossEntropyBackward(Function):
-    reads = ((1,), (0, 1))
+    saves = ((1,), (0, 1))
 
     def __init__(self, labels: Array):
         self.labels = labels
@@ -87,10 +87,10 @@ class CrossEntropyBackward(Function):
         return negative_log_likelihood_backward(dy, z, self.labels)
 
     def backward(self, g):
-        dy, z = self.inputs
+        dy, z = self.saved_inputs
         p = softmax(z)
         by_dy = (g * (p - onehot(self.labels, z.shape[1]))).sum(axis=1)
-        if not self.needs[1]:
+        if not self.needs_input_grad[1]:
             return by_dy, None
         return by_dy, p * (g - (g * p).sum(axis=1, keepdims=True)) * dy.reshape(-1, 1)
 

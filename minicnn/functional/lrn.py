@@ -81,8 +81,8 @@ def sum_window(x: Array, window: tuple[int, int]) -> Array:
 
 
 class LocalResponseNorm(Function):
-    floating = True
-    reads = ((0,),)
+    promotes_integers = True
+    saves = ((0,),)
 
     def __init__(self, norm: Norm):
         self.norm = norm
@@ -91,11 +91,11 @@ class LocalResponseNorm(Function):
         return normalise(a, self.norm)
 
     def backward(self, g):
-        return apply(LocalResponseNormBackward(self.norm), g, self.inputs[0])
+        return apply(LocalResponseNormBackward(self.norm), g, self.saved_inputs[0])
 
 
 class LocalResponseNormBackward(Function):
-    reads = ((1,), (0, 1))
+    saves = ((1,), (0, 1))
 
     def __init__(self, norm: Norm):
         self.norm = norm
@@ -104,7 +104,7 @@ class LocalResponseNormBackward(Function):
         return normalise_backward(g, a, self.norm)
 
     def backward(self, v):
-        g, a = self.inputs
+        g, a = self.saved_inputs
         _, k, alpha, beta = self.norm
         c = 2 * alpha * beta
 
@@ -118,9 +118,9 @@ class LocalResponseNormBackward(Function):
         r = d ** (-beta - 1)
         sva = S(v * a)
         by_g = by_a = None
-        if self.needs[0]:
+        if self.needs_input_grad[0]:
             by_g = v * d**-beta - c * a * r * sva
-        if self.needs[1]:
+        if self.needs_input_grad[1]:
             by_a = -c * (g * r * sva + v * St(g * a * r)) + 2 * alpha * a * St(
                 g * r * (c * (beta + 1) * a * sva / d - beta * v)
             )

@@ -29,7 +29,7 @@ the window's size.
 >>> y = F.max_pool2d(x.reshape(1, 3, 3, 1), kernel_size=2, stride=1)
 >>> y.reshape(2, 2)
 Tensor([[4., 5.],
-        [7., 8.]], dtype=float32, node=Reshape)
+        [7., 8.]], dtype=float32, grad_fn=Reshape)
 >>> y.sum().backward()
 >>> x.grad
 Tensor([[0., 0., 0.],
@@ -83,8 +83,8 @@ def gather(x: Array, winner: Array | None, window: Window) -> Array:
 
 
 class MaxPool2d(Function):
-    floating = True
-    reads = ((0,),)
+    promotes_integers = True
+    saves = ((0,),)
 
     def __init__(self, window: Window):
         self.window = window
@@ -94,7 +94,7 @@ class MaxPool2d(Function):
         return self.y
 
     def backward(self, dy):
-        x = self.inputs[0]
+        x = self.saved_inputs[0]
         return apply(Scatter(winners(x.data, self.y, self.window), self.window, x.shape[1:3]), dy)
 
 
@@ -110,7 +110,7 @@ class Scatter(Function):
 
 
 class Gather(Function):
-    floating = True
+    promotes_integers = True
 
     def __init__(self, winner: Array | None, window: Window):
         self.winner, self.window = winner, window

@@ -64,7 +64,7 @@ class Optimizer:
 
     def __init__(self, params: Iterable[Tensor], lr: float) -> None:
         self.params = list(params)
-        if not self.params or not all(isinstance(p, Tensor) and p.node is None for p in self.params):
+        if not self.params or not all(isinstance(p, Tensor) and p.grad_fn is None for p in self.params):
             raise ValueError("an optimizer needs parameters: leaf Tensors with requires_grad, as module.parameters()")
         if not any(p.requires_grad for p in self.params):
             raise ValueError("an optimizer needs parameters of which at least one has requires_grad")

@@ -85,8 +85,8 @@ def test_a_large_result_is_on_recycled_memory():
 
 def test_nothing_is_kept_for_the_gradient_but_the_key():
     x = Tensor(np.ones((3, 4), np.float32), requires_grad=True)
-    node = F.dropout(x, 0.5).node
-    assert node.inputs == (None,) and not any(isinstance(value, np.ndarray) for value in vars(node).values())
+    node = F.dropout(x, 0.5).grad_fn
+    assert node.saved_inputs == (None,) and not any(isinstance(value, np.ndarray) for value in vars(node).values())
 
 
 def test_without_dropping():

@@ -29,5 +29,5 @@ def test_derivatives(name, backend):
         return apply(FUNCTIONS[name](*settings), *args)
 
     with use_backend(backend):
-        assert type(f(*[Tensor(x, requires_grad=True) for x in inputs]).node) is FUNCTIONS[name]
+        assert type(f(*[Tensor(x, requires_grad=True) for x in inputs]).grad_fn) is FUNCTIONS[name]
         differentiable(f, *inputs)

@@ -79,7 +79,7 @@ def test_a_shared_parameter_counts_once():
 def test_parameters():
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     p = nn.Parameter(array)
-    assert p.data is array and p.requires_grad and p.node is None and isinstance(p, Tensor)
+    assert p.data is array and p.requires_grad and p.grad_fn is None and isinstance(p, Tensor)
     assert nn.Parameter(array.T).data.flags.c_contiguous and nn.Parameter([1.0]).dtype == np.float32
     assert nn.Parameter(np.ones(2)).dtype == np.float64
     for scalar in (np.array(2.0), 2.0, np.float32(2)):

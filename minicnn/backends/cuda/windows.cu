@@ -16,12 +16,12 @@ KERNEL void im2col(const strided real* __restrict__ x, real* __restrict__ column
         int column = i % (ROW / PACK) * PACK;
         Index run = i / (ROW / PACK), line = run / ((OW + RUN - 1) / RUN);  // of all runs; (g, n, p) as one number
         int q = run % ((OW + RUN - 1) / RUN) * RUN, p = line % OH, n = line / OH, g = G > 1 ? n / images : 0;
-        const real* from[4];  // what the first window has in these columns,
-        int w[4];             // and at which pixel of its line; outside of the image, if there is nothing
+        long long from[4];  // how far from x is what the first window has in these columns,
+        int w[4];           // and at which pixel of its line; outside of the image, if there is nothing
         for (int u = 0; u < PACK; u += READ) {
             int c = (column + u) % C, j = (column + u) / C % KW, k = (column + u) / (C * KW), h = p * SH + k * DH - TOP;
             w[u] = q * SW + j * DW - LEFT;
-            from[u] = x + (n - g * images) * image + (long long)h * LINE + (long long)w[u] * PIXEL + g * C + c;
+            from[u] = (n - g * images) * image + (long long)h * LINE + (long long)w[u] * PIXEL + g * C + c;
             if (k >= KH || h < 0 || h >= H) w[u] = -(1 << 30);
         }
         real* to = columns + (line * OW + q) * ROW + column;
@@ -30,8 +30,8 @@ KERNEL void im2col(const strided real* __restrict__ x, real* __restrict__ column
             Pack<real> numbers = {};
             for (int u = 0; u < PACK; u += READ) {
                 if (unsigned(w[u] + t * SW) >= unsigned(W)) continue;
-                if (READ == 4) numbers = load(from[u] + (long long)(t * SW) * PIXEL);
-                else numbers.at[u] = from[u][(long long)(t * SW) * PIXEL];
+                if (READ == 4) numbers = load(x + from[u] + (long long)(t * SW) * PIXEL);
+                else numbers.at[u] = x[from[u] + (long long)(t * SW) * PIXEL];
             }
             if (OW % RUN == 0 || q + t < OW) store(to + (long long)t * ROW, numbers);
         }
