@@ -275,26 +275,25 @@ class Pending:
         """The gradient that somebody begins with, and keeps; no matter, if nothing wanted follows."""
         self.taken.add(memory_of(gradient))
         if place in self.plan.nodes or place in self.plan.missing:
-            self._add(place, gradient)
+            self.add_all((place,), (gradient,))
 
     def add_all(self, parents: Sequence[Any], gradients: Sequence[Tensor | None]) -> None:
         """A gradient for each of these nodes and leaves; None for one that needs none."""
-        given = [gradient for gradient in gradients if gradient is not None]
-        if len(given) > 1:  # what goes two ways is nobody's alone
-            owners = [memory_of(gradient) for gradient in given]
-            self.taken.update([owner for owner in owners if owners.count(owner) > 1])
+        if len(gradients) > 1:  # what goes two ways is nobody's alone
+            owners = [memory_of(gradient) for gradient in gradients if gradient is not None]
+            if len(set(owners)) < len(owners):
+                self.taken.update([owner for owner in owners if owners.count(owner) > 1])
+        received, missing = self.received, self.plan.missing
         for parent, gradient in zip(parents, gradients, strict=True):
-            if gradient is not None:
-                self._add(parent, gradient)
-
-    def _add(self, place: Any, gradient: Tensor) -> None:
-        before = self.received.get(place)
-        # never in place: the memory may be another's as well
-        self.received[place] = gradient if before is None else before + gradient
-        if place in self.plan.missing:
-            self.plan.missing[place] -= 1
-            if not self.plan.missing[place]:
-                self._finish(place, self.received.pop(place))
+            if gradient is None:
+                continue
+            before = received.get(parent)
+            # never in place: the memory may be another's as well
+            received[parent] = gradient if before is None else before.plus(gradient)
+            if parent in missing:
+                missing[parent] -= 1
+                if not missing[parent]:
+                    self._finish(parent, received.pop(parent))
 
     def pop(self, node: Function) -> Tensor:
         """The whole gradient of a node's output."""

@@ -55,11 +55,13 @@ class _Broadcasting(Function):
         return broadcast(a, b, self.ufunc)
 
     def backward(self, grad):
-        (a, b), (da, db) = self.shapes, self.partials(grad)
-        return (
-            unbroadcast(da, a) if self.needs_input_grad[0] else None,
-            unbroadcast(db, b) if self.needs_input_grad[1] else None,
-        )
+        partials = self.partials(grad)
+        if self.shapes[0] == self.shapes[1]:
+            return partials  # nothing was broadcast
+        return tuple([
+            unbroadcast(partial, shape) if needed else None
+            for partial, shape, needed in zip(partials, self.shapes, self.needs_input_grad, strict=True)
+        ])  # fmt: skip
 
 
 class Add(_Broadcasting):

@@ -65,18 +65,26 @@ _backends: dict[str, Backend] = {}
 _lessons: dict[str, Callable[..., Any]] = {}  # every kernel as its lesson is written, by name
 
 
-class _Versions(dict[type, Mapping[str, Callable[..., Any]]]):
-    """By type of array, the functions that take the place of kernels; found once for each type."""
+class _Kernels(dict[str, Callable[..., Any]]):
+    """The functions that run for the kernels' names: a backend's, and where it has none the lesson's."""
+
+    def __missing__(self, name: str) -> Callable[..., Any]:
+        self[name] = _lessons[name]
+        return self[name]
+
+
+class _Versions(dict[type, _Kernels]):
+    """By type of array, what runs; found once for each type."""
 
     def __init__(self, chosen: Backend | None = None, plain: bool = False) -> None:
         self.chosen, self.plain = chosen, plain
 
-    def __missing__(self, kind: type) -> Mapping[str, Callable[..., Any]]:
+    def __missing__(self, kind: type) -> _Kernels:
         device = kind_of(kind)
         fast = [backend for backend in _backends.values() if backend.device == device and backend.default]
         if self.chosen is not None and self.chosen.device == device:
             fast = [self.chosen]
-        self[kind] = fast[-1].kernels if fast and not self.plain else {}
+        self[kind] = _Kernels(fast[-1].kernels if fast and not self.plain else {})
         return self[kind]
 
 
@@ -92,18 +100,33 @@ _in_use = _InUse()
 
 
 def kernel(function: Call) -> Call:
-    """Decorate a lesson's array function, of which backends may have faster versions. Its first argument is an array,
-    or a list of tuples of arrays, which decides which version runs. Its name is that of its file and its own:
-    "conv.convolve". To look the version up takes 0.3 µs."""
-    name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-    _lessons[name] = function
+    """Decorate a lesson's array function, of which backends may have faster versions. Its name is
+    that of its file and its own: "conv.convolve"; the type of its first argument, an array, decides
+    which version runs. To look that up takes 0.3 µs."""
+    name = _registered(function)
 
     @functools.wraps(function)
-    def dispatch(array: Any, *args: Any, **options: Any) -> Any:
-        kind = type(array) if type(array) is not list else type(array[0][0])
-        return _in_use.versions[kind].get(name, function)(array, *args, **options)
+    def dispatch(array: Any, *args: Any) -> Any:
+        return _in_use.versions[type(array)][name](array, *args)
 
     return cast(Call, dispatch)
+
+
+def kernel_of_many(function: Call) -> Call:
+    """The same for a function whose first argument is a list of tuples of arrays, not empty."""
+    name = _registered(function)
+
+    @functools.wraps(function)
+    def dispatch(arrays: Any, *args: Any) -> Any:
+        return _in_use.versions[type(arrays[0][0])][name](arrays, *args)
+
+    return cast(Call, dispatch)
+
+
+def _registered(function: Callable[..., Any]) -> str:
+    name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+    _lessons[name] = function
+    return name
 
 
 class use_backend:

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..backends import kernel
+from ..backends import kernel_of_many
 from ..backends.devices import Array, assign, on_device_of
 from ..tensor import Tensor
 
 Arrays = tuple[Array, ...]  # of one parameter: (w, g), its value and gradient, and the state that belongs to it
 
 
-@kernel
+@kernel_of_many
 def sgd(parameters: list[Arrays], lr: float, momentum: float, weight_decay: float, nesterov: bool, paper: bool) -> None:
     """A step for every (w, g), or (w, g, v) with momentum."""
     for w, g, *velocity in parameters:
@@ -28,7 +28,7 @@ def sgd(parameters: list[Arrays], lr: float, momentum: float, weight_decay: floa
             w -= lr * step
 
 
-@kernel
+@kernel_of_many
 def adam(
     parameters: list[Arrays],
     lr: float,

@@ -11,7 +11,7 @@ from reference import at_once, refuses
 import minicnn
 import minicnn.functional as F
 from minicnn import DeviceError, Tensor, backends, nn, optim, use_backend
-from minicnn.backends import Backend, backend_of, chosen_backend, devices, kernel, table
+from minicnn.backends import Backend, backend_of, chosen_backend, devices, kernel, kernel_of_many, table
 from minicnn.backends import numpy as fast
 from minicnn.functional.activation import rectify
 
@@ -199,7 +199,7 @@ def test_the_type_of_the_first_array_decides(abacus, sevens):
 
 
 def test_a_kernel_is_named_after_its_file_and_itself():
-    def scale(x, by, *, plus=0):
+    def scale(x, by, plus=0):
         """A lesson."""
         return x * by + plus
 
@@ -209,16 +209,16 @@ def test_a_kernel_is_named_after_its_file_and_itself():
 
     for function in (scale, scale_list):
         function.__module__ = "minicnn.functional.lesson"
-    dispatching, of_lists = kernel(scale), kernel(scale_list)
+    dispatching, of_lists = kernel(scale), kernel_of_many(scale_list)
     calls = []
     note = {f"lesson.{f.__name__}": lambda *args, **options: calls.append((args, options)) for f in (scale, scale_list)}
     backend = Backend("noted", device="cpu", kernels=note)
     try:
-        assert dispatching(X, 3, plus=1).tolist() == [-2, 7] and not calls
+        assert dispatching(X, 3, 1).tolist() == [-2, 7] and not calls
         with use_backend("noted"):
-            dispatching(X, 3, plus=1)
+            dispatching(X, 3, 1)
             of_lists([(X, X)], 3)
-        assert calls[0] == ((X, 3), {"plus": 1}) and calls[1] == (([(X, X)], 3), {})
+        assert calls[0] == ((X, 3, 1), {}) and calls[1] == (([(X, X)], 3), {})
         of_lists([(w := X.copy(), X)], 3)
         assert w.tolist() == [-3, 6]
         assert (dispatching.__name__, dispatching.__doc__) == ("scale", "A lesson.")

@@ -117,7 +117,11 @@ def watched(monkeypatch, shapes, wanted):
 def test_only_the_wanted_gradients_are_computed(wanted, monkeypatch):
     (x, weight, bias), ran = watched(monkeypatch, (X, WEIGHT, BIAS), wanted)
     y = F.conv2d(x, weight, bias, **EVERYTHING)
-    assert [t is not None for t in y.grad_fn.saved_inputs] == [weight.requires_grad, x.requires_grad, False]  # what is read
+    assert [t is not None for t in y.grad_fn.saved_inputs] == [
+        weight.requires_grad,
+        x.requires_grad,
+        False,
+    ]  # what is read
     y.backward(np.ones(Y))
     assert ran == ["convolve"] + ["convolve_transpose"] * x.requires_grad + ["convolve_weight"] * weight.requires_grad
     for i, (t, every) in enumerate(zip((x, weight, bias), step_of_ones(x, weight, bias), strict=True)):
