@@ -6,7 +6,23 @@ Two neighbouring outputs of a kernel g of three numbers see four inputs d and ta
     y₁ = d₁g₀ + d₂g₁ + d₃g₂ = m₁ − m₂ − m₃        m₁ = (d₁ + d₂) (g₀ + g₁ + g₂)/2
                                                   m₂ = (d₂ − d₁) (g₀ − g₁ + g₂)/2
 
-which is y = A (B d · G g) with three small matrices. What holds along a row holds along a column as well, so for 2 × 2
+which is y = A (B d · G g) with three small matrices (A and B are the transposes of the paper's).
+
+Where they come from: the map from d to y is the transpose of a product of polynomials. For fixed g,
+(z₀ + z₁t)(g₀ + g₁t + g₂t²) has four coefficients, and z to these is the matrix that y = (…) d has
+transposed. A polynomial of four coefficients is known from its values at four points, and there a
+product takes one multiplication each. So: evaluate z and g at the points, multiply, interpolate.
+
+    at t =       0      1               −1              ∞ (the leading coefficient)
+    g(t)         g₀     g₀ + g₁ + g₂    g₀ − g₁ + g₂    g₂           the rows of G
+    z(t)         z₀     z₀ + z₁         z₀ − z₁         z₁           the columns of A
+
+and the coefficients are g(0)z(0), (v₁ − v₋₁)/2 − v_∞, (v₁ + v₋₁)/2 − v₀, v_∞ of the products v: read
+by columns, these are the rows of B, with the halves moved to G and one sign to A. The points 0, 1, −1
+and ∞ are those at which evaluating takes additions only. More points, for larger tiles, bring powers
+of 2 and of 1/2, and with them larger rounding errors.
+
+What holds along a row holds along a column as well, so for 2 × 2
 outputs, seen through a window of 4 × 4 pixels, the same equation stands with A⊗A, B⊗B, G⊗G: 16 multiplications, not 36.
 
 A layer cuts its output into T tiles of 2 × 2. Each tile sees a 4 × 4 window, in steps of 2: those are the columns of
