@@ -25,6 +25,7 @@ from operator import attrgetter
 from typing import Any
 
 Tensor = Any  # minicnn.tensor.Tensor, which is on a floor above this one
+Gradients = Tensor | tuple[Tensor | None, ...]  # of one input, or of each
 _clock = itertools.count()
 
 
@@ -99,7 +100,7 @@ class Function:
     def forward(self, *arrays: Any) -> Any:
         raise NotImplementedError(f"{self.name} does not define forward")
 
-    def backward(self, grad: Tensor) -> Tensor | tuple[Tensor | None, ...]:
+    def backward(self, grad: Tensor) -> Gradients:
         raise NotImplementedError(f"{self.name} does not define backward")
 
     @property

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .autograd import Function
+from .autograd import Function, Gradients
 from .backends import kernel
-from .backends.devices import array_module, device_of, to_device
+from .backends.devices import Array, array_module, device_of, to_device
 
 Tensor = Any  # minicnn.tensor.Tensor, which is on a floor above this one
 Shape = tuple[int, ...]
@@ -30,13 +30,13 @@ def unbroadcast(grad: Tensor, shape: Shape) -> Tensor:
 
 
 @kernel
-def broadcast(a, b, ufunc):
+def broadcast(a: Array, b: Array, ufunc: Callable[..., Array]) -> Array:
     """ufunc(a, b), such as np.add, of two arrays that are broadcast against each other."""
     return ufunc(a, b)
 
 
 @kernel
-def matmul(a, b):
+def matmul(a: Array, b: Array) -> Array:
     """a @ b, of matrices or of stacks of matrices."""
     return np.matmul(a, b)
 
@@ -50,11 +50,11 @@ class _Broadcasting(Function):
         """The two gradients, before they are summed."""
         raise NotImplementedError
 
-    def forward(self, a, b):
+    def forward(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
         return broadcast(a, b, self.ufunc)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         partials = self.partials(grad)
         if self.shapes[0] == self.shapes[1]:
             return partials  # nothing was broadcast
@@ -67,14 +67,14 @@ class _Broadcasting(Function):
 class Add(_Broadcasting):
     ufunc = np.add
 
-    def partials(self, grad):
+    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return grad, grad
 
 
 class Sub(_Broadcasting):
     ufunc = np.subtract
 
-    def partials(self, grad):
+    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return grad, -grad if self.needs_input_grad[1] else None
 
 
@@ -82,7 +82,7 @@ class Mul(_Broadcasting):
     ufunc = np.multiply
     saves = ((1,), (0,))
 
-    def partials(self, grad):
+    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.saved_inputs
         return grad * b if self.needs_input_grad[0] else None, grad * a if self.needs_input_grad[1] else None
 
@@ -92,7 +92,7 @@ class Div(_Broadcasting):
     promotes_integers = True
     saves = ((1,), (0, 1))
 
-    def partials(self, grad):
+    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.saved_inputs
         da = grad / b
         return da, -da * (a / b) if self.needs_input_grad[1] else None  # d(a/b)/db = −a/b²
@@ -106,10 +106,10 @@ class DivScalar(Function):
     def __init__(self, number: float):
         self.number = number
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         return broadcast(x, x.dtype.type(self.number), np.true_divide)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad.apply(DivScalar(self.number), grad)
 
 
@@ -120,7 +120,7 @@ class Pow(_Broadcasting):
     promotes_integers = True
     saves = ((0, 1), (0, 1))
 
-    def partials(self, grad):
+    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.saved_inputs
         da = db = None
         if self.needs_input_grad[0]:
@@ -138,7 +138,7 @@ class _Extreme(_Broadcasting):
 
     saves = ((0, 1), (0, 1))
 
-    def partials(self, grad):
+    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = (t.data for t in self.saved_inputs)
         y = self.ufunc(a, b)
         half = (a == b) * 0.5
@@ -154,10 +154,10 @@ class Minimum(_Extreme):
 
 
 class Neg(Function):
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         return np.negative(x)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return -grad
 
 
@@ -170,10 +170,10 @@ class PowScalar(Function):
     def __init__(self, exponent: float):
         self.exponent = exponent
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         return np.square(x) if self.exponent == 2 else np.power(x, x.dtype.type(self.exponent))
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         if self.exponent == 0:
             return grad * 0.0
         return grad * (self.exponent * self.saved_inputs[0] ** (self.exponent - 1))
@@ -182,11 +182,11 @@ class PowScalar(Function):
 class Exp(Function):
     promotes_integers = True
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.y = np.exp(x)
         return self.y
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad * self.saved_output(grad)
 
 
@@ -194,31 +194,31 @@ class Log(Function):
     promotes_integers = True
     saves = ((0,),)
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         return np.log(x)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad / self.saved_inputs[0]
 
 
 class Sqrt(Function):
     promotes_integers = True
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.y = np.sqrt(x)
         return self.y
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad / (2.0 * self.saved_output(grad))
 
 
 class Abs(Function):
     saves = ((0,),)
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         return np.abs(x)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad * np.sign(self.saved_inputs[0].data)
 
 
@@ -231,14 +231,14 @@ class Clip(Function):
         self.low, self.high = low, high
         self.promotes_integers = isinstance(low, float) or isinstance(high, float)
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         return (
             x.copy()
             if self.low is None and self.high is None
             else np.clip(x, self.low, self.high).astype(x.dtype, copy=False)
         )
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         x = self.saved_inputs[0].data
         return grad * (x == self.forward(x))
 
@@ -246,14 +246,14 @@ class Clip(Function):
 class Where(Function):
     """a where the condition (a boolean array) holds, else b."""
 
-    def __init__(self, condition):
+    def __init__(self, condition: Array):
         self.condition = condition
 
-    def forward(self, a, b):
+    def forward(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
         return np.where(self.condition, a, b)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         a, b = self.shapes
         return (
             unbroadcast(grad * self.condition, a) if self.needs_input_grad[0] else None,
@@ -265,11 +265,11 @@ class Cast(Function):
     def __init__(self, dtype: np.dtype):
         self.to = dtype
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.was = x.dtype
         return x.astype(self.to)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad.astype(self.was)
 
 
@@ -290,26 +290,26 @@ class _Reduction(Function):
     def __init__(self, axis: int | tuple[int, ...] | None, keepdims: bool):
         self.axis, self.keepdims = axis, keepdims
 
-    def reduced(self, x) -> tuple[Shape, Shape]:
+    def reduced(self, x: Array) -> tuple[Shape, Shape]:
         """(the axes summed over, x's shape with a 1 in their place)"""
         axes = normal_axes(self.axis, x.ndim)
         return axes, tuple([1 if i in axes else n for i, n in enumerate(x.shape)])
 
 
 @kernel
-def total(x, axes: Shape):
+def total(x: Array, axes: Shape) -> Array:
     """The sum over some axes."""
     return x.sum(axis=axes)
 
 
 class Sum(_Reduction):
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.was = x.shape
         axes, self.kept = self.reduced(x)
         y = total(x, axes)
         return y.reshape(self.kept) if self.keepdims else y
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad.reshape(self.kept).broadcast_to(self.was)
 
 
@@ -319,12 +319,12 @@ class _ExtremeOf(_Reduction):
     saves = ((0,),)
     extreme: Callable[..., Any]  # of an array: its method max or min
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         axes, self.kept = self.reduced(x)
         self.y = self.extreme(x, axis=axes, keepdims=self.keepdims)
         return self.y
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         x = self.saved_inputs[0].data
         ties = x == np.reshape(self.y, self.kept)
         axes, _ = self.reduced(x)
@@ -333,12 +333,12 @@ class _ExtremeOf(_Reduction):
 
 
 class Max(_ExtremeOf):
-    def extreme(self, x, **options):
+    def extreme(self, x: Array, **options: Any) -> Array:
         return x.max(**options)
 
 
 class Min(_ExtremeOf):
-    def extreme(self, x, **options):
+    def extreme(self, x: Array, **options: Any) -> Array:
         return x.min(**options)
 
 
@@ -347,11 +347,11 @@ class MatMul(Function):
 
     saves = ((1,), (0,))
 
-    def forward(self, a, b):
+    def forward(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
         return matmul(a, b)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         a, b = self.saved_inputs
         return (
             unbroadcast(grad @ b.swapaxes(-1, -2), self.shapes[0]) if self.needs_input_grad[0] else None,
@@ -364,11 +364,11 @@ class Reshape(Function):
     def __init__(self, shape: Shape):
         self.to = shape
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.was = x.shape
         return x.reshape(self.to)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad.reshape(self.was)
 
 
@@ -376,10 +376,10 @@ class Transpose(Function):
     def __init__(self, axes: Shape):
         self.axes = axes
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         return x.transpose(self.axes)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
         return grad.transpose(inverse)
 
@@ -388,11 +388,11 @@ class BroadcastTo(Function):
     def __init__(self, shape: Shape):
         self.to = shape
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.was = x.shape
         return np.broadcast_to(x, self.to)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return unbroadcast(grad, self.was)
 
 
@@ -406,11 +406,11 @@ class Index(Function):
             isinstance(p, (list, bool, np.bool_)) or getattr(p, "ndim", 0) for p in parts
         )  # slices name no entry twice
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.was = x.shape
         return x[self.index]
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad.apply(IndexAdd(self.index, self.was, self.once), grad)
 
 
@@ -420,7 +420,7 @@ class IndexAdd(Function):
     def __init__(self, index: Any, shape: Shape, once: bool):
         self.index, self.to, self.once = index, shape, once
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         array = array_module(x)
         y = array.zeros(self.to, x.dtype)  # CuPy's zeros_like takes the shape () for none
         if self.once:
@@ -429,7 +429,7 @@ class IndexAdd(Function):
             array.add.at(y, self.index, x)
         return y
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad[self.index]
 
 
@@ -437,12 +437,12 @@ class Concatenate(Function):
     def __init__(self, axis: int):
         self.axis = axis
 
-    def forward(self, *arrays):
+    def forward(self, *arrays: Array) -> Array:
         y = np.concatenate(arrays, self.axis)
         self.sizes = [array.shape[self.axis] for array in arrays]
         return y
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         lead = (slice(None),) * (self.axis % grad.ndim)
         ends = np.cumsum(self.sizes).tolist()
         return tuple([grad[lead + (slice(end - n, end),)] for end, n in zip(ends, self.sizes, strict=True)])
@@ -454,10 +454,10 @@ class Pad(Function):
     def __init__(self, widths: tuple[tuple[int, int], ...], value: float):
         self.widths, self.value = widths, value
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         return np.pad(x, self.widths, constant_values=self.value) if self.widths else x.copy()
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad[
             tuple([slice(before, n - after) for (before, after), n in zip(self.widths, grad.shape, strict=True)])
         ]
@@ -467,9 +467,9 @@ class ToDevice(Function):
     def __init__(self, device: str):
         self.device = device
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.was = device_of(x)
         return to_device(x, self.device)
 
-    def backward(self, grad):
+    def backward(self, grad: Tensor) -> Gradients:
         return grad.to(self.was)

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 # How hard the task is. Lengths are in pixels of a picture of side 227; other sides show the same scene, scaled.
 PERIOD = (20.0, 48.0)  # from one stripe (ring, dot, ...) to the next; drawn uniformly on a log scale
@@ -30,65 +33,65 @@ SMALLEST = 64  # on a smaller side the finest patterns would be lost between the
 # duty, and returns the signed distances (H, W). Its scalars are Python floats, which leave float32 arrays float32.
 
 
-def stripes(rng, turns, period, duty):
+def stripes(rng: Generator, turns: Any, period: float, duty: float) -> Any:
     """Stripes across `turns`, a coordinate that grows by 1 in each period, at a random phase."""
     turns = turns + rng.random()
     return period * (duty / 2 - abs(turns - np.floor(turns) - 0.5))
 
 
-def lean(rng, x, y):
+def lean(rng: Generator, x: Any, y: Any) -> tuple[Any, Any]:
     angle = math.radians(rng.uniform(-TILT, TILT))
     return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
 
 
-def move(rng, x, y):
+def move(rng: Generator, x: Any, y: Any) -> tuple[Any, Any]:
     return x + SIDE * rng.uniform(-0.25, 0.25), y + SIDE * rng.uniform(-0.25, 0.25)
 
 
-def horizontal(rng, x, y, period, duty):
+def horizontal(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     x, y = lean(rng, x, y)
     return stripes(rng, y / period, period, duty)
 
 
-def vertical(rng, x, y, period, duty):
+def vertical(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     x, y = lean(rng, x, y)
     return stripes(rng, x / period, period, duty)
 
 
-def diagonal(rng, x, y, period, duty):
+def diagonal(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     """Rising or falling, so that a mirror image stays in its class."""
     x, y = lean(rng, x, y)
     across = (x + y if rng.random() < 0.5 else x - y) / math.sqrt(2)
     return stripes(rng, across / period, period, duty)
 
 
-def zigzag(rng, x, y, period, duty):
+def zigzag(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     """Horizontal stripes that a triangle wave of slope 1 pushes up and down."""
     x, y = lean(rng, x, y)
     wave = stripes(rng, x / (2 * period), 2 * period, duty)  # a distance rises and falls as a triangle wave does
     return stripes(rng, (y + wave) / (math.sqrt(2) * period), period, duty)
 
 
-def checks(rng, x, y, period, duty):
+def checks(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     """Figure where one of two sets of stripes runs, but not both: about half of the picture, whatever the duty."""
     x, y = lean(rng, x, y)
     columns, rows = stripes(rng, x / period, period, duty), stripes(rng, y / period, period, duty)
     return np.minimum(np.maximum(columns, rows), -np.minimum(columns, rows))
 
 
-def rings(rng, x, y, period, duty):
+def rings(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     x, y = move(rng, x, y)
     return stripes(rng, np.sqrt(x * x + y * y) / period, period, duty)
 
 
-def rays(rng, x, y, period, duty):
+def rays(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     """Stripes across the angle, a whole number of them, about a period wide at a third of the side from the hub."""
     x, y = move(rng, x, y)
     angle = math.tau / round(math.tau * SIDE / 3 / period)
     return stripes(rng, np.arctan2(y, x) / angle, angle * np.sqrt(x * x + y * y), duty)
 
 
-def dots(rng, x, y, period, duty):
+def dots(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     """Discs on a triangular lattice: each row is shifted by half a period from the one before."""
     x, y = lean(rng, x, y)
     height = period * math.sqrt(0.75)
@@ -98,7 +101,7 @@ def dots(rng, x, y, period, duty):
     return math.sqrt(duty * period * height / math.pi) - np.sqrt(x * x + y * y)
 
 
-def blocks(rng, x, y, period, duty):
+def blocks(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     """A grid whose cells are figure or ground at random."""
     cell = 0.9 * period
     centres = np.arange(-SIDE / 2, SIDE / 2 + cell, cell, dtype=np.float32) - cell * rng.random()
@@ -108,7 +111,7 @@ def blocks(rng, x, y, period, duty):
     return EDGE * (rows @ figure.astype(np.float32) @ columns.T - 0.5)
 
 
-def noise(rng, x, y, period, duty):
+def noise(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     """White noise, blurred and cut at one height: blotches without order."""
     blur = period / 7
     knots = np.arange(-SIDE / 2 - 3 * blur, SIDE / 2 + 3 * blur, blur, dtype=np.float32)
@@ -123,7 +126,7 @@ def noise(rng, x, y, period, duty):
 PATTERNS = (horizontal, vertical, diagonal, zigzag, checks, rings, rays, dots, blocks, noise)
 
 
-def draw(rng, pattern, size):
+def draw(rng: Generator, pattern: Callable[..., Any], size: int) -> np.ndarray:
     """One picture, uint8 (size, size, 3). The grain comes last, so that all sizes draw the same scene from one seed."""
     axis = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5) * SIDE
     x, y = axis[None, :], axis[:, None]

@@ -29,7 +29,7 @@ Tensor([0., 0.], dtype=float32)
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
 from ..ops import normal_axes
@@ -49,11 +49,11 @@ def where_positive(dy: Array, y: Array) -> Array:
 
 
 class ReLU(Function):
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.y = rectify(x)
         return self.y
 
-    def backward(self, dy):
+    def backward(self, dy: Tensor) -> Gradients:
         return apply(WherePositive(self.y), dy)
 
 
@@ -63,30 +63,30 @@ class WherePositive(Function):
     def __init__(self, y: Array):
         self.y = y
 
-    def forward(self, dy):
+    def forward(self, dy: Array) -> Array:
         return where_positive(dy, self.y)
 
-    def backward(self, g):
+    def backward(self, g: Tensor) -> Gradients:
         return apply(WherePositive(self.y), g)
 
 
 class Sigmoid(Function):
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         e = np.exp(-np.abs(x))  # of −|x|, so that nothing overflows
         self.y = np.where(x >= 0, 1, e) / (1 + e)
         return self.y
 
-    def backward(self, dy):
+    def backward(self, dy: Tensor) -> Gradients:
         y = self.saved_output(dy)
         return dy * (y * (1 - y))
 
 
 class Tanh(Function):
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.y = np.tanh(x)
         return self.y
 
-    def backward(self, dy):
+    def backward(self, dy: Tensor) -> Gradients:
         y = self.saved_output(dy)
         return dy * (1 - y * y)
 
@@ -101,23 +101,23 @@ class _AlongAxis(Function):
 
 
 class Softmax(_AlongAxis):
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         e = np.exp(self.shifted(x))
         self.y = e / e.sum(axis=self.axis, keepdims=True)
         return self.y
 
-    def backward(self, dy):
+    def backward(self, dy: Tensor) -> Gradients:
         y = self.saved_output(dy)
         return y * (dy - (dy * y).sum(axis=self.axis, keepdims=True))
 
 
 class LogSoftmax(_AlongAxis):
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         z = self.shifted(x)
         self.y = z - np.log(np.exp(z).sum(axis=self.axis, keepdims=True))
         return self.y
 
-    def backward(self, dy):
+    def backward(self, dy: Tensor) -> Gradients:
         y = self.saved_output(dy)
         return dy - y.exp() * dy.sum(axis=self.axis, keepdims=True)
 

@@ -40,15 +40,14 @@ Tensor([0., 3., 0.], dtype=float32)
 """
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
 from ..tensor import Tensor, apply
-from .windows import Window, col2im, im2col
+from .windows import IntPair, Padding, Window, col2im, im2col
 
 
 @kernel
@@ -100,10 +99,10 @@ class Conv2d(_Convolution):
 
     saves = ((1,), (0,), ())
 
-    def forward(self, x, weight, bias=None):
+    def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         return convolve(x, weight, bias, self.window, self.groups)
 
-    def backward(self, dy):
+    def backward(self, dy: Tensor) -> Gradients:
         x, weight, *bias = self.saved_inputs
         dx = apply(Conv2dTranspose(*self.settings), dy, weight) if self.needs_input_grad[0] else None
         dw = apply(Conv2dWeight(*self.settings), x, dy) if self.needs_input_grad[1] else None
@@ -115,10 +114,10 @@ class Conv2d(_Convolution):
 class Conv2dTranspose(_Convolution):
     """dx = convolve_transpose(dy, W)"""
 
-    def forward(self, dy, weight):
+    def forward(self, dy: Array, weight: Array) -> Array:
         return convolve_transpose(dy, weight, self.window, self.groups, self.size)
 
-    def backward(self, g):
+    def backward(self, g: Tensor) -> Gradients:
         dy, weight = self.saved_inputs
         return (
             apply(Conv2d(*self.settings), g, weight) if self.needs_input_grad[0] else None,
@@ -129,10 +128,10 @@ class Conv2dTranspose(_Convolution):
 class Conv2dWeight(_Convolution):
     """dW = convolve_weight(x, dy)"""
 
-    def forward(self, x, dy):
+    def forward(self, x: Array, dy: Array) -> Array:
         return convolve_weight(x, dy, self.window, self.groups)
 
-    def backward(self, g):
+    def backward(self, g: Tensor) -> Gradients:
         x, dy = self.saved_inputs
         return (
             apply(Conv2dTranspose(*self.settings), dy, g) if self.needs_input_grad[0] else None,
@@ -144,9 +143,9 @@ def conv2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
     groups: int = 1,
 ) -> Tensor:
     """Convolution of images with a kernel, as in Krizhevsky et al. 2012.

@@ -11,22 +11,20 @@ result; where windows overlap, the multiples add up. It is not the inverse of co
 Tensor([ 1.,  2., 13., 20., 30.], dtype=float32)
 """
 
-from typing import Any
-
 from ..tensor import Tensor, apply
 from .conv import Conv2dTranspose, check_shapes
 from .shapes import pad
-from .windows import Window, pair
+from .windows import IntPair, Padding, Window, pair
 
 
 def conv_transpose2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    dilation: Any = 1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    output_padding: IntPair = 0,
+    dilation: IntPair = 1,
     groups: int = 1,
 ) -> Tensor:
     """The transpose of conv2d with the same weight and settings (Zeiler et al. 2010): from conv2d's output size back

@@ -25,7 +25,7 @@ Tensor([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], dtype=float32)
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, device_of, to_device
 from ..random import draw, generator
@@ -47,10 +47,10 @@ class Dropout(Function):
     def __init__(self, p: float, key: tuple[int, int], s: float):
         self.p, self.key, self.s = p, key, s
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         return drop(x, self.p, self.key, self.s)
 
-    def backward(self, dy):
+    def backward(self, dy: Tensor) -> Gradients:
         return apply(Dropout(self.p, self.key, self.s), dy)
 
 

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, array_module, to_device
 from ..tensor import Tensor, apply
@@ -70,10 +70,10 @@ class CrossEntropy(Function):
     def __init__(self, labels: Array):
         self.labels = labels
 
-    def forward(self, z):
+    def forward(self, z: Array) -> Array:
         return negative_log_likelihood(z, self.labels)
 
-    def backward(self, dy):
+    def backward(self, dy: Tensor) -> Gradients:
         return apply(CrossEntropyBackward(self.labels), dy, self.saved_inputs[0])
 
 
@@ -83,10 +83,10 @@ class CrossEntropyBackward(Function):
     def __init__(self, labels: Array):
         self.labels = labels
 
-    def forward(self, dy, z):
+    def forward(self, dy: Array, z: Array) -> Array:
         return negative_log_likelihood_backward(dy, z, self.labels)
 
-    def backward(self, g):
+    def backward(self, g: Tensor) -> Gradients:
         dy, z = self.saved_inputs
         p = softmax(z)
         by_dy = (g * (p - onehot(self.labels, z.shape[1]))).sum(axis=1)

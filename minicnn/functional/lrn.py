@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
 from ..tensor import Tensor, apply
@@ -87,10 +87,10 @@ class LocalResponseNorm(Function):
     def __init__(self, norm: Norm):
         self.norm = norm
 
-    def forward(self, a):
+    def forward(self, a: Array) -> Array:
         return normalise(a, self.norm)
 
-    def backward(self, g):
+    def backward(self, g: Tensor) -> Gradients:
         return apply(LocalResponseNormBackward(self.norm), g, self.saved_inputs[0])
 
 
@@ -100,18 +100,18 @@ class LocalResponseNormBackward(Function):
     def __init__(self, norm: Norm):
         self.norm = norm
 
-    def forward(self, g, a):
+    def forward(self, g: Array, a: Array) -> Array:
         return normalise_backward(g, a, self.norm)
 
-    def backward(self, v):
+    def backward(self, v: Tensor) -> Gradients:
         g, a = self.saved_inputs
         _, k, alpha, beta = self.norm
         c = 2 * alpha * beta
 
-        def S(x):
+        def S(x: Tensor) -> Tensor:
             return apply(WindowSum(self.norm.window), x)
 
-        def St(x):
+        def St(x: Tensor) -> Tensor:
             return apply(WindowSum(self.norm.window[::-1]), x)
 
         d = k + alpha * S(a * a)
@@ -133,10 +133,10 @@ class WindowSum(Function):
     def __init__(self, window: tuple[int, int]):
         self.window = window
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         return sum_window(x, self.window)
 
-    def backward(self, g):
+    def backward(self, g: Tensor) -> Gradients:
         return apply(WindowSum(self.window[::-1]), g)
 
 

@@ -37,15 +37,13 @@ Tensor([[0., 0., 0.],
         [1., 0., 1.]], dtype=float32)
 """
 
-from typing import Any
-
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, to_device
 from ..tensor import Tensor, apply
-from .windows import Window, padded, taps, unpadded
+from .windows import IntPair, Padding, Window, padded, taps, unpadded
 
 
 @kernel
@@ -89,11 +87,11 @@ class MaxPool2d(Function):
     def __init__(self, window: Window):
         self.window = window
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.y = window_maximum(x, self.window)
         return self.y
 
-    def backward(self, dy):
+    def backward(self, dy: Tensor) -> Gradients:
         x = self.saved_inputs[0]
         return apply(Scatter(winners(x.data, self.y, self.window), self.window, x.shape[1:3]), dy)
 
@@ -102,10 +100,10 @@ class Scatter(Function):
     def __init__(self, winner: Array | None, window: Window, size: tuple[int, int]):
         self.winner, self.window, self.size = winner, window, size
 
-    def forward(self, dy):
+    def forward(self, dy: Array) -> Array:
         return scatter(dy, self.winner, self.window, self.size)
 
-    def backward(self, g):
+    def backward(self, g: Tensor) -> Gradients:
         return apply(Gather(self.winner, self.window), g)
 
 
@@ -115,16 +113,21 @@ class Gather(Function):
     def __init__(self, winner: Array | None, window: Window):
         self.winner, self.window = winner, window
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Array:
         self.size = x.shape[1:3]
         return gather(x, self.winner, self.window)
 
-    def backward(self, g):
+    def backward(self, g: Tensor) -> Gradients:
         return apply(Scatter(self.winner, self.window, self.size), g)
 
 
 def max_pool2d(
-    x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    x: Tensor,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    ceil_mode: bool = False,
 ) -> Tensor:
     """The largest number in each window (Krizhevsky et al. 2012, section 3.4, with kernel_size=3 and stride=2).
 
@@ -142,9 +145,9 @@ def max_pool2d(
 
 def avg_pool2d(
     x: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: Padding = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
@@ -171,7 +174,13 @@ def avg_pool2d(
 
 
 def _window(
-    name: str, x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+    name: str,
+    x: Tensor,
+    kernel_size: IntPair,
+    stride: IntPair | None,
+    padding: Padding,
+    dilation: IntPair,
+    ceil_mode: bool,
 ) -> Window:
     """The window; for ceil_mode, with as much padding on the far side as the last one overhangs."""
     if x.ndim != 4:

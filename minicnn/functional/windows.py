@@ -44,6 +44,8 @@ from ..backends import kernel
 from ..backends.devices import Array
 
 Pair = tuple[int, int]
+IntPair = int | Pair  # both sides alike, or (height, width)
+Padding = IntPair | tuple[IntPair, IntPair]  # or ((top, bottom), (left, right))
 
 
 def pair(value: Any, name: str, least: int = 1) -> Pair:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import functional as F
 from ..backends.devices import Array
-from ..functional.windows import pair
+from ..functional.windows import IntPair, Padding, pair
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
@@ -26,10 +26,10 @@ class Conv2d(Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
+        kernel_size: IntPair,
+        stride: IntPair = 1,
+        padding: Padding = 0,
+        dilation: IntPair = 1,
         groups: int = 1,
         bias: bool = True,
         weight_init: init.Initialiser | None = None,
@@ -102,7 +102,12 @@ class MaxPool2d(Module):
     """The largest number in each window; see functional.max_pool2d."""
 
     def __init__(
-        self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+        self,
+        kernel_size: IntPair,
+        stride: IntPair | None = None,
+        padding: Padding = 0,
+        dilation: IntPair = 1,
+        ceil_mode: bool = False,
     ) -> None:
         self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode = (
             kernel_size,
@@ -124,9 +129,9 @@ class AvgPool2d(Module):
 
     def __init__(
         self,
-        kernel_size: Any,
-        stride: Any = None,
-        padding: Any = 0,
+        kernel_size: IntPair,
+        stride: IntPair | None = None,
+        padding: Padding = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:

@@ -17,7 +17,7 @@ product takes one multiplication each. So: evaluate z and g at the points, multi
     g(t)         g₀     g₀ + g₁ + g₂    g₀ − g₁ + g₂    g₂           the rows of G
     z(t)         z₀     z₀ + z₁         z₀ − z₁         z₁           the columns of A
 
-and the coefficients are g(0)z(0), (v₁ − v₋₁)/2 − v_∞, (v₁ + v₋₁)/2 − v₀, v_∞ of the products v: read
+and the coefficients are v₀, (v₁ − v₋₁)/2 − v_∞, (v₁ + v₋₁)/2 − v₀, v_∞ of the products v: read
 by columns, these are the rows of B, with the halves moved to G and one sign to A. The points 0, 1, −1
 and ∞ are those at which evaluating takes additions only. More points, for larger tiles, bring powers
 of 2 and of 1/2, and with them larger rounding errors.
