@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: train test lint types coverage teeth slow bench clean
+.PHONY: train test lint types coverage mutation slow bench clean
 
 train: $(VENV)/examples
 	$(BIN)/python examples/alexnet/train.py $(ARGS)
@@ -26,9 +26,9 @@ coverage: $(VENV)/dev
 	$(BIN)/coverage run -m pytest -m "not slow"
 	$(BIN)/coverage report --fail-under=95
 
-teeth: $(VENV)/test
-	$(BIN)/python tests/teeth.py $(ARGS)
-	$(BIN)/python tests/teeth_kernels.py $(ARGS)
+mutation: $(VENV)/test
+	$(BIN)/python tests/mutation.py $(ARGS)
+	$(BIN)/python tests/mutation_kernels.py $(ARGS)
 
 bench: .venv-bench/bench
 	.venv-bench/bin/python -m benchmarks cpu $(ARGS)

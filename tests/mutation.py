@@ -1,9 +1,9 @@
-"""Do the tests bite? Each op's source is given one small mistake after another, and each of these mutants is run
+"""Mutation testing: do the tests notice mistakes? Each op's source is given one small mistake after another, and each of these mutants is run
 against that op's tests alone, which should fail.
 
-    python tests/teeth.py                              everything; exit status 1 if a mutant survives unexplained
-    python tests/teeth.py --file conv --show           one file, and what became of every mutant
-    python tests/teeth.py --file conv --list           its mutants, not run
+    python tests/mutation.py                              everything; exit status 1 if a mutant survives unexplained
+    python tests/mutation.py --file conv --show           one file, and what became of every mutant
+    python tests/mutation.py --file conv --list           its mutants, not run
 
 One pytest session for each file collects its tests. A first run of the unchanged code records how long each test takes
 and which lines it runs; a second one, with the code replaced by itself, must pass as well. Then for each mutant a
@@ -11,7 +11,7 @@ forked child puts the mutated function in the original's place, in memory, and r
 the quickest first, until one fails. Hypothesis is derandomised and does not shrink. A mutant that crashes Python counts
 as killed, and so does one that takes longer than LIMIT: the table has these under "timed out".
 
-Mutants that no test could tell from the original are listed with the reason in teeth_equivalent.txt.
+Mutants that no test could tell from the original are listed with the reason in mutation_equivalent.txt.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
-from teeth_mutants import Mutant, mutants_of
+from mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parent.parent
 AGREE = "tests/backends/test_agreement.py -k"  # its rows for one file's kernels, with the file's own tests
@@ -67,7 +67,7 @@ TABLE = {  # module: its tests, in one file or several
     "minicnn.optim.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
     "minicnn.optim.schedule": "tests/optim/test_schedule.py",
 }
-EQUIVALENT = "tests/teeth_equivalent.txt"
+EQUIVALENT = "tests/mutation_equivalent.txt"
 LIMIT = 10.0, 5.0  # seconds of CPU time, plus so many times what the same tests take on the unchanged code
 PATIENCE = 10  # ... and so many times that of waiting: for a deadlock, which takes no CPU time
 MEMORY = 4 << 30  # bytes of address space: a shape gone wrong must not take the machine down
@@ -80,7 +80,7 @@ Key = tuple[str, ...]  # file, function, text before, text after: an entry of th
 
 # ---------------------------------------------------------------------------------------------------------------------
 # running
-class Bites:
+class Mutation:
     """A pytest plugin that runs the collected tests against mutants."""
 
     def __init__(self, module: ModuleType, mutants: list[Mutant], jobs: int, tell: Callable[[Mutant, str], None]):
@@ -91,11 +91,11 @@ class Bites:
     def pytest_configure(self) -> None:
         hypothesis = importlib.import_module("hypothesis")  # not before pytest, whose hypothesis plugin would mind
         hypothesis.settings.register_profile(
-            "teeth", hypothesis.settings.get_profile("default"), derandomize=True, database=None, deadline=None,
+            "mutation", hypothesis.settings.get_profile("default"), derandomize=True, database=None, deadline=None,
             phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
             suppress_health_check=list(hypothesis.HealthCheck),
         )  # fmt: skip
-        hypothesis.settings.load_profile("teeth")
+        hypothesis.settings.load_profile("mutation")
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed:
@@ -121,7 +121,7 @@ class Bites:
             items = [session.items[i] for i in order]
             self.start(
                 mutant,
-                lambda mutant=mutant, items=items: self.bite(mutant.code, [mutant.member], items),
+                lambda mutant=mutant, items=items: self.run_mutant(mutant.code, [mutant.member], items),
                 sum(tests[i][0] for i in order),
             )
         while self.running:
@@ -141,7 +141,7 @@ class Bites:
                 traces.append((time.process_time() - begin, sorted(lines)))
             source = Path(str(self.module.__file__)).read_text(encoding="utf-8")
             code = compile(source, str(self.module.__file__), "exec")
-            if not self.failures and self.bite(code, {mutant.member for mutant in self.mutants}, items):
+            if not self.failures and self.run_mutant(code, {mutant.member for mutant in self.mutants}, items):
                 self.failures.append("(that was the second run, with the code replaced by itself)")
             return traces
 
@@ -173,7 +173,7 @@ class Bites:
         if len(self.running) == self.jobs:
             self.reap()
 
-    def bite(self, code: CodeType, members: Iterable[tuple[str, ...]], items: list[pytest.Item]) -> int:
+    def run_mutant(self, code: CodeType, members: Iterable[tuple[str, ...]], items: list[pytest.Item]) -> int:
         """In a child: put what the code defines in the original's place, and run the tests up to the first failure."""
         namespace = {**vars(self.module)}
         try:
@@ -321,11 +321,11 @@ def read_equivalent(path: Path) -> dict[Key, str]:
     return entries
 
 
-def collect_and_run(bites: Bites, tests: str) -> None:
+def collect_and_run(mutation: Mutation, tests: str) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        status = pytest.main([*tests.split(), "-m", "not slow and not gpu", *PYTEST], plugins=[bites])
-    if bites.failures:
-        raise SystemExit("\n".join([f"{tests} must pass before it can bite:", *bites.failures]))
+        status = pytest.main([*tests.split(), "-m", "not slow and not gpu", *PYTEST], plugins=[mutation])
+    if mutation.failures:
+        raise SystemExit("\n".join([f"{tests} must pass before mutants are tried:", *mutation.failures]))
     if status:
         raise SystemExit(f"{tests}: pytest ends with status {int(status)}:\n{said.getvalue()}")
 
@@ -340,7 +340,7 @@ def lesson(name: str) -> tuple[ModuleType, str, list[Mutant]]:
 def main(
     table: dict[str, str] | None = None,
     load: Callable[[str], tuple[Any, str, list[Any]]] = lesson,
-    plugin: Callable[..., Bites] = Bites,
+    plugin: Callable[..., Mutation] = Mutation,
 ) -> int:
     """What `load` finds under the names in the table (by default TABLE), against their tests, by that plugin."""
     table = TABLE if table is None else table

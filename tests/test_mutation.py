@@ -6,10 +6,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+import mutation
+import mutation_kernels
 import pytest
-import teeth
-import teeth_kernels
-from teeth_mutants import mutants_of
+from mutants import mutants_of
 
 BODIES = {  # (line of a function, the text that is looked at) -> what becomes of it
     "return a + b": {"return a - b", "return a", "return b"},
@@ -140,7 +140,7 @@ def test_the_list_of_equivalent_mutants(tmp_path):
     path.write_text(
         "# what this is\n\nops.py f\n- a\n+ b\n- c\n+ d\nthe reason,\nin two lines\n\nops.py g\n- a\n+ b\nanother\n"
     )
-    assert teeth.read_equivalent(path) == {
+    assert mutation.read_equivalent(path) == {
         ("ops.py", "f", "a", "b"): "the reason, in two lines",
         ("ops.py", "f", "c", "d"): "the reason, in two lines",
         ("ops.py", "g", "a", "b"): "another",
@@ -153,7 +153,7 @@ def test_the_list_of_equivalent_mutants(tmp_path):
     ):
         path.write_text(wrong)
         with pytest.raises(SystemExit, match="this block"):
-            teeth.read_equivalent(path)
+            mutation.read_equivalent(path)
 
 
 TOY = """
@@ -207,20 +207,20 @@ NEGATIVE = "toy.py negative\n- return -x\n+ return x\nNothing calls it.\n"
 
 
 @pytest.fixture
-def bite(tmp_path):
+def run_mutant(tmp_path):
     """Run the check on a module of its own."""
     if not hasattr(os, "fork"):
         pytest.skip("mutants run in forked children")
-    root = Path(teeth.__file__).resolve().parent
-    setup = f"teeth.ROOT = pathlib.Path({str(tmp_path)!r}); teeth.TABLE = {{'toy': 'tests/test_toy.py'}}"
-    script = f"import pathlib, sys, teeth; {setup}; teeth.LIMIT = 1.0, 20.0; sys.exit(teeth.main())"
+    root = Path(mutation.__file__).resolve().parent
+    setup = f"mutation.ROOT = pathlib.Path({str(tmp_path)!r}); mutation.TABLE = {{'toy': 'tests/test_toy.py'}}"
+    script = f"import pathlib, sys, mutation; {setup}; mutation.LIMIT = 1.0, 20.0; sys.exit(mutation.main())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root.parent)])}
 
     def run(source, tests, equivalent="", options=()):
         (tmp_path / "tests").mkdir()
         (tmp_path / "toy.py").write_text(source)
         (tmp_path / "tests" / "test_toy.py").write_text(tests)
-        (tmp_path / "tests" / "teeth_equivalent.txt").write_text(equivalent)
+        (tmp_path / "tests" / "mutation_equivalent.txt").write_text(equivalent)
         command = [sys.executable, "-c", script, "--show", "--jobs", "2", *options]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
 
@@ -272,8 +272,8 @@ def test_tests_that_fail_anyway(bite, tests):
 
 
 def test_each_entry_of_the_list_is_a_mutant_of_today():
-    loaded = [*map(teeth.lesson, teeth.TABLE), *map(teeth_kernels.kernels, teeth_kernels.KERNELS)]
+    loaded = [*map(mutation.lesson, mutation.TABLE), *map(mutation_kernels.kernels, mutation_kernels.KERNELS)]
     mutants = {
         (file.removeprefix("minicnn/"), m.function, m.before, m.after) for _, file, every in loaded for m in every
     }
-    assert teeth.read_equivalent(teeth.ROOT / teeth.EQUIVALENT).keys() - mutants == set()
+    assert mutation.read_equivalent(mutation.ROOT / mutation.EQUIVALENT).keys() - mutants == set()

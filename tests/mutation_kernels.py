@@ -1,4 +1,4 @@
-"""Mutants of CUDA kernels: what teeth.py asks of the tests of the lessons, asked of those of the .cu files. A mutant is
+"""Mutants of CUDA kernels: what mutation.py asks of the tests of the lessons, asked of those of the .cu files. A mutant is
 the file with one token changed, or one assignment left out; the tests run it on the CPU, so g++ is needed."""
 
 import importlib
@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
-from teeth import ROOT, Bites, main, run
+from mutation import ROOT, Mutation, main, run
 
 EVERY = "tests/cuda/test_kernels_agreement.py"  # has rows for all of them
 KERNELS = {
@@ -87,7 +87,7 @@ def _variants(code: str) -> Iterator[tuple[str, str]]:
             yield "constant", code[:start] + str(int(word[:-1]) + 1) + "u" + code[end:]
 
 
-class KernelBites(Bites):
+class KernelBites(Mutation):
     """A pytest plugin that runs the collected tests against mutants of one .cu file."""
 
     def __init__(self, file: str, mutants: list[Any], jobs: int, tell: Callable[[Any, str], None]) -> None:
@@ -132,7 +132,7 @@ class KernelBites(Bites):
         with tempfile.TemporaryDirectory() as folder:
             launch._source = lambda file: text if file == self.file else original(file)
             host._cache = lambda: Path(folder)
-            return self.bite(compile("", "nothing", "exec"), [], items)
+            return self.run_mutant(compile("", "nothing", "exec"), [], items)
 
 
 def kernels(name: str) -> tuple[str, str, list[KernelMutant]]:
