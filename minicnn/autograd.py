@@ -160,6 +160,7 @@ class Function:
             raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needed)} inputs")
         for i, need in enumerate(needed):
             if not need:
+                gradients = (*gradients[:i], None, *gradients[i + 1 :])
                 continue
             gradient, parent = gradients[i], self.parents[i]
             if not isinstance(gradient, type(grad)):
@@ -170,9 +171,7 @@ class Function:
                     f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
                     f"for input {i} of shape {parent.shape} and dtype {parent.dtype}"
                 )
-        if False not in needed:
-            return gradients
-        return tuple([gradient if need else None for gradient, need in zip(gradients, needed, strict=True)])
+        return gradients
 
     def free(self) -> None:
         """Forget everything: the graph below can go. A second backward through here is then an error."""

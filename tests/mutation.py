@@ -1,5 +1,5 @@
-"""Mutation testing: do the tests notice mistakes? Each op's source is given one small mistake after another, and each of these mutants is run
-against that op's tests alone, which should fail.
+"""Mutation testing: do the tests notice mistakes? Each op's source is given one small mistake after
+another, and each of these mutants is run against that op's tests alone, which should fail.
 
     python tests/mutation.py                              everything; exit status 1 if a mutant survives unexplained
     python tests/mutation.py --file conv --show           one file, and what became of every mutant

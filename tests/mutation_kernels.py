@@ -87,7 +87,7 @@ def _variants(code: str) -> Iterator[tuple[str, str]]:
             yield "constant", code[:start] + str(int(word[:-1]) + 1) + "u" + code[end:]
 
 
-class KernelBites(Mutation):
+class KernelMutation(Mutation):
     """A pytest plugin that runs the collected tests against mutants of one .cu file."""
 
     def __init__(self, file: str, mutants: list[Any], jobs: int, tell: Callable[[Any, str], None]) -> None:
@@ -106,7 +106,7 @@ class KernelBites(Mutation):
         host._library("", ())  # so that what g++ makes of host.h is there for every child
         items = [item for _, item in sorted(zip(seconds, session.items, strict=True), key=lambda pair: pair[0])]
         for mutant in self.mutants:
-            self.start(mutant, lambda mutant=mutant: self.bite_kernels(mutant.text, items), sum(seconds))
+            self.start(mutant, lambda mutant=mutant: self.run_kernels_mutant(mutant.text, items), sum(seconds))
         while self.running:
             self.reap()
         return True
@@ -124,7 +124,7 @@ class KernelBites(Mutation):
 
         return self.in_a_child(first_run)
 
-    def bite_kernels(self, text: str, items: list[pytest.Item]) -> int:
+    def run_kernels_mutant(self, text: str, items: list[pytest.Item]) -> int:
         """In a child: let the launcher read the mutant, compile it where it is thrown away afterwards, and run the
         tests up to the first failure."""
         launch, host = importlib.import_module("minicnn.backends.cuda.launch"), importlib.import_module("host")
@@ -143,5 +143,5 @@ def kernels(name: str) -> tuple[str, str, list[KernelMutant]]:
 
 if __name__ == "__main__":
     if shutil.which("g++"):
-        sys.exit(main(KERNELS, kernels, KernelBites))
+        sys.exit(main(KERNELS, kernels, KernelMutation))
     print("the kernels' mutants need g++, which is not installed: none was tried")

@@ -457,3 +457,11 @@ def test_a_gradient_on_the_way_and_its_view_below():
     gh, gx = grad((h * 3).sum(), [h, x])
     gh.data[...] = 100
     np.testing.assert_array_equal(gx.data, [3, 3])
+
+
+def test_the_gradient_of_a_result_with_two_parents_that_nobody_wants():
+    """The backward pass ends there: nothing below it is computed."""
+    x, y = (Tensor(np.array([value]), requires_grad=True) for value in (3.0, 5.0))
+    product = x * y
+    (dproduct,) = grad((2 * product).sum(), product)
+    assert dproduct.data.tolist() == [2.0] and x.grad is None and y.grad is None

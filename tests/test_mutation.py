@@ -207,7 +207,7 @@ NEGATIVE = "toy.py negative\n- return -x\n+ return x\nNothing calls it.\n"
 
 
 @pytest.fixture
-def run_mutant(tmp_path):
+def mutation_of(tmp_path):
     """Run the check on a module of its own."""
     if not hasattr(os, "fork"):
         pytest.skip("mutants run in forked children")
@@ -227,8 +227,8 @@ def run_mutant(tmp_path):
     return run
 
 
-def test_killed_timed_out_and_survived(bite):
-    result = bite(TOY, TOY_TESTS)
+def test_killed_timed_out_and_survived(mutation_of):
+    result = mutation_of(TOY, TOY_TESTS)
     assert result.returncode == 1, result.stdout + result.stderr
     told, _, survivors = result.stdout.partition("\nSurvived:\n")
     assert sorted(survivors.splitlines()) == [
@@ -249,24 +249,24 @@ def test_killed_timed_out_and_survived(bite):
         assert outcomes[f"toy.py:{line}  {function}, {kind}:  {change}"] == outcome
 
 
-def test_survivors_that_are_listed_with_a_reason(bite):
-    result = bite(SMALL, SMALL_TESTS, equivalent=NEGATIVE)
+def test_survivors_that_are_listed_with_a_reason(mutation_of):
+    result = mutation_of(SMALL, SMALL_TESTS, equivalent=NEGATIVE)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Nothing calls it." in result.stdout and "Survived" not in result.stdout
 
 
-def test_a_list_that_is_out_of_date(bite):
+def test_a_list_that_is_out_of_date(mutation_of):
     killed = "toy.py double\n- return x + x\n+ return x - x\nSomebody thought so.\n"
     gone = "toy.py negative\n- return -y\n+ return y\nSo it was called.\n"
-    result = bite(SMALL, SMALL_TESTS, equivalent="\n".join([NEGATIVE, killed, gone]))
+    result = mutation_of(SMALL, SMALL_TESTS, equivalent="\n".join([NEGATIVE, killed, gone]))
     assert result.returncode == 1
     _, _, stale = result.stdout.partition("\nListed as equivalent, but killed, or no longer there:\n")
     assert stale == "toy.py  double  return x + x  return x - x\ntoy.py  negative  return -y  return y\n"
 
 
 @pytest.mark.parametrize("tests", ["def test_toy():\n    assert 0\n", "import nothing\n", ""])
-def test_tests_that_fail_anyway(bite, tests):
-    result = bite(SMALL, tests)
+def test_tests_that_fail_anyway(mutation_of, tests):
+    result = mutation_of(SMALL, tests)
     assert result.returncode == 1 and "test_toy.py" in result.stderr and "Traceback" not in result.stderr
     assert "must pass before" in result.stderr or "no tests ran" in result.stderr
 
