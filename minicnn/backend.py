@@ -60,7 +60,7 @@ def device_kernel(function: Call) -> Call:
         if isinstance(array, np.ndarray):
             return function(array, *args, **kwargs)
         nonlocal there
-        if there is None:  # not from sys.modules, where it is half made while another thread imports it
+        if there is None:  # to ask for it at every call takes longer
             there = importlib.import_module(module)
         return getattr(there, function.__name__)(array, *args, **kwargs)
 
