@@ -18,8 +18,8 @@ from .turns import BenchmarkError, Spread, ratios, spread
 # What the host really took, on the first GPU that was there, by results/gpu.md.
 OF_A_GPU = (
     "Beside an H200 (Intel Xeon, 16 cores; commit c004f91, [gpu.md](gpu.md)) the host took 7.8 to 8.0 ms for a step of "
-    "about 110 launches, where the same commit took 2.8 ms on a rig on 2 cores of an AMD EPYC: a GPU as fast as "
-    "this one in TF32 waits for such a host."
+    "about 110 launches. On 2 cores of an AMD EPYC, with a device that only pretended to be one, the same commit took "
+    "2.81 ms, and 1.83 since the host does less. A GPU that needs the 7.6 ms of TF32 would have waited for that host."
 )
 MOST = 111  # launches that a training step may take: 110, and one for the rows of zeros below conv1's weights
 
@@ -279,8 +279,8 @@ def _predicted(r: Result) -> Iterator[str]:
         yield (
             "The host's time was measured: what Python takes to ask for a step through CuPy as it is, on the tests' "
             f"rig on {m['processor']} ({m['cores']} cores), {number(r['host'] / count * 1e6)} µs for each launch. What "
-            f"the driver takes is not in it. {OF_A_GPU} While it is less than the GPU's time, the host is ahead and "
-            "the GPU never idle; a step of a small batch takes as long as the host does."
+            f"the driver takes is not in it. {OF_A_GPU} While the host's time is less than the GPU's, the host is "
+            "ahead and the GPU never idle; a step of a small batch takes as long as the host does."
         )
     shares: dict[str, Counter[str]] = {}
     for e in r["launches"]:

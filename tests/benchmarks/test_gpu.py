@@ -161,7 +161,11 @@ def test_predicted_files(prediction, tmp_path):
     gpu_report.write_prediction(prediction, tmp_path)
     text = (tmp_path / "gpu-predicted.md").read_text(encoding="utf-8")
     assert "| optimizer.sgd | 60,965,224 | 1 | 1,219 |" in text
-    assert bool(prediction["host"]) == ("what Python takes to ask for a step" in text)  # not without the rig
+    with_host = "what Python takes to ask for a step" in text  # not without the rig
+    assert bool(prediction["host"]) == with_host == ("measured but the host" in text)
+    gpu_report.write_prediction({**prediction, "host": None}, tmp_path)
+    text = (tmp_path / "gpu-predicted.md").read_text(encoding="utf-8")
+    assert "Nothing here was measured. " in text and "Xeon" not in text
     saved = json.loads((tmp_path / "gpu-predicted.json").read_text(encoding="utf-8"))
     assert len(saved["launches"]) == len(prediction["launches"])
 
