@@ -3,6 +3,7 @@ gpu-training.txt), and of a prediction without one, gpu-predicted.md and gpu-pre
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +36,23 @@ def write(results: Result, folder: Path) -> None:
         ],
         "gpu-training.txt": [training] if training else [],
     }
-    texts: dict[str, Callable[[], str]] = {
-        "gpu.json": lambda: to_json(_without_output(results)),
-        "gpu.md": lambda: markdown(results),
-    }
-    for name, runs in said.items():
-        if runs:
-            texts[name] = lambda runs=runs: "\n".join(run["output"] for run in runs)  # type: ignore[misc]
-        else:
-            (folder / name).unlink(missing_ok=True)
-    files: dict[str, Callable[[Path], Any]] = {
-        name: lambda path, text=text: path.write_text(text(), encoding="utf-8")  # type: ignore[misc]
-        for name, text in texts.items()
-    }
+    files = {"gpu.json": _text(lambda: to_json(_without_output(results))), "gpu.md": _text(lambda: markdown(results))}
+    files |= {name: _text(partial("\n".join, [run["output"] for run in runs])) for name, runs in said.items() if runs}
+    files["gpu.png"] = lambda path: draw(results, path)
     unwritten = []
-    for name, write_one in {**files, "gpu.png": lambda path: draw(results, path)}.items():
+    for name, write_one in files.items():
         try:
             publish(folder, {name: write_one})
         except Exception as error:
             unwritten.append(f"{name} was not written ({one_line(error)})")
+    for name in said.keys() - files.keys():
+        (folder / name).unlink(missing_ok=True)
     if unwritten:
         raise BenchmarkError(", ".join(unwritten))
+
+
+def _text(make: Callable[[], str]) -> Callable[[Path], Any]:
+    return lambda path: path.write_text(make(), encoding="utf-8")
 
 
 def _without_output(value: Any) -> Any:
