@@ -4,12 +4,15 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from minicnn import DeviceError
 from minicnn.data import DataError
 
 from .turns import BenchmarkError
+
+INTERRUPTS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 class UsageError(ValueError):
@@ -31,9 +34,11 @@ def natural(text: str) -> int:
 
 def command(program: str, run: Callable[[], object]) -> int:
     """Run a program. Its exit status: 2 for a mistake on the command line, a GPU that is not there or data that cannot
-    be used, 1 if there are no honest figures, 130 if interrupted, as SIGTERM does too: what it has started is ended."""
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    be used, 1 if there are no honest figures, 130 if interrupted, as batch systems and closed terminals do too: what it
+    has started is ended."""
+    for number in INTERRUPTS:
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has one ignored
+            signal.signal(number, signal.default_int_handler)
     try:
         run()
         return 0
@@ -42,5 +47,6 @@ def command(program: str, run: Callable[[], object]) -> int:
         return 1 if isinstance(error, BenchmarkError) else 2
     except KeyboardInterrupt as interrupt:
         kept = interrupt.args[0] if interrupt.args else "the files of the last run are as they were"
-        print(f"interrupted: {kept}", file=sys.stderr)
+        with suppress(OSError):  # the terminal has been closed
+            print(f"interrupted: {kept}", file=sys.stderr, flush=True)
         return 130

@@ -7,6 +7,7 @@ if it fails or runs late. And what can be said without a GPU: the prediction.
 import importlib.util
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,9 +15,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +26,9 @@ from minicnn.backends.cuda.products import has_tf32
 from minicnn.backends.devices import describe_device, open_device
 
 from . import machine, networks, sections
+from .command import INTERRUPTS
 from .gpu_launches import H100, LAUNCHED, Card, Launch, expected
-from .sections import BEST, COMPILED, DEFAULT, OURS, Result
+from .sections import BEST, COMPILED, DEFAULT, OURS, Result, say
 from .turns import BenchmarkError, Contender, WorkerError, running
 
 PRECISIONS = ("fp32", "tf32")
@@ -43,6 +45,8 @@ LONGEST = 470  # seconds for all parts, unless told otherwise
 LAST_WORDS = 9.0  # seconds for a program that is interrupted to say how far it came
 # Each array in an allocation of its own, so that the sanitizer sees where it ends.
 WITHOUT_POOL = "import sys, cupy, pytest; cupy.cuda.set_allocator(None); sys.exit(pytest.main(sys.argv[1:]))"
+# How places on this machine are called in what is published.
+PLACES = {str(ROOT): ".", sys.prefix: "python", sys.base_prefix: "python", tempfile.gettempdir(): "tmp"}
 SHARED_MEMORY = ("loss", "ops")  # the kernels whose threads work together, and so could race
 
 
@@ -85,7 +89,7 @@ def plan(options: Options) -> list[Part]:
         Part("tests", "the tests, and the sanitizers beside them", 110, tests),
         Part("kernels", "each launch by itself", 25, kernels),
         steps_of(options, first, [options.first(first)], 90),
-        Part("training", "examples/alexnet/train.py", 25, training),
+        Part("training", "examples/alexnet/train.py", 35, training),
     ]
     if options.pytorch:
         parts.append(steps_of(options, first, [options.first(first)], 90, compiled=True))
@@ -123,34 +127,58 @@ def measured(options: Options, chosen: Sequence[str], longest: float, save: Call
         allowed = (begun + longest - now) * part.seconds / wanted
         entry: Result = {"part": part.what, "allowed": allowed, "seconds": 0.0, "problem": None}
         results["parts"].append(entry)
+        problems, interrupted = [], False
         try:
             part.measure(options, results.setdefault(part.section, {}), now + allowed)
         except (Exception, KeyboardInterrupt) as error:
-            entry["problem"] = one_line(error)
-            print(f"{part.what}: {entry['problem']}", file=sys.stderr, flush=True)
-            if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt("what had been measured is in the files") from None
-        finally:
+            problems, interrupted = [one_line(error)], isinstance(error, KeyboardInterrupt)
+        with undisturbed() as came:
+            entry["problem"] = "; ".join(problems + failed_runs(part.section, results)) or None
+            if entry["problem"]:
+                say(f"{part.what}: {entry['problem']}")
             entry["seconds"], results["seconds"] = time.monotonic() - now, time.monotonic() - begun
             try:
                 save(results)
                 unsaved = None
             except Exception as error:
                 unsaved = one_line(error)
-                print(f"not saved yet: {unsaved}", file=sys.stderr, flush=True)
+                say(f"not saved yet: {unsaved}")
+        if interrupted or came:
+            kept = f"not all that had been measured is in the files: {unsaved}"
+            raise KeyboardInterrupt(kept if unsaved else "what had been measured is in the files")
     if unsaved:
         raise BenchmarkError(f"the last figures could not be saved: {unsaved}")
     return results
 
 
+@contextmanager
+def undisturbed() -> Iterator[list[int]]:
+    """What would interrupt the program is only noted inside."""
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in INTERRUPTS}
+    for number in INTERRUPTS:
+        if handlers[number] != signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield came
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def failed_runs(section: str, results: Result) -> list[str]:
+    """The programs of a part that did not end well, and what they said last."""
+    found = results[section]
+    runs = {"": found} if section == "training" and found else {}
+    if section == "tests":
+        runs = {"pytest: ": found["pytest"]} if "pytest" in found else {}
+        runs |= {f"{name}: ": run for name, run in sorted(found.get("sanitizer", {}).items())}
+    return [f"{name}{run['summary']}" for name, run in runs.items() if run["status"] != 0]
+
+
 def failures(results: Result) -> list[str]:
     """What is not as it should be, a line each."""
     found = [f"{entry['part']}: {entry['problem']}" for entry in results["parts"] if entry["problem"]]
-    tests = results.get("tests", {})
-    runs = {"the tests": tests["pytest"]} if "pytest" in tests else {}
-    runs |= {f"sanitizer, {name}": run for name, run in tests.get("sanitizer", {}).items()}
-    runs |= {"examples/alexnet/train.py": run} if (run := results.get("training")) else {}
-    found += [f"{name}: {run['summary']}" for name, run in runs.items() if run["status"] != 0]
     for what, apart in results.get("steps", {}).get("agreement", {}).items():
         if apart["wrong"]:
             found.append(f"{what}: not the same results as minicnn's: {', '.join(apart['wrong'])}")
@@ -178,14 +206,17 @@ def tests(options: Options, found: Result, until: float) -> None:
         how += ["-n", str(side_by_side)]
         how += ["-p", "no:benchmark"] if importlib.util.find_spec("pytest_benchmark") else []  # it warns beside xdist
     tool = shutil.which("compute-sanitizer")
-    runs = sanitizers(tool) if tool else {}
+    sanitizer = found["sanitizer"] = {}
     with ThreadPoolExecutor(max(2, cores - side_by_side // 2)) as pool, Programs() as programs:
-        pytest = pool.submit(programs.run, [sys.executable, "-m", "pytest", *how, str(SUITE)], until)
-        others = {
-            name: pool.submit(programs.run, words, until, MINICNN_ADDRESS_SANITIZER="1") for name, words in runs.items()
-        }
-        found["sanitizer"] = {name: run.result() for name, run in others.items()}
-        found["pytest"] = pytest.result()
+
+        def keep(into: Result, name: str, words: Sequence[str], **environment: str) -> None:
+            into[name] = programs.run(words, until, **environment)  # at once, for the next may be interrupted
+
+        asked = [pool.submit(keep, found, "pytest", [sys.executable, "-m", "pytest", *how, str(SUITE)])]
+        for name, words in (sanitizers(tool) if tool else {}).items():
+            asked.append(pool.submit(keep, sanitizer, name, words, MINICNN_ADDRESS_SANITIZER="1"))
+        for run in asked:
+            run.result()
 
 
 def sanitizers(tool: str) -> dict[str, list[str]]:
@@ -218,17 +249,23 @@ class Programs:
 
     def run(self, words: Sequence[str], until: float, **environment: str) -> Result:
         """Run one until time.monotonic() is that late; LAST_WORDS before, it is interrupted, so that it can say how far
-        it came. From any thread. Its exit status (None: it ran late), the seconds that it took, its output (without
-        the places where things lie on this machine), and the last line of that."""
+        it came. What it has started ends with it. From any thread. Its exit status (None: it ran late, or could not be
+        started), the seconds that it took, its output (without the places where things lie on this machine), and the
+        last line of that."""
         begun, late = time.monotonic(), False
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with self.lock:
             if self.closed or until - begun < LAST_WORDS:
                 return {"summary": "not begun: there was no time left", "status": None, "seconds": 0.0, "output": ""}
-            process = subprocess.Popen(
-                words, cwd=ROOT, env={**os.environ, "PYTHONPATH": path, **environment}, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
-            )  # fmt: skip
+            try:
+                process = subprocess.Popen(
+                    words, cwd=ROOT, env={**os.environ, "PYTHONPATH": path, **environment}, stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                said = f"not begun: {one_line(error)}"
+                return {"summary": said, "status": None, "seconds": 0.0, "output": ""}
             self.running.add(process)
         try:
             output = process.communicate(timeout=until - begun - LAST_WORDS)[0]
@@ -238,19 +275,34 @@ class Programs:
             try:
                 output = process.communicate(timeout=LAST_WORDS - 1)[0]
             except subprocess.TimeoutExpired:
-                _signal(process, signal.SIGKILL)
-                output = process.communicate()[0]
-        with self.lock:
-            self.running.discard(process)
+                output = _end(process)
+        finally:
+            _signal(process, signal.SIGKILL)
+            with self.lock:
+                self.running.discard(process)
         seconds = time.monotonic() - begun
-        for place, name in {str(ROOT): ".", sys.prefix: "python", tempfile.gettempdir(): "tmp"}.items():
-            output = output.replace(place, name)
+        late = late and process.returncode != 0  # or it has only just ended, or what it had started has not
+        for place, name in PLACES.items():
+            output = re.sub(rf"{re.escape(place)}(?![\w-])", name, output)
         lines = [line.strip(" =") for line in output.splitlines() if line.strip(" =")]
         summary = (lines or ["it said nothing"])[-1]
         if late:
             summary = f"not done after {seconds:.0f} s: {summary}"
         status = None if late else process.returncode
         return {"summary": summary, "status": status, "seconds": seconds, "output": output}
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    """What it had said. A process in a session of its own may go on holding the other end of the pipe."""
+    _signal(process, signal.SIGKILL)
+    try:
+        return process.communicate(timeout=1)[0]
+    except subprocess.TimeoutExpired as error:
+        return (error.output or b"").decode(errors="replace")
+    finally:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait()
 
 
 def _signal(process: subprocess.Popen[str], number: int) -> None:
@@ -301,25 +353,31 @@ def prediction(options: Options) -> Result:
             entry[precision] = card.least(entry["kind"], entry["bytes"], entry["operations"], precision)
         seconds = sum(entry["times"] * entry[precision]["seconds"] for entry in work)
         totals[precision] = {"seconds": seconds, "images/s": found["batch"] / seconds}
-    return {**found, "totals": totals, "host": host(options), "known": H100._asdict(), "expected": card._asdict()}
+    return {
+        **found, "machine": machine.describe(options.threads), "totals": totals, "host": host(options),
+        "known": H100._asdict(), "expected": card._asdict(),
+    }  # fmt: skip
 
 
 def kernels(options: Options, found: Result, until: float) -> None:
     """Each kernel and product of a training step by itself, beside what its bytes and operations cost at the least, by
     what this GPU reaches in a copy and in a large product."""
     contender = Contender(OURS, options.threads, "gpu_workers:Kernels", "2012", options.batch, options.quick)
-    with running(contender, until=until) as (worker,):
-        peaks = worker.ask("peaks")
+    found |= {"network": "2012", "batch": options.batch, "launches": [], "problems": []}
+    with running(contender, until=until, report=found["problems"].append) as (worker,):
+        peaks = found["peaks"] = worker.ask("peaks")
         cards = {"floor": Card("as measured", peaks["bandwidth"], peaks["fp32"], peaks["tf32"])}
         if "H100" in describe_device("gpu"):
             cards["predicted"] = expected(H100)
-        entries = []
-        for launch, times, measured in worker.ask("launches"):
-            entry = {**_entry(launch, times), "measured": measured}
+        launches = worker.ask("launches")
+        found["differ"] = len(launches)
+        for i, (launch, times) in enumerate(launches):
+            entry = {**_entry(launch, times), "measured": worker.ask("time", i)}
             for name, card in cards.items():
-                entry[name] = {p: card.least(launch.kind, launch.bytes, launch.operations, p) for p in measured}
-            entries.append(entry)
-    found |= {"network": "2012", "batch": options.batch, "peaks": peaks, "launches": entries}
+                entry[name] = {
+                    p: card.least(launch.kind, launch.bytes, launch.operations, p) for p in entry["measured"]
+                }
+            found["launches"].append(entry)
 
 
 # ------------------------------------------------------------------------------------------------------- whole networks
@@ -339,10 +397,9 @@ def steps(network: str, batches: Sequence[int], compiled: bool, options: Options
         ),
     ]
     with running(*contenders, until=until, report=problems.append):
-        if not compiled and not any(what.startswith(network) for what in agreed):
-            agreement(
-                contenders, network, options.precisions, agreed
-            )  # before any step, which would part their weights
+        last = f"{network}, {options.precisions[-1]}, {contenders[-1].name}"
+        if not compiled and last not in agreed:  # before any step, which would part their weights
+            agreement(contenders, network, options.precisions, agreed)
         for batch in batches:
             for precision in reversed(options.precisions):  # what train.py uses first
                 label = f"{network}, {precision}, batch {batch}, "
@@ -354,13 +411,12 @@ def steps(network: str, batches: Sequence[int], compiled: bool, options: Options
                         ready.append(c)
                 if contenders[0] not in ready:
                     continue
-                figures.append({
-                    "network": network, "precision": precision, "batch": batch,
-                    "step": options.play(ready, ["step"], label, 4),
-                    "inference": options.play(ready, ["inference"], label, 2),
-                    "reserved": {c.name: c.ask("reserved") for c in ready},
-                    "waits": {c.name: c.ask("waits", "step", 1 if options.quick else 4) for c in ready},
-                })  # fmt: skip
+                figure: Result = {"network": network, "precision": precision, "batch": batch}
+                figures.append(figure)  # now, for what follows may run late
+                figure["step"] = options.play(ready, ["step"], label, 4)
+                figure["inference"] = options.play(ready, ["inference"], label, 2)
+                figure["reserved"] = {c.name: c.ask("reserved") for c in ready}
+                figure["waits"] = {c.name: c.ask("waits", "step", 1 if options.quick else 4) for c in ready}
 
 
 def agreement(contenders: Sequence[Contender], network: str, precisions: Sequence[str], found: Result) -> None:

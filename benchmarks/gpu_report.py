@@ -2,39 +2,57 @@
 gpu-training.txt), and of a prediction without one, gpu-predicted.md and gpu-predicted.json."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from .chart import bars
-from .gpu import OWN_ROUNDINGS, failures
+from .gpu import OWN_ROUNDINGS, failures, one_line
 from .gpu_launches import ACHIEVABLE, LAUNCHED, SHORTEST
 from .report import number, publish, shown, table, to_json
 from .sections import OURS, Result
-from .turns import Spread, ratios, spread
+from .turns import BenchmarkError, Spread, ratios, spread
 
+# What the host really took, on the first GPU that was there, by results/gpu.md.
+OF_A_GPU = (
+    "Beside an H200 (Intel Xeon, 16 cores; commit c004f91, [gpu.md](gpu.md)) the host took 7.8 to 8.0 ms for a step of "
+    "about 110 launches. On 2 cores of an AMD EPYC, with a device that only pretended to be one, the same commit took "
+    "2.81 ms, and 1.83 since the host does less. A GPU that needs the 7.6 ms of TF32 would have waited for that host."
+)
 MOST = 111  # launches that a training step may take: 110, and one for the rows of zeros below conv1's weights
 
 
 def write(results: Result, folder: Path) -> None:
-    """All of them; the figures first, so that they are there whatever becomes of the rest."""
-    figures = to_json(_without_output(results))
-    publish(folder, {"gpu.json": lambda path: path.write_text(figures, encoding="utf-8")})
+    """Each by itself, the figures first, so that as much as can be is there. What could not be written is named in a
+    BenchmarkError. What an earlier run has left of programs that this one has not run goes."""
     tests, training = results.get("tests", {}), results.get("training", {})
     said = {
         "gpu-tests.txt": [tests["pytest"]] if "pytest" in tests else [],
-        "gpu-sanitizer.txt": list(tests.get("sanitizer", {}).values()),
+        "gpu-sanitizer.txt": [
+            {"output": f"== {name}\n{run['output']}"} for name, run in sorted(tests.get("sanitizer", {}).items())
+        ],
         "gpu-training.txt": [training] if training else [],
     }
-    texts = {"gpu.md": markdown(results)} | {
-        name: "\n".join(run["output"] for run in runs) for name, runs in said.items() if runs
-    }
-    publish(folder, {
-        **{name: lambda path, text=text: path.write_text(text, encoding="utf-8") for name, text in texts.items()},
-        "gpu.png": lambda path: draw(results, path),
-    })  # fmt: skip
+    files = {"gpu.json": _text(lambda: to_json(_without_output(results))), "gpu.md": _text(lambda: markdown(results))}
+    files |= {name: _text(partial("\n".join, [run["output"] for run in runs])) for name, runs in said.items() if runs}
+    files["gpu.png"] = lambda path: draw(results, path)
+    unwritten = []
+    for name, write_one in files.items():
+        try:
+            publish(folder, {name: write_one})
+        except Exception as error:
+            unwritten.append(f"{name} was not written ({one_line(error)})")
+    for name in said.keys() - files.keys():
+        (folder / name).unlink(missing_ok=True)
+    if unwritten:
+        raise BenchmarkError(", ".join(unwritten))
+
+
+def _text(make: Callable[[], str]) -> Callable[[Path], Any]:
+    return lambda path: path.write_text(make(), encoding="utf-8")
 
 
 def _without_output(value: Any) -> Any:
@@ -79,7 +97,7 @@ def _conditions(results: Result) -> Iterator[str]:
 def _tests(r: Result) -> Iterator[str]:
     yield "## Tests on the GPU"
     runs = {"pytest -m gpu": r["pytest"]} if "pytest" in r else {}
-    runs |= {f"compute-sanitizer, {name}": run for name, run in r["sanitizer"].items()}
+    runs |= {f"compute-sanitizer, {name}": run for name, run in sorted(r["sanitizer"].items())}
     yield table(["", "", "s", "last line"], *(
         [name, _verdict(run), f"{run['seconds']:.0f}", run["summary"]] for name, run in runs.items()
     ))  # fmt: skip
@@ -103,20 +121,24 @@ def _training(r: Result) -> Iterator[str]:
 
 
 def _steps(r: Result) -> Iterator[str]:
-    names = list(dict.fromkeys([OURS, *(name for m in r["measured"] for name in m["step"]["seconds"]["step"])]))
+    measured = [m for m in r["measured"] if "step" in m]  # what ran late may lack it, and the rest as well
+    names = list(dict.fromkeys([OURS, *(name for m in measured for name in m["step"]["seconds"]["step"])]))
     compared, times, memory = [], [], []
     for way in ("step", "inference"):
-        for m in r["measured"]:
+        for m in measured:
+            if way not in m:
+                continue
             seconds, label = m[way]["seconds"][way], [m["network"], m["precision"], str(m["batch"]), way]
             medians = {name: spread(seconds[name]) for name in names if name in seconds}
             rates = [number(m["batch"] / s.median) if (s := medians.get(n)) else "–" for n in names]
             compared.append([*label, *(shown(_ratio(seconds, name)) for name in names[1:]), str(len(seconds[OURS]))])
             times.append([*label, *(shown(medians.get(n), 1e3) for n in names), *rates])
-    for m in r["measured"]:
-        cells = [number(m["reserved"][n]) if n in m["reserved"] else "–" for n in names]
+    for m in measured:
+        reserved, waits = m.get("reserved", {}), m.get("waits", {})
+        cells = [number(reserved[n]) if n in reserved else "–" for n in names]
         for n in names:
-            host, device = (number(s * 1e3) for s in m["waits"].get(n, (0.0, 0.0)))
-            cells.append(f"{host} / {device}" if n in m["waits"] else "–")
+            host, device = (number(s * 1e3) for s in waits.get(n, (0.0, 0.0)))
+            cells.append(f"{host} / {device}" if n in waits else "–")
         memory.append([m["network"], m["precision"], str(m["batch"]), *cells])
     head = ["network", "precision", "batch"]
     yield "## Training step and inference"
@@ -154,7 +176,15 @@ def _ratio(seconds: dict[str, list[float]], name: str) -> Spread | None:
 
 
 def _kernels(r: Result) -> Iterator[str]:
-    peaks, entries = r["peaks"], r["launches"]
+    yield "## Each launch of a training step"
+    yield from (f"**{problem}.**" for problem in r.get("problems", []))
+    entries = r["launches"]
+    if not entries:
+        yield "None was measured."
+        return
+    peaks, differ = r["peaks"], r.get("differ", len(entries))
+    if len(entries) < differ:
+        yield f"**Of {differ} that differ only the first {len(entries)} were measured: the sums lack the others.**"
     precisions = max((list(e["measured"]) for e in entries), key=len)
     beside = [name for name in ("floor", "predicted") if name in entries[0]]  # predicted for one card only
     rows, sums = [], {p: Counter[str]() for p in precisions}
@@ -173,7 +203,6 @@ def _kernels(r: Result) -> Iterator[str]:
             total["measured"] += _median(e["measured"][used]) * e["times"]
             for name in beside:
                 total[name] += e[name][used]["seconds"] * e["times"]
-    yield "## Each launch of a training step"
     yield (
         f"The {r['network']} network, batch {r['batch']}. A copy from device to device moves "
         f"{number(peaks['bandwidth'] / 1e9)} GB/s, a large product does {number(peaks['fp32'] / 1e12)} TFLOP/s in fp32 "
@@ -219,9 +248,9 @@ def _predicted(r: Result) -> Iterator[str]:
     known, assumed = r["known"], r["expected"]
     fp32, tf32 = (r["totals"][precision] for precision in ("fp32", "tf32"))
     yield (
-        "Nothing here was measured but the host. The launches are those of the program, recorded as below; what each "
-        "takes is computed: the longest of its bytes (each number of its arrays read or written once), its "
-        "floating-point operations (roughly, for kernels), and "
+        f"Nothing here was measured{' but the host' if r['host'] else ''}. The launches are those of the program, "
+        "recorded as below; what each takes is computed: the longest of its bytes (each number of its arrays read or "
+        "written once), its floating-point operations (roughly, for kernels), and "
         f"{SHORTEST * 1e6:.0f} µs, the least from one launch to the next. "
         "Transfers go on beside it. "
         f"The card, {known['name']}, has {known['bandwidth'] / 1e12:.3g} TB/s, {known['fp32'] / 1e12:.3g} TFLOP/s in "
@@ -243,11 +272,12 @@ def _predicted(r: Result) -> Iterator[str]:
     )  # fmt: skip
     if r["host"]:
         count = sum(e["times"] for e in r["launches"] if e["kind"] in LAUNCHED)
+        m = r["machine"]
         yield (
-            "The host's time was measured, here: what Python takes to ask for a step through CuPy as it is, on the "
-            f"tests' rig, {number(r['host'] / count * 1e6)} µs for each launch. What the driver takes, 2 to 3 µs more, "
-            "is not in it. While all this is less than the GPU's time, the host is ahead and the "
-            "GPU never idle; a step of a small batch takes as long as the host does."
+            "The host's time was measured: what Python takes to ask for a step through CuPy as it is, on the tests' "
+            f"rig on {m['processor']} ({m['cores']} cores), {number(r['host'] / count * 1e6)} µs for each launch. What "
+            f"the driver takes is not in it. {OF_A_GPU} While the host's time is less than the GPU's, the host is "
+            "ahead and the GPU never idle; a step of a small batch takes as long as the host does."
         )
     shares: dict[str, Counter[str]] = {}
     for e in r["launches"]:
@@ -267,14 +297,17 @@ def _predicted(r: Result) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------------------ the chart
 def draw(results: Result, path: Path) -> None:
     """Images a second by batch, and how near to its floor each launch is that takes a hundredth of the step or more."""
-    measured, kernels = results.get("steps", {}).get("measured", []), results.get("kernels", {}).get("launches", [])
+    measured = [m for m in results.get("steps", {}).get("measured", []) if "step" in m]
+    kernels = results.get("kernels", {}).get("launches", [])
     times = [_median(e["measured"]["fp32"]) for e in kernels]
     kernels = [e for e, t in zip(kernels, times, strict=True) if 100 * t * e["times"] >= sum(times)]
     ways = [(way, p) for way in ("step", "inference") for p in dict.fromkeys(m["precision"] for m in measured)]
     figure = Figure(figsize=(13, 1 + 4 * -(-len(ways) // 2) + 0.25 * len(kernels)), layout="constrained")
     speeds, shares = figure.subfigures(2, 1, height_ratios=[1 + 2 * len(ways), 1 + 0.25 * len(kernels)])
     for i, (way, p) in enumerate(ways):
-        groups = [(f"{m['batch']}\n{m['network']}", _rates(m, way)) for m in measured if m["precision"] == p]
+        groups = [
+            (f"{m['batch']}\n{m['network']}", _rates(m, way)) for m in measured if m["precision"] == p and way in m
+        ]
         axes = speeds.add_subplot(-(-len(ways) // 2), 2, i + 1)
         bars(axes, f"{way}, {p}, by batch and network", "images a second", groups)
         if not i:

@@ -206,16 +206,19 @@ class Kernels(Loop):
             pairs.append((begin, self.mark()))
         return [self.between(*pair) for pair in pairs]
 
-    def launches(self) -> list[tuple[Launch, int, dict[str, list[float]]]]:
-        """Those that differ, how often each occurs, and its seconds by precision."""
-        found = []
-        for entry, times in distinct(self.second_step()):
-            seconds = {}
-            for precision in self.precisions if entry.kind == "product" else ("fp32",):
-                set_matmul_precision(precision)
-                seconds[precision] = self.times(entry.again)
-            found.append((entry._replace(again=None), times, seconds))
-        return found
+    def launches(self) -> list[tuple[Launch, int]]:
+        """Those that differ, and how often each occurs."""
+        self.found = distinct(self.second_step())
+        return [(entry._replace(again=None), times) for entry, times in self.found]
+
+    def time(self, index: int) -> dict[str, list[float]]:
+        """The seconds of one of them, by precision."""
+        entry, _ = self.found[index]
+        seconds = {}
+        for precision in self.precisions if entry.kind == "product" else ("fp32",):
+            set_matmul_precision(precision)
+            seconds[precision] = self.times(entry.again)
+        return seconds
 
     def peaks(self) -> dict[str, float]:
         """What this GPU reaches when nothing is in the way: bytes a second in a copy from device to device,

@@ -102,7 +102,8 @@ def _measurements(value: Any) -> Iterator[Result]:
 
 
 def table(head: list[str], *rows: list[str]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    rows = tuple([cell.replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def number(x: float) -> str:

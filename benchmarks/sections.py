@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from . import machine, networks
@@ -52,13 +53,14 @@ class Options(NamedTuple):
         for task, seconds in result["seconds"].items():
             medians = {name: spread(times) for name, times in seconds.items()}
             times = ", ".join(f"{name} {s.median * 1e3:.4g} ms" for name, s in medians.items() if s)
-            _say(f"{label}{task}: {times or 'the machine was too busy'}")
-        _say(f"{label}rounds thrown away: {result['discarded']}, given up: {result['missing']}")
+            say(f"{label}{task}: {times or 'the machine was too busy'}")
+        say(f"{label}rounds thrown away: {result['discarded']}, given up: {result['missing']}")
         return result
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def say(line: str) -> None:
+    with suppress(OSError):  # the terminal has been closed
+        print(line, file=sys.stderr, flush=True)
 
 
 def agreement(options: Options) -> Result:
@@ -87,7 +89,7 @@ def agree(
     if wrong := networks.disagreement(apart, allowed, loss):
         raise BenchmarkError(f"the {network} network: minicnn and {name} do not compute the same: {wrong}")
     parameter = max(ours[1], key=apart.__getitem__)
-    _say(f"{network}: {name} computes the same; of all gradients {parameter}'s is furthest, {apart[parameter]:.0e}")
+    say(f"{network}: {name} computes the same; of all gradients {parameter}'s is furthest, {apart[parameter]:.0e}")
     return {"loss": apart["loss"], "gradient": apart[parameter], "parameter": parameter}
 
 

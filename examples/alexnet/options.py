@@ -29,7 +29,7 @@ FIXED = (  # what a checkpoint fixes: the network, how it sees pictures, what ha
     "update", "batch_size", "seed",
 )  # fmt: skip
 MACHINE = ("workers", "processes", "threads", "backend", "precision")  # what another device wants otherwise
-MOST_WORKERS = 24  # unless told: at 700 pictures a second each, as much as an H100 is predicted to learn from
+MOST_WORKERS = 24  # unless told: at 700 pictures a second each, as many as an H200 learns from in TF32
 
 
 class UsageError(ValueError):

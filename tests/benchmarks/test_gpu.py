@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from benchmarks import __main__ as program
 from benchmarks import gpu, gpu_launches, gpu_report
 from benchmarks.gpu_launches import Card, Launch, distinct, recording
 from benchmarks.sections import BEST, COMPILED, DEFAULT, OURS
-from benchmarks.turns import BenchmarkError, Contender, Turn, running
+from benchmarks.turns import BenchmarkError, Contender, OutOfTime, Turn, running
 from minicnn import DeviceError
 from minicnn.backends.cuda import launch, products
 
@@ -160,7 +161,11 @@ def test_predicted_files(prediction, tmp_path):
     gpu_report.write_prediction(prediction, tmp_path)
     text = (tmp_path / "gpu-predicted.md").read_text(encoding="utf-8")
     assert "| optimizer.sgd | 60,965,224 | 1 | 1,219 |" in text
-    assert bool(prediction["host"]) == ("what Python takes to ask for a step" in text)  # not without the rig
+    with_host = "what Python takes to ask for a step" in text  # not without the rig
+    assert bool(prediction["host"]) == with_host == ("measured but the host" in text)
+    gpu_report.write_prediction({**prediction, "host": None}, tmp_path)
+    text = (tmp_path / "gpu-predicted.md").read_text(encoding="utf-8")
+    assert "Nothing here was measured. " in text and "Xeon" not in text
     saved = json.loads((tmp_path / "gpu-predicted.json").read_text(encoding="utf-8"))
     assert len(saved["launches"]) == len(prediction["launches"])
 
@@ -227,6 +232,47 @@ def test_a_run_that_is_interrupted_keeps_what_it_has(monkeypatch):
     assert json.loads(saved[-1])["a"] == {"some": 1} and "interrupted" in saved[-1]
 
 
+def test_an_interrupt_says_what_was_saved(monkeypatch):
+    """Another one, while it is being saved, waits; and one in a part that has ended is not lost."""
+
+    def interrupted(options, found, until):
+        raise KeyboardInterrupt
+
+    def full(results):
+        raise OSError("no space")
+
+    def save(results):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        saved.append(len(results["parts"]))
+
+    saved = []
+    for part, saving, words in (
+        (interrupted, full, "not all that had been measured is in the files: OSError: no space"),
+        (interrupted, save, "^what had been measured is in the files"),
+        (lambda *_: None, save, "^what had been measured is in the files"),
+    ):
+        names = plan_of(monkeypatch, ("a", 1, part), ("b", 1, part))
+        with pytest.raises(KeyboardInterrupt, match=words):
+            gpu.measured(gpu.Options(1), names, 10, saving)
+    assert saved == [1, 1]
+
+
+@pytest.mark.parametrize("status", [1, None])
+def test_a_part_whose_programs_fail_is_not_done(status, monkeypatch):
+    def tests(options, found, until):
+        found["sanitizer"] = {"memcheck a": {"summary": "no error", "status": 0}}
+        found["pytest"] = {"summary": "1 failed", "status": status}
+
+    def training(options, found, until):
+        found |= {"summary": "no memory", "status": status}
+
+    names = plan_of(monkeypatch, ("tests", 1, tests), ("training", 1, training))
+    results = gpu.measured(gpu.Options(1), names, 10, lambda results: None)
+    assert [entry["problem"] for entry in results["parts"]] == ["pytest: 1 failed", "no memory"]
+    assert gpu.failures(results) == ["part tests: pytest: 1 failed", "part training: no memory"]
+
+
 def test_files_that_cannot_be_written_end_nothing_but_are_said(monkeypatch):
     def full(results):
         if len(results["parts"]) in failing:
@@ -262,14 +308,48 @@ def test_a_program_ends_well_badly_late_or_not_at_all(monkeypatch):
         assert run("print('no'); print('=== 3 passed ===')")["summary"] == "3 passed"
         failed = run("import sys; sys.exit('1 failed')")
         assert (failed["status"], failed["summary"]) == (1, "1 failed")
-        late = run("print('begun', flush=True)\ntry: import time; time.sleep(60)\nexcept: print('5 of 9')", 4)
+        code = "import sys\nprint('begun', flush=True)\ntry: import time; time.sleep(60)\nexcept: "
+        late = run(f"{code}print('5 of 9'); sys.exit(130)", 4)
         assert late["status"] is None and late["summary"] == "not done after 1 s: 5 of 9"
         deaf = run(
             "import signal, time; signal.signal(2, signal.SIG_IGN); print('begun', flush=True); time.sleep(60)", 4
         )
         assert deaf["status"] is None and deaf["summary"].endswith("begun") and deaf["seconds"] < 10
+        assert run(f"{code}print('9 of 9')", 4)["status"] == 0  # it has only just ended
         assert run("", 2)["summary"].startswith("not begun")
-        assert run(f"print({str(gpu.ROOT / 'tests')!r})")["output"] == f".{os.sep}tests\n"
+        places = gpu.ROOT / "tests", f"{gpu.ROOT}s", Path(sys.base_prefix) / "lib", tempfile.gettempdir() + "/tmpxyz"
+        said = run(f"for place in {[*map(str, places)]}: print(place)")["output"].splitlines()
+        assert said == ["./tests", f"{gpu.ROOT}s", "python/lib", "tmp/tmpxyz"]
+        gone = programs.run(["/nowhere/compute-sanitizer"], time.monotonic() + 60)
+        assert gone["status"] is None and gone["summary"].startswith("not begun: FileNotFoundError")
+
+
+@pytest.mark.parametrize("session", [False, True])
+def test_what_a_program_has_started_ends_with_it(session, monkeypatch, tmp_path):
+    """And if it cannot be ended, being in another session, it is not waited for."""
+    monkeypatch.setattr(gpu, "LAST_WORDS", 2.0)
+    started = "import os, signal, sys, time; signal.signal(2, signal.SIG_IGN); open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    code = f"""
+import os, subprocess, sys, time
+name = sys.argv[1]
+subprocess.Popen([sys.executable, "-c", {started!r}, name], start_new_session={session})
+while not os.path.exists(name) or not os.path.getsize(name): time.sleep(0.01)
+print("done", flush=True)
+"""
+    with gpu.Programs() as programs:
+        begun = time.monotonic()
+        run = programs.run([sys.executable, "-c", code, str(tmp_path / "pid")], begun + 6)
+    assert (run["status"], run["summary"]) == (0, "done") and time.monotonic() - begun < 8
+    process = int((tmp_path / "pid").read_text())
+    if session:
+        os.kill(process, signal.SIGKILL)
+    else:
+        for _ in range(500):
+            if not Path(f"/proc/{process}").exists() or "zombie" in Path(f"/proc/{process}/status").read_text():
+                break
+            time.sleep(0.01)
+        else:
+            raise AssertionError("it goes on")
 
 
 def test_no_program_outlives_the_benchmark():
@@ -292,6 +372,30 @@ def test_the_sanitizer_is_not_there(monkeypatch):
     found = {}
     gpu.tests(gpu.Options(1), found, 0.0)
     assert found["sanitizer"] == {} and str(gpu.SUITE) in found["pytest"]["words"]
+
+
+def test_what_has_been_tested_is_kept_when_the_rest_is_interrupted(monkeypatch):
+    """One sanitizer fails to start, which is no reason to lose the others either."""
+    monkeypatch.setattr(gpu, "sanitizers", lambda tool: {"memcheck a": ["done"], "memcheck b": ["slow"]})
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: name)
+    ended = threading.Event()
+
+    class Programs(gpu.Programs):
+        def run(self, words, until, **environment):
+            if words == ["slow"]:
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+                ended.wait(10)
+            return {"summary": words[-1], "status": 0}
+
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            ended.set()
+
+    monkeypatch.setattr(gpu, "Programs", Programs)
+    found = {}
+    with pytest.raises(KeyboardInterrupt):
+        gpu.tests(gpu.Options(1), found, math.inf)
+    assert set(found["sanitizer"]) == {"memcheck a", "memcheck b"} and found["pytest"]["status"] == 0
 
 
 @standin
@@ -380,6 +484,76 @@ def test_agreement(precision, rounding, off, well, fakes):
     assert (not apart["wrong"]) == well and set(apart["wrong"]) <= {"fc8.weight"}
 
 
+def test_agreement_that_was_cut_off_is_tried_again(fakes):
+    options, found = gpu.Options(1, [128], 2), {"agreement": {"2012, fp32, PyTorch": {}}}
+    gpu.steps("2012", [128], False, options, found, math.inf)
+    assert set(found["agreement"]) == {f"2012, {p}, {name}" for p in gpu.PRECISIONS for name in (DEFAULT, BEST)}
+
+
+def test_steps_that_run_late_keep_what_they_have(fakes, monkeypatch):
+    class Late(FakeContender):
+        def ask(self, method, *arguments):
+            if method == "reserved":
+                raise OutOfTime("out of time")
+            return super().ask(method, *arguments)
+
+    monkeypatch.setattr(gpu, "Contender", Late)
+    found = {}
+    with pytest.raises(OutOfTime):
+        gpu.steps("2014", [128], False, gpu.Options(1, None, 2), found, math.inf)
+    (figure,) = found["measured"]
+    assert set(figure) == {"network", "precision", "batch", "step", "inference"}
+
+
+class FakeKernels:
+    """Fails when asked for the third launch; its threads change."""
+
+    def __init__(self, *arguments):
+        self.until = None
+
+    def ask(self, method, *arguments):
+        if method == "peaks":
+            return {"bandwidth": 1e9, "fp32": 1e9, "tf32": 1e9, "mark": 1e-6}
+        if method == "launches":
+            return [(Launch(name, "kernel", "3", 12, 3.0), 1) for name in FakeKernels.names]
+        if arguments == (2,):
+            raise OutOfTime("out of time")
+        return {"fp32": [1e-3]}
+
+    names = "abc"
+
+    def begin(self):
+        pass
+
+    end = begin
+
+    def changed(self):
+        return "the threads have changed"
+
+
+def test_kernels_that_run_late_keep_what_they_have(fakes, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "Contender", FakeKernels)
+    monkeypatch.setattr(gpu, "describe_device", lambda device: "A card")
+    found = {}
+    with pytest.raises(OutOfTime):
+        gpu.kernels(gpu.Options(1), found, math.inf)
+    assert [entry["name"] for entry in found["launches"]] == ["a", "b"] and found["peaks"]["fp32"] == 1e9
+    text = gpu_report.markdown({**made(), "kernels": found})
+    assert "**Of 3 that differ only the first 2 were measured: the sums lack the others.**" in text
+    assert "None was measured." in gpu_report.markdown({**made(), "kernels": {"launches": []}})
+
+
+def test_kernels_whose_threads_change_are_kept(fakes, monkeypatch):
+    monkeypatch.setattr(gpu, "Contender", FakeKernels)
+    monkeypatch.setattr(gpu, "describe_device", lambda device: "A card")
+    monkeypatch.setattr(FakeKernels, "names", "ab")
+    found = {}
+    gpu.kernels(gpu.Options(1), found, math.inf)
+    assert len(found["launches"]) == 2
+    text = gpu_report.markdown({**made(), "kernels": found})
+    assert "**the threads have changed.**" in text
+
+
 def test_what_has_changed_in_a_process_is_reported(fakes, monkeypatch):
     monkeypatch.setattr(FakeContender, "off", 1e-9)
     found = {}
@@ -417,13 +591,13 @@ def made():
         "machine": MACHINE,
         "gpu": {"name": "A card", "described": "A card, 80.0 GiB", "driver": 13020, "cuda": 13010, "cupy": "14.2"},
         "parts": [
-            {"part": "the tests", "allowed": 99.6, "seconds": 3.2, "problem": None},
+            {"part": "the tests", "allowed": 99.6, "seconds": 3.2, "problem": "memcheck lrn: 1 error | 2 more"},
             {"part": "launches", "allowed": 7.0, "seconds": 7.1, "problem": "out of time"},
         ],
         "tests": {
             "pytest": {"summary": "9 passed", "status": 0, "seconds": 3.0, "output": "9 passed"},
             "sanitizer": {
-                "memcheck lrn": {"summary": "1 error", "status": 9, "seconds": 3.0, "output": "FAILED lrn\n1 error"}
+                "memcheck lrn": {"summary": "1 error | 2 more", "status": 9, "seconds": 3.0, "output": "FAILED lrn\n1 error"}
             },
         },
         "training": {"summary": "9 s", "status": 0, "seconds": 9.5, "output": "epoch 1/1\r100%\n9 s\n"},
@@ -443,12 +617,12 @@ def test_the_tables(tmp_path):
     gpu_report.write(made(), tmp_path)
     text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
     for line in (
-        "- sanitizer, memcheck lrn: 1 error",
+        "- the tests: memcheck lrn: 1 error | 2 more",
         "- launches: out of time",
-        "| the tests | 100 | 3 | done |",
+        "| the tests | 100 | 3 | **memcheck lrn: 1 error \\| 2 more** |",
         "| launches | 7 | 7 | **out of time** |",
         "| pytest -m gpu | passed | 3 | 9 passed |",
-        "| compute-sanitizer, memcheck lrn | **FAILED** | 3 | 1 error |",
+        "| compute-sanitizer, memcheck lrn | **FAILED** | 3 | 1 error \\| 2 more |",
         "FAILED lrn",
         "100%",
         "| 2012, fp32, PyTorch | 1e-07 | 2e-06 | conv1.bias | 0e+00 | the same |",
@@ -462,7 +636,9 @@ def test_the_tables(tmp_path):
         assert line in text.splitlines(), line
     saved = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     assert saved["seconds"] == 400 and "output" not in saved["tests"]["pytest"]
-    assert (tmp_path / "gpu-sanitizer.txt").read_text() == "FAILED lrn\n1 error" and len(list(tmp_path.iterdir())) <= 8
+    assert (tmp_path / "gpu-sanitizer.txt").read_text() == "== memcheck lrn\nFAILED lrn\n1 error" and len(
+        list(tmp_path.iterdir())
+    ) <= 8
     assert (tmp_path / "gpu.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -470,5 +646,35 @@ def test_a_report_of_what_little_there_is(tmp_path):
     """As after the first part, or when all others have failed."""
     results = {**made(), "tests": {}, "training": {}, "kernels": {}, "launches": {}}
     results["steps"] = {"agreement": {}, "measured": [], "problems": []}
+    for name in ("gpu-tests.txt", "gpu-sanitizer.txt", "gpu-training.txt"):  # an earlier run's
+        (tmp_path / name).touch()
     gpu_report.write(results, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.json", "gpu.md", "gpu.png"]
+
+
+def test_a_report_of_what_ran_late(tmp_path):
+    """Of a step nothing but its name, then a part of it."""
+    results = made()
+    late = results["steps"]["measured"]
+    late[0].pop("inference")
+    for name in ("reserved", "waits"):
+        late[0].pop(name)
+    results["steps"]["measured"] = [*late, {"network": "2014", "precision": "fp32", "batch": 64}]
+    gpu_report.write(results, tmp_path)
+    text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
+    assert "| 2012 | fp32 | 128 | step |" in text and "| 2012 | fp32 | 128 | inference |" not in text
+    assert "| 2014 |" not in text and (tmp_path / "gpu.png").exists()
+
+
+@pytest.mark.parametrize("name", ["draw", "markdown"])
+def test_what_cannot_be_written_is_named_and_the_rest_is_there(name, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(gpu_report, name, full)
+    missing = {"draw": "gpu.png", "markdown": "gpu.md"}[name]
+    with pytest.raises(BenchmarkError, match=rf"^{missing} was not written \(OSError: no space\)$"):
+        gpu_report.write(made(), tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert missing not in written and {"gpu.json", "gpu-tests.txt", "gpu-training.txt"} <= written
+    assert len(written) == 5

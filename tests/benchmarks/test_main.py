@@ -1,7 +1,10 @@
 """The command line: its mistakes in one line, what ends a run, and a whole run without PyTorch."""
 
+import contextlib
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -9,6 +12,7 @@ import pytest
 
 from benchmarks import __main__ as program
 from benchmarks import sections
+from benchmarks.command import command
 from benchmarks.turns import BenchmarkError
 
 
@@ -94,6 +98,30 @@ def test_what_ends_a_run(error, status, words, unmeasured, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1
     assert "results" not in unmeasured
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_batch_systems_and_closed_terminals_interrupt(number, monkeypatch):
+    handler = signal.signal(number, signal.SIG_DFL)
+    try:
+        assert command("program", lambda: os.kill(os.getpid(), number)) == 130
+    finally:
+        signal.signal(number, handler)
+
+
+def test_a_terminal_that_is_closed(monkeypatch):
+    """What is said of the end then goes nowhere."""
+
+    def interrupted():
+        sections.say("something")
+        raise KeyboardInterrupt
+
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert command("program", interrupted) == 130
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import options
@@ -14,21 +15,27 @@ from minicnn import DeviceError, Tensor
 from minicnn import functional as F
 from minicnn.backends import devices
 from minicnn.backends.cuda import products
-from minicnn.backends.cuda.devices import Upload
+from minicnn.backends.cuda.devices import INSTALL, Upload
 
+ROOT = Path(__file__).resolve().parents[2]
 SAYS = {  # absence: what the line holds: what is wrong, and what to do
-    "no CuPy": r"needs CuPy, which is not installed: pip install 'cupy-cuda13x\[ctk\]'.*or use device 'cpu'",
-    "broken CuPy": r"CuPy cannot be imported \(ImportError: libstdc\+\+.*\): install it again, pip install 'cupy-cuda13x\[ctk\]'",
+    "no CuPy": r"needs CuPy, which is not installed: pip install 'cupy-cuda13x\[ctk\]>=14,<15'.*or use device 'cpu'",
+    "broken CuPy": r"CuPy cannot be imported \(ImportError: libstdc\+\+.*\): install it again, pip install 'cupy-cuda13x\[ctk\]>=14,<15'",
     "incomplete CuPy": r"CuPy is not whole \(No module named 'cuda.pathfinder'\): pip install",
     "two wheels": r"cupy-cuda12x and cupy-cuda13x are installed over each other: pip uninstall cupy-cuda12x cupy-cuda13x",
     "no driver": r"no NVIDIA driver \(libcuda.so.1 was not found\): install one, or use device 'cpu'",
-    "driver too old": r"driver is for CUDA 12.4, but the installed CuPy needs 13.2: update .* 'cupy-cuda12x\[ctk\]'",
+    "driver too old": r"driver is for CUDA 12.4, but the installed CuPy needs 13.2: update .* 'cupy-cuda12x\[ctk\]>=14,<15'",
     "no GPU": r"the driver sees no GPU: look at nvidia-smi, CUDA_VISIBLE_DEVICES",
     "driver mismatch": r"the NVIDIA driver and its library are of different versions: restart",
     "no NVRTC": r"CUDA's library NVRTC cannot be used \(Failure finding .*\): pip install",
     "no cuBLAS": r"CUDA's library cuBLAS cannot be used \(Failure finding .*\): pip install",
     "no memory left": r"the GPU has no memory left; other programs use it \(see nvidia-smi\)",
 }
+
+
+def test_the_versions_to_install_are_those_of_setup_cfg():
+    wanted = re.findall(r"^ +(cupy-cuda1[23]x\[ctk\].*)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert len(wanted) == 2 and all(f"'{what}'" in INSTALL for what in wanted)
 
 
 def test_every_absence_has_its_line():

@@ -53,6 +53,13 @@ def test_a_struct(gpu, x):
         run(x, 8, 0.1, 0.9, 0.0, False, False, kernel="optimizer.sgd")
 
 
+def test_no_other_types(gpu, x):
+    """A dict of none is as good as no dict."""
+    y = gpu.asarray(np.zeros(8, np.float32))
+    run(x, y, 8, types={})
+    np.testing.assert_array_equal(y.get(), np.arange(8))
+
+
 def test_nothing_to_do(gpu, x):
     """Then nothing is looked at."""
     run(kernel="activation.rectify", count=0)

@@ -183,6 +183,76 @@ if __name__ == "__main__":
     assert on_rig(tmp_path / "program.py") == "(3, True) (4, True)\n"
 
 
+def rig_says(words, **environment):
+    """The rig cannot be built, and says so in one line with these words."""
+    on_rig("-c", "")  # where it cannot be built at all, this skips
+    done = subprocess.run(
+        [sys.executable, RIG, "-c", ""], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+    assert done.returncode == UNUSABLE, done.stderr
+    assert words in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    """It is one line, for `benchmarks gpu --predict` too, which then goes without the host's time."""
+    (tmp_path / "file").touch()
+    rig_says("file/minicnn-rig cannot be written", XDG_CACHE_HOME=str(tmp_path / "file"))
+    code = "from benchmarks.gpu_host import Host; print(Host(1, '2012', 2).seconds(1))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "file"), "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.stdout == "None\n" and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_disk_that_is_full(tmp_path):
+    """Then there is no folder, and that is said."""
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(RIG)!r})
+os.environ["XDG_CACHE_HOME"] = {str(tmp_path)!r}
+import rig
+def full(*_):
+    raise OSError(28, "No space left on device", "there")
+os.rename = full
+try:
+    rig.build()
+except rig.Unusable as error:
+    print(error)
+"""
+    assert on_rig("-c", code) == "there cannot be written: No space left on device\n"
+    assert not list((tmp_path / "minicnn-rig").iterdir())
+
+
+def compiler(folder, script):
+    """A PATH on which cc is this script."""
+    folder.mkdir()
+    (folder / "cc").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "cc").chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_a_compiler_that_fails(tmp_path):
+    path = compiler(tmp_path / "bin", "echo 'In file included' >&2; echo 'x.c: error: no' >&2; echo more >&2; exit 1")
+    rig_says("x.c: error: no", PATH=path, XDG_CACHE_HOME=str(tmp_path))
+    assert not list((tmp_path / "minicnn-rig").iterdir())
+
+
+def test_what_is_compiled_is_used_again_without_a_compiler(tmp_path):
+    """What nobody has used for a month goes when something else is compiled."""
+    old, recent = (tmp_path / "minicnn-rig" / name for name in ("old", "recent"))
+    for folder in (old, recent):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    on_rig("-c", "", XDG_CACHE_HOME=str(tmp_path))
+    assert not old.exists() and recent.exists()
+    nowhere = {"XDG_CACHE_HOME": str(tmp_path), "PATH": str(tmp_path)}
+    assert on_rig("-c", "print(2)", **nowhere) == "2\n"
+    (built,) = (path for path in (tmp_path / "minicnn-rig").iterdir() if path.name not in ("recent", "kernels"))
+    built.rename(tmp_path / "elsewhere")
+    rig_says("there is no C compiler", **nowhere)
+
+
 def test_an_entry_that_another_cupy_lacks_is_named(tmp_path):
     """So is one that it declares in another way."""
     code = f"""

@@ -13,7 +13,9 @@ import numpy as np
 from ..devices import Array, Device, DeviceError, on_device, one_line, open_device
 
 # The wheels by their names, not an extra of minicnn's: on PyPI that name is another project's.
-INSTALL = "pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]' for a driver older than 580)"
+# The versions are those of setup.cfg.
+OLDER = "'cupy-cuda12x[ctk]>=14,<15'"
+INSTALL = f"pip install 'cupy-cuda13x[ctk]>=14,<15' (or {OLDER} for a driver older than 580)"
 WHEELS = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
 
 
@@ -143,7 +145,7 @@ def _what_is_missing(error: Any, driver: int, wanted: int) -> str:
     if error.status == 35 and not driver:
         return "this machine has no NVIDIA driver (libcuda.so.1 was not found): install one, or use device 'cpu'"
     if error.status == 35:
-        older = f", or pip uninstall cupy-cuda{wanted // 1000}x, then pip install 'cupy-cuda12x[ctk]'"
+        older = f", or pip uninstall cupy-cuda{wanted // 1000}x, then pip install {OLDER}"
         return (
             f"the NVIDIA driver is for CUDA {_version(driver)}, but the installed CuPy needs {_version(wanted)}: "
             f"update the driver{older if driver // 1000 == 12 < wanted // 1000 else ''}"

@@ -66,7 +66,7 @@ def _run(
             largest = size
     use = _use(
         cupy, cupy.cuda.runtime.getDevice(), kernel, np.dtype(real), largest >= 1 << 31,
-        types and tuple(types.items()), tuple(constants), tuple(constants.values()),
+        tuple(types.items()) if types else None, tuple(constants), tuple(constants.values()),
     )  # fmt: skip
     if len(args) != len(use.parameters):
         declared = ", ".join([parameter.text for parameter in use.parameters])

@@ -31,6 +31,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +62,6 @@ def build() -> Path:
     Unusable."""
     if not sys.platform.startswith("linux"):
         raise Unusable("it needs Linux, whose loader takes the place of a library")
-    compiler, headers = shutil.which("cc"), sysconfig.get_paths()["include"]
-    if compiler is None:
-        raise Unusable("there is no C compiler (cc)")
-    if not Path(headers, "Python.h").is_file():
-        raise Unusable(f"there are no headers of Python to compile with: {headers}/Python.h")
     cublas = _cublas_module()
     try:
         importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib("nvrtc")
@@ -74,17 +71,45 @@ def build() -> Path:
     for source in (HERE / "driver.c", Path(__file__)):
         key.update(source.read_bytes())
     folder = cache() / key.hexdigest()[:16]
-    if not folder.is_dir():
-        cache().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache()) as fresh:
-            _compile(compiler, Path(fresh, "driver.so"), HERE / "driver.c", f"-I{headers}")
-            _compile_cublas(compiler, Path(fresh), cublas.read_bytes())
-            try:
-                shutil.copytree(fresh, f"{fresh}.done")
-                os.rename(f"{fresh}.done", folder)  # whole, or not there: others may be at it as well
-            except OSError:
-                shutil.rmtree(f"{fresh}.done", ignore_errors=True)
+    if folder.is_dir():
+        with suppress(OSError):
+            os.utime(folder)  # it is in use: see _remove_old
+    else:
+        try:
+            cache().mkdir(parents=True, exist_ok=True)
+            _remove_old()
+            _compile_all(folder, cublas)
+        except OSError as error:
+            raise Unusable(f"{error.filename or cache()} cannot be written: {error.strerror}") from None
     return folder
+
+
+def _compile_all(folder: Path, cublas: Path) -> None:
+    """The folder is whole or not there, for others may be at it as well."""
+    compiler, headers = shutil.which("cc"), sysconfig.get_paths()["include"]
+    if compiler is None:
+        raise Unusable("there is no C compiler (cc)")
+    if not Path(headers, "Python.h").is_file():
+        raise Unusable(f"there are no headers of Python to compile with: {headers}/Python.h")
+    fresh = Path(tempfile.mkdtemp(dir=cache()))
+    try:
+        _compile(compiler, fresh / "driver.so", HERE / "driver.c", f"-I{headers}")
+        _compile_cublas(compiler, fresh, cublas.read_bytes())
+        try:
+            os.rename(fresh, folder)
+        except OSError:
+            if not folder.is_dir():  # nobody else has made it
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _remove_old() -> None:
+    """What no Python has used for a month; CuPy's kernels are CuPy's own business."""
+    for old in cache().iterdir():
+        with suppress(OSError):  # others may be removing it, or renaming what they have made
+            if old.name != "kernels" and old.stat().st_mtime < time.time() - 30 * 86400:
+                shutil.rmtree(old)
 
 
 def cache() -> Path:
@@ -111,7 +136,9 @@ def _compile(compiler: str, library: Path, *arguments: Any) -> None:
     command = [compiler, "-O2", "-shared", "-fPIC", "-o", library, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise Unusable(f"{shlex.join(map(str, command))}: {done.stderr.strip()}")
+        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        said = next((line for line in lines if "error" in line), lines[-1])
+        raise Unusable(f"{shlex.join(map(str, command))}: {said}")
 
 
 def _compile_cublas(compiler: str, folder: Path, module: bytes) -> None:
