@@ -36,7 +36,7 @@ class Ours(Worker):
 
 
 def sgd(parameters: Iterable[Tensor]) -> optim.SGD:
-    return optim.SGD(parameters, networks.LEARNING_RATE, networks.MOMENTUM, networks.WEIGHT_DECAY)
+    return optim.SGD(parameters, networks.LEARNING_RATE, networks.MOMENTUM, weight_decay=networks.WEIGHT_DECAY)
 
 
 class Network(Ours):

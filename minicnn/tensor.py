@@ -42,7 +42,7 @@ class Tensor:
     __slots__ = "data", "grad", "grad_fn", "hooks", "requires_grad", "version"
     __array_ufunc__ = None  # so that ndarray * Tensor asks the Tensor
 
-    def __init__(self, data: Any, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
+    def __init__(self, data: Any, *, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
         if isinstance(data, Tensor):
             raise TypeError("Tensor of a Tensor: use it as it is, or .detach() for one without history")
         array = data if hasattr(data, "__cuda_array_interface__") else np.asarray(data)
@@ -320,8 +320,9 @@ class Tensor:
         """The mean over those axes; of no entries at all, NaN."""
         return apply(ops.DivScalar(self._count(axis) or np.nan), self.sum(axis, keepdims))
 
-    def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-        """The variance over those axes, with count − ddof in the denominator."""
+    def var(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        """The variance over those axes, with count − ddof in the denominator: the biased one, as in
+        NumPy, where PyTorch has ddof=1. keepdims and ddof by name."""
         deviation = self - self.mean(axis, keepdims=True)
         count = self._count(axis) - ddof
         return apply(ops.DivScalar(count if count > 0 else np.nan), (deviation * deviation).sum(axis, keepdims))
@@ -484,6 +485,7 @@ def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],
     grad_outputs: Any = None,
+    *,
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> tuple[Tensor | None, ...]:
@@ -491,7 +493,8 @@ def grad(
 
     Args:
         outputs, inputs: a Tensor or several. Inputs may be leaves or results on the way; only what they need is done.
-        grad_outputs: for each output dL/d(output), None where it has one entry and that is 1.
+        grad_outputs: for each output dL/d(output), None where it has one entry and that is 1. What
+            follows is given by name.
         create_graph: record the computation, so that the result can be differentiated.
         retain_graph: keep the graph for another pass; by default as create_graph.
 

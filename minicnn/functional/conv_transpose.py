@@ -26,6 +26,7 @@ def conv_transpose2d(
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,
+    *,
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
@@ -36,7 +37,7 @@ def conv_transpose2d(
         x: (N, H, W, O), floating.
         weight: (KH, KW, C/groups, O): conv2d's weight, so the result has C channels.
         bias: (C,) or None.
-        stride, padding, dilation, groups: conv2d's.
+        stride, padding, dilation, groups: conv2d's; the last two by name, for PyTorch has groups first.
         output_padding: int or (height, width), smaller than the stride or the dilation. Several input sizes give
             conv2d the same output size; this picks a larger one.
 

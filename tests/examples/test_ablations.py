@@ -148,7 +148,7 @@ def test_pixels_and_colors_are_of_the_scale_that_suits_the_weights(pictures, mon
 
 
 def test_a_part_of_the_pictures_is_from_all_over_the_set(data):
-    whole = CIFAR10(data, True, False)  # 60
+    whole = CIFAR10(data, True, verify=False)  # 60
     for n, expected in ((20, range(0, 60, 3)), (60, range(60)), (1000, range(60))):
         part = ablations.evenly(whole, n)
         assert len(part) == len(expected)
