@@ -95,7 +95,7 @@ class Layers(Network):
         for copy, p in zip(copies, self.net.parameters(), strict=True):
             copy.grad = p.grad
         self.tasks = {"sgd": sgd(copies).step}
-        modules = [module for _, module in self.net.named_modules() if not any(module.children())]
+        modules = [module for _, module in self.net.named_modules() if not any(module.named_children())]
         x = self.images
         for layer, module in zip(networks.layers(network), modules, strict=True):
             if layer.kind != "flatten":

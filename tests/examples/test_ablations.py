@@ -53,7 +53,7 @@ def test_the_race_is_without_regularization_and_between_activations():
 def kinds(setting):
     net = ablations.network(setting)
     assert net(Tensor(np.zeros((2, 24, 24, 3), np.float32))).shape == (2, 10)
-    return [type(module) for _, module in net.named_modules() if not any(module.children())], net
+    return [type(module) for _, module in net.named_modules() if not any(module.named_children())], net
 
 
 def test_what_each_setting_builds():
