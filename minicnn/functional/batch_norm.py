@@ -35,6 +35,7 @@ Tensor([[-1.],
 
 from ..backends.devices import Array, on_device_of
 from ..tensor import Tensor
+from .layout import IMAGES
 
 
 def batch_norm(
@@ -62,9 +63,10 @@ def batch_norm(
     """
     shapes = [array.shape for array in (gamma, beta, running_mean, running_var)]
     if not x.ndim or any(shape != x.shape[-1:] for shape in shapes):
+        channels_first = x.ndim == 4 and all(shape == x.shape[1:2] for shape in shapes)
         raise ValueError(
             f"batch_norm: x of shape {x.shape} needs gamma, beta, running_mean and running_var of {x.shape[-1:]}, "
-            f"not {shapes}"
+            f"not {shapes}" + (f": {IMAGES}" if channels_first else "")
         )
     if not training:
         return (x - running_mean) * (gamma / (Tensor(running_var) + eps).astype(x.dtype).sqrt()) + beta

@@ -14,7 +14,8 @@ Tensor([ 1.,  2., 13., 20., 30.], dtype=float32)
 from typing import Any
 
 from ..tensor import Tensor, apply
-from .conv import Conv2dTranspose, check_shapes
+from .conv import Conv2dTranspose
+from .layout import check_convolution
 from .shapes import pad
 from .windows import Window, pair
 
@@ -44,7 +45,7 @@ def conv_transpose2d(
     Returns (N, (H − 1)·stride − top − bottom + dilation·(KH − 1) + output_padding + 1, …, C). Raises ValueError if the
     shapes do not fit.
     """
-    check_shapes("conv_transpose2d", x, weight, bias, groups, transposed=True)
+    check_convolution("conv_transpose2d", x, weight, bias, groups, transposed=True)
     window = Window.of(weight.shape[:2], stride, padding, dilation)
     extra = pair(output_padding, "output_padding", 0)
     if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):

@@ -128,3 +128,29 @@ def test_settings_that_do_not_fit():
     fails(ValueError, "batch_norm", nn.BatchNorm2d(3), Tensor(np.ones((2, 8, 8, 4), np.float32)))
     fails(ValueError, "p is", nn.Dropout(1.5), Tensor([1.0]))
     fails(ValueError, "reduction", nn.CrossEntropyLoss(reduction="median"), Tensor([[1.0, 2.0]]), [0])
+
+
+@pytest.mark.parametrize(
+    "layer, habit",
+    [
+        (nn.LocalResponseNorm, (5, 1e-4, 0.75, 2.0)),  # PyTorch: size, alpha, beta, k
+        (nn.MaxPool2d, (3, 2, 0, 1, False)),  # return_indices
+        (nn.Dropout, (0.5, True)),  # inplace
+        (nn.ReLU, (True,)),  # inplace
+        (nn.Linear, (2, 3, True, "cpu")),  # device
+        (nn.Conv2d, (2, 3, 3, 1, 0, 1, 1, True, "zeros")),  # padding_mode
+        (nn.BatchNorm2d, (3, 1e-5, 0.1, True)),  # affine
+        (nn.CrossEntropyLoss, ([1.0, 2.0],)),  # weight
+        (nn.Flatten, (1,)),  # start_dim
+    ],
+)
+def test_pytorchs_order_of_arguments_is_an_error(layer, habit):
+    fails(TypeError, "argument", layer, *habit)
+
+
+def test_images_and_weights_of_pytorch():
+    x = Tensor(np.ones((1, 3, 32, 32), np.float32))
+    fails(ValueError, r"images are channels last, \(N, H, W, C\): x.transpose\(0, 2, 3, 1\)\?", nn.Conv2d(3, 8, 3), x)
+    assert nn.Conv2d(3, 8, 3)(x.transpose(0, 2, 3, 1)).shape == (1, 30, 30, 8)
+    fails(ValueError, r"images are channels last.*x.transpose\(0, 2, 3, 1\)", nn.BatchNorm2d(3), x)
+    assert nn.BatchNorm2d(3)(x.transpose(0, 2, 3, 1)).shape == (1, 32, 32, 3)
