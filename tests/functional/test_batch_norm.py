@@ -155,3 +155,10 @@ def test_one_pixel_has_no_variance(shape):
     assert evaluation(np.zeros(3), np.ones(3))(*args).shape == shape
     if len(shape) > 1:
         assert training(Tensor(np.ones((2, *shape[1:]))), *args[1:]).shape == (2, *shape[1:])
+
+
+def test_pytorchs_order_of_arguments_is_an_error():
+    with refuses(TypeError, "batch_norm", "positional"):
+        F.batch_norm(
+            Tensor(np.ones((4, 3))), np.zeros(3), np.ones(3), Tensor(np.ones(3)), Tensor(np.zeros(3))
+        )  # the averages first

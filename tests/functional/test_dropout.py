@@ -175,3 +175,8 @@ def test_what_is_no_probability(p, training):
 def test_what_is_no_scale(scale, p, training):
     with refuses(ValueError, "dropout", "'training' or 'evaluation'", repr(scale)):
         F.dropout(Tensor(np.ones(2)), p, training, scale=scale)
+
+
+def test_pytorchs_order_of_arguments_is_an_error():
+    with refuses(TypeError, "dropout", "positional"):
+        F.dropout(Tensor([1.0]), 0.5, True, True)  # inplace

@@ -159,3 +159,9 @@ def test_reductions_that_do_not_exist(reduction):
         F.cross_entropy(Tensor(np.ones((2, 3))), [0, 1], reduction=reduction)
     with refuses(ValueError, "mse_loss", "'mean', 'sum' or 'none'", repr(reduction)):
         F.mse_loss(Tensor(np.ones(2)), [0, 1], reduction=reduction)
+
+
+@pytest.mark.parametrize("f", [F.cross_entropy, F.mse_loss])
+def test_pytorchs_order_of_arguments_is_an_error(f):
+    with refuses(TypeError, f.__name__, "positional"):
+        f(Tensor(np.ones((2, 2))), [0, 1], "sum")  # weight, size_average

@@ -379,3 +379,7 @@ def test_an_array_replaced_by_one_that_is_not_contiguous():
     optimizer = optim.SGD([p], 0.1)
     p.data, p.grad = np.ones((3, 2)).T, Tensor(np.ones((2, 3)))
     fails(ValueError, "contiguous", optimizer.step)
+
+
+def test_pytorchs_order_of_arguments_is_an_error():
+    fails(TypeError, "positional", optim.SGD, [nn.Parameter(np.ones(1))], 0.1, 0.9, 0.0, 5e-4)  # dampening

@@ -152,3 +152,9 @@ def test_arguments_and_states_that_do_not_fit():
     for schedule, state in [(step, plateau.state_dict()), (plateau, step.state_dict()), (step, {})]:
         fails(ValueError, type(schedule).__name__, schedule.load_state_dict, state)
     fails(NotImplementedError, "_Formula does not define rate", _Formula(opt).step)
+
+
+def test_pytorchs_order_of_arguments_is_an_error():
+    opt = optimizer()
+    fails(TypeError, "positional", optim.ReduceLROnPlateau, opt, "min", 0.1, 10, 1e-4, "rel")  # threshold_mode
+    fails(TypeError, "positional", optim.CosineLR, opt, 10, 1e-5)  # eta_min
