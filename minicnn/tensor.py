@@ -276,9 +276,9 @@ class Tensor:
         gradient: whoever else holds it, such as a Module, would go on with the old values."""
         if self.requires_grad and self.grad_fn is None:
             raise TypeError(
-                f"{sign} makes a new Tensor, so this leaf of shape {self.shape} that requires a gradient would stay as "
-                f"it is: let an optimizer write to it, such as optim.SGD, or write to its array, p.data {sign} …, with "
-                "an array such as p.grad.data on the right"
+                f"{sign} makes a new Tensor, so this leaf of shape {self.shape} that requires a gradient "
+                "would stay as it is: let an optimizer write to it, such as optim.SGD, or write to its "
+                f"array, p.data {sign} …, with an array such as p.grad.data on the right"
             )
 
     def __neg__(self) -> Tensor:
@@ -388,8 +388,8 @@ class Tensor:
         """
         if axes == (0, 1) and self.ndim == 2:
             raise ValueError(
-                f"transpose(0, 1) of shape {self.shape} names the axes in the order that they have and changes "
-                "nothing: to swap them write swapaxes(0, 1) or .T"
+                f"transpose(0, 1) of shape {self.shape} names the axes in the order that they have "
+                "and changes nothing: to swap them write swapaxes(0, 1) or .T"
             )
         order = _sizes(axes) or tuple(reversed(range(self.ndim)))
         if len(ops.normal_axes(order, self.ndim)) != self.ndim:

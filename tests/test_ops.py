@@ -271,7 +271,7 @@ def test_matmul(block, operands, a_layout, b_layout, seed):
 def test_transpose_and_reshape(data, shape, layout, seed):
     order, back = data.draw(st.permutations(range(len(shape)))), (*shape[::-1], 1)
     x = layout(np.random.default_rng(seed).standard_normal(shape))
-    check(lambda x: x.transpose(*order), lambda x: x.transpose(*order), x)
+    check(lambda x: x.transpose(order), lambda x: x.transpose(order), x)
     check(lambda x: x.reshape(back), lambda x: x.reshape(back), x)
 
 

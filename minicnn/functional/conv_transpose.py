@@ -38,7 +38,8 @@ def conv_transpose2d(
         x: (N, H, W, O), floating.
         weight: (KH, KW, C/groups, O): conv2d's weight, so the result has C channels.
         bias: (C,) or None.
-        stride, padding, dilation, groups: conv2d's; the last two by name, for PyTorch has groups first.
+        stride, padding, dilation, groups: conv2d's; the last two by name, as PyTorch's order is
+            another.
         output_padding: int or (height, width), smaller than the stride or the dilation. Several input sizes give
             conv2d the same output size; this picks a larger one.
 

@@ -102,8 +102,8 @@ class Linear(Module):
 
 
 class MaxPool2d(Module):
-    """The largest number in each window; see functional.max_pool2d. ceil_mode by name, for PyTorch's layer has
-    return_indices before it."""
+    """The largest number in each window; see functional.max_pool2d. ceil_mode by name, for
+    PyTorch's layer has return_indices before it."""
 
     def __init__(
         self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, *, ceil_mode: bool = False

@@ -33,7 +33,7 @@ class Parameter(Tensor):
 
 
 def _part_in(value: Any) -> str | None:
-    """ "Module" or "Parameter", whichever a plain container holds, at any depth; else None."""
+    """What a plain container holds at any depth, "Module" or "Parameter"; None if neither."""
     if not isinstance(value, (list, tuple, set, dict)):
         return None
     for item in value.values() if isinstance(value, dict) else value:
@@ -57,8 +57,9 @@ def _refuse_container(owner: "Module", name: str, value: Any) -> None:
     elif isinstance(value, dict):
         instead = "write nn.Sequential(**modules), or give each module an attribute of its own"
     raise TypeError(
-        f"{type(owner).__name__}.{name} is a {type(value).__name__} that holds a {part}: only a Parameter or Module "
-        f"that is itself an attribute is trained, saved and moved: {instead}"
+        f"{type(owner).__name__}.{name} is a {type(value).__name__} that holds a {part}: only a "
+        "Parameter or Module that is itself an attribute is trained, saved and moved: "
+        f"{instead}"
     )
 
 
@@ -125,7 +126,7 @@ class Module:
         self._buffers = (*self._buffers, name)
 
     def children(self) -> Iterator["Module"]:
-        """The modules directly inside, in the order of assignment; one that has two names comes twice."""
+        """The modules directly inside, in the order of assignment; one of two names comes twice."""
         return (module for _, module in self.named_children())
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
@@ -356,6 +357,6 @@ class ModuleList(Module):
     @overload
     def __getitem__(self, index: slice) -> "ModuleList": ...
     def __getitem__(self, index: int | slice) -> Module:
-        """The module of that number, counted from the end if it is negative, or a ModuleList of a slice."""
+        """The module of that number, from the end if it is negative, or a ModuleList of a slice."""
         modules = list(self.children())
         return ModuleList(modules[index]) if isinstance(index, slice) else modules[index]

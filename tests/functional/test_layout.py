@@ -39,7 +39,7 @@ def as_told(x, weight, hints):
     ],
 )
 def test_the_hint_is_what_would_fit(x, weight, bias, groups, hints):
-    with pytest.raises(ValueError, match="^conv2d: ") as caught:
+    with pytest.raises(ValueError, match=r"^conv2d: ") as caught:
         F.conv2d(ones(x), ones(weight), ones(bias), groups=groups)
     message = str(caught.value)
     assert [hint for hint in (IMAGES, KERNELS) if hint in message] == hints and "\n" not in message
