@@ -175,7 +175,7 @@ class Loop(OnGPU):
                 steps.append(list(found) if last else [])
                 found.clear()
 
-            schedule = CosineLR(self.optimizer, 3, 0)
+            schedule = CosineLR(self.optimizer, 3)
             self.program.train_epoch(self.net, Steps(loader, fetching), [self.optimizer], "", schedule)
         return steps[2]
 

@@ -53,7 +53,7 @@ class Loading(Worker):
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, machine.cores()[-cores:])
         self.loader = DataLoader(
-            self.dataset, BATCH, AUGMENT, shuffle=True, num_workers=cores, processes=processes
+            self.dataset, BATCH, transform=AUGMENT, shuffle=True, num_workers=cores, processes=processes
         )  # fmt: skip
 
     def threads(self) -> dict[str, int]:
@@ -119,8 +119,8 @@ class Training(ours.Network):
     def __init__(self, threads: int, folder: str) -> None:
         super().__init__(threads, "2012", BATCH)
         self.loader = DataLoader(
-            ImageFolder(folder, least=SHORT_SIDE), BATCH, AUGMENT, shuffle=True, num_workers=1, drop_last=True,
-            normalize=Normalize(0.5, 0.25),
+            ImageFolder(folder, least=SHORT_SIDE), BATCH, transform=AUGMENT, normalize=Normalize(0.5, 0.25),
+            shuffle=True, num_workers=1, drop_last=True,
         )  # fmt: skip
         self.batches: Iterator[Any] | None = None
         self.shares: list[float] = []
@@ -189,7 +189,7 @@ def prepare(source: Path, target: Path) -> Result:
     if ended.returncode:
         raise BenchmarkError(ended.stderr.strip())
     seconds = time.perf_counter() - start
-    return {"pictures": sum(len(ImageNet(target, train)) for train in (True, False)), "seconds": seconds}
+    return {"pictures": sum(len(ImageNet(target, train=train)) for train in (True, False)), "seconds": seconds}
 
 
 # --------------------------------------------------------------------------------------------------------- measuring

@@ -36,7 +36,7 @@ class Ours(Worker):
 
 
 def sgd(parameters: Iterable[Tensor]) -> optim.SGD:
-    return optim.SGD(parameters, networks.LEARNING_RATE, networks.MOMENTUM, networks.WEIGHT_DECAY)
+    return optim.SGD(parameters, networks.LEARNING_RATE, networks.MOMENTUM, weight_decay=networks.WEIGHT_DECAY)
 
 
 class Network(Ours):
@@ -95,7 +95,7 @@ class Layers(Network):
         for copy, p in zip(copies, self.net.parameters(), strict=True):
             copy.grad = p.grad
         self.tasks = {"sgd": sgd(copies).step}
-        modules = [module for _, module in self.net.named_modules() if not any(module.children())]
+        modules = [module for _, module in self.net.named_modules() if not any(module.named_children())]
         x = self.images
         for layer, module in zip(networks.layers(network), modules, strict=True):
             if layer.kind != "flatten":

@@ -32,6 +32,7 @@ class _Settings(NamedTuple):
 def gradcheck(
     f: Callable[..., Any],
     inputs: Tensor | Sequence[Tensor],
+    *,
     eps: float = 1e-5,
     rtol: float = 1e-6,
     atol: float = 0.0,
@@ -62,6 +63,7 @@ def gradcheck(
 def gradgradcheck(
     f: Callable[..., Any],
     inputs: Tensor | Sequence[Tensor],
+    *,
     eps: float = 1e-5,
     rtol: float = 1e-6,
     atol: float = 0.0,

@@ -32,6 +32,7 @@ class Tensor:
     Operators follow NumPy's rules of broadcasting. A number or an array in an expression with a floating Tensor is a
     constant of that Tensor's dtype; two Tensors of different floating dtypes are an error. A Tensor cannot be written
     to: optimizers and load_state_dict write to parameters, and a backward pass that still needs an old value says so.
+    x += y is x = x + y, and TypeError for a leaf that requires a gradient.
 
     >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
     >>> (x * x).sum().backward()
@@ -42,7 +43,7 @@ class Tensor:
     __slots__ = "data", "grad", "grad_fn", "hooks", "requires_grad", "version"
     __array_ufunc__ = None  # so that ndarray * Tensor asks the Tensor
 
-    def __init__(self, data: Any, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
+    def __init__(self, data: Any, *, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
         if isinstance(data, Tensor):
             raise TypeError("Tensor of a Tensor: use it as it is, or .detach() for one without history")
         array = data if hasattr(data, "__cuda_array_interface__") else np.asarray(data)
@@ -246,6 +247,40 @@ class Tensor:
     def __rpow__(self, base: Any) -> Tensor:
         return apply(ops.Pow(), base, self)
 
+    def __iadd__(self, other: Any) -> Tensor:
+        self._refuse_in_place("+=")
+        return self + other
+
+    def __isub__(self, other: Any) -> Tensor:
+        self._refuse_in_place("-=")
+        return self - other
+
+    def __imul__(self, other: Any) -> Tensor:
+        self._refuse_in_place("*=")
+        return self * other
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        self._refuse_in_place("/=")
+        return self / other
+
+    def __ipow__(self, other: Any) -> Tensor:
+        self._refuse_in_place("**=")
+        return self**other
+
+    def __imatmul__(self, other: Any) -> Tensor:
+        self._refuse_in_place("@=")
+        return self @ other
+
+    def _refuse_in_place(self, sign: str) -> None:
+        """x += y gives the name x to the new Tensor x + y. TypeError for a leaf that requires a
+        gradient: whoever else holds it, such as a Module, would go on with the old values."""
+        if self.requires_grad and self.grad_fn is None:
+            raise TypeError(
+                f"{sign} makes a new Tensor, so this leaf of shape {self.shape} that requires a gradient "
+                "would stay as it is: let an optimizer write to it, such as optim.SGD, or write to its "
+                f"array, p.data {sign} …, with an array such as p.grad.data on the right"
+            )
+
     def __neg__(self) -> Tensor:
         return apply(ops.Neg(), self)
 
@@ -320,8 +355,9 @@ class Tensor:
         """The mean over those axes; of no entries at all, NaN."""
         return apply(ops.DivScalar(self._count(axis) or np.nan), self.sum(axis, keepdims))
 
-    def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-        """The variance over those axes, with count − ddof in the denominator."""
+    def var(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        """The variance over those axes, with count − ddof in the denominator: the biased one, as in
+        NumPy, where PyTorch has ddof=1. keepdims and ddof by name."""
         deviation = self - self.mean(axis, keepdims=True)
         count = self._count(axis) - ddof
         return apply(ops.DivScalar(count if count > 0 else np.nan), (deviation * deviation).sum(axis, keepdims))
@@ -345,10 +381,21 @@ class Tensor:
         return apply(ops.Reshape(_sizes(shape)), self)
 
     def transpose(self, *axes: Any) -> Tensor:
-        """The axes in another order; reversed, if none are named."""
+        """The axes in another order, as in NumPy; reversed, if none are named.
+
+        Raises ValueError if each axis is not named once, and for transpose(0, 1) of two axes, which
+        would change nothing: PyTorch's method of that name swaps them.
+        """
+        if axes == (0, 1) and self.ndim == 2:
+            raise ValueError(
+                f"transpose(0, 1) of shape {self.shape} names the axes in the order that they have "
+                "and changes nothing: to swap them write swapaxes(0, 1) or .T"
+            )
         order = _sizes(axes) or tuple(reversed(range(self.ndim)))
         if len(ops.normal_axes(order, self.ndim)) != self.ndim:
-            raise ValueError(f"transpose{order} does not name each of {self.ndim} axes once")
+            raise ValueError(
+                f"transpose{order} does not name each of {self.ndim} axes once; to swap two of them write swapaxes"
+            )
         return apply(ops.Transpose(tuple([a % self.ndim for a in order])), self)
 
     @property
@@ -484,6 +531,7 @@ def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],
     grad_outputs: Any = None,
+    *,
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> tuple[Tensor | None, ...]:
@@ -491,7 +539,8 @@ def grad(
 
     Args:
         outputs, inputs: a Tensor or several. Inputs may be leaves or results on the way; only what they need is done.
-        grad_outputs: for each output dL/d(output), None where it has one entry and that is 1.
+        grad_outputs: for each output dL/d(output), None where it has one entry and that is 1. What
+            follows is given by name.
         create_graph: record the computation, so that the result can be differentiated.
         retain_graph: keep the graph for another pass; by default as create_graph.
 

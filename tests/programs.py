@@ -33,7 +33,7 @@ def tiny(
     return nn.Sequential(
         conv1=nn.Sequential(conv=nn.Conv2d(3, n, 11, stride=8), relu=nn.ReLU(), pool=nn.MaxPool2d(3, 2)),
         flatten=nn.Flatten(),
-        fc6=nn.Sequential(fc=nn.Linear(9 * n, 16), relu=nn.ReLU(), dropout=nn.Dropout(dropout, dropout_scale)),
+        fc6=nn.Sequential(fc=nn.Linear(9 * n, 16), relu=nn.ReLU(), dropout=nn.Dropout(dropout, scale=dropout_scale)),
         fc8=nn.Linear(16, classes),
     )
 

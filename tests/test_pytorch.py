@@ -75,7 +75,8 @@ def test_batch_norm_and_cross_entropy():
         others = [torch.tensor(a, requires_grad=True) for a in arrays]
         running, statistics = [(np.ones(4), np.full(4, 2.0)) for _ in range(2)]
         statistics = [torch.tensor(s) for s in statistics]
-        y = F.batch_norm(*tensors, *running, training=training)
+        ours = zip(("gamma", "beta", "running_mean", "running_var"), (*tensors[1:], *running), strict=True)
+        y = F.batch_norm(tensors[0], **dict(ours), training=training)
         x, gamma, beta = others
         theirs = last(TF.batch_norm(first(x), *statistics, gamma, beta, training))
         labels = rng.integers(0, 24, 5)

@@ -2,6 +2,7 @@
 
 import copy
 import operator
+import re
 
 import numpy as np
 import pytest
@@ -442,3 +443,37 @@ def test_the_public_names():
         "conv2d conv_transpose2d max_pool2d avg_pool2d local_response_norm batch_norm relu sigmoid tanh softmax log_softmax dropout linear "
         "cross_entropy mse_loss concatenate stack where maximum minimum pad".split()
     )
+
+
+@pytest.mark.parametrize("name", "iadd isub imul itruediv ipow imatmul".split())
+def test_in_place_operators_make_new_tensors_and_refuse_leaves(name):
+    operate, plain = getattr(operator, name), getattr(operator, name[1:])
+    leaf, constant, other = Tensor(np.ones((2, 2)), requires_grad=True), Tensor(np.ones((2, 2))), np.full((2, 2), 3.0)
+    sign = {"imatmul": "@=", "ipow": "**=", "itruediv": "/=", "iadd": "+=", "isub": "-=", "imul": "*="}[name]
+    for held in (leaf, nn.Parameter(np.ones((2, 2)))):
+        fails(
+            TypeError,
+            rf"^{re.escape(sign)} makes a new Tensor.*\(2, 2\).*p.data {re.escape(sign)} ",
+            operate,
+            held,
+            other,
+        )
+        with no_grad():
+            fails(TypeError, "optim.SGD", operate, held, other)
+    np.testing.assert_array_equal(leaf.data, np.ones((2, 2)))
+    for x in (constant, leaf * 1.0):
+        y = operate(x, other)
+        assert y is not x and y.requires_grad == x.requires_grad
+        np.testing.assert_array_equal(y.data, plain(x, other).data)
+
+
+def test_habits_of_pytorch():
+    x = Tensor(np.ones((2, 3)), requires_grad=True)
+    fails(ValueError, r"transpose\(0, 1\) of shape \(2, 3\).*swapaxes\(0, 1\) or \.T", x.transpose, 0, 1)
+    assert x.transpose((0, 1)).shape == (2, 3) and x.reshape(2, 3, 1).transpose(0, 1, 2).shape == (2, 3, 1)
+    fails(ValueError, "swapaxes", x.reshape(2, 3, 1).transpose, 0, 1)
+    fails(TypeError, "positional", x.var, 0, True)  # unbiased
+    fails(TypeError, "positional", grad, x.sum(), x, None, True)  # retain_graph
+    fails(TypeError, "positional", Tensor, 2, 3)  # torch.Tensor(2, 3) has that shape
+    fails(DeviceError, "'cuda': here it is called 'gpu'", x.to, "cuda")
+    fails(DeviceError, "'cuda:1': here it is called 'gpu'", Tensor, 1.0, device="cuda:1")

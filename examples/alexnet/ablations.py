@@ -131,8 +131,8 @@ class Pictures:
 
     def __init__(self, settings: Namespace, sizes: dict[str, int]) -> None:
         self.settings = settings
-        self.train = evenly(CIFAR10(settings.data, True, settings.verify), sizes["train"])
-        self.test = evenly(CIFAR10(settings.data, False, settings.verify), sizes["test"])
+        self.train = evenly(CIFAR10(settings.data, True, verify=settings.verify), sizes["train"])
+        self.test = evenly(CIFAR10(settings.data, False, verify=settings.verify), sizes["test"])
         pixels, self.checksum = PixelStatistics(), 0
         for image, _ in self.train:
             pixels.add(image)
@@ -155,7 +155,7 @@ class Pictures:
 
     def _loader(self, pictures: Any, transforms: Any, **options: Any) -> DataLoader:
         workers, device = self.settings.workers, self.settings.device
-        return DataLoader(pictures, BATCH, Compose(transforms), num_workers=workers, device=device, **options)
+        return DataLoader(pictures, BATCH, transform=Compose(transforms), num_workers=workers, device=device, **options)
 
 
 def evenly(dataset: CIFAR10, n: int) -> list[tuple[Any, int]]:

@@ -106,7 +106,7 @@ def slowdown(name: str, epoch: int, epochs: int) -> float:
 def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) -> None:
     """Train a network; arrays and saved, if not empty, are the checkpoint to go on from."""
     minicnn.manual_seed(settings.seed)
-    pictures, test_pictures = (CIFAR10(settings.data, part, settings.verify) for part in (True, False))
+    pictures, test_pictures = (CIFAR10(settings.data, part, verify=settings.verify) for part in (True, False))
     if saved:
         require_classes(settings.resume, saved["config"]["classes"], settings.data, pictures.classes)
     mean_image = arrays.get("view.mean_image")
@@ -114,8 +114,8 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
         mean_image = pictures.images.mean(axis=0, dtype=np.float64).astype(np.float32)
     view = View(32, (0.0, 0.0, 0.0), RAW, mean_image, resize=32)
     machine: dict[str, Any] = {"num_workers": settings.workers, "device": settings.device}
-    loader = DataLoader(pictures, BATCH, view.evaluation(), shuffle=True, seed=settings.seed, **machine)
-    test_loader = DataLoader(test_pictures, BATCH, view.evaluation(), **machine)
+    loader = DataLoader(pictures, BATCH, transform=view.evaluation(), shuffle=True, seed=settings.seed, **machine)
+    test_loader = DataLoader(test_pictures, BATCH, transform=view.evaluation(), **machine)
     net = network(settings.network).to(settings.device)
     parts = optimizers(net, settings.network)
     if saved:

@@ -65,7 +65,7 @@ def alexnet(
         return nn.Sequential(**layers)
 
     def hidden(fc: nn.Linear) -> nn.Sequential:
-        drop = nn.Dropout(dropout, dropout_scale)
+        drop = nn.Dropout(dropout, scale=dropout_scale)
         if variant == "2014":  # drops out what goes into the layer, not what comes out
             return nn.Sequential(dropout=drop, fc=fc, relu=nn.ReLU())
         return nn.Sequential(fc=fc, relu=nn.ReLU(), dropout=drop)

@@ -110,7 +110,9 @@ def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, lea
         if not folder:
             raise UsageError(f"--data {kind} needs the folder of its files: {kind}:DIR")
         return (
-            CIFAR10(folder, train, verify) if kind == "cifar10" else announced(ImageNet(folder, train, least), folder)
+            CIFAR10(folder, train, verify=verify)
+            if kind == "cifar10"
+            else announced(ImageNet(folder, train=train, least=least), folder)
         )
     root = Path(what)
     if not what or not root.is_dir():
@@ -123,7 +125,7 @@ def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, lea
             f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of pictures per class"
         )
     classes = folders(root / "train") if not train and (root / "train").is_dir() else None
-    return announced(ImageFolder(root / part, classes or None, least), what)
+    return announced(ImageFolder(root / part, classes=classes or None, least=least), what)
 
 
 def announced(pictures: PictureFiles, root: str) -> PictureFiles:
@@ -151,7 +153,7 @@ def pixel_statistics(
         return _stored(path, len(dataset), settings.resize)
     print(f"mean image and colors of the {len(dataset)} training pictures: computed now")
     statistics, square = PixelStatistics(), Compose([Resize(settings.resize), CenterCrop(settings.resize)])
-    loader = DataLoader(dataset, 32, square, num_workers=minicnn.get_num_threads())
+    loader = DataLoader(dataset, 32, transform=square, num_workers=minicnn.get_num_threads())
     with progress_bar(total=len(dataset), desc="statistics", unit=" images") as bar:
         for images, _ in loader:
             for image in images:
@@ -193,7 +195,7 @@ def _loader(dataset: Any, batch_size: int, transform: Compose, settings: Namespa
     *steps, last = transform.transforms
     bytes_cross = isinstance(last, Normalize)
     return DataLoader(
-        dataset, batch_size, Compose(steps) if bytes_cross else transform, num_workers=settings.workers,
+        dataset, batch_size, transform=Compose(steps) if bytes_cross else transform, num_workers=settings.workers,
         normalize=last if bytes_cross else None, device=settings.device,
         processes=getattr(settings, "processes", False), **options,
     )  # fmt: skip

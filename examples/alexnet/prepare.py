@@ -61,7 +61,7 @@ def listed(source: str, target: str) -> list[Picture]:
     """All pictures of a tree, and what each will become. Raises DataError if it is no tree to train with."""
     pictures, taken = [], {}
     for train in (True, False):
-        for path, label in announced(ImageNet(source, train), source).samples:
+        for path, label in announced(ImageNet(source, train=train), source).samples:
             name, ending = os.path.splitext(path.removeprefix(os.path.join(source, "")))
             name += ending if ending.lower() in (".jpg", ".jpeg") else ".jpg"
             if name in taken:

@@ -41,7 +41,7 @@ def lrn(settings: Namespace) -> dict[str, Any]:
 def sgd(net: nn.Module, settings: Namespace) -> SGD:
     """As --lr, --momentum, --weight-decay and --update say."""
     paper = settings.update == "paper"
-    return SGD(net.parameters(), settings.lr, settings.momentum, settings.weight_decay, paper_update=paper)
+    return SGD(net.parameters(), settings.lr, settings.momentum, weight_decay=settings.weight_decay, paper_update=paper)
 
 
 def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
@@ -51,7 +51,7 @@ def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
         return ReduceLROnPlateau(optimizer, patience=settings.patience, min_lr=settings.lr / 1000)
     if settings.schedule == "constant":
         return StepLR(optimizer, 1, gamma=1.0)
-    return CosineLR(optimizer, updates, int(settings.warmup * updates))
+    return CosineLR(optimizer, updates, warmup_steps=int(settings.warmup * updates))
 
 
 def update(net: nn.Module, optimizers: Sequence[SGD], images: Any, labels: Any) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,7 @@ class CIFAR10:
     Raises DataError, naming the file, if one is missing, has the wrong size, checksum, labels or number of class names.
     """
 
-    def __init__(self, root: str | os.PathLike[str], train: bool = True, verify: bool = True):
+    def __init__(self, root: str | os.PathLike[str], train: bool = True, *, verify: bool = True):
         inner = os.path.join(root, FOLDER)
         folder = inner if os.path.isdir(inner) else os.fspath(root)
         self.classes = _read(folder, "batches.meta.txt").decode(errors="replace").split()

@@ -48,7 +48,7 @@ class ImageFolder(PictureFiles):
     Raises DataError for a missing root, fewer than two classes, a class without pictures, `classes` that do not match.
     """
 
-    def __init__(self, root: str | os.PathLike[str], classes: Sequence[str] | None = None, least: int | None = None):
+    def __init__(self, root: str | os.PathLike[str], *, classes: Sequence[str] | None = None, least: int | None = None):
         root = os.fspath(root)
         if not os.path.isdir(root):
             what = "is not a folder" if os.path.exists(root) else "does not exist"

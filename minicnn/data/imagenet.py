@@ -37,7 +37,7 @@ class ImageNet(PictureFiles):
     labels out of range, pictures without label and labels without picture.
     """
 
-    def __init__(self, root: str | os.PathLike[str], train: bool = True, least: int | None = None):
+    def __init__(self, root: str | os.PathLike[str], *, train: bool = True, least: int | None = None):
         root = os.fspath(root)
         train_folder, val = os.path.join(root, "train"), os.path.join(root, "val")
         words = _first(root, WORDS)
@@ -52,7 +52,7 @@ class ImageNet(PictureFiles):
                     f"{root}: needs the folder val/ with the validation pictures, and train/ or one of"
                     f" {' and '.join(WORDS)} to tell the classes"
                 )
-            samples = ImageFolder(val, classes).samples if folders(val) else _labelled(root, val, classes)
+            samples = ImageFolder(val, classes=classes).samples if folders(val) else _labelled(root, val, classes)
         if unknown := set(classes) - set(named) if named else ():
             raise DataError(f"{words}: has no words for the classes of {train_folder}: {some(unknown)}")
         self.names = [named.get(name, name) for name in classes]

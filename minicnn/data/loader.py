@@ -11,7 +11,7 @@ before.
 On a GPU the same loop gets arrays of that GPU. Pictures cross as bytes, through memory that it can fetch from by
 itself, while the batch before is worked on, and become numbers there:
 
-    DataLoader(dataset, 128, RandomCrop(227), normalize=Normalize(mean, std), device="gpu")
+    DataLoader(dataset, 128, transform=RandomCrop(227), normalize=Normalize(mean, std), device="gpu")
 
 All randomness comes from Philox, a counter-based generator: its key is (seed, epoch), and the highest word of its
 counter is 0 for the order of the epoch and 1 + i for sample i. So neither threads nor batches change what is drawn.
@@ -54,6 +54,8 @@ class DataLoader:
     """Batches of a dataset: (images (N, H, W, C) in the dtype that the transform yields, labels (N,) int64), arrays of
     the caller's own on `device`.
 
+    What follows batch_size is given by name: PyTorch's third argument is shuffle.
+
     transform: called as transform(image, rng) for each sample, see transforms.py.
     shuffle: a new order in each epoch. Each iteration over the loader is one epoch; `epoch` is the next one's number.
     seed: with the epoch it gives the order, with the epoch and a sample's index what the transform draws for it.
@@ -83,6 +85,7 @@ class DataLoader:
         self,
         dataset: Dataset,
         batch_size: int,
+        *,
         transform: Transform | None = None,
         shuffle: bool = False,
         seed: int = 0,

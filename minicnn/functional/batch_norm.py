@@ -25,7 +25,8 @@ normalisation; it is here to compare with.
 >>> x = minicnn.Tensor([[1.0], [3.0]])
 >>> one, zero = minicnn.Tensor([1.0]), minicnn.Tensor([0.0])
 >>> mean, var = np.zeros(1, np.float32), np.ones(1, np.float32)
->>> F.batch_norm(x, one, zero, mean, var, training=True, eps=0.0)
+>>> running = {"running_mean": mean, "running_var": var}
+>>> F.batch_norm(x, gamma=one, beta=zero, **running, training=True, eps=0.0)
 Tensor([[-1.],
         [ 1.]], dtype=float32)
 >>> print(mean, var)
@@ -34,10 +35,12 @@ Tensor([[-1.],
 
 from ..backends.devices import Array, on_device_of
 from ..tensor import Tensor
+from .layout import IMAGES
 
 
 def batch_norm(
     x: Tensor,
+    *,
     gamma: Tensor,
     beta: Tensor,
     running_mean: Array,
@@ -48,7 +51,7 @@ def batch_norm(
 ) -> Tensor:
     """γ (x − μ) / √(σ² + ε) + β for each channel (Ioffe and Szegedy 2015).
 
-    Args:
+    Args (all but x by name, for PyTorch has the running averages first):
         x: (…, C), floating, channels last.
         gamma, beta: (C,), of x's dtype.
         running_mean, running_var: arrays (C,) on x's device; in training updated in place.
@@ -60,9 +63,10 @@ def batch_norm(
     """
     shapes = [array.shape for array in (gamma, beta, running_mean, running_var)]
     if not x.ndim or any(shape != x.shape[-1:] for shape in shapes):
+        channels_first = x.ndim == 4 and all(shape == x.shape[1:2] for shape in shapes)
         raise ValueError(
             f"batch_norm: x of shape {x.shape} needs gamma, beta, running_mean and running_var of {x.shape[-1:]}, "
-            f"not {shapes}"
+            f"not {shapes}" + (f": {IMAGES}" if channels_first else "")
         )
     if not training:
         return (x - running_mean) * (gamma / (Tensor(running_var) + eps).astype(x.dtype).sqrt()) + beta

@@ -47,6 +47,7 @@ from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
 from ..tensor import Tensor, apply
+from .layout import check_convolution
 from .windows import IntPair, Padding, Window, col2im, im2col
 
 
@@ -161,32 +162,9 @@ def conv2d(
     Returns (N, OH, OW, O) with OH = ⌊(H + top + bottom − dilation·(KH − 1) − 1) / stride⌋ + 1. Raises ValueError if
     the shapes do not fit.
     """
-    check_shapes("conv2d", x, weight, bias, groups)
+    check_convolution("conv2d", x, weight, bias, groups)
     window = Window.of(weight.shape[:2], stride, padding, dilation)
     return apply(Conv2d(window, groups, (x.shape[1], x.shape[2])), x, weight, *([] if bias is None else [bias]))
-
-
-def check_shapes(
-    name: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, transposed: bool = False
-) -> None:
-    if x.ndim != 4 or weight.ndim != 4:
-        raise ValueError(
-            f"{name} needs x of (N, H, W, C) and weight of (KH, KW, C/groups, O), not {x.shape} and {weight.shape}"
-        )
-    if groups < 1 or weight.shape[3] % groups:
-        raise ValueError(
-            f"{name}: groups={groups} must divide the {weight.shape[3]} channels that are the weight's last axis"
-        )
-    taken, made = weight.shape[2] * groups, weight.shape[3]
-    if transposed:
-        taken, made = made, taken
-    if x.shape[3] != taken:
-        raise ValueError(
-            f"{name}: x of shape {x.shape} has {x.shape[3]} channels; "
-            f"a weight of shape {weight.shape} with groups={groups} needs {taken}"
-        )
-    if bias is not None and bias.shape != (made,):
-        raise ValueError(f"{name}: bias of shape {bias.shape}, expected ({made},)")
 
 
 # Faster versions: backends/numpy/conv.py and winograd.py, backends/cuda/conv.py.

@@ -12,7 +12,8 @@ Tensor([ 1.,  2., 13., 20., 30.], dtype=float32)
 """
 
 from ..tensor import Tensor, apply
-from .conv import Conv2dTranspose, check_shapes
+from .conv import Conv2dTranspose
+from .layout import check_convolution
 from .shapes import pad
 from .windows import IntPair, Padding, Window, pair
 
@@ -24,6 +25,7 @@ def conv_transpose2d(
     stride: IntPair = 1,
     padding: Padding = 0,
     output_padding: IntPair = 0,
+    *,
     dilation: IntPair = 1,
     groups: int = 1,
 ) -> Tensor:
@@ -34,14 +36,15 @@ def conv_transpose2d(
         x: (N, H, W, O), floating.
         weight: (KH, KW, C/groups, O): conv2d's weight, so the result has C channels.
         bias: (C,) or None.
-        stride, padding, dilation, groups: conv2d's.
+        stride, padding, dilation, groups: conv2d's; the last two by name, as PyTorch's order is
+            another.
         output_padding: int or (height, width), smaller than the stride or the dilation. Several input sizes give
             conv2d the same output size; this picks a larger one.
 
     Returns (N, (H − 1)·stride − top − bottom + dilation·(KH − 1) + output_padding + 1, …, C). Raises ValueError if the
     shapes do not fit.
     """
-    check_shapes("conv_transpose2d", x, weight, bias, groups, transposed=True)
+    check_convolution("conv_transpose2d", x, weight, bias, groups, transposed=True)
     window = Window.of(weight.shape[:2], stride, padding, dilation)
     extra = pair(output_padding, "output_padding", 0)
     if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):

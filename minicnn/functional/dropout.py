@@ -54,7 +54,7 @@ class Dropout(Function):
         return apply(Dropout(self.p, self.key, self.s), dy)
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True, scale: str = "training") -> Tensor:
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "training") -> Tensor:
     """Set each number to 0 with probability p.
 
     Args:
@@ -62,7 +62,8 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, scale: str = "trai
         p: from 0 to 1; 0.5 in Krizhevsky et al. 2012, section 4.2.
         training: as in Module.train() and .eval().
         scale: where to make up for it. In "training", the numbers that are kept are divided by 1 − p, and evaluation
-            returns x itself; in "evaluation", as in the paper, all are multiplied by 1 − p.
+            returns x itself; in "evaluation", as in the paper, all are multiplied by 1 − p. By name, for PyTorch's
+            fourth argument is inplace.
 
     The numbers are keyed by manual_seed and the count of draws: the same for any number of threads, and on a GPU.
         Raises ValueError for another p or scale.

@@ -37,9 +37,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns (…, out). Raises ValueError if the shapes do not fit.
     """
     if not x.ndim or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
+        turned = x.ndim and weight.ndim == 2 and x.shape[-1] == weight.shape[1]
         raise ValueError(
             f"linear: x of shape {x.shape} does not fit a weight of shape {weight.shape}: "
-            "x is (…, in), the weight (in, out)"
+            "x is (…, in), the weight (in, out)" + (": weight.T?" if turned else "")
         )
     if bias is not None and bias.shape != weight.shape[1:]:
         raise ValueError(f"linear: bias of shape {bias.shape}, expected ({weight.shape[1]},)")

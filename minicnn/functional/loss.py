@@ -95,14 +95,15 @@ class CrossEntropyBackward(Function):
         return by_dy, p * (g - (g * p).sum(axis=1, keepdims=True)) * dy.reshape(-1, 1)
 
 
-def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tensor:
+def cross_entropy(logits: Tensor, labels: Any, *, reduction: str = "mean") -> Tensor:
     """−log softmax(logits) at the right class: the multinomial logistic regression objective of Krizhevsky et al.
     2012, section 3.5.
 
     Args:
         logits: (N, K), floating: not yet probabilities.
         labels: (N,) integers from 0 to K − 1: an array, a list or an integer Tensor.
-        reduction: "mean" over the batch (NaN for an empty one), "sum", or "none" for the N losses.
+        reduction: "mean" over the batch (NaN for an empty one), "sum", or "none" for the N losses; by
+            name, for PyTorch's third argument is a weight for each class.
 
     Raises TypeError for labels that are not integers, ValueError if shapes do not fit or a label is out of range. (For
         labels on a GPU nobody waits to see: one out of range makes the loss NaN.)
@@ -124,13 +125,13 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
     return _reduced("cross_entropy", apply(CrossEntropy(to_device(numbers, logits.device)), logits), reduction)
 
 
-def mse_loss(prediction: Tensor, target: Any, reduction: str = "mean") -> Tensor:
+def mse_loss(prediction: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
     """(prediction − target)², averaged over all numbers.
 
     Args:
         prediction: floating, of any shape.
         target: a Tensor or an array of exactly that shape.
-        reduction: "mean", "sum" or "none".
+        reduction: "mean", "sum" or "none"; by name.
     """
     shape = np.shape(target.data if isinstance(target, Tensor) else target)
     if prediction.shape != shape:

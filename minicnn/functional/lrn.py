@@ -140,14 +140,15 @@ class WindowSum(Function):
         return apply(WindowSum(self.window[::-1]), g)
 
 
-def local_response_norm(x: Tensor, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> Tensor:
+def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> Tensor:
     """b = x / (k + α Σ x²)^β over n neighbouring channels (Krizhevsky et al. 2012, section 3.3; its constants are the
     defaults).
 
     Args:
         x: (…, C), floating: channels last.
         n: how many channels are summed, at least 1: c − n//2 … c + (n−1)//2, as far as they exist.
-        k, alpha, beta: as in the equation. Mind that other libraries divide alpha by n.
+        k, alpha, beta: as in the equation, by name: PyTorch has them in the order alpha, beta, k.
+            Mind that other libraries divide alpha by n.
 
     Returns an array like x. Raises ValueError for a 0-d x or n < 1.
     """

@@ -56,8 +56,9 @@ def minimum(a: Any, b: Any) -> Tensor:
     return apply(ops.Minimum(), a, b)
 
 
-def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """x with `value` around it: widths holds (before, after), not negative, for each axis."""
+def pad(x: Tensor, widths: Sequence[tuple[int, int]], *, value: float = 0.0) -> Tensor:
+    """x with `value` around it: widths holds (before, after), not negative, for each axis.
+    Raises ValueError for other widths, such as PyTorch's flat list, last axis first."""
     try:
         pairs = tuple([(operator.index(before), operator.index(after)) for before, after in widths])
     except (TypeError, ValueError):

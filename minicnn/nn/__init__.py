@@ -15,9 +15,9 @@ from .layers import (
     Sigmoid,
     Tanh,
 )
-from .module import Module, Parameter, Sequential
+from .module import Module, ModuleList, Parameter, Sequential
 
 __all__ = [
     "AvgPool2d", "BatchNorm2d", "Conv2d", "CrossEntropyLoss", "Dropout", "Flatten", "Linear", "LocalResponseNorm",
-    "MaxPool2d", "Module", "Parameter", "ReLU", "Sequential", "Sigmoid", "Tanh", "init",
+    "MaxPool2d", "Module", "ModuleList", "Parameter", "ReLU", "Sequential", "Sigmoid", "Tanh", "init",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ class Conv2d(Module):
     functional.conv2d.
 
     weight (KH, KW, in_channels/groups, out_channels) starts from weight_init, by default He's; bias (out_channels,)
-    from bias_init, 0.
+    from bias_init, 0; both by name.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Conv2d(Module):
         dilation: IntPair = 1,
         groups: int = 1,
         bias: bool = True,
+        *,
         weight_init: init.Initialiser | None = None,
         bias_init: float = 0.0,
     ) -> None:
@@ -74,7 +75,8 @@ class Conv2d(Module):
 class Linear(Module):
     """x @ weight + bias: (…, in_features) -> (…, out_features).
 
-    weight (in_features, out_features) starts from weight_init, by default He's; bias (out_features,) from bias_init, 0.
+    weight (in_features, out_features) starts from weight_init, by default He's; bias (out_features,)
+    from bias_init, 0; both by name.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Linear(Module):
         in_features: int,
         out_features: int,
         bias: bool = True,
+        *,
         weight_init: init.Initialiser | None = None,
         bias_init: float = 0.0,
     ) -> None:
@@ -99,7 +102,8 @@ class Linear(Module):
 
 
 class MaxPool2d(Module):
-    """The largest number in each window; see functional.max_pool2d."""
+    """The largest number in each window; see functional.max_pool2d. ceil_mode by name, for
+    PyTorch's layer has return_indices before it."""
 
     def __init__(
         self,
@@ -107,6 +111,7 @@ class MaxPool2d(Module):
         stride: IntPair | None = None,
         padding: Padding = 0,
         dilation: IntPair = 1,
+        *,
         ceil_mode: bool = False,
     ) -> None:
         self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode = (
@@ -147,13 +152,13 @@ class AvgPool2d(Module):
 
 class LocalResponseNorm(Module):
     """x / (k + α Σ x²)^β over n neighbouring channels, with the paper's constants; see
-    functional.local_response_norm."""
+    functional.local_response_norm. k, alpha and beta by name: PyTorch's order is another."""
 
-    def __init__(self, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> None:
+    def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> None:
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.local_response_norm(x, self.n, self.k, self.alpha, self.beta)
+        return F.local_response_norm(x, self.n, k=self.k, alpha=self.alpha, beta=self.beta)
 
     def extra_repr(self) -> str:
         return f"n={self.n}, k={self.k}, alpha={self.alpha}, beta={self.beta}"
@@ -176,8 +181,16 @@ class BatchNorm2d(Module):
         self.eps, self.momentum = eps, momentum
 
     def forward(self, x: Tensor) -> Tensor:
-        running = self.running_mean, self.running_var
-        return F.batch_norm(x, self.gamma, self.beta, *running, self.training, self.momentum, self.eps)
+        return F.batch_norm(
+            x,
+            gamma=self.gamma,
+            beta=self.beta,
+            running_mean=self.running_mean,
+            running_var=self.running_var,
+            training=self.training,
+            momentum=self.momentum,
+            eps=self.eps,
+        )
 
     def extra_repr(self) -> str:
         return f"{self.gamma.size}, eps={self.eps}, momentum={self.momentum}"
@@ -208,11 +221,11 @@ class Dropout(Module):
     """In training each number is 0 with probability p; scaled in training, or in evaluation as in the paper; see
     functional.dropout."""
 
-    def __init__(self, p: float = 0.5, scale: str = "training") -> None:
+    def __init__(self, p: float = 0.5, *, scale: str = "training") -> None:
         self.p, self.scale = p, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training, self.scale)
+        return F.dropout(x, self.p, self.training, scale=self.scale)
 
     def extra_repr(self) -> str:
         return f"p={self.p}" + (f", scale={self.scale!r}" if self.scale != "training" else "")
@@ -228,8 +241,8 @@ class Flatten(Module):
 class CrossEntropyLoss(Module):
     """The mean of −log softmax(logits) at the labels; see functional.cross_entropy."""
 
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, *, reduction: str = "mean") -> None:
         self.reduction = reduction
 
     def forward(self, logits: Tensor, labels: Any) -> Tensor:
-        return F.cross_entropy(logits, labels, self.reduction)
+        return F.cross_entropy(logits, labels, reduction=self.reduction)

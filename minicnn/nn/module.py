@@ -1,13 +1,15 @@
 """Module: a part of a network, which owns parameters and other modules. Parameter: a Tensor that is to be learned.
-Sequential: a chain.
+Sequential: a chain. ModuleList: modules by number.
 
-A module's attributes are its contents: every Parameter and every Module assigned to it counts, in the order of
-assignment, under the name of the attribute; lists are not looked into. Nothing is registered, except buffers (arrays
-that belong to the state but are not learned).
+A module's attributes are its contents: every Parameter and every Module assigned to it counts, in
+the order of assignment, under the name of the attribute. Nothing is registered, except buffers
+(arrays that belong to the state but are not learned). What would be lost without a word is an
+error: modules or parameters in a plain list, tuple, set or dict, and a parameter that is replaced
+by something else.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -30,6 +32,37 @@ class Parameter(Tensor):
         super().__init__(np.asarray(data, order="C") if isinstance(data, np.ndarray) else data, requires_grad=True)
 
 
+def _part_in(value: Any) -> str | None:
+    """What a plain container holds at any depth, "Module" or "Parameter"; None if neither."""
+    if not isinstance(value, (list, tuple, set, dict)):
+        return None
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, (Module, Parameter)):
+            return "Module" if isinstance(item, Module) else "Parameter"
+        inside = _part_in(item)
+        if inside is not None:
+            return inside
+    return None
+
+
+def _refuse_container(owner: "Module", name: str, value: Any) -> None:
+    """TypeError if the attribute is a plain container of modules or parameters, which nobody would
+    find."""
+    part = _part_in(value)
+    if part is None:
+        return
+    instead = "wrap the modules in nn.ModuleList([…])"
+    if part == "Parameter":
+        instead = "give each parameter an attribute of its own, or to a Module in an nn.ModuleList"
+    elif isinstance(value, dict):
+        instead = "write nn.Sequential(**modules), or give each module an attribute of its own"
+    raise TypeError(
+        f"{type(owner).__name__}.{name} is a {type(value).__name__} that holds a {part}: only a "
+        "Parameter or Module that is itself an attribute is trained, saved and moved: "
+        f"{instead}"
+    )
+
+
 class Module:
     """Part of a network. A subclass assigns its parameters and submodules in __init__ and defines forward(*inputs).
 
@@ -50,6 +83,23 @@ class Module:
     _buffers: tuple[str, ...] = ()
     _hooks: dict[object, Hook] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute.
+
+        Raises TypeError for a plain list, tuple, set or dict that holds modules or parameters, and
+        for an attribute that is a Parameter and would become anything but a Parameter, a Module or
+        None.
+        """
+        before = vars(self).get(name)
+        if isinstance(before, Parameter) and not isinstance(value, (Parameter, Module, type(None))):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a Parameter and would be lost, replaced by a "
+                f"{type(value).__name__}: write {name}.data[...] = … for new values, or assign "
+                "nn.Parameter(…) for a new parameter (the optimizer then has to be made anew)"
+            )
+        _refuse_container(self, name, value)
+        object.__setattr__(self, name, value)
+
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
@@ -62,10 +112,10 @@ class Module:
     def register_forward_hook(self, hook: Hook) -> Callable[[], None]:
         """Call hook(module, inputs, output) after each forward pass. Returns a function that removes the hook."""
         key = object()
-        self._hooks = {**self._hooks, key: hook}
+        vars(self)["_hooks"] = {**self._hooks, key: hook}  # a Module can be a hook
 
         def remove() -> None:
-            self._hooks = {k: h for k, h in self._hooks.items() if k is not key}
+            vars(self)["_hooks"] = {k: h for k, h in self._hooks.items() if k is not key}
 
         return remove
 
@@ -75,15 +125,19 @@ class Module:
         setattr(self, name, array)
         self._buffers = (*self._buffers, name)
 
-    def children(self) -> Iterator[tuple[str, "Module"]]:
-        """(name, module) of the modules directly inside."""
+    def children(self) -> Iterator["Module"]:
+        """The modules directly inside, in the order of assignment; one of two names comes twice."""
+        return (module for _, module in self.named_children())
+
+    def named_children(self) -> Iterator[tuple[str, "Module"]]:
+        """(name, module) of the modules directly inside, in the order of assignment."""
         return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+    def named_modules(self, *, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
         """(dotted name, module): this one, under the name "", and all inside it, outer before inner."""
         yield prefix, self
-        for name, child in self.children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+        for name, child in self.named_children():
+            yield from child.named_modules(prefix=f"{prefix}.{name}" if prefix else name)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(dotted name, parameter), each parameter once, in the order of assignment."""
@@ -103,6 +157,8 @@ class Module:
                 yield prefix + name, value
             elif isinstance(value, Module):
                 yield from value._entries(f"{prefix}{name}.")
+            elif name != "_hooks":
+                _refuse_container(self, name, value)  # it was empty when it was assigned
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -173,7 +229,7 @@ class Module:
     def __repr__(self) -> str:
         """The modules as a tree, each with its number of parameters."""
         lines = [f"{type(self).__name__}({self.extra_repr()})"]
-        children = list(self.children())
+        children = list(self.named_children())
         if children:
             lines[0] = lines[0][:-1]
             for name, child in children:
@@ -208,7 +264,9 @@ class Module:
 
             return hook
 
-        layers = {module: name for name, module in reversed(list(self.named_modules())) if not any(module.children())}
+        layers = {
+            module: name for name, module in reversed(list(self.named_modules())) if not any(module.named_children())
+        }
         removers = [module.register_forward_hook(note(name)) for module, name in layers.items()]
         modes = [(module, module.training) for _, module in self.named_modules()]
         dtype = next((p.dtype for p in self.parameters()), np.dtype(np.float32))
@@ -242,7 +300,11 @@ class Sequential(Module):
     def __init__(self, *modules: Module, **named: Module) -> None:
         for name, module in [*((str(i), m) for i, m in enumerate(modules)), *named.items()]:
             if not isinstance(module, Module):
-                raise TypeError(f"Sequential is made of Modules; {name} is {module!r}")
+                what = repr(module)
+                if isinstance(module, (list, tuple, dict)):  # PyTorch takes an OrderedDict
+                    stars = "**" if isinstance(module, dict) else "*"
+                    what = f"a {type(module).__name__}: write Sequential({stars}modules)"
+                raise TypeError(f"Sequential is made of Modules; {name} is {what}")
             if hasattr(self, name):
                 raise ValueError(f"Sequential: a layer cannot be named {name!r}, which is an attribute already")
             setattr(self, name, module)
@@ -252,10 +314,49 @@ class Sequential(Module):
 
     def __getitem__(self, index: Any) -> Module:
         """The layer of that number, or a Sequential of a slice."""
-        layers = [module for _, module in self.children()]
+        layers = list(self.children())
         return Sequential(*layers[index]) if isinstance(index, slice) else layers[index]
 
     def forward(self, x: Any) -> Any:
-        for _, module in self.children():
+        for module in self.children():
             x = module(x)
         return x
+
+
+class ModuleList(Module):
+    """Modules by number, for a forward of one's own; as attributes they are named 0, 1, 2, …
+
+    >>> from minicnn import nn
+    >>> layers = nn.ModuleList([nn.Linear(4, 4), nn.ReLU()])
+    >>> len(layers.append(nn.Linear(4, 2))), layers[-1]
+    (3, Linear(4, 2)  # 10 parameters)
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        """Raises TypeError for what is no Module."""
+        for module in modules:
+            self.append(module)
+
+    def append(self: Self, module: Module) -> Self:
+        """Add a module at the end. Raises TypeError for what is no Module."""
+        if not isinstance(module, Module):
+            raise TypeError(
+                f"ModuleList is made of Modules, not of a {type(module).__name__}: write ModuleList([module, …])"
+            )
+        setattr(self, str(len(self)), module)  # type: ignore[arg-type]
+        return self
+
+    def __len__(self) -> int:
+        return len(list(self.children()))
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> "ModuleList": ...
+    def __getitem__(self, index: int | slice) -> Module:
+        """The module of that number, from the end if it is negative, or a ModuleList of a slice."""
+        modules = list(self.children())
+        return ModuleList(modules[index]) if isinstance(index, slice) else modules[index]

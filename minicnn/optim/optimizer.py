@@ -147,7 +147,7 @@ class SGD(Optimizer):
         params: the parameters.
         lr: learning rate.
         momentum: 0.9 in the paper.
-        weight_decay: 0.0005 in the paper.
+        weight_decay: 0.0005 in the paper. It and what follows by name: PyTorch has dampening here.
         nesterov: look ahead: w ← w − lr · (g + weight_decay · w + momentum · v), with the new v (Sutskever et al.
             2013).
         paper_update: the second form above.
@@ -158,6 +158,7 @@ class SGD(Optimizer):
         params: Iterable[Tensor],
         lr: float,
         momentum: float = 0.0,
+        *,
         weight_decay: float = 0.0,
         nesterov: bool = False,
         paper_update: bool = False,

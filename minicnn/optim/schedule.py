@@ -66,7 +66,7 @@ class CosineLR(_Formula):
     The first update, before any call, has the rate base_lr/warmup_steps, or base_lr without a warm-up.
     """
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, min_lr: float = 0.0) -> None:
+    def __init__(self, optimizer: Optimizer, total_steps: int, *, warmup_steps: int = 0, min_lr: float = 0.0) -> None:
         super().__init__(optimizer)
         if not 0 <= warmup_steps < total_steps:
             raise ValueError(f"CosineLR needs 0 ≤ warmup_steps < total_steps, not {warmup_steps} and {total_steps}")
@@ -89,7 +89,7 @@ class ReduceLROnPlateau(Schedule):
         mode: "min" if smaller is better, "max" if larger is.
         factor, patience: as above.
         threshold: relative change that counts as an improvement.
-        min_lr: no lower than this.
+        min_lr: no lower than this; by name.
     """
 
     progress = ("count", "best", "waited")
@@ -101,6 +101,7 @@ class ReduceLROnPlateau(Schedule):
         factor: float = 0.1,
         patience: int = 10,
         threshold: float = 1e-4,
+        *,
         min_lr: float = 0.0,
     ) -> None:
         super().__init__(optimizer)

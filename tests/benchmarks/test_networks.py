@@ -21,7 +21,7 @@ def test_the_table_is_the_examples_network(network, monkeypatch):
         monkeypatch.setattr(init, name, lambda *_: lambda shape: np.zeros(shape, np.float32))
     table = networks.layers(network)
     net = model.alexnet(network)
-    modules = [module for _, module in net.named_modules() if not any(module.children())]
+    modules = [module for _, module in net.named_modules() if not any(module.named_children())]
     assert [KINDS[layer.kind] for layer in table] == [type(module) for module in modules]
     for layer, module in zip(table, modules, strict=True):
         if layer.kind == "conv":

@@ -54,7 +54,7 @@ def test_both_conventions(gpu, scale):
         for device in ("cpu", "gpu"):
             manual_seed(3)
             tensor = Tensor(x, requires_grad=True, device=device)
-            y = functional.dropout(tensor, 0.4, training, scale)
+            y = functional.dropout(tensor, 0.4, training, scale=scale)
             y.sum().backward()
             assert y.device == tensor.device
             found.append((y.numpy(), tensor.grad.numpy()))

@@ -204,7 +204,7 @@ NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.1))
 def test_a_loader_hands_out_the_same_batches_on_both_devices(gpu, num_workers, normalize):
     """Of the caller's own: they are compared when all have come."""
     options = {"shuffle": True, "seed": 5, "num_workers": num_workers, "normalize": normalize}
-    here, there = (list(DataLoader(DATASET, 4, RandomCrop(10), device=d, **options)) for d in ("cpu", "gpu"))
+    here, there = (list(DataLoader(DATASET, 4, transform=RandomCrop(10), device=d, **options)) for d in ("cpu", "gpu"))
     assert len(here) == 3
     for (a, a_labels), (b, b_labels) in zip(here, there, strict=True):
         assert (b.dtype, b.shape, b_labels.dtype) == (a.dtype, a.shape, np.int64)

@@ -115,7 +115,7 @@ def test_errors_of_the_folder_are_one_line(save, tmp_path):
 def test_pictures_in_no_class_folders_may_be_imagenets(save, tmp_path, classes):
     save("1.JPEG", b"")
     with pytest.raises(DataError) as info:
-        ImageFolder(tmp_path, classes)
+        ImageFolder(tmp_path, classes=classes)
     assert str(info.value) == (
         f"{tmp_path}: pictures, but no class folders; ImageNet's flat validation folder is read with"
         " minicnn.data.ImageNet (imagenet:DIR in train.py)"
@@ -340,7 +340,7 @@ def test_a_folder_passes_least_on(save, tmp_path):
     save("a/1.png"), save("b/2.jpg", SMOOTH.astype(np.uint8))
     folder = ImageFolder(tmp_path, least=4)
     assert [image.shape for image, _ in folder] == [(4, 6, 3), (4, 6, 3)]
-    assert ImageFolder(tmp_path, ["b", "a"], 3)[1][0].shape == (3, 4, 3)
+    assert ImageFolder(tmp_path, classes=["b", "a"], least=3)[1][0].shape == (3, 4, 3)
 
 
 def test_a_least_of_nothing(save):
@@ -365,3 +365,8 @@ def test_a_cut_jpeg_is_broken_at_any_fraction(save, tmp_path):
     for least in (None, 64, 8):
         with pytest.raises(DataError, match="cannot be read: image file is trunc"):
             read_image(path, least)
+
+
+def test_torchvisions_order_of_arguments_is_an_error():
+    with pytest.raises(TypeError, match="positional"):
+        ImageFolder("data", lambda image: image)  # transform

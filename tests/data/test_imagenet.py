@@ -56,7 +56,7 @@ def words(root, name="synset_words.txt"):
 
 def message(root, train=False):
     with pytest.raises(DataError) as info:
-        ImageNet(root, train)
+        ImageNet(root, train=train)
     assert "\n" not in str(info.value)
     return str(info.value)
 
@@ -77,7 +77,7 @@ def test_words_belong_to_their_classes(root, name):
     words(root, name)
     flat(root, [3, 0])
     for train in (True, False):
-        dataset = ImageNet(str(root), train)
+        dataset = ImageNet(str(root), train=train)
         assert dataset.classes == SYNSETS and dataset.names == WORDS
 
 
@@ -93,14 +93,14 @@ def test_every_form_of_labels_gives_the_same_samples(tmp_path_factory, labels):
         if form == "folders":
             for i, label in enumerate(labels):
                 (root / "val" / SYNSETS[label] / f"{stem(i)}.JPEG").touch()
-            samples = [sample for sample in ImageNet(root, False).samples if not sample[0].endswith("z.JPEG")]
+            samples = [sample for sample in ImageNet(root, train=False).samples if not sample[0].endswith("z.JPEG")]
         else:
             for synset in SYNSETS:
                 (root / "val" / synset / "z.JPEG").unlink()
                 (root / "val" / synset).rmdir()
             (root / "val").rmdir()
             flat(root, labels, form == "caffe")
-            samples = ImageNet(root, False).samples
+            samples = ImageNet(root, train=False).samples
         found.append(sorted((Path(path).name, label) for path, label in samples))
     assert found[0] == found[1] == found[2] == [(f"{stem(i)}.JPEG", label) for i, label in enumerate(labels)]
 
@@ -129,7 +129,7 @@ def test_names_without_ending_and_case_of_endings(root):
     flat(root, [1, 2])
     (root / "val" / f"{stem(0)}.JPEG").rename(root / "val" / f"{stem(0)}.jpg")
     (root / "val.txt").write_text(f"val/{stem(0)}.JPEG 1\n\n  {stem(1)}.JPEG 2  \n")
-    assert [label for _, label in ImageNet(root, False).samples] == [1, 2]
+    assert [label for _, label in ImageNet(root, train=False).samples] == [1, 2]
 
 
 @pytest.mark.parametrize("ending", ["", ".JPEG"])
@@ -139,21 +139,21 @@ def test_names_with_points(root, ending):
     for i in (0, 1):
         (root / "val" / f"crane.{i}.JPEG").touch()
     (root / "LOC_val_solution.csv").write_text("".join(f"crane.{i}{ending},{SYNSETS[i + 1]}\n" for i in (0, 1)))
-    assert [label for _, label in ImageNet(root, False).samples] == [1, 2]
+    assert [label for _, label in ImageNet(root, train=False).samples] == [1, 2]
 
 
 def test_pictures_that_differ_by_their_endings_alone(root):
     flat(root, [1, 2])
     (root / "val" / f"{stem(1)}.png").touch()
     with pytest.raises(DataError, match=rf"{stem(1)}.png and .*{stem(1)}.JPEG have the same name but for the ending"):
-        ImageNet(root, False)
+        ImageNet(root, train=False)
 
 
 def test_caffes_blanks_may_be_any(root):
     flat(root, [1, 2])
     (root / "val" / f"{stem(0)}.JPEG").rename(root / "val" / "a b.JPEG")
     (root / "val.txt").write_text(f"a b.JPEG\t1\n{stem(1)}.JPEG \t  2\n")
-    assert [label for _, label in ImageNet(root, False).samples] == [2, 1]
+    assert [label for _, label in ImageNet(root, train=False).samples] == [2, 1]
 
 
 @pytest.mark.parametrize("caffe", [True, False])
@@ -162,7 +162,7 @@ def test_a_byte_order_mark(root, caffe):
     words(root)
     for name in ("val.txt" if caffe else "LOC_val_solution.csv", "synset_words.txt"):
         (root / name).write_bytes(b"\xef\xbb\xbf" + (root / name).read_bytes())
-    dataset = ImageNet(root, False)
+    dataset = ImageNet(root, train=False)
     assert [label for _, label in dataset.samples] == [1, 2] and dataset.names == WORDS
 
 
@@ -172,7 +172,7 @@ def test_names_of_files_that_are_not_utf_8(root, form):
     (root / "val").mkdir()
     (root / "val" / os.fsdecode(name + b".JPEG")).touch()
     (root / ("LOC_val_solution.csv" if "," in form else "val.txt")).write_bytes(form.encode().replace(b"{}", name))
-    assert [(os.path.basename(os.fsencode(path)), label) for path, label in ImageNet(root, False).samples] == [
+    assert [(os.path.basename(os.fsencode(path)), label) for path, label in ImageNet(root, train=False).samples] == [
         (b"caf\xe9.JPEG", 2)
     ]
 
@@ -187,7 +187,7 @@ def test_words_that_are_not_utf_8_can_still_be_printed(root):
 def test_caffes_labels_come_before_kaggles(root):
     flat(root, [1, 2])
     write_labels(root, [0, 0], caffe=False)
-    assert [label for _, label in ImageNet(root, False).samples] == [1, 2]
+    assert [label for _, label in ImageNet(root, train=False).samples] == [1, 2]
 
 
 # -- mistakes -------------------------------------------------------------------------------------------------------
@@ -295,3 +295,8 @@ def test_bytes_that_are_no_text(root):
     flat(root, [0])
     (root / "val.txt").write_bytes(b"\xff\xfe\x00 0\n")
     assert message(root).startswith(f"{root}/val.txt does not fit {root}/val: ")
+
+
+def test_torchvisions_order_of_arguments_is_an_error():
+    with pytest.raises(TypeError, match="positional"):
+        ImageNet("data", "val")  # split

@@ -117,7 +117,9 @@ def test_order_and_augmentation_follow_from_seed_epoch_and_index(seed, epoch, n,
 
 
 def test_draws_come_from_philox_keyed_by_seed_and_epoch_and_counted_by_stream():
-    loader = DataLoader(Numbered(6), 6, lambda image, rng: rng.random((1, 1, 3)), shuffle=True, seed=2**63 - 1)
+    loader = DataLoader(
+        Numbered(6), 6, transform=lambda image, rng: rng.random((1, 1, 3)), shuffle=True, seed=2**63 - 1
+    )
     loader.set_epoch(9)
     images, labels = next(iter(loader))
 
@@ -132,7 +134,10 @@ def test_draws_come_from_philox_keyed_by_seed_and_epoch_and_counted_by_stream():
 
 def test_epochs_and_seeds_differ():
     def epochs(seed, shuffle, count=3):
-        loader = DataLoader(Numbered(50), 8, lambda image, rng: np.full((1, 1, 3), rng.random()), shuffle, seed)
+        def draw(image, rng):
+            return np.full((1, 1, 3), rng.random())
+
+        loader = DataLoader(Numbered(50), 8, transform=draw, shuffle=shuffle, seed=seed)
         return [[(labels.tolist(), images.ravel().tolist()) for images, labels in loader] for _ in range(count)]
 
     first, other = epochs(0, True), epochs(1, True)
@@ -390,7 +395,7 @@ def test_an_error_of_a_transform_names_the_sample():
         raise TypeError("no")
 
     with pytest.raises(TypeError, match=r"^sample 0: no$"):
-        next(iter(DataLoader(Numbered(2), 2, transform)))
+        next(iter(DataLoader(Numbered(2), 2, transform=transform)))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -436,6 +441,11 @@ def test_bad_arguments():
     assert str(info.value) == integer("epoch", 0, -1)
 
 
+def test_pytorchs_order_of_arguments_is_an_error():
+    with pytest.raises(TypeError, match="positional"):
+        DataLoader(Numbered(5), 2, True)  # shuffle
+
+
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -447,7 +457,7 @@ def test_an_error_names_the_file_once(tmp_path):
     Image.new("RGB", (6, 8)).save(tmp_path / "b/4.png")
     folder = ImageFolder(tmp_path)
     with pytest.raises(DataError) as info:
-        list(DataLoader(folder, 2, CenterCrop(7)))
+        list(DataLoader(folder, 2, transform=CenterCrop(7)))
     assert str(info.value) == (
         f"{tmp_path}/b/4.png: CenterCrop(size=7) does not fit into an image of 8x6"
         " (height x width); put Resize(7) before it"
@@ -463,7 +473,7 @@ def test_real_photos_come_out_the_same_for_any_number_of_workers(shared):
     pytest.importorskip("PIL")
     folder = ImageFolder(shared / "caltech10" / "val")
     transform = Compose([Resize(64), RandomCrop(56, padding=2), RandomHorizontalFlip(), Normalize(0.5, 0.25)])
-    loaders = [DataLoader(folder, 32, transform, shuffle=True, seed=1, num_workers=count) for count in (0, 2)]
+    loaders = [DataLoader(folder, 32, transform=transform, shuffle=True, seed=1, num_workers=count) for count in (0, 2)]
     labels = []
     for (a, a_labels), (b, b_labels) in zip(*loaders, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -18,8 +18,8 @@ def test_normalize_is_the_last_transform(num_workers):
     dataset = [(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)[:, ::-1], i) for i in range(7)]
     crop, normalize = RandomCrop(8, padding=1), Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.1))
     options = {"shuffle": True, "seed": 3, "num_workers": num_workers}
-    inside = DataLoader(dataset, 3, Compose([crop, normalize]), **options)
-    beside = DataLoader(dataset, 3, crop, normalize=normalize, **options)
+    inside = DataLoader(dataset, 3, transform=Compose([crop, normalize]), **options)
+    beside = DataLoader(dataset, 3, transform=crop, normalize=normalize, **options)
     for (a, a_labels), (b, b_labels) in zip(inside, beside, strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a_labels, b_labels)

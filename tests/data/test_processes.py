@@ -80,7 +80,7 @@ def test_the_batches_of_threads(normalize):
 
 def test_they_are_processes_which_stay_and_end_with_the_loader():
     dataset = Noise(8)
-    loader = DataLoader(dataset, 2, dataset.process, num_workers=2, processes=True)
+    loader = DataLoader(dataset, 2, transform=dataset.process, num_workers=2, processes=True)
     ids = [{int(image[0, 0, 0]) for images, _ in epoch for image in images} for epoch in epochs(loader, 3)]
     workers = list(loader._running.executor._processes.values())
     assert os.getpid() not in set.union(*ids) and set.union(*ids) <= {worker.pid for worker in workers}
@@ -156,7 +156,7 @@ def test_what_cannot_be_sent():
     locked.lock = threading.Lock()
     for dataset, transform in ((Noise(), lambda image, rng: image), (locked, None)):
         with pytest.raises(TypeError, match=r"can be pickled, unlike threads: .*(lambda|lock)"):
-            iter(DataLoader(dataset, 2, transform, num_workers=1, processes=True))
+            iter(DataLoader(dataset, 2, transform=transform, num_workers=1, processes=True))
     with pytest.raises(ValueError, match=r"num_workers must be an integer from 1 .*, got 0"):
         DataLoader(Noise(), 2, num_workers=0, processes=True)
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_sent():
 def test_a_slot():
     """What a worker does, in this process: small batches in its slot and in no other, large ones elsewhere."""
     memory, key = np.zeros(300, np.uint8), _Key(0, 0)
-    loader = DataLoader(Noise(), 1, RandomCrop(4))
+    loader = DataLoader(Noise(), 1, transform=RandomCrop(4))
     worker = processes.Worker(pickle.dumps(loader._load), memory, 3)
     (shape, dtype), labels = worker.load(key, [4, 5], 1)
     assert (shape, dtype) == ((2, 4, 4, 3), np.uint8) and labels.tolist() == [4, 5]

@@ -53,7 +53,7 @@ def test_the_race_is_without_regularization_and_between_activations():
 def kinds(setting):
     net = ablations.network(setting)
     assert net(Tensor(np.zeros((2, 24, 24, 3), np.float32))).shape == (2, 10)
-    return [type(module) for _, module in net.named_modules() if not any(module.children())], net
+    return [type(module) for _, module in net.named_modules() if not any(module.named_children())], net
 
 
 def test_what_each_setting_builds():
@@ -148,7 +148,7 @@ def test_pixels_and_colors_are_of_the_scale_that_suits_the_weights(pictures, mon
 
 
 def test_a_part_of_the_pictures_is_from_all_over_the_set(data):
-    whole = CIFAR10(data, True, False)  # 60
+    whole = CIFAR10(data, True, verify=False)  # 60
     for n, expected in ((20, range(0, 60, 3)), (60, range(60)), (1000, range(60))):
         part = ablations.evenly(whole, n)
         assert len(part) == len(expected)

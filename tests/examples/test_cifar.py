@@ -56,7 +56,7 @@ def test_maps(name):
     """32 pixels, 16, 8 and 4; which layers there are, and in which order."""
     net, seen = cifar.network(name), []
     for part, module in net.named_modules():
-        if not any(module.children()):
+        if not any(module.named_children()):
             module.register_forward_hook(lambda m, _, y, part=part: seen.append((part, type(m).__name__, y.shape[1:])))
     net(Tensor(np.zeros((1, 32, 32, 3), np.float32)))
     norm = [("norm", "MapResponseNorm")] * (name == "18pct")

@@ -78,7 +78,7 @@ def test_the_later_variants_fit_their_input(unwritten, variant, channels):
 
 
 def layers(net):
-    return [(name, module) for name, module in net.named_modules() if not any(module.children())]
+    return [(name, module) for name, module in net.named_modules() if not any(module.named_children())]
 
 
 def test_the_papers_order_of_layers(unwritten):

@@ -63,7 +63,7 @@ def test_other_ways_to_write_the_source(shrink, photos, tmp_path, monkeypatch, s
     (tmp_path / "x").mkdir()
     monkeypatch.chdir(tmp_path)
     assert shrink(source).status == 0
-    assert len(ImageNet(tmp_path / "small", False)) == 6
+    assert len(ImageNet(tmp_path / "small", train=False)) == 6
 
 
 def test_what_it_makes_can_be_trained_on(run, shrink, photos, tmp_path):
@@ -115,7 +115,7 @@ def test_imagenets_layout(shrink, photos, tmp_path, kaggle):
     result = shrink(source)
     assert result.status == 0, result.err
     for train in (True, False):
-        before, after = ImageNet(source, train), ImageNet(tmp_path / "small", train)
+        before, after = ImageNet(source, train=train), ImageNet(tmp_path / "small", train=train)
         assert after.names == before.names == ["house cat", "a dog", "an eel, Anguilla"]
         assert [(os.path.relpath(path, tmp_path / "small"), label) for path, label in after.samples] == [
             (os.path.relpath(path, source), label) for path, label in before.samples

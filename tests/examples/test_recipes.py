@@ -47,7 +47,7 @@ def small_network(monkeypatch):
 
     def small(variant, classes, *_, dropout, dropout_scale):
         linear = nn.Linear(64 * 64 * 3, classes, weight_init=nn.init.normal(1e-4))
-        return nn.Sequential(flatten=nn.Flatten(), fc=linear, dropout=nn.Dropout(dropout, dropout_scale))
+        return nn.Sequential(flatten=nn.Flatten(), fc=linear, dropout=nn.Dropout(dropout, scale=dropout_scale))
 
     monkeypatch.setattr(train, "alexnet", small)
 

@@ -14,13 +14,19 @@ from minicnn import Tensor
 EPS = st.sampled_from([1e-5, 1e-3, 0.5])
 
 
+def batch_norm(x, gamma, beta, running_mean, running_var, **options):
+    """What the package wants by name, by position."""
+    named = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+    return F.batch_norm(x, **named, **options)
+
+
 def training(x, gamma, beta, **options):
     """With running statistics that nobody looks at."""
     c = x.shape[-1]
-    return F.batch_norm(x, gamma, beta, np.zeros(c), np.ones(c), training=True, **options)
+    return batch_norm(x, gamma, beta, np.zeros(c), np.ones(c), training=True, **options)
 
 
-def evaluation(mean, var, f=F.batch_norm):
+def evaluation(mean, var, f=batch_norm):
     return lambda x, gamma, beta, **options: f(x, gamma, beta, mean, var, **options)
 
 
@@ -56,7 +62,7 @@ def test_running_statistics(data, dtype, n, momentum):
     x = data.draw(arrays((n, 2, 3)))
     mean, var = np.full(3, 4.0, dtype), np.full(3, 5.0, dtype)
     one = Tensor(np.ones(3, x.dtype))
-    F.batch_norm(Tensor(x), one, one, mean, var, training=True, momentum=momentum)
+    batch_norm(Tensor(x), one, one, mean, var, training=True, momentum=momentum)
     _, batch_mean, batch_var = reference.batch_norm(x.astype(float), 1, 0)
     assert mean.dtype == var.dtype == dtype
     assert_allclose(mean, (1 - momentum) * 4 + momentum * batch_mean, rtol=1e-5, atol=1e-6)
@@ -67,11 +73,11 @@ def test_defaults():
     x, one, zero = Tensor(1e-3 * normal(8, 3)), Tensor(np.ones(3)), Tensor(np.zeros(3))
     mean, var = normal(3, seed=1), normal(3, seed=2) ** 2
     assert_allclose(
-        F.batch_norm(x, one, zero, mean, 1e-6 * var).data, by_running(x.data, one.data, zero.data, mean, 1e-6 * var)
+        batch_norm(x, one, zero, mean, 1e-6 * var).data, by_running(x.data, one.data, zero.data, mean, 1e-6 * var)
     )
     expected, batch_mean, batch_var = reference.batch_norm(x.data, 1, 0)
     new = 0.9 * mean + 0.1 * batch_mean, 0.9 * var + 0.1 * batch_var
-    assert_allclose(F.batch_norm(x, one, zero, mean, var, training=True).data, expected)
+    assert_allclose(batch_norm(x, one, zero, mean, var, training=True).data, expected)
     assert_allclose((mean, var), new)
 
 
@@ -94,7 +100,7 @@ def test_an_empty_batch():
     """Nothing comes out, nothing is learned, and the running statistics stay."""
     tensors = [Tensor(np.ones(shape), requires_grad=True) for shape in ((0, 2, 3), (3,), (3,))]
     mean, var = np.full(3, 4.0), np.full(3, 5.0)
-    y = F.batch_norm(*tensors, mean, var, training=True)
+    y = batch_norm(*tensors, mean, var, training=True)
     y.backward(np.zeros((0, 2, 3)))
     assert y.shape == tensors[0].grad.shape == (0, 2, 3)
     assert_array_equal((mean, var), ([4.0] * 3, [5.0] * 3))
@@ -106,7 +112,7 @@ def test_dtypes():
     """float32 stays float32, whatever the running statistics are."""
     args = [Tensor(normal(*shape).astype(np.float32), requires_grad=True) for shape in ((4, 3), (3,), (3,))]
     for mode in (True, False):
-        y = F.batch_norm(*args, np.zeros(3), np.ones(3), training=mode)
+        y = batch_norm(*args, np.zeros(3), np.ones(3), training=mode)
         y.sum().backward()
         assert y.dtype == np.float32 and all(t.grad.dtype == np.float32 for t in args)
 
@@ -133,12 +139,12 @@ def test_shapes_that_do_not_fit(which, mode):
         shapes[which] = wrong
         arrays = [np.ones(shape) for shape in shapes]
         with refuses(ValueError, "batch_norm", "gamma, beta, running_mean and running_var", str(wrong)):
-            F.batch_norm(*[Tensor(a) for a in arrays[:3]], *arrays[3:], training=mode)
+            batch_norm(*[Tensor(a) for a in arrays[:3]], *arrays[3:], training=mode)
 
 
 def test_a_single_number_has_no_channel():
     with refuses(ValueError, "batch_norm", "x of shape ()"):
-        F.batch_norm(*[Tensor(np.array(1.0))] * 3, np.array(0.0), np.array(1.0))
+        batch_norm(*[Tensor(np.array(1.0))] * 3, np.array(0.0), np.array(1.0))
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 3), (1, 1, 1, 3)])
@@ -149,3 +155,10 @@ def test_one_pixel_has_no_variance(shape):
     assert evaluation(np.zeros(3), np.ones(3))(*args).shape == shape
     if len(shape) > 1:
         assert training(Tensor(np.ones((2, *shape[1:]))), *args[1:]).shape == (2, *shape[1:])
+
+
+def test_pytorchs_order_of_arguments_is_an_error():
+    with refuses(TypeError, "batch_norm", "positional"):
+        F.batch_norm(
+            Tensor(np.ones((4, 3))), np.zeros(3), np.ones(3), Tensor(np.ones(3)), Tensor(np.zeros(3))
+        )  # the averages first

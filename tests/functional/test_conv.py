@@ -263,3 +263,8 @@ def test_dtypes_do_not_mix(function):
     x, weight = _tensors((1, 3, 3, 1), (2, 2, 1, 1))
     with refuses(TypeError, "float32", "float64", ".astype()"):
         function(x, weight.astype(np.float32))
+
+
+def test_pytorchs_order_of_arguments_is_an_error():
+    with refuses(TypeError, "conv_transpose2d", "positional"):
+        F.conv_transpose2d(Tensor(np.ones((1, 4, 4, 2))), Tensor(np.ones((3, 3, 1, 2))), None, 1, 0, 0, 2)  # groups

@@ -43,13 +43,13 @@ def test_each_number_is_dropped_or_scaled(scale, data, shape, p):
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_evaluation_gives_what_training_does_on_average(p, scale):
     n = 100_000
-    y = F.dropout(Tensor(np.ones(n)), p, True, scale).data
+    y = F.dropout(Tensor(np.ones(n)), p, True, scale=scale).data
     expected = 1 if scale == "training" else 1 - p
     five_sigma = 5 * np.sqrt(p * (1 - p) / n)
     assert abs((y == 0).mean() - p) < five_sigma
     assert abs(y.mean() / expected - 1) < five_sigma / (1 - p)
     assert abs((y[1:] * y[:-1] == 0).mean() - (1 - (1 - p) ** 2)) < 2 * five_sigma  # neighbours are independent
-    assert_array_equal(F.dropout(Tensor(np.ones(3)), p, False, scale).data, expected)
+    assert_array_equal(F.dropout(Tensor(np.ones(3)), p, False, scale=scale).data, expected)
 
 
 @given(arrays((3, 4)), st.sampled_from([0.1, 0.5, 1]))
@@ -95,7 +95,7 @@ def test_without_dropping():
     for p in (0, 0.5, 1):
         assert F.dropout(x, p, training=False) is x
     for training in (True, False):
-        assert F.dropout(x, 0.0, training) is F.dropout(x, 0, training, "evaluation") is x
+        assert F.dropout(x, 0.0, training) is F.dropout(x, 0, training, scale="evaluation") is x
     assert minicnn.random.random_state() == state
 
 
@@ -149,14 +149,14 @@ def test_draws_do_not_depend_on_the_threads():
 @pytest.mark.parametrize("scale", SCALES)
 def test_derivatives(scale):
     differentiable(lambda x: seeded(x, scale=scale), normal(4, 5))
-    differentiable(lambda x: F.dropout(x, 0.4, False, "evaluation"), normal(4, 5))
+    differentiable(lambda x: F.dropout(x, 0.4, False, scale="evaluation"), normal(4, 5))
 
 
 def test_integers_become_float32():
     for dtype, expected in ((np.float32, np.float32), (np.float64, np.float64), (np.int64, np.float32)):
         x = Tensor(np.ones(3, dtype))
         for p in (0.5, 1):
-            assert F.dropout(x, p).dtype == F.dropout(x, p, False, "evaluation").dtype == expected
+            assert F.dropout(x, p).dtype == F.dropout(x, p, False, scale="evaluation").dtype == expected
 
 
 def test_what_the_user_holds_stays():
@@ -174,4 +174,9 @@ def test_what_is_no_probability(p, training):
 @pytest.mark.parametrize("p, training", [(0.5, True), (0.5, False), (0, True)])
 def test_what_is_no_scale(scale, p, training):
     with refuses(ValueError, "dropout", "'training' or 'evaluation'", repr(scale)):
-        F.dropout(Tensor(np.ones(2)), p, training, scale)
+        F.dropout(Tensor(np.ones(2)), p, training, scale=scale)
+
+
+def test_pytorchs_order_of_arguments_is_an_error():
+    with refuses(TypeError, "dropout", "positional"):
+        F.dropout(Tensor([1.0]), 0.5, True, True)  # inplace

@@ -79,3 +79,13 @@ def test_what_does_not_fit(x, weight, words):
 def test_biases_that_do_not_fit(bias):
     with refuses(ValueError, "linear", "bias", str(bias), "(2,)"):
         F.linear(Tensor(np.ones((2, 3))), Tensor(np.ones((3, 2))), Tensor(np.ones(bias)))
+
+
+def test_a_weight_of_pytorch():
+    x, weight = Tensor(np.ones((4, 2))), Tensor(np.ones((3, 2)))
+    with refuses(ValueError, "linear", "(4, 2)", "(3, 2)", "the weight (in, out): weight.T?"):
+        F.linear(x, weight)
+    assert F.linear(x, weight.T).shape == (4, 3)
+    with pytest.raises(ValueError) as caught:
+        F.linear(x, Tensor(np.ones((3, 5))))
+    assert "weight.T" not in str(caught.value)

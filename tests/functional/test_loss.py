@@ -43,7 +43,7 @@ def test_the_gradient_is_p_minus_onehot(dtype):
     p, onehot = reference.softmax(z.data), np.eye(3)[LABELS]
     for reduction, n in (("mean", 4), ("sum", 1)):
         z.grad = None
-        F.cross_entropy(z, LABELS, reduction).backward()
+        F.cross_entropy(z, LABELS, reduction=reduction).backward()
         assert z.grad.dtype == dtype
         assert_allclose(z.grad.data, (p - onehot) / n, rtol=1e-5, atol=1e-7)
 
@@ -52,7 +52,7 @@ def test_the_gradient_is_p_minus_onehot(dtype):
 def test_large_logits(dtype):
     """Each row has its own maximum, and a probability of 0 does not become log 0."""
     z = Tensor(np.array([[1e4, 1e4 - 2], [-1e4, -1e4], [0, 5000]], dtype), requires_grad=True)
-    losses = F.cross_entropy(z, [0, 1, 0], "none")
+    losses = F.cross_entropy(z, [0, 1, 0], reduction="none")
     losses.sum().backward()
     a = 1 / (1 + np.exp(-2))
     assert_allclose(losses.data, [-np.log(a), np.log(2), 5000], rtol=1e-5)
@@ -61,14 +61,14 @@ def test_large_logits(dtype):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_derivatives(reduction):
-    differentiable(lambda z: F.cross_entropy(z, LABELS, reduction), normal(4, 3))
-    differentiable(lambda a, b: F.mse_loss(a, b, reduction), normal(4, 3), normal(4, 3, seed=1))
+    differentiable(lambda z: F.cross_entropy(z, LABELS, reduction=reduction), normal(4, 3))
+    differentiable(lambda a, b: F.mse_loss(a, b, reduction=reduction), normal(4, 3), normal(4, 3, seed=1))
 
 
 def test_the_gradient_is_linear_in_what_flows_in():
     z = Tensor(normal(4, 3), requires_grad=True)
     dy, g = Tensor(normal(4, seed=1), requires_grad=True), normal(4, 3, seed=2)
-    (dz,) = grad(F.cross_entropy(z, LABELS, "none"), z, dy, create_graph=True)
+    (dz,) = grad(F.cross_entropy(z, LABELS, reduction="none"), z, dy, create_graph=True)
     (by_dy,) = grad(dz, dy, Tensor(g))
     assert_allclose(by_dy.data, (g * (reference.softmax(z.data) - np.eye(3)[LABELS])).sum(axis=1), rtol=1e-12)
 
@@ -77,13 +77,13 @@ def test_an_empty_batch():
     for labels in ([], np.zeros(0, int)):
         z = Tensor(np.ones((0, 3)), requires_grad=True)
         assert np.isnan(F.cross_entropy(z, labels).item())
-        assert F.cross_entropy(z, labels, "none").shape == (0,)
-        total = F.cross_entropy(z, labels, "sum")
+        assert F.cross_entropy(z, labels, reduction="none").shape == (0,)
+        total = F.cross_entropy(z, labels, reduction="sum")
         total.backward()
         assert total.item() == 0 and z.grad.shape == (0, 3)
-    assert F.cross_entropy(Tensor(np.ones((0, 0))), [], "none").shape == (0,)
+    assert F.cross_entropy(Tensor(np.ones((0, 0))), [], reduction="none").shape == (0,)
     assert np.isnan(F.mse_loss(z, np.ones((0, 3))).item())
-    assert F.mse_loss(z, np.ones((0, 3)), "sum").item() == 0
+    assert F.mse_loss(z, np.ones((0, 3)), reduction="sum").item() == 0
 
 
 def test_integers_become_real_numbers():
@@ -101,7 +101,7 @@ def test_labels_are_read_when_the_loss_is_computed():
 
 
 def test_what_the_user_holds_stays():
-    keeps(lambda z: F.cross_entropy(z, [0] * len(z), "none"), lambda n, seed: [normal(n, 3, seed=seed)])
+    keeps(lambda z: F.cross_entropy(z, [0] * len(z), reduction="none"), lambda n, seed: [normal(n, 3, seed=seed)])
     keeps(F.mse_loss, lambda n, seed: list(normal(2, n, 3, seed=seed)), reduction="none")
 
 
@@ -156,6 +156,12 @@ def test_shapes_are_not_broadcast(prediction, target):
 @pytest.mark.parametrize("reduction", ["average", "", None, "Mean"])
 def test_reductions_that_do_not_exist(reduction):
     with refuses(ValueError, "cross_entropy", "'mean', 'sum' or 'none'", repr(reduction)):
-        F.cross_entropy(Tensor(np.ones((2, 3))), [0, 1], reduction)
+        F.cross_entropy(Tensor(np.ones((2, 3))), [0, 1], reduction=reduction)
     with refuses(ValueError, "mse_loss", "'mean', 'sum' or 'none'", repr(reduction)):
-        F.mse_loss(Tensor(np.ones(2)), [0, 1], reduction)
+        F.mse_loss(Tensor(np.ones(2)), [0, 1], reduction=reduction)
+
+
+@pytest.mark.parametrize("f", [F.cross_entropy, F.mse_loss])
+def test_pytorchs_order_of_arguments_is_an_error(f):
+    with refuses(TypeError, f.__name__, "positional"):
+        f(Tensor(np.ones((2, 2))), [0, 1], "sum")  # weight, size_average

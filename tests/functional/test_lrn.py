@@ -152,3 +152,8 @@ def test_only_the_wanted_second_gradient_is_computed(monkeypatch):
 def test_what_does_not_fit(x, n):
     with refuses(ValueError, "local_response_norm", f"n={n}", str(x.shape)):
         F.local_response_norm(Tensor(x), n)
+
+
+def test_pytorchs_order_of_arguments_is_an_error():
+    with refuses(TypeError, "local_response_norm", "positional"):
+        F.local_response_norm(Tensor(np.ones((1, 8))), 5, 1e-4, 0.75, 2.0)  # size, alpha, beta, k

@@ -217,3 +217,10 @@ def test_the_condition_may_change_afterwards():
     condition[:] = False
     y.sum().backward()
     assert x.grad.data.tolist() == [1, 0]
+
+
+def test_pytorchs_arguments_of_pad_are_an_error():
+    with refuses(TypeError, "pad", "positional"):
+        F.pad(Tensor(np.ones((2, 3))), ((1, 1), (1, 1)), "constant")  # mode
+    with refuses(ValueError, "pad", "a pair of integers for each axis", "(1, 1)"):
+        F.pad(Tensor(np.ones((2, 3))), (1, 1))  # the last axis alone

@@ -20,12 +20,12 @@ LAYERS = [  # (layer, the same function, input shape, repr)
     (nn.Linear(5, 3, bias=False), lambda m, x: x @ m.weight, (2, 5), "Linear(5, 3, bias=False)  # 15 parameters"),
     (nn.MaxPool2d(3, 2), lambda m, x: F.max_pool2d(x, 3, 2), (2, 7, 7, 3), "MaxPool2d(kernel_size=3, stride=2)"),
     (nn.MaxPool2d(2), lambda m, x: F.max_pool2d(x, 2), (2, 7, 7, 3), "MaxPool2d(kernel_size=2, stride=2)"),
-    (nn.MaxPool2d((3, 2), 2, 1, (1, 2), True), lambda m, x: F.max_pool2d(x, (3, 2), 2, 1, (1, 2), True), (2, 8, 8, 3), None),
+    (nn.MaxPool2d((3, 2), 2, 1, (1, 2), ceil_mode=True), lambda m, x: F.max_pool2d(x, (3, 2), 2, 1, (1, 2), True), (2, 8, 8, 3), None),
     (nn.AvgPool2d(2), lambda m, x: F.avg_pool2d(x, 2), (2, 7, 7, 3), "AvgPool2d(kernel_size=2, stride=2)"),
     (nn.AvgPool2d(3, 2, 1, True, False), lambda m, x: F.avg_pool2d(x, 3, 2, 1, True, False), (2, 8, 8, 3), None),
-    (nn.LocalResponseNorm(), lambda m, x: F.local_response_norm(x, 5, 2.0, 1e-4, 0.75), (2, 3, 3, 8),
+    (nn.LocalResponseNorm(), lambda m, x: F.local_response_norm(x, 5, k=2.0, alpha=1e-4, beta=0.75), (2, 3, 3, 8),
      "LocalResponseNorm(n=5, k=2.0, alpha=0.0001, beta=0.75)"),
-    (nn.LocalResponseNorm(3, 1.0, 0.5, 0.6), lambda m, x: F.local_response_norm(x, 3, 1.0, 0.5, 0.6), (2, 8), None),
+    (nn.LocalResponseNorm(3, k=1.0, alpha=0.5, beta=0.6), lambda m, x: F.local_response_norm(x, 3, k=1.0, alpha=0.5, beta=0.6), (2, 8), None),
     (nn.ReLU(), lambda m, x: F.relu(x), (3, 4), "ReLU()"),
     (nn.Sigmoid(), lambda m, x: F.sigmoid(x), (3, 4), "Sigmoid()"),
     (nn.Tanh(), lambda m, x: F.tanh(x), (3, 4), "Tanh()"),
@@ -90,8 +90,8 @@ def test_batch_norm_keeps_running_statistics():
 def test_loss():
     logits, labels = image(4, 3), np.array([0, 2, 1, 1])
     for reduction in ("mean", "sum", "none"):
-        loss = nn.CrossEntropyLoss(reduction)(logits, labels)
-        np.testing.assert_array_equal(loss.data, F.cross_entropy(logits, labels, reduction).data)
+        loss = nn.CrossEntropyLoss(reduction=reduction)(logits, labels)
+        np.testing.assert_array_equal(loss.data, F.cross_entropy(logits, labels, reduction=reduction).data)
     assert nn.CrossEntropyLoss()(logits, labels).shape == ()
 
 
@@ -127,4 +127,30 @@ def test_settings_that_do_not_fit():
     fails(ValueError, "conv2d", nn.Conv2d(3, 4, 3), Tensor(np.ones((2, 8, 8, 4), np.float32)))
     fails(ValueError, "batch_norm", nn.BatchNorm2d(3), Tensor(np.ones((2, 8, 8, 4), np.float32)))
     fails(ValueError, "p is", nn.Dropout(1.5), Tensor([1.0]))
-    fails(ValueError, "reduction", nn.CrossEntropyLoss("median"), Tensor([[1.0, 2.0]]), [0])
+    fails(ValueError, "reduction", nn.CrossEntropyLoss(reduction="median"), Tensor([[1.0, 2.0]]), [0])
+
+
+@pytest.mark.parametrize(
+    "layer, habit",
+    [
+        (nn.LocalResponseNorm, (5, 1e-4, 0.75, 2.0)),  # PyTorch: size, alpha, beta, k
+        (nn.MaxPool2d, (3, 2, 0, 1, False)),  # return_indices
+        (nn.Dropout, (0.5, True)),  # inplace
+        (nn.ReLU, (True,)),  # inplace
+        (nn.Linear, (2, 3, True, "cpu")),  # device
+        (nn.Conv2d, (2, 3, 3, 1, 0, 1, 1, True, "zeros")),  # padding_mode
+        (nn.BatchNorm2d, (3, 1e-5, 0.1, True)),  # affine
+        (nn.CrossEntropyLoss, ([1.0, 2.0],)),  # weight
+        (nn.Flatten, (1,)),  # start_dim
+    ],
+)
+def test_pytorchs_order_of_arguments_is_an_error(layer, habit):
+    fails(TypeError, "argument", layer, *habit)
+
+
+def test_images_and_weights_of_pytorch():
+    x = Tensor(np.ones((1, 3, 32, 32), np.float32))
+    fails(ValueError, r"images are channels last, \(N, H, W, C\): x.transpose\(0, 2, 3, 1\)\?", nn.Conv2d(3, 8, 3), x)
+    assert nn.Conv2d(3, 8, 3)(x.transpose(0, 2, 3, 1)).shape == (1, 30, 30, 8)
+    fails(ValueError, r"images are channels last.*x.transpose\(0, 2, 3, 1\)", nn.BatchNorm2d(3), x)
+    assert nn.BatchNorm2d(3)(x.transpose(0, 2, 3, 1)).shape == (1, 32, 32, 3)

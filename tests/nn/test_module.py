@@ -46,10 +46,103 @@ def test_contents_come_in_the_order_of_assignment():
     assert list(block.state_dict()) == NAMES
     assert [name for name, _ in block.named_parameters()] == [name for name in NAMES if name not in BUFFERS]
     assert all(a is b for a, (_, b) in zip(block.parameters(), block.named_parameters(), strict=True))
-    assert [name for name, _ in block.children()] == ["linear", "norm", "inner"]
+    assert [name for name, _ in block.named_children()] == ["linear", "norm", "inner"]
     modules = dict(block.named_modules())
     assert list(modules) == ["", "linear", "norm", "inner", "inner.0", "inner.1"]
     assert modules[""] is block and modules["inner.1"] is block.inner[1]
+
+
+def test_children_are_modules_and_named_children_pairs():
+    block = Block()
+    assert list(block.children()) == [block.linear, block.norm, block.inner]
+    assert list(block.named_children()) == [("linear", block.linear), ("norm", block.norm), ("inner", block.inner)]
+    relu = nn.ReLU()
+    assert list(nn.Sequential(relu, relu).children()) == [relu, relu]
+    fails(TypeError, "positional", block.named_modules, set())  # PyTorch's first is memo
+
+
+# ------------------------------------------------------------------------------------------- what would be lost silently
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: [m],
+        lambda m: (nn.ReLU(), m),
+        lambda m: {"a": m},
+        lambda m: {m},
+        lambda m: [[], [1, {"a": (m,)}]],
+    ],
+)
+def test_plain_containers_of_modules_or_parameters_are_refused(make):
+    net = nn.Module()
+    for part, words in (
+        (nn.Linear(2, 2), "a Module.*nn.(ModuleList|Sequential)"),
+        (nn.Parameter([1.0]), "an? (Module|Parameter).*nn.ModuleList"),
+    ):
+        value = make(part)
+        message = fails(TypeError, words, setattr, net, "layers", value)
+        assert f"Module.layers is a {type(value).__name__} that holds" in message and not hasattr(net, "layers")
+
+
+def test_a_dict_of_modules_is_told_of_sequential():
+    message = fails(TypeError, "holds a Module", setattr, nn.Module(), "parts", {"a": nn.ReLU()})
+    assert "nn.Sequential(**modules)" in message
+
+
+def test_a_list_that_is_filled_later_is_refused_when_parameters_are_asked_for():
+    net = nn.Sequential(nn.Linear(2, 2))
+    net.layers = []
+    assert len(list(net.parameters())) == 2
+    net.layers.append(nn.Linear(2, 2))
+    for ask in (net.parameters, net.state_dict, net.zero_grad, lambda: nn.Sequential(net).parameters()):
+        fails(TypeError, "Sequential.layers is a list that holds a Module", lambda ask=ask: list(ask() or ()))
+
+
+def test_other_things_may_be_in_lists():
+    net = nn.Module()
+    net.sizes, net.names, net.constants = [1, (2, 3)], {"a": "b", "c": [None]}, [Tensor([1.0])]
+    assert list(net.parameters()) == [] and net.state_dict() == {}
+    remove = net.register_forward_hook(nn.Sequential())  # a Module can be called: it may be a hook
+    remove()
+
+
+@pytest.mark.parametrize("value", [np.ones((2, 3)), Tensor(np.ones((2, 3))), 0.0, lambda: None, [1.0]])
+def test_a_parameter_is_not_replaced_by_something_else(value):
+    linear = nn.Linear(2, 3)
+    weight = linear.weight
+    message = fails(TypeError, "Linear.weight is a Parameter and would be lost", setattr, linear, "weight", value)
+    assert type(value).__name__ in message and "weight.data[...] = " in message and "nn.Parameter(" in message
+    assert linear.weight is weight
+
+
+def test_a_parameter_may_become_another_a_module_or_none():
+    linear = nn.Linear(2, 3)
+    for value in (nn.Parameter(np.ones((2, 3))), nn.ReLU()):
+        linear.weight = value
+        assert linear.weight is value
+    linear.bias = None
+    assert list(linear.parameters()) == []
+    linear.bias = [0.0]  # no Parameter any more
+
+
+def test_a_step_by_hand_that_would_lose_a_parameter():
+    linear = nn.Linear(2, 3)
+    linear(Tensor([[1.0, 2.0]])).sum().backward()
+    weight, before = linear.weight, linear.weight.data.copy()
+
+    def augmented():
+        with minicnn.no_grad():
+            linear.weight -= 0.1 * linear.weight.grad
+
+    def assigned():
+        with minicnn.no_grad():
+            linear.weight = linear.weight - 0.1 * linear.weight.grad
+
+    fails(TypeError, r"optim\.SGD", augmented)
+    fails(TypeError, "Linear.weight is a Parameter and would be lost, replaced by a Tensor", assigned)
+    assert linear.weight is weight
+    np.testing.assert_array_equal(weight.data, before)
+    linear.weight.data -= 0.1 * linear.weight.grad.data
+    np.testing.assert_allclose(weight.data, before - 0.1 * weight.grad.data)
 
 
 def test_parameters_may_be_replaced_added_and_removed():
@@ -283,7 +376,7 @@ def test_options_reach_forward():
 # ---------------------------------------------------------------------------------------------------------- Sequential
 def test_sequential():
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), head=nn.Linear(3, 1))
-    assert [name for name, _ in net.children()] == ["0", "1", "head"] and len(net) == 3
+    assert [name for name, _ in net.named_children()] == ["0", "1", "head"] and len(net) == 3
     assert isinstance(net[1], nn.ReLU) and net[-1] is net.head
     x = Tensor([[1.0, -2.0]])
     np.testing.assert_array_equal(net(x).data, net.head(F.relu(net[0](x))).data)
@@ -301,3 +394,49 @@ def test_a_slice_of_a_sequential_is_a_sequential():
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     for part in (net[:2], net[-3:-1]):
         assert isinstance(part, nn.Sequential) and len(part) == 2 and part[0] is net[0] and part[1] is net[1]
+
+
+@pytest.mark.parametrize("modules", [[nn.ReLU()], (nn.ReLU(), nn.Linear(2, 2))])
+def test_a_sequential_of_a_list(modules):
+    fails(TypeError, rf"0 is a {type(modules).__name__}: write Sequential\(\*modules\)", nn.Sequential, modules)
+    named = {str(i): module for i, module in enumerate(modules)}
+    fails(TypeError, r"0 is a dict: write Sequential\(\*\*modules\)", nn.Sequential, named)
+
+
+# ---------------------------------------------------------------------------------------------------------- ModuleList
+def test_module_list():
+    class Net(nn.Module):
+        def __init__(self):
+            self.layers = nn.ModuleList(nn.Linear(3, 3) for _ in range(2))
+            self.head = nn.Linear(3, 1)
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = F.relu(layer(x))
+            return self.head(x)
+
+    net = Net()
+    assert net.layers.append(nn.Linear(3, 3)) is net.layers and len(net.layers) == 3
+    names = [f"layers.{i}.{name}" for i in range(3) for name in ("weight", "bias")]
+    assert list(net.state_dict()) == [*names, "head.weight", "head.bias"]
+    assert list(net.layers) == list(net.layers.children()) == [net.layers[0], net.layers[1], net.layers[-1]]
+    part = net.layers[1:]
+    assert isinstance(part, nn.ModuleList) and list(part) == [net.layers[1], net.layers[2]]
+    net(Tensor(np.ones((2, 3), np.float32))).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    assert not any(layer.training for layer in net.eval().layers)
+    assert total(net, (1, 3)) == 3 * 12 + 4
+    assert repr(nn.ModuleList([nn.ReLU()])) == "ModuleList(\n  (0): ReLU()\n)"
+    with pytest.raises(IndexError):
+        net.layers[3]
+
+
+def test_a_module_list_is_made_of_modules():
+    assert len(nn.ModuleList()) == 0 and list(nn.ModuleList()) == []
+    fails(TypeError, "ModuleList is made of Modules, not of a function", nn.ModuleList, [F.relu])
+    fails(TypeError, "not of a list", nn.ModuleList().append, [nn.ReLU()])
+    fails(NotImplementedError, "ModuleList does not define forward", nn.ModuleList([nn.ReLU()]), 1)
+
+
+def test_a_device_of_pytorch():
+    fails(minicnn.DeviceError, "'cuda': here it is called 'gpu'", nn.Linear(2, 2).to, "cuda")

@@ -70,8 +70,8 @@ RULES = [
     (lambda p: optim.SGD(p, 0.1, weight_decay=0.01), sgd(0, 0.01)),
     (lambda p: optim.SGD(p, 0.1, 0.9), sgd(0.9)),
     (lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01), sgd(0.9, 0.01)),
-    (lambda p: optim.SGD(p, 0.1, 0.9, 0.01, nesterov=True), sgd(0.9, 0.01, nesterov=True)),
-    (lambda p: optim.SGD(p, 0.1, 0.9, 0.01, paper_update=True), sgd(0.9, 0.01, paper_update=True)),
+    (lambda p: optim.SGD(p, 0.1, 0.9, weight_decay=0.01, nesterov=True), sgd(0.9, 0.01, nesterov=True)),
+    (lambda p: optim.SGD(p, 0.1, 0.9, weight_decay=0.01, paper_update=True), sgd(0.9, 0.01, paper_update=True)),
     (lambda p: optim.SGD(p, 0.1, weight_decay=0.01, paper_update=True), sgd(0, 0.01, paper_update=True)),
     (lambda p: optim.Adam(p), adam()),
     (lambda p: optim.Adam(p, 0.1, (0.8, 0.95), 1e-3, 0.01), adam(0.8, 0.95, 1e-3, 0.01)),
@@ -356,7 +356,11 @@ def test_arguments_that_do_not_fit():
             fails(ValueError, "betas", make, [p], betas=betas)
     fails(ValueError, "nesterov.*momentum", optim.SGD, [p], 0.1, nesterov=True)
     fails(ValueError, "nesterov", optim.SGD, [p], 0.1, 0.9, nesterov=True, paper_update=True)
-    assert optim.SGD([p], 0).lr == 0 and optim.SGD([p], 0.0, 0, 0).momentum == 0 and optim.Adam([p], 0, eps=0).eps == 0
+    assert (
+        optim.SGD([p], 0).lr == 0
+        and optim.SGD([p], 0.0, 0, weight_decay=0).momentum == 0
+        and optim.Adam([p], 0, eps=0).eps == 0
+    )
     assert optim.Adam([p]).lr == optim.AdamW([p]).lr == 1e-3
     p.grad = Tensor(np.ones(2))
     fails(NotImplementedError, "Optimizer does not define update", optim.Optimizer([p], 0.1).step)
@@ -375,3 +379,7 @@ def test_an_array_replaced_by_one_that_is_not_contiguous():
     optimizer = optim.SGD([p], 0.1)
     p.data, p.grad = np.ones((3, 2)).T, Tensor(np.ones((2, 3)))
     fails(ValueError, "contiguous", optimizer.step)
+
+
+def test_pytorchs_order_of_arguments_is_an_error():
+    fails(TypeError, "positional", optim.SGD, [nn.Parameter(np.ones(1))], 0.1, 0.9, 0.0, 5e-4)  # dampening

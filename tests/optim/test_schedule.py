@@ -47,7 +47,9 @@ def test_cosine():
 def test_cosine_with_warm_up():
     opt = optimizer()
     down = [0.1 + 0.7 * (1 + cos(pi * t / 6)) / 2 for t in range(7)]
-    np.testing.assert_allclose(rates(opt, optim.CosineLR(opt, 10, 4, 0.1), 11), [0.2, 0.4, 0.6, 0.8, *down, 0.1])
+    np.testing.assert_allclose(
+        rates(opt, optim.CosineLR(opt, 10, warmup_steps=4, min_lr=0.1), 11), [0.2, 0.4, 0.6, 0.8, *down, 0.1]
+    )
     opt = optimizer()
     assert rates(opt, optim.CosineLR(opt, 2, warmup_steps=1), 2) == pytest.approx([0.8, 0.8, 0.0])
 
@@ -106,7 +108,7 @@ def test_what_counts_as_an_improvement():
 
 SCHEDULES = [
     lambda opt: optim.StepLR(opt, 3, 0.5),
-    lambda opt: optim.CosineLR(opt, 12, 3, 0.01),
+    lambda opt: optim.CosineLR(opt, 12, warmup_steps=3, min_lr=0.01),
     lambda opt: optim.ReduceLROnPlateau(opt, "max", 0.5, 1),
 ]
 
@@ -142,7 +144,7 @@ def test_arguments_and_states_that_do_not_fit():
     opt = optimizer()
     fails(ValueError, "step_size.*0", optim.StepLR, opt, 0)
     for total, warmup in [(0, 0), (5, 5), (5, -1), (-1, 0)]:
-        fails(ValueError, f"{warmup} and {total}", optim.CosineLR, opt, total, warmup)
+        fails(ValueError, f"{warmup} and {total}", optim.CosineLR, opt, total, warmup_steps=warmup)
     fails(ValueError, "'best'", optim.ReduceLROnPlateau, opt, "best")
     for factor in (0, 1, 1.5, -0.1):
         fails(ValueError, f"factor.*{factor}", optim.ReduceLROnPlateau, opt, factor=factor)
@@ -150,3 +152,9 @@ def test_arguments_and_states_that_do_not_fit():
     for schedule, state in [(step, plateau.state_dict()), (plateau, step.state_dict()), (step, {})]:
         fails(ValueError, type(schedule).__name__, schedule.load_state_dict, state)
     fails(NotImplementedError, "_Formula does not define rate", _Formula(opt).step)
+
+
+def test_pytorchs_order_of_arguments_is_an_error():
+    opt = optimizer()
+    fails(TypeError, "positional", optim.ReduceLROnPlateau, opt, "min", 0.1, 10, 1e-4, "rel")  # threshold_mode
+    fails(TypeError, "positional", optim.CosineLR, opt, 10, 1e-5)  # eta_min
