@@ -191,15 +191,7 @@ def _window(
             f"{name}: padding {padding} is more than half of the window {kernel_size}: a window could see nothing else"
         )
     window.output_size(*x.shape[1:3])
-    if not ceil_mode:
-        return window
-    wider = []
-    for n, k, s, (before, after), d in zip(x.shape[1:3], *window, strict=True):
-        room = n + before + after - d * (k - 1) - 1  # how far the first window can move
-        last = -(-room // s) * s  # where a window begins that covers all the rest
-        overhang = last - room if last < n + before else 0  # one that would begin beyond the image is left out
-        wider.append((before, after + overhang))
-    return window._replace(padding=(wider[0], wider[1]))
+    return window.with_overhang(*x.shape[1:3]) if ceil_mode else window
 
 
 # Faster versions: backends/numpy/pooling.py, backends/cuda/pooling.cu.

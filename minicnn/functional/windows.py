@@ -97,6 +97,16 @@ class Window(NamedTuple):
             )
         return oh, ow
 
+    def with_overhang(self, height: int, width: int) -> "Window":
+        """With as much more padding at the bottom and on the right as a last, incomplete window takes
+        (ceil_mode). One that would begin beyond the image is left out."""
+        wider = []
+        for n, k, s, (before, after), d in zip((height, width), *self, strict=True):
+            room = n + before + after - d * (k - 1) - 1  # how far the first window can move
+            last = -(-room // s) * s  # where a window begins that covers all the rest
+            wider.append((before, after + (last - room if last < n + before else 0)))
+        return self._replace(padding=(wider[0], wider[1]))
+
 
 def padded(x: Array, window: Window, value: float = 0.0) -> Array:
     """(N, H, W, C) -> (N, H + top + bottom, W + left + right, C) with `value` around it."""
