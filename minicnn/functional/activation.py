@@ -35,6 +35,8 @@ from ..backends.devices import Array
 from ..ops import normal_axes
 from ..tensor import Tensor, apply
 
+__all__ = ["log_softmax", "relu", "sigmoid", "softmax", "tanh"]
+
 
 @kernel
 def rectify(x: Array) -> Array:

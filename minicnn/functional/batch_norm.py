@@ -35,6 +35,8 @@ Tensor([[-1.],
 from ..backends.devices import Array, on_device_of
 from ..tensor import Tensor
 
+__all__ = ["batch_norm"]
+
 
 def batch_norm(
     x: Tensor,

@@ -50,6 +50,8 @@ from ..backends.devices import Array
 from ..tensor import Tensor, apply
 from .windows import Window, col2im, im2col
 
+__all__ = ["conv2d"]
+
 
 @kernel
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:

@@ -18,6 +18,8 @@ from .conv import Conv2dTranspose, check_shapes
 from .shapes import pad
 from .windows import Window, pair
 
+__all__ = ["conv_transpose2d"]
+
 
 def conv_transpose2d(
     x: Tensor,

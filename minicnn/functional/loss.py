@@ -39,6 +39,8 @@ from ..backends.devices import Array, array_module, to_device
 from ..tensor import Tensor, apply
 from .activation import softmax
 
+__all__ = ["cross_entropy", "mse_loss"]
+
 
 @kernel
 def negative_log_likelihood(z: Array, labels: Array) -> Array:

@@ -13,6 +13,21 @@ from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
 
+__all__ = [
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Flatten",
+    "Linear",
+    "LocalResponseNorm",
+    "MaxPool2d",
+    "ReLU",
+    "Sigmoid",
+    "Tanh",
+]
+
 
 class Conv2d(Module):
     """Convolution of images (N, H, W, in_channels) with a learned kernel: (N, OH, OW, out_channels). See
