@@ -50,6 +50,7 @@ CASES = {  # name: (what it is made of, its inputs)
     "DivScalar": ((3,), [A]),
     "Dropout": ((0.4, (5, 0), 1.5), [A]),
     "Exp": ((), [A]),
+    "GELU": ((), [3 * A]),
     "Gather": ((WINNER, WINDOW), [normal(2, 5, 4, 3)]),
     "Index": (((slice(None), [2, 0, 2]),), [A]),
     "LocalResponseNorm": ((NORM,), [normal(2, 5)]),

@@ -14,6 +14,7 @@ from . import init
 from .module import Module, Parameter
 
 __all__ = [
+    "GELU",
     "AvgPool2d",
     "BatchNorm2d",
     "Conv2d",
@@ -212,6 +213,13 @@ class Tanh(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.tanh(x)
+
+
+class GELU(Module):
+    """x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))); see functional.gelu."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
 
 
 class Dropout(Module):
