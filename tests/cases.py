@@ -36,6 +36,8 @@ NORM = Norm(4, 1.0, 0.9, 0.75)
 CASES = {  # name: (what it is made of, its inputs)
     "Abs": ((), [FAR]),
     "Add": ((), [A, B]),
+    "BinMeans": ((2, 3), [X]),
+    "BinSpread": ((1, 7), [X]),
     "BroadcastTo": (((4, 2, 3),), [normal(2, 1)]),
     "Cast": ((np.dtype(np.float64),), [A]),
     "Clip": ((-0.12, 0.12), [FAR]),

@@ -1,13 +1,14 @@
 """The functions a network is made of. Each file is a lesson: the equation, the derivation of its
 gradient, and the code.
 
-Read them in this order: linear, activation, loss, windows, conv, pooling, lrn, dropout, batch_norm.
+Read them in this order: linear, activation, loss, windows, conv, pooling, adaptive_pooling, lrn, dropout, batch_norm.
 A public function takes and returns Tensors; the functions beside it that take arrays, marked
 @kernel, do the work. Faster versions of those are in minicnn/backends. The __all__ of a lesson lists
 what is public of it, and the only list of those names.
 """
 
 from .activation import *
+from .adaptive_pooling import *
 from .batch_norm import *
 from .conv import *
 from .conv_transpose import *

@@ -15,6 +15,7 @@ from .module import Module, Parameter
 
 __all__ = [
     "GELU",
+    "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm2d",
     "Conv2d",
@@ -154,6 +155,20 @@ class AvgPool2d(Module):
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.kernel_size if self.stride is None else self.stride}"
+
+
+class AdaptiveAvgPool2d(Module):
+    """The mean of each of output_size bins that cover an image of any size; see
+    functional.adaptive_avg_pool2d."""
+
+    def __init__(self, output_size: int | tuple[int, int]) -> None:
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
 
 
 class LocalResponseNorm(Module):
