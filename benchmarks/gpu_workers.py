@@ -176,7 +176,7 @@ class Loop(OnGPU):
                 found.clear()
 
             schedule = CosineLR(self.optimizer, 3)
-            self.program.train_epoch(self.net, Steps(loader, fetching), [self.optimizer], "", schedule)
+            self.program.train_epoch(self.net, Steps(loader, fetching), self.optimizer, "", schedule)
         return steps[2]
 
     def recording(self) -> AbstractContextManager[list[Launch]]:

@@ -36,6 +36,8 @@ NORM = Norm(4, 1.0, 0.9, 0.75)
 CASES = {  # name: (what it is made of, its inputs)
     "Abs": ((), [FAR]),
     "Add": ((), [A, B]),
+    "BinMeans": ((2, 3), [X]),
+    "BinSpread": ((1, 7), [X]),
     "BroadcastTo": (((4, 2, 3),), [normal(2, 1)]),
     "Cast": ((np.dtype(np.float64),), [A]),
     "Clip": ((-0.12, 0.12), [FAR]),
@@ -50,6 +52,7 @@ CASES = {  # name: (what it is made of, its inputs)
     "DivScalar": ((3,), [A]),
     "Dropout": ((0.4, (5, 0), 1.5), [A]),
     "Exp": ((), [A]),
+    "GELU": ((), [3 * A]),
     "Gather": ((WINNER, WINDOW), [normal(2, 5, 4, 3)]),
     "Index": (((slice(None), [2, 0, 2]),), [A]),
     "LocalResponseNorm": ((NORM,), [normal(2, 5)]),

@@ -3,6 +3,7 @@
 import copy
 import operator
 import re
+import types
 
 import numpy as np
 import pytest
@@ -439,10 +440,12 @@ def test_a_backward_pass_notices_that_a_parameter_was_overwritten(view, write):
 def test_the_public_names():
     for name in minicnn.__all__:
         assert getattr(minicnn, name) is not None
-    assert set(minicnn.functional.__all__) == set(
-        "conv2d conv_transpose2d max_pool2d avg_pool2d local_response_norm batch_norm relu sigmoid tanh softmax log_softmax dropout linear "
-        "cross_entropy mse_loss concatenate stack where maximum minimum pad".split()
-    )
+    for package, kind in ((minicnn.functional, types.FunctionType), (minicnn.nn, type)):
+        there = {name: getattr(package, name) for name in package.__all__ if name != "init"}
+        assert {"relu", "conv2d"} <= set(there) or {"ReLU", "Conv2d", "Sequential"} <= set(there)
+        for name, thing in there.items():
+            assert isinstance(thing, kind) and thing.__name__ == name and thing.__doc__
+            assert thing.__module__.startswith(package.__name__ + ".")
 
 
 @pytest.mark.parametrize("name", "iadd isub imul itruediv ipow imatmul".split())

@@ -235,7 +235,7 @@ def training(job: Job, rate: float, epochs: int, pictures: Pictures) -> Iterator
     optimizer = SGD(net.parameters(), rate, momentum=0.9, weight_decay=job.setting.decay)
     schedule = CosineLR(optimizer, epochs)
     for epoch in range(1, epochs + 1):
-        result = train_epoch(net, loader, [optimizer], f"{job.key}, rate {rate}, epoch {epoch}/{epochs}")
+        result = train_epoch(net, loader, optimizer, f"{job.key}, rate {rate}, epoch {epoch}/{epochs}")
         yield net, 100 - result["train_top1"]
         if not job.rates:
             schedule.step()

@@ -21,7 +21,7 @@ import numpy as np
 from evaluate import evaluate
 from options import Parser, UsageError, add_machine, adopt, command, natural, seed, use_machine
 from pictures import RAW, View
-from runs import Run, claimed, finished, has, require_classes, restore
+from runs import Run, claimed, finished, has, part_of, require_classes, restore
 from train import train_epoch
 
 import minicnn
@@ -85,16 +85,30 @@ def network(name: str) -> nn.Sequential:
     return nn.Sequential(**layers)
 
 
-def optimizers(net: nn.Module, name: str) -> dict[str, SGD]:
-    """One for the kernels, one for the linear layers' weights, one for the biases, each with its own rate and decay."""
+def sgd(net: nn.Module, name: str) -> SGD:
+    """Three groups, of the kernels, the linear layers' weights and the biases, each with its own rate
+    and decay, in the order of RATES."""
     kinds = {4: "conv", 2: "fc", 1: "bias"}
     groups: dict[str, list[Tensor]] = {kind: [] for kind in RATES}
     for parameter in net.parameters():
         groups[kinds[parameter.ndim]].append(parameter)
-    return {
-        kind: SGD(group, RATES[kind], momentum=0.9, weight_decay=DECAYS[name][kind], paper_update=True)
-        for kind, group in groups.items()
-    }
+    decays = DECAYS[name]
+    return SGD(
+        [{"params": group, "lr": RATES[kind], "weight_decay": decays[kind]} for kind, group in groups.items()],
+        lr=RATES["conv"], momentum=0.9, paper_update=True,
+    )  # fmt: skip
+
+
+def with_one_optimizer(arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of a checkpoint as they are written now, also where an older one had an optimizer for
+    each kind of parameter."""
+    if "conv.lr" not in arrays:
+        return arrays
+    old = [part_of(arrays, kind) for kind in RATES]
+    velocities = [state[f"velocity.{i}"] for state in old for i in range(len(state) - 2)]  # less lr and steps
+    new = {f"optimizer.velocity.{i}": velocity for i, velocity in enumerate(velocities)}
+    rates = np.array([float(state["lr"]) for state in old])
+    return {**arrays, **new, "optimizer.lr": rates, "optimizer.steps": old[0]["steps"]}
 
 
 def slowdown(name: str, epoch: int, epochs: int) -> float:
@@ -117,23 +131,23 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
     loader = DataLoader(pictures, BATCH, transform=view.evaluation(), shuffle=True, seed=settings.seed, **machine)
     test_loader = DataLoader(test_pictures, BATCH, transform=view.evaluation(), **machine)
     net = network(settings.network).to(settings.device)
-    parts = optimizers(net, settings.network)
+    optimizer = sgd(net, settings.network)
     if saved:
-        restore(settings.resume, arrays, saved, {"model": net, **parts})
+        restore(settings.resume, with_one_optimizer(arrays), saved, {"model": net, "optimizer": optimizer})
     run = Run(settings, {"classes": pictures.classes}, view, saved)
 
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         loader.set_epoch(epoch)
-        for kind, optimizer in parts.items():
-            optimizer.lr = RATES[kind] * slowdown(settings.network, epoch, settings.epochs)
+        for group, rate in zip(optimizer.param_groups, RATES.values(), strict=True):
+            group["lr"] = rate * slowdown(settings.network, epoch, settings.epochs)
         title = f"epoch {epoch}/{settings.epochs}"
-        row: dict[str, Any] = train_epoch(net, loader, list(parts.values()), title)
-        row |= {"epoch": epoch, "step": parts["conv"].steps}
+        row: dict[str, Any] = train_epoch(net, loader, optimizer, title)
+        row |= {"epoch": epoch, "step": optimizer.steps}
         row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
         row["seconds"] = time.perf_counter() - begun
         run.log(row, net)
-        run.save(net, {"epoch": epoch}, parts, None)
+        run.save(net, {"epoch": epoch}, {"optimizer": optimizer}, None)
         print(
             f"{title}  training error {100 - row['train_top1']:.2f}%  "
             f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "

@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from minicnn import Tensor, nn
 from minicnn import functional as F
 from minicnn.backends.devices import describe_device
 from minicnn.data import DataLoader
-from minicnn.optim import SGD, CosineLR, ReduceLROnPlateau, Schedule, StepLR
+from minicnn.optim import SGD, CosineLR, Optimizer, ReduceLROnPlateau, Schedule, StepLR
 
 
 def network(settings: Namespace, classes: int) -> nn.Sequential:
@@ -54,28 +53,27 @@ def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
     return CosineLR(optimizer, updates, warmup_steps=int(settings.warmup * updates))
 
 
-def update(net: nn.Module, optimizers: Sequence[SGD], images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+def update(net: nn.Module, optimizer: Optimizer, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
     """One step on a batch: its mean loss and its logits."""
     logits = net(Tensor(images))
     loss = F.cross_entropy(logits, Tensor(labels))
     net.zero_grad()
     loss.backward()
-    for optimizer in optimizers:
-        optimizer.step()
+    optimizer.step()
     return loss, logits
 
 
 def train_epoch(
-    net: nn.Module, loader: DataLoader, optimizers: Sequence[SGD], title: str, schedule: Schedule | None = None
+    net: nn.Module, loader: DataLoader, optimizer: Optimizer, title: str, schedule: Schedule | None = None
 ) -> dict[str, float]:
     """One pass over the training pictures, with a step of the schedule after each update: the last learning rate (of
-    the first optimizer), mean loss, top-1 in percent, images per second. It ends early if the loss is no number."""
+    the first parameters), mean loss, top-1 in percent, images per second. It ends early if the loss is no number."""
     net.train()
     score, start = Score(), time.perf_counter()
     with progress_bar(total=len(loader.dataset), desc=title, unit=" images") as bar:
         for images, labels in loader:
-            loss, logits = update(net, optimizers, images, labels)
-            lr = optimizers[0].lr
+            loss, logits = update(net, optimizer, images, labels)
+            lr = optimizer.lr
             if schedule:
                 schedule.step()
 
@@ -136,7 +134,7 @@ def fit(settings: Namespace, given: set[str], arrays: dict[str, Any], saved: dic
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         loader.set_epoch(epoch)
         title = f"epoch {epoch}/{settings.epochs}"
-        result: dict[str, Any] = train_epoch(net, loader, [optimizer], title, None if plateau else schedule)
+        result: dict[str, Any] = train_epoch(net, loader, optimizer, title, None if plateau else schedule)
         result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
         if plateau:
             schedule.step(100 - result["val_top1"])

@@ -37,6 +37,8 @@ from ..backends.devices import Array, on_device_of
 from ..tensor import Tensor
 from .layout import IMAGES
 
+__all__ = ["batch_norm"]
+
 
 def batch_norm(
     x: Tensor,

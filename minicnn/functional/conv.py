@@ -50,6 +50,8 @@ from ..tensor import Tensor, apply
 from .layout import check_convolution
 from .windows import IntPair, Padding, Window, col2im, im2col
 
+__all__ = ["conv2d"]
+
 
 @kernel
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:

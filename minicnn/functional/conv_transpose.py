@@ -17,6 +17,8 @@ from .layout import check_convolution
 from .shapes import pad
 from .windows import IntPair, Padding, Window, pair
 
+__all__ = ["conv_transpose2d"]
+
 
 def conv_transpose2d(
     x: Tensor,

@@ -31,6 +31,8 @@ from ..backends.devices import Array, device_of, to_device
 from ..random import draw, generator
 from ..tensor import Tensor, apply
 
+__all__ = ["dropout"]
+
 
 @kernel
 def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:

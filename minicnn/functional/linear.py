@@ -25,6 +25,8 @@ from math import prod
 
 from ..tensor import Tensor
 
+__all__ = ["linear"]
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight + bias, over the last axis of x.

@@ -37,7 +37,9 @@ from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, array_module, to_device
 from ..tensor import Tensor, apply
-from .activation import softmax
+from .softmax import softmax
+
+__all__ = ["cross_entropy", "mse_loss"]
 
 
 @kernel

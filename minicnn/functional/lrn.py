@@ -39,6 +39,8 @@ from ..backends import kernel
 from ..backends.devices import Array
 from ..tensor import Tensor, apply
 
+__all__ = ["local_response_norm"]
+
 
 class Norm(NamedTuple):
     """The constants of the equation."""

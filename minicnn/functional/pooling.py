@@ -45,6 +45,8 @@ from ..backends.devices import Array, to_device
 from ..tensor import Tensor, apply
 from .windows import IntPair, Padding, Window, padded, taps, unpadded
 
+__all__ = ["avg_pool2d", "max_pool2d"]
+
 
 @kernel
 def window_maximum(x: Array, window: Window) -> Array:

@@ -20,6 +20,8 @@ import numpy as np
 from .. import ops
 from ..tensor import Tensor, apply
 
+__all__ = ["concatenate", "maximum", "minimum", "pad", "stack", "where"]
+
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Join Tensors along an axis that they have; elsewhere their shapes agree. Raises ValueError if they do not."""

@@ -1,23 +1,9 @@
 """Neural networks: modules that own parameters, and where those parameters start."""
 
 from . import init
-from .layers import (
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    CrossEntropyLoss,
-    Dropout,
-    Flatten,
-    Linear,
-    LocalResponseNorm,
-    MaxPool2d,
-    ReLU,
-    Sigmoid,
-    Tanh,
-)
+from .layers import *
+from .layers import __all__ as _layers
 from .module import Module, ModuleList, Parameter, Sequential
 
-__all__ = [
-    "AvgPool2d", "BatchNorm2d", "Conv2d", "CrossEntropyLoss", "Dropout", "Flatten", "Linear", "LocalResponseNorm",
-    "MaxPool2d", "Module", "ModuleList", "Parameter", "ReLU", "Sequential", "Sigmoid", "Tanh", "init",
-]  # fmt: skip
+__all__ = ["Module", "ModuleList", "Parameter", "Sequential", "init"]
+__all__ += _layers

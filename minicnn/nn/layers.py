@@ -13,6 +13,23 @@ from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
 
+__all__ = [
+    "GELU",
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Flatten",
+    "Linear",
+    "LocalResponseNorm",
+    "MaxPool2d",
+    "ReLU",
+    "Sigmoid",
+    "Tanh",
+]
+
 
 class Conv2d(Module):
     """Convolution of images (N, H, W, in_channels) with a learned kernel: (N, OH, OW, out_channels). See
@@ -150,6 +167,20 @@ class AvgPool2d(Module):
         return f"kernel_size={self.kernel_size}, stride={self.kernel_size if self.stride is None else self.stride}"
 
 
+class AdaptiveAvgPool2d(Module):
+    """The mean of each of output_size bins that cover an image of any size; see
+    functional.adaptive_avg_pool2d."""
+
+    def __init__(self, output_size: int | tuple[int, int]) -> None:
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
 class LocalResponseNorm(Module):
     """x / (k + α Σ x²)^β over n neighbouring channels, with the paper's constants; see
     functional.local_response_norm. k, alpha and beta by name: PyTorch's order is another."""
@@ -215,6 +246,13 @@ class Tanh(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.tanh(x)
+
+
+class GELU(Module):
+    """x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))); see functional.gelu."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
 
 
 class Dropout(Module):

@@ -1,6 +1,7 @@
 """Optimizers: how parameters follow their gradients. They write to the parameters in place."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from ..backends.devices import Array, assign, on_device_of
 from ..tensor import Tensor
 
 Arrays = tuple[Array, ...]  # of one parameter: (w, g), its value and gradient, and the state that belongs to it
+Params = Iterable[Tensor] | Iterable[dict[str, Any]]  # the parameters, or groups of them with settings
 
 
 @kernel_of_many
@@ -53,46 +55,117 @@ def adam(
 
 
 class Optimizer:
-    """What all optimizers share: the parameters, the learning rate `lr`, and the named arrays that make up their state.
+    """What all optimizers share: groups of parameters with their settings, and the named arrays that
+    make up their state.
 
-    A subclass lists in `slots` the names of its arrays for each parameter and defines update(parameters), which changes
-    each parameter and its arrays in place, given (w, g, *slots) for each that has a gradient: on whatever device they
-    are.
+    params are Tensors, or dicts {"params": …, "lr": …, …}: groups of Tensors, each with settings of its
+    own, where a setting that a group does not name is the one given to the optimizer.
+
+        SGD([{"params": weights}, {"params": biases, "lr": 0.02, "weight_decay": 0.0}], lr=0.01)
+
+    Attributes:
+        param_groups: a list of dicts, each with "params", a list, and every setting. They are read at
+            each step, so group["lr"] = 0.001 holds from the next step on.
+        params: the parameters of all groups, in that order.
+        lr: the learning rate of the first group. To set it sets that of every group, which is an error
+            where the groups' rates differ: set group["lr"] of each then.
+        steps: how many steps were made.
+        state: a dict for each parameter, of the arrays that belong to it, by their names.
+
+    A subclass lists the names of those arrays in `slots`, hands __init__ its settings, and defines
+    update(parameters, group), which is called once a step for each group that has gradients, on whatever
+    device they are. It changes parameters in place, a list of (w, g, *slots) for each that has a
+    gradient, by the settings in group, one of param_groups.
+
+    >>> import minicnn
+    >>> class Signs(minicnn.optim.Optimizer):
+    ...     def update(self, parameters, group):
+    ...         for w, g in parameters:
+    ...             w -= group["lr"] * np.sign(g)
+    >>> w = minicnn.nn.Parameter(np.array([2.0, 3.0]))
+    >>> (w * w).sum().backward()
+    >>> Signs([w], lr=0.5).step()
+    >>> w.data
+    array([1.5, 2.5])
     """
 
     slots: tuple[str, ...] = ()
 
-    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
-        self.params = list(params)
-        if not self.params or not all(isinstance(p, Tensor) and p.grad_fn is None for p in self.params):
-            raise ValueError("an optimizer needs parameters: leaf Tensors with requires_grad, as module.parameters()")
+    def __init__(self, params: Params, lr: float, **settings: Any) -> None:
+        settings = {"lr": lr, **settings}
+        given: list[Any] = list(params)
+        if not given or not all(isinstance(group, dict) for group in given):
+            given = [{"params": given}]
+        self.param_groups = [self._group(group, settings) for group in given]
+        self.params: list[Tensor] = [p for group in self.param_groups for p in group["params"]]
         if not any(p.requires_grad for p in self.params):
             raise ValueError("an optimizer needs parameters of which at least one has requires_grad")
         if len(set(self.params)) < len(self.params):
-            raise ValueError("an optimizer needs each parameter once")
-        for p in self.params:
-            _check_contiguous(p)
-        self.lr = _at_least_0("lr", lr)
+            raise ValueError("an optimizer needs each parameter once, in one group")
         self.steps = 0
-        self.state: dict[str, list[Array]] = {slot: [_zeros(p) for p in self.params] for slot in self.slots}
+        self.state: list[dict[str, Array]] = [
+            {slot: _zeros(p) for slot in self.slots_of(group)} for group in self.param_groups for p in group["params"]
+        ]
 
-    def update(self, parameters: list[Arrays]) -> None:
+    def _group(self, given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """A group with every setting. Raises ValueError if it does not fit."""
+        if unknown := given.keys() - settings.keys() - {"params"}:
+            raise ValueError(
+                f"a group of {type(self).__name__} has 'params' and {', '.join(settings)}, not {min(unknown)!r}"
+            )
+        group = {**settings, **given, "params": list(given.get("params", []))}
+        self.check(group)
+        return group
+
+    def slots_of(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """The names of the arrays that belong to each parameter of a group."""
+        return self.slots
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise ValueError if a group's settings or parameters do not fit."""
+        params = group["params"]
+        if not params or not all(isinstance(p, Tensor) and p.grad_fn is None for p in params):
+            raise ValueError("an optimizer needs parameters: leaf Tensors with requires_grad, as module.parameters()")
+        for p in params:
+            _check_contiguous(p)
+        _at_least_0("lr", group["lr"])
+
+    @property
+    def lr(self) -> float:
+        return self.param_groups[0]["lr"]
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        rates = [group["lr"] for group in self.param_groups]
+        if len(set(rates)) > 1:
+            raise ValueError(f"the groups' rates differ, {rates}: set group['lr'] of each of param_groups")
+        for group in self.param_groups:
+            group["lr"] = value
+
+    def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
         raise NotImplementedError(f"{type(self).__name__} does not define update")
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         self.steps += 1
-        every = []
-        for i, p in enumerate(self.params):
-            if p.grad is not None:
-                _check_contiguous(p)
-                if not isinstance(p.grad, Tensor) or p.grad.shape != p.shape:
-                    raise ValueError(f"the gradient of a parameter of shape {p.shape} is a Tensor of that shape only")
-                every.append((p.data, p.grad.data, *(self.state[slot][i] for slot in self.slots)))
-                p.version[0] += 1
-        if every:
+        states, moving = iter(self.state), []
+        for group in self.param_groups:
+            every = []
+            for p in group["params"]:
+                state = next(states)
+                if p.grad is not None:
+                    _check_contiguous(p)
+                    if not isinstance(p.grad, Tensor) or p.grad.shape != p.shape:
+                        raise ValueError(
+                            f"the gradient of a parameter of shape {p.shape} is a Tensor of that shape only"
+                        )
+                    every.append((p.data, p.grad.data, *state.values()))
+                    p.version[0] += 1
+            if every:
+                moving.append((every, group))
+        for every, group in moving:
             with on_device_of(every[0][0]):
-                self.update(every)
+                self.update(every, group)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -100,9 +173,12 @@ class Optimizer:
             p.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """Named arrays, live: lr, steps, and each parameter's own as "<name>.<number of the parameter>"."""
-        arrays = {f"{slot}.{i}": array for slot in self.slots for i, array in enumerate(self.state[slot])}
-        return {"lr": np.array(self.lr), "steps": np.array(self.steps), **arrays}
+        """Named arrays, live: lr, one number, or where there are several groups one for each; steps;
+        and each parameter's own as "<name>.<number of the parameter>". The other settings are not in it:
+        they are those that the optimizer was made with."""
+        rates = [group["lr"] for group in self.param_groups]
+        arrays = {f"{slot}.{i}": array for i, state in enumerate(self.state) for slot, array in state.items()}
+        return {"lr": np.array(rates if len(rates) > 1 else rates[0]), "steps": np.array(self.steps), **arrays}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Copy back what state_dict returned. Raises ValueError, having written nothing, if the names or shapes are
@@ -112,7 +188,9 @@ class Optimizer:
             raise ValueError(
                 f"this is not the state of {type(self).__name__} over these parameters: names or shapes differ"
             )
-        self.lr, self.steps = float(state["lr"]), int(state["steps"])
+        for group, lr in zip(self.param_groups, np.ravel(state["lr"]), strict=True):
+            group["lr"] = float(lr)
+        self.steps = int(state["steps"])
         for name, array in own.items():
             if "." in name:
                 assign(array, state[name])
@@ -128,10 +206,9 @@ def _check_contiguous(p: Tensor) -> None:
         raise ValueError(f"a parameter of shape {p.shape} is not contiguous: wrap its array in nn.Parameter")
 
 
-def _at_least_0(name: str, value: float) -> float:
+def _at_least_0(name: str, value: float) -> None:
     if not value >= 0:
         raise ValueError(f"{name} must be 0 or more, not {value}")
-    return value
 
 
 class SGD(Optimizer):
@@ -144,7 +221,7 @@ class SGD(Optimizer):
     lets it run out.
 
     Args:
-        params: the parameters.
+        params: the parameters, or groups of them with settings of their own (see Optimizer).
         lr: learning rate.
         momentum: 0.9 in the paper.
         weight_decay: 0.0005 in the paper. It and what follows by name: PyTorch has dampening here.
@@ -153,9 +230,11 @@ class SGD(Optimizer):
         paper_update: the second form above.
     """
 
+    slots = ("velocity",)
+
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Params,
         lr: float,
         momentum: float = 0.0,
         *,
@@ -163,15 +242,23 @@ class SGD(Optimizer):
         nesterov: bool = False,
         paper_update: bool = False,
     ) -> None:
-        self.momentum, self.weight_decay = _at_least_0("momentum", momentum), _at_least_0("weight_decay", weight_decay)
-        if nesterov and (not momentum or paper_update):
-            raise ValueError("nesterov needs a momentum above 0, and has no paper_update form")
-        self.nesterov, self.paper_update = nesterov, paper_update
-        self.slots = ("velocity",) if momentum else ()
-        super().__init__(params, lr)
+        super().__init__(
+            params, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, paper_update=paper_update
+        )
 
-    def update(self, parameters: list[Arrays]) -> None:
-        sgd(parameters, self.lr, self.momentum, self.weight_decay, self.nesterov, self.paper_update)
+    def slots_of(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return self.slots if group["momentum"] else ()
+
+    def check(self, group: dict[str, Any]) -> None:
+        super().check(group)
+        for name in ("momentum", "weight_decay"):
+            _at_least_0(name, group[name])
+        if group["nesterov"] and (not group["momentum"] or group["paper_update"]):
+            raise ValueError("nesterov needs a momentum above 0, and has no paper_update form")
+
+    def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
+        momentum, decay, nesterov = group["momentum"], group["weight_decay"], group["nesterov"]
+        sgd(parameters, group["lr"], momentum, decay, nesterov, group["paper_update"])
 
 
 class Adam(Optimizer):
@@ -183,41 +270,42 @@ class Adam(Optimizer):
     """
 
     slots = ("mean", "square")
+    decoupled = False
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be from 0 to 1, without 1, not {betas}")
-        self.betas, self.eps, self.weight_decay = (
-            betas,
-            _at_least_0("eps", eps),
-            _at_least_0("weight_decay", weight_decay),
-        )
-        super().__init__(params, lr)
+        super().__init__(params, lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def update(self, parameters: list[Arrays]) -> None:
-        adam(parameters, self.lr, *self.betas, self.eps, self.weight_decay, False, self.steps)
+    def check(self, group: dict[str, Any]) -> None:
+        super().check(group)
+        if not all(0 <= beta < 1 for beta in group["betas"]):
+            raise ValueError(f"betas must be from 0 to 1, without 1, not {group['betas']}")
+        for name in ("eps", "weight_decay"):
+            _at_least_0(name, group[name])
+
+    def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
+        (beta1, beta2), eps, decay = group["betas"], group["eps"], group["weight_decay"]
+        adam(parameters, group["lr"], beta1, beta2, eps, decay, self.decoupled, self.steps)
 
 
 class AdamW(Adam):
     """Adam whose weight decay is not part of the gradient: w ← w − lr · weight_decay · w, and then Adam's step without
     it (Loshchilov and Hutter 2019). weight_decay is 0.01 by default."""
 
+    decoupled = True
+
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
-
-    def update(self, parameters: list[Arrays]) -> None:
-        adam(parameters, self.lr, *self.betas, self.eps, self.weight_decay, True, self.steps)

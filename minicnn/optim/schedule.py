@@ -1,5 +1,6 @@
-"""Learning-rate schedules: each changes optimizer.lr when its step() is called, after an epoch or after an update, as
-you choose."""
+"""Learning-rate schedules: each changes the rate of every group of an optimizer's parameters when its
+step() is called, after an epoch or after an update, as you choose. Groups whose rates differ at first keep
+their own: each rate follows from the one that its group had when the schedule was made."""
 
 from math import cos, inf, pi
 from typing import Any
@@ -10,14 +11,15 @@ from .optimizer import Optimizer
 class Schedule:
     """What all schedules share: the optimizer, how often step() was called, and a state that is a few numbers.
 
-    The state is how far it has come; the settings are those it was made with, on the optimizer's first rate. So a run
-    can be continued with other settings, for more epochs, say.
+    The state is how far it has come; the settings are those it was made with, on the rates that the groups
+    had then, base_lrs. So a run can be continued with other settings, for more epochs, say.
     """
 
     progress: tuple[str, ...] = ("count",)
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer, self.base_lr, self.count = optimizer, optimizer.lr, 0
+        self.optimizer, self.count = optimizer, 0
+        self.base_lrs: list[float] = [group["lr"] for group in optimizer.param_groups]
 
     def state_dict(self) -> dict[str, float]:
         """The numbers that say how far it has come."""
@@ -32,18 +34,23 @@ class Schedule:
 
 
 class _Formula(Schedule):
-    """A schedule whose rate follows from the count."""
+    """A schedule whose rates follow from the count."""
 
-    def rate(self) -> float:
+    def rate(self, base_lr: float) -> float:
+        """The rate now of a group that had base_lr at first."""
         raise NotImplementedError(f"{type(self).__name__} does not define rate")
+
+    def set_rates(self) -> None:
+        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = self.rate(base_lr)
 
     def step(self) -> None:
         self.count += 1
-        self.optimizer.lr = self.rate()
+        self.set_rates()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.optimizer.lr = self.rate()
+        self.set_rates()
 
 
 class StepLR(_Formula):
@@ -55,8 +62,8 @@ class StepLR(_Formula):
             raise ValueError(f"step_size must be at least 1, not {step_size}")
         self.step_size, self.gamma = step_size, gamma
 
-    def rate(self) -> float:
-        return self.base_lr * self.gamma ** (self.count // self.step_size)
+    def rate(self, base_lr: float) -> float:
+        return base_lr * self.gamma ** (self.count // self.step_size)
 
 
 class CosineLR(_Formula):
@@ -71,13 +78,13 @@ class CosineLR(_Formula):
         if not 0 <= warmup_steps < total_steps:
             raise ValueError(f"CosineLR needs 0 ≤ warmup_steps < total_steps, not {warmup_steps} and {total_steps}")
         self.total_steps, self.warmup_steps, self.min_lr = total_steps, warmup_steps, min_lr
-        optimizer.lr = self.rate()
+        self.set_rates()
 
-    def rate(self) -> float:
+    def rate(self, base_lr: float) -> float:
         if self.count < self.warmup_steps:
-            return self.base_lr * (self.count + 1) / self.warmup_steps
+            return base_lr * (self.count + 1) / self.warmup_steps
         done = min(1.0, (self.count - self.warmup_steps) / (self.total_steps - self.warmup_steps))
-        return self.min_lr + (self.base_lr - self.min_lr) * (1 + cos(pi * done)) / 2
+        return self.min_lr + (base_lr - self.min_lr) * (1 + cos(pi * done)) / 2
 
 
 class ReduceLROnPlateau(Schedule):
@@ -85,11 +92,11 @@ class ReduceLROnPlateau(Schedule):
     did by hand, with factor 0.1, when the validation error stopped improving (Krizhevsky et al. 2012, section 5).
 
     Args:
-        optimizer: whose lr to change.
+        optimizer: whose rates to change.
         mode: "min" if smaller is better, "max" if larger is.
         factor, patience: as above.
         threshold: relative change that counts as an improvement.
-        min_lr: no lower than this; by name.
+        min_lr: no rate falls lower than this.
     """
 
     progress = ("count", "best", "waited")
@@ -121,6 +128,7 @@ class ReduceLROnPlateau(Schedule):
         else:
             self.waited += 1
         if self.waited > self.patience:
-            lr = self.optimizer.lr  # perhaps set by hand, below min_lr
-            self.optimizer.lr = min(lr, max(lr * self.factor, self.min_lr))
+            for group in self.optimizer.param_groups:
+                lr = group["lr"]  # perhaps set by hand, below min_lr
+                group["lr"] = min(lr, max(lr * self.factor, self.min_lr))
             self.waited = 0

@@ -75,9 +75,9 @@ def test_a_users_update_is_obeyed_there_too(base, gpu):
     """A subclass that overrides update has the last word, and may call what it overrides."""
 
     class Mine(base):
-        def update(self, parameters):
+        def update(self, parameters, group):
             handed.append([type(array) for arrays in parameters for array in arrays])
-            super().update([(w, g * 0.0, *state) for w, g, *state in parameters])
+            super().update([(w, g * 0.0, *state) for w, g, *state in parameters], group)
             for w, g, *_ in parameters:
                 w -= np.sign(g)
 

@@ -172,11 +172,10 @@ def rates(monkeypatch):
     def install(errors):
         calls = []
 
-        def train_epoch(net, loader, optimizers, title):
-            (optimizer,) = optimizers
+        def train_epoch(net, loader, optimizer, title):
             if "epoch 1/" in title:
                 calls.append([])
-            calls[-1].append((optimizer.lr, optimizer.weight_decay, title))
+            calls[-1].append((optimizer.lr, optimizer.param_groups[0]["weight_decay"], title))
             rate = float(re.search(r"rate (\S+),", title).group(1))
             return {"train_top1": 100 - errors[rate][len(calls[-1]) - 1], "train_loss": 1.0}
 

@@ -96,7 +96,7 @@ def test_each_parameter_learns_at_its_own_rate(name):
     """Two updates at the rates of the source, against its rule: inc ← mom · inc − wc · eps · w − eps · grad; w ← w + inc.
     (The second with a tenth of the rate: what has gathered is not scaled.)"""
     net = cifar.network(name)
-    optimizers = cifar.optimizers(net, name)
+    optimizer = cifar.sgd(net, name)
     rng, expected = np.random.default_rng(0), {}
     for p in net.parameters():
         p.data += rng.standard_normal(p.shape, np.float32)  # biases begin at 0, which would not decay
@@ -109,9 +109,9 @@ def test_each_parameter_learns_at_its_own_rate(name):
             w = p.data.astype(np.float64)
             inc[key] = MOMENTUM * inc[key] - wc * eps * factor * w - eps * factor * p.grad.data
             expected[key] = w + inc[key]
-        for kind, optimizer in optimizers.items():
-            optimizer.lr = cifar.RATES[kind] * factor
-            optimizer.step()
+        for group, rate in zip(optimizer.param_groups, cifar.RATES.values(), strict=True):
+            group["lr"] = rate * factor
+        optimizer.step()
         for key, p in net.named_parameters():
             np.testing.assert_allclose(p.data, expected[key], rtol=1e-6, atol=1e-8, err_msg=key)
 
@@ -203,6 +203,28 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(run, data, at_epo
     assert look.state(folder) == look.state(tmp_path / "whole")
     seconds = [row["seconds"] for row in look.metrics(folder)]
     assert seconds == sorted(seconds)
+
+
+def test_a_checkpoint_with_three_optimizers_goes_on(run, data, look, tmp_path):
+    """As they were written before an optimizer had groups of parameters."""
+    whole, last = tmp_path / "whole", tmp_path / "run" / "last.safetensors"
+    assert train(run, data, "--epochs", 2, "--out", whole).status == 0
+    assert train(run, data, "--epochs", 1, "--out", last.parent).status == 0
+    arrays, info = minicnn.load(last)
+    new = {name: arrays.pop(name) for name in list(arrays) if name.startswith("optimizer.")}
+    sizes, first = {"conv": 3, "fc": 2, "bias": 5}, 0
+    for (kind, size), lr in zip(sizes.items(), new["optimizer.lr"], strict=True):
+        arrays |= {f"{kind}.velocity.{i}": new[f"optimizer.velocity.{first + i}"] for i in range(size)}
+        arrays |= {f"{kind}.lr": np.array(lr), f"{kind}.steps": new["optimizer.steps"]}
+        first += size
+    minicnn.save(last, arrays, info)
+    result = run("cifar.py", "--resume", last, "--epochs", 2)
+    assert result.status == 0, result.err
+    there = minicnn.load(whole / "last.safetensors")[0]
+    for name, array in minicnn.load(last)[0].items():
+        if name.startswith("optimizer.velocity"):
+            assert array.any() and array.shape == there[name].shape
+    assert len(new) == 12 and look.metrics(last.parent)[-1]["step"] == look.metrics(whole)[-1]["step"]
 
 
 def test_a_run_goes_on_for_more_epochs(run, data, look, tmp_path):

@@ -147,7 +147,7 @@ def test_the_update_rule():
     for lr in (0.01, 0.01, 0.001, 0.001):
         x, labels = rng.standard_normal((4, 3)).astype(np.float32), rng.integers(2, size=4)
         optimizer.lr = lr
-        train.update(net, [optimizer], x, labels)
+        train.update(net, optimizer, x, labels)
         v = 0.9 * v - 0.0005 * lr * w - lr * net.weight.grad.data
         w = w + v
         np.testing.assert_allclose(net.weight.data, w, rtol=1e-6)
@@ -197,8 +197,9 @@ def test_optimizers_and_schedules(recipe, kind, paper_update):
     settings = settings_of(recipe)
     optimizer = train.sgd(nn.Linear(3, 2), settings)
     schedule = train.schedule_for(optimizer, settings, updates=50)
-    assert type(schedule) is kind and optimizer.paper_update == paper_update
-    assert (optimizer.momentum, optimizer.weight_decay) == (0.9, settings.weight_decay)
+    assert type(schedule) is kind and optimizer.param_groups[0]["paper_update"] == paper_update
+    (group,) = optimizer.param_groups
+    assert (group["momentum"], group["weight_decay"]) == (0.9, settings.weight_decay)
     if recipe == "tutorial":
         for _ in range(60):
             schedule.step()

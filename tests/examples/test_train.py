@@ -38,7 +38,7 @@ def test_an_epoch(monkeypatch):
     weight, losses, right = net.fc.weight.data.astype(np.float64), [], 0
     optimizer = SGD(net.parameters(), 1e-30)
     loader, schedule = DataLoader(dataset, 2, num_workers=0), StepLR(optimizer, 3, gamma=0.1)
-    result = train.train_epoch(net, loader, [optimizer], "", schedule)
+    result = train.train_epoch(net, loader, optimizer, "", schedule)
     for image, label in dataset:
         logits = image.ravel() @ weight
         losses.append(np.log(np.exp(logits).sum()) - logits[label])
@@ -54,7 +54,7 @@ def test_an_epoch_ends_when_the_loss_is_no_number():
     net = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(6, 6))
     net.fc.bias.data[:] = np.nan
     optimizer = SGD(net.parameters(), 0.0)
-    result = train.train_epoch(net, DataLoader(dataset, 2, num_workers=1), [optimizer], "")
+    result = train.train_epoch(net, DataLoader(dataset, 2, num_workers=1), optimizer, "")
     assert np.isnan(result["train_loss"]) and optimizer.steps == 1
 
 

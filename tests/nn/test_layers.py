@@ -5,6 +5,7 @@ import pytest
 
 from minicnn import Tensor, nn
 from minicnn import functional as F
+from minicnn.functional import activation
 
 
 def image(*shape, dtype=np.float32):
@@ -26,11 +27,10 @@ LAYERS = [  # (layer, the same function, input shape, repr)
     (nn.LocalResponseNorm(), lambda m, x: F.local_response_norm(x, 5, k=2.0, alpha=1e-4, beta=0.75), (2, 3, 3, 8),
      "LocalResponseNorm(n=5, k=2.0, alpha=0.0001, beta=0.75)"),
     (nn.LocalResponseNorm(3, k=1.0, alpha=0.5, beta=0.6), lambda m, x: F.local_response_norm(x, 3, k=1.0, alpha=0.5, beta=0.6), (2, 8), None),
-    (nn.ReLU(), lambda m, x: F.relu(x), (3, 4), "ReLU()"),
-    (nn.Sigmoid(), lambda m, x: F.sigmoid(x), (3, 4), "Sigmoid()"),
-    (nn.Tanh(), lambda m, x: F.tanh(x), (3, 4), "Tanh()"),
     (nn.Flatten(), lambda m, x: x.reshape(2, 24), (2, 3, 4, 2), "Flatten()"),
     (nn.Flatten(), lambda m, x: x.reshape(0, 24), (0, 3, 4, 2), "Flatten()"),
+    *[(getattr(nn, name)(), lambda m, x: getattr(F, type(m).__name__.lower())(x), (3, 4), f"{name}()")
+      for name in nn.__all__ if hasattr(activation, name)],
 ]  # fmt: skip
 
 

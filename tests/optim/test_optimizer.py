@@ -217,11 +217,11 @@ def test_a_subclass_that_overrides_update_is_obeyed():
     """It is handed every parameter that has a gradient, with its arrays, once a step."""
 
     class Signs(optim.Adam):
-        def update(self, parameters):
+        def update(self, parameters, group):
             seen.append([len(arrays) for arrays in parameters])
             for w, g, mean, _ in parameters:
                 mean += 1
-                w -= self.lr * np.sign(g)
+                w -= group["lr"] * np.sign(g)
 
     seen, params = [], [nn.Parameter(np.zeros(3)), nn.Parameter(np.zeros(2)), nn.Parameter(np.zeros(1))]
     optimizer = Signs(params, 0.5)
@@ -229,7 +229,145 @@ def test_a_subclass_that_overrides_update_is_obeyed():
     optimizer.step()
     assert seen == [[4, 4]]
     assert [p.data.tolist() for p in params] == [[-0.5, 0.5, 0], [0, 0], [-0.5]]
-    assert [mean.sum() for mean in optimizer.state["mean"]] == [3, 0, 1]
+    assert [state["mean"].sum() for state in optimizer.state] == [3, 0, 1]
+
+
+GROUPS = [
+    (optim.SGD, [{"lr": 0.1}, {"lr": 0.2, "momentum": 0.9, "weight_decay": 0.01}, {"momentum": 0.5, "nesterov": True}]),
+    (optim.SGD, [{}, {"paper_update": True, "momentum": 0.9}]),
+    (optim.Adam, [{}, {"lr": 0.2, "betas": (0.5, 0.75)}, {"eps": 0.1, "weight_decay": 0.3}]),
+    (optim.AdamW, [{"weight_decay": 0.3}, {"lr": 0.2}]),
+]
+
+
+def grouped(make, settings):
+    """(an optimizer with groups, one optimizer for each group, the parameters of both)"""
+    ours, theirs = parameters(), parameters()
+    parts = [slice(i, i + 1) for i in range(len(settings) - 1)] + [slice(len(settings) - 1, None)]
+    whole = make([{"params": iter(ours[part]), **group} for part, group in zip(parts, settings, strict=True)], lr=0.05)
+    return (
+        whole,
+        [make(theirs[part], **{"lr": 0.05, **group}) for part, group in zip(parts, settings, strict=True)],
+        ours,
+        theirs,
+    )
+
+
+def step_with_gradients(params, *optimizers, t):
+    for p in params:
+        p.grad = Tensor(gradient(t, p))
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+@pytest.mark.parametrize("make, settings", GROUPS)
+def test_a_group_is_moved_as_by_an_optimizer_of_its_own(make, settings):
+    """Through all steps, of which one has other rates, and by an optimizer that goes on from the state of the first."""
+    whole, alone, ours, theirs = grouped(make, settings)
+    assert whole.params == ours and [group["lr"] for group in whole.param_groups] == [one.lr for one in alone]
+    for t in range(1, 9):
+        if t == 3:
+            for group, one in zip(whole.param_groups, alone, strict=True):
+                group["lr"] = one.lr = one.lr / 10
+        if t == 6:
+            state = {name: array.copy() for name, array in whole.state_dict().items()}
+            whole, _, twins, _ = grouped(make, settings)
+            for p, q in zip(twins, ours, strict=True):
+                p.data[...] = q.data
+            whole.load_state_dict(state)
+            ours = twins
+        step_with_gradients(ours, whole, t=t)
+        step_with_gradients(theirs, *alone, t=t)
+    for p, q in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+    assert [group["lr"] for group in whole.param_groups] == [one.lr for one in alone]
+
+
+@pytest.mark.torch
+def test_pytorch_has_the_same_groups():
+    torch = pytest.importorskip("torch")
+    ours = parameters()
+    theirs = [torch.tensor(p.data.copy(), requires_grad=True) for p in ours]
+    mine, other = (
+        module.SGD(
+            [{"params": p[:2], "weight_decay": 0.1}, {"params": p[2:], "lr": 0.2, "momentum": 0.5}],
+            lr=0.1,
+            momentum=0.9,
+        )
+        for module, p in ((optim, ours), (torch.optim, theirs))
+    )
+    for t in range(5):
+        for p, q in zip(ours, theirs, strict=True):
+            g = gradient(t, p)
+            p.grad, q.grad = Tensor(g), torch.tensor(g.copy())
+        mine.step()
+        other.step()
+    for p, q in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-9, atol=1e-12)
+    for ours, theirs in zip(mine.param_groups, other.param_groups, strict=True):
+        assert all(ours[name] == theirs[name] for name in ("lr", "momentum", "weight_decay", "nesterov"))
+
+
+def test_the_rate_of_several_groups():
+    a, b = nn.Parameter(np.ones(1)), nn.Parameter(np.ones(1))
+    optimizer = optim.SGD([{"params": [a]}, {"params": [b]}], lr=0.1)
+    optimizer.lr = 0.2
+    assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.2] and optimizer.lr == 0.2
+    optimizer.param_groups[1]["lr"] = 0.3
+    assert optimizer.lr == 0.2
+    with pytest.raises(ValueError, match=r"rates differ, \[0.2, 0.3\].*param_groups"):
+        optimizer.lr = 0.1
+    assert optimizer.state_dict()["lr"].tolist() == [0.2, 0.3]
+    assert optim.SGD([{"params": [a]}], lr=0.1).state_dict()["lr"].shape == ()
+
+
+def test_a_state_from_before_there_were_groups():
+    p = nn.Parameter(np.ones(2))
+    optimizer = optim.SGD([p], 0.1, momentum=0.9)
+    optimizer.load_state_dict({"lr": np.array(0.5), "steps": np.array(7), "velocity.0": np.array([1.0, 2.0])})
+    p.grad = Tensor(np.zeros(2))
+    optimizer.step()
+    assert (optimizer.lr, optimizer.steps) == (0.5, 8)
+    np.testing.assert_allclose(p.data, 1 - 0.5 * 0.9 * np.array([1.0, 2.0]))
+
+
+def test_groups_that_do_not_fit():
+    p, q = nn.Parameter(np.ones(2)), nn.Parameter(np.ones(2))
+    good = {"params": [p]}
+    for bad in ({"params": []}, {}, {"params": [p * 2]}, q, {"params": q}):
+        fails(ValueError, "needs parameters.*leaf", optim.SGD, [good, bad], 0.1)
+    fails(ValueError, "once", optim.SGD, [good, good], 0.1)
+    fails(ValueError, "group of Adam has .*'weigth_decay'", optim.Adam, [{**good, "weigth_decay": 0.1}])
+    fails(ValueError, "group of SGD has .*momentum.*'betas'", optim.SGD, [{**good, "betas": (0, 0)}], 0.1)
+    for name in ("lr", "momentum", "weight_decay"):
+        fails(ValueError, f"{name}.*-1", optim.SGD, [{"params": [q]}, {**good, name: -1}], 0.1)
+    for name in ("lr", "eps", "weight_decay"):
+        fails(ValueError, f"{name}.*-1", optim.AdamW, [{**good, name: -1}])
+    fails(ValueError, "betas", optim.Adam, [{**good, "betas": (1.0, 0.5)}])
+    fails(ValueError, "nesterov", optim.SGD, [{**good, "nesterov": True}], 0.1)
+    frozen = nn.Parameter(np.ones(2))
+    frozen.requires_grad = False
+    assert len(optim.SGD([good, {"params": [frozen]}], 0.1).param_groups) == 2  # as long as one has requires_grad
+    three = optim.SGD([{"params": [p]}, {"params": [q]}, {"params": [frozen]}], 0.1)
+    fails(ValueError, "SGD", three.load_state_dict, optim.SGD([p, q, frozen], 0.1).state_dict())
+
+
+def test_a_subclass_sees_each_group():
+    """Once a step for each that has gradients; a setting of its own is one of every group."""
+
+    class Scaled(optim.Optimizer):
+        def __init__(self, params, lr, scale=1.0):
+            super().__init__(params, lr, scale=scale)
+
+        def update(self, parameters, group):
+            for w, g in parameters:
+                w -= group["lr"] * group["scale"] * g
+
+    a, b, c = (nn.Parameter(np.zeros(1)) for _ in range(3))
+    optimizer = Scaled([{"params": [a]}, {"params": [b], "scale": 3.0}, {"params": [c]}], 0.5)
+    a.grad = b.grad = Tensor(np.ones(1))
+    optimizer.step()
+    assert (a.data, b.data, c.data) == (-0.5, -1.5, 0)
 
 
 def test_adamw_shrinks_what_has_no_gradient_by_the_decay_alone():
@@ -356,11 +494,9 @@ def test_arguments_that_do_not_fit():
             fails(ValueError, "betas", make, [p], betas=betas)
     fails(ValueError, "nesterov.*momentum", optim.SGD, [p], 0.1, nesterov=True)
     fails(ValueError, "nesterov", optim.SGD, [p], 0.1, 0.9, nesterov=True, paper_update=True)
-    assert (
-        optim.SGD([p], 0).lr == 0
-        and optim.SGD([p], 0.0, 0, weight_decay=0).momentum == 0
-        and optim.Adam([p], 0, eps=0).eps == 0
-    )
+    assert optim.SGD([p], 0).lr == 0
+    for optimizer in (optim.SGD([p], 0.0, 0, weight_decay=0), optim.Adam([p], 0, eps=0)):
+        optimizer.step()  # 0 is allowed everywhere
     assert optim.Adam([p]).lr == optim.AdamW([p]).lr == 1e-3
     p.grad = Tensor(np.ones(2))
     fails(NotImplementedError, "Optimizer does not define update", optim.Optimizer([p], 0.1).step)

@@ -140,6 +140,31 @@ def test_a_run_continues_from_a_state(make):
         assert two.state_dict() == schedule.state_dict()
 
 
+@pytest.mark.parametrize("make", SCHEDULES)
+def test_each_group_is_scaled_from_its_own_rate(make):
+    """As if each had an optimizer and a schedule of its own, also when it goes on from a state."""
+    metrics = [5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 8]
+    rates = [0.8, 0.05, 0.3]
+    alone = [optimizer(rate) for rate in rates]
+    whole = optim.SGD([{"params": [nn.Parameter(np.ones(1))], "lr": rate} for rate in rates], lr=0)
+    schedules = [make(opt) for opt in (whole, *alone)]
+    for i in range(12):
+        for schedule in schedules:
+            schedule.step(*((metrics[i],) if isinstance(schedule, optim.ReduceLROnPlateau) else ()))
+        found = [group["lr"] for group in whole.param_groups]
+        assert found == [opt.lr for opt in alone]
+        if i == 7:
+            assert len(set(found)) == 3
+            for group, rate in zip(whole.param_groups, rates, strict=True):
+                group["lr"] = rate
+            again = make(whole)
+            again.load_state_dict(schedules[0].state_dict())
+            for group, rate in zip(whole.param_groups, found, strict=True):
+                assert group["lr"] == rate or isinstance(again, optim.ReduceLROnPlateau)
+                group["lr"] = rate
+            schedules[0] = again
+
+
 def test_arguments_and_states_that_do_not_fit():
     opt = optimizer()
     fails(ValueError, "step_size.*0", optim.StepLR, opt, 0)

@@ -1,0 +1,103 @@
+"""Adaptive pooling: an image of any size becomes one of OH × OW pixels, each the mean of a bin.
+
+    y[p, q] = mean of x[h, w]  over  ⌊p·H/OH⌋ ≤ h < ⌈(p+1)·H/OH⌉  and  ⌊q·W/OW⌋ ≤ w < ⌈(q+1)·W/OW⌉
+
+So the linear layer behind it always sees OH·OW·C numbers, whatever the image's size; with one bin for the
+whole image it is global average pooling (Lin, Chen and Yan 2013, section 3.2). The bins are those of PyTorch.
+They cover the image, none is empty, and where H is a multiple of OH they are windows side by side; else
+some are a pixel larger than others, or share a pixel. Where the image is smaller than OH × OW, pixels repeat.
+
+Forward. A bin is a rectangle, and every row of it has as many pixels: its mean is the mean over its columns
+of the means over its rows. Therefore one axis is pooled after the other, in OH + OW steps, not OH · OW:
+
+    along an axis      y[p] = 1/|bin p| · Σ x[h]  over h in bin p
+
+Backward. That is linear in x: x[h] is in y[p] with the weight 1/|bin p| for every bin p that holds h, so
+
+    dx[h] = Σ dy[p] / |bin p|  over the bins p that hold h
+
+which is linear in dy, and the transpose of the first; so the gradient of each is the other, to any order.
+
+    N images   H W C input height, width, channels   OH OW output height, width
+
+>>> import numpy as np, minicnn, minicnn.functional as F
+>>> x = minicnn.Tensor(np.arange(5.0).reshape(1, 5, 1, 1), requires_grad=True)
+>>> y = F.adaptive_avg_pool2d(x, (2, 1))  # the bins of five pixels are 0 1 2 and 2 3 4
+>>> y.reshape(2)
+Tensor([1., 3.], dtype=float64, grad_fn=Reshape)
+>>> (6 * y).sum().backward()
+>>> x.grad.reshape(5)
+Tensor([2., 2., 4., 2., 2.], dtype=float64)
+"""
+
+import numpy as np
+
+from ..autograd import Function, Gradients
+from ..backends.devices import Array
+from ..tensor import Tensor, apply
+from .windows import IntPair, pair
+
+__all__ = ["adaptive_avg_pool2d"]
+
+
+def bins(size: int, count: int) -> list[tuple[int, int]]:
+    """(start, end) of each of `count` bins of an axis with `size` pixels."""
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]  # ⌈a/b⌉ = −⌊−a/b⌋
+
+
+def part(x: Array, axis: int, start: int, end: int) -> Array:
+    """x[…, start:end, …], at that axis"""
+    return x[(slice(None),) * axis + (slice(start, end),)]
+
+
+class BinMeans(Function):
+    """The mean of each of `count` bins along an axis."""
+
+    promotes_integers = True
+
+    def __init__(self, axis: int, count: int):
+        self.axis, self.count = axis, count
+
+    def forward(self, x: Array) -> Array:
+        self.size = x.shape[self.axis]
+        means = [part(x, self.axis, *ends).mean(self.axis) for ends in bins(self.size, self.count)]
+        return np.stack(means, self.axis)
+
+    def backward(self, dy: Tensor) -> Gradients:
+        return apply(BinSpread(self.axis, self.size), dy)
+
+
+class BinSpread(Function):
+    """Each number along an axis, shared by the pixels of its bin: the transpose of BinMeans, for an
+    axis of `size` pixels."""
+
+    def __init__(self, axis: int, size: int):
+        self.axis, self.size = axis, size
+
+    def forward(self, dy: Array) -> Array:
+        self.count = dy.shape[self.axis]
+        shape = (*dy.shape[: self.axis], self.size, *dy.shape[self.axis + 1 :])
+        dx = np.zeros_like(dy, shape=shape)
+        for i, (start, end) in enumerate(bins(self.size, self.count)):
+            pixels = part(dx, self.axis, start, end)
+            pixels += part(dy, self.axis, i, i + 1) / (end - start)
+        return dx
+
+    def backward(self, g: Tensor) -> Gradients:
+        return apply(BinMeans(self.axis, self.count), g)
+
+
+def adaptive_avg_pool2d(x: Tensor, output_size: IntPair) -> Tensor:
+    """The mean of each of OH × OW bins that cover the image, as in PyTorch.
+
+    Args:
+        x: (N, H, W, C), floating; H and W may be smaller than OH and OW, but not 0.
+        output_size: (OH, OW), or one number for both.
+
+    Returns (N, OH, OW, C), of x's dtype. Raises ValueError if x has no such shape or output_size is not
+    one or two integers from 1.
+    """
+    oh, ow = pair(output_size, "adaptive_avg_pool2d: output_size")
+    if x.ndim != 4 or not x.shape[1] or not x.shape[2]:
+        raise ValueError(f"adaptive_avg_pool2d needs x of (N, H, W, C) with pixels, not {x.shape}")
+    return apply(BinMeans(2, ow), apply(BinMeans(1, oh), x))

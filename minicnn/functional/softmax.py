@@ -1,0 +1,81 @@
+"""Softmax: K numbers become K probabilities.
+
+    softmax(x)_i   = e^x_i / Σ_j e^x_j              over the last axis, or another
+    log_softmax(x) = x − log Σ_j e^x_j
+
+Both derivatives can be written with the output y, so the input need not be kept. The derivative of
+softmax is ∂y_i/∂x_j = y_i (δ_ij − y_j): raising one number raises its own probability and lowers all
+others. Summed over the outputs i with their gradients,
+
+    softmax        dx_j = Σ_i dy_i y_i (δ_ij − y_j)  =  y_j (dy_j − Σ_i dy_i y_i)
+    log_softmax    dx_j = Σ_i dy_i (δ_ij − e^y_j)    =  dy_j − e^y_j Σ_i dy_i
+
+The exponentials are taken of x − max x, row by row. That changes nothing (e^max cancels), and then none
+overflows and in each row at least one is 1, so no sum is 0. One maximum for all rows would not do: a row
+far below it would become 0/0.
+
+>>> import minicnn, minicnn.functional as F
+>>> F.softmax(minicnn.Tensor([[1000.0, 1000.0], [-1000.0, 0.0]]))
+Tensor([[0.5, 0.5],
+        [0. , 1. ]], dtype=float32)
+"""
+
+import numpy as np
+
+from ..autograd import Function, Gradients
+from ..backends.devices import Array
+from ..ops import normal_axes
+from ..tensor import Tensor, apply
+from .activation import require_floating
+
+__all__ = ["log_softmax", "softmax"]
+
+
+class _AlongAxis(Function):
+    def __init__(self, axis: int):
+        self.axis = axis
+
+    def shifted(self, x: Array) -> Array:
+        """x − max x"""
+        return x - x.max(axis=self.axis, keepdims=True)
+
+
+class Softmax(_AlongAxis):
+    def forward(self, x: Array) -> Array:
+        e = np.exp(self.shifted(x))
+        self.y = e / e.sum(axis=self.axis, keepdims=True)
+        return self.y
+
+    def backward(self, dy: Tensor) -> Gradients:
+        y = self.saved_output(dy)
+        return y * (dy - (dy * y).sum(axis=self.axis, keepdims=True))
+
+
+class LogSoftmax(_AlongAxis):
+    def forward(self, x: Array) -> Array:
+        z = self.shifted(x)
+        self.y = z - np.log(np.exp(z).sum(axis=self.axis, keepdims=True))
+        return self.y
+
+    def backward(self, dy: Tensor) -> Gradients:
+        y = self.saved_output(dy)
+        return dy - y.exp() * dy.sum(axis=self.axis, keepdims=True)
+
+
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """e^x / Σ e^x along an axis: non-negative numbers that sum to 1. x is floating, of any shape; an empty one gives
+    an empty one."""
+    return _along("softmax", Softmax, x, axis)
+
+
+def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """log softmax(x) along an axis, without the rounding that taking the logarithm of small probabilities would
+    bring."""
+    return _along("log_softmax", LogSoftmax, x, axis)
+
+
+def _along(name: str, function: type[_AlongAxis], x: Tensor, axis: int) -> Tensor:
+    normal_axes(axis, x.ndim)  # an axis that does not exist is a ValueError
+    if not x.size:
+        return x
+    return apply(function(axis), require_floating(name, x))

@@ -1,0 +1,86 @@
+"""minicnn/functional/adaptive_pooling.py: means of bins."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from reference import agree, arrays, both, differentiable, keeps, normal, pairs, refuses
+
+import minicnn.functional as F
+from minicnn import Tensor, nn
+
+
+def each_bin(x, output_size):
+    """The equation, pixel by pixel."""
+    (n, h, w, c), (oh, ow) = x.shape, both(output_size)
+    y = np.zeros((n, oh, ow, c))
+    for p, q in np.ndindex(oh, ow):
+        rows = range(math.floor(p * h / oh), math.ceil((p + 1) * h / oh))
+        columns = range(math.floor(q * w / ow), math.ceil((q + 1) * w / ow))
+        for i in rows:
+            for j in columns:
+                y[:, p, q] += x[:, i, j] / (len(rows) * len(columns))
+    return y
+
+
+SIDE = st.integers(1, 7)
+
+
+@given(st.data(), st.tuples(st.integers(0, 2), SIDE, SIDE, st.integers(0, 3)), pairs(1, 7))
+def test_the_equation(data, shape, output_size):
+    agree(F.adaptive_avg_pool2d, each_bin, data.draw(arrays(shape)), output_size=output_size)
+
+
+@pytest.mark.parametrize("output_size", [1, (2, 3), (5, 1), (7, 6)])
+def test_derivatives(output_size):
+    differentiable(F.adaptive_avg_pool2d, normal(2, 5, 4, 2), output_size=output_size)
+
+
+def test_what_the_user_holds_stays():
+    keeps(F.adaptive_avg_pool2d, lambda n, seed: [normal(n, 5, 4, 3, seed=seed).astype(np.float32)], output_size=(2, 3))
+
+
+def test_equal_bins_are_windows_and_one_bin_is_the_mean():
+    x = Tensor(normal(2, 6, 8, 3))
+    assert_allclose(F.adaptive_avg_pool2d(x, (2, 4)).data, F.avg_pool2d(x, (3, 2)).data, rtol=1e-12)
+    assert_allclose(F.adaptive_avg_pool2d(x, 1).data, x.data.mean((1, 2), keepdims=True), rtol=1e-12)
+    assert_array_equal(F.adaptive_avg_pool2d(x, (6, 8)).data, x.data)
+
+
+def test_nan_stays_in_its_bins():
+    x = np.zeros((1, 5, 1, 1))
+    x[0, 2] = np.nan
+    assert np.isnan(F.adaptive_avg_pool2d(Tensor(x), (4, 1)).data.ravel()).tolist() == [False, True, True, False]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("output_size", [1, 3, (2, 5), (9, 11)])
+def test_pytorch_has_the_same_bins(output_size):
+    torch = pytest.importorskip("torch")
+    x, dy = normal(2, 9, 7, 3), normal(2, *both(output_size), 3, seed=1)
+    ours, theirs = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y = F.adaptive_avg_pool2d(ours, output_size)
+    other = torch.nn.functional.adaptive_avg_pool2d(theirs.permute(0, 3, 1, 2), output_size).permute(0, 2, 3, 1)
+    y.backward(dy)
+    other.backward(torch.tensor(dy))
+    assert_allclose(y.data, other.detach().numpy(), rtol=1e-12, atol=1e-12)
+    assert_allclose(ours.grad.data, theirs.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_the_layer():
+    layer, x = nn.AdaptiveAvgPool2d((2, 3)), Tensor(normal(2, 5, 4, 2))
+    assert_array_equal(layer(x).data, F.adaptive_avg_pool2d(x, (2, 3)).data)
+    assert repr(layer) == "AdaptiveAvgPool2d(output_size=(2, 3))"
+
+
+def test_mistakes():
+    x = Tensor(np.ones((1, 4, 4, 1)))
+    for bad in (0, -1, (2, 0), 1.5, (1, 2, 3), None, "2"):
+        with refuses(ValueError, "adaptive_avg_pool2d", "output_size", repr(bad)):
+            F.adaptive_avg_pool2d(x, bad)
+    for shape in ((4, 4, 1), (1, 0, 4, 1), (1, 4, 0, 1)):
+        with refuses(ValueError, "adaptive_avg_pool2d", "(N, H, W, C)", str(shape)):
+            F.adaptive_avg_pool2d(Tensor(np.ones(shape)), 2)
