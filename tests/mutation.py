@@ -39,7 +39,9 @@ from mutants import Mutant, mutants_of
 ROOT = Path(__file__).resolve().parent.parent
 AGREE = "tests/backends/test_agreement.py -k"  # its rows for one file's kernels, with the file's own tests
 FAST = "tests/backends/numpy/test_"
-TABLE = {  # module: its tests, in one file or several
+LESSONS = [path.stem.removeprefix("test_") for path in sorted((ROOT / "tests/functional").glob("test_*.py"))]
+TABLE = {  # module: its tests, in one file or several; a lesson's are in the file of its name if nothing else is said
+    **{f"minicnn.functional.{name}": f"tests/functional/test_{name}.py" for name in LESSONS if name != "every_op"},
     "minicnn.functional.windows": f"tests/functional/test_windows.py {AGREE} windows",
     "minicnn.functional.conv": f"tests/functional/test_conv.py {AGREE} conv",
     "minicnn.functional.conv_transpose": "tests/functional/test_conv.py",
@@ -47,10 +49,7 @@ TABLE = {  # module: its tests, in one file or several
     "minicnn.functional.lrn": f"tests/functional/test_lrn.py {AGREE} lrn",
     "minicnn.functional.activation": f"tests/functional/test_activation.py {AGREE} activation",
     "minicnn.functional.dropout": f"tests/functional/test_dropout.py {AGREE} dropout",
-    "minicnn.functional.linear": "tests/functional/test_linear.py",
-    "minicnn.functional.batch_norm": "tests/functional/test_batch_norm.py",
     "minicnn.functional.loss": f"tests/functional/test_loss.py {AGREE} loss",
-    "minicnn.functional.shapes": "tests/functional/test_shapes.py",
     "minicnn.data.pictures": f"tests/data/test_pictures.py {AGREE} pictures",
     "minicnn.backends.numpy.windows": f"{FAST}windows.py {AGREE} windows",
     "minicnn.backends.numpy.conv": f"{FAST}conv.py {AGREE} conv",
