@@ -49,6 +49,7 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.functional.lrn": f"tests/functional/test_lrn.py {AGREE} lrn",
     "minicnn.functional.activation": f"tests/functional/test_activation.py {AGREE} activation",
     "minicnn.functional.dropout": f"tests/functional/test_dropout.py {AGREE} dropout",
+    "minicnn.functional.softmax": "tests/functional/test_activation.py",
     "minicnn.functional.loss": f"tests/functional/test_loss.py {AGREE} loss",
     "minicnn.data.pictures": f"tests/data/test_pictures.py {AGREE} pictures",
     "minicnn.backends.numpy.windows": f"{FAST}windows.py {AGREE} windows",
