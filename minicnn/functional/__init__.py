@@ -2,9 +2,10 @@
 gradient, and the code.
 
 Read them in this order: linear, activation, softmax, loss, windows, conv, pooling,
-adaptive_pooling, lrn, dropout, batch_norm. A public function takes and returns Tensors; the functions beside it that take arrays, marked
-@kernel, do the work. Faster versions of those are in minicnn/backends. The __all__ of a lesson lists
-what is public of it, and the only list of those names.
+adaptive_pooling, lrn, dropout, batch_norm. A public function takes and returns Tensors; the functions
+beside it that take arrays, marked @kernel, do the work. Faster versions of those are in
+minicnn/backends. The __all__ of a lesson lists what is public of it, and is the only list of those
+names.
 """
 
 from .activation import *
