@@ -247,6 +247,8 @@ def graft(module: ModuleType, member: tuple[str, ...], new: Any) -> None:
     holder: Any = module
     if len(member) == 2:
         holder, new = vars(module)[member[0]], vars(new)[member[1]]
+    if isinstance(new, property) and new.fset:  # the mutant may be in either function
+        vars(holder)[member[-1]].fset.__code__ = new.fset.__code__
     old, new_function = bare(vars(holder)[member[-1]]), bare(new)
     if old is None or new_function is None:
         setattr(holder, member[-1], new)

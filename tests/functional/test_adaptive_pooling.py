@@ -11,6 +11,8 @@ from reference import agree, arrays, both, differentiable, keeps, normal, pairs,
 
 import minicnn.functional as F
 from minicnn import Tensor, nn
+from minicnn.functional.adaptive_pooling import BinMeans
+from minicnn.tensor import apply
 
 
 def each_bin(x, output_size):
@@ -37,6 +39,17 @@ def test_the_equation(data, shape, output_size):
 @pytest.mark.parametrize("output_size", [1, (2, 3), (5, 1), (7, 6)])
 def test_derivatives(output_size):
     differentiable(F.adaptive_avg_pool2d, normal(2, 5, 4, 2), output_size=output_size)
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_derivatives_along_one_axis(count):
+    """Of two, mistakes of sign would cancel."""
+    differentiable(lambda x: apply(BinMeans(1, count), x), normal(2, 5, 3))
+
+
+def test_integers_become_real_numbers():
+    y = F.adaptive_avg_pool2d(Tensor(np.arange(4).reshape(1, 2, 2, 1)), 1)
+    assert y.item() == 1.5 and y.dtype == F.avg_pool2d(Tensor(np.arange(4).reshape(1, 2, 2, 1)), 2).dtype == np.float32
 
 
 def test_what_the_user_holds_stays():
