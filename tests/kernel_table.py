@@ -120,7 +120,8 @@ def dropout(draw):
 def loss(draw, what):
     n, classes = draw(st.integers(0, 5)), draw(st.sampled_from([1, 2, 3, 10, 255, 256, 257, 700]))
     z = np.float32(draw(st.sampled_from([0.1, 3.0, 1e4])) * normal(n, classes)).astype(np.float64)
-    labels = np.random.default_rng(draw(SEED)).integers(0, classes, n)
+    beyond = draw(st.integers(0, 1))  # of labels that are no class
+    labels = np.random.default_rng(draw(SEED)).integers(-beyond, classes + beyond, n)
     dy = normal(n, seed=1)
     return {"forward": (z, labels), "backward": (dy, z, labels), "onehot": (labels, classes)}[what]
 

@@ -29,11 +29,20 @@ def drop(x, p, key, s):
     return each(lambda x, u: x * s if u >= p else 0.0, x, kept)
 
 
-def negative_log_likelihood_backward(dy, z, labels):
-    dz = np.zeros(z.shape)
+def negative_log_likelihood(z, labels):
+    losses = np.full(len(z), np.nan)
     for i, label in enumerate(labels):
-        dz[i] = dy[i] * reference.softmax(z[i])
-        dz[i, label] -= dy[i]
+        if 0 <= label < z.shape[1]:
+            losses[i : i + 1] = reference.cross_entropy(z[i : i + 1], labels[i : i + 1])
+    return losses
+
+
+def negative_log_likelihood_backward(dy, z, labels):
+    dz = np.full(z.shape, np.nan)
+    for i, label in enumerate(labels):
+        if 0 <= label < z.shape[1]:
+            dz[i] = dy[i] * reference.softmax(z[i])
+            dz[i, label] -= dy[i]
     return dz
 
 
@@ -153,7 +162,7 @@ FLOATING = {  # what is rounded to the dtype of the first array
     "conv.convolve_transpose": convolve_transpose,
     "conv.convolve_weight": lambda x, dy, window, groups: reference.conv2d_weight(x, dy, *window, groups),
     "dropout.drop": drop,
-    "loss.negative_log_likelihood": reference.cross_entropy,
+    "loss.negative_log_likelihood": negative_log_likelihood,
     "loss.negative_log_likelihood_backward": negative_log_likelihood_backward,
     "lrn.normalise": lambda a, norm: reference.local_response_norm(a.astype(float), *norm),
     "lrn.normalise_backward": normalise_backward,

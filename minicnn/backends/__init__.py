@@ -31,10 +31,14 @@ array([0., 2.])
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
-from .devices import DeviceError, kind_of, open_device
+from threadpoolctl import ThreadpoolController
+
+from .devices import DeviceError, is_kind, kind_of, open_device
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 REFERENCE = "reference"
@@ -44,25 +48,38 @@ REFERENCE = "reference"
 class Backend:
     """Functions that take the place of kernels, by the kernels' names ("conv.convolve"), for the
     arrays of a kind of device ("cpu" or "gpu"). To make one is to register it: as the `default` for
-    that device, or for use_backend() to name."""
+    that device, or for use_backend() to name.
+
+    Raises ValueError if its name is taken or there is no such kind of device.
+    """
 
     def __init__(
         self, name: str, device: str, kernels: Mapping[str, Callable[..., Any]], default: bool = False
     ) -> None:
         if name == REFERENCE or name in _backends:
             raise ValueError(f"there is a backend {name!r} already")
-        self.name, self.device, self.kernels, self.default = name, device, dict(kernels), default
-        _backends[name] = self
-        _fastest.clear()
+        if not is_kind(device):
+            raise ValueError(f"backend {name!r}: there is no kind of device {device!r}: 'cpu' or 'gpu'")
+        self.name, self.device, self.default = name, device, default
+        self.kernels = MappingProxyType(dict(kernels))
+        _changed(lambda: _backends.__setitem__(name, self))
 
     def remove(self) -> None:
         """Forget it."""
-        del _backends[self.name]
-        _fastest.clear()
+        _changed(lambda: _backends.pop(self.name))
 
 
 _backends: dict[str, Backend] = {}
 _lessons: dict[str, Callable[..., Any]] = {}  # every kernel as its lesson is written, by name
+_lock = threading.RLock()  # for these two and for what is remembered of them
+
+
+def _changed(change: Callable[[], Any]) -> None:
+    """Make a change to what is registered, and forget what was found out before."""
+    with _lock:
+        change()
+        for versions in list(_remembering):
+            versions.clear()
 
 
 class _Kernels(dict[str, Callable[..., Any]]):
@@ -78,16 +95,21 @@ class _Versions(dict[type, _Kernels]):
 
     def __init__(self, chosen: Backend | None = None, plain: bool = False) -> None:
         self.chosen, self.plain = chosen, plain
+        _remembering.add(self)
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # by identity
 
     def __missing__(self, kind: type) -> _Kernels:
-        device = kind_of(kind)
-        fast = [backend for backend in _backends.values() if backend.device == device and backend.default]
-        if self.chosen is not None and self.chosen.device == device:
-            fast = [self.chosen]
-        self[kind] = _Kernels(fast[-1].kernels if fast and not self.plain else {})
-        return self[kind]
+        with _lock:
+            device, chosen = kind_of(kind), self.chosen
+            fast = [backend for backend in _backends.values() if backend.device == device and backend.default]
+            if chosen is not None and chosen.device == device and chosen.name in _backends:
+                fast = [chosen]
+            self[kind] = _Kernels(fast[-1].kernels if fast and not self.plain else {})
+            return self[kind]
 
 
+_remembering: weakref.WeakSet[_Versions] = weakref.WeakSet()
 _fastest = _Versions()
 
 
@@ -102,7 +124,10 @@ _in_use = _InUse()
 def kernel(function: Call) -> Call:
     """Decorate a lesson's array function, of which backends may have faster versions. Its name is
     that of its file and its own: "conv.convolve"; the type of its first argument, an array, decides
-    which version runs. To look that up takes 0.3 µs."""
+    which version runs. Arguments are given by position. To look the version up takes 0.3 µs.
+
+    Raises ValueError if another file has a kernel of that name.
+    """
     name = _registered(function)
 
     @functools.wraps(function)
@@ -125,16 +150,20 @@ def kernel_of_many(function: Call) -> Call:
 
 def _registered(function: Callable[..., Any]) -> str:
     name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-    _lessons[name] = function
+    if name in _lessons and _lessons[name].__module__ != function.__module__:
+        raise ValueError(f"{_lessons[name].__module__} has a kernel {name!r}: give this one another name")
+    _changed(lambda: _lessons.__setitem__(name, function))
     return name
 
 
 class use_backend:
-    """Compute by that backend, in this thread: from now on, or inside a with-statement. "reference" runs every kernel
-    as its lesson is written; the others are for the arrays of their device, and arrays elsewhere go on as before. None
-    is the default: the fastest that each device has.
+    """Compute by that backend, in this thread: from now on, or inside a with-statement or a decorated
+    function. "reference" runs every kernel as its lesson is written, and limits BLAS to one thread in
+    the whole process; the others are for the arrays of their device, and arrays elsewhere go on as
+    before. None is the default of each device.
 
-    Raises DeviceError, in one line, if there is no such backend or its device is not there.
+    Raises DeviceError, in one line, if there is no such backend or its device is not there, ValueError
+    if it has functions for kernels that do not exist.
     """
 
     def __init__(self, name: str | None) -> None:
@@ -144,28 +173,55 @@ class use_backend:
             raise DeviceError(f"there is no backend {name!r}: use one of {there}")
         if backend is not None:
             open_device(backend.device)
-        self.before = _in_use.name, _in_use.versions
-        _in_use.name = name
-        _in_use.versions = _fastest if name is None else _Versions(backend, plain=name == REFERENCE)
+            if unknown := sorted(backend.kernels.keys() - _lessons.keys()):
+                raise ValueError(f"backend {name!r} has {unknown[0]!r}, which is no kernel: minicnn.backends.table()")
+        if name == REFERENCE:
+            ThreadpoolController().limit(limits=1, user_api="blas")
+        self.chosen = name, _fastest if name is None else _Versions(backend, plain=name == REFERENCE)
+        self.before = [_state()]
+        self.entered = False
+        _set_state(self.chosen)
 
     def __enter__(self) -> None:
-        pass
+        if self.entered:  # another time: the first one began when this was made
+            self.before.append(_state())
+        self.entered = True
+        _set_state(self.chosen)
 
     def __exit__(self, *error: object) -> None:
-        _in_use.name, _in_use.versions = self.before
+        _set_state(self.before.pop())
+
+    def __call__(self, function: Call) -> Call:
+        """Decorate a function, inside which this holds."""
+        name, _ = self.chosen
+        _set_state(self.before[0])
+
+        @functools.wraps(function)
+        def inside(*args: Any, **options: Any) -> Any:
+            with use_backend(name):
+                return function(*args, **options)
+
+        return cast(Call, inside)
+
+
+def _state() -> tuple[str | None, _Versions]:
+    return _in_use.name, _in_use.versions
+
+
+def _set_state(state: tuple[str | None, _Versions]) -> None:
+    _in_use.name, _in_use.versions = state
 
 
 def chosen_backend() -> str | None:
-    """The name that use_backend() was told in this thread."""
-    return _in_use.name
+    """The name that use_backend() was told in this thread, if there still is such a backend."""
+    return _in_use.name if _in_use.name in (REFERENCE, *_backends) else None
 
 
 def backend_of(device: str) -> str:
     """The name of the backend that computes in this thread with the arrays of a device."""
-    kind = device.partition(":")[0]
-    named = _backends.get(_in_use.name or "")
-    if _in_use.name == REFERENCE or (named is not None and named.device == kind):
-        return _in_use.name or REFERENCE
+    kind, name = device.partition(":")[0], chosen_backend()
+    if name is not None and (name == REFERENCE or _backends[name].device == kind):
+        return name
     defaults = [name for name, backend in _backends.items() if backend.default and backend.device == kind]
     return defaults[-1] if defaults else REFERENCE
 

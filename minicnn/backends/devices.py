@@ -81,6 +81,11 @@ class Device:
 _kinds: dict[str, Device] = {}
 
 
+def is_kind(kind: str) -> bool:
+    """Is there such a kind of device?"""
+    return kind == "cpu" or kind in _kinds
+
+
 def kind_of(array_type: type) -> str | None:
     """The kind of device that arrays of a type are on: "cpu", "gpu"; None if it is no array's type."""
     if issubclass(array_type, (np.ndarray, np.generic)):

@@ -74,6 +74,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "t
         raise ValueError(f"dropout: p is a probability from 0 to 1, not {p}")
     if scale not in ("training", "evaluation"):
         raise ValueError(f"dropout: scale is 'training' or 'evaluation', not {scale!r}")
+    p = float(p)
     if p == 0:
         return x
     inverted = scale == "training" and p < 1  # of p = 1 nothing is left to scale

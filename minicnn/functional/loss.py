@@ -44,17 +44,20 @@ __all__ = ["cross_entropy", "mse_loss"]
 
 @kernel
 def negative_log_likelihood(z: Array, labels: Array) -> Array:
-    """log Σ e^z − z_label for each sample: (N, K), (N,) -> (N,)"""
-    z = z - z.max(axis=1, keepdims=True)
-    return np.log(np.exp(z).sum(axis=1)) - z[onehot(labels, z.shape[1])]
+    """log Σ e^z − z_label for each sample: (N, K), (N,) -> (N,); NaN for a label that is no class"""
+    z, right = z - z.max(axis=1, keepdims=True), onehot(labels, z.shape[1])
+    losses = np.log(np.exp(z).sum(axis=1)) - np.where(right, z, 0).sum(axis=1)
+    losses[~right.any(axis=1)] = np.nan
+    return losses
 
 
 @kernel
 def negative_log_likelihood_backward(dy: Array, z: Array, labels: Array) -> Array:
-    """dz = (p − onehot(label)) dy: (N,), (N, K), (N,) -> (N, K)"""
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    p = e / e.sum(axis=1, keepdims=True)
-    return (p - onehot(labels, z.shape[1])) * dy.reshape(-1, 1)
+    """dz = (p − onehot(label)) dy: (N,), (N, K), (N,) -> (N, K); NaN for a label that is no class"""
+    e, right = np.exp(z - z.max(axis=1, keepdims=True)), onehot(labels, z.shape[1])
+    dz = (e / e.sum(axis=1, keepdims=True) - right) * dy.reshape(-1, 1)
+    dz[~right.any(axis=1)] = np.nan
+    return dz
 
 
 @kernel

@@ -30,6 +30,7 @@ the derivatives
 Tensor([0.6, 0.8, 0. ], dtype=float32)
 """
 
+import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -156,7 +157,7 @@ def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float =
     """
     if n < 1 or not x.ndim:
         raise ValueError(f"local_response_norm needs n ≥ 1 and x of (…, C), not n={n} and shape {x.shape}")
-    return apply(LocalResponseNorm(Norm(n, k, alpha, beta)), x)
+    return apply(LocalResponseNorm(Norm(operator.index(n), float(k), float(alpha), float(beta))), x)
 
 
 # Faster versions: backends/numpy/lrn.py, backends/cuda/lrn.cu.

@@ -7,6 +7,7 @@ import loops
 import numpy as np
 import pytest
 from reference import at_once, refuses
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import minicnn
 import minicnn.functional as F
@@ -128,13 +129,84 @@ def test_no_two_backends_have_one_name(sevens):
             Backend(name, device="cpu", kernels={})
 
 
+def test_mistakes_in_a_backend_are_said(sevens):
+    for device in ("cud", "gpu:1", ""):
+        with refuses(ValueError, f"no kind of device {device!r}"):
+            Backend("mine", device=device, kernels={})
+    backend = Backend("mine", device="cpu", kernels={"activation.rectfy": len})
+    try:
+        with refuses(ValueError, "'activation.rectfy', which is no kernel"):
+            use_backend("mine")
+        assert running() == 2
+    finally:
+        backend.remove()
+
+
+def test_one_object_may_be_entered_again_and_decorates_functions(sevens):
+    again = use_backend("sevens")
+    with again:
+        assert running() == 7
+    assert running() == 2
+    with use_backend("reference"), again:
+        assert running() == 7
+    assert running() == 2
+
+    @use_backend("sevens")
+    def decorated():
+        """Seven."""
+        return running()
+
+    assert running() == 2 and decorated() == decorated() == 7 and running() == 2 and decorated.__doc__ == "Seven."
+
+
+def test_what_is_registered_later_holds_at_once():
+    def double(x):
+        return 2 * x
+
+    double.__module__ = "mine.lesson"
+    first = kernel(double)
+
+    def triple(x):
+        return 3 * x
+
+    triple.__module__, triple.__name__ = "mine.lesson", "double"
+    try:
+        assert first(X).tolist() == (2 * X).tolist()
+        second = kernel(triple)  # as a notebook's cell that runs again
+        assert second(X).tolist() == (3 * X).tolist()
+        with refuses(ValueError, "mine.lesson has a kernel 'lesson.double'"):
+            kernel(another_file("yours.lesson"))
+    finally:
+        backends._lessons.pop("lesson.double")
+
+
+def another_file(module):
+    def double(x):
+        return x
+
+    double.__module__ = module
+    return double
+
+
+def test_a_backend_that_is_removed_while_it_is_in_use():
+    backend = Backend("sevens", "cpu", {"activation.rectify": lambda x: np.full(x.shape, 7.0)})
+    with use_backend("sevens"):
+        assert running() == 7
+        backend.remove()
+        assert running() == 2 and chosen_backend() is None and backend_of("cpu") == "numpy"
+
+
+def test_the_reference_limits_blas_to_one_thread():
+    with threadpool_limits(limits=2, user_api="blas"), use_backend("reference"):
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
+
+
 # --------------------------------------------------------------------------- which version it is
 def test_what_a_backend_lacks_runs_as_the_lesson_is_written(sevens, monkeypatch):
     def never(*args):
         raise AssertionError("another backend took part")
 
-    for name in fast.backend.kernels:
-        monkeypatch.setitem(fast.backend.kernels, name, never)
+    monkeypatch.setattr(fast.backend, "kernels", dict.fromkeys(fast.backend.kernels, never))
     with use_backend("sevens"):
         y = F.max_pool2d(Tensor(np.arange(4.0).reshape(1, 2, 2, 1)), 2)
     assert y.item() == 3

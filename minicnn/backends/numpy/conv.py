@@ -11,7 +11,7 @@ import numpy as np
 from . import winograd
 from .memory import empty, scratch
 from .threads import Array, parallel, parallel_sum, pieces
-from .windows import band, channel_pieces, col2im_into, groups_of, im2col
+from .windows import band, channel_pieces, col2im_into, columns_of, groups_of
 
 Window = Any  # functional.windows.Window, which is on a floor above this one
 
@@ -29,7 +29,7 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
     def some(images: slice, rows: slice) -> None:
         seen, part = band(window, rows, h)
         out = y[images, rows].reshape(-1, outputs)  # (n·OH·OW, O)
-        columns = im2col(x[images, seen], part, groups).reshape(groups, len(out), len(matrix))  # (G, …, KH·KW·C/G)
+        columns = columns_of(x[images, seen], part, groups).reshape(groups, len(out), len(matrix))  # (G, …, KH·KW·C/G)
         for g, (_, o, _) in enumerate(groups_of(groups, channels, outputs)):
             np.matmul(columns[g], matrix[:, o], out=out[:, o])
         if bias is not None:
@@ -72,7 +72,9 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
         gradient = dy[images, rows].reshape(-1, outputs)  # (n·OH·OW, O)
         dw = scratch("dw", shape, like=x)
         matrix = dw.reshape(-1, outputs)  # (KH·KW·C/G, O)
-        columns = im2col(x[images, seen], part, groups).reshape(groups, len(gradient), len(matrix))  # (G, …, KH·KW·C/G)
+        columns = columns_of(x[images, seen], part, groups).reshape(
+            groups, len(gradient), len(matrix)
+        )  # (G, …, KH·KW·C/G)
         for g, (_, o, _) in enumerate(groups_of(groups, channels, outputs)):
             np.matmul(columns[g].T, gradient[:, o], out=matrix[:, o])
         return dw

@@ -78,10 +78,10 @@ def taps(x: Array, window: Window) -> Iterator[Array]:
             yield x[:, i : i + sh * (oh - 1) + 1 : sh, j : j + sw * (ow - 1) + 1 : sw]
 
 
-def im2col(x: Array, window: Window, groups: int = 1) -> Array:
+def columns_of(x: Array, window: Window, groups: int = 1) -> Array:
     """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row. With groups of channels, the rows of the first group,
     then those of the second …: (G·N·OH·OW, KH·KW·C/G). The result is this thread's scratch, good until the next call;
-    or x itself, if each of its pixels is a window."""
+    or x itself, if each of its pixels is a window: for what is used at once."""
     n, h, w, channels = x.shape
     (kh, kw), (sh, sw), _, (dh, dw) = window
     oh, ow = window.output_size(h, w)
@@ -93,6 +93,11 @@ def im2col(x: Array, window: Window, groups: int = 1) -> Array:
     columns = scratch("columns", (groups, n, oh, ow, kh, kw, c), like=x)
     np.copyto(columns, as_strided(x, columns.shape, strides))
     return columns.reshape(groups * n * oh * ow, kh * kw * c)
+
+
+def im2col(x: Array, window: Window) -> Array:
+    """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row, in an array of the caller's own."""
+    return columns_of(x, window).copy()
 
 
 def col2im(columns: Array, shape: tuple[int, ...], window: Window) -> Array:

@@ -58,7 +58,7 @@ import numpy as np
 from .memory import empty, scratch
 from .ops import matmul
 from .threads import Array, parallel, parallel_sum, pieces
-from .windows import band, channel_pieces, col2im_into, groups_of, im2col
+from .windows import band, channel_pieces, col2im_into, columns_of, groups_of
 
 Window = Any  # functional.windows.Window, which is on a floor above this one
 
@@ -160,7 +160,7 @@ def _kernel(weight: Array) -> Array:
 
 def _transform(matrix: Array, x: Array, window: Window, name: str) -> Array:
     """What each tile sees, K numbers a channel, times a matrix (16, K): (n, H, W, C) -> (16, T, C)"""
-    columns = im2col(x, window)  # (T, K·C)
+    columns = columns_of(x, window)  # (T, K·C)
     tiles = columns.reshape(len(columns), matrix.shape[1], x.shape[3])  # (T, K, C)
     out = scratch(name, (len(tiles), 16, x.shape[3]), like=x)  # (T, 16, C)
     return np.matmul(matrix.astype(x.dtype), tiles, out=out).transpose(1, 0, 2)

@@ -114,7 +114,7 @@ def test_inside_a_slice(name, threads):
 def test_one_thread_means_the_callers(threads, monkeypatch):
     threads(1)
     seen = set()
-    for module, name in ((conv, "im2col"), (winograd, "im2col"), (pooling, "padded"), (lrn, "_window_sum")):
+    for module, name in ((conv, "columns_of"), (winograd, "columns_of"), (pooling, "padded"), (lrn, "_window_sum")):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, real=real: seen.add(threading.current_thread()) or real(*args))
     for name in LAYERS:
@@ -221,7 +221,7 @@ def test_a_thread_may_compute_while_python_shuts_down():
 @pytest.mark.parametrize(
     "name, module, part",
     [
-        ("conv2d", conv, "im2col"),
+        ("conv2d", conv, "columns_of"),
         ("conv2d", conv, "col2im_into"),
         ("conv2d by Winograd", winograd, "_products"),
         ("max_pool2d", pooling, "taps"),

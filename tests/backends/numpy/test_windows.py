@@ -9,7 +9,16 @@ from numpy.testing import assert_array_equal
 from reference import arrays, normal, settings
 
 from minicnn.backends import numpy as fast
-from minicnn.backends.numpy.windows import band, channel_pieces, col2im_into, groups_of, im2col, inside, padded, taps
+from minicnn.backends.numpy.windows import (
+    band,
+    channel_pieces,
+    col2im_into,
+    columns_of,
+    groups_of,
+    inside,
+    padded,
+    taps,
+)
 from minicnn.functional.windows import Window
 
 
@@ -18,10 +27,10 @@ def test_groups_of_channels_one_after_the_other(case, groups):
     (n, h, w, c), window = case
     x = normal(n, h, w, groups * c)
     parts = [reference.im2col(x[..., g * c : (g + 1) * c], *window) for g in range(groups)]
-    assert_array_equal(im2col(x, Window.of(*window), groups), np.concatenate(parts))
+    assert_array_equal(columns_of(x, Window.of(*window), groups), np.concatenate(parts))
     x = normal(2, 2, 3, 3 * groups)  # each pixel a window
     parts = [x[..., 3 * g : 3 * g + 3].reshape(12, 3) for g in range(groups)]
-    assert_array_equal(im2col(x, Window.of(1), groups), np.concatenate(parts))
+    assert_array_equal(columns_of(x, Window.of(1), groups), np.concatenate(parts))
 
 
 @given(settings())
@@ -37,11 +46,11 @@ def test_col2im_into_some_channels(case):
 
 @given(arrays((2, 3, 4, 5)))
 def test_a_window_of_one_pixel_needs_no_copy(x):
-    columns = im2col(x, Window.of(1))
+    columns = columns_of(x, Window.of(1))
     assert_array_equal(columns, x.reshape(-1, 5))
     assert np.shares_memory(columns, x) == x.flags.c_contiguous
     for other in (Window.of(1, 2), Window.of(1, (1, 2)), Window.of(1, padding=((0, 0), (0, 1))), Window.of((1, 2))):
-        columns = im2col(x, other)
+        columns = columns_of(x, other)
         assert_array_equal(columns, reference.im2col(x, *other))
         assert not np.shares_memory(columns, x)
 
@@ -75,14 +84,14 @@ def test_bands_stacked_are_the_whole(case, step):
     (n, h, w, c), settings = case
     window, x = Window.of(*settings), normal(n, h, w, c)
     oh, ow = window.output_size(h, w)
-    whole = im2col(x, window).reshape(n, oh, -1 if n else 0).copy()
+    whole = columns_of(x, window).reshape(n, oh, -1 if n else 0).copy()
     for first in range(oh):
         rows = slice(first, min(first + step, oh))
         seen, part = band(window, rows, h)
         assert 0 <= seen.start <= seen.stop <= h
         assert part == window._replace(padding=(part.padding[0], window.padding[1])) and min(part.padding[0]) >= 0
         assert part.output_size(seen.stop - seen.start, w) == (rows.stop - rows.start, ow)
-        of_band = im2col(x[:, seen], part).reshape(n, rows.stop - rows.start, whole.shape[2])
+        of_band = columns_of(x[:, seen], part).reshape(n, rows.stop - rows.start, whole.shape[2])
         assert_array_equal(of_band, whole[:, rows])
 
 
