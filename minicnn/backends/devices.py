@@ -73,6 +73,11 @@ class Device:
         """Wait until it has done all it was asked to do."""
         raise NotImplementedError
 
+    def uploader(self, number: int) -> Any:
+        """What carries batches from the host to it while it computes with the ones before, with the
+        methods of backends/cuda/devices.py's Upload."""
+        raise NotImplementedError
+
     @staticmethod
     def register(kind: str, device: "Device") -> None:
         _kinds[kind] = device
@@ -177,6 +182,12 @@ def synchronize(device: str = "gpu") -> None:
     there, number = _opened_device(device)
     if there is not None:
         there.synchronize(number)
+
+
+def uploader(device: str) -> Any:
+    """What carries batches there while it computes; None for the host, where they are."""
+    there, number = _opened_device(device)
+    return None if there is None else there.uploader(number)
 
 
 # ---------------------------------------------------------------------------------------------------------- by an array

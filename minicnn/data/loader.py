@@ -33,8 +33,7 @@ from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
 from ..backends import chosen_backend, use_backend
-from ..backends.cuda.devices import Upload
-from ..backends.devices import Array, on_device, open_device
+from ..backends.devices import Array, on_device, open_device, uploader
 from ..backends.numpy.memory import empty
 from .folder import DataError
 from .processes import Processes
@@ -126,13 +125,13 @@ class DataLoader:
         size = len(self.dataset)
         order = _stream(key, 0).permutation(size) if self.shuffle else np.arange(size)
         batches = [order[i * self.batch_size :][: self.batch_size].tolist() for i in range(len(self))]
-        upload = None if self.device == "cpu" else Upload(self.device)
+        upload = uploader(self.device)
         load = self._in_processes(key, batches[0][0]) if self.processes else self._load
         load = functools.partial(load, key, empty if upload is None else upload.empty)
         loaded = self._prefetched(load, batches) if self.num_workers else (load(batch) for batch in batches)
         return loaded if upload is None else self._uploaded(loaded, upload)
 
-    def _uploaded(self, batches: Batches, upload: Upload) -> Batches:
+    def _uploaded(self, batches: Batches, upload: Any) -> Batches:
         """The batches on the GPU, each sent before the one ahead of it is handed out."""
         sent: deque[Any] = deque()
         try:
@@ -146,7 +145,7 @@ class DataLoader:
             if not sys.is_finalizing():
                 upload.close()
 
-    def _received(self, upload: Upload, ticket: Any) -> Batch:
+    def _received(self, upload: Any, ticket: Any) -> Batch:
         with on_device(self.device):
             images, labels = upload.receive(ticket)  # which later batches overwrite: the caller's own are copies
             return images.copy() if self.normalize is None else self.normalize(images), labels.copy()

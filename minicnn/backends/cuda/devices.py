@@ -59,6 +59,9 @@ class GPU(Device):
             free, total = cupy.cuda.runtime.memGetInfo()
             return {"used": pool.used_bytes(), "reserved": pool.total_bytes(), "free": free, "total": total}
 
+    def uploader(self, number: int) -> "Upload":
+        return Upload(f"gpu:{number}")
+
     def synchronize(self, number: int) -> None:
         sys.modules["cupy"].cuda.Device(number).synchronize()
 
