@@ -3,17 +3,29 @@ recorded.
 
 A recorded Tensor points to the Function that made it, its grad_fn. A Function points to its parents:
 for each input, the Function that made it, or the leaf Tensor that it is. Nothing points forward, so
-there are no reference cycles, and a graph is freed as soon as its last Tensor is.
+there are no reference cycles, and a graph is freed as soon as its last Tensor is. There is one
+exception: the graph of a recorded gradient that a leaf keeps in .grad leads back to that leaf.
 
     x ──┐
         Mul ── Exp ── y      y.grad_fn is Exp;  Exp.parents == (Mul,);  Mul.parents == (x, w)
     w ──┘
 
-The chain rule, read from the right: with dL/dy known, Exp says what dL/d(Mul's output) is, and with
-that Mul says what dL/dx and dL/dw are. Where a value was used twice, its gradients add up. That is
-all that backward_pass() does; Plan and Pending below it keep the books.
+The chain rule, read from the right: L is one number, computed from y. With dL/dy known, Exp says
+what dL/d(Mul's output) is, and with that Mul says what dL/dx and dL/dw are. Where a value was used
+twice, its gradients add up. That is all that backward_pass() does; Plan and Pending below it keep
+the books.
 
-This file sees a Tensor only as its data, shape, dtype, grad_fn, requires_grad and version.
+Every operation passes through tensor.apply, which calls the Function's forward and, while recording
+is on, its record. For the backward pass a Function keeps the inputs that its `saves` names and what
+its forward sets on self. The backward pass computes with Tensors too, and Tensor.backward and grad
+switch recording on for it when create_graph asks for that, and off otherwise.
+
+This file uses of a Tensor only its data, shape, dtype, grad_fn, requires_grad and version (a list
+of one number: how often the data was overwritten), and three methods:
+
+    grad.wrap(array, node)         makes the array a Tensor whose grad_fn is that node
+    grad.plus(other)               adds two gradients of one Tensor
+    grad.apply(function, *inputs)  is tensor.apply, which cannot be imported here
 """
 
 import itertools
@@ -77,18 +89,21 @@ class Function:
         backward(grad) -> gradients    given dL/d(output), the Tensor dL/d(input) for each input,
                                        computed with operations on Tensors, so that it can itself be
                                        recorded and differentiated
-        saves                          saves[i] names the inputs whose values the gradient of input i
-                                       is computed from
+        saves                          saves[i] names, by their numbers, the inputs whose values the
+                                       gradient of input i is computed from
 
     An object records one call. In backward, self.needs_input_grad[i] tells whether the gradient of
     input i is wanted (None may be returned otherwise), and self.saved_inputs[j] is the Tensor that
-    was input j, kept only if a wanted gradient is computed from it. A gradient is a new Tensor or a
-    view of the one handed in, never something that is kept.
+    was input j, kept only if a wanted gradient is computed from it. What backward returns is a new
+    Tensor, or grad itself, or a view of it. It is never a saved input or an array that the Function
+    keeps on self, because whoever is given a leaf's gradient may write to its memory.
     """
 
     saves: tuple[tuple[int, ...], ...] = ()
     promotes_integers = False  # does the result need real numbers? then integers are converted first
-    parents: Any = None  # a Function, a leaf Tensor or None for each input; None: not recorded, or freed
+    # for each input its Function or leaf Tensor, or None if it needs no gradient; the whole is None
+    # as long as no call is recorded, and again once the node was freed
+    parents: Any = None
 
     saved_inputs: tuple[Any, ...]
     needs_input_grad: tuple[bool, ...]
@@ -114,7 +129,7 @@ class Function:
 
     def record(self, inputs: tuple[Tensor, ...], output: Any) -> bool:
         """Become a node of the graph, if any input requires a gradient: remember where the inputs
-        came from, and those of them that backward is computed from."""
+        came from, and those of them that backward is computed from. tensor.apply calls this."""
         needs, parents = [], []  # filled in one loop: list comprehensions take three times as long
         for tensor in inputs:
             needs.append(tensor.requires_grad)
@@ -196,9 +211,10 @@ def backward_pass(
 ) -> None:
     """Carry the gradients of the roots, given as (tensor, gradient) pairs, down to the leaves.
 
-    Nodes are visited from the newest to the oldest, so each has received its whole gradient before
-    it passes it on; there is no recursion. deliver(tensor, gradient) is called for each leaf, or for
-    each wanted Tensor, as soon as its gradient is complete.
+    Nodes are visited from the newest to the oldest. Whatever used a node's output is newer than the
+    node, so each node has received its whole gradient before it passes it on, and there is no
+    recursion. deliver(tensor, gradient) is called for each leaf, or for each wanted Tensor, as soon
+    as its gradient is complete: for Tensor.backward it adds that to .grad, for grad it collects it.
     """
     plan = Plan([_place(tensor) for tensor, _ in roots], wanted)
     pending = Pending(plan, deliver)
@@ -222,10 +238,10 @@ def _place(tensor: Tensor) -> Any:
 class Plan:
     """What a backward pass is going to do, found by one look at the graph.
 
-    nodes: of what leads to a wanted Tensor (everything does, if wanted is None), the Functions, the
-        oldest first, each with which of its inputs' gradients it is to compute.
+    nodes: the Functions that made a wanted Tensor or one computed from it (all, if wanted is None),
+        the oldest first, each with, for each input, whether its gradient is needed.
     missing: how many gradients each leaf is still to receive.
-    wanted: the wanted Tensors that are no leaves, by the Function that made them.
+    wanted: each wanted Tensor, by the place where its gradient arrives (see _place).
     """
 
     def __init__(self, roots: list[Any], wanted: list[Tensor] | None) -> None:
@@ -272,7 +288,8 @@ class Pending:
         self.taken: set[int] = set()  # memory that is somebody's already
 
     def add_root(self, place: Any, gradient: Tensor) -> None:
-        """The gradient that somebody begins with, and keeps; no matter, if nothing wanted follows."""
+        """Take a gradient that the pass begins with. Its memory stays the caller's. If this place
+        does not lead to anything wanted, the gradient is dropped."""
         self.taken.add(memory_of(gradient))
         if place in self.plan.nodes or place in self.plan.missing:
             self.add_all((place,), (gradient,))
@@ -303,6 +320,8 @@ class Pending:
         return gradient
 
     def _finish(self, tensor: Tensor, gradient: Tensor) -> None:
+        # a broadcast view has a stride of 0: several of its entries are one number in memory, so
+        # whoever wrote to one of them would change the others
         if memory_of(gradient) in self.taken or 0 in gradient.data.strides:
             gradient = gradient.apply(Copy(), gradient)
         self.taken.add(memory_of(gradient))
@@ -315,3 +334,6 @@ def memory_of(tensor: Tensor) -> int:
     while getattr(owner, "base", None) is not None:
         owner = owner.base
     return id(owner)
+
+
+# There is no faster version of this file: the engine is the same on every backend.

@@ -2,34 +2,49 @@
 
     y[n, p, q, :] = b + Σ_ij  x[n, p·s + i·d, q·s + j·d, :] · W[i, j]             W[i, j] is a matrix (C, O)
 
-Lay the window of each output pixel out as one row (lesson windows), and the whole sum is one matrix product:
+Here x has its padding around it. Lay the window of each output pixel out as one row
+(functional/windows.py), and the whole sum is one matrix product:
 
     X = im2col(x)                     (N·OH·OW, KH·KW·C)
     y = X W + b                       W as a matrix (KH·KW·C, O), y as (N·OH·OW, O)
 
-The backward pass follows from that line. For L a function of y and dy = dL/dy,
+The backward pass follows from that line. L is a number computed from y, and dz means dL/dz for
+every z. Small changes of X, W and b change L by δL = Σ dy ∘ (δX W + X δW + δb), where ∘ multiplies
+entry by entry. This is Σ dX ∘ δX + Σ dW ∘ δW + Σ db ∘ δb with
 
-    dX = dy Wᵀ     and so    dx = col2im(dy Wᵀ)          each entry goes back to the pixel it was copied from
+    dX = dy Wᵀ     and so    dx = col2im(dy Wᵀ)
     dW = Xᵀ dy
     db = Σ dy                                            over images and pixels
 
-These are three maps, each linear in both of its arguments, and the derivatives of each are the other two:
+im2col only copies, so it is linear, X = A x, and dx = Aᵀ dX: col2im adds each entry of dX to the
+pixel that it was copied from. A convolution keeps x and W for the backward pass, and not the
+columns X, which are up to KH·KW times as large as x and are made again.
+
+Every further derivative is made of the same three maps:
 
     convolve(x, W) = y        convolve_transpose(dy, W) = dx        convolve_weight(x, dy) = dW
 
-so every further derivative is made of them as well. convolve_transpose by itself is known as transposed convolution
-(Zeiler et al. 2010; conv_transpose.py).
+The number T(x, W, dy) = Σ dy ∘ convolve(x, W), without the bias, is linear in each of x, W and dy,
+and its partial derivatives by dy, x and W are these three maps. So, for any g of the map's shape,
+
+    Σ g ∘ convolve(x, W) = T(x, W, g)
+    Σ g ∘ convolve_transpose(dy, W) = T(g, W, dy)
+    Σ g ∘ convolve_weight(x, dy) = T(x, g, dy)
+
+and as T stands there again, the derivatives of each map are the other two. convolve_transpose by
+itself is known as transposed convolution (Zeiler et al. 2010; conv_transpose.py).
 
 Groups cut the channels into parts that do not see each other: group g has C/G input and O/G output channels. The paper
 splits conv2, conv4 and conv5 in two, one part for each of its GPUs.
 
     N images   H W C input height, width, channels   KH KW kernel   OH OW O output   G groups
+    s stride   d dilation   b bias   W the weights, but in a shape like (N, H, W, C) the width
 
 | where libraries differ  | here                           | PyTorch          | Caffe            |
 | ----------------------- | ------------------------------ | ---------------- | ---------------- |
 | images                  | (N, H, W, C)                   | (N, C, H, W)     | (N, C, H, W)     |
 | weights                 | (KH, KW, C/G, O)               | (O, C/G, KH, KW) | (O, C/G, KH, KW) |
-| padding                 | also different on each side    | the same         | the same         |
+| padding                 | also different on each side    | symmetric        | symmetric        |
 | kernel turned around    | no (strictly, a correlation)   | no               | no               |
 
 >>> import minicnn, minicnn.functional as F
@@ -169,4 +184,5 @@ def conv2d(
     return apply(Conv2d(window, groups, (x.shape[1], x.shape[2])), x, weight, *([] if bias is None else [bias]))
 
 
-# Faster versions: backends/numpy/conv.py and winograd.py, backends/cuda/conv.py.
+# Functions marked @kernel may be replaced by the faster ones of backends/numpy/conv.py, of
+# backends/numpy/winograd.py and of backends/cuda/conv.py.

@@ -4,17 +4,32 @@
 
 with k = 2, n = 5, α = 1e-4, β = 3/4 in the paper, applied after the ReLU of conv1 and conv2 and before their pooling.
 
-Backward, for g = dL/db. Channel i appears in its own numerator and in the d of every channel whose window holds it:
+Let S sum over the window of each channel, so that d = k + α S(a²), and let Sᵀ sum for channel i
+over the channels c whose window holds i: the window mirrored, which for odd n is the window itself.
 
-    dL/da_i = g_i d_i^-β  +  Σ_c g_c a_c · (−β) d_c^(-β-1) · 2α a_i
-            = g_i d_i^-β  −  2αβ a_i · Σᵀ(g a d^(-β-1))_i
+Backward: L is one number, g = dL/db, da = dL/da and r = d^(-β-1). Channel i appears in its own
+numerator and in the d of every channel whose window holds it:
 
-where Σᵀ sums over the channels c whose window holds i: the same window mirrored, which for odd n is the same window.
-Writing S for the sum over the window, r for d^(-β-1) and v for what flows into this backward pass in turn, ⟨v, da⟩ has
-the derivatives
+    da_i = g_i d_i^-β  +  Σ_c g_c a_c · (−β) r_c · 2α a_i         over the c whose window holds i
 
-    by g    v d^-β − 2αβ a r S(v a)
-    by a    −2αβ (g r S(v a) + v Sᵀ(g a r)) + 2α a Sᵀ(−β g v r + 2αβ(β + 1) g a S(v a) r/d)
+    da   = g d^-β  −  2αβ a Sᵀ(g a r)
+
+Of the forward pass only a is kept for this; d is computed again.
+
+Second derivatives: let v be the gradient of some number with respect to da, and let ⟨x, y⟩ be the
+sum of the products x y. What we want are the gradients by g and by a of ⟨v, da⟩, with v held fixed.
+Since ⟨v a, Sᵀu⟩ = ⟨S(v a), u⟩ for all u,
+
+    ⟨v, da⟩ = ⟨v g, d^-β⟩ − 2αβ ⟨S(v a), g a r⟩
+
+and its gradients can be read off:
+
+    by g                      v d^-β − 2αβ a r S(v a)
+    by a, if d were constant  −2αβ (g r S(v a) + v Sᵀ(g a r))
+    by d                      −β g v r + 2αβ(β + 1) g a S(v a) r/d
+    by a, through d           2α a Sᵀ(the line above)                because d = k + α S(a²)
+
+and the gradient by a is the sum of its two parts.
 
     n the window   C channels (the last axis, of any number of axes)   P all pixels of all images, as rows
 
@@ -53,7 +68,7 @@ class Norm(NamedTuple):
 
     @property
     def window(self) -> tuple[int, int]:
-        """How many channels before and after its own one sees."""
+        """How many channels before its own, and how many after it, a channel's window holds."""
         return self.n // 2, (self.n - 1) // 2
 
 
@@ -65,14 +80,14 @@ def normalise(a: Array, norm: Norm) -> Array:
 
 @kernel
 def normalise_backward(g: Array, a: Array, norm: Norm) -> Array:
-    """da = g d^-β − 2αβ a Σᵀ(g a d^(-β-1))"""
+    """da = g d^-β − 2αβ a Sᵀ(g a d^(-β-1))"""
     d = denominator(a, norm)
     shares = sum_window(g * a / d ** (norm.beta + 1), norm.window[::-1])
     return g / d**norm.beta - 2 * norm.alpha * norm.beta * a * shares
 
 
 def denominator(a: Array, norm: Norm) -> Array:
-    """d = k + α Σ a²"""
+    """d = k + α S(a²)"""
     return norm.k + norm.alpha * sum_window(a * a, norm.window)
 
 
@@ -131,7 +146,7 @@ class LocalResponseNormBackward(Function):
 
 
 class WindowSum(Function):
-    """S: the sum over a window of channels. Its transpose is the sum over the mirrored window."""
+    """S: the sum over a window of channels. Its transpose Sᵀ sums over the mirrored window."""
 
     def __init__(self, window: tuple[int, int]):
         self.window = window
@@ -160,4 +175,5 @@ def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float =
     return apply(LocalResponseNorm(Norm(operator.index(n), float(k), float(alpha), float(beta))), x)
 
 
-# Faster versions: backends/numpy/lrn.py, backends/cuda/lrn.cu.
+# Functions marked @kernel may be replaced by the faster ones of backends/numpy/lrn.py and
+# backends/cuda/lrn.cu.

@@ -3,17 +3,17 @@
     max_pool2d   y[p, q] = max  of what the window of (p, q) sees                  Krizhevsky et al. 2012, section 3.4
     avg_pool2d   y[p, q] = mean of what the window of (p, q) sees
 
-The paper's windows overlap: 3 × 3 pixels in steps of 2.
-
-Max-pooling copies one pixel, the winner, out of each window. Its derivative puts the gradient of the window back at
-the winner's place, and as windows overlap, a pixel may collect several. Once the winners are known both are linear,
-and each is the other's transpose:
+Max-pooling copies one pixel, the winner, out of each window. Its derivative puts the gradient of
+the window back at the winner's place. The paper's windows overlap, 3 × 3 pixels in steps of 2, so a
+pixel may collect several. Away from ties, small changes of x keep the winners. So these are
+constants (computed outside of apply), and both maps are linear, each the other's transpose:
 
     gather(x, winner)    y[p, q]      = x at the winner's place in window (p, q)
     scatter(dy, winner)  dx[h, w]     = Σ dy[p, q]  over the windows (p, q) that (h, w) has won
 
-so the gradient of one is the other, to any order. Average-pooling is the same with every pixel a winner, divided by
-the window's size.
+so the gradient of one is the other, to any order. A window with a NaN has no winner. MaxPool2d
+keeps x and y for the backward pass, which finds the winners. Average-pooling is the same with every
+pixel a winner, divided by how many pixels count (see count_include_pad).
 
     N images   H W C input height, width, channels   KH KW window   OH OW output height, width
 
@@ -50,14 +50,17 @@ __all__ = ["avg_pool2d", "max_pool2d"]
 
 @kernel
 def window_maximum(x: Array, window: Window) -> Array:
-    """y = max over each window: (N, H, W, C) -> (N, OH, OW, C)"""
+    """y = max over each window: (N, H, W, C) -> (N, OH, OW, C).
+
+    For each place (i, j) in the window, taps yields what all windows see there: a view
+    (N, OH, OW, C) of the array that it is given, so that += writes into that array."""
     return np.stack(list(taps(padded(x, window, -np.inf), window))).max(axis=0)
 
 
 @kernel
 def winners(x: Array, y: Array, window: Window) -> Array:
-    """For each window the place of its first maximum, i·KW + j: (N, H, W, C), (N, OH, OW, C) -> (N, OH, OW, C). A
-    window of NaN has no winner: its place is KH·KW."""
+    """For each window the place of its first maximum, i·KW + j: (N, H, W, C), (N, OH, OW, C) ->
+    (N, OH, OW, C). A window with a NaN has no winner: its place is KH·KW."""
     equal = np.stack([tap == y for tap in taps(padded(x, window, np.nan), window)])  # (KH·KW, N, OH, OW, C)
     return np.where(equal.any(axis=0), equal.argmax(axis=0), len(equal))
 
@@ -137,8 +140,7 @@ def max_pool2d(
         x: (N, H, W, C), floating. NaN in a window gives NaN.
         kernel_size, stride, dilation: int or (height, width); stride is kernel_size by default.
         padding: int, (height, width) or ((top, bottom), (left, right)), of −∞; at most half of the window.
-        ceil_mode: also take a last window that overhangs, as long as it starts inside the image or its left or top
-            padding.
+        ceil_mode: also take a last window that overhangs, if it starts before the image ends.
 
     Returns (N, OH, OW, C). Raises ValueError if the window does not fit.
     """
@@ -189,11 +191,9 @@ def _window(
         raise ValueError(f"{name} needs x of (N, H, W, C), not {x.shape}")
     window = Window.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
     if any(2 * max(p) > k for p, k in zip(window.padding, window.kernel_size, strict=True)):
-        raise ValueError(
-            f"{name}: padding {padding} is more than half of the window {kernel_size}: a window could see nothing else"
-        )
+        raise ValueError(f"{name}: padding {padding} is more than half of the window {kernel_size}")
     window.output_size(*x.shape[1:3])
     return window.with_overhang(*x.shape[1:3]) if ceil_mode else window
 
 
-# Faster versions: backends/numpy/pooling.py, backends/cuda/pooling.cu.
+# backends/numpy/pooling.py and backends/cuda/pooling.cu may replace the functions marked @kernel.
