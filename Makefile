@@ -33,13 +33,13 @@ mutation: $(VENV)/test
 bench: .venv-bench/bench
 	.venv-bench/bin/python -m benchmarks cpu $(ARGS)
 
-.venv-bench/bench: setup.cfg pyproject.toml
+.venv-bench/bench: pyproject.toml
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --editable ".[bench]"
 	touch $@
 
-# One stamp for each set of packages; it is out of date when setup.cfg is newer.
-$(VENV)/%: setup.cfg pyproject.toml
+# One stamp for each set of packages; it is out of date when pyproject.toml is newer.
+$(VENV)/%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@

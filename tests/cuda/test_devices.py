@@ -33,8 +33,8 @@ SAYS = {  # absence: what the line holds: what is wrong, and what to do
 }
 
 
-def test_the_versions_to_install_are_those_of_setup_cfg():
-    wanted = re.findall(r"^ +(cupy-cuda1[23]x\[ctk\].*)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+def test_the_versions_to_install_are_those_of_the_extras():
+    wanted = re.findall(r'"(cupy-cuda1[23]x\[ctk\][^"]*)"', (ROOT / "pyproject.toml").read_text())
     assert len(wanted) == 2 and all(f"'{what}'" in INSTALL for what in wanted)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..devices import Array, Device, DeviceError, on_device, one_line, open_device
 
 # The wheels by their names, not an extra of minicnn's: on PyPI that name is another project's.
-# The versions are those of setup.cfg.
+# The versions are those of pyproject.toml.
 OLDER = "'cupy-cuda12x[ctk]>=14,<15'"
 INSTALL = f"pip install 'cupy-cuda13x[ctk]>=14,<15' (or {OLDER} for a driver older than 580)"
 WHEELS = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
