@@ -1,4 +1,4 @@
-"""Numerical derivatives against the tape's.
+"""Numerical derivatives against autograd's.
 
 A derivative written by hand is a claim; here it is put to the test. Central differences (f(x + εd) − f(x − εd)) / 2ε
 are correct to O(ε²) and to the rounding of f over ε, about 1e-10 in float64. The checks are made so that they can
@@ -73,7 +73,7 @@ def gradgradcheck(
     """Check the second derivatives of f: its gradient, as a function of the inputs and of the gradient that flows in,
     is compared as gradcheck compares f.
 
-    Where the tape says that a gradient does not depend on an input, that counts as zero, and the numbers must agree.
+    Where autograd says that a gradient does not depend on an input, that counts as zero, and the numbers must agree.
     """
     settings = _Settings(eps, rtol, atol, full_jacobian, seed)
     first = _Check(f, inputs, settings)
@@ -98,7 +98,7 @@ def _tuple(outputs: Any) -> Outputs:
 def _gradients(
     f: Callable[..., Any], xs: Sequence[Tensor], gs: Sequence[Tensor], create_graph: bool = False
 ) -> dict[int, Tensor | None]:
-    """By the tape: for each input that requires one, the gradient of f's outputs, into which gs flow."""
+    """By autograd: for each input that requires one, the gradient of f's outputs, into which gs flow."""
     active = [i for i, x in enumerate(xs) if x.requires_grad]
     with set_grad_enabled(True):
         pairs = [(y, g) for y, g in zip(_tuple(f(*xs)), gs, strict=True) if y.requires_grad]
@@ -114,7 +114,7 @@ def _entry(k: int, x: Tensor) -> tuple[int, ...]:
 
 
 class _Check:
-    """f at a point, and its derivatives there by the tape and by differences."""
+    """f at a point, and its derivatives there by autograd and by differences."""
 
     def __init__(self, f: Callable[..., Any], inputs: Tensor | Sequence[Tensor], settings: _Settings) -> None:
         self.f, self.settings = f, settings
@@ -159,7 +159,7 @@ class _Check:
             return (at(eps) - at(-eps)) / (2 * eps)
 
     def analytic(self, row: np.ndarray) -> dict[int, np.ndarray | None]:
-        """By the tape: the gradient of each active input, for the outputs' gradients in one row of numbers."""
+        """By autograd: the gradient of each active input, for the outputs' gradients in one row of numbers."""
         ends = np.cumsum([y.size for y in self.outputs])[:-1]
         parts = zip(np.split(row, ends), self.outputs, strict=True)
         gs = [Tensor(part.reshape(y.shape), device=y.device) for part, y in parts]
@@ -225,6 +225,6 @@ class _Check:
             at = tuple(int(k) for k in np.unravel_index(error.argmax(), error.shape))
             raise GradcheckError(
                 f"the gradient of input {i}, shape {self.inputs[i].shape}, is wrong: worst at {describe(at)}: "
-                f"{analytic[at]:.9g} by the tape, {numeric[at]:.9g} by differences "
+                f"{analytic[at]:.9g} by autograd, {numeric[at]:.9g} by differences "
                 f"({int((error > allowed).sum())} of {error.size} entries differ)"
             )

@@ -366,11 +366,12 @@ class Tensor:
         return int(np.prod([self.shape[a] for a in ops.normal_axes(axis, self.ndim)], dtype=int))
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The largest entries; equal ones share the gradient equally."""
+        """The largest entries, along an axis too: one Tensor, where PyTorch returns (values, indices); argmax has the
+        indices. Equal entries share the gradient equally."""
         return apply(ops.Max(axis, keepdims), self)
 
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The smallest entries; equal ones share the gradient equally."""
+        """The smallest entries, as max has the largest: one Tensor."""
         return apply(ops.Min(axis, keepdims), self)
 
     def argmax(self, axis: int | None = None) -> Tensor:

@@ -45,7 +45,7 @@ def windows(draw, pooling=False, sliding=False):
 @st.composite
 def activation(draw, what):
     shape, seed = draw(SHAPE), draw(SEED)
-    x, dy = awkward(*shape, seed=seed), normal(*shape, seed=seed + 1)
+    x, dy = awkward(*shape, seed=seed), draw(st.sampled_from([normal, awkward]))(*shape, seed=seed + 1)
     return {"rectify": (x,), "where_positive": (dy, x)}[what]
 
 
@@ -71,7 +71,7 @@ def pooling(draw, what):
     n, channels = draw(BATCH), draw(CHANNELS)
     x = draw(st.sampled_from([normal, awkward]))(n, *size, channels, seed=seed)
     shape = (n, *window.output_size(*size), channels)
-    dy = normal(*shape, seed=seed + 1)
+    dy = draw(st.sampled_from([normal, awkward]))(*shape, seed=seed + 1)
     winner = np.random.default_rng(seed).integers(0, np.prod(window.kernel_size) + 1, shape).astype(np.uint8)
     some = draw(st.sampled_from([winner, None]))
     y = reference.max_pool2d(x, *window)
@@ -94,7 +94,7 @@ def columns(draw, what):
 
 @st.composite
 def lrn(draw, arrays):
-    shape = (*draw(st.lists(st.integers(0, 4), max_size=3)), draw(st.sampled_from([1, 2, 3, 4, 7, 8, 12, 20])))
+    shape = (*draw(st.lists(st.integers(0, 4), max_size=3)), draw(st.sampled_from([0, 1, 2, 3, 4, 7, 8, 12, 20])))
     norm = Norm(
         draw(st.integers(1, 14)), draw(st.sampled_from([0.5, 1.0, 2.0])), draw(st.sampled_from([1e-4, 0.3, 2.0])),
         draw(st.sampled_from([0.75, 0.5, 1.0, 1.5])),
@@ -113,6 +113,7 @@ def sum_window(draw):
 def dropout(draw):
     shape, word = draw(SHAPE), st.integers(0, 2**64 - 1)
     x = np.arange(1.0, 1 + np.prod(shape, dtype=int)).reshape(shape)
+    x = draw(st.sampled_from([x, awkward(*shape)]))
     return x, draw(st.floats(0, 1)), (draw(word), draw(word)), draw(st.sampled_from([1.0, 2.0, 1.25]))
 
 

@@ -59,6 +59,7 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.backends.numpy.lrn": f"{FAST}lrn.py {AGREE} lrn",
     "minicnn.backends.numpy.activation": f"tests/functional/test_activation.py {AGREE} activation",
     "minicnn.backends.numpy.dropout": f"tests/functional/test_dropout.py {AGREE} dropout",
+    "minicnn.backends.numpy.masks": f"{FAST}masks.py",
     "minicnn.backends.numpy.ops": f"{FAST}ops.py {AGREE} ops.",
     "minicnn.backends.numpy.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
     "minicnn.ops": f"tests/test_ops.py {AGREE} ops.",

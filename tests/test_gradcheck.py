@@ -180,7 +180,7 @@ def test_the_report_names_the_input_and_the_worst_entry():
     slope = np.array([[2.0, 2.0, 2.0], [2.0, 2.0, 7.0]])
     wrong = given(lambda a, b: a * 1.0 + b * 2.0, lambda g, a, b: (g * 1.0, g * slope), n=2)
     rejects(
-        r"input 1, shape \(2, 3\).*output\[5\].*\(1, 2\).*7\.?0* by the tape, (2|1\.99999).* by differences.*1 of 36",
+        r"input 1, shape \(2, 3\).*output\[5\].*\(1, 2\).*7\.?0* by autograd, (2|1\.99999).* by differences.*1 of 36",
         wrong, [leaf(2, 3), leaf(2, 3)],
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The functions a network is made of. Each file is a lesson: the equation, the derivation of its
 gradient, and the code.
 
-Read them in this order: linear, activation, softmax, loss, windows, conv, pooling,
+Read them in this order: linear, activation, softmax, loss, windows, conv, conv_transpose, pooling,
 adaptive_pooling, lrn, dropout, batch_norm. A public function takes and returns Tensors; the functions
 beside it that take arrays, marked @kernel, do the work. Faster versions of those are in
 minicnn/backends. The __all__ of a lesson lists what is public of it, and is the only list of those

@@ -11,7 +11,7 @@ of them are kept:
 In evaluation the running averages take the place of μ and σ². That makes a network's answer to one image independent
 of its neighbours.
 
-Backward. The tape differentiates these lines one by one; by hand, with M = number of pixels in the batch and dx̂ = γ
+Backward. Autograd differentiates these lines one by one; by hand, with M = number of pixels in the batch and dx̂ = γ
 dy, it comes to
 
     dx = (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)) / √(σ² + ε)              dγ = Σ dy·x̂       dβ = Σ dy

@@ -1,15 +1,16 @@
 """Dropout: leave out half of the neurons, other ones each time, so that none can rely on another (Krizhevsky et al.
 2012, section 4.2).
 
-    training      y = x · m · s              m is 0 with probability p, else 1, drawn anew for each number and each call
+    training      y = x · s where m, else 0  m is false with probability p, drawn anew for each number and each call
     evaluation    y = x · (1 − p) · s        which is the expectation of the above
 
-The derivative is dx = dy · m · s: the gradient passes where the number did.
+The derivative is dx = dy · s where m, else 0: the gradient passes where the number did. What is dropped is 0 even if
+it was infinite or NaN, for which x · 0 is NaN.
 
-| where texts differ            | s           | training        | evaluation  |
-| ----------------------------- | ----------- | --------------- | ----------- |
-| scale="training", as PyTorch  | 1 / (1 − p) | x · m / (1 − p) | x           |
-| scale="evaluation", the paper | 1           | x · m           | x · (1 − p) |
+| where texts differ            | s           | training         | evaluation  |
+| ----------------------------- | ----------- | ---------------- | ----------- |
+| scale="training", as PyTorch  | 1 / (1 − p) | x / (1 − p) or 0 | x           |
+| scale="evaluation", the paper | 1           | x or 0           | x · (1 − p) |
 
 The two differ by the factor 1 − p, in training and in evaluation alike: a network trained with one serves the other
 once the next layer's weights are scaled. It would have trained otherwise, though, for a learning rate and a weight
@@ -36,9 +37,9 @@ __all__ = ["dropout"]
 
 @kernel
 def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
-    """x · m · s, with the m of that key"""
+    """x · s where the m of that key is true, else 0"""
     m = np.asarray(generator(key).random(x.shape, dtype=np.float32) >= p)
-    return x * to_device(m, device_of(x)) * s
+    return np.where(to_device(m, device_of(x)), x, x.dtype.type(0)) * s
 
 
 class Dropout(Function):

@@ -6,7 +6,7 @@ Backward, for dy = dL/dy:
 
     dx = dy Wᵀ          dW = xᵀ dy          db = Σ dy    over the batch
 
-Those are the gradients of a product and of a broadcast sum, and the tape finds them: `@` and `+` are all there is. It
+Those are the gradients of a product and of a broadcast sum, and autograd finds them: `@` and `+` are all there is. It
 is convolution whose window is the whole image (lesson conv): there the same line reads y = im2col(x) W + b.
 
     N batch (any number of axes)   in, out features

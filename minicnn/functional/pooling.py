@@ -41,7 +41,7 @@ import numpy as np
 
 from ..autograd import Function, Gradients
 from ..backends import kernel
-from ..backends.devices import Array, to_device
+from ..backends.devices import Array, on_device_of
 from ..tensor import Tensor, apply
 from .windows import IntPair, Padding, Window, padded, taps, unpadded
 
@@ -59,10 +59,11 @@ def window_maximum(x: Array, window: Window) -> Array:
 
 @kernel
 def winners(x: Array, y: Array, window: Window) -> Array:
-    """For each window the place of its first maximum, i·KW + j: (N, H, W, C), (N, OH, OW, C) ->
-    (N, OH, OW, C). A window with a NaN has no winner: its place is KH·KW."""
+    """For each window the place of its first maximum, i·KW + j: (N, H, W, C), (N, OH, OW, C) -> (N, OH,
+    OW, C), uint8 if KH·KW ≤ 255, else uint32. A window with a NaN has no winner: its place is KH·KW."""
     equal = np.stack([tap == y for tap in taps(padded(x, window, np.nan), window)])  # (KH·KW, N, OH, OW, C)
-    return np.where(equal.any(axis=0), equal.argmax(axis=0), len(equal))
+    places = np.where(equal.any(axis=0), equal.argmax(axis=0), len(equal))
+    return places.astype(np.uint8 if len(equal) <= 255 else np.uint32)
 
 
 @kernel
@@ -167,14 +168,14 @@ def avg_pool2d(
     """
     window = _window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
     asked = Window.of(kernel_size, 1, padding)
-    counted = np.ones((1, x.shape[1], x.shape[2], 1))
+    counting, (h, w) = window, x.shape[1:3]
     if count_include_pad:
-        counted = np.pad(counted, ((0, 0), *asked.padding, (0, 0)), constant_values=1)
+        (top, bottom), (left, right) = asked.padding
         overhang = [(0, new[1] - old[1]) for new, old in zip(window.padding, asked.padding, strict=True)]
-        counts = gather(counted, None, window._replace(padding=(overhang[0], overhang[1])))
-    else:
-        counts = gather(counted, None, window)
-    return apply(Gather(None, window), x) / to_device(counts, x.device)  # (1, OH, OW, 1)
+        counting, h, w = window._replace(padding=(overhang[0], overhang[1])), top + h + bottom, left + w + right
+    with on_device_of(x.data):  # float32 has every count, and makes nothing wider
+        counts = gather(np.ones_like(x.data, dtype=np.float32, shape=(1, h, w, 1)), None, counting)
+    return apply(Gather(None, window), x) / counts  # (1, OH, OW, 1)
 
 
 def _window(

@@ -171,7 +171,7 @@ class AdaptiveAvgPool2d(Module):
     """The mean of each of output_size bins that cover an image of any size; see
     functional.adaptive_avg_pool2d."""
 
-    def __init__(self, output_size: int | tuple[int, int]) -> None:
+    def __init__(self, output_size: IntPair) -> None:
         self.output_size = output_size
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Optimizers: how parameters follow their gradients. They write to the parameters in place."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -58,19 +58,20 @@ class Optimizer:
     """What all optimizers share: groups of parameters with their settings, and the named arrays that
     make up their state.
 
-    params are Tensors, or dicts {"params": …, "lr": …, …}: groups of Tensors, each with settings of its
+    params are Tensors, or dicts {"params": …, "lr": …, …}: groups of Tensors, or of one, each with settings of its
     own, where a setting that a group does not name is the one given to the optimizer.
 
         SGD([{"params": weights}, {"params": biases, "lr": 0.02, "weight_decay": 0.0}], lr=0.01)
 
     Attributes:
         param_groups: a list of dicts, each with "params", a list, and every setting. They are read at
-            each step, so group["lr"] = 0.001 holds from the next step on.
+            each step, so group["lr"] = 0.001 holds from the next step on. To add one: add_param_group.
         params: the parameters of all groups, in that order.
+        defaults: the settings given to the optimizer.
         lr: the learning rate of the first group. To set it sets that of every group, which is an error
             where the groups' rates differ: set group["lr"] of each then.
         steps: how many steps were made.
-        state: a dict for each parameter, of the arrays that belong to it, by their names.
+        state: for each parameter a dict of the arrays that belong to it, by their names: state[p]["velocity"].
 
     A subclass lists the names of those arrays in `slots`, hands __init__ its settings, and defines
     update(parameters, group), which is called once a step for each group that has gradients, on whatever
@@ -92,30 +93,39 @@ class Optimizer:
     slots: tuple[str, ...] = ()
 
     def __init__(self, params: Params, lr: float, **settings: Any) -> None:
-        settings = {"lr": lr, **settings}
-        given: list[Any] = list(params)
-        if not given or not all(isinstance(group, dict) for group in given):
-            given = [{"params": given}]
-        self.param_groups = [self._group(group, settings) for group in given]
-        self.params: list[Tensor] = [p for group in self.param_groups for p in group["params"]]
+        self.defaults = {"lr": lr, **settings}
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Tensor, dict[str, Array]] = {}
+        self.steps = 0
+        given: list[Any] = [] if isinstance(params, Tensor) else list(params)
+        kinds = {isinstance(part, dict) for part in given}
+        if len(kinds) == 2:
+            raise ValueError("an optimizer takes parameters or groups of them, dicts with 'params', and not both")
+        for group in given if kinds == {True} else [{"params": given}]:
+            self.add_param_group(group)
         if not any(p.requires_grad for p in self.params):
             raise ValueError("an optimizer needs parameters of which at least one has requires_grad")
-        if len(set(self.params)) < len(self.params):
-            raise ValueError("an optimizer needs each parameter once, in one group")
-        self.steps = 0
-        self.state: list[dict[str, Array]] = [
-            {slot: _zeros(p) for slot in self.slots_of(group)} for group in self.param_groups for p in group["params"]
-        ]
 
-    def _group(self, given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-        """A group with every setting. Raises ValueError if it does not fit."""
-        if unknown := given.keys() - settings.keys() - {"params"}:
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        """Move these parameters as well: {"params": …, "lr": …, …}. Raises ValueError, and adds nothing, if the group
+        does not fit."""
+        if not isinstance(group, dict):
+            raise ValueError(f"a group of parameters is a dict with 'params', not a {type(group).__name__}")
+        if unknown := group.keys() - self.defaults.keys() - {"params"}:
+            known = ", ".join(self.defaults)
             raise ValueError(
-                f"a group of {type(self).__name__} has 'params' and {', '.join(settings)}, not {min(unknown)!r}"
+                f"a group of {type(self).__name__} has 'params' and {known}, not {min(unknown, key=str)!r}"
             )
-        group = {**settings, **given, "params": list(given.get("params", []))}
+        params = group.get("params", [])
+        group = {**self.defaults, **group, "params": [params] if isinstance(params, Tensor) else list(params)}
         self.check(group)
-        return group
+        _check_once([*self.params, *group["params"]])
+        self.state.update({p: {slot: _zeros(p) for slot in self.slots_of(group)} for p in group["params"]})
+        self.param_groups.append(group)
+
+    @property
+    def params(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
 
     def slots_of(self, group: dict[str, Any]) -> tuple[str, ...]:
         """The names of the arrays that belong to each parameter of a group."""
@@ -124,7 +134,11 @@ class Optimizer:
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError if a group's settings or parameters do not fit."""
         params = group["params"]
-        if not params or not all(isinstance(p, Tensor) and p.grad_fn is None for p in params):
+        if (
+            not isinstance(params, list)
+            or not params
+            or not all(isinstance(p, Tensor) and p.grad_fn is None for p in params)
+        ):
             raise ValueError("an optimizer needs parameters: leaf Tensors with requires_grad, as module.parameters()")
         for p in params:
             _check_contiguous(p)
@@ -146,26 +160,45 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} does not define update")
 
     def step(self) -> None:
-        """Move every parameter that has a gradient."""
-        self.steps += 1
-        states, moving = iter(self.state), []
+        """Move every parameter that has a gradient. Raises ValueError, and moves none, if a gradient does not fit, or
+        what was changed in a group."""
+        moving = []
         for group in self.param_groups:
-            every = []
+            if missing := self.defaults.keys() - group.keys():
+                raise ValueError(f"a group in param_groups has no {min(missing)!r}: add groups by add_param_group")
+            self.check(group)
+            slots, params, every = self.slots_of(group), [], []
             for p in group["params"]:
-                state = next(states)
+                state = self._state_of(p, slots)
                 if p.grad is not None:
-                    _check_contiguous(p)
                     if not isinstance(p.grad, Tensor) or p.grad.shape != p.shape:
                         raise ValueError(
                             f"the gradient of a parameter of shape {p.shape} is a Tensor of that shape only"
                         )
-                    every.append((p.data, p.grad.data, *state.values()))
-                    p.version[0] += 1
+                    every.append((p.data, p.grad.data, *[state[slot] for slot in slots]))
+                    params.append(p)
             if every:
-                moving.append((every, group))
-        for every, group in moving:
+                moving.append((params, every, group))
+        _check_once(self.params)
+        self.steps += 1
+        for params, every, group in moving:
             with on_device_of(every[0][0]):
                 self.update(every, group)
+            for p in params:
+                p.version[0] += 1
+
+    def _state_of(self, p: Tensor, slots: tuple[str, ...] = ()) -> dict[str, Array]:
+        """The arrays that belong to a parameter; ValueError if it is not one that was added, or lacks any of these."""
+        if p not in self.state:
+            raise ValueError(f"a parameter of shape {p.shape} was put into param_groups: add it by add_param_group")
+        state = self.state[p]
+        for slot in slots:
+            if slot not in state:
+                raise ValueError(
+                    f"a group's settings need {slot!r} for each parameter, which those that {type(self).__name__} was "
+                    "made with did not: make a new optimizer"
+                )
+        return state
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -177,7 +210,7 @@ class Optimizer:
         and each parameter's own as "<name>.<number of the parameter>". The other settings are not in it:
         they are those that the optimizer was made with."""
         rates = [group["lr"] for group in self.param_groups]
-        arrays = {f"{slot}.{i}": array for i, state in enumerate(self.state) for slot, array in state.items()}
+        arrays = {f"{slot}.{i}": array for i, p in enumerate(self.params) for slot, array in self._state_of(p).items()}
         return {"lr": np.array(rates if len(rates) > 1 else rates[0]), "steps": np.array(self.steps), **arrays}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
@@ -206,8 +239,21 @@ def _check_contiguous(p: Tensor) -> None:
         raise ValueError(f"a parameter of shape {p.shape} is not contiguous: wrap its array in nn.Parameter")
 
 
+def _check_once(params: list[Tensor]) -> None:
+    if len(set(params)) < len(params):
+        raise ValueError("an optimizer needs each parameter once, in one group")
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    """Is it true? Of a value of another type, such as None, it is not."""
+    try:
+        return bool(condition())
+    except TypeError:
+        return False
+
+
 def _at_least_0(name: str, value: float) -> None:
-    if not value >= 0:
+    if not _holds(lambda: value >= 0):
         raise ValueError(f"{name} must be 0 or more, not {value}")
 
 
@@ -284,8 +330,9 @@ class Adam(Optimizer):
 
     def check(self, group: dict[str, Any]) -> None:
         super().check(group)
-        if not all(0 <= beta < 1 for beta in group["betas"]):
-            raise ValueError(f"betas must be from 0 to 1, without 1, not {group['betas']}")
+        betas = group["betas"]
+        if not _holds(lambda: len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
+            raise ValueError(f"betas must be two numbers from 0 to 1, without 1, not {betas}")
         for name in ("eps", "weight_decay"):
             _at_least_0(name, group[name])
 

@@ -41,7 +41,10 @@ class _Formula(Schedule):
         raise NotImplementedError(f"{type(self).__name__} does not define rate")
 
     def set_rates(self) -> None:
-        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+        groups, count = self.optimizer.param_groups, len(self.base_lrs)
+        if len(groups) != count:
+            raise ValueError(f"a schedule made for {count} groups of parameters has {len(groups)} now: make a new one")
+        for group, base_lr in zip(groups, self.base_lrs, strict=True):
             group["lr"] = self.rate(base_lr)
 
     def step(self) -> None:

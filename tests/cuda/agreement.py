@@ -84,7 +84,7 @@ def agrees(
         for result, wanted in zip(found, expected, strict=True):
             assert result.shape == wanted.shape
             if wanted.dtype.kind != "f":
-                assert {result.dtype.kind, wanted.dtype.kind} in ({"b"}, {"i"}, {"i", "u"})
+                assert {result.dtype.kind, wanted.dtype.kind} in ({"b"}, {"i"}, {"u"}, {"i", "u"})
                 np.testing.assert_array_equal(result, wanted)
                 continue
             assert result.dtype == (dtype if wanted.dtype == np.float64 else wanted.dtype)

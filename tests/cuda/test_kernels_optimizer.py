@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from agreement import agrees, normal
 
+from minicnn import Tensor, nn, optim
 from minicnn.backends.cuda import optimizer as kernels
 
 lesson = importlib.import_module("minicnn.optim.optimizer")
@@ -49,3 +50,18 @@ def test_mistakes(gpu):
         with pytest.raises(error, match=words) as caught:
             kernels.sgd([wrong], 0.1, 0.9, 0.0, False, False)
         assert "\n" not in str(caught.value)
+
+
+def test_momentum_that_is_set_on_the_way(gpu):
+    """As on a CPU."""
+    p = nn.Parameter(Tensor(np.ones(3, np.float32), device="gpu").data)
+    p.grad = Tensor(np.ones(3, np.float32), device="gpu")
+    optimizer = optim.SGD([p], 0.5, momentum=0.9)
+    optimizer.step()
+    optimizer.param_groups[0]["momentum"] = 0.0
+    optimizer.step()
+    assert p.data.get().tolist() == [0, 0, 0]
+    optimizer = optim.SGD([p], 0.5)
+    optimizer.param_groups[0]["momentum"] = 0.9
+    with pytest.raises(ValueError, match=r"'velocity'.*make a new optimizer"):
+        optimizer.step()

@@ -7,6 +7,9 @@ import pytest
 from agreement import agrees, normal, there
 from hypothesis import strategies as st
 
+import minicnn
+import minicnn.functional as F
+from minicnn import Tensor
 from minicnn.backends.cuda import pooling as kernels
 from minicnn.functional.windows import Window
 
@@ -61,3 +64,27 @@ def test_places_beyond_a_byte(gpu):
     agrees(gpu, kernels.winners, lesson.winners, x, y, window, exactly=True)
     agrees(gpu, kernels.scatter, lesson.scatter, normal(*y.shape), winner, window, (18, 19))
     agrees(gpu, kernels.gather, lesson.gather, x, winner, window)
+
+
+def test_the_kernels_take_the_lessons_winners(gpu):
+    """As when the backend changes between a forward and a backward pass."""
+    for kernel in ((2, 3), (1, 255), (16, 16)):
+        x = there(gpu, normal(1, *kernel, 2))
+        window = Window.of(kernel)
+        with minicnn.use_backend("reference"):
+            winner = lesson.winners(x, lesson.window_maximum(x, window), window)
+        assert winner.dtype == kernels.winners(x, kernels.window_maximum(x, window), window).dtype
+        dy = there(gpu, np.full((1, 1, 1, 2), 7.0))
+        found = kernels.scatter(dy, winner, window, kernel).get()
+        np.testing.assert_array_equal(found, np.where(x.get() == x.get().max((1, 2)), 7, 0))
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_pixels_that_a_mean_counts_are_counted_there(standin, counted):
+    x = np.ones((2, 6, 5, 3), np.float32)
+    expected = F.avg_pool2d(Tensor(x), 3, 2, 1, True, counted).data
+    moved = Tensor(x, device="gpu:1")
+    standin.log.clear()
+    y = F.avg_pool2d(moved, 3, 2, 1, True, counted)
+    assert not standin.log.transfers and y.dtype == np.float32
+    np.testing.assert_array_equal(y.data.get(), expected)

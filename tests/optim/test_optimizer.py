@@ -229,7 +229,7 @@ def test_a_subclass_that_overrides_update_is_obeyed():
     optimizer.step()
     assert seen == [[4, 4]]
     assert [p.data.tolist() for p in params] == [[-0.5, 0.5, 0], [0, 0], [-0.5]]
-    assert [state["mean"].sum() for state in optimizer.state] == [3, 0, 1]
+    assert [optimizer.state[p]["mean"].sum() for p in params] == [3, 0, 1]
 
 
 GROUPS = [
@@ -334,8 +334,10 @@ def test_a_state_from_before_there_were_groups():
 def test_groups_that_do_not_fit():
     p, q = nn.Parameter(np.ones(2)), nn.Parameter(np.ones(2))
     good = {"params": [p]}
-    for bad in ({"params": []}, {}, {"params": [p * 2]}, q, {"params": q}):
+    for bad in ({"params": []}, {}, {"params": [p * 2]}, {"params": p * 2}, {"params": [None]}):
         fails(ValueError, "needs parameters.*leaf", optim.SGD, [good, bad], 0.1)
+    for mixed in ([good, q], [q, good], [good, None]):
+        fails(ValueError, "parameters or groups.*not both", optim.SGD, mixed, 0.1)
     fails(ValueError, "once", optim.SGD, [good, good], 0.1)
     fails(ValueError, "group of Adam has .*'weigth_decay'", optim.Adam, [{**good, "weigth_decay": 0.1}])
     fails(ValueError, "group of SGD has .*momentum.*'betas'", optim.SGD, [{**good, "betas": (0, 0)}], 0.1)
@@ -485,12 +487,12 @@ def test_arguments_that_do_not_fit():
     fails(ValueError, "once", optim.SGD, [p, p], 0.1)
     fails(ValueError, "contiguous", optim.SGD, [p, Tensor(np.ones((2, 3)).T, requires_grad=True)], 0.1)
     for name in ("lr", "momentum", "weight_decay"):
-        for bad in (-0.1, np.nan):
+        for bad in (-0.1, np.nan, None, "fast"):
             fails(ValueError, f"{name}.*{bad}", optim.SGD, [p], **{"lr": 0.1, name: bad})
     for make in (optim.Adam, optim.AdamW):
         for name in ("lr", "eps", "weight_decay"):
             fails(ValueError, f"{name}.*-1", make, [p], **{name: -1})
-        for betas in ((-0.1, 0.9), (0.9, 1.0), (1.0, 0.9), (0.9, -0.1)):
+        for betas in ((-0.1, 0.9), (0.9, 1.0), (1.0, 0.9), (0.9, -0.1), 0.9, None, (0.9, None), (0.9,), (0.1,) * 3):
             fails(ValueError, "betas", make, [p], betas=betas)
     fails(ValueError, "nesterov.*momentum", optim.SGD, [p], 0.1, nesterov=True)
     fails(ValueError, "nesterov", optim.SGD, [p], 0.1, 0.9, nesterov=True, paper_update=True)
@@ -519,3 +521,113 @@ def test_an_array_replaced_by_one_that_is_not_contiguous():
 
 def test_pytorchs_order_of_arguments_is_an_error():
     fails(TypeError, "positional", optim.SGD, [nn.Parameter(np.ones(1))], 0.1, 0.9, 0.0, 5e-4)  # dampening
+
+
+def ready(*values):
+    """Parameters that have a gradient of 1."""
+    params = [nn.Parameter(np.array(value)) for value in values]
+    for p in params:
+        p.grad = Tensor(np.ones(p.shape))
+    return params
+
+
+def test_a_group_of_one_tensor():
+    p, q = ready([1.0, 2.0], [3.0])
+    optimizer = optim.SGD([{"params": p}, {"params": q, "lr": 0.5}], 1.0)
+    optimizer.step()
+    assert (p.data.tolist(), q.data.tolist()) == ([0, 1], [2.5])
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_momentum_that_is_set_on_the_way(backend):
+    p, q = ready([1.0], [1.0])
+    use_backend(backend)
+    optimizer = optim.SGD([{"params": [p]}, {"params": [q], "momentum": 0.9}], 0.5)
+    optimizer.step()
+    optimizer.param_groups[1]["momentum"] = 0.0
+    optimizer.step()  # without the velocity, as with an optimizer that never had one
+    assert (p.data.tolist(), q.data.tolist(), optimizer.steps) == ([0], [0], 2)
+    optimizer.param_groups[0]["momentum"] = 0.9
+    fails(ValueError, "'velocity'.*SGD.*make a new optimizer", optimizer.step)
+    assert (p.data.tolist(), q.data.tolist(), optimizer.steps) == ([0], [0], 2)
+
+
+@pytest.mark.parametrize(
+    "name, bad", [("lr", None), ("lr", np.nan), ("lr", -1.0), ("weight_decay", None), ("momentum", "a")]
+)
+def test_settings_that_are_spoilt_on_the_way(name, bad):
+    p, q = ready([1.0], [1.0])
+    optimizer = optim.SGD([{"params": [p]}, {"params": [q]}], 0.5, 0.9)
+    optimizer.param_groups[1][name] = bad
+    fails(ValueError, f"{name} must be 0 or more, not {bad}", optimizer.step)
+    assert p.data.tolist() == [1] and optimizer.steps == 0 and p.version == [0]
+
+
+def test_groups_that_are_added():
+    """They are moved as if they had been there, and what does not fit is not added."""
+    p, q, r = ready([1.0], [1.0], [1.0])
+    optimizer = optim.SGD([p], 0.5, momentum=0.5)
+    optimizer.step()
+    optimizer.add_param_group({"params": q, "lr": 1.0})
+    optimizer.step()
+    assert (p.data.tolist(), q.data.tolist()) == ([1 - 0.5 - 0.75], [0])
+    assert optimizer.params == [p, q] and list(optimizer.state_dict()) == ["lr", "steps", "velocity.0", "velocity.1"]
+    for bad, words in (
+        ({"params": q}, "once"),
+        ({"params": [r, r]}, "once"),
+        ({"params": r, "lr": -1}, "lr"),
+        ({"params": r, "betas": 1}, "betas"),
+        ({"params": r, 3: 1}, "not 3"),
+        ({}, "needs parameters"),
+        (r, "dict with 'params', not a Parameter"),
+        ([r], "dict with 'params', not a list"),
+    ):
+        fails(ValueError, words, optimizer.add_param_group, bad)
+    assert optimizer.params == list(optimizer.state) == [p, q]
+    optimizer.zero_grad()
+    assert p.grad is q.grad is None
+
+
+def test_groups_that_are_changed_by_hand():
+    """A parameter keeps its state wherever it goes; one that has none is named, and nothing moves."""
+    p, q, r = ready([1.0], [1.0, 1.0], [1.0])
+    optimizer = optim.SGD([p, q], 0.5, momentum=0.5)
+    (group,) = optimizer.param_groups
+    optimizer.step()
+    group["params"] = [q, p]
+    optimizer.step()
+    assert (p.data.tolist(), q.data.tolist()) == ([-0.25], [-0.25, -0.25])
+    group["params"] = [q]
+    optimizer.step()
+    assert (p.data.tolist(), q.data.tolist()) == ([-0.25], [-1.125, -1.125])
+    group["params"] = [q, r]
+    for function in (optimizer.step, optimizer.state_dict):
+        fails(ValueError, r"shape \(1,\).*param_groups.*add_param_group", function)
+    group["params"] = [q, q]
+    fails(ValueError, "once", optimizer.step)
+    group["params"] = q
+    fails(ValueError, "needs parameters", optimizer.step)
+    group["params"] = [q]
+    optimizer.param_groups.append({"params": [r]})
+    fails(ValueError, "no 'lr'.*add_param_group", optimizer.step)
+    assert (q.data.tolist(), r.data.tolist(), optimizer.steps) == ([-1.125, -1.125], [1], 3)
+
+
+def test_only_a_parameter_that_has_moved_counts_as_overwritten():
+    class Broken(optim.SGD):
+        def update(self, parameters, group):
+            if group["lr"] == 0.5:
+                raise OSError("no device")
+            super().update(parameters, group)
+
+    p, q = ready([1.0], [1.0])
+    fails(OSError, "no device", Broken([{"params": p, "lr": 0.1}, {"params": q}], 0.5).step)
+    assert (p.version, q.version) == ([1], [0])
+
+
+def test_a_schedule_that_was_made_for_fewer_groups():
+    p, q = ready([1.0], [1.0])
+    optimizer = optim.SGD([p], 0.5)
+    schedule = optim.StepLR(optimizer, 1)
+    optimizer.add_param_group({"params": q})
+    fails(ValueError, "schedule made for 1 groups.*2 now", schedule.step)

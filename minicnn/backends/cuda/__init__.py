@@ -1,5 +1,6 @@
-"""The CUDA backend: the lessons for CuPy's arrays, on NVIDIA GPUs. Each lesson has its kernels in a
-.cu file of its name, channels last like everything else; launch.py is the one way to run them,
+"""The CUDA backend: the lessons for CuPy's arrays, on NVIDIA GPUs. A .cu file has the name of
+the lesson that its kernels speed up, channels last like everything else; lessons that are made of
+others and of NumPy's functions, as softmax is, have none. launch.py is the one way to run kernels,
 products.py the way to cuBLAS, devices.py the way to a GPU.
 
 Nothing here imports CuPy before a GPU is asked for: arrays bring it along.

@@ -18,7 +18,7 @@ __device__ Words philox(unsigned long long counter, unsigned long long key0, uns
     return x;
 }
 
-// y = x · m · s. One thread for the eight numbers that a block of the generator decides on: the upper 24 bits of
+// y = x · s where m is 1, else 0. One thread for the eight numbers that a block of the generator decides on: the upper 24 bits of
 // each half of a word, the lower half first, are a number u from 0 to 1, and what has u ≥ p is kept.
 KERNEL void drop(const real* __restrict__ x, real* __restrict__ y, Index count, float p, real s,
                  unsigned long long seed, unsigned long long draw) {

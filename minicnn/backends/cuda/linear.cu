@@ -1,4 +1,4 @@
-// The bias of a linear layer or a convolution: y + b, in place.
+// The bias of a convolution: y + b, in place.
 //
 //     C outputs, which lie side by side
 

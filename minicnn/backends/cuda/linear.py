@@ -1,4 +1,4 @@
-"""The bias on a GPU: add_bias of the lesson functional/linear.py, by the kernel of linear.cu."""
+"""The bias of a convolution on a GPU: the + b of the lesson functional/conv.py, by the kernel of linear.cu."""
 
 from ..devices import Array
 from .launch import contiguous, launch, pack

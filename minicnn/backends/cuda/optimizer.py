@@ -1,4 +1,4 @@
-"""SGD and Adam on a GPU: what optim/optimizer.py does block by block, for all parameters at once, by the kernels of
+"""SGD and Adam on a GPU: the functions of optim/optimizer.py, for all parameters at once, by the kernels of
 optimizer.cu."""
 
 from collections import defaultdict

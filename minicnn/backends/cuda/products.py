@@ -1,4 +1,4 @@
-"""Products of matrices on a GPU, by cuBLAS, in the precision that backend.set_matmul_precision asks for."""
+"""Products of matrices on a GPU, by cuBLAS, in the precision that set_matmul_precision asks for."""
 
 import sys
 from typing import Any

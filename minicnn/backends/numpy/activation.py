@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .masks import select
 from .memory import empty_like
 from .threads import Array, elementwise
 
@@ -16,5 +17,5 @@ def rectify(x: Array) -> Array:
 def where_positive(dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0"""
     dx = empty_like(dy)
-    elementwise(lambda dy, y, dx: np.multiply(dy, y > 0, out=dx), dy, y, dx)
+    elementwise(lambda dy, y, dx: select(dy, y > 0, dx), dy, y, dx)
     return dx

@@ -3,16 +3,17 @@
 import numpy as np
 
 from ...random import generator
+from .masks import select
 from .memory import empty, empty_like
 from .threads import Array, elementwise
 
 
 def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
-    """x · m · s, with the m of that key"""
+    """x · s where the m of that key is 1, else 0"""
     uniform = empty(x.shape, np.float32)
     generator(key).random(dtype=np.float32, out=uniform)
     y = empty_like(x)
-    elementwise(lambda x, u, y: np.multiply(x, np.greater_equal(u, p), out=y), x, uniform, y)
+    elementwise(lambda x, u, y: select(x, np.greater_equal(u, p), y), x, uniform, y)
     if s != 1:
         y *= x.dtype.type(s)
     return y

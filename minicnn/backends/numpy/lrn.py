@@ -59,7 +59,10 @@ def sum_window(x: Array, window: tuple[int, int]) -> Array:
 
 
 def _by_pixels(function: Callable[..., None], a: Array, *others: Array) -> None:
-    """Call function on blocks of pixels, (P, C), of arrays (…, C): three times as fast in blocks."""
+    """Call function on blocks of pixels, (P, C), of arrays (…, C): three times as fast in blocks. Of no channels there
+    are no blocks."""
+    if not a.size:
+        return
     rows = [array.reshape(-1, a.shape[-1]) for array in (a, *others)]
     step = max(1, threads.BLOCK // a.shape[-1])
     parallel(lambda lo, hi: function(*[array[lo:hi] for array in rows]), slices(len(rows[0]), step))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from . import threads
+from .masks import select
 from .memory import empty, scratch
 from .threads import Array, batch_step, parallel, slices
 from .windows import inside, padded, taps
@@ -68,7 +69,7 @@ def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, in
         whole[...] = 0
         won = scratch("won", dy[lo:hi].shape, like=dy)
         for k, tap in enumerate(taps(whole, window)):
-            tap += dy[lo:hi] if winner is None else np.multiply(dy[lo:hi], winner[lo:hi] == k, out=won)
+            tap += dy[lo:hi] if winner is None else select(dy[lo:hi], winner[lo:hi] == k, won)
         dx[lo:hi] = inside(whole, window)
 
     parallel(images, _slices(dx))
