@@ -42,6 +42,8 @@ FAST = "tests/backends/numpy/test_"
 LESSONS = [path.stem.removeprefix("test_") for path in sorted((ROOT / "tests/functional").glob("test_*.py"))]
 TABLE = {  # module: its tests, in one file or several; a lesson's are in the file of its name if nothing else is said
     **{f"minicnn.functional.{name}": f"tests/functional/test_{name}.py" for name in LESSONS if name != "every_op"},
+    "minicnn.functional.batch_norm": "tests/functional/test_batch_norm.py tests/functional/test_layout.py",
+    "minicnn.functional.linear": "tests/functional/test_linear.py tests/functional/test_layout.py",
     "minicnn.functional.windows": f"tests/functional/test_windows.py {AGREE} windows",
     "minicnn.functional.conv": f"tests/functional/test_conv.py {AGREE} conv",
     "minicnn.functional.conv_transpose": "tests/functional/test_conv.py",
@@ -176,11 +178,14 @@ class Mutation:
 
     def run_mutant(self, code: CodeType, members: Iterable[tuple[str, ...]], items: list[pytest.Item]) -> int:
         """In a child: put what the code defines in the original's place, and run the tests up to the first failure."""
-        namespace = {**vars(self.module)}
+        namespace, registry = {**vars(self.module)}, importlib.import_module("minicnn.backends")
+        lessons = dict(registry._lessons)
         try:
             exec(code, namespace)
         except Exception:  # the module could not even be imported
             return KILLED
+        finally:  # the kernels are those of the module, to which the mutant's code goes, not the namespace's
+            registry._changed(lambda: registry._lessons.update(lessons))
         for member in members:
             graft(self.module, member, namespace[member[0]])
         try:

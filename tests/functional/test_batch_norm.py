@@ -162,3 +162,22 @@ def test_pytorchs_order_of_arguments_is_an_error():
         F.batch_norm(
             Tensor(np.ones((4, 3))), np.zeros(3), np.ones(3), Tensor(np.ones(3)), Tensor(np.zeros(3))
         )  # the averages first
+
+
+def test_images_with_the_channels_first_are_told_how_to_turn():
+    """Where turning them would make them fit, and not elsewhere."""
+
+    def message(shape, channels, variances):
+        x, one, mean, var = (np.ones(n, np.float32) for n in (shape, channels, channels, variances))
+        with pytest.raises(ValueError) as caught:
+            F.batch_norm(Tensor(x), gamma=Tensor(one), beta=Tensor(one), running_mean=mean, running_var=var)
+        return str(caught.value)
+
+    assert "x.transpose(0, 2, 3, 1)" in message((2, 3, 4, 5), 3, 3)
+    for shape, channels, variances in (
+        ((2, 3, 4), 3, 3),
+        ((2, 3, 4, 5, 6), 3, 3),
+        ((2, 3, 4, 5), 4, 4),
+        ((2, 3, 4, 5), 3, 5),
+    ):
+        assert "transpose" not in message(shape, channels, variances)

@@ -180,3 +180,13 @@ def test_what_is_no_scale(scale, p, training):
 def test_pytorchs_order_of_arguments_is_an_error():
     with refuses(TypeError, "dropout", "positional"):
         F.dropout(Tensor([1.0]), 0.5, True, True)  # inplace
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_a_probability_that_is_numpys_number(backend):
+    """float64's, it does not make float32 images float64."""
+    x = Tensor(np.ones(8, np.float32), requires_grad=True)
+    with minicnn.use_backend(backend):
+        y = F.dropout(x, np.float64(0.5))
+        y.sum().backward()
+    assert y.dtype == x.grad.dtype == np.float32

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import agree, arrays, differentiable, keeps, normal, refuses
 
+import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, grad, gradcheck
 from minicnn.functional import lrn
@@ -157,3 +158,16 @@ def test_what_does_not_fit(x, n):
 def test_pytorchs_order_of_arguments_is_an_error():
     with refuses(TypeError, "local_response_norm", "positional"):
         F.local_response_norm(Tensor(np.ones((1, 8))), 5, 1e-4, 0.75, 2.0)  # size, alpha, beta, k
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("name", ["k", "alpha", "beta"])
+def test_constants_that_are_numpys_numbers(backend, name):
+    """float64's, they do not make float32 images float64."""
+    x = Tensor(np.ones((2, 8), np.float32), requires_grad=True)
+    with minicnn.use_backend(backend):
+        y = F.local_response_norm(x, **{name: np.float64(2)})
+        y.sum().backward()
+    assert y.dtype == x.grad.dtype == np.float32
+    with pytest.raises(TypeError, match="integer"):
+        F.local_response_norm(x, 2.5)
