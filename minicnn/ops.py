@@ -397,14 +397,12 @@ class BroadcastTo(Function):
 
 
 class Index(Function):
-    """x[index], for slices and integers as well as for integer and boolean arrays."""
+    """x[index], for slices and integers as well as for integer and boolean arrays (no lists)."""
 
     def __init__(self, index: Any):
         self.index = index
         parts = index if isinstance(index, tuple) else (index,)
-        self.once = not any(
-            isinstance(p, (list, bool, np.bool_)) or getattr(p, "ndim", 0) for p in parts
-        )  # slices name no entry twice
+        self.once = not any(getattr(p, "ndim", 0) for p in parts)  # slices and integers name no entry twice
 
     def forward(self, x: Array) -> Array:
         self.was = x.shape

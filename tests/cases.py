@@ -54,7 +54,7 @@ CASES = {  # name: (what it is made of, its inputs)
     "Exp": ((), [A]),
     "GELU": ((), [3 * A]),
     "Gather": ((WINNER, WINDOW), [normal(2, 5, 4, 3)]),
-    "Index": (((slice(None), [2, 0, 2]),), [A]),
+    "Index": (((slice(None), np.array([2, 0, 2])),), [A]),
     "LocalResponseNorm": ((NORM,), [normal(2, 5)]),
     "LocalResponseNormBackward": ((NORM,), [normal(2, 5), normal(2, 5, seed=1)]),
     "Log": ((), [POSITIVE]),

@@ -465,3 +465,10 @@ def test_the_gradient_of_a_result_with_two_parents_that_nobody_wants():
     product = x * y
     (dproduct,) = grad((2 * product).sum(), product)
     assert dproduct.data.tolist() == [2.0] and x.grad is None and y.grad is None
+
+
+def test_gradients_of_constants_are_dropped_whatever_their_shapes():
+    """Addition returns one for each input, also where none is needed."""
+    x = Tensor(np.ones(3), requires_grad=True)
+    ((x + np.ones(3))[:2] + np.ones(2)).sum().backward()
+    assert x.grad.data.tolist() == [1.0, 1.0, 0.0]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import reference
-from hypothesis import given
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from reference import normal, refuses, settings
 
@@ -90,3 +91,23 @@ def test_padding_and_back(case):
         expected = np.pad(x, ((0, 0), *window.padding, (0, 0)), constant_values=value)
         assert_array_equal(padded(x, window, value), expected)
         assert_array_equal(unpadded(expected, window), x)
+
+
+@given(
+    st.tuples(st.integers(3, 9), st.integers(3, 9)), st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)), st.tuples(st.integers(0, 1), st.integers(0, 1)),
+    st.tuples(st.integers(1, 2), st.integers(1, 2)),
+)  # fmt: skip
+def test_a_last_window_that_overhangs(size, kernel, stride, sides, dilation):
+    """It takes so much more padding on the far sides, and begins inside the image or its first padding."""
+    padding = (sides, sides[::-1])
+    assume(all(n + sum(p) > d * (k - 1) for n, k, p, d in zip(size, kernel, padding, dilation, strict=True)))
+    window = Window.of(kernel, stride, padding, dilation)
+    wider = window.with_overhang(*size)
+    assert wider._replace(padding=window.padding) == window
+    for axis in (0, 1):
+        begins = reference.starts(size[axis], kernel[axis], stride[axis], padding[axis], dilation[axis], ceil_mode=True)
+        before, after = wider.padding[axis]
+        end = begins[-1] + dilation[axis] * (kernel[axis] - 1) + 1
+        assert wider.output_size(*size)[axis] == len(begins)
+        assert before == padding[axis][0] and after == max(padding[axis][1], end - size[axis])

@@ -183,3 +183,10 @@ def test_pytorchs_order_of_arguments_is_an_error():
     opt = optimizer()
     fails(TypeError, "positional", optim.ReduceLROnPlateau, opt, "min", 0.1, 10, 1e-4, "rel")  # threshold_mode
     fails(TypeError, "positional", optim.CosineLR, opt, 10, 1e-5)  # eta_min
+
+
+def test_a_group_that_is_added_later_wants_a_new_schedule():
+    opt = optimizer()
+    schedule = optim.StepLR(opt, 1)
+    opt.add_param_group({"params": [nn.Parameter(np.ones(1))]})
+    fails(ValueError, "made for 1 groups of parameters has 2 now: make a new one", schedule.step)
