@@ -16,7 +16,9 @@ lesson = importlib.import_module("minicnn.optim.optimizer")
 def test_many_parameters(gpu, count):
     shapes = [(1 + i % 9,) for i in range(count)]
     parameters = [tuple(normal(*shape, seed=100 * i + k) for k in range(4)) for i, shape in enumerate(shapes)]
-    agrees(gpu, kernels.sgd, lesson.sgd, [arrays[:3] for arrays in parameters], 0.1, 0.9, 0.1, False, False)
+    for nesterov in (False, True):
+        some = [arrays[:3] for arrays in parameters]
+        agrees(gpu, kernels.sgd, lesson.sgd, some, 0.1, 0.9, 0.1, nesterov, False)
     parameters = [(w, g, m, abs(v)) for w, g, m, v in parameters]
     agrees(gpu, kernels.adam, lesson.adam, parameters, 0.1, 0.8, 0.99, 1e-3, 0.1, True, 3)
 

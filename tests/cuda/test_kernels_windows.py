@@ -43,6 +43,14 @@ def test_some_channels_of_an_image(gpu, geometry, channels, first):
     np.testing.assert_allclose(whole.get(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("across, stride", [(13, 1), (15, 1), (15, 2), (157, 1)])
+def test_a_line_of_several_runs(gpu, across, stride):
+    """Whole runs, or a last one of which 1 window of 8, or 12 of 13, are beyond the line."""
+    x, window = normal(2, 1, across * stride, 3), lesson.Window.of((1, 2), stride, ((0, 0), (0, 2 - stride)))
+    assert window.output_size(1, across * stride) == (1, across)
+    agrees(gpu, kernels.im2col, lesson.im2col, x, window, exactly=True)
+
+
 def test_each_pixel_a_window(gpu):
     x = there(gpu, normal(2, 3, 3, 4).astype(np.float32))
     columns = kernels.im2col(x, lesson.Window.of(1))
