@@ -43,7 +43,7 @@ from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, on_device_of
 from ..tensor import Tensor, apply
-from .windows import IntPair, Padding, Window, padded, taps, unpadded
+from .windows import IntPair, Padding, Window, padded
 
 __all__ = ["avg_pool2d", "max_pool2d"]
 
@@ -52,16 +52,16 @@ __all__ = ["avg_pool2d", "max_pool2d"]
 def window_maximum(x: Array, window: Window) -> Array:
     """y = max over each window: (N, H, W, C) -> (N, OH, OW, C).
 
-    For each place (i, j) in the window, taps yields what all windows see there: a view
+    For each place (i, j) in the window, window.taps yields what all windows see there: a view
     (N, OH, OW, C) of the array that it is given, so that += writes into that array."""
-    return np.stack(list(taps(padded(x, window, -np.inf), window))).max(axis=0)
+    return np.stack(list(window.taps(padded(x, window, -np.inf)))).max(axis=0)
 
 
 @kernel
 def winners(x: Array, y: Array, window: Window) -> Array:
     """For each window the place of its first maximum, i·KW + j: (N, H, W, C), (N, OH, OW, C) -> (N, OH,
     OW, C), uint8 if KH·KW ≤ 255, else uint32. A window with a NaN has no winner: its place is KH·KW."""
-    equal = np.stack([tap == y for tap in taps(padded(x, window, np.nan), window)])  # (KH·KW, N, OH, OW, C)
+    equal = np.stack([tap == y for tap in window.taps(padded(x, window, np.nan))])  # (KH·KW, N, OH, OW, C)
     places = np.where(equal.any(axis=0), equal.argmax(axis=0), len(equal))
     return places.astype(np.uint8 if len(equal) <= 255 else np.uint32)
 
@@ -72,16 +72,16 @@ def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, in
     window gets all of it."""
     (top, bottom), (left, right) = window.padding
     dx = np.zeros_like(dy, shape=(len(dy), top + size[0] + bottom, left + size[1] + right, dy.shape[3]))
-    for k, tap in enumerate(taps(dx, window)):
+    for k, tap in enumerate(window.taps(dx)):
         tap += dy if winner is None else np.where(winner == k, dy, dy.dtype.type(0))
-    return unpadded(dx, window)
+    return window.unpadded(dx)
 
 
 @kernel
 def gather(x: Array, winner: Array | None, window: Window) -> Array:
     """y = x at the winners' places: (N, H, W, C) -> (N, OH, OW, C). Without winners, the sum of all places."""
     y = np.zeros_like(x, shape=(len(x), *window.output_size(*x.shape[1:3]), x.shape[3]))
-    for k, tap in enumerate(taps(padded(x, window), window)):
+    for k, tap in enumerate(window.taps(padded(x, window))):
         y += tap if winner is None else np.where(winner == k, tap, x.dtype.type(0))
     return y
 

@@ -107,32 +107,30 @@ class Window(NamedTuple):
             wider.append((before, after + (last - room if last < n + before else 0)))
         return self._replace(padding=(wider[0], wider[1]))
 
+    def unpadded(self, x: Array) -> Array:
+        """What padded() put in the middle: a view without the padding."""
+        (top, bottom), (left, right) = self.padding
+        return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+
+    def taps(self, x: Array) -> Iterator[Array]:
+        """For each place (i, j) in the window, row by row: what all output pixels see there, a view (N, OH, OW, C) of
+        the padded x."""
+        (kh, kw), (sh, sw), _, (dh, dw) = self
+        oh, ow = self._replace(padding=((0, 0), (0, 0))).output_size(x.shape[1], x.shape[2])
+        for i in range(0, kh * dh, dh):
+            for j in range(0, kw * dw, dw):
+                yield x[:, i : i + sh * (oh - 1) + 1 : sh, j : j + sw * (ow - 1) + 1 : sw]
+
 
 def padded(x: Array, window: Window, value: float = 0.0) -> Array:
     """(N, H, W, C) -> (N, H + top + bottom, W + left + right, C) with `value` around it."""
     return np.pad(x, ((0, 0), *window.padding, (0, 0)), constant_values=value)
 
 
-def unpadded(x: Array, window: Window) -> Array:
-    """What padded() put in the middle: a view without the padding."""
-    (top, bottom), (left, right) = window.padding
-    return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
-
-
-def taps(x: Array, window: Window) -> Iterator[Array]:
-    """For each place (i, j) in the window, row by row: what all output pixels see there, a view (N, OH, OW, C) of the
-    padded x."""
-    (kh, kw), (sh, sw), _, (dh, dw) = window
-    oh, ow = window._replace(padding=((0, 0), (0, 0))).output_size(x.shape[1], x.shape[2])
-    for i in range(0, kh * dh, dh):
-        for j in range(0, kw * dw, dw):
-            yield x[:, i : i + sh * (oh - 1) + 1 : sh, j : j + sw * (ow - 1) + 1 : sw]
-
-
 @kernel
 def im2col(x: Array, window: Window) -> Array:
     """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row."""
-    seen = np.stack(list(taps(padded(x, window), window)), axis=3)  # (N, OH, OW, KH·KW, C)
+    seen = np.stack(list(window.taps(padded(x, window))), axis=3)  # (N, OH, OW, KH·KW, C)
     n, oh, ow, places, c = seen.shape
     return seen.reshape(n * oh * ow, places * c)
 
@@ -143,9 +141,9 @@ def col2im(columns: Array, shape: tuple[int, ...], window: Window) -> Array:
     (n, h, w, c), (kh, kw), ((top, bottom), (left, right)) = shape, window.kernel_size, window.padding
     columns = columns.reshape(n, *window.output_size(h, w), kh * kw, c)
     x = np.zeros_like(columns, shape=(n, top + h + bottom, left + w + right, c))
-    for k, tap in enumerate(taps(x, window)):
+    for k, tap in enumerate(window.taps(x)):
         tap += columns[:, :, :, k]
-    return unpadded(x, window)
+    return window.unpadded(x)
 
 
 # Faster versions: backends/numpy/windows.py, backends/cuda/windows.cu.

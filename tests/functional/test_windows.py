@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from reference import normal, refuses, settings
 
-from minicnn.functional.windows import Window, padded, pair, taps, unpadded
+from minicnn.functional.windows import Window, padded, pair
 
 
 @given(settings())
@@ -74,7 +74,7 @@ def test_taps_go_row_by_row(case):
     (n, h, w, c), window = case
     x = padded(normal(n, h, w, c), Window.of(*window))
     columns = reference.im2col(x, window[0], window[1], 0, window[3])
-    views = list(taps(x, Window.of(*window)))
+    views = list(Window.of(*window).taps(x))
     (oh, ow), _ = reference.sights((h, w), *window)
     assert len(views) == np.prod(reference.both(window[0]))
     for k, view in enumerate(views):
@@ -90,7 +90,7 @@ def test_padding_and_back(case):
     for value in (0.0, 7.0, -np.inf):
         expected = np.pad(x, ((0, 0), *window.padding, (0, 0)), constant_values=value)
         assert_array_equal(padded(x, window, value), expected)
-        assert_array_equal(unpadded(expected, window), x)
+        assert_array_equal(window.unpadded(expected), x)
 
 
 @given(

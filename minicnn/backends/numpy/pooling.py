@@ -9,7 +9,7 @@ from . import threads
 from .masks import select
 from .memory import empty, scratch
 from .threads import Array, batch_step, parallel, slices
-from .windows import inside, padded, taps
+from .windows import padded
 
 Window = Any  # functional.windows.Window, which is on a floor above this one
 
@@ -25,8 +25,8 @@ def window_maximum(x: Array, window: Window) -> Array:
         whole = padded(x[lo:hi], window, -np.inf)
         # first along the width, then along the height: KW + KH comparisons for each window, not KW·KH
         flat = scratch("flat", (hi - lo, whole.shape[1], y.shape[2], x.shape[3]), like=x)  # (n, H, OW, C)
-        _running_maximum(taps(whole, along), flat)
-        _running_maximum(taps(flat, across), y[lo:hi])
+        _running_maximum(along.taps(whole), flat)
+        _running_maximum(across.taps(flat), y[lo:hi])
 
     parallel(images, _slices(x))
     return y
@@ -50,7 +50,7 @@ def winners(x: Array, y: Array, window: Window) -> Array:
         place[...] = 0
         waiting = np.ones(place.shape, bool)  # for a pixel that is the maximum
         other = np.empty(place.shape, bool)
-        for tap in taps(padded(x[lo:hi], window, np.nan), window):  # NaN: equal to nothing
+        for tap in window.taps(padded(x[lo:hi], window, np.nan)):  # NaN: equal to nothing
             waiting &= np.not_equal(tap, y[lo:hi], out=other)
             place += waiting  # 20 times as fast as writing k where the mask holds
 
@@ -68,9 +68,9 @@ def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, in
         whole = scratch("padded", (hi - lo, top + size[0] + bottom, left + size[1] + right, dy.shape[3]), like=dy)
         whole[...] = 0
         won = scratch("won", dy[lo:hi].shape, like=dy)
-        for k, tap in enumerate(taps(whole, window)):
+        for k, tap in enumerate(window.taps(whole)):
             tap += dy[lo:hi] if winner is None else select(dy[lo:hi], winner[lo:hi] == k, won)
-        dx[lo:hi] = inside(whole, window)
+        dx[lo:hi] = window.unpadded(whole)
 
     parallel(images, _slices(dx))
     return dx
@@ -83,7 +83,7 @@ def gather(x: Array, winner: Array | None, window: Window) -> Array:
     def images(lo: int, hi: int) -> None:
         out = y[lo:hi]
         out[...] = 0
-        for k, tap in enumerate(taps(padded(x[lo:hi], window), window)):
+        for k, tap in enumerate(window.taps(padded(x[lo:hi], window))):
             if winner is None:
                 out += tap
             else:

@@ -2,7 +2,6 @@
 convolution and pooling is cut: into a few images, bands of rows, or channels of a group.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -62,22 +61,6 @@ def padded(x: Array, window: Window, value: float = 0.0) -> Array:
     return out
 
 
-def inside(x: Array, window: Window) -> Array:
-    """What padded() put in the middle: a view without the padding."""
-    (top, bottom), (left, right) = window.padding
-    return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
-
-
-def taps(x: Array, window: Window) -> Iterator[Array]:
-    """For each place (i, j) in the window, row by row: what all output pixels see there, a view (N, OH, OW, C) of the
-    padded x."""
-    (kh, kw), (sh, sw), _, (dh, dw) = window
-    oh, ow = window._replace(padding=((0, 0), (0, 0))).output_size(x.shape[1], x.shape[2])
-    for i in range(0, kh * dh, dh):
-        for j in range(0, kw * dw, dw):
-            yield x[:, i : i + sh * (oh - 1) + 1 : sh, j : j + sw * (ow - 1) + 1 : sw]
-
-
 def columns_of(x: Array, window: Window, groups: int = 1) -> Array:
     """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row. With groups of channels, the rows of the first group,
     then those of the second …: (G·N·OH·OW, KH·KW·C/G). The result is this thread's scratch, good until the next call;
@@ -115,6 +98,6 @@ def col2im_into(out: Array, columns: Array, window: Window) -> None:
     columns = columns.reshape(n, oh, ow, kh * kw, c)
     x = scratch("padded", (n, top + h + bottom, left + w + right, c), like=columns)
     x[...] = 0
-    for k, tap in enumerate(taps(x, window)):
+    for k, tap in enumerate(window.taps(x)):
         tap += columns[:, :, :, k]
-    out[...] = inside(x, window)
+    out[...] = window.unpadded(x)

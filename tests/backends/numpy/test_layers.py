@@ -224,7 +224,7 @@ def test_a_thread_may_compute_while_python_shuts_down():
         ("conv2d", conv, "columns_of"),
         ("conv2d", conv, "col2im_into"),
         ("conv2d by Winograd", winograd, "_products"),
-        ("max_pool2d", pooling, "taps"),
+        ("max_pool2d", pooling, "padded"),
         ("local_response_norm", lrn, "_window_sum"),
     ],
 )
