@@ -276,7 +276,9 @@ def draw_curves(rows: list[dict[str, Any]], path: str | os.PathLike[str]) -> Non
         axes.set(title=name, xlabel="epoch", ylabel=title)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    left.update_datalim([(epoch, 0) for epoch in epochs])  # 0 is on the axis, and the margin above a share of it
+    left.autoscale_view()
     left.set_ylim(bottom=0)
     right.set_ylim(0, 101)
     figure.savefig(path, format="png")

@@ -174,6 +174,18 @@ def test_curves_of_any_number_of_epochs(tmp_path):
             assert picture.width > 2 * picture.height > 600
 
 
+def test_one_epoch_has_one_tick_and_room_above_it(tmp_path, monkeypatch):
+    row = {"train_loss": 2.3, "train_top1": 10.0, "val_loss": 2.25, "val_top1": 15.0, "val_top5": 55.0}
+    figure = runs.new_figure(9, 3.6)
+    monkeypatch.setattr(runs, "new_figure", lambda *size: figure)
+    runs.draw_curves([{"epoch": 1, **row}], tmp_path / "curves.png")
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+    bottom, top = figure.axes[0].get_ylim()
+    assert bottom == 0 and top > 1.02 * 2.3
+
+
 def test_each_kernel_is_shown_on_its_own_scale(tmp_path):
     """96 red kernels under a black row, half of them a thousand times larger, and one without any contrast."""
     weight = np.full((11, 11, 3, 96), -1, np.float32)
