@@ -28,6 +28,8 @@ of one number: how often the data was overwritten), and three methods:
     grad.apply(function, *inputs)  is tensor.apply, which cannot be imported here
 """
 
+from __future__ import annotations
+
 import itertools
 import threading
 from collections import Counter
@@ -38,169 +40,6 @@ from typing import Any
 
 Tensor = Any  # minicnn.tensor.Tensor, which is on a floor above this one
 Gradients = Tensor | tuple[Tensor | None, ...]  # of one input, or of each
-_clock = itertools.count()
-
-
-class _Mode(threading.local):
-    recording = True
-
-
-_mode = _Mode()
-
-
-def is_recording() -> bool:
-    """Are operations in this thread recorded for differentiation?"""
-    return _mode.recording
-
-
-class set_grad_enabled(ContextDecorator):
-    """Record operations, or do not, inside a with-statement or a decorated function; in this thread only."""
-
-    def __init__(self, enabled: bool) -> None:
-        self.enabled = enabled
-        self.before: list[bool] = []
-
-    def __enter__(self) -> None:
-        self.before.append(_mode.recording)
-        _mode.recording = self.enabled
-
-    def __exit__(self, *_: object) -> None:
-        _mode.recording = self.before.pop()
-
-    def _recreate_cm(self) -> "set_grad_enabled":
-        return set_grad_enabled(self.enabled)  # each call of a decorated function has its own: threads may overlap
-
-
-class no_grad(set_grad_enabled):
-    """Do not record operations: for evaluation, where no gradient is wanted. Works as a with-statement and as a
-    decorator, per thread."""
-
-    def __init__(self) -> None:
-        super().__init__(False)
-
-
-class Function:
-    """One operation: an array in, an array out, and how a gradient flows back.
-
-    A subclass keeps its hyperparameters from __init__ and defines
-
-        forward(*arrays) -> array      the result; what the backward pass needs besides the inputs is
-                                       set on self
-        backward(grad) -> gradients    given dL/d(output), the Tensor dL/d(input) for each input,
-                                       computed with operations on Tensors, so that it can itself be
-                                       recorded and differentiated
-        saves                          saves[i] names, by their numbers, the inputs whose values the
-                                       gradient of input i is computed from
-
-    An object records one call. In backward, self.needs_input_grad[i] tells whether the gradient of
-    input i is wanted (None may be returned otherwise), and self.saved_inputs[j] is the Tensor that
-    was input j, kept only if a wanted gradient is computed from it. What backward returns is a new
-    Tensor, or grad itself, or a view of it. It is never a saved input or an array that the Function
-    keeps on self, because whoever is given a leaf's gradient may write to its memory.
-    """
-
-    saves: tuple[tuple[int, ...], ...] = ()
-    promotes_integers = False  # does the result need real numbers? then integers are converted first
-    # for each input its Function or leaf Tensor, or None if it needs no gradient; the whole is None
-    # as long as no call is recorded, and again once the node was freed
-    parents: Any = None
-
-    saved_inputs: tuple[Any, ...]
-    needs_input_grad: tuple[bool, ...]
-    age: int  # nodes are numbered as they are recorded
-    shape: tuple[int, ...]  # of its output, and so is dtype: a node is asked for them as a leaf is
-    dtype: Any
-    _versions: list[tuple[Any, int]]  # what is saved, and how often it had been overwritten then
-
-    def forward(self, *arrays: Any) -> Any:
-        raise NotImplementedError(f"{self.name} does not define forward")
-
-    def backward(self, grad: Tensor) -> Gradients:
-        raise NotImplementedError(f"{self.name} does not define backward")
-
-    @property
-    def name(self) -> str:
-        return type(self).__name__
-
-    def saved_output(self, grad: Tensor) -> Tensor:
-        """In backward: self.y, which forward has returned, as a Tensor that this node made. So what
-        is computed from it can be differentiated again, through the node."""
-        return grad.wrap(self.y, self)  # type: ignore[attr-defined]  # forward sets y
-
-    def record(self, inputs: tuple[Tensor, ...], output: Any) -> bool:
-        """Become a node of the graph, if any input requires a gradient: remember where the inputs
-        came from, and those of them that backward is computed from. tensor.apply calls this."""
-        needs, parents = [], []  # filled in one loop: list comprehensions take three times as long
-        for tensor in inputs:
-            needs.append(tensor.requires_grad)
-            parents.append((tensor.grad_fn or tensor) if tensor.requires_grad else None)
-        if True not in needs:
-            return False
-        if self.parents is not None:
-            raise RuntimeError(f"this {self.name} has recorded a call already: make a new one for each call")
-        if output.dtype.kind != "f":
-            raise TypeError(f"{self.name}: a Tensor of dtype {output.dtype} cannot require a gradient")
-        saved: list[Tensor | None] = [None] * len(inputs)
-        versions = []
-        for saves, need in zip(self.saves, needs, strict=False):  # the last inputs may be left out
-            if need:
-                for j in saves:
-                    saved[j] = inputs[j]
-                    versions.append((inputs[j], inputs[j].version[0]))
-        self.parents, self.needs_input_grad = tuple(parents), tuple(needs)
-        self.saved_inputs, self._versions = tuple(saved), versions
-        self.shape, self.dtype = output.shape, output.dtype
-        self.age = next(_clock)
-        return True
-
-    def gradients(self, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        """backward(grad), checked: a gradient for each input that needs one, else None. `needed` can
-        ask for fewer of them than there could be."""
-        if True not in needed:
-            return (None,) * len(needed)
-        for tensor, version in self._versions:
-            if tensor.version[0] != version:
-                raise RuntimeError(
-                    f"{self.name}: an input of shape {tensor.shape} that its backward pass reads was overwritten since "
-                    "the forward pass, by an optimizer step or load_state_dict: call backward() before that happens"
-                )
-        every, self.needs_input_grad = self.needs_input_grad, needed
-        try:
-            gradients = self.backward(grad)
-        finally:
-            self.needs_input_grad = every
-        if not isinstance(gradients, tuple):
-            gradients = (gradients,)
-        if len(gradients) != len(needed):
-            raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needed)} inputs")
-        for i, need in enumerate(needed):
-            if not need:
-                gradients = (*gradients[:i], None, *gradients[i + 1 :])
-                continue
-            gradient, parent = gradients[i], self.parents[i]
-            if not isinstance(gradient, type(grad)):
-                kind = "no gradient" if gradient is None else f"a {type(gradient).__name__}, not a Tensor,"
-                raise RuntimeError(f"{self.name}.backward returned {kind} for input {i}, which needs one")
-            if gradient.data.shape != parent.shape or gradient.data.dtype != parent.dtype:
-                raise RuntimeError(
-                    f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
-                    f"for input {i} of shape {parent.shape} and dtype {parent.dtype}"
-                )
-        return gradients
-
-    def free(self) -> None:
-        """Forget everything: the graph below can go. A second backward through here is then an error."""
-        self.__dict__.clear()
-
-
-class Copy(Function):
-    """The same numbers in memory of their own."""
-
-    def forward(self, x: Any) -> Any:
-        return x.copy()
-
-    def backward(self, grad: Tensor) -> Tensor:
-        return grad
 
 
 def backward_pass(
@@ -334,6 +173,171 @@ def memory_of(tensor: Tensor) -> int:
     while getattr(owner, "base", None) is not None:
         owner = owner.base
     return id(owner)
+
+
+_clock = itertools.count()
+
+
+class Function:
+    """One operation: an array in, an array out, and how a gradient flows back.
+
+    A subclass keeps its hyperparameters from __init__ and defines
+
+        forward(*arrays) -> array      the result; what the backward pass needs besides the inputs is
+                                       set on self
+        backward(grad) -> gradients    given dL/d(output), the Tensor dL/d(input) for each input,
+                                       computed with operations on Tensors, so that it can itself be
+                                       recorded and differentiated
+        saves                          saves[i] names, by their numbers, the inputs whose values the
+                                       gradient of input i is computed from
+
+    An object records one call. In backward, self.needs_input_grad[i] tells whether the gradient of
+    input i is wanted (None may be returned otherwise), and self.saved_inputs[j] is the Tensor that
+    was input j, kept only if a wanted gradient is computed from it. What backward returns is a new
+    Tensor, or grad itself, or a view of it. It is never a saved input or an array that the Function
+    keeps on self, because whoever is given a leaf's gradient may write to its memory.
+    """
+
+    saves: tuple[tuple[int, ...], ...] = ()
+    promotes_integers = False  # does the result need real numbers? then integers are converted first
+    # for each input its Function or leaf Tensor, or None if it needs no gradient; the whole is None
+    # as long as no call is recorded, and again once the node was freed
+    parents: Any = None
+
+    saved_inputs: tuple[Any, ...]
+    needs_input_grad: tuple[bool, ...]
+    age: int  # nodes are numbered as they are recorded
+    shape: tuple[int, ...]  # of its output, and so is dtype: a node is asked for them as a leaf is
+    dtype: Any
+    _versions: list[tuple[Any, int]]  # what is saved, and how often it had been overwritten then
+
+    def forward(self, *arrays: Any) -> Any:
+        raise NotImplementedError(f"{self.name} does not define forward")
+
+    def backward(self, grad: Tensor) -> Gradients:
+        raise NotImplementedError(f"{self.name} does not define backward")
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def saved_output(self, grad: Tensor) -> Tensor:
+        """In backward: self.y, which forward has returned, as a Tensor that this node made. So what
+        is computed from it can be differentiated again, through the node."""
+        return grad.wrap(self.y, self)  # type: ignore[attr-defined]  # forward sets y
+
+    def record(self, inputs: tuple[Tensor, ...], output: Any) -> bool:
+        """Become a node of the graph, if any input requires a gradient: remember where the inputs
+        came from, and those of them that backward is computed from. tensor.apply calls this."""
+        needs, parents = [], []  # filled in one loop: list comprehensions take three times as long
+        for tensor in inputs:
+            needs.append(tensor.requires_grad)
+            parents.append((tensor.grad_fn or tensor) if tensor.requires_grad else None)
+        if True not in needs:
+            return False
+        if self.parents is not None:
+            raise RuntimeError(f"this {self.name} has recorded a call already: make a new one for each call")
+        if output.dtype.kind != "f":
+            raise TypeError(f"{self.name}: a Tensor of dtype {output.dtype} cannot require a gradient")
+        saved: list[Tensor | None] = [None] * len(inputs)
+        versions = []
+        for saves, need in zip(self.saves, needs, strict=False):  # the last inputs may be left out
+            if need:
+                for j in saves:
+                    saved[j] = inputs[j]
+                    versions.append((inputs[j], inputs[j].version[0]))
+        self.parents, self.needs_input_grad = tuple(parents), tuple(needs)
+        self.saved_inputs, self._versions = tuple(saved), versions
+        self.shape, self.dtype = output.shape, output.dtype
+        self.age = next(_clock)
+        return True
+
+    def gradients(self, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """backward(grad), checked: a gradient for each input that needs one, else None. `needed` can
+        ask for fewer of them than there could be."""
+        if True not in needed:
+            return (None,) * len(needed)
+        for tensor, version in self._versions:
+            if tensor.version[0] != version:
+                raise RuntimeError(
+                    f"{self.name}: an input of shape {tensor.shape} that its backward pass reads was overwritten since "
+                    "the forward pass, by an optimizer step or load_state_dict: call backward() before that happens"
+                )
+        every, self.needs_input_grad = self.needs_input_grad, needed
+        try:
+            gradients = self.backward(grad)
+        finally:
+            self.needs_input_grad = every
+        if not isinstance(gradients, tuple):
+            gradients = (gradients,)
+        if len(gradients) != len(needed):
+            raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needed)} inputs")
+        for i, need in enumerate(needed):
+            if not need:
+                gradients = (*gradients[:i], None, *gradients[i + 1 :])
+                continue
+            gradient, parent = gradients[i], self.parents[i]
+            if not isinstance(gradient, type(grad)):
+                kind = "no gradient" if gradient is None else f"a {type(gradient).__name__}, not a Tensor,"
+                raise RuntimeError(f"{self.name}.backward returned {kind} for input {i}, which needs one")
+            if gradient.data.shape != parent.shape or gradient.data.dtype != parent.dtype:
+                raise RuntimeError(
+                    f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
+                    f"for input {i} of shape {parent.shape} and dtype {parent.dtype}"
+                )
+        return gradients
+
+    def free(self) -> None:
+        """Forget everything: the graph below can go. A second backward through here is then an error."""
+        self.__dict__.clear()
+
+
+class Copy(Function):
+    """The same numbers in memory of their own."""
+
+    def forward(self, x: Any) -> Any:
+        return x.copy()
+
+    def backward(self, grad: Tensor) -> Tensor:
+        return grad
+
+
+class _Mode(threading.local):
+    recording = True
+
+
+_mode = _Mode()
+
+
+def is_recording() -> bool:
+    """Are operations in this thread recorded for differentiation?"""
+    return _mode.recording
+
+
+class set_grad_enabled(ContextDecorator):
+    """Record operations, or do not, inside a with-statement or a decorated function; in this thread only."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self.before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self.before.append(_mode.recording)
+        _mode.recording = self.enabled
+
+    def __exit__(self, *_: object) -> None:
+        _mode.recording = self.before.pop()
+
+    def _recreate_cm(self) -> set_grad_enabled:
+        return set_grad_enabled(self.enabled)  # each call of a decorated function has its own: threads may overlap
+
+
+class no_grad(set_grad_enabled):
+    """Do not record operations: for evaluation, where no gradient is wanted. Works as a with-statement and as a
+    decorator, per thread."""
+
+    def __init__(self) -> None:
+        super().__init__(False)
 
 
 # There is no faster version of this file: the engine is the same on every backend.
