@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from minicnn.functional.lrn import Norm
 from minicnn.functional.windows import Window
+from minicnn.optim.optimizer import AdamStep
 
 CHANNELS = st.sampled_from([1, 3, 4, 5, 8, 12])  # in packs of 4, and not
 BATCH, SEED = st.integers(0, 3), st.integers(0, 99)
@@ -173,7 +174,7 @@ def sgd(draw):
 @st.composite
 def adam(draw):
     betas, eps = draw(st.sampled_from([(0.9, 0.999), (0.5, 0.75), (0.0, 0.0)])), draw(st.sampled_from([1e-3, 0.1]))
-    return draw(parameters(2)), draw(RATE), *betas, eps, draw(DECAY), draw(st.booleans()), draw(st.integers(1, 9))
+    return draw(parameters(2)), AdamStep(draw(RATE), *betas, eps, draw(DECAY), draw(st.sampled_from([1.0, 0.9])))
 
 
 @st.composite

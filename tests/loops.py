@@ -102,14 +102,13 @@ def sgd(parameters, lr, momentum, weight_decay, nesterov, paper):
                 w[place] -= lr * step
 
 
-def adam(parameters, lr, beta1, beta2, eps, weight_decay, decoupled, steps):
+def adam(parameters, step):
     for w, g, m, v in parameters:
         for place in np.ndindex(w.shape):
-            gradient = g[place] + (0 if decoupled else weight_decay * w[place])
-            m[place] = beta1 * m[place] + (1 - beta1) * gradient
-            v[place] = beta2 * v[place] + (1 - beta2) * gradient**2
-            mean, square = m[place] / (1 - beta1**steps), v[place] / (1 - beta2**steps)
-            w[place] -= lr * (mean / (np.sqrt(square) + eps) + (weight_decay * w[place] if decoupled else 0))
+            gradient = g[place] + step.weight_decay * w[place]
+            m[place] = step.beta1 * m[place] + (1 - step.beta1) * gradient
+            v[place] = step.beta2 * v[place] + (1 - step.beta2) * gradient**2
+            w[place] = step.keep * w[place] - step.rate * m[place] / (np.sqrt(v[place]) + step.eps)
 
 
 def normalise_pictures(images, scale, shift, out=None):

@@ -1,7 +1,9 @@
 """Optimizers: how parameters follow their gradients. They write to the parameters in place."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,28 +32,39 @@ def sgd(parameters: list[Arrays], lr: float, momentum: float, weight_decay: floa
             w -= lr * step
 
 
+class AdamStep(NamedTuple):
+    """The numbers of one step of Adam. The corrections of m and v are numbers here, not passes over
+    arrays (Kingma and Ba 2015, end of section 2): with c₁ = 1 − β₁ᵗ and c₂ = 1 − β₂ᵗ at step t,
+
+        lr · m̂ / (√v̂ + ε)  =  (lr √c₂ / c₁) · m / (√v + ε √c₂)
+    """
+
+    rate: float  # lr √c₂ / c₁
+    beta1: float
+    beta2: float
+    eps: float  # ε √c₂
+    weight_decay: float  # this times w is added to g
+    keep: float = 1.0  # w is multiplied by this
+
+    @classmethod
+    def of(cls, group: dict[str, Any], t: int) -> AdamStep:
+        """Step t, from 1, with the settings of a group."""
+        beta1, beta2 = group["betas"]
+        c1, root = 1 - beta1**t, (1 - beta2**t) ** 0.5
+        return cls(group["lr"] * root / c1, beta1, beta2, group["eps"] * root, group["weight_decay"])
+
+
 @kernel_of_many
-def adam(
-    parameters: list[Arrays],
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    decoupled: bool,
-    steps: int,
-) -> None:
-    """Step number `steps`, from 1, for every (w, g, m, v)."""
+def adam(parameters: list[Arrays], step: AdamStep) -> None:
+    """A step for every (w, g, m, v)."""
     for w, g, m, v in parameters:
-        if decoupled:
-            w *= 1 - lr * weight_decay
-        else:
-            g = g + weight_decay * w
-        m *= beta1
-        m += (1 - beta1) * g
-        v *= beta2
-        v += (1 - beta2) * g * g
-        w -= lr * (m / (1 - beta1**steps)) / (np.sqrt(v / (1 - beta2**steps)) + eps)
+        g = g + step.weight_decay * w
+        m *= step.beta1
+        m += (1 - step.beta1) * g
+        v *= step.beta2
+        v += (1 - step.beta2) * g * g
+        w *= step.keep
+        w -= step.rate * m / (np.sqrt(v) + step.eps)
 
 
 class Optimizer:
@@ -206,23 +219,38 @@ class Optimizer:
             p.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """Named arrays, live: lr, one number, or where there are several groups one for each; steps;
-        and each parameter's own as "<name>.<number of the parameter>". The other settings are not in it:
-        they are those that the optimizer was made with."""
-        rates = [group["lr"] for group in self.param_groups]
+        """Named arrays: each setting that is a number or several, such as lr and betas, with a row for
+        each group where there are several groups; steps; and, live, each parameter's own arrays as
+        "<name>.<number of the parameter>"."""
+        settings = {name: _numbers([group[name] for group in self.param_groups]) for name in self.defaults}
         arrays = {f"{slot}.{i}": array for i, p in enumerate(self.params) for slot, array in self._state_of(p).items()}
-        return {"lr": np.array(rates if len(rates) > 1 else rates[0]), "steps": np.array(self.steps), **arrays}
+        numeric = {name: rows for name, rows in settings.items() if rows is not None}
+        return {**numeric, "steps": np.array(self.steps), **arrays}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        """Copy back what state_dict returned. Raises ValueError, having written nothing, if the names or shapes are
-        not the same."""
+        """Copy back what state_dict returned. Settings other than lr may be missing, and stay as they
+        are: older states have none. Raises ValueError, having written nothing, if the names or shapes
+        are not the same or a setting is out of range."""
         own = self.state_dict()
-        if {k: np.shape(v) for k, v in own.items()} != {k: np.shape(v) for k, v in state.items()}:
+        missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
+        if (
+            missing - (self.defaults.keys() - {"lr"})
+            or unknown
+            or any(np.shape(state[k]) != own[k].shape for k in state)
+        ):
             raise ValueError(
                 f"this is not the state of {type(self).__name__} over these parameters: names or shapes differ"
             )
-        for group, lr in zip(self.param_groups, np.ravel(state["lr"]), strict=True):
-            group["lr"] = float(lr)
+        groups = []
+        for i, group in enumerate(self.param_groups):
+            new = {}
+            for name in self.defaults.keys() & state.keys():
+                value = np.asarray(state[name])[i if len(self.param_groups) > 1 else ()].tolist()
+                new[name] = tuple(value) if isinstance(value, list) else value
+            groups.append(new)
+            self.check({**group, **new})
+        for group, new in zip(self.param_groups, groups, strict=True):
+            group.update(new)
         self.steps = int(state["steps"])
         for name, array in own.items():
             if "." in name:
@@ -242,6 +270,15 @@ def _check_contiguous(p: Tensor) -> None:
 def _check_once(params: list[Tensor]) -> None:
     if len(set(params)) < len(params):
         raise ValueError("an optimizer needs each parameter once, in one group")
+
+
+def _numbers(values: list[Any]) -> Array | None:
+    """The values as rows of an array, or a single one by itself; None if they are not all numbers."""
+    try:
+        rows = np.array(values)
+    except ValueError:  # of unequal lengths
+        return None
+    return None if rows.dtype.kind not in "biuf" else rows if len(values) > 1 else np.asarray(rows[0])
 
 
 def _holds(condition: Callable[[], bool]) -> bool:
@@ -316,7 +353,6 @@ class Adam(Optimizer):
     """
 
     slots = ("mean", "square")
-    decoupled = False
 
     def __init__(
         self,
@@ -337,15 +373,12 @@ class Adam(Optimizer):
             _at_least_0(name, group[name])
 
     def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
-        (beta1, beta2), eps, decay = group["betas"], group["eps"], group["weight_decay"]
-        adam(parameters, group["lr"], beta1, beta2, eps, decay, self.decoupled, self.steps)
+        adam(parameters, AdamStep.of(group, self.steps))
 
 
 class AdamW(Adam):
     """Adam whose weight decay is not part of the gradient: w ← w − lr · weight_decay · w, and then Adam's step without
     it (Loshchilov and Hutter 2019). weight_decay is 0.01 by default."""
-
-    decoupled = True
 
     def __init__(
         self,
@@ -356,3 +389,7 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
+
+    def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
+        step = AdamStep.of(group, self.steps)
+        adam(parameters, step._replace(weight_decay=0.0, keep=1 - group["lr"] * group["weight_decay"]))

@@ -20,7 +20,7 @@ def test_many_parameters(gpu, count):
         some = [arrays[:3] for arrays in parameters]
         agrees(gpu, kernels.sgd, lesson.sgd, some, 0.1, 0.9, 0.1, nesterov, False)
     parameters = [(w, g, m, abs(v)) for w, g, m, v in parameters]
-    agrees(gpu, kernels.adam, lesson.adam, parameters, 0.1, 0.8, 0.99, 1e-3, 0.1, True, 3)
+    agrees(gpu, kernels.adam, lesson.adam, parameters, lesson.AdamStep(0.1, 0.8, 0.99, 1e-3, 0.1, 0.9))
 
 
 def test_a_gradient_with_gaps(gpu):

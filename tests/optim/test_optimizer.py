@@ -331,6 +331,35 @@ def test_a_state_from_before_there_were_groups():
     np.testing.assert_allclose(p.data, 1 - 0.5 * 0.9 * np.array([1.0, 2.0]))
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_state_brings_the_settings_along(groups):
+    def make(settings):
+        params = parameters()[:groups]
+        return Odd([{"params": [p], **group} for p, group in zip(params, settings[:groups], strict=True)])
+
+    class Odd(optim.Adam):
+        def __init__(self, params, name="fast", rows=((1,), (2, 3)), nesterov=False):
+            super().__init__(params)
+            for group in self.param_groups:
+                group |= {"name": name, "rows": rows, "nesterov": nesterov}
+            self.defaults |= {"name": name, "rows": rows, "nesterov": nesterov}
+
+    source = make([{"lr": 0.5, "betas": (0.5, 0.25)}, {"eps": 0.125, "weight_decay": 2}])
+    source.param_groups[-1]["nesterov"] = True
+    target = make([{}, {}])
+    target.load_state_dict(source.state_dict())
+    for ours, theirs in zip(target.param_groups, source.param_groups, strict=True):
+        assert {**ours, "params": 0} == {**theirs, "params": 0}
+        assert all(type(ours[name]) is type(theirs[name]) for name in ("lr", "betas", "nesterov", "name"))
+    bad = {**source.state_dict(), "eps": source.state_dict()["eps"] - 1}
+    fails(ValueError, "eps must be 0 or more", make([{}, {}]).load_state_dict, bad)
+    target = make([{}, {}])
+    for name in ("lr", "steps", "mean.0"):
+        fails(ValueError, "Odd", target.load_state_dict, {k: v for k, v in bad.items() if k != name})
+    fails(ValueError, "eps", target.load_state_dict, bad)
+    assert target.lr == 1e-3 and target.steps == 0
+
+
 def test_groups_that_do_not_fit():
     p, q = nn.Parameter(np.ones(2)), nn.Parameter(np.ones(2))
     good = {"params": [p]}
@@ -455,11 +484,12 @@ def test_a_step_is_noticed_by_a_backward_pass_that_comes_too_late():
 
 def test_state_names():
     params = parameters()
-    assert list(optim.SGD(params, 0.1).state_dict()) == ["lr", "steps"]
+    own = ["lr", "momentum", "weight_decay", "nesterov", "paper_update", "steps"]
+    assert list(optim.SGD(params, 0.1).state_dict()) == own
     state = optim.SGD(params, 0.1, 0.9).state_dict()
-    assert [name for name in state if name not in ("lr", "steps")] == [f"velocity.{i}" for i in range(4)]
+    assert list(state) == [*own, *(f"velocity.{i}" for i in range(4))]
     assert all(state[f"velocity.{i}"].shape == p.shape for i, p in enumerate(params))
-    assert len(optim.Adam(params).state_dict()) == 2 + 2 * 4
+    assert len(optim.Adam(params).state_dict()) == 5 + 2 * 4
     assert float(state["lr"]) == 0.1 and int(state["steps"]) == 0
 
 
@@ -571,7 +601,7 @@ def test_groups_that_are_added():
     optimizer.add_param_group({"params": q, "lr": 1.0})
     optimizer.step()
     assert (p.data.tolist(), q.data.tolist()) == ([1 - 0.5 - 0.75], [0])
-    assert optimizer.params == [p, q] and list(optimizer.state_dict()) == ["lr", "steps", "velocity.0", "velocity.1"]
+    assert optimizer.params == [p, q] and list(optimizer.state_dict())[-2:] == ["velocity.0", "velocity.1"]
     for bad, words in (
         ({"params": q}, "once"),
         ({"params": [r, r]}, "once"),

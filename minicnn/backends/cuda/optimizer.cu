@@ -45,10 +45,9 @@ KERNEL void sgd(Parameters all, long long count, real lr, real momentum, real we
     }
 }
 
-// Adam. `rate` is lr·√c₂/c₁ and `eps` is ε√c₂, with c = 1 − βᵗ; `rest` is 1 − β, rounded once; `kept`, of w, is 1,
-// or with AdamW's decay 1 − lr·weight_decay.
+// Adam, by the numbers of AdamStep; `rest` is 1 − β, rounded once.
 KERNEL void adam(Parameters all, long long count, real rate, real beta1, real rest1, real beta2, real rest2, real eps,
-                 real weight_decay, real kept) {
+                 real weight_decay, real keep) {
     FOR_EACH(i, count / PACK) {
         auto [k, at] = place_of(all, (long long)i * PACK);
         Pack<real> w = load(all.w[k] + at), g = load(all.g[k] + at), m = load(all.a[k] + at), v = load(all.b[k] + at);
@@ -56,7 +55,7 @@ KERNEL void adam(Parameters all, long long count, real rate, real beta1, real re
             real step = g.at[u] + weight_decay * w.at[u];
             m.at[u] = beta1 * m.at[u] + rest1 * step;
             v.at[u] = beta2 * v.at[u] + rest2 * step * step;
-            w.at[u] = kept * w.at[u] - rate * m.at[u] / (sqrt(v.at[u]) + eps);
+            w.at[u] = keep * w.at[u] - rate * m.at[u] / (sqrt(v.at[u]) + eps);
         }
         store(all.a[k] + at, m);
         store(all.b[k] + at, v);

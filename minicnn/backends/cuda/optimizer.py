@@ -21,21 +21,10 @@ def sgd(
     _launch("optimizer.sgd", every, 3 if momentum else 2, lr, momentum, weight_decay, nesterov, paper_update)
 
 
-def adam(
-    every: list[Arrays],
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    decoupled: bool,
-    steps: int,
-) -> None:
-    """Step number `steps`, from 1, for every (w, g, mean, square)."""
-    c1, root = 1 - beta1**steps, (1 - beta2**steps) ** 0.5
-    decays = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
-    numbers = lr * root / c1, beta1, 1 - beta1, beta2, 1 - beta2, eps * root, *decays
-    _launch("optimizer.adam", every, 4, *numbers)
+def adam(every: list[Arrays], step: Any) -> None:
+    """One step for every (w, g, mean, square)."""
+    betas = step.beta1, 1 - step.beta1, step.beta2, 1 - step.beta2
+    _launch("optimizer.adam", every, 4, step.rate, *betas, step.eps, step.weight_decay, step.keep)
 
 
 def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None:

@@ -1,6 +1,8 @@
 """The optimizers' steps (optim/optimizer.py) on all threads, in blocks that stay in a core's cache: a fifth of the time
 that a step of SGD takes with temporaries as large as the parameters."""
 
+from typing import Any
+
 import numpy as np
 
 from .memory import scratch
@@ -37,39 +39,28 @@ def sgd(
         elementwise(block, *arrays)
 
 
-def adam(
-    parameters: list[tuple[Array, ...]],
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    decoupled: bool,
-    steps: int,
-) -> None:
-    """Step number `steps`, from 1, for every (w, g, m, v)."""
-    # m̂ / (√v̂ + ε) = (√c₂/c₁) m / (√v + ε√c₂), c = 1 − βᵗ: the corrections are numbers then, not passes over arrays
-    c1, root = 1 - beta1**steps, (1 - beta2**steps) ** 0.5
+def adam(parameters: list[tuple[Array, ...]], step: Any) -> None:
+    """A step for every (w, g, m, v)."""
 
     def block(w: Array, g: Array, m: Array, v: Array) -> None:
         other = scratch("other", w.shape, like=w)
-        if weight_decay and decoupled:
-            w *= 1 - lr * weight_decay
-        elif weight_decay:
-            gradient = np.multiply(w, weight_decay, out=scratch("step", w.shape, like=w))
+        if step.weight_decay:
+            gradient = np.multiply(w, step.weight_decay, out=scratch("step", w.shape, like=w))
             gradient += g
             g = gradient
-        np.multiply(g, 1 - beta1, out=other)
-        m *= beta1
+        np.multiply(g, 1 - step.beta1, out=other)
+        m *= step.beta1
         m += other
         np.multiply(g, g, out=other)
-        other *= 1 - beta2
-        v *= beta2
+        other *= 1 - step.beta2
+        v *= step.beta2
         v += other
         np.sqrt(v, out=other)
-        other += eps * root
+        other += step.eps
         np.divide(m, other, out=other)
-        other *= lr * root / c1
+        other *= step.rate
+        if step.keep != 1:
+            w *= step.keep
         w -= other
 
     for arrays in parameters:
