@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from operator import attrgetter
@@ -63,7 +63,7 @@ def backward_pass(
     while plan.nodes:
         node, needed = plan.nodes.popitem()  # the newest
         gradients = node.gradients(pending.pop(node), needed)
-        pending.add_all(node.parents, gradients)
+        pending.add_all(node.parents, gradients, needed)
         if not retain_graph:
             node.free()
         del node, gradients  # so that what was used is gone before the next node asks for memory
@@ -85,7 +85,9 @@ class Plan:
 
     def __init__(self, roots: list[Any], wanted: list[Tensor] | None) -> None:
         nodes: list[Function] = []
-        arrivals = Counter(roots)  # of gradients, at each node and leaf
+        arrivals: defaultdict[Any, int] = defaultdict(int)  # of gradients, at each node and leaf
+        for root in roots:
+            arrivals[root] += 1
         stack = list(arrivals)
         while stack:
             place = stack.pop()
@@ -131,17 +133,16 @@ class Pending:
         does not lead to anything wanted, the gradient is dropped."""
         self.taken.add(memory_of(gradient))
         if place in self.plan.nodes or place in self.plan.missing:
-            self.add_all((place,), (gradient,))
+            self.add_all((place,), (gradient,), (True,))
 
-    def add_all(self, parents: Sequence[Any], gradients: Sequence[Tensor | None]) -> None:
-        """A gradient for each of these nodes and leaves; None for one that needs none."""
-        if len(gradients) > 1:  # what goes two ways is nobody's alone
-            owners = [memory_of(gradient) for gradient in gradients if gradient is not None]
-            if len(set(owners)) < len(owners):
-                self.taken.update([owner for owner in owners if owners.count(owner) > 1])
+    def add_all(self, parents: Sequence[Any], gradients: Sequence[Any], needed: Sequence[bool]) -> None:
+        """A gradient for each of these nodes and leaves that needs one."""
+        if needed.count(True) > 1:  # what goes two ways is nobody's alone
+            owners = [memory_of(gradient) for gradient, need in zip(gradients, needed, strict=True) if need]
+            self.taken.update([owner for owner in owners if owners.count(owner) > 1])
         received, missing = self.received, self.plan.missing
-        for parent, gradient in zip(parents, gradients, strict=True):
-            if gradient is None:
+        for parent, gradient, need in zip(parents, gradients, needed, strict=True):
+            if not need:
                 continue
             before = received.get(parent)
             # never in place: the memory may be another's as well
@@ -227,8 +228,11 @@ class Function:
         return grad.wrap(self.y, self)  # type: ignore[attr-defined]  # forward sets y
 
     def record(self, inputs: tuple[Tensor, ...], output: Any) -> bool:
-        """Become a node of the graph, if any input requires a gradient: remember where the inputs
-        came from, and those of them that backward is computed from. tensor.apply calls this."""
+        """Become a node of the graph, if this thread records and any input requires a gradient: remember
+        where the inputs came from, and those of them that backward is computed from. tensor.apply
+        calls this."""
+        if not _mode.recording:
+            return False
         needs, parents = [], []  # filled in one loop: list comprehensions take three times as long
         for tensor in inputs:
             needs.append(tensor.requires_grad)
@@ -253,8 +257,8 @@ class Function:
         return True
 
     def gradients(self, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        """backward(grad), checked: a gradient for each input that needs one, else None. `needed` can
-        ask for fewer of them than there could be."""
+        """backward(grad), checked: a gradient for each input that needs one. `needed` can ask for fewer
+        of them than there could be."""
         if True not in needed:
             return (None,) * len(needed)
         for tensor, version in self._versions:
@@ -274,7 +278,6 @@ class Function:
             raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needed)} inputs")
         for i, need in enumerate(needed):
             if not need:
-                gradients = (*gradients[:i], None, *gradients[i + 1 :])
                 continue
             gradient, parent = gradients[i], self.parents[i]
             if not isinstance(gradient, type(grad)):

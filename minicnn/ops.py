@@ -55,13 +55,11 @@ class _Broadcasting(Function):
         return broadcast(a, b, self.ufunc)
 
     def backward(self, grad: Tensor) -> Gradients:
-        partials = self.partials(grad)
-        if self.shapes[0] == self.shapes[1]:
-            return partials  # nothing was broadcast
-        return tuple([
-            unbroadcast(partial, shape) if needed else None
-            for partial, shape, needed in zip(partials, self.shapes, self.needs_input_grad, strict=True)
-        ])  # fmt: skip
+        (a, b), (da, db) = self.shapes, self.partials(grad)
+        if a == b:
+            return da, db  # nothing was broadcast
+        a_needed, b_needed = self.needs_input_grad
+        return unbroadcast(da, a) if a_needed else None, unbroadcast(db, b) if b_needed else None
 
 
 class Add(_Broadcasting):

@@ -46,7 +46,7 @@ class Tensor:
     def __init__(self, data: Any, *, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
         if isinstance(data, Tensor):
             raise TypeError("Tensor of a Tensor: use it as it is, or .detach() for one without history")
-        array = data if hasattr(data, "__cuda_array_interface__") else np.asarray(data)
+        array = devices.as_array(data)
         if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
             dtype = np.float32  # Python floats
         if dtype is not None:
@@ -440,13 +440,11 @@ def apply(function: Function, *args: Any) -> Tensor:
         inputs = _inputs(function, args)
         arrays = [tensor.data for tensor in inputs]
     try:
-        forward = function.forward
-        data = forward(*arrays) if type(arrays[0]) is np.ndarray else devices.run_there(forward, arrays)
+        data = devices.run_there(function.forward, arrays) if devices.opened else function.forward(*arrays)
     except ValueError as error:
         shapes = " and ".join(str(tensor.shape) for tensor in inputs)
         raise ValueError(f"{function.name} of shape {shapes}: {error}") from error
-    recorded = is_recording() and function.record(inputs, data)
-    output = Tensor.wrap(data, function if recorded else None)
+    output = Tensor.wrap(data, function if function.record(inputs, data) else None)
     # a view: whoever overwrites the one overwrites the other
     if (data is arrays[0] or output.data.base is not None) and memory_of(output) == memory_of(inputs[0]):
         output.version = inputs[0].version
@@ -466,10 +464,10 @@ def _arrays(args: tuple[Any, ...]) -> list[devices.Array]:
             dtype, kind = array.dtype, type(array)
         elif array.dtype is not dtype or type(array) is not kind:
             return []
-        if kind is not np.ndarray and arrays and array.device != arrays[0].device:
-            return []
         arrays.append(array)
-    return arrays if dtype is not None and dtype.kind == "f" else []
+    if dtype is None or dtype.kind != "f" or (devices.opened and not devices.on_one_device(arrays)):
+        return []
+    return arrays
 
 
 def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
@@ -503,7 +501,7 @@ def _converted(arg: Any, dtype: np.dtype | None, like: devices.Array) -> Tensor:
     array = arg if hasattr(arg, "dtype") else np.asarray(arg)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"cannot compute with {arg!r}: numbers, arrays of numbers and Tensors are accepted")
-    if array.ndim or not isinstance(array, (np.ndarray, np.generic)):
+    if array.ndim or not devices.on_host(array):
         return Tensor.wrap(array.astype(dtype or array.dtype, copy=False))
     return Tensor.wrap(devices.constant(arg if type(arg) is int else array.item(), dtype or array.dtype, like))
 

@@ -124,15 +124,15 @@ _in_use = _InUse()
 def kernel(function: Call) -> Call:
     """Decorate a lesson's array function, of which backends may have faster versions. Its name is
     that of its file and its own: "conv.convolve"; the type of its first argument, an array, decides
-    which version runs. Arguments are given by position. To look the version up takes 0.3 µs.
+    which version runs. Arguments are given by position. To look the version up takes 0.1 µs.
 
     Raises ValueError if another file has a kernel of that name.
     """
     name = _registered(function)
 
     @functools.wraps(function)
-    def dispatch(array: Any, *args: Any) -> Any:
-        return _in_use.versions[type(array)][name](array, *args)
+    def dispatch(*args: Any) -> Any:  # to name the first would take as long as the rest
+        return _in_use.versions[type(args[0])][name](*args)
 
     return cast(Call, dispatch)
 
@@ -142,8 +142,8 @@ def kernel_of_many(function: Call) -> Call:
     name = _registered(function)
 
     @functools.wraps(function)
-    def dispatch(arrays: Any, *args: Any) -> Any:
-        return _in_use.versions[type(arrays[0][0])][name](arrays, *args)
+    def dispatch(*args: Any) -> Any:
+        return _in_use.versions[type(args[0][0][0])][name](*args)
 
     return cast(Call, dispatch)
 

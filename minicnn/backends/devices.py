@@ -116,17 +116,18 @@ def open_device(device: str) -> str:
         called = ": here it is called 'gpu'" if kind == "cuda" else ""
         raise DeviceError(f"unknown device {device!r}{called}: use 'cpu', 'gpu' or 'gpu:N'")
     number = int(index or 0)
-    if (kind, number) not in _opened:
+    if (kind, number) not in opened:
         with _opening:
             try:
                 _kinds[kind].open(number)
             except DeviceError as error:
                 raise DeviceError(f"device {device!r}: {error}") from None
-            _opened.add((kind, number))
+            opened.add((kind, number))
     return f"{kind}:{number}"
 
 
-_opened: set[tuple[str, int]] = set()  # those that were found in order; to look takes a moment
+# those that were found in order, for to look takes a moment; as long as there are none, every array is the host's
+opened: set[tuple[str, int]] = set()
 _opening = threading.Lock()  # one thread at a time, for libraries are imported on the way
 
 
@@ -191,6 +192,28 @@ def uploader(device: str) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------------- by an array
+def as_array(data: Any) -> Array:
+    """An array as it is, on whatever device, which is opened; anything else, such as a list, as NumPy's."""
+    if kind_of(type(data)) in (None, "cpu"):
+        return np.asarray(data)
+    open_device(device_of(data))
+    return data
+
+
+def on_host(array: Array) -> bool:
+    """Is it on the host, where to look at its numbers makes nobody wait?"""
+    return isinstance(array, (np.ndarray, np.generic))
+
+
+def on_one_device(arrays: Sequence[Array]) -> bool:
+    """Are these arrays, all of one type, on one device?"""
+    kind = type(arrays[0])
+    if len(arrays) == 1 or kind is np.ndarray:
+        return True
+    _, device = _device_of_type(kind)
+    return len({device.number(array) for array in arrays}) == 1
+
+
 def device_of(array: Array) -> str:
     """The name of the device that holds an array."""
     if isinstance(array, np.ndarray):
@@ -206,6 +229,8 @@ def on_device_of(array: Array) -> on_device:
 
 def run_there(function: Callable[..., Array], arrays: Sequence[Array]) -> Array:
     """function(*arrays), on the device of the first of them."""
+    if type(arrays[0]) is np.ndarray:
+        return function(*arrays)
     if _here.depth and _device_of_type(type(arrays[0]))[1].is_current(arrays[0]):
         return function(*arrays)  # as in a backward pass
     with on_device_of(arrays[0]):

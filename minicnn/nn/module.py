@@ -29,7 +29,10 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any) -> None:
-        super().__init__(np.asarray(data, order="C") if isinstance(data, np.ndarray) else data, requires_grad=True)
+        super().__init__(data, requires_grad=True)
+        if not self.data.flags.c_contiguous:
+            with devices.on_device_of(self.data):
+                self.data = self.data.copy(order="C")
 
 
 def _part_in(value: Any) -> str | None:

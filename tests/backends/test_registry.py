@@ -117,7 +117,7 @@ def test_cuda_without_a_gpu_is_one_line(monkeypatch):
         raise ModuleNotFoundError("No module named 'cupy'", name="cupy")
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    monkeypatch.setattr(devices, "_opened", set())
+    monkeypatch.setattr(devices, "opened", set())
     with refuses(DeviceError, "'gpu'", "CuPy, which is not installed: pip install"):
         use_backend("cuda")
     assert chosen_backend() is None and running() == 2
@@ -245,7 +245,7 @@ def abacus():
     devices.Device.register("abacus", Abacus())
     yield
     del devices._kinds["abacus"]
-    devices._opened.discard(("abacus", 0))
+    devices.opened.discard(("abacus", 0))
 
 
 def test_the_type_of_the_first_array_decides(abacus, sevens):

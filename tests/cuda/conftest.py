@@ -48,7 +48,7 @@ def no_devices_open() -> Iterator[None]:
 
 def _forget() -> None:
     stand_in.machine.log.clear()
-    devices._opened.clear()
+    devices.opened.clear()
     products.set_matmul_precision("fp32")
     launch._use.cache_clear()
 

@@ -70,7 +70,7 @@ def uses():
             images = devices.to_device(np.zeros((1, size, size, 3), np.uint8), "gpu")
             F.cross_entropy(net(Tensor(NORMALIZE(images))), np.array([0])).backward()
             optim.SGD(net.parameters(), 0.01).step()
-    devices._opened.clear()
+    devices.opened.clear()
     assert {file for file, _, _ in found} == set(FILES)
     return list(found)
 

@@ -45,7 +45,7 @@ def test_large_batches_are_the_callers_own():
 
 def test_devices_that_are_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.setattr(devices, "_opened", set())
+    monkeypatch.setattr(devices, "opened", set())
     for device in ("gpu", "gpu:1", "tpu"):
         with pytest.raises(DeviceError, match=device):
             DataLoader([(np.zeros((2, 2, 3), np.uint8), 0)], 1, device=device)

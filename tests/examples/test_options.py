@@ -154,7 +154,7 @@ def test_bad_batch_size_of_evaluate(mistake, finished):
 
 def test_a_gpu_without_cupy(mistake, tmp_path, finished, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.setattr(devices, "_opened", set())
+    monkeypatch.setattr(devices, "opened", set())
     words = ["gpu", "CuPy", "pip install"]
     mistake(words, "train.py", "--device", "gpu", "--out", tmp_path / "run")
     mistake(words, "evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--device", "gpu")
