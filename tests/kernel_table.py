@@ -47,7 +47,7 @@ def windows(draw, pooling=False, sliding=False):
 def activation(draw, what):
     shape, seed = draw(SHAPE), draw(SEED)
     x, dy = awkward(*shape, seed=seed), draw(st.sampled_from([normal, awkward]))(*shape, seed=seed + 1)
-    return {"rectify": (x,), "where_positive": (dy, x)}[what]
+    return {"rectify": (x,), "where_positive": (dy, x), "logistic": (x,)}[what]
 
 
 @st.composite
@@ -129,6 +129,19 @@ def loss(draw, what):
 
 
 @st.composite
+def softmax(draw):
+    shape = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    x = np.float32(draw(st.sampled_from([1.0, 100.0, 1e4])) * normal(*shape, seed=draw(SEED))).astype(np.float64)
+    return x, draw(st.integers(-len(shape), len(shape) - 1))
+
+
+@st.composite
+def bins(draw):
+    x = normal(*draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)), seed=draw(SEED))
+    return x, draw(st.integers(0, x.ndim - 1)), draw(st.integers(1, 9))
+
+
+@st.composite
 def broadcast(draw):
     shapes = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, min_side=0, max_side=9)).input_shapes
     ufunc = draw(st.sampled_from([np.add, np.subtract, np.multiply, np.true_divide, np.maximum, np.minimum]))
@@ -185,8 +198,11 @@ def pictures(draw):
 
 
 TABLE = {
+    "activation.logistic": activation("logistic"),
     "activation.rectify": activation("rectify"),
     "activation.where_positive": activation("where_positive"),
+    "adaptive_pooling.bin_means": bins(),
+    "adaptive_pooling.bin_spread": bins(),
     "conv.convolve": convolution("convolve"),
     "conv.convolve_transpose": convolution("convolve_transpose"),
     "conv.convolve_weight": convolution("convolve_weight"),
@@ -207,6 +223,8 @@ TABLE = {
     "pooling.scatter": pooling("scatter"),
     "pooling.window_maximum": pooling("window_maximum"),
     "pooling.winners": pooling("winners"),
+    "softmax.log_probabilities": softmax(),
+    "softmax.probabilities": softmax(),
     "windows.col2im": columns("col2im"),
     "windows.im2col": columns("im2col"),
 }

@@ -7,6 +7,7 @@ Those of windows are in reference.py. All of them compute in float64 and round a
 
 import contextlib
 import functools
+import math
 
 import numpy as np
 import reference
@@ -153,10 +154,30 @@ def convolve_transpose(dy, weight, window, groups, size):
     return dx
 
 
+def shares(size, count):
+    """(count, size): what part of each bin's mean every pixel of an axis is."""
+    y = np.zeros((count, size))
+    for p in range(count):
+        pixels = range(math.floor(p * size / count), math.ceil((p + 1) * size / count))
+        y[p, pixels] = 1 / len(pixels)
+    return y
+
+
+def bin_means(x, axis, count):
+    return np.apply_along_axis(lambda line: shares(len(line), count) @ line, axis, x)
+
+
+def bin_spread(dy, axis, size):
+    return np.apply_along_axis(lambda line: shares(size, len(line)).T @ line, axis, dy)
+
+
 # -------------------------------------------------------------------------------------- registration
 FLOATING = {  # what is rounded to the dtype of the first array
+    "activation.logistic": lambda x: each(lambda x: 1 / (1 + np.exp(-x)), x),
     "activation.rectify": lambda x: each(lambda x: x if x > 0 or np.isnan(x) else 0.0, x),
     "activation.where_positive": lambda dy, y: each(lambda dy, y: dy if y > 0 else 0.0, dy, y),
+    "adaptive_pooling.bin_means": bin_means,
+    "adaptive_pooling.bin_spread": bin_spread,
     "conv.convolve": lambda x, w, b, window, groups: reference.conv2d(x, w, b, *window[1:], groups),
     "conv.convolve_transpose": convolve_transpose,
     "conv.convolve_weight": lambda x, dy, window, groups: reference.conv2d_weight(x, dy, *window, groups),
@@ -169,6 +190,8 @@ FLOATING = {  # what is rounded to the dtype of the first array
     "pooling.gather": gather,
     "pooling.scatter": scatter,
     "pooling.window_maximum": lambda x, window: reference.max_pool2d(x, *window),
+    "softmax.log_probabilities": reference.log_softmax,
+    "softmax.probabilities": reference.softmax,
     "windows.col2im": lambda columns, shape, window: reference.col2im(columns, shape, *window),
     "windows.im2col": lambda x, window: reference.im2col(x, *window),
 }

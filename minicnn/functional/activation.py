@@ -74,6 +74,7 @@ class WherePositive(Function):
         return apply(WherePositive(self.y), g)
 
 
+@kernel
 def logistic(x: Array) -> Array:
     """1 / (1 + e^-x)"""
     e = np.exp(-np.abs(x))  # of −|x|, so that nothing overflows

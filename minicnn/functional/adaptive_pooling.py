@@ -33,6 +33,7 @@ Tensor([2., 2., 4., 2., 2.], dtype=float64)
 import numpy as np
 
 from ..autograd import Function, Gradients
+from ..backends import kernel
 from ..backends.devices import Array
 from ..tensor import Tensor, apply
 from .windows import IntPair, pair
@@ -45,9 +46,21 @@ def bins(size: int, count: int) -> list[tuple[int, int]]:
     return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]  # ⌈a/b⌉ = −⌊−a/b⌋
 
 
-def part(x: Array, axis: int, start: int, end: int) -> Array:
-    """x[…, start:end, …], at that axis"""
-    return x[(slice(None),) * axis + (slice(start, end),)]
+@kernel
+def bin_means(x: Array, axis: int, count: int) -> Array:
+    """(…, size, …) -> (…, count, …): the mean of each bin along that axis."""
+    x = np.moveaxis(x, axis, 0)
+    return np.stack([x[start:end].mean(0) for start, end in bins(len(x), count)], axis)
+
+
+@kernel
+def bin_spread(dy: Array, axis: int, size: int) -> Array:
+    """(…, count, …) -> (…, size, …): each number shared by the pixels of its bin."""
+    dx = np.zeros_like(dy, shape=(*dy.shape[:axis], size, *dy.shape[axis + 1 :]))
+    means, pixels = np.moveaxis(dy, axis, 0), np.moveaxis(dx, axis, 0)
+    for mean, (start, end) in zip(means, bins(size, len(means)), strict=True):
+        pixels[start:end] += mean / (end - start)
+    return dx
 
 
 class BinMeans(Function):
@@ -60,28 +73,21 @@ class BinMeans(Function):
 
     def forward(self, x: Array) -> Array:
         self.size = x.shape[self.axis]
-        means = [part(x, self.axis, *ends).mean(self.axis) for ends in bins(self.size, self.count)]
-        return np.stack(means, self.axis)
+        return bin_means(x, self.axis, self.count)
 
     def backward(self, dy: Tensor) -> Gradients:
         return apply(BinSpread(self.axis, self.size), dy)
 
 
 class BinSpread(Function):
-    """Each number along an axis, shared by the pixels of its bin: the transpose of BinMeans, for an
-    axis of `size` pixels."""
+    """The transpose of BinMeans, for an axis of `size` pixels."""
 
     def __init__(self, axis: int, size: int):
         self.axis, self.size = axis, size
 
     def forward(self, dy: Array) -> Array:
         self.count = dy.shape[self.axis]
-        shape = (*dy.shape[: self.axis], self.size, *dy.shape[self.axis + 1 :])
-        dx = np.zeros_like(dy, shape=shape)
-        for i, (start, end) in enumerate(bins(self.size, self.count)):
-            pixels = part(dx, self.axis, start, end)
-            pixels += part(dy, self.axis, i, i + 1) / (end - start)
-        return dx
+        return bin_spread(dy, self.axis, self.size)
 
     def backward(self, g: Tensor) -> Gradients:
         return apply(BinMeans(self.axis, self.count), g)

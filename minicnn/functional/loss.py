@@ -35,7 +35,7 @@ import numpy as np
 
 from ..autograd import Function, Gradients
 from ..backends import kernel
-from ..backends.devices import Array, array_module, to_device
+from ..backends.devices import Array, array_module, on_host, to_device
 from ..tensor import Tensor, apply
 from .softmax import softmax
 
@@ -118,15 +118,15 @@ def cross_entropy(logits: Tensor, labels: Any, *, reduction: str = "mean") -> Te
         raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), not {logits.shape} and {numbers.shape}")
     if numbers.dtype.kind not in "iu" and numbers.size:
         raise TypeError(f"cross_entropy: labels are class numbers, integers; these are {numbers.dtype}")
-    # a copy, for the gradient needs it later; but labels on a GPU belong to a batch and are not written to again
-    numbers = numbers.astype(np.int64, copy=isinstance(numbers, np.ndarray))
-    if isinstance(numbers, np.ndarray) and numbers.size and not 0 <= numbers.min() <= numbers.max() < logits.shape[1]:
+    classes = logits.shape[1]
+    if on_host(numbers) and numbers.size and not 0 <= numbers.min() <= numbers.max() < classes:
         raise ValueError(
-            f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, "
-            f"but there are {logits.shape[1]} classes"
+            f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, but there are {classes} classes"
         )
-    if not logits.shape[1]:  # of no classes there are no samples either, and no largest logit
+    if not classes:  # then there are no samples either, and no largest logit
         return _reduced("cross_entropy", logits.sum(axis=1), reduction)
+    # a copy, for the gradient needs it later; but labels on a GPU belong to a batch and are not written to again
+    numbers = numbers.astype(np.int64, copy=on_host(numbers))
     return _reduced("cross_entropy", apply(CrossEntropy(to_device(numbers, logits.device)), logits), reduction)
 
 

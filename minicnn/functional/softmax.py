@@ -23,6 +23,7 @@ Tensor([[0.5, 0.5],
 import numpy as np
 
 from ..autograd import Function, Gradients
+from ..backends import kernel
 from ..backends.devices import Array
 from ..ops import normal_axes
 from ..tensor import Tensor, apply
@@ -31,35 +32,44 @@ from .activation import require_floating
 __all__ = ["log_softmax", "softmax"]
 
 
-class _AlongAxis(Function):
+@kernel
+def probabilities(x: Array, axis: int) -> Array:
+    """e^x / Σ e^x along the axis"""
+    e = np.exp(x - x.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+@kernel
+def log_probabilities(x: Array, axis: int) -> Array:
+    """x − log Σ e^x along the axis"""
+    z = x - x.max(axis, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis, keepdims=True))
+
+
+class Softmax(Function):
     def __init__(self, axis: int):
         self.axis = axis
 
-    def shifted(self, x: Array) -> Array:
-        """x − max x"""
-        return x - x.max(axis=self.axis, keepdims=True)
-
-
-class Softmax(_AlongAxis):
     def forward(self, x: Array) -> Array:
-        e = np.exp(self.shifted(x))
-        self.y = e / e.sum(axis=self.axis, keepdims=True)
+        self.y = probabilities(x, self.axis)
         return self.y
 
     def backward(self, dy: Tensor) -> Gradients:
         y = self.saved_output(dy)
-        return y * (dy - (dy * y).sum(axis=self.axis, keepdims=True))
+        return y * (dy - (dy * y).sum(self.axis, keepdims=True))
 
 
-class LogSoftmax(_AlongAxis):
+class LogSoftmax(Function):
+    def __init__(self, axis: int):
+        self.axis = axis
+
     def forward(self, x: Array) -> Array:
-        z = self.shifted(x)
-        self.y = z - np.log(np.exp(z).sum(axis=self.axis, keepdims=True))
+        self.y = log_probabilities(x, self.axis)
         return self.y
 
     def backward(self, dy: Tensor) -> Gradients:
         y = self.saved_output(dy)
-        return dy - y.exp() * dy.sum(axis=self.axis, keepdims=True)
+        return dy - y.exp() * dy.sum(self.axis, keepdims=True)
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
@@ -74,7 +84,7 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     return _along("log_softmax", LogSoftmax, x, axis)
 
 
-def _along(name: str, function: type[_AlongAxis], x: Tensor, axis: int) -> Tensor:
+def _along(name: str, function: type[Softmax] | type[LogSoftmax], x: Tensor, axis: int) -> Tensor:
     normal_axes(axis, x.ndim)  # an axis that does not exist is a ValueError
     if not x.size:
         return x

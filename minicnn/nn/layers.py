@@ -19,14 +19,18 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm2d",
     "Conv2d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
     "Linear",
     "LocalResponseNorm",
+    "LogSoftmax",
+    "MSELoss",
     "MaxPool2d",
     "ReLU",
     "Sigmoid",
+    "Softmax",
     "Tanh",
 ]
 
@@ -53,10 +57,7 @@ class Conv2d(Module):
         weight_init: init.Initialiser | None = None,
         bias_init: float = 0.0,
     ) -> None:
-        if groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"Conv2d: groups={groups} must divide both in_channels={in_channels} and out_channels={out_channels}"
-            )
+        _check_groups("Conv2d", groups, in_channels, out_channels)
         shape = (*pair(kernel_size, "kernel_size"), in_channels // groups, out_channels)
         self.weight = Parameter((weight_init or init.he())(shape))
         self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
@@ -76,17 +77,72 @@ class Conv2d(Module):
 
     def extra_repr(self) -> str:
         _, _, c, o = self.weight.shape
-        defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-        given = [
-            f"{name}={getattr(self, name)}" for name, default in defaults.items() if getattr(self, name) != default
-        ]
-        return ", ".join(
-            [
-                f"{c * self.groups}, {o}, kernel_size={self.kernel_size}",
-                *given,
-                *([] if self.bias is not None else ["bias=False"]),
-            ]
+        return f"{c * self.groups}, {o}, kernel_size={self.kernel_size}" + _differing(
+            self, stride=1, padding=0, dilation=1, groups=1
         )
+
+
+class ConvTranspose2d(Module):
+    """Transposed convolution of images (N, H, W, in_channels), which makes them larger: (N, OH, OW,
+    out_channels). See functional.conv_transpose2d.
+
+    weight (KH, KW, out_channels/groups, in_channels), that of the convolution whose transpose this is,
+    starts from weight_init, by default He's; bias (out_channels,) from bias_init, 0; both by name, as
+    are bias, dilation and groups.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair,
+        stride: IntPair = 1,
+        padding: Padding = 0,
+        output_padding: IntPair = 0,
+        *,
+        dilation: IntPair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        weight_init: init.Initialiser | None = None,
+        bias_init: float = 0.0,
+    ) -> None:
+        _check_groups("ConvTranspose2d", groups, in_channels, out_channels)
+        kernel = pair(kernel_size, "kernel_size")
+        # an initialiser wants the outputs on the last axis, where a transposed layer has its inputs
+        weight = (weight_init or init.he())((*kernel, in_channels // groups, out_channels))
+        self.weight = Parameter(weight.reshape(*kernel, out_channels // groups, in_channels))
+        self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
+        self.kernel_size, self.stride, self.padding, self.output_padding = kernel_size, stride, padding, output_padding
+        self.dilation, self.groups = dilation, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.output_padding,
+            dilation=self.dilation, groups=self.groups,
+        )  # fmt: skip
+
+    def flops(self, inputs: tuple[int, ...], output: tuple[int, ...]) -> int:
+        return 2 * prod(inputs) * prod(self.weight.shape[:3])
+
+    def extra_repr(self) -> str:
+        _, _, c, o = self.weight.shape
+        return f"{o}, {c * self.groups}, kernel_size={self.kernel_size}" + _differing(
+            self, stride=1, padding=0, output_padding=0, dilation=1, groups=1
+        )
+
+
+def _check_groups(name: str, groups: int, in_channels: int, out_channels: int) -> None:
+    if groups < 1 or in_channels % groups or out_channels % groups:
+        raise ValueError(
+            f"{name}: groups={groups} must divide both in_channels={in_channels} and out_channels={out_channels}"
+        )
+
+
+def _differing(module: Conv2d | ConvTranspose2d, **defaults: Any) -> str:
+    """The settings that are not the default ones, for a repr."""
+    settings = [(name, getattr(module, name)) for name in defaults]
+    text = "".join(f", {name}={value}" for name, value in settings if value != defaults[name])
+    return text + ("" if module.bias is not None else ", bias=False")
 
 
 class Linear(Module):
@@ -255,6 +311,33 @@ class GELU(Module):
         return F.gelu(x)
 
 
+class Softmax(Module):
+    """e^x / Σ e^x along an axis; see functional.softmax. CrossEntropyLoss takes logits: this is for
+    probabilities that people look at."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x, self.axis)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"
+
+
+class LogSoftmax(Module):
+    """log softmax(x) along an axis; see functional.log_softmax."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.log_softmax(x, self.axis)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"
+
+
 class Dropout(Module):
     """In training each number is 0 with probability p; scaled in training, or in evaluation as in the paper; see
     functional.dropout."""
@@ -284,3 +367,13 @@ class CrossEntropyLoss(Module):
 
     def forward(self, logits: Tensor, labels: Any) -> Tensor:
         return F.cross_entropy(logits, labels, reduction=self.reduction)
+
+
+class MSELoss(Module):
+    """The mean of (prediction − target)²; see functional.mse_loss."""
+
+    def __init__(self, *, reduction: str = "mean") -> None:
+        self.reduction = reduction
+
+    def forward(self, prediction: Tensor, target: Any) -> Tensor:
+        return F.mse_loss(prediction, target, reduction=self.reduction)

@@ -17,6 +17,14 @@ LAYERS = [  # (layer, the same function, input shape, repr)
     (nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), 2, groups=2, bias=False),
      lambda m, x: F.conv2d(x, m.weight, None, (2, 1), (1, 0), 2, 2), (2, 9, 8, 4),
      "Conv2d(4, 6, kernel_size=(3, 2), stride=(2, 1), padding=(1, 0), dilation=2, groups=2, bias=False)  # 72 parameters"),
+    (nn.ConvTranspose2d(4, 6, 3), lambda m, x: F.conv_transpose2d(x, m.weight, m.bias), (2, 5, 5, 4),
+     "ConvTranspose2d(4, 6, kernel_size=3)  # 222 parameters"),
+    (nn.ConvTranspose2d(4, 6, (3, 2), (2, 1), 1, (1, 0), dilation=2, groups=2, bias=False),
+     lambda m, x: F.conv_transpose2d(x, m.weight, None, (2, 1), 1, (1, 0), dilation=2, groups=2), (2, 5, 6, 4),
+     "ConvTranspose2d(4, 6, kernel_size=(3, 2), stride=(2, 1), padding=1, output_padding=(1, 0), dilation=2, groups=2, bias=False)"
+     "  # 72 parameters"),
+    (nn.Softmax(), lambda m, x: F.softmax(x), (2, 5), "Softmax(axis=-1)"),
+    (nn.LogSoftmax(0), lambda m, x: F.log_softmax(x, 0), (2, 5), "LogSoftmax(axis=0)"),
     (nn.Linear(5, 3), lambda m, x: F.linear(x, m.weight, m.bias), (2, 4, 5), "Linear(5, 3)  # 18 parameters"),
     (nn.Linear(5, 3, bias=False), lambda m, x: x @ m.weight, (2, 5), "Linear(5, 3, bias=False)  # 15 parameters"),
     (nn.MaxPool2d(3, 2), lambda m, x: F.max_pool2d(x, 3, 2), (2, 7, 7, 3), "MaxPool2d(kernel_size=3, stride=2)"),
@@ -92,7 +100,9 @@ def test_loss():
     for reduction in ("mean", "sum", "none"):
         loss = nn.CrossEntropyLoss(reduction=reduction)(logits, labels)
         np.testing.assert_array_equal(loss.data, F.cross_entropy(logits, labels, reduction=reduction).data)
-    assert nn.CrossEntropyLoss()(logits, labels).shape == ()
+        loss, target = nn.MSELoss(reduction=reduction)(logits, np.ones((4, 3))), Tensor(np.ones((4, 3), np.float32))
+        np.testing.assert_array_equal(loss.data, F.mse_loss(logits, target, reduction=reduction).data)
+    assert nn.CrossEntropyLoss()(logits, labels).shape == nn.MSELoss()(logits, logits.data).shape == ()
 
 
 def test_where_weights_and_biases_start():
@@ -107,8 +117,19 @@ def test_where_weights_and_biases_start():
     assert linear.weight.shape == (4, 6) and (linear.weight.data == 2).all() and (linear.bias.data == -1).all()
     assert not nn.Conv2d(1, 1, 1).bias.data.any() and nn.Linear(1, 1, bias=False).bias is None
     # He's by default: variance 2 / fan_in
-    for layer, fan_in in [(nn.Conv2d(64, 128, 5, groups=2), 5 * 5 * 32), (nn.Linear(500, 200), 500)]:
+    transposed = nn.ConvTranspose2d(64, 128, 5, groups=2)
+    assert transposed.weight.shape == (5, 5, 64, 64)
+    for layer, fan_in in [
+        (nn.Conv2d(64, 128, 5, groups=2), 5 * 5 * 32), (transposed, 5 * 5 * 32), (nn.Linear(500, 200), 500)
+    ]:  # fmt: skip
         np.testing.assert_allclose(layer.weight.data.var(), 2 / fan_in, rtol=0.05)
+
+
+def test_a_transposed_convolution_takes_as_many_operations_as_the_convolution():
+    conv, back = nn.Conv2d(4, 6, 3, 2, groups=2), nn.ConvTranspose2d(6, 4, 3, 2, groups=2)
+    x, y = (2, 9, 7, 4), (2, 4, 3, 6)
+    assert conv(image(*x)).shape == y and back(image(*y)).shape == x
+    assert back.flops(y, x) == conv.flops(x, y) > 0
 
 
 def fails(error, pattern, f, *args, **kwargs):
@@ -119,7 +140,8 @@ def fails(error, pattern, f, *args, **kwargs):
 
 def test_settings_that_do_not_fit():
     for channels in ((3, 4), (4, 3)):
-        fails(ValueError, "groups=2.*3", nn.Conv2d, *channels, 3, groups=2)
+        for layer in (nn.Conv2d, nn.ConvTranspose2d):
+            fails(ValueError, f"{layer.__name__}: groups=2.*3", layer, *channels, 3, groups=2)
     fails(ValueError, "groups", nn.Conv2d, 4, 4, 3, groups=0)
     for kernel in (0, (3, 0), (1, 2, 3), "3"):
         fails((ValueError, TypeError), "kernel_size", nn.Conv2d, 4, 4, kernel)
@@ -139,6 +161,8 @@ def test_settings_that_do_not_fit():
         (nn.ReLU, (True,)),  # inplace
         (nn.Linear, (2, 3, True, "cpu")),  # device
         (nn.Conv2d, (2, 3, 3, 1, 0, 1, 1, True, "zeros")),  # padding_mode
+        (nn.ConvTranspose2d, (2, 3, 3, 1, 0, 0, 1)),  # groups, bias, dilation
+        (nn.MSELoss, (None,)),  # size_average
         (nn.BatchNorm2d, (3, 1e-5, 0.1, True)),  # affine
         (nn.CrossEntropyLoss, ([1.0, 2.0],)),  # weight
         (nn.Flatten, (1,)),  # start_dim
