@@ -44,14 +44,14 @@ class AdamStep(NamedTuple):
     beta2: float
     eps: float  # ε √c₂
     weight_decay: float  # this times w is added to g
-    keep: float = 1.0  # w is multiplied by this
+    keep: float  # w is multiplied by this
 
     @classmethod
     def of(cls, group: dict[str, Any], t: int) -> AdamStep:
         """Step t, from 1, with the settings of a group."""
         beta1, beta2 = group["betas"]
         c1, root = 1 - beta1**t, (1 - beta2**t) ** 0.5
-        return cls(group["lr"] * root / c1, beta1, beta2, group["eps"] * root, group["weight_decay"])
+        return cls(group["lr"] * root / c1, beta1, beta2, group["eps"] * root, group["weight_decay"], 1.0)
 
 
 @kernel_of_many

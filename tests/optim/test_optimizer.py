@@ -503,6 +503,7 @@ def test_states_of_another_optimizer():
         optim.SGD(params[:2], 0.1, 0.9).state_dict(),
         {**good, "lr": np.array(9.0), "velocity.0": np.ones((5, 4, 3))},
         {**good, "lr": np.array(9.0), "velocity.1": np.ones(1)},
+        {**good, "velocity.4": np.ones(1)},
         {},
     ):
         fails(ValueError, "SGD", optimizer.load_state_dict, bad)

@@ -59,8 +59,7 @@ def adam(parameters: list[tuple[Array, ...]], step: Any) -> None:
         other += step.eps
         np.divide(m, other, out=other)
         other *= step.rate
-        if step.keep != 1:
-            w *= step.keep
+        w *= step.keep
         w -= other
 
     for arrays in parameters:
