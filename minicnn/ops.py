@@ -139,8 +139,8 @@ class _Extreme(_Broadcasting):
     def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = (t.data for t in self.saved_inputs)
         y = self.ufunc(a, b)
-        half = (a == b) * 0.5
-        return grad * ((a == y) - half), grad * ((b == y) - half)
+        grad = grad * (1 - 0.5 * (a == b))
+        return grad.apply(Masked(a == y), grad), grad.apply(Masked(b == y), grad)
 
 
 class Maximum(_Extreme):
@@ -238,7 +238,7 @@ class Clip(Function):
 
     def backward(self, grad: Tensor) -> Gradients:
         x = self.saved_inputs[0].data
-        return grad * (x == self.forward(x))
+        return grad.apply(Masked(x == self.forward(x)), grad)
 
 
 class Where(Function):
@@ -254,9 +254,29 @@ class Where(Function):
     def backward(self, grad: Tensor) -> Gradients:
         a, b = self.shapes
         return (
-            unbroadcast(grad * self.condition, a) if self.needs_input_grad[0] else None,
-            unbroadcast(grad * ~self.condition, b) if self.needs_input_grad[1] else None,
+            unbroadcast(grad.apply(Masked(self.condition), grad), a) if self.needs_input_grad[0] else None,
+            unbroadcast(grad.apply(Masked(~self.condition), grad), b) if self.needs_input_grad[1] else None,
         )
+
+
+@kernel
+def masked(x: Array, mask: Array) -> Array:
+    """x where the mask holds, else 0; the mask is broadcast against x"""
+    return np.where(mask, x, x.dtype.type(0))
+
+
+class Masked(Function):
+    """x where the mask holds, else 0: also where x is infinite, for which a product would be NaN. It is
+    linear in x, and its own transpose."""
+
+    def __init__(self, mask: Array):
+        self.mask = mask
+
+    def forward(self, x: Array) -> Array:
+        return masked(x, self.mask)
+
+    def backward(self, g: Tensor) -> Gradients:
+        return g.apply(Masked(self.mask), g)
 
 
 class Cast(Function):
@@ -296,8 +316,11 @@ class _Reduction(Function):
 
 @kernel
 def total(x: Array, axes: Shape) -> Array:
-    """The sum over some axes."""
-    return x.sum(axis=axes)
+    """The sum over some axes. Floats are added in float64 and rounded once: added one by one in float32,
+    20 million ones are 16,777,216."""
+    if x.dtype.kind != "f":
+        return x.sum(axis=axes)
+    return x.sum(axis=axes, dtype=np.promote_types(x.dtype, np.float64)).astype(x.dtype)
 
 
 class Sum(_Reduction):
@@ -326,8 +349,8 @@ class _ExtremeOf(_Reduction):
         x = self.saved_inputs[0].data
         ties = x == np.reshape(self.y, self.kept)
         axes, _ = self.reduced(x)
-        share = ties / np.maximum(ties.sum(axis=axes, keepdims=True), 1)
-        return grad.reshape(self.kept) * share
+        share = grad.reshape(self.kept) / np.maximum(ties.sum(axis=axes, keepdims=True), 1)
+        return grad.apply(Masked(ties), share.broadcast_to(x.shape))
 
 
 class Max(_ExtremeOf):

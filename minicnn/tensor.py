@@ -4,6 +4,7 @@ passes through."""
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from . import ops
 from .autograd import Function, backward_pass, is_recording, memory_of, set_grad_enabled
 from .backends import devices
 
+_accumulating = threading.Lock()  # of several threads' backward passes into one leaf, none loses a gradient
 Axis = int | tuple[int, ...] | None
 Hook = Callable[["Tensor"], None]
 
@@ -192,7 +194,8 @@ class Tensor:
         root = self, _output_gradient(self, grad)
 
         def accumulate(leaf: Tensor, gradient: Tensor) -> None:
-            leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+            with _accumulating:
+                leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
             for hook in (leaf.hooks or {}).values():
                 hook(leaf)
 
@@ -352,12 +355,17 @@ class Tensor:
         return apply(ops.Sum(axis, keepdims), self)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The mean over those axes; of no entries at all, NaN."""
+        """The mean over those axes; of no entries at all, NaN. Of float16 it is computed in float32, for
+        the sum may be too large for it."""
+        if self.dtype == np.float16:
+            return self.astype(np.float32).mean(axis, keepdims).astype(np.float16)
         return apply(ops.DivScalar(self._count(axis) or np.nan), self.sum(axis, keepdims))
 
     def var(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """The variance over those axes, with count − ddof in the denominator: the biased one, as in
         NumPy, where PyTorch has ddof=1. keepdims and ddof by name."""
+        if self.dtype == np.float16:
+            return self.astype(np.float32).var(axis, keepdims=keepdims, ddof=ddof).astype(np.float16)
         deviation = self - self.mean(axis, keepdims=True)
         count = self._count(axis) - ddof
         return apply(ops.DivScalar(count if count > 0 else np.nan), (deviation * deviation).sum(axis, keepdims))

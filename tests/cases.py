@@ -60,6 +60,7 @@ CASES = {  # name: (what it is made of, its inputs)
     "Log": ((), [POSITIVE]),
     "LogSoftmax": ((0,), [A]),
     "MatMul": ((), [normal(2, 1, 3, 4), normal(2, 4, 2, seed=1)]),
+    "Masked": ((np.array([True, False, True]),), [A]),
     "Max": ((1, False), [FAR]),
     "MaxPool2d": ((WINDOW,), [distinct(2, 5, 4, 2)]),
     "Maximum": ((), [FAR, distinct(3, seed=1) + 0.03]),

@@ -150,6 +150,13 @@ def broadcast(draw):
 
 
 @st.composite
+def masked(draw):
+    x = awkward(*draw(SHAPE), seed=draw(SEED))
+    shape = [draw(st.sampled_from([1, n])) for n in x.shape[draw(st.integers(0, x.ndim)) :]]
+    return x, np.random.default_rng(draw(SEED)).random(shape) < 0.5
+
+
+@st.composite
 def matmul(draw):
     outer = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, min_side=0, max_side=2)).input_shapes
     m, k, n = (draw(st.integers(0, 9)) for _ in range(3))
@@ -214,6 +221,7 @@ TABLE = {
     "lrn.normalise_backward": lrn(2),
     "lrn.sum_window": sum_window(),
     "ops.broadcast": broadcast(),
+    "ops.masked": masked(),
     "ops.matmul": matmul(),
     "ops.total": total(),
     "optimizer.adam": adam(),

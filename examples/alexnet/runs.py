@@ -151,7 +151,7 @@ class Run:
             arrays |= {f"statistics.{name}": array for name, array in statistics.arrays().items()}
         for part, thing in {"model": net, **parts}.items():
             for name, value in thing.state_dict().items():
-                arrays[f"{part}.{name}"] = np.asarray(value) if isinstance(value, (int, float)) else value
+                arrays[f"{part}.{name}"] = np.asarray(value) if isinstance(value, (int, float, list)) else value
         info = {"config": self.config, "rows": self.rows, "random": minicnn.random.random_state(), **progress}
         minicnn.save(self.folder / LAST, arrays, info)
 

@@ -119,7 +119,8 @@ def fit(settings: Namespace, given: set[str], arrays: dict[str, Any], saved: dic
     schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))
     plateau = isinstance(schedule, ReduceLROnPlateau)
     if saved:
-        restore(settings.resume, arrays, saved, {"model": net, "optimizer": optimizer, "schedule": schedule})
+        parts = {"model": net, "optimizer": optimizer} | ({"schedule": schedule} if plateau else {})
+        restore(settings.resume, arrays, saved, parts)
         optimizer.param_groups[0] |= {name: value for name, value in optimizer.defaults.items() if name != "lr"}
         if plateau:  # whose rate is the optimizer's, not a formula
             schedule.min_lr = saved["rows"][0]["lr"] / 1000

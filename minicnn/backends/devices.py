@@ -193,9 +193,11 @@ def uploader(device: str) -> Any:
 
 # ---------------------------------------------------------------------------------------------------------- by an array
 def as_array(data: Any) -> Array:
-    """An array as it is, on whatever device, which is opened; anything else, such as a list, as NumPy's."""
+    """An array as it is, on whatever device, which is opened; anything else, such as a list, as NumPy's.
+    The bytes of a number are in this machine's order, as they may not be in a file of HDF5 or NumPy."""
     if kind_of(type(data)) in (None, "cpu"):
-        return np.asarray(data)
+        array = np.asarray(data)
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     open_device(device_of(data))
     return data
 
@@ -255,6 +257,18 @@ def to_device(array: Array, device: str) -> Array:
         return array
     with on_device(device):
         return there.upload(array)
+
+
+def misfit(value: Array, array: Array) -> str | None:
+    """What keeps the value from being copied over the array: its shape, or that it is not of real numbers;
+    None if nothing does."""
+    if not hasattr(value, "dtype"):
+        value = np.asarray(value)
+    if value.shape != array.shape:
+        return f"has shape {value.shape}, not {array.shape}"
+    if value.dtype.kind not in "fiub":
+        return f"is {value.dtype}, not {array.dtype}"
+    return None
 
 
 def assign(array: Array, value: Array) -> None:

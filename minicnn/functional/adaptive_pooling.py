@@ -36,6 +36,7 @@ from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
 from ..tensor import Tensor, apply
+from .precision import float16_in_float32
 from .windows import IntPair, pair
 
 __all__ = ["adaptive_avg_pool2d"]
@@ -93,6 +94,7 @@ class BinSpread(Function):
         return apply(BinMeans(self.axis, self.count), g)
 
 
+@float16_in_float32
 def adaptive_avg_pool2d(x: Tensor, output_size: IntPair) -> Tensor:
     """The mean of each of OH × OW bins that cover the image, as in PyTorch.
 

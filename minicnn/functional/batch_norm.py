@@ -36,10 +36,12 @@ Tensor([[-1.],
 from ..backends.devices import Array, on_device_of
 from ..tensor import Tensor
 from .layout import IMAGES
+from .precision import float16_in_float32
 
 __all__ = ["batch_norm"]
 
 
+@float16_in_float32
 def batch_norm(
     x: Tensor,
     *,

@@ -37,6 +37,7 @@ from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, array_module, on_host, to_device
 from ..tensor import Tensor, apply
+from .precision import float16_in_float32
 from .softmax import softmax
 
 __all__ = ["cross_entropy", "mse_loss"]
@@ -100,6 +101,7 @@ class CrossEntropyBackward(Function):
         return by_dy, p * (g - (g * p).sum(axis=1, keepdims=True)) * dy.reshape(-1, 1)
 
 
+@float16_in_float32
 def cross_entropy(logits: Tensor, labels: Any, *, reduction: str = "mean") -> Tensor:
     """−log softmax(logits) at the right class: the multinomial logistic regression objective of Krizhevsky et al.
     2012, section 3.5.

@@ -54,6 +54,7 @@ from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
 from ..tensor import Tensor, apply
+from .precision import float16_in_float32
 
 __all__ = ["local_response_norm"]
 
@@ -158,6 +159,7 @@ class WindowSum(Function):
         return apply(WindowSum(self.window[::-1]), g)
 
 
+@float16_in_float32
 def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> Tensor:
     """b = x / (k + α Σ x²)^β over n neighbouring channels (Krizhevsky et al. 2012, section 3.3; its constants are the
     defaults).

@@ -43,6 +43,7 @@ from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, on_device_of
 from ..tensor import Tensor, apply
+from .precision import float16_in_float32
 from .windows import IntPair, Padding, Window, padded
 
 __all__ = ["avg_pool2d", "max_pool2d"]
@@ -148,6 +149,7 @@ def max_pool2d(
     return apply(MaxPool2d(_window("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)), x)
 
 
+@float16_in_float32
 def avg_pool2d(
     x: Tensor,
     kernel_size: IntPair,

@@ -28,6 +28,7 @@ from ..backends.devices import Array
 from ..ops import normal_axes
 from ..tensor import Tensor, apply
 from .activation import require_floating
+from .precision import float16_in_float32
 
 __all__ = ["log_softmax", "softmax"]
 
@@ -72,12 +73,14 @@ class LogSoftmax(Function):
         return dy - y.exp() * dy.sum(self.axis, keepdims=True)
 
 
+@float16_in_float32
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """e^x / Σ e^x along an axis: non-negative numbers that sum to 1. x is floating, of any shape; an empty one gives
     an empty one."""
     return _along("softmax", Softmax, x, axis)
 
 
+@float16_in_float32
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """log softmax(x) along an axis, without the rounding that taking the logarithm of small probabilities would
     bring."""

@@ -30,7 +30,8 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any) -> None:
         super().__init__(data, requires_grad=True)
-        if not self.data.flags.c_contiguous:
+        flags = self.data.flags
+        if not flags.c_contiguous or not getattr(flags, "writeable", True):  # as an array of JAX is not
             with devices.on_device_of(self.data):
                 self.data = self.data.copy(order="C")
 
@@ -207,16 +208,13 @@ class Module:
     def load_state_dict(self, state: dict[str, Array], strict: bool = True) -> None:
         """Copy arrays into the parameters and buffers of the same names.
 
-        Raises ValueError, having written nothing, if a shape differs, or (strict) if names are missing or unexpected;
-        it lists them all.
+        Raises ValueError, having written nothing, if a shape or a kind of number differs, or (strict) if
+        names are missing or unexpected; it lists them all.
         """
         entries = dict(self._entries())
         own = self.state_dict()
-        problems = [
-            f"{name} has shape {np.shape(state[name])}, not {own[name].shape}"
-            for name in own
-            if name in state and np.shape(state[name]) != own[name].shape
-        ]
+        misfits = {name: devices.misfit(state[name], own[name]) for name in own if name in state}
+        problems = [f"{name} {misfit}" for name, misfit in misfits.items() if misfit]
         if strict:
             problems += [f"{name} is missing" for name in own if name not in state]
             problems += [f"{name} is unexpected" for name in state if name not in own]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends import kernel_of_many
+from ..backends import devices, kernel_of_many
 from ..backends.devices import Array, assign, on_device_of
 from ..tensor import Tensor
 
@@ -229,17 +229,19 @@ class Optimizer:
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Copy back what state_dict returned. Settings other than lr may be missing, and stay as they
-        are: older states have none. Raises ValueError, having written nothing, if the names or shapes
-        are not the same or a setting is out of range."""
+        are: older states have none. Raises ValueError, having written nothing, if the names, shapes or
+        kinds of number are not the same or a setting is out of range."""
         own = self.state_dict()
-        missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
-        if (
-            missing - (self.defaults.keys() - {"lr"})
-            or unknown
-            or any(np.shape(state[k]) != own[k].shape for k in state)
-        ):
+        missing = own.keys() - state.keys() - (self.defaults.keys() - {"lr"})
+        problems = [f"{name} is missing" for name in sorted(missing)]
+        for name, value in state.items():
+            misfit = devices.misfit(value, own[name]) if name in own else "is unexpected"
+            problems += [f"{name} {misfit}"] if misfit else []
+        if not problems and state["steps"] < 0:
+            problems = [f"steps is {state['steps']}"]
+        if problems:
             raise ValueError(
-                f"this is not the state of {type(self).__name__} over these parameters: names or shapes differ"
+                f"this is not the state of {type(self).__name__} over these parameters: {'; '.join(problems)}"
             )
         groups = []
         for i, group in enumerate(self.param_groups):

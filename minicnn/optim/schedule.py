@@ -5,14 +5,17 @@ their own: each rate follows from the one that its group had when the schedule w
 from math import cos, inf, pi
 from typing import Any
 
+import numpy as np
+
 from .optimizer import Optimizer
 
 
 class Schedule:
     """What all schedules share: the optimizer, how often step() was called, and a state that is a few numbers.
 
-    The state is how far it has come; the settings are those it was made with, on the rates that the groups
-    had then, base_lrs. So a run can be continued with other settings, for more epochs, say.
+    The state is how far it has come, and base_lrs, the rates that the groups had when it was made; so it
+    does not matter which of the two, the optimizer or its schedule, is loaded first. The settings are those
+    it was made with: a run can be continued with others, for more epochs, say.
     """
 
     progress: tuple[str, ...] = ("count",)
@@ -21,16 +24,24 @@ class Schedule:
         self.optimizer, self.count = optimizer, 0
         self.base_lrs: list[float] = [group["lr"] for group in optimizer.param_groups]
 
-    def state_dict(self) -> dict[str, float]:
-        """The numbers that say how far it has come."""
-        return {name: getattr(self, name) for name in self.progress}
+    def state_dict(self) -> dict[str, Any]:
+        """The numbers that say how far it has come, and base_lrs."""
+        return {**{name: getattr(self, name) for name in self.progress}, "base_lrs": [*self.base_lrs]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what state_dict returned."""
-        if set(state) != set(self.progress):
-            raise ValueError(f"this is no state of {type(self).__name__}: {sorted(state)}, not {sorted(self.progress)}")
-        for name in self.progress:
-            setattr(self, name, type(getattr(self, name))(state[name]))
+        """Continue from what state_dict returned. Without base_lrs it stays on its own. Raises ValueError,
+        having changed nothing, if the names or the number of groups are others, or count is negative."""
+        base_lrs = np.ravel(state.get("base_lrs", self.base_lrs)).tolist()
+        if state.keys() - {"base_lrs"} != set(self.progress) or len(base_lrs) != len(self.base_lrs):
+            raise ValueError(
+                f"this is no state of {type(self).__name__} over {len(self.base_lrs)} groups: {sorted(state)}, not "
+                f"{sorted([*self.progress, 'base_lrs'])}"
+            )
+        progress = {name: type(getattr(self, name))(state[name]) for name in self.progress}
+        if progress["count"] < 0 or not all(0 <= lr < inf for lr in base_lrs):
+            raise ValueError(f"a schedule's count and rates are not {progress['count']} and {base_lrs}")
+        self.base_lrs = base_lrs
+        vars(self).update(progress)
 
 
 class _Formula(Schedule):

@@ -78,9 +78,9 @@ def test_a_loss_that_is_infinite_is_no_improvement():
 
 def test_the_state_of_a_plateau():
     schedule = optim.ReduceLROnPlateau(optimizer(), "min", patience=5)
-    assert schedule.state_dict() == {"count": 0, "best": np.inf, "waited": 0}
+    assert schedule.state_dict() == {"count": 0, "best": np.inf, "waited": 0, "base_lrs": [0.8]}
     rates(schedule.optimizer, schedule, 4, [3.0, 2.0, 2.5, 4.0])
-    assert schedule.state_dict() == {"count": 4, "best": 2.0, "waited": 2}
+    assert schedule.state_dict() == {"count": 4, "best": 2.0, "waited": 2, "base_lrs": [0.8]}
     schedule = optim.ReduceLROnPlateau(optimizer(), "max")
     schedule.step(60.0)
     assert abs(schedule.best) == 60
@@ -114,6 +114,25 @@ SCHEDULES = [
 
 
 @pytest.mark.parametrize("make", SCHEDULES)
+def test_it_does_not_matter_which_is_loaded_first(make):
+    """The rates that a schedule begins with are part of its state: the optimizer's may have fallen."""
+    first = optimizer()
+    one = make(first)
+    for _ in range(7):
+        one.step(*[1.0] * ("Plateau" in type(one).__name__))
+    second = optimizer()
+    second.load_state_dict(first.state_dict())
+    two = make(second)
+    two.load_state_dict(one.state_dict())
+    second.load_state_dict(first.state_dict())
+    assert second.lr == first.lr != 0.8 and two.base_lrs == one.base_lrs == [0.8]
+    for bad in ({"count": -1}, {"base_lrs": [np.nan]}, {"base_lrs": [0.1, 0.2]}):
+        with pytest.raises(ValueError):
+            two.load_state_dict({**one.state_dict(), **bad})
+    assert two.state_dict() == one.state_dict()
+
+
+@pytest.mark.parametrize("make", SCHEDULES)
 def test_a_run_continues_from_a_state(make):
     metrics = [5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 8]
     args = (lambda i: (metrics[i],)) if "Plateau" in type(make(optimizer())).__name__ else lambda i: ()
@@ -128,7 +147,9 @@ def test_a_run_continues_from_a_state(make):
         one, two = make(first), make(second)
         for i in range(stop):
             one.step(*args(i))
-        two.load_state_dict({name: float(value) for name, value in one.state_dict().items()})  # as JSON may hold them
+        # as JSON may hold them
+        state = {name: v if name == "base_lrs" else float(v) for name, v in one.state_dict().items()}
+        two.load_state_dict(state)
         if "Plateau" in type(two).__name__:
             second.load_state_dict(first.state_dict())
         assert second.lr == first.lr and two.state_dict()["count"] == stop  # where the rate follows from the count

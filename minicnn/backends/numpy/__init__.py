@@ -21,6 +21,7 @@ backend = Backend(
         "lrn.normalise_backward": lrn.normalise_backward,
         "lrn.sum_window": lrn.sum_window,
         "ops.broadcast": ops.broadcast,
+        "ops.masked": ops.masked,
         "ops.matmul": ops.matmul,
         "ops.total": ops.total,
         "optimizer.adam": optimizer.adam,

@@ -1,12 +1,17 @@
 """Arithmetic, sums and matrix products (minicnn/ops.py) on all threads."""
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
 from . import threads
-from .memory import empty
-from .threads import Array, parallel, parallel_sum, slices, usable_threads
+from .masks import select
+from .memory import empty, empty_like
+from .threads import Array, elementwise, parallel, parallel_sum, slices, usable_threads
+
+FEW = 512  # rows of float32: adding them one by one costs a few of its last bits
+NARROW = 16  # columns: of fewer it is faster to turn them into rows
 
 
 def broadcast(a: Array, b: Array, ufunc: Callable[..., Array]) -> Array:
@@ -21,14 +26,36 @@ def broadcast(a: Array, b: Array, ufunc: Callable[..., Array]) -> Array:
     return out
 
 
+def masked(x: Array, mask: Array) -> Array:
+    """x where the mask holds, else 0"""
+    out = empty_like(x)
+    elementwise(select, x, np.broadcast_to(mask, x.shape), out)
+    return out
+
+
 def total(x: Array, axes: tuple[int, ...]) -> Array:
-    """The sum over some axes; over the first ones of a large array, such as over all pixels, in slices."""
-    first = axes == tuple(range(len(axes))) and x.ndim > len(axes)
-    if not first or x.size < threads.BLOCK or not x.flags.c_contiguous:
+    """The sum over some axes. NumPy adds pairwise, so that errors stay small, only along the last axis in memory."""
+    if x.dtype.kind != "f" or x.size <= FEW:
         return x.sum(axis=axes)
-    rows = x.reshape(-1, *x.shape[len(axes) :])
+    if x.itemsize == 2:
+        return x.sum(axis=axes, dtype=np.float32).astype(x.dtype)
+    kept = [axis for axis in range(x.ndim) if axis not in axes]
+    shape = [x.shape[axis] for axis in kept]
+    if kept == list(range(len(kept))):  # they are the last ones
+        return x.reshape(*shape, -1).sum(-1)
+    rows = x.transpose(*axes, *kept).reshape(-1, prod(shape))
     step = max(1, threads.BLOCK * len(rows) // x.size)
-    return parallel_sum(lambda lo, hi: rows[lo:hi].sum(0), slices(len(rows), step))
+    return parallel_sum(lambda lo, hi: _sum_rows(rows[lo:hi]), slices(len(rows), step)).reshape(shape)
+
+
+def _sum_rows(rows: Array) -> Array:
+    """(rows, columns) -> (columns,): at most FEW rows are added one after the other."""
+    if rows.shape[1] < NARROW:
+        return np.ascontiguousarray(rows.T).sum(1)
+    if len(rows) <= FEW:
+        return rows.sum(0)
+    half = len(rows) // 2
+    return _sum_rows(rows[:half]) + _sum_rows(rows[half:])
 
 
 def matmul(a: Array, b: Array) -> Array:
