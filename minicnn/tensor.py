@@ -506,7 +506,7 @@ def _converted(arg: Any, dtype: np.dtype | None, like: devices.Array) -> Tensor:
         return arg if dtype is None or arg.data.dtype == dtype else Tensor.wrap(arg.data.astype(dtype))
     if dtype is None and type(arg) is int and like.dtype.kind in "iu":
         dtype = like.dtype  # OverflowError below, if it does not fit
-    array = arg if hasattr(arg, "dtype") else np.asarray(arg)
+    array = devices.as_array(arg)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"cannot compute with {arg!r}: numbers, arrays of numbers and Tensors are accepted")
     if array.ndim or not devices.on_host(array):

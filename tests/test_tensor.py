@@ -3,6 +3,8 @@
 import copy
 import operator
 import re
+import threading
+import time
 import types
 
 import numpy as np
@@ -480,3 +482,33 @@ def test_habits_of_pytorch():
     fails(TypeError, "positional", Tensor, 2, 3)  # torch.Tensor(2, 3) has that shape
     fails(DeviceError, "'cuda': here it is called 'gpu'", x.to, "cuda")
     fails(DeviceError, "'cuda:1': here it is called 'gpu'", Tensor, 1.0, device="cuda:1")
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i4"])
+def test_numbers_of_another_byte_order_are_turned_at_the_door(dtype):
+    """As files of HDF5 have them. What comes in as an operand, too."""
+    big = np.arange(1.0, 4.0).astype(dtype)
+    x = Tensor(big)
+    assert x.dtype.isnative and x.dtype == big.dtype.newbyteorder("=") and x.data.tolist() == [1, 2, 3]
+    w = Tensor(big.astype(float).astype(">f8"), requires_grad=True)
+    (w * big.astype(">f8")).sum().backward()
+    assert (Tensor(np.arange(3)) + big.astype(">i4")).dtype.isnative
+    assert w.grad.data.tolist() == [1, 2, 3] and w.grad.dtype.isnative
+
+
+def test_no_gradient_is_lost_between_threads(monkeypatch):
+    """That add to one leaf at the same time."""
+    add = Tensor.__add__
+    monkeypatch.setattr(Tensor, "__add__", lambda a, b: (add(a, b), time.sleep(1e-5))[0])  # others may go on now
+    w = Tensor(np.zeros(1000, np.float32), requires_grad=True)
+
+    def work():
+        for _ in range(50):
+            (w * 1.0).sum().backward()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (w.grad.data == 200).all()

@@ -306,7 +306,12 @@ def from_dlpack(x: Any) -> Array:
     """Another library's array as NumPy's or the device's, on the same memory."""
     if not hasattr(x, "__dlpack_device__"):
         raise TypeError(f"from_dlpack takes an array of a library that knows DLPack, not {type(x).__name__}")
-    memory, number = x.__dlpack_device__()
+    try:
+        memory, number = x.__dlpack_device__()
+    except ValueError as error:  # a tensor of PyTorch's device "meta", which has no memory
+        raise DeviceError(f"from_dlpack: {one_line(error)}") from None
+    if getattr(x, "is_neg", bool)():  # PyTorch 2.14 exports the memory of such a view, without the sign
+        raise BufferError("from_dlpack: this tensor is the negative of its memory: share x.resolve_neg()")
     kind = next((kind for kind, device in _kinds.items() if memory in device.memory), None)
     if kind is None and memory not in HOST_MEMORY:
         raise DeviceError(f"from_dlpack: this memory (DLPack's kind {int(memory)}) is no CPU's and no NVIDIA GPU's")

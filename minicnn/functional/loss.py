@@ -13,10 +13,12 @@ logarithm of a probability that has been rounded to 0 would be −∞.
 
     N samples   K classes
 
-| where libraries differ | here and in PyTorch                                 | others                         |
-| ---------------------- | --------------------------------------------------- | ------------------------------ |
-| cross_entropy takes    | logits and class numbers                            | probabilities (Keras' default) |
-| unequal shapes         | an error: (N,) against (N, 1) would broadcast to N² | broadcast, silently            |
+| where libraries differ | cross_entropy takes             | mse_loss of (N,) and (N, 1)          |
+| ---------------------- | ------------------------------- | ------------------------------------ |
+| here                   | logits and class numbers        | an error, as in Optax and Chainer    |
+| PyTorch 2.14           | the same                        | N² numbers, with a warning           |
+| Paddle 3.3             | the same                        | N² numbers, silently                 |
+| Keras 3.15             | probabilities, unless told else | N numbers: the axis of 1 is left out |
 
 >>> import minicnn, minicnn.functional as F
 >>> z = minicnn.Tensor([[0.0, 0.0], [0.0, 0.0]], requires_grad=True)

@@ -33,11 +33,15 @@ and the gradient by a is the sum of its two parts.
 
     n the window   C channels (the last axis, of any number of axes)   P all pixels of all images, as rows
 
-| where libraries differ | here and in the paper | PyTorch, Caffe, ONNX    |
-| ---------------------- | --------------------- | ----------------------- |
-| α                      | multiplies the sum    | multiplies the mean     |
-| k                      | 2                     | 1 by default            |
-| even n                 | c − n/2 … c + n/2 − 1 | the same (PyTorch)      |
+| where libraries differ                  | α multiplies | k by default | an even n sees        |
+| --------------------------------------- | ------------ | ------------ | --------------------- |
+| here, and in the paper                  | the sum      | 2            | c − n/2 … c + n/2 − 1 |
+| PyTorch 2.14, Paddle 3.3                | the mean     | 1            | the same              |
+| ONNX 1.23                               | the mean     | 1            | c − n/2 + 1 … c + n/2 |
+| OpenVINO 2026.4                         | the mean     |              | n − 1 channels        |
+| ONNX Runtime 1.32, Caffe by OpenCV 4.14 | the mean     | 1            | an error              |
+| TensorFlow 2.21                         | the sum      | 1            |                       |
+| Chainer 7.8                             | the sum      | 2            | n + 1 channels        |
 
 >>> import minicnn, minicnn.functional as F
 >>> a = minicnn.Tensor([3.0, 4.0, 0.0])
@@ -168,7 +172,7 @@ def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float =
         x: (…, C), floating: channels last.
         n: how many channels are summed, at least 1: c − n//2 … c + (n−1)//2, as far as they exist.
         k, alpha, beta: as in the equation, by name: PyTorch has them in the order alpha, beta, k.
-            Mind that other libraries divide alpha by n.
+            Mind that most other libraries divide alpha by n (see the table above).
 
     Returns an array like x. Raises ValueError for a 0-d x or n < 1.
     """

@@ -17,12 +17,14 @@ pixel a winner, divided by how many pixels count (see count_include_pad).
 
     N images   H W C input height, width, channels   KH KW window   OH OW output height, width
 
-| where libraries differ       | here and in PyTorch                                 | others                          |
-| ---------------------------- | --------------------------------------------------- | ------------------------------- |
-| padding of a maximum         | −∞: never the winner                                | zeros, wrong where all x < 0    |
-| two equal maxima in a window | the first, row by row, takes the whole gradient     | they share it                   |
-| size not a multiple          | floor; with ceil_mode a last, incomplete window too | Caffe: ceil                     |
-| windows over the padding     | avg_pool2d counts it unless count_include_pad=False | Caffe counts it, TensorFlow not |
+The padding of a maximum is −∞, which never wins, and not 0: twelve libraries that were tried agree.
+
+| where libraries differ | here and in PyTorch                      | others                     |
+| ---------------------- | ---------------------------------------- | -------------------------- |
+| equal maxima           | the first, row by row, takes all of dy   | they share it (tinygrad)   |
+| size not a multiple    | floor; ceil_mode adds an incomplete one  | ceil (Caffe; Chainer, max) |
+| padding, in a mean     | counts, but for count_include_pad=False  | does not by default        |
+|                        |                                          | (TensorFlow, Paddle, ONNX) |
 
 >>> import minicnn, minicnn.functional as F
 >>> x = minicnn.Tensor([[1.0, 3.0, 2.0], [4.0, 0.0, 5.0], [7.0, 6.0, 8.0]], requires_grad=True)
