@@ -1,7 +1,7 @@
 """minicnn: a small deep learning framework on NumPy and CuPy, written to be read."""
 
 from . import data, functional, nn, optim
-from .autograd import no_grad
+from .autograd import Function, no_grad
 from .backends import cuda as _cuda  # noqa: F401  # registers itself, and so does the next
 from .backends import numpy as _numpy  # noqa: F401
 from .backends import use_backend
@@ -12,11 +12,11 @@ from .checkpoint import load, save
 from .dlpack import from_dlpack
 from .gradcheck import GradcheckError, gradcheck, gradgradcheck
 from .random import manual_seed
-from .tensor import Tensor, grad
+from .tensor import Tensor, apply, grad
 
 __version__ = "0.1.0"
 __all__ = [
-    "DeviceError", "GradcheckError", "Tensor", "data", "from_dlpack", "functional", "get_num_threads", "grad",
-    "gradcheck", "gradgradcheck", "load", "manual_seed", "memory_stats", "nn", "no_grad", "optim", "save",
-    "set_matmul_precision", "set_num_threads", "synchronize", "use_backend",
+    "DeviceError", "Function", "GradcheckError", "Tensor", "apply", "data", "from_dlpack", "functional",
+    "get_num_threads", "grad", "gradcheck", "gradgradcheck", "load", "manual_seed", "memory_stats", "nn", "no_grad",
+    "optim", "save", "set_matmul_precision", "set_num_threads", "synchronize", "use_backend",
 ]  # fmt: skip

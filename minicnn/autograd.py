@@ -215,6 +215,11 @@ class Function:
     def forward(self, *arrays: Any) -> Any:
         raise NotImplementedError(f"{self.name} does not define forward")
 
+    @classmethod
+    def apply(cls, *_: Any) -> None:
+        """PyTorch's way to call, which keeps no hyperparameters: TypeError with what to write."""
+        raise TypeError(f"an operation is an object here: minicnn.apply({cls.__name__}(…), x)")
+
     def backward(self, grad: Tensor) -> Gradients:
         raise NotImplementedError(f"{self.name} does not define backward")
 
@@ -243,7 +248,7 @@ class Function:
             raise RuntimeError(f"this {self.name} has recorded a call already: make a new one for each call")
         if output.dtype.kind != "f":
             raise TypeError(f"{self.name}: a Tensor of dtype {output.dtype} cannot require a gradient")
-        saved: list[Tensor | None] = [None] * len(inputs)
+        saved: list[Any] = [_UNSAVED] * len(inputs)
         versions = []
         for saves, need in zip(self.saves, needs, strict=False):  # the last inputs may be left out
             if need:
@@ -293,6 +298,19 @@ class Function:
     def free(self) -> None:
         """Forget everything: the graph below can go. A second backward through here is then an error."""
         self.__dict__.clear()
+
+
+class _Unsaved:
+    """In the place of an input that is not saved: it says so when it is used."""
+
+    def __repr__(self) -> str:
+        return "an input that is not kept for the backward pass: the Function's `saves` must name it"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{self!r}")
+
+
+_UNSAVED = _Unsaved()
 
 
 class Copy(Function):

@@ -3,14 +3,15 @@
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .backends.devices import Array, to_device
+from .backends.devices import to_device
+from .tensor import Tensor
 
 
 class CheckpointError(ValueError):
@@ -53,12 +54,32 @@ def replacing(path: str | os.PathLike[str], sync: bool = True) -> Iterator[Path]
         raise
 
 
-def save(path: str | os.PathLike[str], arrays: dict[str, Array], info: dict[str, Any] | None = None) -> None:
-    """Write arrays, of any device, and info that JSON can hold, to a file: whole or not at all.
+OTHERS = (".npz", ".npy", ".pth", ".pt", ".ckpt", ".bin", ".h5", ".onnx")  # which other programs would misread
+
+
+def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], info: dict[str, Any] | None = None) -> None:
+    """Write arrays or Tensors by their names, of any device, and info that JSON can hold, to a file of the
+    safetensors format: whole or not at all.
 
     Raises OSError if it cannot be written, TypeError for what is no array of booleans, whole numbers or floats of up to
-    64 bits, ValueError for the name __metadata__, which the format keeps for itself.
+    64 bits, ValueError for the name __metadata__, which the format keeps for itself, and for a path whose ending is
+    another format's.
+
+    >>> import minicnn, numpy as np, os, tempfile
+    >>> net = minicnn.nn.Linear(2, 1)
+    >>> path = os.path.join(tempfile.mkdtemp(), "net.safetensors")
+    >>> minicnn.save(path, net.state_dict(), {"epoch": 3})
+    >>> arrays, info = minicnn.load(path)
+    >>> net.load_state_dict(arrays)
+    >>> info
+    {'epoch': 3}
     """
+    ending = Path(path).suffix.lower()
+    if ending in OTHERS:
+        raise ValueError(f"{path}: save writes safetensors, not {ending} files: name it so, or give it another ending")
+    if not isinstance(arrays, Mapping):
+        what = type(arrays).__name__
+        raise TypeError(f"save takes arrays by their names, a dict such as net.state_dict(), not a {what}")
     safetensors = require_safetensors()
     contiguous = {name: _contiguous(name, array) for name, array in arrays.items()}
     with replacing(path) as temporary:
@@ -70,11 +91,12 @@ def save(path: str | os.PathLike[str], arrays: dict[str, Array], info: dict[str,
         temporary.chmod(mode)  # for save_file puts a file of its own there, which only its owner may read
 
 
-def _contiguous(name: str, array: Array) -> np.ndarray:
+def _contiguous(name: str, array: Any) -> np.ndarray:
     """On the CPU, as save needs it."""
     if name == "__metadata__":
         raise ValueError(f"no array can be saved as {name}: the format has that name for itself")
     try:
+        array = array.data if isinstance(array, Tensor) else array
         array = np.asarray(to_device(array, "cpu"), order="C")
     except TypeError:
         what = type(array).__name__

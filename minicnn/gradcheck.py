@@ -45,7 +45,8 @@ def gradcheck(
     Args:
         f: a function of Tensors that returns a Tensor or a tuple of them, the same each time it is called.
         inputs: float64 Tensors; those with requires_grad are checked, the others declared constant. f sees copies:
-            .grad stays as it is.
+            .grad stays as it is. What is no Tensor, such as a kernel_size, is handed to f as it is, and is not
+            counted where an error names an input by its number.
         eps: half the step of the differences. Keep kinks (a ReLU at 0, a tie in a maximum) farther away than that.
         rtol, atol: |analytic − numeric| may be rtol·max|numeric| + atol, and what rounding makes of max|f|/eps.
         full_jacobian: up to so many entries the whole Jacobian is compared, beyond it random directions.
@@ -54,7 +55,7 @@ def gradcheck(
     Raises GradcheckError also when nothing is checked: no input requires a gradient, an input receives none, the
     outputs do not change with an input, or something is not finite.
     """
-    check = _Check(f, inputs, _Settings(eps, rtol, atol, full_jacobian, seed))
+    check = _Check(*_tensors_alone(f, inputs), _Settings(eps, rtol, atol, full_jacobian, seed))
     check.every_input_matters()
     check.compare()
     return True
@@ -75,6 +76,7 @@ def gradgradcheck(
 
     Where autograd says that a gradient does not depend on an input, that counts as zero, and the numbers must agree.
     """
+    f, inputs = _tensors_alone(f, inputs)
     settings = _Settings(eps, rtol, atol, full_jacobian, seed)
     first = _Check(f, inputs, settings)
     rng = np.random.default_rng(seed + 1)
@@ -89,6 +91,20 @@ def gradgradcheck(
 
     _Check(gradient, (*first.inputs, *flowing_in), settings).compare()
     return True
+
+
+def _tensors_alone(f: Callable[..., Any], inputs: Any) -> tuple[Callable[..., Any], list[Tensor]]:
+    """f as a function of the Tensors among its inputs, and these."""
+    arguments = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    places = [i for i, x in enumerate(arguments) if isinstance(x, Tensor)]
+
+    def of_tensors(*tensors: Tensor) -> Any:
+        every = list(arguments)
+        for i, x in zip(places, tensors, strict=True):
+            every[i] = x
+        return f(*every)
+
+    return of_tensors, [arguments[i] for i in places]
 
 
 def _tuple(outputs: Any) -> Outputs:
@@ -116,9 +132,8 @@ def _entry(k: int, x: Tensor) -> tuple[int, ...]:
 class _Check:
     """f at a point, and its derivatives there by autograd and by differences."""
 
-    def __init__(self, f: Callable[..., Any], inputs: Tensor | Sequence[Tensor], settings: _Settings) -> None:
+    def __init__(self, f: Callable[..., Any], inputs: Sequence[Tensor], settings: _Settings) -> None:
         self.f, self.settings = f, settings
-        inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
         self.inputs = [Tensor(x.data.copy(), requires_grad=x.requires_grad) for x in inputs]
         self.active = [i for i, x in enumerate(self.inputs) if x.requires_grad]
         if not any(self.inputs[i].size for i in self.active):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .autograd import Function, backward_pass, is_recording, memory_of, set_grad_enabled
+from .autograd import Copy, Function, backward_pass, is_recording, memory_of, set_grad_enabled
 from .backends import devices
 
 _accumulating = threading.Lock()  # of several threads' backward passes into one leaf, none loses a gradient
@@ -370,6 +370,10 @@ class Tensor:
         count = self._count(axis) - ddof
         return apply(ops.DivScalar(count if count > 0 else np.nan), (deviation * deviation).sum(axis, keepdims))
 
+    def std(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        """The square root of var, with the same arguments."""
+        return self.var(axis, keepdims=keepdims, ddof=ddof).sqrt()
+
     def _count(self, axis: Axis) -> int:
         return int(np.prod([self.shape[a] for a in ops.normal_axes(axis, self.ndim)], dtype=int))
 
@@ -385,6 +389,18 @@ class Tensor:
     def argmax(self, axis: int | None = None) -> Tensor:
         """The index of the first largest entry along an axis, or of the flattened Tensor; an integer Tensor."""
         return Tensor.wrap(self.data.argmax(axis))
+
+    def argmin(self, axis: int | None = None) -> Tensor:
+        """The index of the first smallest entry, as argmax has that of the largest."""
+        return Tensor.wrap(self.data.argmin(axis))
+
+    def any(self, axis: Axis = None) -> Tensor:
+        """Is any entry along these axes not 0? A boolean Tensor."""
+        return Tensor.wrap((self.data != 0).any(axis))
+
+    def all(self, axis: Axis = None) -> Tensor:
+        """Is no entry along these axes 0? A boolean Tensor."""
+        return Tensor.wrap((self.data != 0).all(axis))
 
     def reshape(self, *shape: Any) -> Tensor:
         return apply(ops.Reshape(_sizes(shape)), self)
@@ -417,6 +433,23 @@ class Tensor:
         order[a], order[b] = order[b], order[a]
         return apply(ops.Transpose(tuple(order)), self)
 
+    def flatten(self) -> Tensor:
+        """All entries in one axis, row by row, as in NumPy; nn.Flatten keeps the first axis."""
+        return self.reshape(-1) if self.size else self.reshape(0)
+
+    def squeeze(self, axis: Axis = None) -> Tensor:
+        """Without these axes of length 1, or any such; ValueError for an axis that is longer."""
+        axes = ops.normal_axes(axis, self.ndim)
+        if axis is None:
+            axes = tuple([a for a in axes if self.shape[a] == 1])
+        if any(self.shape[a] != 1 for a in axes):
+            raise ValueError(f"squeeze({axis}) of shape {self.shape}: only axes of length 1 can be left out")
+        return self.reshape(*[n for a, n in enumerate(self.shape) if a not in axes])
+
+    def copy(self) -> Tensor:
+        """The same numbers in memory of their own; the gradient flows back."""
+        return apply(Copy(), self)
+
     def broadcast_to(self, *shape: Any) -> Tensor:
         return apply(ops.BroadcastTo(_sizes(shape)), self)
 
@@ -442,13 +475,31 @@ def _matmul(a: Any, b: Any) -> Tensor:
 
 def apply(function: Function, *args: Any) -> Tensor:
     """The one way to compute: function.forward on the arguments' arrays, recorded for differentiation if anything asks
-    for it. Arguments that are not Tensors become constants; devices and dtypes must agree."""
+    for it. Arguments that are not Tensors become constants; devices and dtypes must agree.
+
+    >>> class Swish(Function):  # x · sigmoid(x)
+    ...     saves = ((0,),)  # the gradient of input 0 is computed from the value of input 0
+    ...     def forward(self, x):
+    ...         return x / (1 + np.exp(-x))
+    ...     def backward(self, dy):
+    ...         x = self.saved_inputs[0]
+    ...         s = 1 / (1 + (-x).exp())
+    ...         return dy * (s + x * s * (1 - s))
+    >>> apply(Swish(), Tensor([0.0, 1.0]))
+    Tensor([0.       , 0.7310586], dtype=float32)
+    """
     inputs, arrays = args, _arrays(args)
     if not arrays:
         inputs = _inputs(function, args)
         arrays = [tensor.data for tensor in inputs]
     try:
         data = devices.run_there(function.forward, arrays) if devices.opened else function.forward(*arrays)
+        if not hasattr(data, "dtype"):
+            raise TypeError(f"{function.name}.forward returned a {type(data).__name__}, not an array")
+    except TypeError as error:
+        if isinstance(function, type):
+            raise TypeError(f"apply takes a new object for each call: apply({function.__name__}(…), x)") from error
+        raise
     except ValueError as error:
         shapes = " and ".join(str(tensor.shape) for tensor in inputs)
         raise ValueError(f"{function.name} of shape {shapes}: {error}") from error

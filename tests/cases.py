@@ -57,6 +57,8 @@ CASES = {  # name: (what it is made of, its inputs)
     "Index": (((slice(None), np.array([2, 0, 2])),), [A]),
     "LocalResponseNorm": ((NORM,), [normal(2, 5)]),
     "LocalResponseNormBackward": ((NORM,), [normal(2, 5), normal(2, 5, seed=1)]),
+    "LeakyReLU": ((0.1,), [FAR]),
+    "LogisticLoss": ((), [A, normal(2, 3, seed=1)]),
     "Log": ((), [POSITIVE]),
     "LogSoftmax": ((0,), [A]),
     "MatMul": ((), [normal(2, 1, 3, 4), normal(2, 4, 2, seed=1)]),

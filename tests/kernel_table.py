@@ -129,6 +129,13 @@ def loss(draw, what):
 
 
 @st.composite
+def logistic_loss(draw):
+    shape, seed = draw(SHAPE), draw(SEED)
+    z = np.asarray(np.float32(draw(st.sampled_from([1.0, 20.0, 1e4])) * normal(*shape, seed=seed)), np.float64)
+    return z, np.asarray(abs(normal(*shape, seed=seed + 1)))
+
+
+@st.composite
 def softmax(draw):
     shape = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
     x = np.float32(draw(st.sampled_from([1.0, 100.0, 1e4])) * normal(*shape, seed=draw(SEED))).astype(np.float64)
@@ -214,6 +221,7 @@ TABLE = {
     "conv.convolve_transpose": convolution("convolve_transpose"),
     "conv.convolve_weight": convolution("convolve_weight"),
     "dropout.drop": dropout(),
+    "loss.logistic_loss": logistic_loss(),
     "loss.negative_log_likelihood": loss("forward"),
     "loss.negative_log_likelihood_backward": loss("backward"),
     "loss.onehot": loss("onehot"),

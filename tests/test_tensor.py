@@ -512,3 +512,59 @@ def test_no_gradient_is_lost_between_threads(monkeypatch):
     for thread in threads:
         thread.join()
     assert (w.grad.data == 200).all()
+
+
+def test_numpys_small_methods():
+    array = np.random.default_rng(0).standard_normal((2, 1, 3))
+    x = Tensor(array, requires_grad=True)
+    for f in (
+        lambda a: a.flatten(), lambda a: a.squeeze(), lambda a: a.squeeze(1), lambda a: a.squeeze(-2), lambda a: a.copy(),
+        lambda a: a.std(), lambda a: a.std(0, keepdims=True, ddof=1), lambda a: a.std((0, 2)), lambda a: a.argmin(), lambda a: a.argmin(2),
+        lambda a: (a > 0).any(), lambda a: (a > 0).all(0), lambda a: a.any((0, 1)), lambda a: a.all(-1),
+    ):  # fmt: skip
+        ours, theirs = f(x), np.asarray(f(array))
+        np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=1e-12)
+        assert ours.shape == theirs.shape and (ours.dtype == bool) == (theirs.dtype == bool)
+    for f in (lambda a: a.flatten() * a.squeeze().flatten(), lambda a: a.copy() * a, lambda a: a.std(2)):
+        assert minicnn.gradcheck(f, x) and minicnn.gradgradcheck(f, x)
+    assert x.copy().data is not x.data and Tensor(np.ones((0, 3))).flatten().shape == (0,)
+    fails(ValueError, r"squeeze\(0\) of shape \(2, 1, 3\)", x.squeeze, 0)
+
+
+class Swish(minicnn.Function):
+    saves = ((0,),)
+
+    def forward(self, x):
+        return x / (1 + np.exp(-x))
+
+    def backward(self, dy):
+        (x,) = self.saved_inputs
+        s = F.sigmoid(x)
+        return dy * (s + x * s * (1 - s))
+
+
+def test_an_operation_of_ones_own():
+    x = Tensor(np.random.default_rng(0).standard_normal(4), requires_grad=True)
+    f = lambda x: minicnn.apply(Swish(), x)  # noqa: E731
+    assert minicnn.gradcheck(f, x) and minicnn.gradgradcheck(f, x)
+
+
+def test_what_is_forgotten_in_an_operation_of_ones_own():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+
+    class Unsaved(Swish):
+        saves = ()
+
+    class Unsaved2(Unsaved):
+        def backward(self, dy):
+            return dy * self.saved_inputs[0]
+
+    class Silent(Swish):
+        def forward(self, x):
+            x * 2
+
+    for broken, error in ((Unsaved, AttributeError), (Unsaved2, TypeError)):
+        fails(error, "not kept for the backward pass.*`saves`", minicnn.apply(broken(), x).sum().backward)
+    fails(TypeError, r"Silent.forward returned a NoneType, not an array", minicnn.apply, Silent(), x)
+    fails(TypeError, r"new object for each call: apply\(Swish\(…\), x\)", minicnn.apply, Swish, x)
+    fails(TypeError, r"minicnn.apply\(Swish\(…\), x\)", Swish.apply, x)

@@ -1,6 +1,7 @@
 """Activations: what a neuron makes of the sum it has received.
 
     relu(x)        = max(x, 0)                     Krizhevsky et al. 2012, section 3.1: learns six times as fast as tanh
+    leaky_relu(x)  = x where x > 0, else a·x       Maas, Hannun and Ng 2013: a small slope a keeps every neuron learning
     sigmoid(x)     = 1 / (1 + e^-x)
     tanh(x)
     gelu(x)        = x/2 · (1 + tanh u),  u = √(2/π) (x + 0.044715 x³)     Hendrycks and Gimpel 2016, section 2
@@ -8,6 +9,7 @@
 Each derivative but gelu's can be written with the output y, so the input need not be kept:
 
     relu           dx = dy where y > 0, else 0      (0 at x = 0)
+    leaky_relu     dx = dy where x > 0, else a·dy
     sigmoid        dx = dy · y (1 − y)
     tanh           dx = dy · (1 − y²)
 
@@ -35,7 +37,7 @@ from ..backends import kernel
 from ..backends.devices import Array
 from ..tensor import Tensor, apply
 
-__all__ = ["gelu", "relu", "sigmoid", "tanh"]
+__all__ = ["gelu", "leaky_relu", "relu", "sigmoid", "tanh"]
 
 SLOPE, CUBIC = 2 * sqrt(2 / pi), 0.044715  # 2u = SLOPE · (x + CUBIC · x³)
 
@@ -72,6 +74,18 @@ class WherePositive(Function):
 
     def backward(self, g: Tensor) -> Gradients:
         return apply(WherePositive(self.y), g)
+
+
+class LeakyReLU(Function):
+    def __init__(self, negative_slope: float):
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Array) -> Array:
+        self.slope = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.negative_slope))
+        return x * self.slope
+
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy * self.slope
 
 
 @kernel
@@ -116,6 +130,11 @@ class GELU(Function):
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), elementwise (Krizhevsky et al. 2012, section 3.1; Nair and Hinton 2010). The derivative at 0 is 0."""
     return apply(ReLU(), require_floating("relu", x))
+
+
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """x where it is positive, else negative_slope · x, elementwise (Maas, Hannun and Ng 2013)."""
+    return apply(LeakyReLU(negative_slope), require_floating("leaky_relu", x))
 
 
 def sigmoid(x: Tensor) -> Tensor:

@@ -173,7 +173,8 @@ def conv2d(
         weight: (KH, KW, C/groups, O), of x's dtype.
         bias: (O,) or None.
         stride, dilation: int or (height, width).
-        padding: int, (height, width) or ((top, bottom), (left, right)): so many zeros around the image.
+        padding: int, (height, width) or ((top, bottom), (left, right)): so many zeros around the image;
+            "same", for a stride of 1: as many as make OH, OW = H, W, the odd one at the far side.
         groups: divides both C and O.
 
     Returns (N, OH, OW, O) with OH = ⌊(H + top + bottom − dilation·(KH − 1) − 1) / stride⌋ + 1. Raises ValueError if

@@ -1,6 +1,8 @@
 """Losses: one number that says how wrong the network is.
 
     cross_entropy   L = −log p_label,   p = softmax(z)                 of K logits z, for each sample
+    binary_cross_entropy_with_logits
+                    L = −t log p − (1 − t) log(1 − p),  p = sigmoid(z) of one logit z and a target t, 0 … 1
     mse_loss        L = (prediction − target)²                         for each number
 
 and their mean over the batch. The gradient of cross-entropy is as simple as a gradient can be. With log p_label =
@@ -10,6 +12,12 @@ z_label − log Σ e^z,
 
 the probabilities, less 1 at the right answer. Softmax and logarithm are therefore one operation here: apart, the
 logarithm of a probability that has been rounded to 0 would be −∞.
+
+With two answers there is one logit, and as log p = z − log(1 + e^z) and log(1 − p) = −log(1 + e^z),
+
+    L = log(1 + e^z) − t z = max(z, 0) + log(1 + e^−|z|) − t z         dL/dz = p − t
+
+of which the second form does not overflow.
 
     N samples   K classes
 
@@ -37,12 +45,14 @@ import numpy as np
 
 from ..autograd import Function, Gradients
 from ..backends import kernel
-from ..backends.devices import Array, array_module, on_host, to_device
+from ..backends.devices import Array, array_module, as_array, on_device_of, on_host, to_device
+from ..ops import Masked
 from ..tensor import Tensor, apply
+from .activation import sigmoid
 from .precision import float16_in_float32
-from .softmax import softmax
+from .softmax import log_softmax, softmax
 
-__all__ = ["cross_entropy", "mse_loss"]
+__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss"]
 
 
 @kernel
@@ -104,15 +114,28 @@ class CrossEntropyBackward(Function):
 
 
 @float16_in_float32
-def cross_entropy(logits: Tensor, labels: Any, *, reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    labels: Any,
+    *,
+    reduction: str = "mean",
+    weight: Any = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """−log softmax(logits) at the right class: the multinomial logistic regression objective of Krizhevsky et al.
     2012, section 3.5.
 
     Args:
         logits: (N, K), floating: not yet probabilities.
         labels: (N,) integers from 0 to K − 1: an array, a list or an integer Tensor.
-        reduction: "mean" over the batch (NaN for an empty one), "sum", or "none" for the N losses; by
-            name, for PyTorch's third argument is a weight for each class.
+        reduction: "mean" over the batch (NaN for an empty one), "sum", or "none" for the N losses; it
+            and what follows by name.
+        weight: (K,), how much a sample of each class counts, also in the mean.
+        ignore_index: a label whose samples do not count, also in the mean. None by default, where
+            PyTorch has −100.
+        label_smoothing: this share of the target, from 0 to 1, is spread over all classes (Szegedy et
+            al. 2016, section 7).
 
     Raises TypeError for labels that are not integers, ValueError if shapes do not fit or a label is out of range. (For
         labels on a GPU nobody waits to see: one out of range makes the loss NaN.)
@@ -123,15 +146,84 @@ def cross_entropy(logits: Tensor, labels: Any, *, reduction: str = "mean") -> Te
     if numbers.dtype.kind not in "iu" and numbers.size:
         raise TypeError(f"cross_entropy: labels are class numbers, integers; these are {numbers.dtype}")
     classes = logits.shape[1]
+    if not classes:  # then there are no samples either, and no largest logit
+        return _reduced("cross_entropy", logits.sum(axis=1), reduction)
+    kept = np.ones(numbers.shape, bool) if ignore_index is None else numbers != ignore_index
+    numbers = np.where(kept, numbers, 0) if ignore_index is not None else numbers
     if on_host(numbers) and numbers.size and not 0 <= numbers.min() <= numbers.max() < classes:
         raise ValueError(
             f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, but there are {classes} classes"
         )
-    if not classes:  # then there are no samples either, and no largest logit
-        return _reduced("cross_entropy", logits.sum(axis=1), reduction)
     # a copy, for the gradient needs it later; but labels on a GPU belong to a batch and are not written to again
-    numbers = numbers.astype(np.int64, copy=on_host(numbers))
-    return _reduced("cross_entropy", apply(CrossEntropy(to_device(numbers, logits.device)), logits), reduction)
+    numbers = to_device(numbers.astype(np.int64, copy=on_host(numbers)), logits.device)
+    losses = apply(CrossEntropy(numbers), logits)
+    if weight is None and ignore_index is None and not label_smoothing:
+        return _reduced("cross_entropy", losses, reduction)
+    return _weighted(losses, logits, numbers, to_device(kept, logits.device), weight, label_smoothing, reduction)
+
+
+def _weighted(
+    losses: Tensor, logits: Tensor, labels: Array, kept: Array, weight: Any, label_smoothing: float, reduction: str
+) -> Tensor:
+    """Cross-entropy whose samples do not all count alike, or not only at their labels."""
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: label_smoothing is a share, from 0 to 1, not {label_smoothing}")
+    if weight is None:
+        weight = np.ones(logits.shape[1])
+    weight = to_device(as_array(weight.data if isinstance(weight, Tensor) else weight), logits.device)
+    if weight.shape != logits.shape[1:]:
+        raise ValueError(
+            f"cross_entropy: weight of shape {weight.shape}, not {logits.shape[1:]}, a number for each class"
+        )
+    with on_device_of(logits.data):
+        weight = weight.astype(logits.dtype)
+        counts = weight[labels] * kept  # how much each sample counts, (N,)
+        whole = counts.sum()
+        whole = np.where(whole == 0, np.nan, whole).astype(logits.dtype)
+    losses = losses * counts
+    if label_smoothing:
+        spread = -(log_softmax(logits) * weight).mean(axis=1)
+        losses = (1 - label_smoothing) * losses + label_smoothing * spread
+    losses = apply(Masked(kept), losses)
+    if reduction != "mean":
+        return _reduced("cross_entropy", losses, reduction)
+    return losses.sum() / whole
+
+
+class LogisticLoss(Function):
+    """The loss of each number, of a logit and a target."""
+
+    promotes_integers = True
+    saves = ((0, 1), (0,))
+
+    def forward(self, z: Array, t: Array) -> Array:
+        return logistic_loss(z, t)
+
+    def backward(self, dy: Tensor) -> Gradients:
+        z, t = self.saved_inputs
+        by_z = dy * (sigmoid(z) - t) if self.needs_input_grad[0] else None
+        return by_z, -dy * z if self.needs_input_grad[1] else None
+
+
+@kernel
+def logistic_loss(z: Array, t: Array) -> Array:
+    """log(1 + e^z) − t z"""
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - t * z
+
+
+def binary_cross_entropy_with_logits(logits: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
+    """−t log p − (1 − t) log(1 − p) for p = sigmoid(logits), the probability that the answer is yes.
+
+    Args:
+        logits: floating, of any shape: not yet probabilities.
+        target: t, a Tensor or an array of exactly that shape, from 0 (no) to 1 (yes).
+        reduction: "mean", "sum" or "none"; by name.
+
+    Raises ValueError if the shapes differ.
+    """
+    _same_shape("binary_cross_entropy_with_logits", logits, target)
+    losses = apply(LogisticLoss(), logits, target)
+    return _reduced("binary_cross_entropy_with_logits", losses, reduction)
 
 
 def mse_loss(prediction: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
@@ -142,12 +234,16 @@ def mse_loss(prediction: Tensor, target: Any, *, reduction: str = "mean") -> Ten
         target: a Tensor or an array of exactly that shape.
         reduction: "mean", "sum" or "none"; by name.
     """
+    _same_shape("mse_loss", prediction, target)
+    return _reduced("mse_loss", (prediction - target) ** 2, reduction)
+
+
+def _same_shape(name: str, prediction: Tensor, target: Any) -> None:
     shape = np.shape(target.data if isinstance(target, Tensor) else target)
     if prediction.shape != shape:
         raise ValueError(
-            f"mse_loss: prediction of shape {prediction.shape} and target of shape {shape} must have equal shapes"
+            f"{name}: prediction of shape {prediction.shape} and target of shape {shape} must have equal shapes"
         )
-    return _reduced("mse_loss", (prediction - target) ** 2, reduction)
 
 
 def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:

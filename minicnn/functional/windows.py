@@ -36,7 +36,7 @@ array([[1., 2., 1.],
 
 import operator
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -45,7 +45,8 @@ from ..backends.devices import Array
 
 Pair = tuple[int, int]
 IntPair = int | Pair  # both sides alike, or (height, width)
-Padding = IntPair | tuple[IntPair, IntPair]  # or ((top, bottom), (left, right))
+# or ((top, bottom), (left, right)); "same": as much as leaves the image its size, in steps of 1
+Padding = IntPair | tuple[IntPair, IntPair] | Literal["same"]
 
 
 def pair(value: Any, name: str, least: int = 1) -> Pair:
@@ -71,16 +72,21 @@ class Window(NamedTuple):
 
     @classmethod
     def of(cls, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> "Window":
-        """From what a user writes: ints or pairs; padding also as ((top, bottom), (left, right))."""
+        """From what a user writes: ints or pairs; padding also as ((top, bottom), (left, right)) or "same"."""
+        kernel, steps, holes = pair(kernel_size, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation")
+        if padding == "same":
+            if steps != (1, 1):
+                raise ValueError(f'padding="same" needs a stride of 1, not {stride!r}: give the padding in numbers')
+            spans = [d * (k - 1) for k, d in zip(kernel, holes, strict=True)]
+            padding = tuple([(span // 2, span - span // 2) for span in spans])
         sides = padding if isinstance(padding, (tuple, list)) else (padding, padding)
         if len(sides) != 2:
             raise ValueError(
-                f"padding must be an integer, (height, width) or ((top, bottom), (left, right)), not {padding!r}"
+                'padding must be an integer, (height, width), ((top, bottom), (left, right)) or "same", '
+                f"not {padding!r}"
             )
         vertical, horizontal = (pair(side, "padding", 0) for side in sides)
-        return cls(
-            pair(kernel_size, "kernel_size"), pair(stride, "stride"), (vertical, horizontal), pair(dilation, "dilation")
-        )
+        return cls(kernel, steps, (vertical, horizontal), holes)
 
     def output_size(self, height: int, width: int) -> Pair:
         """(OH, OW); ValueError if the window does not fit into the padded image."""

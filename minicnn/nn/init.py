@@ -32,6 +32,23 @@ def _gaussian(shape: Shape, std: float) -> Array:
     return generator().standard_normal(shape, np.float32) * np.float32(std)
 
 
+def started(initialiser: Initialiser | None, shape: Shape, name: str) -> Array:
+    """An array of that shape by an initialiser, or by he() if there is none. TypeError if it is no
+    initialiser, such as he, whose brackets were forgotten; ValueError for a shape with a 0 or another result."""
+    if min(shape) < 1:
+        raise ValueError(f"{name}: a weight of shape {shape} has no numbers: sizes are at least 1")
+    try:
+        array = (initialiser or he())(shape)
+        found = array.shape
+    except (TypeError, AttributeError) as error:
+        raise TypeError(
+            f"{name}: weight_init takes a shape and returns an array, as nn.init.he() does (with the brackets): {error}"
+        ) from error
+    if found != shape:
+        raise ValueError(f"{name}: weight_init made an array of shape {found}, not {shape}")
+    return array
+
+
 def constant(value: float) -> Initialiser:
     """Every number the same."""
     return lambda shape: np.full(shape, value, np.float32)

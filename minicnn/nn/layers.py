@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import functional as F
 from ..backends.devices import Array
-from ..functional.windows import IntPair, Padding, pair
+from ..functional.windows import IntPair, Padding, Window, pair
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
@@ -17,12 +17,15 @@ __all__ = [
     "GELU",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
+    "BCEWithLogitsLoss",
     "BatchNorm2d",
     "Conv2d",
     "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "Identity",
+    "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
     "LogSoftmax",
@@ -58,8 +61,9 @@ class Conv2d(Module):
         bias_init: float = 0.0,
     ) -> None:
         _check_groups("Conv2d", groups, in_channels, out_channels)
-        shape = (*pair(kernel_size, "kernel_size"), in_channels // groups, out_channels)
-        self.weight = Parameter((weight_init or init.he())(shape))
+        window = Window.of(kernel_size, stride, padding, dilation)  # an error now and not at the first image
+        shape = (*window.kernel_size, in_channels // groups, out_channels)
+        self.weight = Parameter(init.started(weight_init, shape, "Conv2d"))
         self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
         self.kernel_size, self.stride, self.padding, self.dilation, self.groups = (
             kernel_size,
@@ -107,9 +111,9 @@ class ConvTranspose2d(Module):
         bias_init: float = 0.0,
     ) -> None:
         _check_groups("ConvTranspose2d", groups, in_channels, out_channels)
-        kernel = pair(kernel_size, "kernel_size")
+        kernel = Window.of(kernel_size, stride, padding, dilation).kernel_size
         # an initialiser wants the outputs on the last axis, where a transposed layer has its inputs
-        weight = (weight_init or init.he())((*kernel, in_channels // groups, out_channels))
+        weight = init.started(weight_init, (*kernel, in_channels // groups, out_channels), "ConvTranspose2d")
         self.weight = Parameter(weight.reshape(*kernel, out_channels // groups, in_channels))
         self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
         self.kernel_size, self.stride, self.padding, self.output_padding = kernel_size, stride, padding, output_padding
@@ -161,7 +165,7 @@ class Linear(Module):
         weight_init: init.Initialiser | None = None,
         bias_init: float = 0.0,
     ) -> None:
-        self.weight = Parameter((weight_init or init.he())((in_features, out_features)))
+        self.weight = Parameter(init.started(weight_init, (in_features, out_features), "Linear"))
         self.bias = Parameter(init.constant(bias_init)((out_features,))) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -187,13 +191,9 @@ class MaxPool2d(Module):
         *,
         ceil_mode: bool = False,
     ) -> None:
-        self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode = (
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            ceil_mode,
-        )
+        Window.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)  # or an error
+        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
+        self.ceil_mode = ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
@@ -213,6 +213,7 @@ class AvgPool2d(Module):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
+        Window.of(kernel_size, kernel_size if stride is None else stride, padding)  # or an error
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
@@ -228,7 +229,7 @@ class AdaptiveAvgPool2d(Module):
     functional.adaptive_avg_pool2d."""
 
     def __init__(self, output_size: IntPair) -> None:
-        self.output_size = output_size
+        self.output_size = pair(output_size, "AdaptiveAvgPool2d: output_size")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(x, self.output_size)
@@ -311,6 +312,26 @@ class GELU(Module):
         return F.gelu(x)
 
 
+class LeakyReLU(Module):
+    """x where it is positive, else negative_slope · x; see functional.leaky_relu."""
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}"
+
+
+class Identity(Module):
+    """What it is given: in the place of a layer that is left out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 class Softmax(Module):
     """e^x / Σ e^x along an axis; see functional.softmax. CrossEntropyLoss takes logits: this is for
     probabilities that people look at."""
@@ -362,11 +383,30 @@ class Flatten(Module):
 class CrossEntropyLoss(Module):
     """The mean of −log softmax(logits) at the labels; see functional.cross_entropy."""
 
+    def __init__(
+        self,
+        *,
+        reduction: str = "mean",
+        weight: Any = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        self.options = {
+            "reduction": reduction, "weight": weight, "ignore_index": ignore_index, "label_smoothing": label_smoothing
+        }  # fmt: skip
+
+    def forward(self, logits: Tensor, labels: Any) -> Tensor:
+        return F.cross_entropy(logits, labels, **self.options)
+
+
+class BCEWithLogitsLoss(Module):
+    """The mean of binary cross-entropy; see functional.binary_cross_entropy_with_logits."""
+
     def __init__(self, *, reduction: str = "mean") -> None:
         self.reduction = reduction
 
-    def forward(self, logits: Tensor, labels: Any) -> Tensor:
-        return F.cross_entropy(logits, labels, reduction=self.reduction)
+    def forward(self, logits: Tensor, target: Any) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, target, reduction=self.reduction)
 
 
 class MSELoss(Module):

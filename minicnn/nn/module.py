@@ -8,7 +8,7 @@ error: modules or parameters in a plain list, tuple, set or dict, and a paramete
 by something else.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -108,10 +108,25 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        output = self.forward(*inputs, **options)
+        try:
+            output = self.forward(*inputs, **options)
+        except ValueError as error:
+            self._say_where(error)
+            raise
         for hook in self._hooks.values():
             hook(self, inputs, output)
         return output
+
+    def _say_where(self, error: ValueError) -> None:
+        """Put before an error's message where in this network the layer is that raised it: "features.conv1
+        (Conv2d): …". Each module around it that it passes through adds its part of the name."""
+        raised: Any = error
+        inner, path, text = getattr(raised, "place", (self, "", f"({type(self).__name__}): {error}"))
+        if inner is not self:
+            name = next((name for name, module in self.named_modules() if module is inner), "")
+            path = f"{name}.{path}" if path else name
+            error.args = (f"{path} {text}",)
+        raised.place = self, path, text
 
     def register_forward_hook(self, hook: Hook) -> Callable[[], None]:
         """Call hook(module, inputs, output) after each forward pass. Returns a function that removes the hook."""
@@ -211,6 +226,11 @@ class Module:
         Raises ValueError, having written nothing, if a shape or a kind of number differs, or (strict) if
         names are missing or unexpected; it lists them all.
         """
+        if not isinstance(state, Mapping):
+            what = type(state).__name__
+            raise TypeError(
+                f"load_state_dict takes arrays by name, not a {what}; minicnn.load returns a pair, (arrays, info)"
+            )
         entries = dict(self._entries())
         own = self.state_dict()
         misfits = {name: devices.misfit(state[name], own[name]) for name in own if name in state}

@@ -165,3 +165,101 @@ def test_reductions_that_do_not_exist(reduction):
 def test_pytorchs_order_of_arguments_is_an_error(f):
     with refuses(TypeError, f.__name__, "positional"):
         f(Tensor(np.ones((2, 2))), [0, 1], "sum")  # weight, size_average
+
+
+def by_hand(z, labels, weight, ignored, smoothing, reduction):
+    """The definition, sample by sample."""
+    losses, counts = np.zeros(len(z)), np.zeros(len(z))
+    for i, label in enumerate(labels):
+        if label == ignored:
+            continue
+        costs = -reference.log_softmax(z[i]) * weight
+        losses[i] = (1 - smoothing) * costs[label] + smoothing * costs.mean()
+        counts[i] = weight[label]
+    with np.errstate(invalid="ignore"):
+        return {"none": losses, "sum": losses.sum(), "mean": losses.sum() / counts.sum()}[reduction]
+
+
+WEIGHTED = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+
+
+@WEIGHTED
+@pytest.mark.parametrize("weight", [None, np.array([0.5, 2.0, 0.0, 1.5])])
+@pytest.mark.parametrize("ignored", [None, -100, 3])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_samples_that_do_not_count_alike(reduction, weight, ignored, smoothing):
+    z, labels = normal(6, 4), np.array([0, 3, 2, 1, 1, 3])
+    if ignored == -100:
+        labels[[1, 4]] = -100
+    options = dict(reduction=reduction, weight=weight, ignore_index=ignored, label_smoothing=smoothing)
+    expected = by_hand(z, labels, np.ones(4) if weight is None else weight, ignored, smoothing, reduction)
+    y = F.cross_entropy(Tensor(z), labels, **options)
+    assert_allclose(y.data, expected, rtol=1e-12, atol=1e-12)
+    assert F.cross_entropy(Tensor(z.astype(np.float32)), labels, **options).dtype == np.float32
+    differentiable(lambda x: F.cross_entropy(x, labels, **options), z)
+
+
+def test_nothing_flows_into_an_ignored_sample():
+    """Though its loss is infinite, and whatever the reduction."""
+    z = Tensor(np.array([[0.0, -np.inf], [1.0, 2.0]]), requires_grad=True)
+    for reduction in ("sum", "mean", "none"):
+        z.grad = None
+        with np.errstate(invalid="ignore"):
+            F.cross_entropy(z, [-1, 0], ignore_index=-1, reduction=reduction).sum().backward()
+        assert not z.grad.data[0].any() and z.grad.data[1].all()
+    assert np.isnan(F.cross_entropy(z, [7, 7], ignore_index=7).item())  # the mean of none
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(weight=[1.0, 2.0]), r"weight of shape \(2,\), not \(3,\)"),
+        (dict(label_smoothing=1.5), "label_smoothing.*1.5"),
+        (dict(label_smoothing=-0.1), "label_smoothing"),
+        (dict(ignore_index=5, reduction="median"), "reduction"),
+        (dict(ignore_index=0), "from -1 to 2"),
+    ],
+)
+def test_settings_of_cross_entropy_that_do_not_fit(options, words):
+    with pytest.raises(ValueError, match=words):
+        F.cross_entropy(Tensor(normal(3, 3)), [0, 2, -1] if "from" in words else [0, 2, 1], **options)
+
+
+@pytest.mark.torch
+@WEIGHTED
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_pytorch_counts_the_same(reduction, smoothing):
+    torch = pytest.importorskip("torch")
+    z, labels, weight = normal(6, 4), np.array([0, 3, -100, 1, 1, 2]), np.array([0.5, 2.0, 0.25, 1.5])
+    ours = F.cross_entropy(
+        Tensor(z), labels, weight=weight, ignore_index=-100, label_smoothing=smoothing, reduction=reduction
+    )
+    theirs = torch.nn.functional.cross_entropy(
+        torch.tensor(z), torch.tensor(labels), torch.tensor(weight), label_smoothing=smoothing, reduction=reduction
+    )
+    assert_allclose(ours.data, theirs.numpy(), rtol=1e-12)
+    z, t = normal(5, 2) * 30, abs(normal(5, 2, seed=1)) % 1
+    theirs = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor(z), torch.tensor(t), reduction=reduction)
+    assert_allclose(
+        F.binary_cross_entropy_with_logits(Tensor(z), t, reduction=reduction).data, theirs.numpy(), rtol=1e-12
+    )
+
+
+@WEIGHTED
+def test_binary_cross_entropy_is_the_equation(reduction):
+    z, t = normal(5, 2), abs(normal(5, 2, seed=1)) % 1
+    p = 1 / (1 + np.exp(-z))
+    losses = -t * np.log(p) - (1 - t) * np.log(1 - p)
+    expected = {"none": losses, "sum": losses.sum(), "mean": losses.mean()}[reduction]
+    assert_allclose(F.binary_cross_entropy_with_logits(Tensor(z), t, reduction=reduction).data, expected, rtol=1e-12)
+
+
+def test_binary_cross_entropy_far_from_0():
+    """There a probability would be rounded to 0 or 1, whose logarithm is −∞ or 0."""
+    z = Tensor(np.array([-1e4, 1e4, -1e4, 1e4, 0.0]), requires_grad=True)
+    y = F.binary_cross_entropy_with_logits(z, np.array([0.0, 1.0, 1.0, 0.0, 0.5]), reduction="none")
+    assert_allclose(y.data, [0, 0, 1e4, 1e4, np.log(2)])
+    y.sum().backward()
+    assert_allclose(z.grad.data, [0, 0, -1, 1, 0])
+    with pytest.raises(ValueError, match=r"binary_cross_entropy_with_logits.*\(5,\).*\(5, 1\)"):
+        F.binary_cross_entropy_with_logits(z, np.ones((5, 1)))

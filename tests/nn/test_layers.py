@@ -23,6 +23,8 @@ LAYERS = [  # (layer, the same function, input shape, repr)
      lambda m, x: F.conv_transpose2d(x, m.weight, None, (2, 1), 1, (1, 0), dilation=2, groups=2), (2, 5, 6, 4),
      "ConvTranspose2d(4, 6, kernel_size=(3, 2), stride=(2, 1), padding=1, output_padding=(1, 0), dilation=2, groups=2, bias=False)"
      "  # 72 parameters"),
+    (nn.LeakyReLU(0.2), lambda m, x: F.leaky_relu(x, 0.2), (2, 5), "LeakyReLU(negative_slope=0.2)"),
+    (nn.Identity(), lambda m, x: x, (2, 5), "Identity()"),
     (nn.Softmax(), lambda m, x: F.softmax(x), (2, 5), "Softmax(axis=-1)"),
     (nn.LogSoftmax(0), lambda m, x: F.log_softmax(x, 0), (2, 5), "LogSoftmax(axis=0)"),
     (nn.Linear(5, 3), lambda m, x: F.linear(x, m.weight, m.bias), (2, 4, 5), "Linear(5, 3)  # 18 parameters"),
@@ -38,7 +40,7 @@ LAYERS = [  # (layer, the same function, input shape, repr)
     (nn.Flatten(), lambda m, x: x.reshape(2, 24), (2, 3, 4, 2), "Flatten()"),
     (nn.Flatten(), lambda m, x: x.reshape(0, 24), (0, 3, 4, 2), "Flatten()"),
     *[(getattr(nn, name)(), lambda m, x: getattr(F, type(m).__name__.lower())(x), (3, 4), f"{name}()")
-      for name in nn.__all__ if hasattr(activation, name)],
+      for name in nn.__all__ if hasattr(activation, name) and name != "LeakyReLU"],
 ]  # fmt: skip
 
 
@@ -125,6 +127,19 @@ def test_where_weights_and_biases_start():
         np.testing.assert_allclose(layer.weight.data.var(), 2 / fan_in, rtol=0.05)
 
 
+@pytest.mark.parametrize("kernel, dilation", [(3, 1), ((4, 2), 1), ((1, 5), (3, 2))])
+def test_padding_that_keeps_the_size(kernel, dilation):
+    """The odd zero is on the far side, as in PyTorch."""
+    layer, x = nn.Conv2d(3, 2, kernel, padding="same", dilation=dilation), image(2, 9, 7, 3)
+    (kh, kw), (dh, dw) = (pair if isinstance(pair, tuple) else (pair, pair) for pair in (kernel, dilation))
+    spans = dh * (kh - 1), dw * (kw - 1)
+    widths = [(span // 2, span - span // 2) for span in spans]
+    padded = np.pad(x.data, ((0, 0), *widths, (0, 0)))
+    y = layer(x)
+    assert y.shape == (2, 9, 7, 2)
+    np.testing.assert_array_equal(y.data, F.conv2d(Tensor(padded), layer.weight, layer.bias, dilation=dilation).data)
+
+
 def test_a_transposed_convolution_takes_as_many_operations_as_the_convolution():
     conv, back = nn.Conv2d(4, 6, 3, 2, groups=2), nn.ConvTranspose2d(6, 4, 3, 2, groups=2)
     x, y = (2, 9, 7, 4), (2, 4, 3, 6)
@@ -148,6 +163,36 @@ def test_settings_that_do_not_fit():
     fails(ValueError, r"\(2, 4\).*\(5, 3\)", nn.Linear(5, 3), Tensor(np.ones((2, 4), np.float32)))
     fails(ValueError, "conv2d", nn.Conv2d(3, 4, 3), Tensor(np.ones((2, 8, 8, 4), np.float32)))
     fails(ValueError, "batch_norm", nn.BatchNorm2d(3), Tensor(np.ones((2, 8, 8, 4), np.float32)))
+    fails(ValueError, 'padding="same" needs a stride of 1, not 2', nn.Conv2d, 3, 8, 3, 2, padding="same")
+    for make in (
+        nn.MaxPool2d,
+        nn.AvgPool2d,
+        lambda k, *a: nn.Conv2d(3, 8, k, *a),
+        lambda k, *a: nn.ConvTranspose2d(3, 8, k, *a),
+    ):
+        for arguments, words in (
+            ((0,), "kernel_size"),
+            ((3, 0), "stride"),
+            ((3, 1, -1), "padding"),
+            ((3, 1, "valid"), "padding.*'valid'"),
+        ):
+            fails(ValueError, words, make, *arguments)
+    fails(ValueError, "output_size", nn.AdaptiveAvgPool2d, 0)
+    for make in (
+        lambda **o: nn.Linear(4, 2, **o),
+        lambda **o: nn.Conv2d(4, 2, 1, **o),
+        lambda **o: nn.ConvTranspose2d(4, 2, 1, **o),
+    ):
+        for wrong in (nn.init.xavier, nn.init.normal):  # without brackets
+            fails(TypeError, "weight_init takes a shape.*brackets", make, weight_init=wrong)
+        fails(ValueError, r"weight_init made an array of shape \(1,\)", make, weight_init=lambda shape: np.ones(1))
+    for make in (
+        lambda: nn.Linear(0, 2),
+        lambda: nn.Linear(2, 0),
+        lambda: nn.Conv2d(0, 2, 1),
+        lambda: nn.Conv2d(2, 0, 1),
+    ):
+        fails(ValueError, "sizes are at least 1", make)
     fails(ValueError, "p is", nn.Dropout(1.5), Tensor([1.0]))
     fails(ValueError, "reduction", nn.CrossEntropyLoss(reduction="median"), Tensor([[1.0, 2.0]]), [0])
 

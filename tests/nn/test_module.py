@@ -440,3 +440,31 @@ def test_a_module_list_is_made_of_modules():
 
 def test_a_device_of_pytorch():
     fails(minicnn.DeviceError, "'cuda': here it is called 'gpu'", nn.Linear(2, 2).to, "cuda")
+
+
+def test_an_error_names_the_layer_by_its_place():
+    class Block(nn.Module):
+        def __init__(self):
+            self.conv1, self.body = nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Linear(5, 2))
+
+        def forward(self, x):
+            return self.body(self.conv1(x))
+
+    net = nn.Sequential(block=Block(), last=nn.Flatten())
+    for channels, words in (
+        (4, r"^block\.conv1 \(Conv2d\): conv2d: x of shape"),
+        (3, r"^block\.body\.1 \(Linear\): linear"),
+    ):
+        fails(ValueError, words, net, Tensor(np.ones((1, 8, 8, channels), np.float32)))
+    fails(ValueError, "^conv2d: x of shape", net[0].conv1, Tensor(np.ones((1, 8, 8, 4), np.float32)))
+
+
+def test_a_state_with_other_numbers():
+    """Nothing is written, though the first array would fit."""
+    layer = nn.Linear(2, 1)
+    before = {name: array.copy() for name, array in layer.state_dict().items()}
+    for bad, words in ((np.ones(1, complex), "bias is complex128, not float32"), (np.array(["a"]), "bias is <U1")):
+        fails(ValueError, words, layer.load_state_dict, {"weight": np.ones((2, 1)), "bias": bad})
+    for name, array in layer.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    fails(TypeError, "pair", layer.load_state_dict, (before, {}))

@@ -1,0 +1,48 @@
+"""Gradient clipping: no update is longer than it may be (Pascanu, Mikolov and Bengio 2013, algorithm 1)."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..autograd import no_grad
+from ..tensor import Tensor
+
+
+@no_grad()
+def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients by one factor, so that together, as one vector, they are at most max_norm long.
+
+    Args:
+        parameters: Tensors, such as net.parameters(); those without a gradient do not count.
+        max_norm: the longest that is allowed, above 0.
+
+    Returns how long they were. Each .grad that is scaled is a new Tensor. Raises ValueError if max_norm is
+    not above 0, or there is no gradient or one that is not finite: the gradients stay as they are.
+
+    >>> import minicnn
+    >>> p = minicnn.nn.Parameter(np.zeros(2))
+    >>> (p * np.array([3.0, 4.0])).sum().backward()
+    >>> clip_grad_norm([p], 1.0)
+    5.0
+    >>> p.grad
+    Tensor([0.6, 0.8], dtype=float64)
+    """
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm: max_norm must be above 0, not {max_norm}")
+    params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    gradients = [(p, p.grad) for p in params if p.grad is not None]
+    if not gradients:
+        raise ValueError(
+            "clip_grad_norm: no parameter has a gradient: call it after backward(), with the parameters themselves "
+            "(a generator, such as net.parameters(), can be used once)"
+        )
+    # each by its own largest entry, or squares of float32 might overflow
+    largest = max(float(abs(g).max().item()) for _, g in gradients if g.size)
+    squares = [((g / largest) ** 2).sum().item() for _, g in gradients] if largest else []
+    norm = largest * float(np.sqrt(sum(squares)))
+    if not np.isfinite(norm):
+        raise ValueError(f"clip_grad_norm: the gradients' norm is {norm}")
+    if norm > max_norm:
+        for p, g in gradients:
+            p.grad = g * (max_norm / norm)
+    return norm
