@@ -59,7 +59,6 @@ def backward_pass(
     pending = Pending(plan, deliver)
     for tensor, gradient in roots:
         pending.add_root(_place(tensor), gradient)
-    del roots, tensor, gradient
     while plan.nodes:
         node, needed = plan.nodes.popitem()  # the newest
         gradients = node.gradients(pending.pop(node), needed)
@@ -135,10 +134,10 @@ class Pending:
 
     def add_all(self, parents: Sequence[Any], gradients: Sequence[Tensor | None]) -> None:
         """A gradient for each of these nodes and leaves; None for one that needs none."""
-        if len(gradients) > 1:  # what goes two ways is nobody's alone
+        if len(gradients) != 1:  # what goes two ways is nobody's alone
             owners = [memory_of(gradient) for gradient in gradients if gradient is not None]
-            if len(set(owners)) < len(owners):
-                self.taken.update([owner for owner in owners if owners.count(owner) > 1])
+            if len(set(owners)) != len(owners):
+                self.taken.update([owner for owner in owners if owners.count(owner) != 1])
         received, missing = self.received, self.plan.missing
         for parent, gradient in zip(parents, gradients, strict=True):
             if gradient is None:

@@ -11,7 +11,7 @@ KERNEL void column_sums(const real* __restrict__ x, real* __restrict__ sums, Ind
     FOR_EACH_BLOCK(b, count) {
         __shared__ Pack<real> part[BLOCK];
         Index first = b / across * chunk;
-        int many = rows - first < chunk ? rows - first : chunk;
+        int many = min(rows - first, chunk);
         TOGETHER(t) {
             Index column = (b % across * WIDE + t % WIDE) * PACK;
             Pack<real> sum = {};

@@ -40,7 +40,7 @@ def matmul(a: Array, b: Array) -> Array:
     if rows * columns * a.shape[1] < threads.BLOCK:  # too small to share
         return np.matmul(a, b, out=out)
     # a sum of one product each is better multiplied: BLAS takes four times as long as memory to write the result
-    multiply = np.matmul if a.shape[1] > 1 else np.multiply
+    multiply = np.matmul if a.shape[1] != 1 else np.multiply
     share = -(-max(rows, columns) // usable_threads())
     if rows >= columns:
         parallel(lambda lo, hi: multiply(a[lo:hi], b, out=out[lo:hi]), slices(rows, share))
