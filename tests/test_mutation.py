@@ -78,6 +78,8 @@ def test_conditions_and_blocks():
                 continue
             with no_grad():
                 return a
+            with on_device_of(b[0]):  # of a device there is but one here
+                return a
     """
     assert {(before, after) for _, before, after in changes(source)} == {
         ("if a:", "if not a:"),
