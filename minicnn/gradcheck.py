@@ -211,6 +211,7 @@ class _Check:
         analytic, numeric = np.zeros((2, DIRECTIONS))
         for k, direction in enumerate(self.rng.standard_normal((DIRECTIONS, *self.inputs[i].shape))):
             mixture = self.mixture()
+            # equivalent (statement): the derivative is linear in the direction, whatever its length
             direction /= np.linalg.norm(direction)
             g = self.analytic(mixture)[i]
             analytic[k] = 0 if g is None else (g * direction).sum()

@@ -15,6 +15,7 @@ KERNEL void column_sums(const real* __restrict__ x, real* __restrict__ sums, Ind
         TOGETHER(t) {
             Index column = (b % across * WIDE + t % WIDE) * PACK;
             Pack<real> sum = {};
+            // equivalent (<): what is read beyond the last column is written nowhere
             if (t < BLOCK / WIDE * WIDE && column < columns) {  // the last threads may be too few for a row
                 UNROLL(4)  // so that four rows are under way at once
                 for (int row = t / WIDE; row < many; row += BLOCK / WIDE) {

@@ -33,6 +33,7 @@ KERNEL void im2col(const strided real* __restrict__ x, real* __restrict__ column
                 if (READ == 4) numbers = load(x + from[u] + (long long)(t * SW) * PIXEL);
                 else numbers.at[u] = x[from[u] + (long long)(t * SW) * PIXEL];
             }
+            // equivalent (%): where all runs are whole, no window is beyond the last
             if (OW % RUN == 0 || q + t < OW) store(to + (long long)t * ROW, numbers);
         }
     }

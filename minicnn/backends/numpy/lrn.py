@@ -94,7 +94,7 @@ def _window_sum(row: Array, p: int, n: int, name: str) -> Array:
     pixel and mean nothing. Sums of 2, of 4, … as long as they fit, then the rest one by one: 3 additions for n = 5."""
     size = len(row) // (p + 1) * p
     total, width = row, 1
-    while 2 * width <= n:
+    while 2 * width <= n:  # equivalent (comparison, constant): the same sums with more additions
         total = np.add(total[:-width], total[width:], out=scratch(f"{name} {width}", (len(total) - width,), like=row))
         width *= 2
     total = total[:size]

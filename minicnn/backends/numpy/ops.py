@@ -16,6 +16,7 @@ def broadcast(a: Array, b: Array, ufunc: Callable[..., Array]) -> Array:
         return ufunc(a, b)
     shape = np.broadcast_shapes(a.shape, b.shape)
     out, a, b = empty(shape, a.dtype), np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+    # equivalent (constant): the step is another for a lone number, which is one piece anyway
     step = max(1, block * len(out) // max(1, out.size))
     parallel(lambda lo, hi: ufunc(a[lo:hi], b[lo:hi], out=out[lo:hi]), slices(len(out), step))
     return out
