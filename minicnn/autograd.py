@@ -59,7 +59,6 @@ def backward_pass(
     pending = Pending(plan, deliver)
     for tensor, gradient in roots:
         pending.add_root(_place(tensor), gradient)
-    del roots, tensor, gradient
     while plan.nodes:
         node, needed = plan.nodes.popitem()  # the newest
         gradients = node.gradients(pending.pop(node), needed)
@@ -137,9 +136,9 @@ class Pending:
 
     def add_all(self, parents: Sequence[Any], gradients: Sequence[Any], needed: Sequence[bool]) -> None:
         """A gradient for each of these nodes and leaves that needs one."""
-        if needed.count(True) > 1:  # what goes two ways is nobody's alone
+        if needed.count(True) != 1:  # what goes two ways is nobody's alone
             owners = [memory_of(gradient) for gradient, need in zip(gradients, needed, strict=True) if need]
-            self.taken.update([owner for owner in owners if owners.count(owner) > 1])
+            self.taken.update([owner for owner in owners if owners.count(owner) != 1])
         received, missing = self.received, self.plan.missing
         for parent, gradient, need in zip(parents, gradients, needed, strict=True):
             if not need:

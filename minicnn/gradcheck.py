@@ -16,6 +16,9 @@ from .tensor import Tensor, grad
 
 Outputs = tuple[Tensor, ...]
 
+ROUNDING = 16 * float(np.finfo(np.float64).eps)  # what rounding may make of f, relative to it: a few units
+DIRECTIONS = 4  # so many are tried where the whole Jacobian is too large
+
 
 class GradcheckError(AssertionError):
     """The derivatives do not agree, or there was nothing to compare."""
@@ -26,7 +29,7 @@ class _Settings(NamedTuple):
     rtol: float
     atol: float
     full_jacobian: int
-    seed: int
+    rng: np.random.Generator
 
 
 def gradcheck(
@@ -55,7 +58,8 @@ def gradcheck(
     Raises GradcheckError also when nothing is checked: no input requires a gradient, an input receives none, the
     outputs do not change with an input, or something is not finite.
     """
-    check = _Check(*_tensors_alone(f, inputs), _Settings(eps, rtol, atol, full_jacobian, seed))
+    settings = _Settings(eps, rtol, atol, full_jacobian, np.random.default_rng(seed))
+    check = _Check(*_tensors_alone(f, inputs), settings)
     check.every_input_matters()
     check.compare()
     return True
@@ -77,9 +81,9 @@ def gradgradcheck(
     Where autograd says that a gradient does not depend on an input, that counts as zero, and the numbers must agree.
     """
     f, inputs = _tensors_alone(f, inputs)
-    settings = _Settings(eps, rtol, atol, full_jacobian, seed)
+    rng = np.random.default_rng(seed)
+    settings = _Settings(eps, rtol, atol, full_jacobian, rng)
     first = _Check(f, inputs, settings)
-    rng = np.random.default_rng(seed + 1)
     flowing_in = [Tensor(rng.standard_normal(y.shape), requires_grad=True, device=y.device) for y in first.outputs]
 
     def gradient(*args: Tensor) -> Outputs:
@@ -133,7 +137,7 @@ class _Check:
     """f at a point, and its derivatives there by autograd and by differences."""
 
     def __init__(self, f: Callable[..., Any], inputs: Sequence[Tensor], settings: _Settings) -> None:
-        self.f, self.settings = f, settings
+        self.f, self.settings, self.rng = f, settings, settings.rng
         self.inputs = [Tensor(x.data.copy(), requires_grad=x.requires_grad) for x in inputs]
         self.active = [i for i, x in enumerate(self.inputs) if x.requires_grad]
         if not any(self.inputs[i].size for i in self.active):
@@ -141,13 +145,12 @@ class _Check:
         for i, x in enumerate(self.inputs):
             if x.dtype.kind == "f" and x.dtype != np.float64:
                 raise GradcheckError(f"input {i} is {x.dtype}; differences of it are mostly rounding: use float64")
-        self.rng = np.random.default_rng(settings.seed)
         self.outputs = self.evaluate(self.inputs)
         again = self.evaluate(self.inputs)
         if any(not np.array_equal(a.numpy(), b.numpy()) for a, b in zip(self.outputs, again, strict=True)):
             raise GradcheckError("f returns something else each time: fix its random numbers")
         largest = max(float(np.abs(y.numpy()).max(initial=0)) for y in self.outputs)
-        self.rounding = 16 * float(np.finfo(np.float64).eps) * largest / settings.eps
+        self.rounding = ROUNDING * largest / settings.eps
 
     def evaluate(self, inputs: Sequence[Tensor]) -> Outputs:
         outputs = _tuple(self.f(*inputs))
@@ -211,7 +214,7 @@ class _Check:
     def compare_jacobian(self, i: int) -> None:
         x = self.inputs[i]
         numeric = np.stack([self.difference(i, unit.reshape(x.shape)) for unit in np.eye(x.size)], axis=1)  # (m, n)
-        analytic = np.zeros_like(numeric)
+        analytic = np.empty_like(numeric)
         for row, unit in enumerate(np.eye(len(numeric))):
             g = self.analytic(unit)[i]
             analytic[row] = 0 if g is None else g.ravel()
@@ -220,15 +223,15 @@ class _Check:
         g = self.analytic(mixture)[i]
         self.judge(i, np.zeros(x.size) if g is None else g.ravel(), mixture @ numeric, lambda at: f"{_entry(at[0], x)}")
 
-    def compare_directions(self, i: int, directions: int = 4) -> None:
-        analytic, numeric = np.zeros((2, directions))
-        for k in range(directions):
+    def compare_directions(self, i: int) -> None:
+        analytic, numeric = np.zeros((2, DIRECTIONS))
+        for k, direction in enumerate(self.rng.standard_normal((DIRECTIONS, *self.inputs[i].shape))):
             mixture = self.mixture()
-            direction = self.rng.standard_normal(self.inputs[i].shape)
-            direction /= np.sqrt((direction**2).sum())
+            # equivalent (statement): the derivative is linear in the direction, whatever its length
+            direction /= np.linalg.norm(direction)
             g = self.analytic(mixture)[i]
             analytic[k] = 0 if g is None else (g * direction).sum()
-            numeric[k] = mixture @ self.difference(i, direction)
+            numeric[k] = (mixture * self.difference(i, direction)).sum()
         self.judge(i, analytic, numeric, lambda at: f"direction {at[0]}")
 
     def judge(

@@ -26,7 +26,7 @@ def unbroadcast(grad: Tensor, shape: Shape) -> Tensor:
     repeated = [i + lead for i, size in enumerate(shape) if size == 1 != grad.shape[i + lead]]
     if not repeated:
         return grad.sum(axis=tuple(range(lead)))
-    return grad.sum(axis=(*range(lead), *repeated), keepdims=True).reshape(shape)
+    return grad.sum(axis=(*range(lead), *repeated)).reshape(shape)
 
 
 @kernel
@@ -45,10 +45,7 @@ class _Broadcasting(Function):
     """Two inputs that are broadcast against each other: each gradient is summed back to its input's shape."""
 
     ufunc: Any
-
-    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The two gradients, before they are summed."""
-        raise NotImplementedError
+    partials: Callable[..., tuple[Tensor | None, Tensor | None]]  # of grad: the two gradients, before they are summed
 
     def forward(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
@@ -123,7 +120,7 @@ class Pow(_Broadcasting):
         da = db = None
         if self.needs_input_grad[0]:
             both_zero = (a.data == 0) & (b.data == 0)  # a⁰ is 1 everywhere, also at 0
-            da = grad * b * (a + both_zero) ** (b - 1)
+            da = grad * b * a ** (b - 1 + both_zero)
         if self.needs_input_grad[1]:
             positive = a.data > 0
             base = a * positive + ~positive  # 1, whose logarithm is 0, where a is not positive
@@ -172,9 +169,8 @@ class PowScalar(Function):
         return np.square(x) if self.exponent == 2 else np.power(x, x.dtype.type(self.exponent))
 
     def backward(self, grad: Tensor) -> Gradients:
-        if self.exponent == 0:
-            return grad * 0.0
-        return grad * (self.exponent * self.saved_inputs[0] ** (self.exponent - 1))
+        power = self.exponent - 1 + (self.exponent == 0)  # x⁰ is 1 everywhere, also at 0
+        return grad * (self.exponent * self.saved_inputs[0] ** power)
 
 
 class Exp(Function):
@@ -230,11 +226,10 @@ class Clip(Function):
         self.promotes_integers = isinstance(low, float) or isinstance(high, float)
 
     def forward(self, x: Array) -> Array:
-        return (
-            x.copy()
-            if self.low is None and self.high is None
-            else np.clip(x, self.low, self.high).astype(x.dtype, copy=False)
-        )
+        if self.low is None and self.high is None:
+            return x.copy()
+        y = np.clip(x, self.low, self.high)
+        return y if y.dtype == x.dtype else y.astype(x.dtype)
 
     def backward(self, grad: Tensor) -> Gradients:
         x = self.saved_inputs[0].data
@@ -423,7 +418,7 @@ class Index(Function):
     def __init__(self, index: Any):
         self.index = index
         parts = index if isinstance(index, tuple) else (index,)
-        self.once = not any(getattr(p, "ndim", 0) for p in parts)  # slices and integers name no entry twice
+        self.once = not any(getattr(p, "shape", ()) for p in parts)  # slices and integers name no entry twice
 
     def forward(self, x: Array) -> Array:
         self.was = x.shape

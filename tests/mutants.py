@@ -3,7 +3,8 @@
 They come from the syntax tree: operators, signs, comparisons and conditions, constants, bounds and indices; a term, a
 factor, a call, an argument or a statement left out; NumPy functions mistaken for their neighbours; gradients lost or
 scaled. Left alone are the module's own statements, annotations, docstrings, decorators, the texts of error messages,
-zip's `strict`, and the `like` or `device` that chooses a device. What compiles to the same bytecode counts once.
+zip's `strict`, and what chooses a device: `like`, `device` and `with on_device_of(…)`. What compiles to the same
+bytecode counts once.
 """
 
 import ast
@@ -89,6 +90,8 @@ def _paths(path: Path) -> Iterator[Path]:
     node = path[-1].node
     if isinstance(node, (ast.Raise, ast.JoinedStr)) or getattr(node, "arg", None) in SKIPPED_ARGUMENTS:
         return
+    if _chooses_device(node):
+        return
     if isinstance(node, ast.UnaryOp) and getattr(getattr(path[-1].parent, "func", None), "attr", "") == "reshape":
         return  # to NumPy any negative length is "the rest"
     for field, value in ast.iter_fields(node):
@@ -156,8 +159,15 @@ def _variants(path: Path) -> Iterator[tuple[str, ast.AST]]:
             yield "statement", ast.Pass()
         case ast.Continue():
             yield "statement", ast.Break()
-        case ast.With(_, body):
+        case ast.With(items, body) if not all(map(_chooses_device, items)):
             yield "statement", ast.If(ast.Constant(True), body, [])
+
+
+def _chooses_device(node: ast.AST) -> bool:
+    match node:
+        case ast.withitem(ast.Call(ast.Name("on_device_of"))):
+            return True
+    return False
 
 
 def _calls(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:

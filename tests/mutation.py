@@ -11,7 +11,12 @@ forked child puts the mutated function in the original's place, in memory, and r
 the quickest first, until one fails. Hypothesis is derandomised and does not shrink. A mutant that crashes Python counts
 as killed, and so does one that takes longer than LIMIT: the table has these under "timed out".
 
-Mutants that no test could tell from the original are listed with the reason in mutation_equivalent.txt.
+A mutant that no test could tell from the original is marked where it is, with its kind or kinds and the reason:
+
+    while 2 * width <= n:  # equivalent (comparison, constant): the same sums with more additions
+
+The mark stands at the end of the line, or alone in the line above. It excuses survivors of these kinds in that line,
+and where there are none it is an error. The kinds are those that --list shows; in a CUDA kernel they are tokens.
 """
 
 import argparse
@@ -22,6 +27,7 @@ import inspect
 import io
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -71,7 +77,7 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.optim.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
     "minicnn.optim.schedule": "tests/optim/test_schedule.py",
 }
-EQUIVALENT = "tests/mutation_equivalent.txt"
+MARK = re.compile(r"(.*?)\s*(?:#|//) equivalent \((.+?)\): (.+)")  # code, kinds, reason
 LIMIT = 10.0, 5.0  # seconds of CPU time, plus so many times what the same tests take on the unchanged code
 PATIENCE = 10  # ... and so many times that of waiting: for a deadlock, which takes no CPU time
 MEMORY = 4 << 30  # bytes of address space: a shape gone wrong must not take the machine down
@@ -79,7 +85,7 @@ THREADS = 2  # minicnn's: with one, a batch would often be a single slice, and w
 KILLED, BROKEN = 1, 2  # exit statuses of a child
 PYTEST = ["-q", "-s", "--assert=plain", "--disable-warnings", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
 
-Key = tuple[str, ...]  # file, function, text before, text after: an entry of the list of equivalent mutants
+Marks = dict[tuple[int, str], str]  # line, kind: why such mutants are equivalent
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -286,22 +292,21 @@ class Report:
 
     WORDS = "killed", "timed out", "equivalent", "survived"
 
-    def __init__(self, file: str, equivalent: dict[Key, str], show: bool) -> None:
-        self.file, self.equivalent, self.show = file, equivalent, show
+    def __init__(self, file: str, marks: Marks, show: bool) -> None:
+        self.file, self.marks, self.show = file, marks, show
         self.counts: Counter[str] = Counter()
         self.survivors: list[str] = []
-        self.excused: set[Key] = set()
-        self.killed: set[Key] = set()
+        self.excused: list[str] = []
+        self.unused = dict(marks)
 
     def tell(self, mutant: Mutant, outcome: str) -> None:
-        key = (self.file.removeprefix("minicnn/"), mutant.function, mutant.before, mutant.after)
+        mark = mutant.line, mutant.kind
         word, _, note = outcome.partition(": ")
-        if word != "survived":
-            self.killed.add(key)
-        elif key in self.equivalent:
+        if word == "survived" and mark in self.marks:
             word = "equivalent"
-            self.excused.add(key)
-        else:
+            self.excused.append(f"{self.line(mutant)}\n    {self.marks[mark]}")
+            self.unused.pop(mark, None)
+        elif word == "survived":
             self.survivors.append(self.line(mutant) + (f"  ({note})" if note else ""))
         self.counts[word] += 1
         if self.show:
@@ -316,18 +321,14 @@ def row(name: str, counts: Counter[str], seconds: float) -> str:
     return f"{name:<36}" + "".join(f"{cell:>11}" for cell in cells) + f"{seconds:>9.1f} s"
 
 
-def read_equivalent(path: Path) -> dict[Key, str]:
-    """{key: reason}. Blocks are separated by empty lines; each begins with "file function", then has pairs of lines
-    "- text before" and "+ text after", then the reason."""
-    entries: dict[Key, str] = {}
-    for block in path.read_text(encoding="utf-8").split("\n\n"):
-        head, *lines = [line for line in block.splitlines() if not line.startswith("#")] or [""]
-        before, after = ([line[2:] for line in lines if line.startswith(mark)] for mark in ("- ", "+ "))
-        reason = " ".join(line for line in lines if not line.startswith(("- ", "+ ")))
-        if head and (len(head.split()) != 2 or not before or len(before) != len(after) or not reason):
-            raise SystemExit(f"{path}: this block is not as read_equivalent describes it:\n{block}")
-        entries.update({(*head.split(), a, b): reason for a, b in zip(before, after, strict=True)})
-    return entries
+def read_marks(source: str) -> Marks:
+    """The marks of equivalent mutants in a source text."""
+    marks = {}
+    for number, line in enumerate(source.split("\n"), 1):
+        if found := MARK.fullmatch(line):
+            code, kinds, reason = found.groups()
+            marks.update({(number if code else number + 1, kind): reason for kind in kinds.split(", ")})
+    return marks
 
 
 def collect_and_run(mutation: Mutation, tests: str) -> None:
@@ -365,7 +366,7 @@ def main(
     sys.path.insert(0, str(ROOT))
     importlib.import_module("minicnn").set_num_threads(THREADS)
 
-    equivalent, reports, begin = read_equivalent(ROOT / EQUIVALENT), [], time.perf_counter()
+    reports, begin = [], time.perf_counter()
     print(f"{'':<36}" + "".join(f"{word:>11}" for word in ("mutants", *Report.WORDS)), flush=True)
     for name, tests in table.items():
         if options.file and not any(part in tests for part in options.file):
@@ -374,7 +375,7 @@ def main(
         subject, file, mutants = load(name)
         if options.sample:
             mutants = mutants[:: max(1, len(mutants) // options.sample)]
-        report = Report(file, equivalent, options.show)
+        report = Report(file, read_marks((ROOT / file).read_text(encoding="utf-8")), options.show)
         reports.append(report)
         if options.list:
             print(*map(report.line, mutants), sep="\n")
@@ -385,28 +386,16 @@ def main(
         return 0
 
     print(row("all", sum((report.counts for report in reports), Counter()), time.perf_counter() - begin))
-    excused = {key for report in reports for key in report.excused}
-    killed = {key for report in reports for key in report.killed}
-    run_files = {Path(report.file).name for report in reports}
-    stale = [key for key in equivalent if key in killed or (key[0] in run_files and key not in excused)]
-    survivors = [line for report in reports for line in report.survivors]
+    excused, survivors = ([line for r in reports for line in getattr(r, name)] for name in ("excused", "survivors"))
+    unused = [f"{r.file}:{line}  {kind}" for r in reports for line, kind in r.unused if not options.sample]
     for title, lines in (
-        (
-            "Equivalent",
-            [
-                f"{file} {name}:  {a}  →  {b}\n    {equivalent[file, name, a, b]}"
-                for file, name, a, b in sorted(excused)
-            ],
-        ),
-        (
-            "Listed as equivalent, but killed, or no longer there",
-            [] if options.sample else ["  ".join(key) for key in stale],
-        ),
+        ("Equivalent", excused),
+        ("Marked as equivalent, but none survives", unused),
         ("Survived", survivors),
     ):
         if lines:
             print(f"\n{title}:", *lines, sep="\n")
-    return 1 if survivors or (stale and not options.sample) else 0
+    return 1 if survivors or unused else 0
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ ASSIGNMENT = re.compile(r"^\s*[\w.]+(?:\[.*?\])?\s*[-+*/|&^]?=[^=].*;\s*$")
 class KernelMutant(NamedTuple):
     function: str  # the kernel, or device function
     line: int
-    kind: str
+    kind: str  # the token that is changed, or "statement", left out
     before: str  # the line
     after: str
     text: str  # the whole file
@@ -76,15 +76,15 @@ def mutants_of(text: str) -> Iterator[KernelMutant]:
 
 def _variants(code: str) -> Iterator[tuple[str, str]]:
     if ASSIGNMENT.match(code):
-        yield "statement left out", code[: len(code) - len(code.lstrip())] + ";"
+        yield "statement", code[: len(code) - len(code.lstrip())] + ";"
     for token in TOKEN.finditer(code):
         word, (start, end) = token[0], token.span()
         if word in SWAPS:
-            yield "operator", code[:start] + SWAPS[word] + code[end:]
+            yield word, code[:start] + SWAPS[word] + code[end:]
         elif re.fullmatch(r"\d+", word):
-            yield "constant", code[:start] + str(int(word) + 1) + code[end:]
+            yield word, code[:start] + str(int(word) + 1) + code[end:]
         elif re.fullmatch(r"\d+u?", word):
-            yield "constant", code[:start] + str(int(word[:-1]) + 1) + "u" + code[end:]
+            yield word, code[:start] + str(int(word[:-1]) + 1) + "u" + code[end:]
 
 
 class KernelMutation(Mutation):

@@ -310,3 +310,7 @@ def test_the_rounding_of_the_largest_output_is_allowed():
 
 def test_no_more_than_rounding_is_allowed_to_small_numbers():
     rejects("input 0", given(lambda x: x * 1e-12, lambda g, x: g * 7e-12), leaf(3))
+
+
+def test_an_exact_derivative_is_right_where_nothing_is_allowed():
+    assert gradcheck(lambda x: x * 1, Tensor(np.zeros(2), requires_grad=True), rtol=0.0)  # of 0, nothing is rounded

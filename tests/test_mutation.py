@@ -78,6 +78,8 @@ def test_conditions_and_blocks():
                 continue
             with no_grad():
                 return a
+            with on_device_of(b[0]):  # of a device there is but one here
+                return a
     """
     assert {(before, after) for _, before, after in changes(source)} == {
         ("if a:", "if not a:"),
@@ -135,25 +137,14 @@ def test_equal_bytecode_is_no_mutant():
     assert ("function", "return (1 << 0) * a", "return (1 >> 0) * a") not in found  # no change
 
 
-def test_the_list_of_equivalent_mutants(tmp_path):
-    path = tmp_path / "list.txt"
-    path.write_text(
-        "# what this is\n\nops.py f\n- a\n+ b\n- c\n+ d\nthe reason,\nin two lines\n\nops.py g\n- a\n+ b\nanother\n"
-    )
-    assert mutation.read_equivalent(path) == {
-        ("ops.py", "f", "a", "b"): "the reason, in two lines",
-        ("ops.py", "f", "c", "d"): "the reason, in two lines",
-        ("ops.py", "g", "a", "b"): "another",
-    }
-    for wrong in (
-        "ops.py f\n- a\n+ b\n",
-        "ops.py\n- a\n+ b\nreason\n",
-        "ops.py f\n- a\nreason\n",
-        "ops.py f\nreason\n",
-    ):
-        path.write_text(wrong)
-        with pytest.raises(SystemExit, match="this block"):
-            mutation.read_equivalent(path)
+def test_marks_of_equivalent_mutants():
+    source = """
+        f(a)  # equivalent (sign, a term): why
+            // equivalent (<): because
+            if (a < b)
+        # not equivalent (sign): a note
+    """
+    assert mutation.read_marks(source) == {(2, "sign"): "why", (2, "a term"): "why", (4, "<"): "because"}
 
 
 TOY = """
@@ -203,7 +194,7 @@ def test_op():
 """
 SMALL = "def double(x):\n    return x + x\n\n\ndef negative(x):\n    return -x\n"
 SMALL_TESTS = "from toy import double\n\n\ndef test_double():\n    assert double(3) == 6\n"
-NEGATIVE = "toy.py negative\n- return -x\n+ return x\nNothing calls it.\n"
+MARKED = SMALL.replace("return -x", "return -x  # equivalent (sign): nothing calls it")
 
 
 @pytest.fixture
@@ -216,12 +207,11 @@ def mutation_of(tmp_path):
     script = f"import pathlib, sys, mutation; {setup}; mutation.LIMIT = 1.0, 20.0; sys.exit(mutation.main())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root.parent)])}
 
-    def run(source, tests, equivalent="", options=()):
+    def run(source, tests):
         (tmp_path / "tests").mkdir()
         (tmp_path / "toy.py").write_text(source)
         (tmp_path / "tests" / "test_toy.py").write_text(tests)
-        (tmp_path / "tests" / "mutation_equivalent.txt").write_text(equivalent)
-        command = [sys.executable, "-c", script, "--show", "--jobs", "2", *options]
+        command = [sys.executable, "-c", script, "--show", "--jobs", "2"]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
 
     return run
@@ -249,19 +239,21 @@ def test_killed_timed_out_and_survived(mutation_of):
         assert outcomes[f"toy.py:{line}  {function}, {kind}:  {change}"] == outcome
 
 
-def test_survivors_that_are_listed_with_a_reason(mutation_of):
-    result = mutation_of(SMALL, SMALL_TESTS, equivalent=NEGATIVE)
+def test_survivors_that_are_marked_with_a_reason(mutation_of):
+    result = mutation_of(MARKED, SMALL_TESTS)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "Nothing calls it." in result.stdout and "Survived" not in result.stdout
+    assert "nothing calls it" in result.stdout and "Survived" not in result.stdout
 
 
-def test_a_list_that_is_out_of_date(mutation_of):
-    killed = "toy.py double\n- return x + x\n+ return x - x\nSomebody thought so.\n"
-    gone = "toy.py negative\n- return -y\n+ return y\nSo it was called.\n"
-    result = mutation_of(SMALL, SMALL_TESTS, equivalent="\n".join([NEGATIVE, killed, gone]))
+def test_a_mark_excuses_its_kinds_in_its_line_alone_and_none_is_left_over(mutation_of):
+    killed = MARKED.replace("x + x", "x + x  # equivalent (operator, sign): somebody thought so")
+    moved = killed.replace("return -x  ", "return -x\n\n\n")
+    result = mutation_of(moved, SMALL_TESTS)
     assert result.returncode == 1
-    _, _, stale = result.stdout.partition("\nListed as equivalent, but killed, or no longer there:\n")
-    assert stale == "toy.py  double  return x + x  return x - x\ntoy.py  negative  return -y  return y\n"
+    _, _, told = result.stdout.partition("\nMarked as equivalent, but none survives:\n")
+    unused, _, survived = told.partition("\nSurvived:\n")
+    assert unused == "toy.py:2  operator\ntoy.py:2  sign\ntoy.py:10  sign\n"
+    assert survived.startswith("toy.py:6  negative, sign:  return -x  →  return x")
 
 
 @pytest.mark.parametrize("tests", ["def test_toy():\n    assert 0\n", "import nothing\n", ""])
@@ -271,9 +263,12 @@ def test_tests_that_fail_anyway(mutation_of, tests):
     assert "must pass before" in result.stderr or "no tests ran" in result.stderr
 
 
-def test_each_entry_of_the_list_is_a_mutant_of_today():
+def test_each_mark_in_the_package_names_a_mutant_of_today():
     loaded = [*map(mutation.lesson, mutation.TABLE), *map(mutation_kernels.kernels, mutation_kernels.KERNELS)]
-    mutants = {
-        (file.removeprefix("minicnn/"), m.function, m.before, m.after) for _, file, every in loaded for m in every
-    }
-    assert mutation.read_equivalent(mutation.ROOT / mutation.EQUIVALENT).keys() - mutants == set()
+    mutants = {(file, m.line, m.kind) for _, file, every in loaded for m in every}
+    files = [path for path in sorted((mutation.ROOT / "minicnn").rglob("*")) if path.suffix in (".py", ".cu", ".h")]
+    assert files
+    for path in files:
+        file = path.relative_to(mutation.ROOT).as_posix()
+        for line, kind in mutation.read_marks(path.read_text(encoding="utf-8")):
+            assert (file, line, kind) in mutants

@@ -92,7 +92,7 @@ class LeakyReLU(Function):
 def logistic(x: Array) -> Array:
     """1 / (1 + e^-x)"""
     e = np.exp(-np.abs(x))  # of −|x|, so that nothing overflows
-    return np.where(x >= 0, 1, e) / (1 + e)
+    return np.where(np.signbit(x), e, 1) / (1 + e)
 
 
 class Sigmoid(Function):

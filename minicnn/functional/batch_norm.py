@@ -80,11 +80,9 @@ def batch_norm(
             f"batch_norm: x of shape {x.shape} needs gamma, beta, running_mean and running_var of {x.shape[-1:]}, "
             f"not {shapes}" + (f": {IMAGES}" if channels_first else "")
         )
-    if not training:
-        return (x - running_mean) * (gamma / (Tensor(running_var) + eps).astype(x.dtype).sqrt()) + beta
     count = x.size // x.shape[-1] if x.shape[-1] else 0
-    if not count:
-        return x * gamma + beta  # nothing
+    if not training or not count:  # nothing has no mean
+        return (x - running_mean) * (gamma / (Tensor(running_var) + eps).astype(x.dtype).sqrt()) + beta
     if count == 1:
         raise ValueError("batch_norm: one pixel in the whole batch has no variance: use a larger batch, or eval()")
     axes = tuple(range(x.ndim - 1))

@@ -73,7 +73,7 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
     """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
     shape = (len(x), *window.output_size(*x.shape[1:3]), weight.shape[3])
     parts = zip(split(x, groups), split(weight, groups), strict=True)
-    y = np.concatenate([im2col(x, window) @ matrix(w) for x, w in parts], axis=-1).reshape(shape)  # X W
+    y = np.concatenate([im2col(x, window) @ matrix(w) for x, w in parts], axis=1).reshape(shape)  # X W
     return y if bias is None else y + bias
 
 
@@ -90,7 +90,7 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
     """dW = im2col(x)ᵀ dy: (N, H, W, C), (N, OH, OW, O) -> (KH, KW, C/G, O)"""
     shape = (*window.kernel_size, x.shape[3] // groups, dy.shape[3])
     parts = zip(split(x, groups), split(dy, groups), strict=True)
-    return np.concatenate([im2col(x, window).T @ matrix(dy) for x, dy in parts], axis=-1).reshape(shape)
+    return np.concatenate([im2col(x, window).T @ matrix(dy) for x, dy in parts], axis=1).reshape(shape)
 
 
 def split(array: Array, groups: int) -> list[Array]:

@@ -46,8 +46,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if bias is not None and bias.shape != weight.shape[1:]:
         raise ValueError(f"linear: bias of shape {bias.shape}, expected ({weight.shape[1]},)")
-    rows = x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])  # (N, in)
-    y = rows @ weight  # (N, out)
-    if bias is not None:
-        y = y + bias
-    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[1])  # (…, out)
+    if x.ndim != 2:
+        rows = x.reshape(prod(x.shape[:-1]), x.shape[-1])  # (N, in)
+        return linear(rows, weight, bias).reshape(*x.shape[:-1], weight.shape[1])  # (…, out)
+    y = x @ weight  # (N, out)
+    return y if bias is None else y + bias

@@ -171,7 +171,7 @@ def avg_pool2d(
     Returns (N, OH, OW, C). Raises ValueError if the window does not fit.
     """
     window = _window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
-    asked = Window.of(kernel_size, 1, padding)
+    asked = Window.of(kernel_size, padding=padding)
     counting, (h, w) = window, x.shape[1:3]
     if count_include_pad:
         (top, bottom), (left, right) = asked.padding

@@ -5,6 +5,7 @@
 KERNEL void rectify(const real* __restrict__ x, real* __restrict__ y, Index count) {
     FOR_EACH(i, count / PACK) {
         Pack<real> a = load(x + i * PACK);
+        // equivalent (<): zero is zero, whatever its sign
         for (real& number : a.at) number = number < 0 ? 0 : number;
         store(y + i * PACK, a);
     }

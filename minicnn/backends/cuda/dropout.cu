@@ -22,7 +22,7 @@ __device__ Words philox(unsigned long long counter, unsigned long long key0, uns
 // each half of a word, the lower half first, are a number u from 0 to 1, and what has u ≥ p is kept.
 KERNEL void drop(const real* __restrict__ x, real* __restrict__ y, Index count, float p, real s,
                  unsigned long long seed, unsigned long long draw) {
-    FOR_EACH(i, (count + 7) / 8) {
+    FOR_EACH(i, (count + 7) / 8) {  // equivalent (7, /): threads too many have nothing to do
         Words random = philox(i + 1ull, seed, draw);  // NumPy's first block is number 1
         for (int j = 0; j < 8; j += PACK) {
             if (i * 8 + j >= count) break;

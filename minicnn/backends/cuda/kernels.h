@@ -70,5 +70,5 @@ struct Windows {
 
 __device__ Windows windows_at(int at, int size, int stride, int dilation, int count) {
     int reach = dilation * (size - 1);
-    return {at < reach ? 0 : (at - reach + stride - 1) / stride, at / stride < count ? at / stride : count - 1};
+    return {max(at - reach + stride - 1, 0) / stride, min(at / stride, count - 1)};
 }

@@ -35,7 +35,7 @@ KERNEL void negative_log_likelihood(const real* __restrict__ z, const long long*
                                     real* __restrict__ losses, Index samples) {
     FOR_EACH_BLOCK(n, samples) {
         Softmax of = softmax(z + n * K);
-        TOGETHER(t) if (t == 0) {
+        TOGETHER(t) if (t == 0) {  // equivalent (==, 0): any thread may write, or several the same
             long long label = labels[n];
             losses[n] = 0 <= label && label < K ? log(of.sum) - (z[n * K + label] - of.largest) : no_number();
         }

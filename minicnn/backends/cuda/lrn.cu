@@ -48,7 +48,7 @@ KERNEL void normalise_backward(const real* __restrict__ g, const real* __restric
         int c = i * PACK % C;
         Pack<real> out = {}, sum = {};
         UNROLL(4 * PACK)
-        for (int j = -AFTER; j < PACK + BEFORE; ++j) {
+        for (int j = -AFTER; j < PACK + BEFORE; ++j) {  // equivalent (<): no window holds one more
             real d = denominator(own, c, j, k, alpha), gradient = channel(grad, c, j);
             real share = c + j < 0 || c + j >= C ? 0 : gradient * channel(own, c, j) * power(d, -beta - 1);
             for (int u = 0; u < PACK; ++u) {
@@ -66,7 +66,7 @@ KERNEL void sum_window(const real* __restrict__ x, real* __restrict__ y, Index c
     FOR_EACH(i, count / PACK) {
         int c = i * PACK % C;
         Pack<real> sum = {};
-        for (int j = -BEFORE; j < PACK + AFTER; ++j) {
+        for (int j = -BEFORE; j < PACK + AFTER; ++j) {  // equivalent (<): no window holds one more
             real value = channel(x + i * PACK, c, j);
             for (int u = 0; u < PACK; ++u)
                 if (u - BEFORE <= j && j <= u + AFTER) sum.at[u] += value;

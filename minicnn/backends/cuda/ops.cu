@@ -11,10 +11,11 @@ KERNEL void column_sums(const real* __restrict__ x, real* __restrict__ sums, Ind
     FOR_EACH_BLOCK(b, count) {
         __shared__ Pack<real> part[BLOCK];
         Index first = b / across * chunk;
-        int many = rows - first < chunk ? rows - first : chunk;
+        int many = min(rows - first, chunk);
         TOGETHER(t) {
             Index column = (b % across * WIDE + t % WIDE) * PACK;
             Pack<real> sum = {};
+            // equivalent (<): what is read beyond the last column is written nowhere
             if (t < BLOCK / WIDE * WIDE && column < columns) {  // the last threads may be too few for a row
                 UNROLL(4)  // so that four rows are under way at once
                 for (int row = t / WIDE; row < many; row += BLOCK / WIDE) {

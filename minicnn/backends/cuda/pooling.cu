@@ -38,6 +38,7 @@ KERNEL void window_maximum(const real* __restrict__ x, real* __restrict__ y, Ind
         each_pixel(window_of(i), [&](int, Index at) {
             Pack<real> a = load(x + at);
             for (int u = 0; u < PACK; ++u)
+                // equivalent (>): of two equal numbers either is the maximum
                 if (a.at[u] > most.at[u] || a.at[u] != a.at[u]) most.at[u] = a.at[u];
         });
         store(y + i * PACK, most);
@@ -69,7 +70,9 @@ KERNEL void scatter(const real* __restrict__ dy, const place* __restrict__ winne
         int w = at % W + LEFT, h = at / W % H + TOP;  // in the padded image
         Windows down = windows_at(h, KH, SH, DH, OH), along = windows_at(w, KW, SW, DW, OW);
         Pack<real> sum = {};
+        // equivalent (-, /): more windows are looked up in vain
         for (int a = 0; a <= DH * (KH - 1) / SH; ++a)
+            // equivalent (-, /): more windows are looked up in vain
             for (int b = 0; b <= DW * (KW - 1) / SW; ++b) {
                 int p = down.first + a, q = along.first + b;
                 int k = h - p * SH, j = w - q * SW;  // the place in window (p, q), times the dilation

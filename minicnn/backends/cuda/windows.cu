@@ -15,14 +15,14 @@ KERNEL void im2col(const strided real* __restrict__ x, real* __restrict__ column
     FOR_EACH(i, count) {
         int column = i % (ROW / PACK) * PACK;
         Index run = i / (ROW / PACK), line = run / ((OW + RUN - 1) / RUN);  // of all runs; (g, n, p) as one number
-        int q = run % ((OW + RUN - 1) / RUN) * RUN, p = line % OH, n = line / OH, g = G > 1 ? n / images : 0;
-        long long from[4];  // how far from x is what the first window has in these columns,
-        int w[4];           // and at which pixel of its line; outside of the image, if there is nothing
+        int q = run % ((OW + RUN - 1) / RUN) * RUN, p = line % OH, n = line / OH, g = G != 1 ? n / images : 0;
+        long long from[PACK];  // how far from x is what the first window has in these columns,
+        int w[PACK];           // and at which pixel of its line; outside of the image, if there is nothing
         for (int u = 0; u < PACK; u += READ) {
             int c = (column + u) % C, j = (column + u) / C % KW, k = (column + u) / (C * KW), h = p * SH + k * DH - TOP;
             w[u] = q * SW + j * DW - LEFT;
             from[u] = (n - g * images) * image + (long long)h * LINE + (long long)w[u] * PIXEL + g * C + c;
-            if (k >= KH || h < 0 || h >= H) w[u] = -(1 << 30);
+            if (k >= KH || h < 0 || h >= H) w[u] = W;
         }
         real* to = columns + (line * OW + q) * ROW + column;
         UNROLL(RUN)
@@ -33,6 +33,7 @@ KERNEL void im2col(const strided real* __restrict__ x, real* __restrict__ column
                 if (READ == 4) numbers = load(x + from[u] + (long long)(t * SW) * PIXEL);
                 else numbers.at[u] = x[from[u] + (long long)(t * SW) * PIXEL];
             }
+            // equivalent (%): where all runs are whole, no window is beyond the last
             if (OW % RUN == 0 || q + t < OW) store(to + (long long)t * ROW, numbers);
         }
     }

@@ -63,9 +63,10 @@ def _by_pixels(function: Callable[..., None], a: Array, *others: Array) -> None:
     are no blocks."""
     if not a.size:
         return
-    rows = [array.reshape(-1, a.shape[-1]) for array in (a, *others)]
+    first = a.reshape(-1, a.shape[-1])
+    rows = [first, *[array.reshape(first.shape) for array in others]]
     step = max(1, threads.BLOCK // a.shape[-1])
-    parallel(lambda lo, hi: function(*[array[lo:hi] for array in rows]), slices(len(rows[0]), step))
+    parallel(lambda lo, hi: function(*[array[lo:hi] for array in rows]), slices(len(first), step))
 
 
 def _denominator(a: Array, norm: Norm) -> Array:
@@ -82,9 +83,10 @@ def _apart(like: Array, window: tuple[int, int], name: str) -> tuple[Array, Arra
     """Room for numbers (P, C) with zeros beside each pixel's channels, so that no window reaches into the next pixel;
     and all of it as one long row."""
     (before, after), (p, c) = window, like.shape
-    wide = scratch(name, (p + 1, before + c + after), like=like)  # one more row, for the last windows to read from
-    wide[:, :before] = wide[:, before + c :] = wide[p:] = 0
-    return wide[:p, before : before + c], wide.reshape(-1)
+    end = before + c
+    wide = scratch(name, (p + 1, end + after), like=like)  # one more row, for the last windows to read from
+    wide[:, :before] = wide[:, end:] = wide[p:] = 0
+    return wide[:p, before:end], wide.reshape(-1)
 
 
 def _window_sum(row: Array, p: int, n: int, name: str) -> Array:
@@ -92,7 +94,7 @@ def _window_sum(row: Array, p: int, n: int, name: str) -> Array:
     pixel and mean nothing. Sums of 2, of 4, … as long as they fit, then the rest one by one: 3 additions for n = 5."""
     size = len(row) // (p + 1) * p
     total, width = row, 1
-    while 2 * width <= n:
+    while 2 * width <= n:  # equivalent (comparison, constant): the same sums with more additions
         total = np.add(total[:-width], total[width:], out=scratch(f"{name} {width}", (len(total) - width,), like=row))
         width *= 2
     total = total[:size]

@@ -4,7 +4,7 @@ import numpy as np
 
 from .threads import Array
 
-INTEGERS = {np.dtype(kind).itemsize: np.dtype(kind) for kind in (np.int16, np.int32, np.int64)}
+INTEGERS = {size: np.dtype(f"i{size}") for size in (1, 2, 4, 8)}  # by the bytes that one takes
 
 
 def select(x: Array, mask: Array, out: Array) -> Array:
@@ -13,7 +13,7 @@ def select(x: Array, mask: Array, out: Array) -> Array:
     It is a product of the mask and the bits of x, read as integers: 62 µs for 262,144 numbers, as many as a product
     of the mask and x takes (60), for which ∞ · 0 is NaN; np.where takes 1,400, and np.copyto 1,700."""
     integer = INTEGERS.get(x.itemsize)
-    if integer is None:  # none is so long
+    if integer is None:  # none is as long as a long double
         out[...] = 0
         np.copyto(out, x, where=mask)
         return out

@@ -21,6 +21,7 @@ def broadcast(a: Array, b: Array, ufunc: Callable[..., Array]) -> Array:
         return ufunc(a, b)
     shape = np.broadcast_shapes(a.shape, b.shape)
     out, a, b = empty(shape, a.dtype), np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+    # equivalent (constant): the step is another for a lone number, which is one piece anyway
     step = max(1, block * len(out) // max(1, out.size))
     parallel(lambda lo, hi: ufunc(a[lo:hi], b[lo:hi], out=out[lo:hi]), slices(len(out), step))
     return out
@@ -72,7 +73,7 @@ def matmul(a: Array, b: Array) -> Array:
     if rows * columns * a.shape[1] < threads.BLOCK:  # too small to share
         return np.matmul(a, b, out=out)
     # a sum of one product each is better multiplied: BLAS takes four times as long as memory to write the result
-    multiply = np.matmul if a.shape[1] > 1 else np.multiply
+    multiply = np.matmul if a.shape[1] != 1 else np.multiply
     share = -(-max(rows, columns) // usable_threads())
     if rows >= columns:
         parallel(lambda lo, hi: multiply(a[lo:hi], b, out=out[lo:hi]), slices(rows, share))
