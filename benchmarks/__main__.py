@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from options import Parser, UsageError, natural
+
 from . import gpu, machine, sections
-from .command import Parser, UsageError, command, natural
+from .command import command
 from .networks import INPUT_SIZE
 from .turns import BenchmarkError
 

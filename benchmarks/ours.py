@@ -1,11 +1,10 @@
 """minicnn's side: the network, layer by layer and operation by operation, through its public API."""
 
-import runpy
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from model import alexnet
 
 import minicnn
 import minicnn.functional as F
@@ -14,8 +13,6 @@ from minicnn import Tensor, nn, optim
 from . import networks
 from .cases import CASES, CHAIN
 from .turns import Worker
-
-MODEL = Path(__file__).resolve().parent.parent / "examples" / "alexnet" / "model.py"
 
 
 class Ours(Worker):
@@ -44,7 +41,7 @@ class Network(Ours):
 
     def __init__(self, threads: int, network: str, batch: int) -> None:
         super().__init__(threads)
-        self.net: nn.Module = runpy.run_path(str(MODEL))["alexnet"](network, networks.CLASSES)
+        self.net: nn.Module = alexnet(network, networks.CLASSES)
         self.names = list(weights := networks.weights(network))
         for p, weight in zip(self.net.parameters(), weights.values(), strict=True):
             p.data[...] = weight

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from options import Parser, natural
 
 from . import machine, peer_worker
-from .command import Parser, command, natural
+from .command import command
 from .turns import BenchmarkError, Turn, enough, measure, spread
 
 RESULTS = Path(__file__).resolve().parent / "results"
