@@ -115,7 +115,7 @@ class Network(OnGPU, ours.Network):
         super().__init__(threads, network, 1)
         self.network = network
         self.net.to(DEVICE)
-        self.optimizer = ours.sgd(self.net.parameters())
+        self.optimizer = self.sgd(self.net.parameters())
 
     def begin(self, precision: str, images: np.ndarray, labels: np.ndarray) -> None:
         set_matmul_precision(precision)
@@ -157,7 +157,7 @@ class Loop(OnGPU):
     def second_step(self) -> list[Launch]:
         """What one step launches, when the one before it has compiled and allocated what both need."""
         self.net = alexnet(self.network, networks.CLASSES).to(DEVICE)  # kept: its memory is in use
-        self.optimizer = ours.sgd(self.net.parameters())
+        self.optimizer = self.sgd(self.net.parameters())
         size = networks.INPUT_SIZE[self.network]
         noise = np.random.default_rng(1).integers(0, 256, (8, size, size, 3), np.uint8)
         pictures = [(noise[i % 8], i % networks.CLASSES) for i in range(3 * self.batch)]
