@@ -86,25 +86,36 @@ def minicnn(given):
     )
 
 
+def like_chainer(framework, weight_decay, net, layers, **own):
+    """What Chainer and DeZero, which imitates it, have alike, beside their own."""
+    sgd = framework.optimizers.MomentumSGD(LEARNING_RATE, MOMENTUM).setup(net)
+    sgd.add_hook(weight_decay(WEIGHT_DECAY))
+    return SimpleNamespace(
+        version=framework.__version__,
+        loss=framework.functions.softmax_cross_entropy,
+        zero=net.cleargrads,
+        update=sgd.update,
+        parameters=[p for layer in layers for p in (layer.W, layer.b)],
+        **own,
+    )
+
+
 def chainer(given, ideep=False):
     import chainer
     from chainer import functions as F
     from chainer import links as L
 
-    convs, values = given.convs, given.values
-    net = chainer.ChainList()
-    for i, c in enumerate(convs):
-        given = {"groups": c.groups, "initialW": values[2 * i], "initial_bias": values[2 * i + 1]}
-        net.append(L.Convolution2D(c.inputs, c.outputs, c.kernel, c.stride, c.padding, **given))
-    for i, (inputs, outputs) in enumerate(given.linear, len(convs)):
+    net, values = chainer.ChainList(), given.values
+    for i, c in enumerate(given.convs):
+        options = {"groups": c.groups, "initialW": values[2 * i], "initial_bias": values[2 * i + 1]}
+        net.append(L.Convolution2D(c.inputs, c.outputs, c.kernel, c.stride, c.padding, **options))
+    for i, (inputs, outputs) in enumerate(given.linear, len(given.convs)):
         net.append(L.Linear(inputs, outputs, initialW=values[2 * i].T, initial_bias=values[2 * i + 1]))
     if ideep:
         chainer.global_config.use_ideep = "auto"
         net.to_intel64()
-    sgd = chainer.optimizers.MomentumSGD(LEARNING_RATE, MOMENTUM).setup(net)
-    sgd.add_hook(chainer.optimizer_hooks.WeightDecay(WEIGHT_DECAY))
-    return SimpleNamespace(
-        version=chainer.__version__,
+    return like_chainer(
+        *(chainer, chainer.optimizer_hooks.WeightDecay, net, net),
         inputs=lambda images, labels: (images, labels.astype(np.int32)),
         forward=stack(
             given,
@@ -115,12 +126,8 @@ def chainer(given, ideep=False):
             lambda x: x,  # its linear layers flatten
             lambda x: F.local_response_normalization(x, n=5, k=2, alpha=1e-4, beta=0.75),
         ),
-        loss=F.softmax_cross_entropy,
-        zero=net.cleargrads,
-        update=sgd.update,
         quiet=chainer.no_backprop_mode,
         array=lambda y: np.array(y.array),
-        parameters=[p for link in net for p in (link.W, link.b)],
         data=lambda p: np.array(p.array),
         grad=lambda p: np.array(p.grad),
     )
@@ -131,16 +138,13 @@ def dezero(given):
     from dezero import functions as F
     from dezero import layers as L
 
-    convs, values = given.convs, given.values
-    layers = [L.Conv2d(c.outputs, c.kernel, c.stride, c.padding) for c in convs]
+    layers = [L.Conv2d(c.outputs, c.kernel, c.stride, c.padding) for c in given.convs]
     layers += [L.Linear(outputs) for _, outputs in given.linear]
     for i, layer in enumerate(layers):
-        layer.W.data, layer.b.data = values[2 * i], values[2 * i + 1]
+        layer.W.data, layer.b.data = given.values[2 * i : 2 * i + 2]
     net = dezero.models.Sequential(*layers)  # only to hold the parameters
-    sgd = dezero.optimizers.MomentumSGD(LEARNING_RATE, MOMENTUM).setup(net)
-    sgd.add_hook(dezero.optimizers.WeightDecay(WEIGHT_DECAY))
-    return SimpleNamespace(
-        version=dezero.__version__,
+    return like_chainer(
+        *(dezero, dezero.optimizers.WeightDecay, net, layers),
         # Wider labels, subtracted from the probabilities, turn every gradient to float64.
         inputs=lambda images, labels: (images, labels.astype(np.int16)),
         forward=stack(
@@ -151,12 +155,8 @@ def dezero(given):
             F.dropout,
             lambda x: F.reshape(x, (len(x), -1)),
         ),
-        loss=F.softmax_cross_entropy,
-        zero=net.cleargrads,
-        update=sgd.update,
         quiet=dezero.no_grad,
         array=lambda y: y.data,
-        parameters=[p for layer in layers for p in (layer.W, layer.b)],
         data=lambda p: p.data,
         grad=lambda p: p.grad.data,
     )
