@@ -1,5 +1,5 @@
-"""What all contenders compute: AlexNet as examples/alexnet/model.py builds it, its weights, pictures, and whether two
-agree."""
+"""What all contenders compute: AlexNet as examples/alexnet/model.py builds it, its weights,
+pictures, and whether two agree."""
 
 from collections.abc import Iterable, Mapping
 from math import prod, sqrt
@@ -41,7 +41,8 @@ def parameters(layers: Iterable[Layer]) -> dict[str, nn.Parameter]:
 
 
 def draw(parameters: Iterable[nn.Parameter]) -> None:
-    """Give them the numbers that every contender has, of a size at which every layer matters to the loss."""
+    """Give them the numbers that every contender has, of a size at which every layer matters to the
+    loss."""
     rng = np.random.default_rng(0)
     for p in parameters:
         scale = 0.1 if p.ndim == 1 else sqrt(2 / prod(p.shape[:-1]))

@@ -2,8 +2,8 @@
 
 A line of standard input is a method of `Worker` and its arguments as JSON, a line of standard output the answer.
 Runs under the peer's own interpreter, Python 3.7 or newer, with nothing but the peer and its NumPy: so it imports
-nothing from this package, and uses nothing newer. What the network is, its weights and its pictures come in a folder
-that `peers` has written.
+nothing from this package, and uses nothing newer. What the network is, its weights and its pictures
+come in a folder that `peers` has written.
 """
 
 # mypy: disable-error-code="import-not-found,import-untyped"
@@ -25,9 +25,10 @@ Conv = namedtuple("Conv", "inputs outputs kernel stride padding groups norm pool
 
 
 class Given:
-    """What is computed: `convs`, with what follows each but the ReLU; the (inputs, outputs) of each `linear` layer;
-    `values`, layer after layer a kernel and a bias; (images, labels) to measure with and to check with. Kernels and
-    images are channels last for minicnn, and for its peers channels first; linear kernels are (in, out)."""
+    """What is computed: `convs`, with what follows each but the ReLU; the (inputs, outputs) of each
+    `linear` layer; `values`, layer after layer a kernel and a bias; (images, labels) to measure with
+    and to check with. Kernels and images are channels last for minicnn, and for its peers channels
+    first; linear kernels are (in, out)."""
 
     def __init__(self, folder, layout):
         with open(os.path.join(folder, "network.json")) as file:

@@ -33,7 +33,7 @@ TWINS: dict[type, Callable[[Any], nn.Module]] = {
 
 
 def twin(layers: Sequence[Layer]) -> nn.Sequential:
-    """AlexNet in PyTorch, from minicnn's layers: with the same settings, and copies of the parameters."""
+    """AlexNet in PyTorch, from minicnn's layers: with their settings, and copies of their parameters."""
     net = nn.Sequential(*(TWINS[type(module)](module) for _, module in layers))
     for p, (name, ours) in zip(net.parameters(), networks.parameters(layers).items(), strict=True):
         p.data = torch.from_numpy(np.array(channels_first(ours.data, side_seen(name)), order="C"))
@@ -93,7 +93,8 @@ class Network(PyTorch, Training):
         return nn.Parameter(parameter.detach().clone())
 
     def output(self, module: nn.Module, x: Tensor) -> Tensor:
-        return module(x.clone()).detach().requires_grad_()  # of a clone, for nn.ReLU(inplace=True) overwrites it
+        # Of a clone, for nn.ReLU(inplace=True) overwrites what it is given.
+        return module(x.clone()).detach().requires_grad_()
 
 
 class Layers(Network):

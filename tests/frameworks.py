@@ -1,7 +1,7 @@
 """torchvision's alexnet and Caffe's BVLC AlexNet, once more: what they see of a picture, and what they make of it, in
 NumPy with channels first, and in PyTorch. The names and shapes of their weights, and numbers for these with which a
-signal neither dies nor explodes. Their layers are written here as those frameworks have them, and not taken from
-examples/alexnet/model.py, which is tested by them."""
+signal neither dies nor explodes. Their layers are written here as those frameworks have them, and
+not taken from examples/alexnet/model.py, which is tested by them."""
 
 from collections import OrderedDict
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ CAFFE = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
 
 class Block(NamedTuple):
-    """A convolution and a ReLU, and whether normalisation and pooling over 3 × 3 in steps of 2 follow."""
+    """A convolution and a ReLU, and whether normalisation and pooling (3 × 3, stride 2) follow."""
 
     inputs: int
     outputs: int

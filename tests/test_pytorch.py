@@ -99,8 +99,8 @@ def test_batch_norm_and_cross_entropy():
 @pytest.mark.slow
 @pytest.mark.parametrize("variant, groups", [("2012", True), ("2012", False), ("2014", False), ("tutorial", False)])
 def test_alexnet(variant, groups):
-    """Logits and every gradient, dropout off, in float64, of the network that the benchmarks measure beside minicnn's.
-    The largest relative error found was 2e-14."""
+    """Logits and every gradient, dropout off, in float64, of the network that the benchmarks measure
+    beside minicnn's. The largest relative error found was 2e-14."""
     net = alexnet(variant, classes=10, groups=groups).astype(np.float64).eval()
     rng = np.random.default_rng(0)
     for p in net.parameters():

@@ -253,7 +253,8 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
 
 
 def begin(parser: ArgumentParser) -> tuple[Namespace, nn.Module, dict[str, Any], View]:
-    """(settings, network, …, as of load_network) of a program that has the options of add_network, and --draw."""
+    """What a program starts with that has the options of add_network, and --draw: its settings, and
+    what load_network returns."""
     settings = parser.parse_args()
     if settings.draw:
         new_figure(1, 1)  # what is not installed is better missed now

@@ -58,9 +58,10 @@ class Processes:
             self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots))
 
     def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: threading.Event) -> tuple[Any, Any]:
-        """What `load` returns for them, in a slot that is lent or in arrays that this `empty` makes, unless `closed` is
-        set; computed by the backend that this thread has chosen, if it is one for the CPU. For any number of threads at
-        once, but not the main thread, whose interrupts would free a slot that is still written to."""
+        """What `load` returns for them, in a slot that is lent or in arrays that this `empty` makes,
+        unless `closed` is set; computed by the backend that this thread has chosen, if it is one for
+        the CPU. For any number of threads at once, but not the main thread, whose interrupts would
+        free a slot that is still written to."""
         slot, lent = self.free.get(), False
         backend = chosen_backend() and backend_of("cpu")
         try:

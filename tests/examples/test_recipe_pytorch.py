@@ -27,8 +27,8 @@ def transposed(name, array):
 
 
 def logits(x, parameters, masks):
-    """The paper's network (N, 3, 227, 227) -> (N, K), from sections 3 and 4.2: written once more, so that
-    the network is tested too, and not only its training."""
+    """The paper's network (N, 3, 227, 227) -> (N, K), from sections 3 and 4.2: written once more, so
+    that the network is tested too, and not only its training."""
     (w1, b1), (w2, b2), (w3, b3), (w4, b4), (w5, b5), *hidden, (w8, b8) = zip(*[iter(parameters)] * 2, strict=True)
 
     def pool(x):
