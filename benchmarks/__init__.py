@@ -1,2 +1,8 @@
 """How fast minicnn is: `python -m benchmarks cpu` and `python -m benchmarks gpu` compare it with PyTorch, and with what
 the machine can do at the most; `python -m benchmarks.loader` compares the loading of pictures with Pillow's."""
+
+import sys
+from pathlib import Path
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "alexnet"
+sys.path.insert(0, str(EXAMPLE))  # whose programs import one another by their bare names

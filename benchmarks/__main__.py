@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from options import Parser, UsageError, natural
+
 from . import gpu, machine, sections
-from .command import Parser, UsageError, command, natural
-from .networks import INPUT_SIZE
+from .command import command
+from .networks import YEARS
 from .turns import BenchmarkError
 
 SECTIONS = ("steps", "layers", "threads", "ops", "engine")
@@ -44,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         (on_gpu, "1,32,128,512; 128 for 2014", gpu.SECTIONS, "minicnn alone", "2012, batch 1"),
     ):
         add = device.add_argument
-        add("--networks", type=choices(*INPUT_SIZE), metavar="YEAR,YEAR", help="2012, 2014 (default: both)")
+        add("--networks", type=choices(*YEARS), metavar="YEAR,YEAR", help="2012, 2014 (default: both)")
         add("--batches", type=naturals, metavar="N,N", help=f"(default: {batches})")
         add("--threads", type=natural, default=every_core, metavar="N", help="(default: every core)")
         add("--rounds", type=natural, metavar="N", help="of each measurement (default: what time allows)")
@@ -81,7 +83,7 @@ def check(given: argparse.Namespace) -> None:
 def run(arguments: Sequence[str] | None) -> None:
     given = parser().parse_args(arguments)
     check(given)
-    years = given.networks or tuple(INPUT_SIZE)[: 1 if given.quick else None]
+    years = given.networks or YEARS[: 1 if given.quick else None]
     settings = given.threads, given.batches, given.rounds, years, not given.without_pytorch, given.quick
     (run_gpu if given.device == "gpu" else run_cpu)(given, settings)
 

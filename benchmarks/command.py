@@ -1,11 +1,11 @@
 """What the benchmarks' command lines have in common."""
 
-import argparse
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+
+from options import UsageError
 
 from minicnn import DeviceError
 from minicnn.data import DataError
@@ -13,23 +13,6 @@ from minicnn.data import DataError
 from .turns import BenchmarkError
 
 INTERRUPTS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-
-
-class UsageError(ValueError):
-    """A mistake on the command line."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (--help explains the options)")
-
-
-def natural(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
 
 
 def command(program: str, run: Callable[[], object]) -> int:

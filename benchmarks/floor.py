@@ -3,12 +3,16 @@ gradients scattered, nothing is added up; the operands lie ready, contiguous whe
 fit. Winograd's way takes fewer products, so a layer of 3 × 3 kernels may lie below its floor."""
 
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from .networks import layers
+from minicnn import nn
+from minicnn.functional.windows import Window
+
+from . import networks
 from .turns import Worker
 
 CACHE = 6 << 20  # bytes of the larger operand to a slice: minicnn's measure
@@ -33,23 +37,26 @@ class Product(NamedTuple):
 
 def products(network: str, batch: int) -> list[Product]:
     """All that a training step takes: y = x W forward, dW = xᵀ dy and dx = dy Wᵀ backward, but for the first dx."""
-    found = []
-    for layer in layers(network):
-        if layer.kind == "conv":
-            pixels, taps = batch * layer.output_size**2, layer.kernel**2 * layer.inputs // layer.groups
-            outputs, groups = layer.outputs // layer.groups, layer.groups
+    found, size = [], networks.INPUT_SIZE[network]
+    for name, module in networks.layers(networks.build(network)):
+        if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
+            size, _ = Window.of(module.kernel_size, module.stride, module.padding).output_size(size, size)
+        if isinstance(module, nn.Conv2d):
+            *taps, outputs = module.weight.shape
+            pixels, inner, columns, groups = batch * size**2, prod(taps), outputs // module.groups, module.groups
             found += [
-                Product(layer.name, "forward", pixels, taps, outputs, "rows", groups),
-                Product(layer.name, "backward", taps, pixels, outputs, "inner", groups),
-                Product(layer.name, "backward", pixels, outputs, taps, "rows", groups),
+                Product(name, "forward", pixels, inner, columns, "rows", groups),
+                Product(name, "backward", inner, pixels, columns, "inner", groups),
+                Product(name, "backward", pixels, columns, inner, "rows", groups),
             ]
-        elif layer.kind == "linear":
+        elif isinstance(module, nn.Linear):
+            inputs, outputs = module.weight.shape
             sides = [
-                ("forward", batch, layer.inputs, layer.outputs),
-                ("backward", layer.inputs, batch, layer.outputs),
-                ("backward", batch, layer.outputs, layer.inputs),
+                ("forward", batch, inputs, outputs),
+                ("backward", inputs, batch, outputs),
+                ("backward", batch, outputs, inputs),
             ]
-            found += [Product(layer.name, *side, cut="rows" if side[1] >= side[3] else "columns") for side in sides]
+            found += [Product(name, *side, cut="rows" if side[1] >= side[3] else "columns") for side in sides]
     return found[:2] + found[3:]
 
 

@@ -15,9 +15,9 @@ class Network(Timed, pytorch.Network):
     def __init__(self, threads: int, network: str, best: bool, compiled: bool) -> None:
         super().__init__(threads, network, 1, best)
         torch.backends.cudnn.benchmark = best
-        self.network, self.best, self.compiled = network, best, compiled
+        self.network, self.compiled = network, compiled
         self.plain = self.net = self.net.cuda()
-        self.optimizer = pytorch.sgd(self.net.parameters(), best)
+        self.optimizer = self.sgd(self.net.parameters())
 
     def mark(self) -> Any:
         event = torch.cuda.Event(enable_timing=True)
@@ -38,8 +38,7 @@ class Network(Timed, pytorch.Network):
             self.net = torch.compile(self.plain, dynamic=False)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        layout = torch.channels_last if self.best else torch.contiguous_format
-        self.images = torch.from_numpy(images).cuda().permute(0, 3, 1, 2).contiguous(memory_format=layout)
+        self.images = self.channels_first(torch.from_numpy(images).cuda())
         self.labels = torch.from_numpy(labels).cuda()
 
     def reserved(self) -> float:

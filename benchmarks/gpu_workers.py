@@ -12,7 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import evaluate
 import numpy as np
+import train
+from model import alexnet
 
 from minicnn import Tensor, set_matmul_precision
 from minicnn.backends.cuda import products
@@ -26,7 +29,7 @@ from .gpu_launches import Launch, distinct, recording
 from .turns import Turn, Worker
 
 DEVICE = "gpu"
-EXAMPLE, STANDIN = (Path(__file__).resolve().parent.parent / folder for folder in ("examples/alexnet", "tests/cuda"))
+STANDIN = Path(__file__).resolve().parent.parent / "tests" / "cuda"
 
 
 class Timed(Worker):
@@ -112,7 +115,7 @@ class Network(OnGPU, ours.Network):
         super().__init__(threads, network, 1)
         self.network = network
         self.net.to(DEVICE)
-        self.optimizer = ours.sgd(self.net.parameters())
+        self.optimizer = self.sgd(self.net.parameters())
 
     def begin(self, precision: str, images: np.ndarray, labels: np.ndarray) -> None:
         set_matmul_precision(precision)
@@ -147,19 +150,14 @@ class Loop(OnGPU):
     def __init__(self, threads: int, network: str, batch: int) -> None:
         super().__init__(threads)
         self.network, self.batch = network, batch
-        sys.path.insert(0, str(EXAMPLE))
-        import evaluate
-        import train
-
         evaluate.OFTEN = math.inf  # its figures are fetched in the end only, not in the step that is recorded
         bar = SimpleNamespace(update=lambda n: None, set_postfix=lambda **_: None)
         train.progress_bar = lambda **_: nullcontext(bar)
-        self.program = train
 
     def second_step(self) -> list[Launch]:
         """What one step launches, when the one before it has compiled and allocated what both need."""
-        self.net = self.program.alexnet(self.network, networks.CLASSES).to(DEVICE)  # kept: its memory is in use
-        self.optimizer = ours.sgd(self.net.parameters())
+        self.net = alexnet(self.network, networks.CLASSES).to(DEVICE)  # kept: its memory is in use
+        self.optimizer = self.sgd(self.net.parameters())
         size = networks.INPUT_SIZE[self.network]
         noise = np.random.default_rng(1).integers(0, 256, (8, size, size, 3), np.uint8)
         pictures = [(noise[i % 8], i % networks.CLASSES) for i in range(3 * self.batch)]
@@ -176,7 +174,7 @@ class Loop(OnGPU):
                 found.clear()
 
             schedule = CosineLR(self.optimizer, 3)
-            self.program.train_epoch(self.net, Steps(loader, fetching), self.optimizer, "", schedule)
+            train.train_epoch(self.net, Steps(loader, fetching), self.optimizer, "", schedule)
         return steps[2]
 
     def recording(self) -> AbstractContextManager[list[Launch]]:

@@ -22,15 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pictures
+from options import Parser, UsageError, natural
 from PIL import Image
+from recipes import complete
 
 import minicnn
 from minicnn import Tensor
 from minicnn.data import DataLoader, ImageFolder, ImageNet, PixelStatistics, SyntheticImages
 from minicnn.data.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, Resize
 
-from . import machine, ours
-from .command import Parser, UsageError, command, natural
+from . import EXAMPLE, machine, ours
+from .command import command
 from .report import publish, shown, table, to_json
 from .sections import OURS, Result
 from .turns import BenchmarkError, Contender, Worker, enough, measure, ratios, running, spread
@@ -38,7 +41,6 @@ from .turns import BenchmarkError, Contender, Worker, enough, measure, ratios, r
 SHORT_SIDE, SIZE, BATCH, STEPS = 256, 227, 32, 5
 FEWEST = (STEPS + 1) * BATCH  # pictures: the steps of a turn lie within an epoch
 AUGMENT = Compose([Resize(SHORT_SIDE), RandomCrop(SIZE), RandomHorizontalFlip()])
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "alexnet"
 PILLOW, ARRAYS, THREADS, PROCESSES = "Pillow", "Pillow to arrays", "threads", "processes"
 FIRST, LOADED, READY = "first batch", "with loading", "without"
 
@@ -72,12 +74,8 @@ class Recipe(Loading):
 
     def __init__(self, cores: int, tree: str, processes: bool) -> None:
         super().__init__(cores, os.path.join(tree, "train"))
-        sys.path.insert(0, str(EXAMPLE))
-        import pictures
-        import recipes
-
         own = {"batch_size": BATCH, "workers": cores, "processes": processes, "device": "cpu", "seed": 0}
-        settings = argparse.Namespace(**recipes.complete({"recipe": "paper", "data": tree, **own}))
+        settings = argparse.Namespace(**complete({"recipe": "paper", "data": tree, **own}))
         statistics = PixelStatistics.of(minicnn.load(os.path.join(tree, pictures.STATISTICS))[0])
         view = pictures.View.of(SIZE, settings, statistics)
         self.loader = pictures.training(self.dataset, view, settings, statistics)
@@ -241,11 +239,11 @@ def run(data: str | None, number: int, rounds: int | None) -> Result:
 
 
 def markdown(results: Result) -> str:
-    m, pictures, prepared = results["machine"], results["pictures"], results["prepare"]
+    m, count, prepared = results["machine"], results["pictures"], results["prepare"]
     rows, recipes, steps = [], [], []
 
     def rates(seconds: Result, *names: str) -> list[str]:
-        return [f"{pictures / spread(seconds[name]).median:.0f}" for name in names]
+        return [f"{count / spread(seconds[name]).median:.0f}" for name in names]
 
     for r in results["loading"]:
         seconds = r["seconds"]["load"]
@@ -265,7 +263,7 @@ def markdown(results: Result) -> str:
         "# Loading pictures",
         f"{m['date']}. {m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}. "
         f"Python {m['python']}, NumPy {m['numpy']}, Pillow {Image.__version__}.",
-        f"{pictures} JPEGs, {results['data']}, loaded as for training: in draft mode, the short side at {SHORT_SIDE} "
+        f"{count} JPEGs, {results['data']}, loaded as for training: in draft mode, the short side at {SHORT_SIDE} "
         f"pixels, a random crop of {SIZE}, half of them mirrored. **{PILLOW}** does it in a plain loop for each core, "
         f"to pictures in its own memory or on to arrays; {OURS}'s DataLoader with a **thread** or a **process** for "
         f"each core, to batches of {BATCH}. They took turns. Medians with quartiles (extremes, of fewer than five "

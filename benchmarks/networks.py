@@ -1,85 +1,52 @@
-"""What all contenders compute: AlexNet's layers as a table, its weights, pictures, and whether two agree."""
+"""What all contenders compute: AlexNet as examples/alexnet/model.py builds it, its weights,
+pictures, and whether two agree."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod, sqrt
 from typing import NamedTuple
 
 import numpy as np
+from model import INPUT_SIZE, alexnet
 
-INPUT_SIZE = {"2012": 227, "2014": 224}
+from minicnn import nn
+
+YEARS = "2012", "2014"
 CLASSES = 1000
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-4, 0.9, 5e-4
 
 
 class Layer(NamedTuple):
-    """kind is conv, relu, lrn, pool, flatten, linear or dropout. `size` is the height and width that come in, `inputs`
-    and `outputs` count channels."""
-
     name: str
-    kind: str
-    inputs: int
-    outputs: int
-    size: int = 1
-    kernel: int = 1
-    stride: int = 1
-    padding: int = 0
-    groups: int = 1
-
-    @property
-    def output_size(self) -> int:
-        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        shape = self.inputs // self.groups, self.outputs
-        return (self.kernel, self.kernel, *shape) if self.kind == "conv" else shape
+    module: nn.Module
 
 
-def layers(network: str) -> list[Layer]:
-    """The layers of "2012" or "2014", in order."""
-    original = network == "2012"
-    table: list[Layer] = []
-    size, channels = INPUT_SIZE[network], 3
-
-    def add(name: str, kind: str, outputs: int | None = None, **window: int) -> None:
-        nonlocal size, channels
-        table.append(Layer(name, kind, channels, outputs or channels, size, **window))
-        size, channels = table[-1].output_size, table[-1].outputs
-
-    outputs = (96, 256, 384, 384, 256) if original else (64, 192, 384, 256, 256)
-    windows = ((11, 4, 0 if original else 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
-    for i, (kernel, stride, padding) in enumerate(windows, 1):
-        groups = 2 if original and i in (2, 4, 5) else 1
-        add(f"conv{i}", "conv", outputs[i - 1], kernel=kernel, stride=stride, padding=padding, groups=groups)
-        add(f"relu{i}", "relu")
-        if original and i in (1, 2):
-            add(f"lrn{i}", "lrn")
-        if i in (1, 2, 5):
-            add(f"pool{i}", "pool", kernel=3, stride=2)
-    add("flatten", "flatten")
-    size, channels = 1, channels * size * size
-    for i in (6, 7):
-        if not original:  # drops out what goes into the layer
-            add(f"dropout{i}", "dropout")
-        add(f"fc{i}", "linear", 4096)
-        add(f"relu{i}", "relu")
-        if original:
-            add(f"dropout{i}", "dropout")
-    add("fc8", "linear", CLASSES)
-    return table
+def build(network: str) -> nn.Sequential:
+    """The network of "2012" or "2014". Its weights are zeros."""
+    return alexnet(network, CLASSES, "zeros")
 
 
-def weights(network: str) -> dict[str, np.ndarray]:
-    """The same for every contender, channels last: {"conv1.weight": (KH, KW, C/G, O), "conv1.bias": (O,), …}. Of a size
-    at which every layer matters to the loss."""
+def layers(net: nn.Module) -> list[Layer]:
+    """The layers of the network, in order: conv1, relu1, lrn1, pool1, … flatten, fc6, … fc8."""
+    found = []
+    for name, module in net.named_modules():
+        if not any(module.children()):
+            block, _, part = name.partition(".")  # conv1.norm
+            found.append(Layer(f"{'lrn' if part == 'norm' else part}{block[-1]}" if part else block, module))
+    return found
+
+
+def parameters(layers: Iterable[Layer]) -> dict[str, nn.Parameter]:
+    """The parameters of these layers, in order: conv1.weight, conv1.bias, …"""
+    return {f"{layer}.{name}": p for layer, module in layers for name, p in module.named_parameters()}
+
+
+def draw(parameters: Iterable[nn.Parameter]) -> None:
+    """Give them the numbers that every contender has, of a size at which every layer matters to the
+    loss."""
     rng = np.random.default_rng(0)
-    arrays = {}
-    for layer in layers(network):
-        if layer.kind in ("conv", "linear"):
-            scale = np.float32(sqrt(2 / prod(layer.weight_shape[:-1])))
-            arrays[f"{layer.name}.weight"] = rng.standard_normal(layer.weight_shape, np.float32) * scale
-            arrays[f"{layer.name}.bias"] = rng.standard_normal(layer.outputs, np.float32) * np.float32(0.1)
-    return arrays
+    for p in parameters:
+        scale = 0.1 if p.ndim == 1 else sqrt(2 / prod(p.shape[:-1]))
+        p.data[...] = rng.standard_normal(p.shape, np.float32) * np.float32(scale)
 
 
 def pictures(network: str, batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,6 @@
 """minicnn's side: the network, layer by layer and operation by operation, through its public API."""
 
-import runpy
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,8 @@ from minicnn import Tensor, nn, optim
 
 from . import networks
 from .cases import CASES, CHAIN
+from .training import Training
 from .turns import Worker
-
-MODEL = Path(__file__).resolve().parent.parent / "examples" / "alexnet" / "model.py"
 
 
 class Ours(Worker):
@@ -26,6 +23,9 @@ class Ours(Worker):
     def threads(self) -> dict[str, int]:
         return {"asked": minicnn.get_num_threads(), **super().threads()}
 
+    def sgd(self, parameters: Iterable[Tensor]) -> optim.SGD:
+        return optim.SGD(parameters, networks.LEARNING_RATE, networks.MOMENTUM, weight_decay=networks.WEIGHT_DECAY)
+
     def add(self, name: str, function: Callable[[Tensor], Tensor], x: Tensor, *parameters: Tensor) -> None:
         """Two tasks: the function, recorded, and the gradients of its result."""
         wanted = [t for t in (x, *parameters) if t.requires_grad]
@@ -35,42 +35,30 @@ class Ours(Worker):
         self.tasks[f"{name} backward"] = lambda: minicnn.grad(y, wanted, dy, retain_graph=True)
 
 
-def sgd(parameters: Iterable[Tensor]) -> optim.SGD:
-    return optim.SGD(parameters, networks.LEARNING_RATE, networks.MOMENTUM, weight_decay=networks.WEIGHT_DECAY)
-
-
-class Network(Ours):
+class Network(Ours, Training):
     """A training step and inference."""
+
+    functional, no_grad = F, minicnn.no_grad
 
     def __init__(self, threads: int, network: str, batch: int) -> None:
         super().__init__(threads)
-        self.net: nn.Module = runpy.run_path(str(MODEL))["alexnet"](network, networks.CLASSES)
-        self.names = list(weights := networks.weights(network))
-        for p, weight in zip(self.net.parameters(), weights.values(), strict=True):
-            p.data[...] = weight
+        self.net = networks.build(network)
+        self.layers = networks.layers(self.net)
+        self.names = list(networks.parameters(self.layers))
+        networks.draw(self.net.parameters())
         images, self.labels = networks.pictures(network, batch)
         self.images = Tensor(images)
-        self.optimizer = sgd(self.net.parameters())
+        self.optimizer = self.sgd(self.net.parameters())
         self.tasks = {"step": self.step, "inference": self.infer}
 
-    def step(self) -> None:
-        self.net.train()
-        self.optimizer.zero_grad()
-        F.cross_entropy(self.net(self.images), self.labels).backward()
-        self.optimizer.step()
+    def in_our_layout(self, name: str, gradient: Tensor) -> np.ndarray:
+        return gradient.numpy()
 
-    def infer(self) -> None:
-        self.net.eval()
-        with minicnn.no_grad():
-            self.net(self.images)
+    def copy(self, parameter: nn.Parameter) -> nn.Parameter:
+        return nn.Parameter(parameter.data.copy())
 
-    def gradients(self) -> networks.Gradients:
-        """Of the loss without dropout."""
-        self.net.eval()
-        self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.net(self.images), self.labels)
-        loss.backward()
-        return loss.item(), {n: p.grad.numpy() for n, p in zip(self.names, self.net.parameters(), strict=True)}
+    def output(self, module: nn.Module, x: Tensor) -> Tensor:
+        return Tensor(module(x).detach().data, requires_grad=True)
 
     def nodes(self) -> int:
         """How many operations a training step records."""
@@ -86,22 +74,11 @@ class Network(Ours):
 
 
 class Layers(Network):
-    """Each layer by itself, on what reaches it in the network."""
+    """Each layer by itself."""
 
     def __init__(self, threads: int, network: str, batch: int) -> None:
         super().__init__(threads, network, batch)
-        self.step()
-        copies = [nn.Parameter(p.data.copy()) for p in self.net.parameters()]  # the graphs below need theirs unchanged
-        for copy, p in zip(copies, self.net.parameters(), strict=True):
-            copy.grad = p.grad
-        self.tasks = {"sgd": sgd(copies).step}
-        modules = [module for _, module in self.net.named_modules() if not any(module.named_children())]
-        x = self.images
-        for layer, module in zip(networks.layers(network), modules, strict=True):
-            if layer.kind != "flatten":
-                self.add(layer.name, module, x, *module.parameters())
-            x = Tensor(module(x).detach().data, requires_grad=True)
-        self.add("loss", lambda logits: F.cross_entropy(logits, self.labels), x)
+        self.begin_layers()
 
 
 class Operations(Ours):

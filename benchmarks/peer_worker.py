@@ -2,12 +2,14 @@
 
 A line of standard input is a method of `Worker` and its arguments as JSON, a line of standard output the answer.
 Runs under the peer's own interpreter, Python 3.7 or newer, with nothing but the peer and its NumPy: so it imports
-nothing from this package, and uses nothing newer.
+nothing from this package, and uses nothing newer. What the network is, its weights and its pictures
+come in a folder that `peers` has written.
 """
 
 # mypy: disable-error-code="import-not-found,import-untyped"
 import json
 import math
+import os
 import platform
 import resource
 import sys
@@ -20,50 +22,28 @@ import numpy as np
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 5e-4
 
 Conv = namedtuple("Conv", "inputs outputs kernel stride padding groups norm pool")
-SIZES = {"2012": 227, "tutorial": 224}
-LINEAR = [(9216, 4096), (4096, 4096), (4096, 1000)]
 
 
-def convolutions(network):
-    """The convolutions of "2012" (LRN, groups of 2) or "tutorial" (neither), and what follows each but the ReLU."""
-    original = network == "2012"
-    groups = 2 if original else 1
-    return [
-        Conv(3, 96, 11, 4, 0 if original else 2, 1, original, True),
-        Conv(96, 256, 5, 1, 2, groups, original, True),
-        Conv(256, 384, 3, 1, 1, 1, False, False),
-        Conv(384, 384, 3, 1, 1, groups, False, False),
-        Conv(384, 256, 3, 1, 1, groups, False, True),
-    ]
+class Given:
+    """What is computed: `convs`, with what follows each but the ReLU; the (inputs, outputs) of each
+    `linear` layer; `values`, layer after layer a kernel and a bias; (images, labels) to measure with
+    and to check with. Kernels and images are channels last for minicnn, and for its peers channels
+    first; linear kernels are (in, out)."""
+
+    def __init__(self, folder, layout):
+        with open(os.path.join(folder, "network.json")) as file:
+            described = json.load(file)
+        self.network = described["network"]
+        self.convs, self.linear = [Conv(**conv) for conv in described["convs"]], described["linear"]
+        with np.load(os.path.join(folder, f"{layout}.npz")) as arrays:
+            self.values = [arrays[f"arr_{i}"] for i in range(2 * len(self.convs + self.linear))]
+            self.measured, self.checked = [(arrays[name], arrays[name + "_labels"]) for name in ("measured", "checked")]
 
 
-def weights(network):
-    """Layer after layer a kernel, (KH, KW, C/groups, O) or (in, out), and a bias (O,); the same under every NumPy."""
-    random, arrays = np.random.RandomState(1), []
-    kernels = [(c.kernel, c.kernel, c.inputs // c.groups, c.outputs) for c in convolutions(network)]
-    for shape in kernels + LINEAR:
-        scale = np.sqrt(2 / np.prod(shape[:-1]))
-        arrays.append((random.standard_normal(shape) * scale).astype(np.float32))
-        arrays.append((random.standard_normal(shape[-1]) * 0.1).astype(np.float32))
-    return arrays
-
-
-def channels_first(arrays):
-    """Kernels as (O, C/groups, KH, KW), and the rows of the first linear layer in the order of its flattened input."""
-    turned = [np.ascontiguousarray(a.transpose(3, 2, 0, 1)) if a.ndim == 4 else a for a in arrays]
-    turned[-6] = arrays[-6].reshape(6, 6, 256, -1).transpose(2, 0, 1, 3).reshape(LINEAR[0])
-    return turned
-
-
-def pictures(network, batch):
-    """Noise (N, H, W, 3) and random labels (N,)."""
-    random, size = np.random.RandomState(3), SIZES[network]
-    return random.standard_normal((batch, size, size, 3)).astype(np.float32), random.randint(0, 1000, batch)
-
-
-def stack(convs, layer, relu, pool, dropout, flatten, norm=None):
+def stack(given, layer, relu, pool, dropout, flatten, norm=None):
     """The network as a function of the images and the probability of dropout, 0 for none, from a peer's own parts;
     ``layer(i, x)`` is its i-th convolution or linear layer with the bias."""
+    convs, last = given.convs, len(given.convs + given.linear) - 1  # and not the values, which are let go
 
     def forward(x, p):
         for i, c in enumerate(convs):
@@ -71,10 +51,10 @@ def stack(convs, layer, relu, pool, dropout, flatten, norm=None):
             x = norm(x) if c.norm else x
             x = pool(x) if c.pool else x
         x = flatten(x)
-        for i in range(len(convs), len(convs) + len(LINEAR) - 1):
+        for i in range(len(convs), last):
             x = relu(layer(i, x))
             x = dropout(x, p) if p else x
-        return layer(len(convs) + len(LINEAR) - 1, x)
+        return layer(last, x)
 
     return forward
 
@@ -85,13 +65,12 @@ def stack(convs, layer, relu, pool, dropout, flatten, norm=None):
 #   parameters, the objects;  data(parameter) and grad(parameter), arrays
 
 
-def minicnn(network):
+def minicnn(given):
     import minicnn
-    from examples.alexnet.model import alexnet
+    from benchmarks import networks
 
-    net = alexnet(network)
-    values = iter(weights(network))
-    net.load_state_dict({name: next(values) for name in net.state_dict()})
+    net = networks.build(given.network)
+    net.load_state_dict(dict(zip(net.state_dict(), given.values)))  # noqa: B905 (as below)
     sgd = minicnn.optim.SGD(net.parameters(), LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     return SimpleNamespace(
         version=minicnn.__version__,
@@ -108,28 +87,39 @@ def minicnn(network):
     )
 
 
-def chainer(network, ideep=False):
+def like_chainer(framework, weight_decay, net, layers, **own):
+    """What Chainer and DeZero, which imitates it, have alike, beside their own."""
+    sgd = framework.optimizers.MomentumSGD(LEARNING_RATE, MOMENTUM).setup(net)
+    sgd.add_hook(weight_decay(WEIGHT_DECAY))
+    return SimpleNamespace(
+        version=framework.__version__,
+        loss=framework.functions.softmax_cross_entropy,
+        zero=net.cleargrads,
+        update=sgd.update,
+        parameters=[p for layer in layers for p in (layer.W, layer.b)],
+        **own,
+    )
+
+
+def chainer(given, ideep=False):
     import chainer
     from chainer import functions as F
     from chainer import links as L
 
-    convs, values = convolutions(network), channels_first(weights(network))
-    net = chainer.ChainList()
-    for i, c in enumerate(convs):
-        given = {"groups": c.groups, "initialW": values[2 * i], "initial_bias": values[2 * i + 1]}
-        net.append(L.Convolution2D(c.inputs, c.outputs, c.kernel, c.stride, c.padding, **given))
-    for i, (inputs, outputs) in enumerate(LINEAR, len(convs)):
+    net, values = chainer.ChainList(), given.values
+    for i, c in enumerate(given.convs):
+        options = {"groups": c.groups, "initialW": values[2 * i], "initial_bias": values[2 * i + 1]}
+        net.append(L.Convolution2D(c.inputs, c.outputs, c.kernel, c.stride, c.padding, **options))
+    for i, (inputs, outputs) in enumerate(given.linear, len(given.convs)):
         net.append(L.Linear(inputs, outputs, initialW=values[2 * i].T, initial_bias=values[2 * i + 1]))
     if ideep:
         chainer.global_config.use_ideep = "auto"
         net.to_intel64()
-    sgd = chainer.optimizers.MomentumSGD(LEARNING_RATE, MOMENTUM).setup(net)
-    sgd.add_hook(chainer.optimizer_hooks.WeightDecay(WEIGHT_DECAY))
-    return SimpleNamespace(
-        version=chainer.__version__,
-        inputs=lambda images, labels: (np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.astype(np.int32)),
+    return like_chainer(
+        *(chainer, chainer.optimizer_hooks.WeightDecay, net, net),
+        inputs=lambda images, labels: (images, labels.astype(np.int32)),
         forward=stack(
-            convs,
+            given,
             lambda i, x: net[i](x),
             F.relu,
             lambda x: F.max_pooling_2d(x, 3, 2),
@@ -137,74 +127,62 @@ def chainer(network, ideep=False):
             lambda x: x,  # its linear layers flatten
             lambda x: F.local_response_normalization(x, n=5, k=2, alpha=1e-4, beta=0.75),
         ),
-        loss=F.softmax_cross_entropy,
-        zero=net.cleargrads,
-        update=sgd.update,
         quiet=chainer.no_backprop_mode,
         array=lambda y: np.array(y.array),
-        parameters=[p for link in net for p in (link.W, link.b)],
         data=lambda p: np.array(p.array),
         grad=lambda p: np.array(p.grad),
     )
 
 
-def dezero(network):
+def dezero(given):
     import dezero
     from dezero import functions as F
     from dezero import layers as L
 
-    convs, values = convolutions(network), channels_first(weights(network))
-    layers = [L.Conv2d(c.outputs, c.kernel, c.stride, c.padding) for c in convs]
-    layers += [L.Linear(outputs) for _, outputs in LINEAR]
+    layers = [L.Conv2d(c.outputs, c.kernel, c.stride, c.padding) for c in given.convs]
+    layers += [L.Linear(outputs) for _, outputs in given.linear]
     for i, layer in enumerate(layers):
-        layer.W.data, layer.b.data = values[2 * i], values[2 * i + 1]
+        layer.W.data, layer.b.data = given.values[2 * i : 2 * i + 2]
     net = dezero.models.Sequential(*layers)  # only to hold the parameters
-    sgd = dezero.optimizers.MomentumSGD(LEARNING_RATE, MOMENTUM).setup(net)
-    sgd.add_hook(dezero.optimizers.WeightDecay(WEIGHT_DECAY))
-    return SimpleNamespace(
-        version=dezero.__version__,
+    return like_chainer(
+        *(dezero, dezero.optimizers.WeightDecay, net, layers),
         # Wider labels, subtracted from the probabilities, turn every gradient to float64.
-        inputs=lambda images, labels: (np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.astype(np.int16)),
+        inputs=lambda images, labels: (images, labels.astype(np.int16)),
         forward=stack(
-            convs,
+            given,
             lambda i, x: layers[i](x),
             F.relu,
             lambda x: F.pooling(x, 3, 2),
             F.dropout,
             lambda x: F.reshape(x, (len(x), -1)),
         ),
-        loss=F.softmax_cross_entropy,
-        zero=net.cleargrads,
-        update=sgd.update,
         quiet=dezero.no_grad,
         array=lambda y: y.data,
-        parameters=[p for layer in layers for p in (layer.W, layer.b)],
         data=lambda p: p.data,
         grad=lambda p: p.grad.data,
     )
 
 
-def pydynet(network):
+def pydynet(given):
     from importlib.metadata import version
 
     import pydynet
     from pydynet import nn, optim
 
-    convs = convolutions(network)
-    layers = [nn.Conv2d(c.inputs, c.outputs, c.kernel, c.stride, c.padding, dtype=np.float32) for c in convs]
-    layers += [nn.Linear(*sizes, dtype=np.float32) for sizes in LINEAR]
+    layers = [nn.Conv2d(c.inputs, c.outputs, c.kernel, c.stride, c.padding, dtype=np.float32) for c in given.convs]
+    layers += [nn.Linear(*sizes, dtype=np.float32) for sizes in given.linear]
     parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
-    for p, value in zip(parameters, channels_first(weights(network))):  # noqa: B905 (this Python may not know strict=)
+    for p, value in zip(parameters, given.values):  # noqa: B905 (this Python may not know strict=)
         p.data[...] = value.reshape(p.shape)
     sgd = optim.SGD(parameters, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, nesterov=False)
     return SimpleNamespace(
         version=version("pydynet"),
         inputs=lambda images, labels: (
-            pydynet.Tensor(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),
+            pydynet.Tensor(images),
             pydynet.Tensor(labels),
         ),
         forward=stack(
-            convs,
+            given,
             lambda i, x: layers[i](x),
             nn.functional.relu,
             lambda x: nn.functional.max_pool2d(x, 3, 2),
@@ -222,13 +200,13 @@ def pydynet(network):
     )
 
 
-def mygrad(network):
+def mygrad(given):
     import mygrad
     from mygrad import nnet
 
     mygrad.turn_memory_guarding_off()  # as its manual advises for speed
-    convs, random = convolutions(network), np.random.default_rng(3)
-    parameters = [mygrad.tensor(value) for value in channels_first(weights(network))]
+    convs, random = given.convs, np.random.default_rng(3)
+    parameters = [mygrad.tensor(value) for value in given.values]
     velocity = [np.zeros_like(p.data) for p in parameters]
 
     def layer(i, x):
@@ -249,11 +227,11 @@ def mygrad(network):
         version=mygrad.__version__,
         # A window that overhangs the right edge is an error there, so what conv1 reads is padded here, to 227.
         inputs=lambda images, labels: (
-            mygrad.tensor(np.pad(images.transpose(0, 3, 1, 2), [(0, 0), (0, 0), (2, 1), (2, 1)]), constant=True),
+            mygrad.tensor(np.pad(images, [(0, 0), (0, 0), (2, 1), (2, 1)]), constant=True),
             labels,
         ),
         forward=stack(
-            convs,
+            given,
             layer,
             nnet.relu,
             lambda x: nnet.max_pool(x, (3, 3), 2),
@@ -274,7 +252,7 @@ def mygrad(network):
 BUILD = {
     "minicnn": minicnn,
     "chainer": chainer,
-    "chainer-ideep": lambda network: chainer(network, ideep=True),
+    "chainer-ideep": lambda given: chainer(given, ideep=True),
     "dezero": dezero,
     "pydynet": pydynet,
     "mygrad": mygrad,
@@ -284,9 +262,10 @@ BUILD = {
 class Worker:
     """What `turns.measure` asks of a contender, and the check that comes before it."""
 
-    def __init__(self, name, network, batch):
-        self.net, self.network = BUILD[name](network), network
-        x, t = self.net.inputs(*pictures(network, batch))
+    def __init__(self, name, folder):
+        given = Given(folder, "last" if name == "minicnn" else "first")
+        self.net, self.checked = BUILD[name](given), given.checked
+        x, t = self.net.inputs(*given.measured)
         self.tasks = {"step": lambda: self.step(x, t, 0.5), "inference": lambda: self.infer(x)}
 
     def step(self, x, t, p):
@@ -300,7 +279,7 @@ class Worker:
 
     def check(self):
         """Logits of two images, how two steps without dropout change them, and how far these move each parameter."""
-        net, (x, t) = self.net, self.net.inputs(*pictures(self.network, 2))
+        net, (x, t) = self.net, self.net.inputs(*self.checked)
         logits, start = self.infer(x), [net.data(p).copy() for p in net.parameters]
         for _ in range(2):
             self.step(x, t, 0)
@@ -333,9 +312,9 @@ class Worker:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main(name, network, batch):
+def main(name, folder):
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing that a framework prints may get among the answers
-    worker = Worker(name, network, int(batch))
+    worker = Worker(name, folder)
     for line in sys.stdin:
         method, *arguments = json.loads(line)
         print(json.dumps(getattr(worker, method)(*arguments)), file=answers, flush=True)

@@ -22,15 +22,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from convert import channels_first, side_seen
+from options import Parser, natural
 
-from . import machine, peer_worker
-from .command import Parser, command, natural
+from minicnn import nn
+
+from . import machine, networks, peer_worker
+from .command import command
 from .turns import BenchmarkError, Turn, enough, measure, spread
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # Relative. Rounding alone makes 1e-5, but it may also take one ReLU or one maximum of a pool to its other side.
 TOLERANCE = {"logits": 1e-3, "change": 0.02, "moved": 0.02}
-OURS = "minicnn"
+OURS, NETWORKS = "minicnn", ("2012", "tutorial")
 
 
 CONDITIONS = f"""float32, 1,000 classes.
@@ -53,11 +57,11 @@ class Peer(NamedTuple):
 
 
 PEERS = {
-    "chainer": Peer("Chainer", "nothing that the network needs; NumPy 2", ("2012", "tutorial")),
+    "chainer": Peer("Chainer", "nothing that the network needs; NumPy 2", NETWORKS),
     "chainer-ideep": Peer(
         "Chainer with iDeep",
         "Pythons newer than 3.7; its layers are not NumPy's any more but a compiled extension's (ideep4py of 2019)",
-        ("2012", "tutorial"),
+        NETWORKS,
     ),
     "dezero": Peer(
         "DeZero",
@@ -73,17 +77,58 @@ PEERS = {
 }
 
 
+def described(layers: list[networks.Layer]) -> dict[str, list[Any]]:
+    """The convolutions, with what follows each but the ReLU, and the linear layers, for JSON."""
+    convs: list[dict[str, Any]] = []
+    linear = []
+    for _, module in layers:
+        if isinstance(module, nn.Conv2d):
+            kernel, _, channels, outputs = module.weight.shape
+            conv = {"inputs": channels * module.groups, "outputs": outputs, "kernel": kernel}
+            conv |= {name: getattr(module, name) for name in ("stride", "padding", "groups")}
+            convs.append(conv | {"norm": False, "pool": False})
+        elif isinstance(module, (nn.LocalResponseNorm, nn.MaxPool2d)):
+            convs[-1]["pool" if isinstance(module, nn.MaxPool2d) else "norm"] = True
+        elif isinstance(module, nn.Linear):
+            linear.append(list(module.weight.shape))
+    return {"convs": convs, "linear": linear}
+
+
+def theirs(name: str, parameter: np.ndarray) -> np.ndarray:
+    """A parameter as the peers have it: a linear layer's kernel is (in, out) here too."""
+    turned = channels_first(parameter, side_seen(name))
+    return np.ascontiguousarray(turned.T if turned.ndim == 2 else turned)
+
+
+def prepare(folder: str, network: str, batch: int) -> None:
+    """Write what the contenders compute, for `peer_worker.Given` to read."""
+    layers = networks.layers(networks.build(network))
+    parameters = networks.parameters(layers)
+    networks.draw(parameters.values())
+    pictures = {"measured": networks.pictures(network, batch), "checked": networks.pictures(network, 2)}
+
+    def save(layout: str, values: list[np.ndarray], axes: tuple[int, ...]) -> None:
+        named = {}
+        for use, (images, labels) in pictures.items():
+            named |= {use: np.ascontiguousarray(images.transpose(axes)), f"{use}_labels": labels}
+        np.savez(f"{folder}/{layout}", *values, **named)
+
+    save("last", [p.data for p in parameters.values()], (0, 1, 2, 3))
+    save("first", [theirs(name, p.data) for name, p in parameters.items()], (0, 3, 1, 2))
+    Path(folder, "network.json").write_text(json.dumps({"network": network, **described(layers)}))
+
+
 class Contender:
-    """A worker in a process of its own, as `turns.measure` wants it."""
+    """A worker in a process of its own, as `turns.measure` wants it, with what is in the folder."""
 
     tasks = ("step", "inference")
 
-    def __init__(self, name: str, python: str, network: str, batch: int) -> None:
+    def __init__(self, name: str, python: str, folder: str) -> None:
         self.name, self._errors = name, tempfile.TemporaryFile("w+")  # noqa: SIM115 (end closes it)
         # A peer has the file alone: -I keeps this repository and PYTHONPATH from it.
         program = ["-m", "benchmarks.peer_worker"] if name == OURS else ["-I", peer_worker.__file__]
         self._process = subprocess.Popen(
-            [python, *program, name, network, str(batch)],
+            [python, *program, name, folder],
             cwd=RESULTS.parents[1],
             env={key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")},
             stdin=subprocess.PIPE,
@@ -123,18 +168,21 @@ def apart(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
 def compare(peer: str, python: str, network: str, batch: int, rounds: int) -> dict[str, Any]:
     """One row of the table."""
     row: dict[str, Any] = {"network": network, "peer": peer, "batch": batch, "date": time.strftime("%Y-%m-%d")}
-    pair = [Contender(OURS, sys.executable, network, batch), Contender(peer, python, network, batch)]
-    try:
-        ours, theirs = (c.ask("check") for c in pair)
-        row |= {"versions": [ours["version"], theirs["version"]], "gradients": theirs["gradients"]}
-        row["apart"] = apart(ours, theirs)
-        if not all(row["apart"][key] < limit for key, limit in TOLERANCE.items()):
-            raise BenchmarkError(f"{peer} computes something else than {OURS}; relative differences: {row['apart']}")
-        row |= enough(measure(pair, Contender.tasks, rounds))
-        row["peak"] = {c.name: c.ask("peak") for c in pair}
-    finally:
-        for c in pair:
-            c.end()
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(folder, network, batch)
+        pair = [Contender(OURS, sys.executable, folder), Contender(peer, python, folder)]
+        try:
+            ours, theirs = (c.ask("check") for c in pair)
+            row |= {"versions": [ours["version"], theirs["version"]], "gradients": theirs["gradients"]}
+            row["apart"] = apart(ours, theirs)
+            if not all(row["apart"][key] < limit for key, limit in TOLERANCE.items()):
+                wrong = f"{peer} computes something else than {OURS}; relative differences: {row['apart']}"
+                raise BenchmarkError(wrong)
+            row |= enough(measure(pair, Contender.tasks, rounds))
+            row["peak"] = {c.name: c.ask("peak") for c in pair}
+        finally:
+            for c in pair:
+                c.end()
     return row
 
 
@@ -174,7 +222,7 @@ def given(text: str) -> tuple[str, str]:
 def run(arguments: Sequence[str] | None, results: Path) -> None:
     parser = Parser(prog="python -m benchmarks.peers", description=__doc__.splitlines()[0])
     parser.add_argument("--python", action="append", required=True, type=given, metavar="PEER=PYTHON")
-    parser.add_argument("--network", choices=list(peer_worker.SIZES), default="tutorial")
+    parser.add_argument("--network", choices=NETWORKS, default="tutorial")
     parser.add_argument("--batch", type=natural, default=32)
     parser.add_argument("--rounds", type=natural, default=5)
     args = parser.parse_args(arguments)

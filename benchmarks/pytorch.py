@@ -1,58 +1,43 @@
 """PyTorch's side: the same networks, layers and operations, as its users write them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from convert import channels_first, channels_last, side_seen
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+import minicnn.nn
 
 from . import networks
 from .cases import CASES, CHAIN
 from .networks import Layer
+from .training import Training
 from .turns import Worker
 
-
-class LRN(nn.Module):
-    """PyTorch divides alpha by the number of channels in the window."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.local_response_norm(x, 5, alpha=5 * 1e-4, beta=0.75, k=2.0)
-
-
-def module(layer: Layer) -> nn.Module:
-    if layer.kind == "conv":
-        settings = layer.kernel, layer.stride, layer.padding
-        return nn.Conv2d(layer.inputs, layer.outputs, *settings, groups=layer.groups)
-    if layer.kind == "linear":
-        return nn.Linear(layer.inputs, layer.outputs)
-    made: dict[str, Callable[[], nn.Module]] = {
-        "relu": lambda: nn.ReLU(inplace=True),
-        "lrn": LRN,
-        "pool": lambda: nn.MaxPool2d(3, 2),
-        "flatten": nn.Flatten,
-        "dropout": nn.Dropout,
-    }
-    return made[layer.kind]()
+TWINS: dict[type, Callable[[Any], nn.Module]] = {
+    minicnn.nn.Conv2d: lambda conv: nn.Conv2d(
+        conv.weight.shape[2] * conv.groups, conv.weight.shape[3], conv.kernel_size,
+        conv.stride, conv.padding, conv.dilation, conv.groups,
+    ),
+    minicnn.nn.Linear: lambda linear: nn.Linear(*linear.weight.shape),
+    minicnn.nn.ReLU: lambda _: nn.ReLU(inplace=True),
+    # PyTorch divides alpha by the number of channels in the window.
+    minicnn.nn.LocalResponseNorm: lambda lrn: nn.LocalResponseNorm(lrn.n, lrn.n * lrn.alpha, lrn.beta, lrn.k),
+    minicnn.nn.MaxPool2d: lambda pool: nn.MaxPool2d(pool.kernel_size, pool.stride),
+    minicnn.nn.Flatten: lambda _: nn.Flatten(),
+    minicnn.nn.Dropout: lambda dropout: nn.Dropout(dropout.p),
+}  # fmt: skip
 
 
-def theirs(name: str, array: np.ndarray) -> Tensor:
-    """A parameter in PyTorch's layout."""
-    if array.ndim == 4:
-        array = array.transpose(3, 2, 0, 1)  # (KH, KW, C/G, O) -> (O, C/G, KH, KW)
-    elif name == "fc6.weight":  # its rows follow a flatten
-        array = array.reshape(6, 6, 256, -1).transpose(3, 2, 0, 1).reshape(-1, len(array))  # (O, C·H·W)
-    return torch.from_numpy(np.array(array.T if name[:2] == "fc" and name != "fc6.weight" else array, order="C"))
-
-
-def ours(name: str, tensor: Tensor) -> np.ndarray:
-    """A gradient in minicnn's layout."""
-    array = tensor.cpu().numpy()
-    if array.ndim == 4:
-        return array.transpose(2, 3, 1, 0)
-    if name == "fc6.weight":
-        return array.reshape(-1, 256, 6, 6).transpose(2, 3, 1, 0).reshape(-1, len(array))  # (H·W·C, O)
-    return array.T
+def twin(layers: Sequence[Layer]) -> nn.Sequential:
+    """AlexNet in PyTorch, from minicnn's layers: with their settings, and copies of their parameters."""
+    net = nn.Sequential(*(TWINS[type(module)](module) for _, module in layers))
+    for p, (name, ours) in zip(net.parameters(), networks.parameters(layers).items(), strict=True):
+        p.data = torch.from_numpy(np.array(channels_first(ours.data, side_seen(name)), order="C"))
+    return net
 
 
 class PyTorch(Worker):
@@ -73,66 +58,51 @@ class PyTorch(Worker):
         self.tasks[f"{name} backward"] = lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
 
 
-def sgd(parameters: Iterable[Tensor], best: bool) -> torch.optim.SGD:
-    settings = {"momentum": networks.MOMENTUM, "weight_decay": networks.WEIGHT_DECAY, "fused": best or None}
-    return torch.optim.SGD(parameters, networks.LEARNING_RATE, **settings)
-
-
-class Network(PyTorch):
+class Network(PyTorch, Training):
     """A training step and inference; `best` is the fastest configuration for a CPU."""
+
+    functional, no_grad = F, torch.no_grad
 
     def __init__(self, threads: int, network: str, batch: int, best: bool) -> None:
         super().__init__(threads)
-        self.layers = networks.layers(network)
-        self.net = nn.Sequential(*map(module, self.layers))
-        self.names = list(weights := networks.weights(network))
-        for p, (name, weight) in zip(self.net.parameters(), weights.items(), strict=True):
-            p.data = theirs(name, weight)
+        self.best, layers = best, networks.layers(networks.build(network))
+        self.names = list(parameters := networks.parameters(layers))
+        networks.draw(parameters.values())
+        self.net = twin(layers)
+        self.layers = [(name, module) for (name, _), module in zip(layers, self.net, strict=True)]
         images, labels = networks.pictures(network, batch)
-        self.images = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())  # (N, C, H, W)
-        self.labels = torch.from_numpy(labels)
+        self.images, self.labels = self.channels_first(torch.from_numpy(images)), torch.from_numpy(labels)
         if best:
             self.net = self.net.to(memory_format=torch.channels_last)
-            self.images = self.images.contiguous(memory_format=torch.channels_last)
-        self.optimizer = sgd(self.net.parameters(), best)
+        self.optimizer = self.sgd(self.net.parameters())
         self.tasks = {"step": self.step, "inference": self.infer}
 
-    def step(self) -> None:
-        self.net.train()
-        self.optimizer.zero_grad()
-        F.cross_entropy(self.net(self.images), self.labels).backward()
-        self.optimizer.step()
+    def channels_first(self, images: Tensor) -> Tensor:
+        """(N, H, W, C) -> (N, C, H, W), in the memory layout that goes with the configuration."""
+        layout = torch.channels_last if self.best else torch.contiguous_format
+        return images.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
-    def infer(self) -> None:
-        self.net.eval()
-        with torch.no_grad():
-            self.net(self.images)
+    def sgd(self, parameters: Iterable[Tensor]) -> torch.optim.SGD:
+        settings = {"momentum": networks.MOMENTUM, "weight_decay": networks.WEIGHT_DECAY, "fused": self.best or None}
+        return torch.optim.SGD(parameters, networks.LEARNING_RATE, **settings)
 
-    def gradients(self) -> networks.Gradients:
-        """Of the loss without dropout."""
-        self.net.eval()
-        self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.net(self.images), self.labels)
-        loss.backward()
-        return loss.item(), {n: ours(n, p.grad) for n, p in zip(self.names, self.net.parameters(), strict=True)}
+    def in_our_layout(self, name: str, gradient: Tensor) -> np.ndarray:
+        return channels_last(gradient.cpu().numpy(), side_seen(name))
+
+    def copy(self, parameter: nn.Parameter) -> nn.Parameter:
+        return nn.Parameter(parameter.detach().clone())
+
+    def output(self, module: nn.Module, x: Tensor) -> Tensor:
+        # Of a clone, for nn.ReLU(inplace=True) overwrites what it is given.
+        return module(x.clone()).detach().requires_grad_()
 
 
 class Layers(Network):
-    """Each layer by itself, on what reaches it in the network."""
+    """Each layer by itself."""
 
     def __init__(self, threads: int, network: str, batch: int, best: bool) -> None:
         super().__init__(threads, network, batch, best)
-        self.step()
-        copies = [nn.Parameter(p.detach().clone()) for p in self.net.parameters()]  # the graphs need theirs unchanged
-        for copy, p in zip(copies, self.net.parameters(), strict=True):
-            copy.grad = p.grad
-        self.tasks = {"sgd": sgd(copies, best).step}
-        x = self.images
-        for layer, part in zip(self.layers, self.net, strict=True):
-            if layer.kind != "flatten":
-                self.add(layer.name, part, x, *part.parameters())
-            x = part(x.clone()).detach().requires_grad_()
-        self.add("loss", lambda logits: F.cross_entropy(logits, self.labels), x)
+        self.begin_layers()
 
 
 class Operations(PyTorch):
@@ -148,7 +118,7 @@ class Operations(PyTorch):
             "dropout": F.dropout,
             "sum": torch.sum,
             "softmax": lambda a: torch.softmax(a, -1),
-            "lrn": LRN(),
+            "lrn": TWINS[minicnn.nn.LocalResponseNorm](minicnn.nn.LocalResponseNorm()),
             "pool": lambda a: F.max_pool2d(a, 3, 2),
             "matmul": torch.matmul,
             "conv": lambda a, w: F.conv2d(a, w, padding=w.shape[2] // 2),

@@ -20,7 +20,7 @@ class Options(NamedTuple):
     threads: int
     batches: list[int] | None = None
     rounds: int | None = None
-    networks: Sequence[str] = ("2012", "2014")
+    networks: Sequence[str] = networks.YEARS
     pytorch: bool = True
     quick: bool = False
     busy = staticmethod(machine.busy)  # no field: how to see whether others use the machine
@@ -118,7 +118,7 @@ def layers(options: Options) -> list[Result]:
     batch = 2 if options.quick else 32
     for network in options.networks:
         with running(*options.contenders("Layers", network, batch), options.floor(network, batch)) as contenders:
-            names = [*(layer.name for layer in networks.layers(network)), "loss", "sgd"]
+            names = [*(layer.name for layer in networks.layers(networks.build(network))), "loss", "sgd"]
             tasks = [f"{name}{way}" for name in names for way in (" forward", " backward", "")]
             tasks = [task for task in tasks if task in contenders[0].tasks]
             result = options.play(contenders, tasks, f"{network}, batch {batch}, ", 25)

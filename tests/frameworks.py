@@ -1,8 +1,10 @@
 """torchvision's alexnet and Caffe's BVLC AlexNet, once more: what they see of a picture, and what they make of it, in
 NumPy with channels first, and in PyTorch. The names and shapes of their weights, and numbers for these with which a
-signal neither dies nor explodes."""
+signal neither dies nor explodes. Their layers are written here as those frameworks have them, and
+not taken from examples/alexnet/model.py, which is tested by them."""
 
-from typing import Any
+from collections import OrderedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -23,7 +25,38 @@ TORCHVISION = (
     "classifier.6",
 )
 CAFFE = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
-WIDTHS = {TORCHVISION: (64, 192, 384, 256, 256), CAFFE: (96, 256, 384, 384, 256)}
+
+
+class Block(NamedTuple):
+    """A convolution and a ReLU, and whether normalisation and pooling (3 × 3, stride 2) follow."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    norm: bool = False
+    pool: bool = False
+
+
+BLOCKS = {
+    TORCHVISION: (
+        Block(3, 64, 11, stride=4, padding=2, pool=True),
+        Block(64, 192, 5, padding=2, pool=True),
+        Block(192, 384, 3, padding=1),
+        Block(384, 256, 3, padding=1),
+        Block(256, 256, 3, padding=1, pool=True),
+    ),
+    CAFFE: (
+        Block(3, 96, 11, stride=4, norm=True, pool=True),
+        Block(96, 256, 5, padding=2, groups=2, norm=True, pool=True),
+        Block(256, 384, 3, padding=1),
+        Block(384, 384, 3, padding=1, groups=2),
+        Block(384, 256, 3, padding=1, groups=2, pool=True),
+    ),
+}
+LINEAR = (256 * 36, 4096), (4096, 4096), (4096, CLASSES)  # after the flatten, with a ReLU between them
 BVLC_LRN = {"local_size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}
 PICTURES = np.stack([SyntheticImages(2, seed=3, size=227)[i][0] for i in range(2)])  # (2, 227, 227, 3)
 
@@ -35,14 +68,18 @@ def narrow(patch: Any, share: int = 16) -> None:
     patch.setattr(nn, "Linear", lambda i, o, **named: linear(i // share, o // share if o == 4096 else o, **named))
 
 
+def narrowed(framework: tuple[str, ...], share: int) -> tuple[list[Block], list[tuple[int, int]]]:
+    """The framework's layers as narrow() leaves them."""
+    blocks = [b._replace(inputs=b.inputs // share or b.inputs, outputs=b.outputs // share) for b in BLOCKS[framework]]
+    return blocks, [(i // share, o // share if o == 4096 else o) for i, o in LINEAR]
+
+
 def weights(framework: tuple[str, ...], share: int = 16) -> dict[str, np.ndarray]:
     """Random numbers for all of its weights, and for biases that count on the scale of its pixels."""
-    a, b, c, d, e = (width // share for width in WIDTHS[framework])
-    groups, hidden, scale = (1, 4096 // share, 0.3) if framework == TORCHVISION else (2, 4096 // share, 10)
-    shapes = (
-        *((a, 3, 11, 11), (b, a // groups, 5, 5), (c, b, 3, 3), (d, c // groups, 3, 3), (e, d // groups, 3, 3)),
-        *((hidden, e * 36), (hidden, hidden), (CLASSES, hidden)),
-    )
+    blocks, linear = narrowed(framework, share)
+    scale = 0.3 if framework == TORCHVISION else 10
+    shapes = [(b.outputs, b.inputs // b.groups, b.kernel, b.kernel) for b in blocks]
+    shapes += [(outputs, inputs) for inputs, outputs in linear]
     rng, arrays = np.random.default_rng(0), {}
     for name, shape in zip(framework, shapes, strict=True):
         he = np.sqrt(2 / np.prod(shape[1:]))
@@ -91,17 +128,10 @@ def logits(framework: tuple[str, ...], arrays: dict[str, np.ndarray], x: np.ndar
     """What the framework's network makes of what it sees, in float64."""
     layers = [(arrays[f"{name}.weight"].astype(float), arrays[f"{name}.bias"].astype(float)) for name in framework]
 
-    def block(i: int, x: np.ndarray, pool: bool = False, **options: int) -> np.ndarray:
-        x = np.maximum(conv(x, *layers[i], **options), 0)
-        if framework == CAFFE and i < 2:
-            x = norm(x, **lrn)
-        return windows(x, 3, 2).max((4, 5)) if pool else x
-
-    x = block(0, x, pool=True, stride=4, padding=2 if framework == TORCHVISION else 0)
-    x = block(1, x, pool=True, padding=2)
-    x = block(2, x, padding=1)
-    x = block(3, x, padding=1)
-    x = block(4, x, pool=True, padding=1)
+    for block, parameters in zip(BLOCKS[framework], layers, strict=False):  # the linear layers follow
+        x = np.maximum(conv(x, *parameters, block.stride, block.padding), 0)
+        x = norm(x, **lrn) if block.norm else x
+        x = windows(x, 3, 2).max((4, 5)) if block.pool else x
     x = x.reshape(len(x), -1)
     for weight, bias in layers[5:7]:
         x = np.maximum(x @ weight.T + bias, 0)
@@ -113,37 +143,21 @@ def network(framework: tuple[str, ...], share: int = 16) -> Any:
     """The framework's network, with its names, in evaluation mode."""
     from torch import nn
 
-    a, b, c, d, e = (width // share for width in WIDTHS[framework])
-    f = 4096 // share
+    blocks, linear = narrowed(framework, share)
+    parts: dict[str, Any] = {}
+    for i, b in enumerate(blocks, 1):
+        parts[f"conv{i}"] = nn.Conv2d(b.inputs, b.outputs, b.kernel, b.stride, b.padding, groups=b.groups)
+        parts[f"relu{i}"] = nn.ReLU()
+        if b.norm:
+            parts[f"norm{i}"] = nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)
+        if b.pool:
+            parts[f"pool{i}"] = nn.MaxPool2d(3, 2)
+    fc6, fc7, fc8 = (nn.Linear(*sizes) for sizes in linear)
     if framework == TORCHVISION:
-        parts = {
-            "features": nn.Sequential(
-                *(nn.Conv2d(3, a, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
-                *(nn.Conv2d(a, b, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
-                *(nn.Conv2d(b, c, 3, padding=1), nn.ReLU()),
-                *(nn.Conv2d(c, d, 3, padding=1), nn.ReLU()),
-                *(nn.Conv2d(d, e, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2)),
-            ),
-            "flatten": nn.Flatten(),
-            "classifier": nn.Sequential(
-                *(nn.Dropout(), nn.Linear(e * 36, f), nn.ReLU()),
-                *(nn.Dropout(), nn.Linear(f, f), nn.ReLU(), nn.Linear(f, CLASSES)),
-            ),
-        }
+        classifier = nn.Dropout(), fc6, nn.ReLU(), nn.Dropout(), fc7, nn.ReLU(), fc8
+        features = nn.Sequential(*parts.values())
+        parts = {"features": features, "flatten": nn.Flatten(), "classifier": nn.Sequential(*classifier)}
     else:
-        parts = {
-            "conv1": nn.Conv2d(3, a, 11, stride=4), "relu1": nn.ReLU(),
-            "norm1": nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0), "pool1": nn.MaxPool2d(3, 2),
-            "conv2": nn.Conv2d(a, b, 5, padding=2, groups=2), "relu2": nn.ReLU(),
-            "norm2": nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0), "pool2": nn.MaxPool2d(3, 2),
-            "conv3": nn.Conv2d(b, c, 3, padding=1), "relu3": nn.ReLU(),
-            "conv4": nn.Conv2d(c, d, 3, padding=1, groups=2), "relu4": nn.ReLU(),
-            "conv5": nn.Conv2d(d, e, 3, padding=1, groups=2), "relu5": nn.ReLU(), "pool5": nn.MaxPool2d(3, 2),
-            "flatten": nn.Flatten(),
-            "fc6": nn.Linear(e * 36, f), "relu6": nn.ReLU(), "drop6": nn.Dropout(),
-            "fc7": nn.Linear(f, f), "relu7": nn.ReLU(), "drop7": nn.Dropout(), "fc8": nn.Linear(f, CLASSES),
-        }  # fmt: skip
-    net = nn.Sequential()
-    for name, part in parts.items():
-        net.add_module(name, part)
-    return net.eval()
+        parts |= {"flatten": nn.Flatten(), "fc6": fc6, "relu6": nn.ReLU(), "drop6": nn.Dropout()}
+        parts |= {"fc7": fc7, "relu7": nn.ReLU(), "drop7": nn.Dropout(), "fc8": fc8}
+    return nn.Sequential(OrderedDict(parts)).eval()

@@ -1,14 +1,19 @@
 """The same weights and the same data give the same numbers in PyTorch, where it is installed: the operations, and all
 variants of AlexNet."""
 
+import importlib
+
 import numpy as np
 import pytest
+from convert import channels_first, side_seen
 from model import INPUT_SIZE, alexnet
 
 import minicnn.functional as F
-from minicnn import Tensor
+from benchmarks import networks
+from minicnn import Tensor, nn
 
 torch = pytest.importorskip("torch")
+pytorch = importlib.import_module("benchmarks.pytorch")
 pytestmark = pytest.mark.torch
 TF = torch.nn.functional
 
@@ -91,50 +96,17 @@ def test_batch_norm_and_cross_entropy():
             assert relative(t.grad.data, other.grad) < 1e-10
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# AlexNet, as PyTorch would write it
-class LRN(torch.nn.Module):
-    """PyTorch divides alpha by n, and its k is 1 unless told."""
-
-    def forward(self, x):
-        return TF.local_response_norm(x, 5, alpha=5 * 1e-4, beta=0.75, k=2.0)
-
-
-def network(variant, groups, classes):
-    nn, pool = torch.nn, lambda: torch.nn.MaxPool2d(3, 2)
-    norm = [LRN()] if variant == "2012" else []
-    a, b, c, d, e = (64, 192, 384, 256, 256) if variant == "2014" else (96, 256, 384, 384, 256)
-    linears = nn.Linear(e * 36, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, classes)
-    return nn.Sequential(
-        *(nn.Conv2d(3, a, 11, 4, 0 if variant == "2012" else 2), nn.ReLU(), *norm, pool()),
-        *(nn.Conv2d(a, b, 5, padding=2, groups=groups), nn.ReLU(), *norm, pool()),
-        *(nn.Conv2d(b, c, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(c, d, 3, padding=1, groups=groups), nn.ReLU()),
-        *(nn.Conv2d(d, e, 3, padding=1, groups=groups), nn.ReLU(), pool()),
-        *(nn.Flatten(), *linears),
-    ).double()
-
-
-def converted(array):
-    """A parameter, or its gradient, in PyTorch's layout."""
-    if array.ndim == 4:
-        return torch.from_numpy(array).permute(3, 2, 0, 1)  # (KH, KW, C, O) -> (O, C, KH, KW)
-    if array.ndim == 2 and array.shape[0] == 256 * 36:  # after the flatten: rows (H, W, C) -> (C, H, W)
-        array = array.reshape(6, 6, 256, -1).transpose(2, 0, 1, 3).reshape(array.shape)
-    return torch.from_numpy(array).T if array.ndim == 2 else torch.from_numpy(array)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("variant, groups", [("2012", True), ("2012", False), ("2014", False), ("tutorial", False)])
 def test_alexnet(variant, groups):
-    """Logits and every gradient, dropout off, in float64. The largest relative error found was 2e-14."""
-    net = alexnet(variant, classes=10, groups=groups).eval()
-    theirs = network(variant, 2 if groups else 1, 10)
+    """Logits and every gradient, dropout off, in float64, of the network that the benchmarks measure
+    beside minicnn's. The largest relative error found was 2e-14."""
+    net = alexnet(variant, classes=10, groups=groups).astype(np.float64).eval()
     rng = np.random.default_rng(0)
-    for p, q in zip(net.parameters(), theirs.parameters(), strict=True):
+    for p in net.parameters():
         # the classifier starts near 0 and biases at 0, which would hide mistakes
-        p.data = rng.standard_normal(p.shape) * np.sqrt(2 / np.prod(p.shape[:-1]))
-        q.data = converted(p.data).contiguous()
+        p.data[...] = rng.standard_normal(p.shape) * np.sqrt(2 / np.prod(p.shape[:-1]))
+    theirs = pytorch.twin(networks.layers(net)).eval()
     x, labels = rng.standard_normal((2, INPUT_SIZE[variant], INPUT_SIZE[variant], 3)), np.array([3, 7])
     images, pixels = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
     ours, other = net(images), theirs(first(pixels))
@@ -143,6 +115,18 @@ def test_alexnet(variant, groups):
 
     errors = {"logits": relative(ours.data, other), "images": relative(images.grad.data, pixels.grad)}
     for (name, p), q in zip(net.named_parameters(), theirs.parameters(), strict=True):
-        assert converted(p.grad.data).shape == q.grad.shape
-        errors[name] = relative(converted(p.grad.data).numpy(), q.grad)
+        converted = channels_first(p.grad.data, side_seen(name))
+        assert converted.shape == q.grad.shape
+        errors[name] = relative(converted, q.grad)
     assert max(errors.values()) < 1e-9, errors
+
+
+def test_layers_of_the_benchmarks_have_the_settings_of_ours():
+    norm = pytorch.TWINS[nn.LocalResponseNorm](nn.LocalResponseNorm(3, k=1.5, alpha=0.2, beta=0.6))
+    assert (norm.size, norm.k, norm.alpha, norm.beta) == (3, 1.5, pytest.approx(0.6), 0.6)
+    conv = pytorch.TWINS[nn.Conv2d](nn.Conv2d(4, 6, (3, 2), stride=2, padding=1, dilation=2, groups=2))
+    assert (conv.in_channels, conv.out_channels, conv.groups, conv.weight.shape) == (4, 6, 2, (6, 2, 3, 2))
+    assert (conv.stride, conv.padding, conv.dilation) == ((2, 2), (1, 1), (2, 2))
+    assert pytorch.TWINS[nn.Dropout](nn.Dropout(0.3)).p == 0.3
+    linear, pool = pytorch.TWINS[nn.Linear](nn.Linear(4, 6)), pytorch.TWINS[nn.MaxPool2d](nn.MaxPool2d(3, 2))
+    assert (linear.in_features, linear.out_features, pool.kernel_size, pool.stride) == (4, 6, 3, 2)

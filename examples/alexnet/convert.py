@@ -77,42 +77,46 @@ BVLC_MEAN = np.array([104.007, 116.669, 122.679], np.float32)  # of ImageNet's p
 
 
 # ------------------------------------------------------------------------------------------------------ axes and layers
-def channels_last(weight: np.ndarray, side: int = 1) -> np.ndarray:
+def channels_last(parameter: np.ndarray, side: int = 1) -> np.ndarray:
     """(O, C, KH, KW) -> (KH, KW, C, O).
 
     A linear layer is a convolution whose kernel covers all the side × side pixels that it sees:
-    (O, C·side·side) -> (side·side·C, O).
+    (O, C·side·side) -> (side·side·C, O). A bias (O,) stays as it is.
     """
-    if weight.ndim == 2:
-        kernels = weight.reshape(len(weight), -1, side, side)
-        return channels_last(kernels).reshape(weight.shape[::-1])
-    return weight.transpose(2, 3, 1, 0)
+    if parameter.ndim == 2:
+        kernels = parameter.reshape(len(parameter), -1, side, side)
+        return channels_last(kernels).reshape(parameter.shape[::-1])
+    return parameter.transpose(2, 3, 1, 0) if parameter.ndim == 4 else parameter
 
 
-def channels_first(weight: np.ndarray, side: int = 1) -> np.ndarray:
+def channels_first(parameter: np.ndarray, side: int = 1) -> np.ndarray:
     """The way back: (KH, KW, C, O) -> (O, C, KH, KW), and (side·side·C, O) -> (O, C·side·side)."""
-    if weight.ndim == 2:
-        kernels = weight.reshape(side, side, -1, weight.shape[1])
-        return channels_first(kernels).reshape(weight.shape[::-1])
-    return weight.transpose(3, 2, 0, 1)
+    if parameter.ndim == 2:
+        kernels = parameter.reshape(side, side, -1, parameter.shape[1])
+        return channels_first(kernels).reshape(parameter.shape[::-1])
+    return parameter.transpose(3, 2, 0, 1) if parameter.ndim == 4 else parameter
+
+
+def side_seen(name: str) -> int:
+    """How many pixels wide the image is that a layer of AlexNet, or the layer of a parameter, sees
+    flattened: fc6 sees 6 × 6, and the layers after it none."""
+    return 6 if name.startswith("fc6") else 1
 
 
 def inwards(arrays: Arrays, names: dict[str, str]) -> Arrays:
     """alexnet's state dict, from arrays under the names of TORCHVISION or CAFFE."""
-    state = {}
-    for layer, name in names.items():
-        state[f"{layer}.weight"] = channels_last(arrays[f"{name}.weight"], side=6 if layer == "fc6.fc" else 1)
-        state[f"{layer}.bias"] = arrays[f"{name}.bias"]
-    return state
+    return {ours: channels_last(arrays[theirs], side_seen(ours)) for ours, theirs in _parameters(names)}
 
 
 def outwards(state: Arrays, names: dict[str, str]) -> Arrays:
     """The way back."""
-    arrays = {}
-    for layer, name in names.items():
-        arrays[f"{name}.weight"] = channels_first(state[f"{layer}.weight"], side=6 if layer == "fc6.fc" else 1)
-        arrays[f"{name}.bias"] = state[f"{layer}.bias"]
-    return arrays
+    return {theirs: channels_first(state[ours], side_seen(ours)) for ours, theirs in _parameters(names)}
+
+
+def _parameters(names: dict[str, str]) -> list[tuple[str, str]]:
+    """The names of all parameters: (here, there)."""
+    parts = "weight", "bias"
+    return [(f"{layer}.{part}", f"{name}.{part}") for layer, name in names.items() for part in parts]
 
 
 def other_colors(arrays: Arrays) -> Arrays:

@@ -1,15 +1,14 @@
 """Measure a trained network: python examples/alexnet/evaluate.py [--checkpoint FILE] [--data …] [--crops 10]"""
 
-import argparse
 import json
 import sys
 import time
 
 import numpy as np
 from confusion import FEW, draw, matrix_text, per_class, table_text
-from options import Parser, UsageError, add_network, command, natural, output_file, progress_bar, use_machine
+from options import Parser, UsageError, add_network, command, natural, output_file, progress_bar
 from pictures import dataset, validation
-from runs import load_network, new_figure, require_classes
+from runs import begin, require_classes
 
 from minicnn import Tensor, nn, no_grad
 from minicnn import functional as F
@@ -112,7 +111,7 @@ def require_number(value: float, checkpoint: str) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- command line
-def parse() -> argparse.Namespace:
+def command_line() -> Parser:
     parser = Parser(prog="evaluate.py", description="Measure a network of train.py or convert.py.")
     add_network(parser)
     parser.add_argument(
@@ -129,16 +128,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--json", type=output_file(""), metavar="FILE", help="write all results as JSON, - for the standard output"
     )
-    settings = parser.parse_args()
-    if settings.draw:
-        new_figure(1, 1)  # what is not installed is better missed now
-    return settings
+    return parser
 
 
 def main() -> None:
-    settings = parse()
-    use_machine(settings)
-    net, config, view = load_network(settings.checkpoint, settings.device)
+    settings, net, config, view = begin(command_line())
     classes, names = config["classes"], config["names"]
     given, what = settings.data, settings.data or config.get("data")
     settings.data = what

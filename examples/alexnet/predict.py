@@ -1,6 +1,5 @@
 """Ask a trained network what is in photos: python examples/alexnet/predict.py photo.jpg FOLDER …"""
 
-import argparse
 import io
 import json
 import os
@@ -13,9 +12,9 @@ import numpy as np
 from confusion import short
 from evaluate import outputs, require_number
 from numpy.typing import NDArray
-from options import Parser, UsageError, add_network, command, complain, natural, output_file, use_machine
+from options import Parser, UsageError, add_network, command, complain, natural, output_file
 from pictures import validation
-from runs import load_network, new_figure
+from runs import begin, new_figure
 
 from minicnn import functional as F
 from minicnn import nn, no_grad
@@ -121,7 +120,7 @@ def draw(path: Path, drawn: Sequence[tuple[NDArray[np.uint8], Answer]], names: S
     figure.savefig(path, format="png")
 
 
-def parse() -> argparse.Namespace:
+def command_line() -> Parser:
     parser = Parser(
         prog="predict.py",
         description="The most probable classes of each photo.",
@@ -141,16 +140,11 @@ def parse() -> argparse.Namespace:
         help=f"also draw the first {MOST_DRAWN} photos with bars",
     )
     parser.add_argument("--json", action="store_true", help="print each answer, or error, as a line of JSON")
-    settings = parser.parse_args()
-    if settings.draw:
-        new_figure(1, 1)  # what is not installed is better missed now
-    return settings
+    return parser
 
 
 def main() -> None:
-    settings = parse()
-    use_machine(settings)
-    net, config, view = load_network(settings.checkpoint, settings.device)
+    settings, net, config, view = begin(command_line())
     classes, names = config["classes"], config["names"]
     photos = Photos(find(settings.photos), view.resize, MOST_DRAWN if settings.draw else 0)
     if settings.draw and os.path.realpath(settings.draw) in map(os.path.realpath, photos.names):

@@ -12,7 +12,7 @@ import csv
 import json
 import os
 import shutil
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, count, zip_longest
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from model import LRN, alexnet
-from options import DEFAULTS, UsageError, home
+from options import DEFAULTS, UsageError, home, use_machine
 from pictures import View
 from recipes import complete
 
@@ -250,6 +250,16 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     return net.eval().to(device), config, view
+
+
+def begin(parser: ArgumentParser) -> tuple[Namespace, nn.Module, dict[str, Any], View]:
+    """What a program starts with that has the options of add_network, and --draw: its settings, and
+    what load_network returns."""
+    settings = parser.parse_args()
+    if settings.draw:
+        new_figure(1, 1)  # what is not installed is better missed now
+    use_machine(settings)
+    return settings, *load_network(settings.checkpoint, settings.device)
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures

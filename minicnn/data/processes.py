@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backends import backend_of, chosen_backend, use_backend
 from .folder import DataError, quiet
 
 
@@ -57,16 +58,18 @@ class Processes:
             self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots))
 
     def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: threading.Event) -> tuple[Any, Any]:
-        """What `load` returns for them, in a slot that is lent or in arrays that this `empty` makes, unless `closed` is
-        set. For any number of threads at once, but not the main thread, whose interrupts would free a slot that is
-        still written to."""
+        """What `load` returns for them, in a slot that is lent or in arrays that this `empty` makes,
+        unless `closed` is set; computed by the backend that this thread has chosen, if it is one for
+        the CPU. For any number of threads at once, but not the main thread, whose interrupts would
+        free a slot that is still written to."""
         slot, lent = self.free.get(), False
+        backend = chosen_backend() and backend_of("cpu")
         try:
             if closed.is_set():
                 raise CancelledError
             try:
                 with deaf_to("SIGINT"):  # the processes start with the first task
-                    future = self.executor.submit(load, key, indices, slot)
+                    future = self.executor.submit(load, key, indices, slot, backend)
                 found, labels = future.result()
             except BrokenProcessPool:
                 raise DataError(
@@ -138,7 +141,9 @@ def begin(pickled: bytes, memory: Any, slots: int) -> None:
     _here[:] = [Worker(pickled, memory, slots)]
 
 
-def load(key: Any, indices: list[int], slot: int) -> Any:
+def load(key: Any, indices: list[int], slot: int, backend: str | None) -> Any:
+    if backend != chosen_backend():  # whoever asks may have chosen another since the last time
+        use_backend(backend)
     return _here[0].load(key, indices, slot)
 
 

@@ -32,21 +32,6 @@ standin = pytest.mark.skipif(not gpu.SUITE.joinpath("standin").is_dir(), reason=
 
 
 # ----------------------------------------------------------------------------------------------------- the command line
-@pytest.mark.parametrize(
-    "arguments, complaint",
-    [
-        ("gpu --only steps,ops", "'ops' is not one of tests, kernels, steps, training, launches"),
-        ("gpu --limit soon", "'soon' is not a whole number"),
-        ("gpu --batches 0", "'0' is not a whole number"),
-        ("cpu --predict", "--predict"),
-    ],
-)
-def test_mistakes(arguments, complaint, capsys):
-    assert program.main(arguments.split()) == 2
-    said = capsys.readouterr().err
-    assert complaint in said and said.startswith("benchmarks: ") and said.count("\n") == 1
-
-
 def test_without_a_gpu(monkeypatch, capsys, tmp_path):
     def missing(device):
         raise DeviceError(f"device {device!r}: there is none")

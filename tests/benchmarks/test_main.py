@@ -28,6 +28,10 @@ from benchmarks.turns import BenchmarkError
         ("cpu --networks 2012,2013", "'2013' is not one of 2012, 2014"),
         ("cpu --only steps,layer", "'layer' is not one of steps, layers, threads, ops, engine"),
         ("cpu --fast", "--fast"),
+        ("cpu --predict", "--predict"),
+        ("gpu --only steps,ops", "'ops' is not one of tests, kernels, steps, training, launches"),
+        ("gpu --limit soon", "'soon' is not a whole number"),
+        ("gpu --batches 0", "'0' is not a whole number"),
     ],
 )
 def test_mistakes(arguments, complaint, capsys):

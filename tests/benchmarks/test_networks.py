@@ -1,43 +1,33 @@
-"""The table of layers is the network that minicnn builds; two that differ are found out."""
+"""The names of the layers and of their parameters; two networks that differ are found out."""
 
-import model
 import numpy as np
 import pytest
 
 from benchmarks import networks, sections
 from benchmarks.turns import BenchmarkError
 from minicnn import nn
-from minicnn.nn import init
-
-KINDS = {
-    **{"conv": nn.Conv2d, "relu": nn.ReLU, "lrn": nn.LocalResponseNorm, "pool": nn.MaxPool2d},
-    **{"flatten": nn.Flatten, "linear": nn.Linear, "dropout": nn.Dropout},
-}
 
 
-@pytest.mark.parametrize("network", networks.INPUT_SIZE)
-def test_the_table_is_the_examples_network(network, monkeypatch):
-    for name in ("he", "normal"):
-        monkeypatch.setattr(init, name, lambda *_: lambda shape: np.zeros(shape, np.float32))
-    table = networks.layers(network)
-    net = model.alexnet(network)
-    modules = [module for _, module in net.named_modules() if not any(module.named_children())]
-    assert [KINDS[layer.kind] for layer in table] == [type(module) for module in modules]
-    for layer, module in zip(table, modules, strict=True):
-        if layer.kind == "conv":
-            assert (layer.stride, layer.padding, layer.groups) == (module.stride, module.padding, module.groups)
-        if layer.kind in ("conv", "linear"):
-            assert layer.weight_shape == module.weight.shape
-    assert networks.INPUT_SIZE[network] == model.INPUT_SIZE[network]
-    assert len({layer.name for layer in table}) == len(table)
-    assert table[-1].outputs == networks.CLASSES
+@pytest.mark.parametrize("network", networks.YEARS)
+def test_layers_and_parameters_have_a_short_name_each(network):
+    net = networks.build(network)
+    layers = networks.layers(net)
+    hidden = "fc{} relu{} dropout{}" if network == "2012" else "dropout{} fc{} relu{}"
+    norms = [" lrn1", " lrn2"] if network == "2012" else ["", ""]
+    assert [name for name, _ in layers] == [
+        *f"conv1 relu1{norms[0]} pool1 conv2 relu2{norms[1]} pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5".split(),
+        *f"flatten {hidden.format(6, 6, 6)} {hidden.format(7, 7, 7)} fc8".split(),
+    ]
+    parameters = networks.parameters(layers)
+    assert list(parameters.values()) == list(net.parameters()) and net.fc8.bias.size == networks.CLASSES
+    assert parameters["conv2.weight"] is net.conv2.conv.weight and parameters["fc8.bias"] is net.fc8.bias
 
 
-def test_pictures_and_weights_repeat(monkeypatch):
-    monkeypatch.setattr(networks, "layers", lambda _: [networks.Layer("fc", "linear", 3, 4)])
-    first, second = networks.weights("2012"), networks.weights("2012")
-    assert first.keys() == {"fc.weight", "fc.bias"}
-    assert all((first[name] == second[name]).all() and first[name].any() for name in first)
+def test_pictures_and_weights_repeat():
+    first, second = ([nn.Parameter(np.zeros((3, 4), np.float32)), nn.Parameter(np.zeros(4))] for _ in range(2))
+    for parameters in (first, second):
+        networks.draw(parameters)
+    assert all((p.data == q.data).all() and p.data.all() for p, q in zip(first, second, strict=True))
     (x, labels), (y, others) = networks.pictures("2012", 3), networks.pictures("2012", 3)
     assert x.shape == (3, 227, 227, 3) and (x == y).all() and (labels == others).all()
 

@@ -4,8 +4,9 @@ import sys
 
 import numpy as np
 import pytest
+from frameworks import BLOCKS, CAFFE, TORCHVISION, narrow
 
-from benchmarks import peer_worker, peers
+from benchmarks import networks, peer_worker, peers
 
 ROW = {
     **{"network": "tutorial", "peer": "dezero", "batch": 8, "date": "2030-01-02", "versions": ["1 (a)", "2 (b)"]},
@@ -38,12 +39,20 @@ def test_a_difference_anywhere_is_seen(key, index):
 def test_kernels_and_the_rows_after_flattening_are_turned_for_channels_first():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 6, 6, 256), np.float32)  # what the first linear layer reads
-    shapes = [(5, 5, 2, 7), (7,), *((n, o) for n, o in peer_worker.LINEAR for _ in range(2))]
-    arrays = [rng.standard_normal(shape, np.float32) if i in (0, 2) else np.empty(0) for i, shape in enumerate(shapes)]
-    turned = peer_worker.channels_first(arrays)
-    assert turned[0].shape == (7, 2, 5, 5) and turned[0][3, 1, 0, 4] == arrays[0][0, 4, 1, 3]
-    expected, found = x.reshape(2, -1) @ arrays[2], x.transpose(0, 3, 1, 2).reshape(2, -1) @ turned[2]
+    kernel, first, second = (rng.standard_normal(s, np.float32) for s in ((5, 5, 2, 7), (9216, 40), (40, 9)))
+    turned = peers.theirs("conv2.weight", kernel)
+    assert turned.shape == (7, 2, 5, 5) and turned[3, 1, 0, 4] == kernel[0, 4, 1, 3] and turned.flags.c_contiguous
+    rows = peers.theirs("fc6.weight", first)
+    expected, found = x.reshape(2, -1) @ first, x.transpose(0, 3, 1, 2).reshape(2, -1) @ rows
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    assert rows.flags.c_contiguous and (peers.theirs("fc7.weight", second) == second).all()
+
+
+@pytest.mark.parametrize("network, framework", [("2012", CAFFE), ("2014", TORCHVISION)])
+def test_the_network_is_described_as_other_frameworks_have_it(network, framework):
+    found = peers.described(networks.layers(networks.build(network)))
+    assert found["convs"] == [block._asdict() for block in BLOCKS[framework]]
+    assert found["linear"] == [[256 * 36, 4096], [4096, 4096], [4096, networks.CLASSES]]
 
 
 @pytest.mark.parametrize(
@@ -62,8 +71,31 @@ def test_a_mistake_is_one_line(arguments, said, capsys):
     assert error.startswith("benchmarks.peers: ") and said in error and error.count("\n") == 1
 
 
-def test_a_peer_that_is_not_installed_is_said_in_one_line():
-    contender = peers.Contender("dezero", sys.executable, "tutorial", 1)
+@pytest.fixture
+def prepared(monkeypatch, tmp_path):
+    """A folder with a narrow network and a picture."""
+    with monkeypatch.context() as patch:
+        narrow(patch)
+        net = networks.build("tutorial")
+    monkeypatch.setattr(networks, "build", lambda _: net)
+    peers.prepare(str(tmp_path), "tutorial", 1)
+    return str(tmp_path)
+
+
+def test_a_worker_is_given_what_was_prepared(prepared):
+    last, first = (peer_worker.Given(prepared, layout) for layout in ("last", "first"))
+    assert first.network == "tutorial" and first.convs == last.convs and first.convs[1].inputs == 6
+    assert first.measured[0].shape == (1, 3, 224, 224) and first.checked[0].shape == (2, 3, 224, 224)
+    for given in (first.measured, last.measured), (first.checked, last.checked):
+        (x, labels), (y, others) = given
+        assert (x.transpose(0, 2, 3, 1) == y).all() and (labels == others).all() and x.flags.c_contiguous
+    names = networks.parameters(networks.layers(networks.build("tutorial")))
+    for name, theirs, ours in zip(names, first.values, last.values, strict=True):
+        np.testing.assert_array_equal(theirs, peers.theirs(name, ours), strict=True)
+
+
+def test_a_peer_that_is_not_installed_is_said_in_one_line(prepared):
+    contender = peers.Contender("dezero", sys.executable, prepared)
     try:
         with pytest.raises(peers.BenchmarkError, match=r"^dezero's process ended .exit code 1.: .*[Nn]o module.*$"):
             contender.ask("check")
@@ -72,9 +104,10 @@ def test_a_peer_that_is_not_installed_is_said_in_one_line():
 
 
 @pytest.mark.slow
-def test_a_pair_is_checked_and_takes_turns():
+def test_a_pair_is_checked_and_takes_turns(tmp_path):
     row = None
-    contender = peers.Contender("minicnn", sys.executable, "tutorial", 1)
+    peers.prepare(str(tmp_path), "tutorial", 1)
+    contender = peers.Contender("minicnn", sys.executable, str(tmp_path))
     try:
         row = contender.ask("check")
         turn = contender.ask("turn", {task: contender.ask("warm_up", task, 0.01) for task in contender.tasks})

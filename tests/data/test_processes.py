@@ -11,6 +11,8 @@ import time
 import numpy as np
 import pytest
 
+from minicnn import DeviceError, backends
+from minicnn.backends import Backend, chosen_backend, use_backend
 from minicnn.data import DataError, DataLoader, processes
 from minicnn.data.loader import _Key
 from minicnn.data.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip
@@ -36,6 +38,9 @@ class Noise:
 
     def process(self, image, rng):
         return np.full((1, 1, 3), os.getpid(), np.int64)
+
+    def reference(self, image, rng):
+        return np.full((1, 1, 3), chosen_backend() == "reference")
 
 
 class Deaf(Noise):
@@ -88,6 +93,37 @@ def test_they_are_processes_which_stay_and_end_with_the_loader():
     del loader
     for worker in workers:
         assert_ends(worker)
+
+
+@pytest.mark.parametrize("processes, num_workers", [(True, 1), (False, 1), (False, 0)])
+def test_the_callers_backend_loads(processes, num_workers):
+    """In each epoch the one that the caller has then."""
+    dataset = Noise(4)
+    loader = DataLoader(dataset, 2, transform=dataset.reference, num_workers=num_workers, processes=processes)
+    for name in (None, "reference", "numpy", "reference", None):
+        with use_backend(name):
+            assert [images.all() for images, _ in loader] == [name == "reference"] * 2
+
+
+def test_a_backend_that_the_processes_do_not_have():
+    """Nothing else computes in its place."""
+    loader, backend = DataLoader(Noise(4), 2, num_workers=1, processes=True), Backend("here alone", "cpu", {})
+    try:
+        with use_backend("here alone"), pytest.raises(DeviceError, match="no backend 'here alone'"):
+            list(loader)
+    finally:
+        backend.remove()
+    assert len(list(loader)) == 2
+
+
+def test_a_backend_for_a_gpu_does_not_concern_the_processes(monkeypatch):
+    monkeypatch.setattr(backends, "open_device", lambda device: device)  # for there is none
+    backend = Backend("far", "gpu", {})
+    try:
+        with use_backend("far"):
+            assert len(list(DataLoader(Noise(4), 2, num_workers=1, processes=True))) == 2
+    finally:
+        backend.remove()
 
 
 def test_batches_are_the_callers_own():
@@ -181,7 +217,7 @@ def test_a_worker_begins_deaf_to_interrupts(monkeypatch):
     try:
         processes.begin(pickle.dumps(DataLoader(Noise(), 1)._load), np.zeros(600, np.uint8), 2)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        assert processes.load(_Key(0, 0), [7], 0)[1].tolist() == [7]
+        assert processes.load(_Key(0, 0), [7], 0, None)[1].tolist() == [7]
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -81,11 +81,21 @@ def layers(net):
     return [(name, module) for name, module in net.named_modules() if not any(module.named_children())]
 
 
-def test_the_papers_order_of_layers(unwritten):
-    kinds = [type(module) for _, module in layers(model.alexnet("2012"))]
-    normalised = [nn.Conv2d, nn.ReLU, nn.LocalResponseNorm, nn.MaxPool2d]  # section 3.5
-    plain, hidden = [nn.Conv2d, nn.ReLU], [nn.Linear, nn.ReLU, nn.Dropout]
-    assert kinds == [*normalised * 2, *plain * 3, nn.MaxPool2d, nn.Flatten, *hidden * 2, nn.Linear]
+NORM, POOL = nn.LocalResponseNorm, nn.MaxPool2d
+
+
+@pytest.mark.parametrize(
+    "variant, normalised, hidden",
+    [
+        ("2012", [NORM], [nn.Linear, nn.ReLU, nn.Dropout]),  # section 3.5
+        ("2014", [], [nn.Dropout, nn.Linear, nn.ReLU]),
+        ("tutorial", [], [nn.Linear, nn.ReLU, nn.Dropout]),
+    ],
+)
+def test_the_order_of_layers(unwritten, variant, normalised, hidden):
+    kinds = [type(module) for _, module in layers(model.alexnet(variant))]
+    plain = [nn.Conv2d, nn.ReLU]
+    assert kinds == [*[*plain, *normalised, POOL] * 2, *plain * 3, POOL, nn.Flatten, *hidden * 2, nn.Linear]
 
 
 @pytest.mark.parametrize("variant", model.VARIANTS)

@@ -3,6 +3,7 @@ crops, the same dropout masks."""
 
 import importlib
 
+import convert
 import frameworks
 import numpy as np
 import options
@@ -19,20 +20,15 @@ pytestmark = pytest.mark.torch
 TF = torch.nn.functional
 dropout = importlib.import_module("minicnn.functional.dropout")
 
-LAYERS = "conv1.conv", "conv2.conv", "conv3.conv", "conv4.conv", "conv5.conv", "fc6.fc", "fc7.fc", "fc8"
-
 
 def transposed(name, array):
     """A parameter in PyTorch's layout."""
-    if array.ndim == 4:
-        return array.transpose(3, 2, 0, 1)  # (KH, KW, C, O) -> (O, C, KH, KW)
-    if name.startswith("fc6") and array.ndim == 2:
-        array = array.reshape(6, 6, -1, array.shape[1]).transpose(2, 0, 1, 3).reshape(array.shape)  # rows (C, H, W)
-    return array.T
+    return convert.channels_first(array, convert.side_seen(name))
 
 
 def logits(x, parameters, masks):
-    """The paper's network (N, 3, 227, 227) -> (N, K), from sections 3 and 4.2."""
+    """The paper's network (N, 3, 227, 227) -> (N, K), from sections 3 and 4.2: written once more, so
+    that the network is tested too, and not only its training."""
     (w1, b1), (w2, b2), (w3, b3), (w4, b4), (w5, b5), *hidden, (w8, b8) = zip(*[iter(parameters)] * 2, strict=True)
 
     def pool(x):
@@ -70,7 +66,7 @@ def test_ten_updates(monkeypatch, share, batch):
     schedule = train.schedule_for(optimizer, settings, settings.epochs * len(loader))
 
     names = [name for name, _ in net.named_parameters()]
-    assert names == [f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")]
+    assert names == [f"{layer}.{part}" for layer in convert.LAYERS for part in ("weight", "bias")]
     first = {name: transposed(name, p.data).copy() for name, p in net.named_parameters()}
     theirs = [torch.tensor(first[name], requires_grad=True) for name in names]
     sgd = torch.optim.SGD(theirs, lr=0.01, momentum=0.9, weight_decay=0.0005)
@@ -91,7 +87,7 @@ def test_ten_updates(monkeypatch, share, batch):
         seed, draws = minicnn.random.random_state()
         hidden = net.fc6.fc.bias.size
         masks = [dropout.drop(np.ones((len(labels), hidden)), 0.5, (seed, draws + i), 1.0) for i in range(2)]
-        loss, _ = train.update(net, [optimizer], images, labels)
+        loss, _ = train.update(net, optimizer, images, labels)
         assert minicnn.random.random_state() == (seed, draws + 2)
 
         other = TF.cross_entropy(
