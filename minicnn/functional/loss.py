@@ -140,54 +140,57 @@ def cross_entropy(
     Raises TypeError for labels that are not integers, ValueError if shapes do not fit or a label is out of range. (For
         labels on a GPU nobody waits to see: one out of range makes the loss NaN.)
     """
-    numbers = labels.data if isinstance(labels, Tensor) else np.asarray(labels)
-    if logits.ndim != 2 or numbers.shape != logits.shape[:1]:
-        raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), not {logits.shape} and {numbers.shape}")
-    if numbers.dtype.kind not in "iu" and numbers.size:
-        raise TypeError(f"cross_entropy: labels are class numbers, integers; these are {numbers.dtype}")
-    classes = logits.shape[1]
-    if not classes:  # then there are no samples either, and no largest logit
-        return _reduced("cross_entropy", logits.sum(axis=1), reduction)
-    kept = np.ones(numbers.shape, bool) if ignore_index is None else numbers != ignore_index
-    numbers = np.where(kept, numbers, 0) if ignore_index is not None else numbers
-    if on_host(numbers) and numbers.size and not 0 <= numbers.min() <= numbers.max() < classes:
-        raise ValueError(
-            f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, but there are {classes} classes"
-        )
-    # a copy, for the gradient needs it later; but labels on a GPU belong to a batch and are not written to again
-    numbers = to_device(numbers.astype(np.int64, copy=on_host(numbers)), logits.device)
+    numbers, kept = _class_numbers(labels, logits, ignore_index)
+    if not logits.shape[1]:  # of no classes there are no samples either, and no largest logit
+        return _reduced("cross_entropy", logits.reshape(-1), reduction)
     losses = apply(CrossEntropy(numbers), logits)
-    if weight is None and ignore_index is None and not label_smoothing:
+    if weight is None and kept is None and not label_smoothing:
         return _reduced("cross_entropy", losses, reduction)
-    return _weighted(losses, logits, numbers, to_device(kept, logits.device), weight, label_smoothing, reduction)
-
-
-def _weighted(
-    losses: Tensor, logits: Tensor, labels: Array, kept: Array, weight: Any, label_smoothing: float, reduction: str
-) -> Tensor:
-    """Cross-entropy whose samples do not all count alike, or not only at their labels."""
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing is a share, from 0 to 1, not {label_smoothing}")
-    if weight is None:
-        weight = np.ones(logits.shape[1])
-    weight = to_device(as_array(weight.data if isinstance(weight, Tensor) else weight), logits.device)
+    weight = np.ones(logits.shape[1]) if weight is None else weight.data if isinstance(weight, Tensor) else weight
+    weight = to_device(as_array(weight), logits.device)
     if weight.shape != logits.shape[1:]:
-        raise ValueError(
-            f"cross_entropy: weight of shape {weight.shape}, not {logits.shape[1:]}, a number for each class"
-        )
+        raise ValueError(f"cross_entropy: weight of shape {weight.shape}, not {logits.shape[1:]}: one for each class")
     with on_device_of(logits.data):
         weight = weight.astype(logits.dtype)
-        counts = weight[labels] * kept  # how much each sample counts, (N,)
+        counts = weight[numbers]  # how much each sample counts, (N,)
+        if kept is not None:
+            counts = counts * kept
         whole = counts.sum()
         whole = np.where(whole == 0, np.nan, whole).astype(logits.dtype)
     losses = losses * counts
     if label_smoothing:
         spread = -(log_softmax(logits) * weight).mean(axis=1)
         losses = (1 - label_smoothing) * losses + label_smoothing * spread
-    losses = apply(Masked(kept), losses)
-    if reduction != "mean":
-        return _reduced("cross_entropy", losses, reduction)
-    return losses.sum() / whole
+    if kept is not None:
+        losses = apply(Masked(kept), losses)
+    return losses.sum() / whole if reduction == "mean" else _reduced("cross_entropy", losses, reduction)
+
+
+def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tuple[Array, Array | None]:
+    """The labels, checked, where the logits are, with 0 for those that are ignored; and which are not
+    (None: all count)."""
+    numbers = labels.data if isinstance(labels, Tensor) else np.asarray(labels)
+    if logits.ndim != 2 or numbers.shape != logits.shape[:1]:
+        raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), not {logits.shape} and {numbers.shape}")
+    if numbers.dtype.kind not in "iu" and numbers.size:
+        raise TypeError(f"cross_entropy: labels are class numbers, integers; these are {numbers.dtype}")
+    kept = None
+    with on_device_of(numbers):
+        if ignore_index is not None:
+            kept = numbers != ignore_index
+            numbers = np.where(kept, numbers, 0)
+        # a copy, for the gradient needs it later; but labels on a GPU belong to a batch and are not written to again
+        # equivalent (argument): on a CPU it is a copy either way
+        numbers = numbers.astype(np.int64, copy=on_host(numbers))
+    if on_host(numbers):
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() < logits.shape[1]:
+            raise ValueError(
+                f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, "
+                f"but there are {logits.shape[1]} classes"
+            )
+    return to_device(numbers, logits.device), None if kept is None else to_device(kept, logits.device)
 
 
 class LogisticLoss(Function):
