@@ -153,12 +153,11 @@ def cross_entropy(
     if weight.shape != logits.shape[1:]:
         raise ValueError(f"cross_entropy: weight of shape {weight.shape}, not {logits.shape[1:]}: one for each class")
     with on_device_of(logits.data):
-        weight = weight.astype(logits.dtype)
         counts = weight[numbers]  # how much each sample counts, (N,)
         if kept is not None:
             counts = counts * kept
         whole = counts.sum()
-        whole = np.where(whole == 0, np.nan, whole).astype(logits.dtype)
+        whole = np.where(whole == 0, np.nan, whole)
     losses = losses * counts
     if label_smoothing:
         spread = -(log_softmax(logits) * weight).mean(axis=1)
@@ -184,12 +183,12 @@ def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tup
         # a copy, for the gradient needs it later; but labels on a GPU belong to a batch and are not written to again
         # equivalent (argument): on a CPU it is a copy either way
         numbers = numbers.astype(np.int64, copy=on_host(numbers))
-    if on_host(numbers):
-        if numbers.size and not 0 <= numbers.min() <= numbers.max() < logits.shape[1]:
-            raise ValueError(
-                f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, "
-                f"but there are {logits.shape[1]} classes"
-            )
+    # equivalent (term): on a CPU every array is the host's
+    if on_host(numbers) and numbers.size and not 0 <= numbers.min() <= numbers.max() < logits.shape[1]:
+        raise ValueError(
+            f"cross_entropy: labels run from {numbers.min()} to {numbers.max()}, "
+            f"but there are {logits.shape[1]} classes"
+        )
     return to_device(numbers, logits.device), None if kept is None else to_device(kept, logits.device)
 
 

@@ -233,7 +233,7 @@ class Optimizer:
         kinds of number are not the same or a setting is out of range."""
         own = self.state_dict()
         missing = own.keys() - state.keys() - (self.defaults.keys() - {"lr"})
-        problems = [f"{name} is missing" for name in sorted(missing)]
+        problems = [f"{name} is missing" for name in missing]
         for name, value in state.items():
             misfit = devices.misfit(value, own[name]) if name in own else "is unexpected"
             problems += [f"{name} {misfit}"] if misfit else []

@@ -26,6 +26,7 @@ def each_gelu(x):
 
 ELEMENTWISE = {
     F.gelu: each_gelu,
+    F.leaky_relu: lambda x: np.where(x > 0, x, 0.01 * x),
     F.relu: lambda x: np.where(x > 0, x, 0.0),
     F.sigmoid: lambda x: 1 / (1 + np.exp(-x)),
     F.tanh: lambda x: (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x)),
@@ -66,6 +67,13 @@ def gradient(f, x, dy):
     y = f(x)
     y.backward(np.asarray(dy, y.dtype))
     return y.data, x.grad.data
+
+
+def test_another_slope():
+    """Which is the derivative at 0, too."""
+    y, dx = gradient(lambda x: F.leaky_relu(x, 0.5), np.array([-2.0, 0.0, 3.0], np.float32), [1, 1, np.inf])
+    assert_array_equal(y, np.float32([-1, 0, 3]), strict=True)
+    assert_array_equal(dx, np.float32([0.5, 0.5, np.inf]), strict=True)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

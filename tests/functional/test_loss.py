@@ -254,6 +254,16 @@ def test_binary_cross_entropy_is_the_equation(reduction):
     assert_allclose(F.binary_cross_entropy_with_logits(Tensor(z), t, reduction=reduction).data, expected, rtol=1e-12)
 
 
+@WEIGHTED
+def test_derivatives_of_binary_cross_entropy(reduction):
+    """By the logits, the targets, and both; of integers it is a real number."""
+    z, t = normal(3, 2), abs(normal(3, 2, seed=1)) % 1
+    f = lambda z, t: F.binary_cross_entropy_with_logits(z, t, reduction=reduction)  # noqa: E731
+    differentiable(f, z, t)
+    differentiable(lambda t: f(Tensor(z), t), t)
+    assert f(Tensor([0, 1]), np.array([0, 1])).dtype == np.float32
+
+
 def test_binary_cross_entropy_far_from_0():
     """There a probability would be rounded to 0 or 1, whose logarithm is −∞ or 0."""
     z = Tensor(np.array([-1e4, 1e4, -1e4, 1e4, 0.0]), requires_grad=True)
