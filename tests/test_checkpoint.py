@@ -252,3 +252,43 @@ def test_the_package_that_is_needed(monkeypatch, tmp_path):
     for f in (lambda: save(tmp_path / "a", {}), lambda: load(tmp_path / "a")):
         fails(ImportError, r"safetensors.*pip install safetensors", f)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".pth", ".PT"])
+def test_a_name_that_other_programs_would_misread(tmp_path, ending):
+    fails(
+        ValueError,
+        f"writes safetensors, not {ending.lower()}",
+        minicnn.save,
+        tmp_path / f"net{ending}",
+        {"a": np.ones(1)},
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_dict_of_arrays(tmp_path):
+    net = minicnn.nn.Linear(2, 1)
+    fails(TypeError, "a dict such as net.state_dict.., not a Linear", minicnn.save, tmp_path / "net", net)
+    minicnn.save(tmp_path / "net", dict(net.named_parameters()))  # Tensors will do
+    np.testing.assert_array_equal(minicnn.load(tmp_path / "net")[0]["weight"], net.weight.data)
+
+
+def test_a_mount_that_refuses_to_change_modes(tmp_path, monkeypatch):
+    """The file is there all the same."""
+
+    def refused(self, mode, **options):
+        raise PermissionError(1, "Operation not permitted", str(self))
+
+    monkeypatch.setattr(type(tmp_path), "chmod", refused)
+    minicnn.save(tmp_path / "net", {"a": np.ones(2)})
+    assert minicnn.load(tmp_path / "net")[0]["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("info", ["[" * 100_000, "1" * 6000, "NaN", "{"], ids=["deep", "long", "no number", "cut"])
+def test_info_that_cannot_be_read(tmp_path, info):
+    (tmp_path / "net").write_bytes(raw({"__metadata__": {"info": info}}))
+    fails(CheckpointError, "net is not a checkpoint", minicnn.load, tmp_path / "net")
+
+
+def test_what_is_no_ordinary_file():
+    fails(CheckpointError, "no ordinary file", minicnn.load, os.devnull)
