@@ -8,20 +8,13 @@ import sys
 
 import numpy as np
 import pytest
+from reference import fails
 
 import minicnn
 from minicnn import nn, optim
 from minicnn.checkpoint import CheckpointError, load, replacing, save
 
 pytest.importorskip("safetensors")
-
-
-def fails(error, pattern, f, *args):
-    """f raises this error, in one line."""
-    with pytest.raises(error, match=pattern) as caught:
-        f(*args)
-    assert "\n" not in str(caught.value)
-    return caught.value
 
 
 ARRAYS = {

@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 from cases import CASES, FUNCTIONS
 from numpy.lib.stride_tricks import as_strided
+from reference import fails
 
 from minicnn import DeviceError, Tensor, from_dlpack, nn, optim
 from minicnn import functional as F
 from minicnn.backends import numpy as fast
 from minicnn.tensor import apply
-
-
-def fails(error, pattern, f, *args):
-    """f raises this error, in one line."""
-    with pytest.raises(error, match=pattern) as caught:
-        f(*args)
-    assert "\n" not in str(caught.value)
-
 
 since_2_1 = pytest.mark.skipif(
     np.lib.NumpyVersion(np.__version__) < "2.1.0",

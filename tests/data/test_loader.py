@@ -441,11 +441,6 @@ def test_bad_arguments():
     assert str(info.value) == integer("epoch", 0, -1)
 
 
-def test_pytorchs_order_of_arguments_is_an_error():
-    with pytest.raises(TypeError, match="positional"):
-        DataLoader(Numbered(5), 2, True)  # shuffle
-
-
 # -- files ----------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from reference import fails
 
 from minicnn import Tensor, nn
 from minicnn import functional as F
@@ -24,6 +25,7 @@ LAYERS = [  # (layer, the same function, input shape, repr)
     (nn.MaxPool2d((3, 2), 2, 1, (1, 2), ceil_mode=True), lambda m, x: F.max_pool2d(x, (3, 2), 2, 1, (1, 2), True), (2, 8, 8, 3), None),
     (nn.AvgPool2d(2), lambda m, x: F.avg_pool2d(x, 2), (2, 7, 7, 3), "AvgPool2d(kernel_size=2, stride=2)"),
     (nn.AvgPool2d(3, 2, 1, True, False), lambda m, x: F.avg_pool2d(x, 3, 2, 1, True, False), (2, 8, 8, 3), None),
+    (nn.AdaptiveAvgPool2d((2, 3)), lambda m, x: F.adaptive_avg_pool2d(x, (2, 3)), (2, 5, 4, 2), "AdaptiveAvgPool2d(output_size=(2, 3))"),
     (nn.LocalResponseNorm(), lambda m, x: F.local_response_norm(x, 5, k=2.0, alpha=1e-4, beta=0.75), (2, 3, 3, 8),
      "LocalResponseNorm(n=5, k=2.0, alpha=0.0001, beta=0.75)"),
     (nn.LocalResponseNorm(3, k=1.0, alpha=0.5, beta=0.6), lambda m, x: F.local_response_norm(x, 3, k=1.0, alpha=0.5, beta=0.6), (2, 8), None),
@@ -111,12 +113,6 @@ def test_where_weights_and_biases_start():
         np.testing.assert_allclose(layer.weight.data.var(), 2 / fan_in, rtol=0.05)
 
 
-def fails(error, pattern, f, *args, **kwargs):
-    with pytest.raises(error, match=pattern) as caught:
-        f(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-
-
 def test_settings_that_do_not_fit():
     for channels in ((3, 4), (4, 3)):
         fails(ValueError, "groups=2.*3", nn.Conv2d, *channels, 3, groups=2)
@@ -128,29 +124,3 @@ def test_settings_that_do_not_fit():
     fails(ValueError, "batch_norm", nn.BatchNorm2d(3), Tensor(np.ones((2, 8, 8, 4), np.float32)))
     fails(ValueError, "p is", nn.Dropout(1.5), Tensor([1.0]))
     fails(ValueError, "reduction", nn.CrossEntropyLoss(reduction="median"), Tensor([[1.0, 2.0]]), [0])
-
-
-@pytest.mark.parametrize(
-    "layer, habit",
-    [
-        (nn.LocalResponseNorm, (5, 1e-4, 0.75, 2.0)),  # PyTorch: size, alpha, beta, k
-        (nn.MaxPool2d, (3, 2, 0, 1, False)),  # return_indices
-        (nn.Dropout, (0.5, True)),  # inplace
-        (nn.ReLU, (True,)),  # inplace
-        (nn.Linear, (2, 3, True, "cpu")),  # device
-        (nn.Conv2d, (2, 3, 3, 1, 0, 1, 1, True, "zeros")),  # padding_mode
-        (nn.BatchNorm2d, (3, 1e-5, 0.1, True)),  # affine
-        (nn.CrossEntropyLoss, ([1.0, 2.0],)),  # weight
-        (nn.Flatten, (1,)),  # start_dim
-    ],
-)
-def test_pytorchs_order_of_arguments_is_an_error(layer, habit):
-    fails(TypeError, "argument", layer, *habit)
-
-
-def test_images_and_weights_of_pytorch():
-    x = Tensor(np.ones((1, 3, 32, 32), np.float32))
-    fails(ValueError, r"images are channels last, \(N, H, W, C\): x.transpose\(0, 2, 3, 1\)\?", nn.Conv2d(3, 8, 3), x)
-    assert nn.Conv2d(3, 8, 3)(x.transpose(0, 2, 3, 1)).shape == (1, 30, 30, 8)
-    fails(ValueError, r"images are channels last.*x.transpose\(0, 2, 3, 1\)", nn.BatchNorm2d(3), x)
-    assert nn.BatchNorm2d(3)(x.transpose(0, 2, 3, 1)).shape == (1, 32, 32, 3)

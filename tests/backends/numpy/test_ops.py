@@ -44,6 +44,7 @@ def test_arithmetic_in_blocks_and_on_recycled_memory(threads, memory, shared):
         shared.clear()
     fast.ops.broadcast(np.ones((3, 13)), np.ones(13), np.add)
     assert not shared  # 39 numbers
+    assert fast.ops.broadcast(np.ones((1, 50)), np.ones((0, 1)), np.add).shape == (0, 50)
     result = fast.ops.broadcast(np.ones((fast.memory.LARGE // 4, 4)), np.ones(4), np.add)
     assert memory.lent_bytes == result.nbytes
 

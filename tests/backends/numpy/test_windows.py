@@ -49,7 +49,9 @@ def test_a_window_of_one_pixel_needs_no_copy(x):
 def test_the_border_is_written_each_time():
     """Two layers that share a shape with their padding share the buffer, too."""
     x = normal(2, 3, 3, 1)
-    for padding, value in ((1, 7.0), (((0, 2), (2, 0)), 0.0), (((2, 0), (1, 1)), -np.inf)):
+    for padding, value in (
+        (1, 7.0), (((0, 2), (2, 0)), 0.0), (((2, 0), (1, 1)), -np.inf), (((2, 0), (0, 0)), 1.0), (((0, 2), (0, 0)), 1.0),
+    ):  # fmt: skip
         window = Window.of(2, padding=padding)
         expected = np.pad(x, ((0, 0), *window.padding, (0, 0)), constant_values=value)
         assert_array_equal(padded(x, window, value), expected)
