@@ -5,13 +5,11 @@ import importlib
 import numpy as np
 import pytest
 from agreement import awkward
-from hypothesis import strategies as st
 
 from minicnn import Tensor, functional, manual_seed
 from minicnn.backends.cuda import dropout as kernels
 
 lesson = importlib.import_module("minicnn.functional.dropout")
-WORDS = st.integers(0, 2**64 - 1)
 
 
 def mask(gpu, p, key, size=4096):

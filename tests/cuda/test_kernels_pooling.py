@@ -5,7 +5,6 @@ import importlib
 import numpy as np
 import pytest
 from agreement import agrees, normal, there
-from hypothesis import strategies as st
 
 import minicnn
 import minicnn.functional as F
@@ -14,7 +13,6 @@ from minicnn.backends.cuda import pooling as kernels
 from minicnn.functional.windows import Window
 
 lesson = importlib.import_module("minicnn.functional.pooling")
-BATCH, SEED = st.integers(0, 2), st.integers(0, 99)
 
 
 @pytest.mark.parametrize("window", [

@@ -9,10 +9,7 @@ from numpy.testing import assert_array_equal
 from reference import agree, arrays, distinct, pairs, refuses
 
 import minicnn.functional as F
-from minicnn import Tensor, grad
-
-EVERYTHING = dict(kernel_size=(3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), dilation=(1, 2), ceil_mode=True)
-MEAN = dict(kernel_size=(3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), ceil_mode=True)
+from minicnn import Tensor
 
 
 @st.composite
@@ -65,17 +62,6 @@ def test_the_first_of_equal_maxima_takes_the_whole_gradient(data, case):
 def test_avg_pool2d_is_the_equation(data, case, counted):
     shape, options = case
     agree(F.avg_pool2d, reference.avg_pool2d, data.draw(arrays(shape)), count_include_pad=counted, **options)
-
-
-def row(*numbers):
-    return Tensor(np.array(numbers, np.float64).reshape(1, 1, -1, 1), requires_grad=True)
-
-
-def pooled(x, *args, f=F.max_pool2d, **options):
-    """(y, dx for dy = 1, 10, 100, …)"""
-    y = f(x, *args, **options)
-    (dx,) = grad(y, x, Tensor(10.0 ** np.arange(y.size).reshape(y.shape)))
-    return y.data.ravel().tolist(), dx.data.ravel().tolist()
 
 
 @pytest.mark.parametrize("f", [F.max_pool2d, F.avg_pool2d])
