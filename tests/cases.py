@@ -82,7 +82,7 @@ CASES = {  # name: (what it is made of, its inputs)
     "ToDevice": (("cpu",), [A]),
     "Transpose": (((2, 0, 1),), [normal(2, 3, 4)]),
     "IndexAdd": (([2, 0, 2], (4, 3), False), [normal(3, 3)]),
-    "Where": ((np.array([True, False, True]),), [A, B]),
+    "Where": ((np.array([True, False, True]),), [B, normal(2, 1)]),
     "WherePositive": ((FAR,), [A]),
     "WindowSum": (((2, 1),), [normal(2, 5)]),
 }

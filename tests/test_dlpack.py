@@ -54,13 +54,6 @@ def test_arrays_come_and_go_without_a_copy(name):
     assert x.device == "cpu" and not x.requires_grad and x.grad_fn is None
 
 
-def test_what_one_writes_the_other_sees():
-    array = np.zeros(3)
-    x = from_dlpack(array)
-    array[1] = 5
-    assert x.data.tolist() == np.from_dlpack(Tensor(array)).tolist() == [0, 5, 0]
-
-
 @since_2_1
 def test_the_protocol_is_numpys():
     x, array = Tensor([1.0, 2.0]), np.ones(2)

@@ -317,34 +317,6 @@ def test_apply_records_only_what_leads_to_a_leaf():
     fails(TypeError, "Twice.*Tensor", apply, Twice(), np.ones(2))
 
 
-def test_results_are_arrays_also_when_numpy_makes_scalars_of_them():
-    x = Tensor(np.array(4.0), requires_grad=True)
-    for y in (
-        x * 2,
-        x.exp(),
-        x.sum(),
-        x.max(),
-        x**2,
-        abs(x),
-        x.sqrt(),
-        Tensor([1.0])[0],
-        Tensor([1.0, 2.0]) @ [1.0, 2.0],
-    ):
-        assert type(y.data) is np.ndarray and y.shape == ()
-
-
-@pytest.mark.parametrize(
-    "f", [Tensor.exp, Tensor.log, Tensor.sqrt, abs, lambda x: x**2, lambda x: x / x, lambda x: x.clip(0, 9)]
-)
-def test_results_without_dimensions_can_be_differentiated(f):
-    x = Tensor([3.0, 6.0], requires_grad=True)
-    y = f(x.sum())
-    (g,) = grad(y, x, create_graph=True)
-    assert g.shape == (2,) and g.dtype == np.float32
-    (g * x).sum().backward()
-    assert x.grad.shape == (2,)
-
-
 # ------------------------------------------------------------------------------------------------------------ gradients
 def test_backward_of_what_cannot_be_differentiated():
     x = Tensor([1.0, 2.0], requires_grad=True)

@@ -6,7 +6,6 @@ import pytest
 import minicnn
 from minicnn import DeviceError, Tensor, grad, manual_seed, nn, optim, use_backend
 from minicnn import functional as F
-from minicnn.backends.cuda import products
 from minicnn.backends.devices import device_of, to_device
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 15, 15, 3)).astype(np.float32)
@@ -197,24 +196,6 @@ def test_memory_stats(gpu):
     assert after["reserved"] >= after["used"] and 0 < after["free"] <= after["total"]
     del x
     assert minicnn.memory_stats()["used"] == before["used"]
-
-
-def test_precision_of_products(gpu):
-    a, b = (np.random.default_rng(i).standard_normal((64, 64)).astype(np.float32) for i in range(2))
-    exact = a.astype(float) @ b.astype(float)
-
-    def error():
-        return abs((Tensor(a, device="gpu") @ Tensor(b, device="gpu")).numpy() - exact).max()
-
-    assert products.matmul_precision() == "fp32" and error() < 1e-4
-    if products.has_tf32("gpu"):
-        minicnn.set_matmul_precision("tf32")
-        try:
-            assert 1e-4 < error() < 0.1
-        finally:
-            minicnn.set_matmul_precision("fp32")
-    with pytest.raises(ValueError, match="'fp32' or 'tf32', not 'bf16'"):
-        minicnn.set_matmul_precision("bf16")
 
 
 def test_labels_there_are_not_waited_for(gpu):

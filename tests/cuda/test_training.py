@@ -251,15 +251,6 @@ def test_errors_of_a_sample_arrive_as_on_a_cpu(gpu, num_workers):
     assert labels == [0, 1]  # the next batch was on its way when the one after it failed
 
 
-def test_normalize_takes_batches_of_a_gpu(gpu):
-    images = np.stack([image for image, _ in DATASET])
-    result = NORMALIZE(devices.to_device(images, "gpu"))
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result.get(), NORMALIZE(images), rtol=0, atol=1e-6)
-    with pytest.raises(DataError, match=r"got float32 \(11, 12, 15, 3\)"):
-        NORMALIZE(result)
-
-
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_top_k_counts_there_as_here(gpu, k):
     logits, labels = RNG.integers(0, 4, (40, 6)).astype(np.float32), RNG.integers(6, size=40)

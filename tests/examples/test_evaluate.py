@@ -260,14 +260,6 @@ def test_large_photos_are_decoded_only_as_large_as_they_are_needed(run, photos, 
     assert decoded.count((80, 84)) == 3
 
 
-def test_folders_without_classes(run, mistake, photos, tmp_path):
-    assert run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run").status == 0
-    for part in ("train", "val"):
-        (tmp_path / "empty" / part).mkdir(parents=True)
-    best = tmp_path / "run" / "best.safetensors"
-    mistake("empty/val: no class folders", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "empty")
-
-
 def test_a_network_that_diverged(mistake, changed):
     path = changed(arrays={"fc8.bias": np.full(10, np.nan, np.float32)})
     result = mistake(

@@ -61,14 +61,6 @@ def test_a_finished_run_goes_on_for_more_epochs(run, look, tmp_path):
     assert config["epochs"] == 4 and config["seed"] == 5
 
 
-def test_settings_can_be_given_anew(run, look, tmp_path):
-    assert run("train.py", "--epochs", 1, "--lr", 0.01, "--out", tmp_path / "a").status == 0
-    again = ["--resume", tmp_path / "a" / "last.safetensors", "--epochs", 2, "--lr", 0.5, "--warmup", 0]
-    assert run("train.py", *again, "--out", tmp_path / "b").status == 0
-    assert look.metrics(tmp_path / "b")[1]["lr"] > 0.02
-    assert len(look.metrics(tmp_path / "a")) == 1 and look.files(tmp_path / "b") >= {"last.safetensors", "metrics.csv"}
-
-
 def test_what_was_otherwise_before_is_in_the_settings(run, tmp_path):
     last = tmp_path / "last.safetensors"
     again = ["train.py", "--resume", last, "--epochs"]

@@ -119,8 +119,3 @@ def test_settings_that_do_not_fit():
     fails(ValueError, "groups", nn.Conv2d, 4, 4, 3, groups=0)
     for kernel in (0, (3, 0), (1, 2, 3), "3"):
         fails((ValueError, TypeError), "kernel_size", nn.Conv2d, 4, 4, kernel)
-    fails(ValueError, r"\(2, 4\).*\(5, 3\)", nn.Linear(5, 3), Tensor(np.ones((2, 4), np.float32)))
-    fails(ValueError, "conv2d", nn.Conv2d(3, 4, 3), Tensor(np.ones((2, 8, 8, 4), np.float32)))
-    fails(ValueError, "batch_norm", nn.BatchNorm2d(3), Tensor(np.ones((2, 8, 8, 4), np.float32)))
-    fails(ValueError, "p is", nn.Dropout(1.5), Tensor([1.0]))
-    fails(ValueError, "reduction", nn.CrossEntropyLoss(reduction="median"), Tensor([[1.0, 2.0]]), [0])

@@ -188,14 +188,6 @@ def test_train_and_eval_reach_every_module():
     assert Block().training
 
 
-def test_zero_grad():
-    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
-    net(Tensor([[1.0, 2.0]])).sum().backward()
-    assert all(p.grad is not None for p in net.parameters())
-    net.zero_grad()
-    assert all(p.grad is None for p in net.parameters())
-
-
 def test_converting_to_another_dtype_or_device():
     block = Block()
     values = {name: array.copy() for name, array in block.state_dict().items()}
