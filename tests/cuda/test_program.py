@@ -106,33 +106,6 @@ def test_the_reference_and_cuda_by_name_agree_there(gpu):
     np.testing.assert_array_equal(found["numpy"], found[None])  # which is for the arrays of a CPU
 
 
-@pytest.mark.parametrize("name", ["momentum", "Adam"])
-@pytest.mark.parametrize("devices", [("cpu", "gpu"), ("gpu", "cpu")])
-def test_a_checkpoint_goes_on_on_the_other_device(name, devices, gpu, tmp_path):
-    expected = network("cpu")
-    manual_seed(5)
-    train(expected, optimizer(name, expected), 3, "cpu")
-
-    first, second = devices
-    net = network(first)
-    update = optimizer(name, net)
-    manual_seed(5)
-    train(net, update, 2, first)
-    arrays = {f"net.{key}": array for key, array in net.state_dict().items()}
-    arrays |= {f"optimizer.{key}": array for key, array in update.state_dict().items()}
-    minicnn.save(tmp_path / "run.safetensors", arrays, {"random": minicnn.random.random_state()})
-
-    arrays, info = minicnn.load(tmp_path / "run.safetensors")
-    net = network(second)
-    update = optimizer(name, net)
-    for part, owner in (("net.", net), ("optimizer.", update)):
-        owner.load_state_dict({key[len(part) :]: array for key, array in arrays.items() if key.startswith(part)})
-    minicnn.random.set_random_state(info["random"])
-    train(net, update, 1, second)
-    for (key, a), b in zip(net.state_dict().items(), expected.state_dict().values(), strict=True):
-        np.testing.assert_allclose(to_device(a, "cpu"), b, rtol=1e-3, atol=1e-4, err_msg=key)
-
-
 def test_moving_there_and_back(gpu):
     x = Tensor(IMAGES, requires_grad=True)
     y = x.to("gpu")
