@@ -9,7 +9,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import agree, arrays, distinct, refuses
+from reference import agree, arrays, differentiable, distinct, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -48,6 +48,11 @@ def test_along_an_axis(f, data, shape):
     agree(f, ROWS[f], data.draw(arrays(shape)), axis=axis)
     if axis in (-1, len(shape) - 1):
         agree(f, ROWS[f], data.draw(arrays(shape)))
+
+
+@pytest.mark.parametrize("f", ALL)
+def test_derivatives(f):
+    differentiable(f, distinct(3, 4))
 
 
 def gradient(f, x, dy):

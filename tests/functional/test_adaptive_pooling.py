@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from reference import agree, arrays, both, normal, pairs, refuses
+from reference import agree, arrays, both, differentiable, normal, pairs, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor
+from minicnn.functional.adaptive_pooling import BinMeans
+from minicnn.tensor import apply
 
 
 def each_bin(x, output_size):
@@ -32,6 +34,17 @@ SIDE = st.integers(1, 7)
 @given(st.data(), st.tuples(st.integers(0, 2), SIDE, SIDE, st.integers(0, 3)), pairs(1, 7))
 def test_the_equation(data, shape, output_size):
     agree(F.adaptive_avg_pool2d, each_bin, data.draw(arrays(shape)), output_size=output_size)
+
+
+@pytest.mark.parametrize("output_size", [1, (2, 3), (5, 1), (7, 6)])
+def test_derivatives(output_size):
+    differentiable(F.adaptive_avg_pool2d, normal(2, 5, 4, 2), output_size=output_size)
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_derivatives_along_one_axis(count):
+    """Of two, mistakes of sign would cancel."""
+    differentiable(lambda x: apply(BinMeans(1, count), x), normal(2, 5, 3))
 
 
 def test_integers_become_real_numbers():

@@ -6,7 +6,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import agree, arrays, normal, paddings, pairs, refuses
+from reference import agree, arrays, differentiable, normal, paddings, pairs, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor, grad
@@ -59,6 +59,18 @@ def test_conv_transpose2d_scatters_kernels(case):
     agree(F.conv_transpose2d, reference.conv_transpose2d, *args, **options)
 
 
+@pytest.mark.parametrize(
+    "dilation, stride, extra",
+    [(2, 1, 1), (2, 1, (1, 0)), (2, 1, (0, 1)), (3, 2, 2), ((3, 1), (1, 2), (2, 1))],
+)
+def test_output_padding_below_the_dilation_only(dilation, stride, extra):
+    """Then conv2d of the result has more pixels than x had; the transpose adds none of them."""
+    args, options = [normal(2, 3, 4, 2), normal(3, 2, 2, 2, seed=1)], dict(stride=stride, dilation=dilation)
+    options["output_padding"] = extra
+    agree(F.conv_transpose2d, reference.conv_transpose2d, *args, **options)
+    differentiable(F.conv_transpose2d, *args, **options)
+
+
 def test_output_padding_may_be_all_there_is():
     """(1 − 1)·3 − 2·1 + (1 − 1) + 2 + 1 = 1 pixel, which the kernel does not reach; nor does it with more padding."""
     args = normal(1, 1, 1, 1), normal(1, 1, 1, 1, seed=1)
@@ -83,6 +95,13 @@ def test_the_two_are_adjoint(case):
     )
     assert back.shape == x.shape
     assert_allclose((y * v).sum().item(), (x * back).sum().item(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", [dict(padding=1), EVERYTHING])
+def test_derivatives(options):
+    x, weight, v = normal(*X)[:1], normal(3, 2, 4 // options.get("groups", 1), 6, seed=1), normal(*Y)[:1]
+    differentiable(F.conv2d, x, weight, normal(6, seed=2), **options)
+    differentiable(F.conv_transpose2d, v, weight, normal(4, seed=2), **options)
 
 
 def watched(monkeypatch, shapes, wanted):

@@ -6,7 +6,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from reference import agree, arrays, normal, refuses
+from reference import agree, arrays, differentiable, normal, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -46,6 +46,12 @@ def test_large_logits(dtype):
     a = 1 / (1 + np.exp(-2))
     assert_allclose(losses.data, [-np.log(a), np.log(2), 5000], rtol=1e-5)
     assert_allclose(z.grad.data, [[a - 1, 1 - a], [0.5, -0.5], [-1, 1]], rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_derivatives(reduction):
+    differentiable(lambda z: F.cross_entropy(z, LABELS, reduction=reduction), normal(4, 3))
+    differentiable(lambda a, b: F.mse_loss(a, b, reduction=reduction), normal(4, 3), normal(4, 3, seed=1))
 
 
 def test_an_empty_batch():

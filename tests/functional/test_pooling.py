@@ -6,10 +6,11 @@ import reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from reference import agree, arrays, distinct, pairs, refuses
+from reference import agree, arrays, differentiable, distinct, pairs, refuses
 
 import minicnn.functional as F
-from minicnn import Tensor
+from minicnn import Tensor, use_backend
+from minicnn.functional import pooling
 
 
 @st.composite
@@ -20,7 +21,7 @@ def cases(draw, dilated):
     if draw(st.booleans()):
         options["stride"] = draw(pairs(1, 5))
     if draw(st.booleans()):
-        options["ceil_mode"] = draw(st.booleans())
+        options["ceil_mode"] = True
     if dilated:
         options["dilation"] = draw(pairs(1, 3))
     vertical, horizontal = (st.tuples(*[st.integers(0, k // 2)] * 2) for k in reference.both(kernel))
@@ -58,10 +59,26 @@ def test_the_first_of_equal_maxima_takes_the_whole_gradient(data, case):
     assert_array_equal(tensor.grad.data, reference.max_pool2d(x, **options, dy=dy))
 
 
-@given(st.data(), cases(dilated=False), st.booleans())
+@given(st.data(), cases(dilated=False), st.sampled_from([{}, {"count_include_pad": False}]))
 def test_avg_pool2d_is_the_equation(data, case, counted):
     shape, options = case
-    agree(F.avg_pool2d, reference.avg_pool2d, data.draw(arrays(shape)), count_include_pad=counted, **options)
+    agree(F.avg_pool2d, reference.avg_pool2d, data.draw(arrays(shape)), **counted, **options)
+
+
+def test_derivatives_of_max_pool2d():
+    """Those of a mean, which is made of other functions: test_every_op.py."""
+    options = dict(kernel_size=(3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), dilation=(1, 2), ceil_mode=True)
+    differentiable(F.max_pool2d, distinct(2, 5, 5, 2), **options)
+
+
+def test_a_winner_is_named_in_as_few_bytes_as_will_do():
+    """A window of 255 pixels has 256 outcomes: one more than a byte's pixels is that none won."""
+    for kernel, dtype in (((15, 17), np.uint8), ((16, 16), np.uint32)):
+        for backend in (None, "reference"):
+            with use_backend(backend):
+                x, y = np.full((1, *kernel, 1), np.nan), np.full((1, 1, 1, 1), np.nan)
+                found = pooling.winners(x, y, pooling.Window.of(kernel))
+            assert found.dtype == dtype and found.item() == np.prod(kernel)
 
 
 @pytest.mark.parametrize("f", [F.max_pool2d, F.avg_pool2d])

@@ -74,6 +74,7 @@ def test_constants_take_the_dtype():
 def test_pad_of_nothing():
     x = Tensor(np.array(3.0))
     assert F.pad(x, ()).item() == 3
+    assert F.pad(Tensor([1.0]), [(1, 0)]).data.tolist() == [0, 1]
     assert F.pad(Tensor(np.ones(2)), [[np.int64(1), 0]]).shape == (3,)
 
 
