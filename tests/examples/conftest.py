@@ -13,32 +13,7 @@ from programs import run_program, small_world
 import minicnn
 from minicnn.data import folder
 
-
-@pytest.fixture
-def run(monkeypatch):
-    """run("train.py", "--epochs", 2, …) -> status, out, err. Pictures of curves and filters are left out."""
-    import runs
-
-    small_world(monkeypatch)
-    for name in ("draw_curves", "draw_filters"):
-        monkeypatch.setattr(runs, name, lambda *_: None)
-    return run_program
-
-
-@pytest.fixture
-def mistake(run):
-    """mistake(words, program, …): the program ends with status 2 and one line, which has the words in it."""
-
-    def check(words, *arguments):
-        result = run(*arguments)
-        assert result.status == 2, result.err
-        assert len(result.err.splitlines()) == 1 and result.err.endswith("\n"), result.err
-        assert result.err.startswith(arguments[0] + ": ")
-        for word in [words] if isinstance(words, str) else words:
-            assert word in result.err
-        return result
-
-    return check
+mistake, run = programs.mistake, programs.run  # fixtures
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from reference import agree, arrays, differentiable, normal, refuses
 
 import minicnn.functional as F
-from minicnn import Tensor
+from minicnn import Tensor, grad
 
 REDUCTIONS = {"mean": np.mean, "sum": np.sum, "none": np.asarray}
 LABELS = [0, 2, 1, 2]
@@ -52,6 +52,14 @@ def test_large_logits(dtype):
 def test_derivatives(reduction):
     differentiable(lambda z: F.cross_entropy(z, LABELS, reduction=reduction), normal(4, 3))
     differentiable(lambda a, b: F.mse_loss(a, b, reduction=reduction), normal(4, 3), normal(4, 3, seed=1))
+
+
+def test_the_gradient_is_linear_in_what_flows_in():
+    z = Tensor(normal(4, 3), requires_grad=True)
+    dy, g = Tensor(normal(4, seed=1), requires_grad=True), normal(4, 3, seed=2)
+    (dz,) = grad(F.cross_entropy(z, LABELS, reduction="none"), z, dy, create_graph=True)
+    (by_dy,) = grad(dz, dy, Tensor(g))
+    assert_allclose(by_dy.data, (g * (reference.softmax(z.data) - np.eye(3)[LABELS])).sum(axis=1), rtol=1e-12)
 
 
 def test_an_empty_batch():
