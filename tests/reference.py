@@ -342,6 +342,20 @@ def fails(error, pattern, f, *args, **kwargs):
     return str(caught.value)
 
 
+class Foreign:
+    """Another library's array, which notes what it is asked: it is where `device` says, as DLPack numbers them."""
+
+    def __init__(self, array, device=None):
+        self.array, self.device, self.asked = array, device or array.__dlpack_device__(), []
+
+    def __dlpack_device__(self):
+        return self.device
+
+    def __dlpack__(self, **options):
+        self.asked.append(options)
+        return self.array.__dlpack__(**options)
+
+
 def at_once(*functions):
     """Run functions in threads of their own, at the same time; their results."""
     results, start = [None] * len(functions), threading.Barrier(len(functions))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import CASES, FUNCTIONS
 from numpy.lib.stride_tricks import as_strided
-from reference import fails
+from reference import Foreign, fails
 
 from minicnn import DeviceError, Tensor, from_dlpack, nn, optim
 from minicnn import functional as F
@@ -17,20 +17,6 @@ since_2_1 = pytest.mark.skipif(
     np.lib.NumpyVersion(np.__version__) < "2.1.0",
     reason="before 2.1, NumPy has no DLPack of 2023, and takes all that it imports to be read-only",
 )
-
-
-class Foreign:
-    """Another library's array: its memory is that of an array of NumPy's, and is where `kind` says."""
-
-    def __init__(self, array, kind=1):
-        self.array, self.kind, self.asked = array, kind, []
-
-    def __dlpack_device__(self):
-        return self.kind, 0
-
-    def __dlpack__(self, **options):
-        self.asked.append(options)
-        return self.array.__dlpack__(**options)
 
 
 ARRAYS = {
@@ -98,7 +84,7 @@ def test_what_is_not_imported():
     fails(TypeError, "real numbers or booleans, not complex128", from_dlpack, np.array([1j]))
     for array in (np.array(["a"]), np.arange(3, dtype=">f4")):
         fails(BufferError, "DLPack only supports", from_dlpack, array)
-    fails(DeviceError, r"kind 8\) is no CPU's and no NVIDIA GPU's", from_dlpack, Foreign(np.ones(2), kind=8))
+    fails(DeviceError, r"kind 8\) is no CPU's and no NVIDIA GPU's", from_dlpack, Foreign(np.ones(2), (8, 0)))
 
 
 def test_a_gpu_array_where_no_gpu_is(monkeypatch):
@@ -107,7 +93,7 @@ def test_a_gpu_array_where_no_gpu_is(monkeypatch):
 
     monkeypatch.setattr("minicnn.backends.cuda.devices._probe", missing)
     for kind in (2, 13):
-        fails(DeviceError, "'gpu:0': there is no 0", from_dlpack, Foreign(np.ones(2), kind))
+        fails(DeviceError, "'gpu:0': there is no 0", from_dlpack, Foreign(np.ones(2), (kind, 0)))
 
 
 @pytest.mark.parametrize("error", [RuntimeError, TypeError, NotImplementedError])

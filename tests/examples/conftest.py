@@ -59,12 +59,17 @@ def decoded(monkeypatch):
     return sizes
 
 
+def interrupt():
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def at_epoch(run, monkeypatch):
-    """at_epoch(n, action): action() is called when epoch n has been trained, before anything of it is written."""
+    """at_epoch(n, action): action() is called when epoch n has been trained, before anything of it is written; Ctrl-C, if
+    nothing else is said."""
     import evaluate
 
-    def install(n, action):
+    def install(n, action=interrupt):
         original, calls = evaluate.evaluate, []
 
         def measured(*arguments):
