@@ -11,12 +11,11 @@ import warnings
 
 import numpy as np
 import pytest
+from networks import OPTIMIZERS, small_network, train
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import at_once, distinct, normal, step
 
-import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, nn
 from minicnn.backends import numpy as fast
 from minicnn.backends.numpy import conv, lrn, pooling, winograd
 
@@ -178,34 +177,17 @@ def test_after_an_error_in_a_slice_the_same_layer_computes_the_same(name, module
 
 def test_training_repeats_bit_for_bit(threads):
     """A network of all these layers, twice from the same seed; with another number of threads, nearly so."""
+    images, labels = normal(6, 15, 15, 3).astype(np.float32), np.arange(6) % 3
 
-    def train(count):
+    def trained(count):
         threads(count)
-        minicnn.random.manual_seed(1)
-        net = nn.Sequential(
-            conv1=nn.Conv2d(3, 8, 5, stride=2, padding=2),
-            relu1=nn.ReLU(),
-            norm=nn.LocalResponseNorm(n=5, k=2.0, alpha=0.1, beta=0.75),
-            pool=nn.MaxPool2d(3, 2),
-            conv2=nn.Conv2d(8, 8, 3, padding=1, groups=2),
-            relu2=nn.ReLU(),
-            flatten=nn.Flatten(),
-            dropout=nn.Dropout(0.5),
-            out=nn.Linear(4 * 4 * 8, 5),
-        )
-        images, labels = normal(6, 18, 18, 3).astype(np.float32), np.arange(6) % 5
-        for _ in range(3):
-            loss = F.cross_entropy(net(Tensor(images)), labels)
-            for p in net.parameters():
-                p.grad = None
-            loss.backward()
-            for p in net.parameters():
-                p.data -= 0.1 * p.grad.data
+        net = small_network()
+        train(net, OPTIMIZERS["momentum"](net.parameters()), images, labels, 3)
         return [p.data for p in net.parameters()]
 
-    alone = train(1)
+    alone = trained(1)
     for count in (1, 2, 3):
-        first, second = train(count), train(count)
+        first, second = trained(count), trained(count)
         for a, b, c in zip(first, second, alone, strict=True):
             assert_array_equal(a, b)
             assert_allclose(a, c, rtol=1e-4, atol=1e-5)
