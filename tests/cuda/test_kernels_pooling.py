@@ -28,25 +28,6 @@ def test_strides_and_holes_of_each_kind(gpu, window, channels):
         agrees(gpu, kernels.gather, lesson.gather, x, winner, window)
 
 
-def test_windows_of_the_padding_alone(gpu):
-    """Two pixels far apart, both in the padding: −∞, and no winner."""
-    window = Window((2, 2), (1, 1), ((1, 1), (1, 1)), (4, 4))
-    x = normal(1, 3, 3, 4)
-    y = kernels.window_maximum(there(gpu, x), window)
-    assert (y.get() == -np.inf).all()
-    assert (kernels.winners(there(gpu, x), y, window).get() == 4).all()
-
-
-def test_images_without_pixels(gpu):
-    window = Window((2, 2), (1, 1), ((1, 1), (1, 1)), (1, 1))
-    for channels in (3, 4):
-        x = there(gpu, normal(2, 0, 0, channels))
-        y = kernels.window_maximum(x, window)
-        assert (y.get() == -np.inf).all() and y.shape == (2, 1, 1, channels)
-        assert (kernels.winners(x, y, window).get() == 4).all()
-        assert (kernels.gather(x, None, window).get() == 0).all()
-
-
 def test_places_beyond_a_byte(gpu):
     """Windows of 16 × 17 pixels: the last is number 271."""
     x = np.arange(18.0 * 19).reshape(1, 18, 19, 1)
