@@ -3,6 +3,7 @@ variants of AlexNet."""
 
 import numpy as np
 import pytest
+from frameworks import channels_first
 from model import INPUT_SIZE, alexnet
 
 import minicnn.functional as F
@@ -115,15 +116,6 @@ def network(variant, groups, classes):
     ).double()
 
 
-def converted(array):
-    """A parameter, or its gradient, in PyTorch's layout."""
-    if array.ndim == 4:
-        return torch.from_numpy(array).permute(3, 2, 0, 1)  # (KH, KW, C, O) -> (O, C, KH, KW)
-    if array.ndim == 2 and array.shape[0] == 256 * 36:  # after the flatten: rows (H, W, C) -> (C, H, W)
-        array = array.reshape(6, 6, 256, -1).transpose(2, 0, 1, 3).reshape(array.shape)
-    return torch.from_numpy(array).T if array.ndim == 2 else torch.from_numpy(array)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("variant, groups", [("2012", True), ("2012", False), ("2014", False), ("tutorial", False)])
 def test_alexnet(variant, groups):
@@ -134,7 +126,7 @@ def test_alexnet(variant, groups):
     for p, q in zip(net.parameters(), theirs.parameters(), strict=True):
         # the classifier starts near 0 and biases at 0, which would hide mistakes
         p.data = rng.standard_normal(p.shape) * np.sqrt(2 / np.prod(p.shape[:-1]))
-        q.data = converted(p.data).contiguous()
+        q.data = torch.from_numpy(channels_first(p.data).copy())
     x, labels = rng.standard_normal((2, INPUT_SIZE[variant], INPUT_SIZE[variant], 3)), np.array([3, 7])
     images, pixels = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
     ours, other = net(images), theirs(first(pixels))
@@ -143,6 +135,6 @@ def test_alexnet(variant, groups):
 
     errors = {"logits": relative(ours.data, other), "images": relative(images.grad.data, pixels.grad)}
     for (name, p), q in zip(net.named_parameters(), theirs.parameters(), strict=True):
-        assert converted(p.grad.data).shape == q.grad.shape
-        errors[name] = relative(converted(p.grad.data).numpy(), q.grad)
+        assert channels_first(p.grad.data).shape == q.grad.shape
+        errors[name] = relative(channels_first(p.grad.data), q.grad)
     assert max(errors.values()) < 1e-9, errors

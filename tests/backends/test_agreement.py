@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_table import EXACTLY, TABLE, mapped, results
-from numpy.testing import assert_allclose, assert_array_equal
+from kernel_table import EXACTLY, TABLE, alike, mapped, results
+from numpy.testing import assert_array_equal
 from reference import LAYOUTS
 
 from minicnn import backends
@@ -89,15 +89,8 @@ def agrees(function, standard, name, arguments):
                 assert not first.size or not np.shares_memory(first, second)
     narrow = not any(a.dtype == np.float64 for a in read_only(given))
     for result, wanted in zip(found, expected, strict=True):
-        assert result.shape == wanted.shape
-        if wanted.dtype.kind != "f":
-            assert {result.dtype.kind, wanted.dtype.kind} in ({"b"}, {"i"}, {"u"}, {"i", "u"})
-            assert_array_equal(result, wanted)
-            continue
-        assert result.dtype == (np.float32 if narrow else wanted.dtype)
-        largest = np.abs(wanted[np.isfinite(wanted)]).max(initial=1)
-        tolerance = 0 if name in EXACTLY else 1e-12 if result.dtype == np.float64 else 1e-5
-        assert_allclose(result, wanted.astype(result.dtype), rtol=tolerance, atol=tolerance * largest)
+        dtype = np.float32 if narrow else wanted.dtype
+        alike(result, wanted, dtype, 0 if name in EXACTLY else 1e-12 if dtype == np.float64 else 1e-5)
     for array, was in zip(read_only(given), before, strict=True):
         assert_array_equal(array, was)
 

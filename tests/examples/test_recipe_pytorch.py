@@ -22,15 +22,6 @@ dropout = importlib.import_module("minicnn.functional.dropout")
 LAYERS = "conv1.conv", "conv2.conv", "conv3.conv", "conv4.conv", "conv5.conv", "fc6.fc", "fc7.fc", "fc8"
 
 
-def transposed(name, array):
-    """A parameter in PyTorch's layout."""
-    if array.ndim == 4:
-        return array.transpose(3, 2, 0, 1)  # (KH, KW, C, O) -> (O, C, KH, KW)
-    if name.startswith("fc6") and array.ndim == 2:
-        array = array.reshape(6, 6, -1, array.shape[1]).transpose(2, 0, 1, 3).reshape(array.shape)  # rows (C, H, W)
-    return array.T
-
-
 def logits(x, parameters, masks):
     """The paper's network (N, 3, 227, 227) -> (N, K), from sections 3 and 4.2."""
     (w1, b1), (w2, b2), (w3, b3), (w4, b4), (w5, b5), *hidden, (w8, b8) = zip(*[iter(parameters)] * 2, strict=True)
@@ -71,7 +62,7 @@ def test_ten_updates(monkeypatch, share, batch):
 
     names = [name for name, _ in net.named_parameters()]
     assert names == [f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")]
-    first = {name: transposed(name, p.data).copy() for name, p in net.named_parameters()}
+    first = {name: frameworks.channels_first(p.data).copy() for name, p in net.named_parameters()}
     theirs = [torch.tensor(first[name], requires_grad=True) for name in names]
     sgd = torch.optim.SGD(theirs, lr=0.01, momentum=0.9, weight_decay=0.0005)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(sgd, patience=0)
@@ -111,6 +102,6 @@ def test_ten_updates(monkeypatch, share, batch):
     for name, ours, other in zip(names, net.parameters(), theirs, strict=True):
         other = other.detach().numpy()
         assert ours.dtype == np.float64
-        errors[name] = abs(transposed(name, ours.data) - other).max() / abs(other - first[name]).max()
+        errors[name] = abs(frameworks.channels_first(ours.data) - other).max() / abs(other - first[name]).max()
     assert max(errors.values()) < 1e-9, errors
     print(f"largest difference: {max(errors.values()):.1e} of a parameter's movement; losses {losses}")

@@ -77,16 +77,13 @@ def test_batch_norm_keeps_running_statistics():
     assert repr(layer) == "BatchNorm2d(3, eps=0.001, momentum=0.25)  # 6 parameters"
     x = image(4, 5, 5, 3)
     layer.gamma.data[:], layer.beta.data[:] = 2, 1
-    y = layer(x).data
-    mean, var = x.data.mean((0, 1, 2)), x.data.var((0, 1, 2))
-    np.testing.assert_allclose(y, 2 * (x.data - mean) / np.sqrt(var + 1e-3) + 1, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(layer.running_mean, 0.25 * mean, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(layer.running_var, 0.75 + 0.25 * x.data.var((0, 1, 2), ddof=1), rtol=1e-5)
-    kept = layer.running_mean.copy(), layer.running_var.copy()
-    y = layer.eval()(x).data
-    np.testing.assert_allclose(y, 2 * (x.data - kept[0]) / np.sqrt(kept[1] + 1e-3) + 1, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal((layer.running_mean, layer.running_var), kept)
-    assert layer.training is False and layer.running_mean.dtype == np.float32
+    mean, var = np.zeros(3, np.float32), np.ones(3, np.float32)
+    settings = dict(gamma=layer.gamma, beta=layer.beta, running_mean=mean, running_var=var, eps=1e-3, momentum=0.25)
+    for training in (True, False):  # the function changes its statistics as well
+        layer.train(training)
+        np.testing.assert_array_equal(layer(x).data, F.batch_norm(x, **settings, training=training).data)
+        np.testing.assert_array_equal((layer.running_mean, layer.running_var), (mean, var))
+    assert mean.any() and layer.running_mean.dtype == np.float32
 
 
 def test_loss():
