@@ -82,7 +82,7 @@ def test_ten_updates(monkeypatch, share, batch):
         seed, draws = minicnn.random.random_state()
         hidden = net.fc6.fc.bias.size
         masks = [dropout.drop(np.ones((len(labels), hidden)), 0.5, (seed, draws + i), 1.0) for i in range(2)]
-        loss, _ = train.update(net, [optimizer], images, labels)
+        loss, _ = train.update(net, optimizer, images, labels)
         assert minicnn.random.random_state() == (seed, draws + 2)
 
         other = TF.cross_entropy(
