@@ -259,6 +259,19 @@ def cast(args, dtype):
     return mapped(args, lambda a: a.astype(dtype if a.dtype == np.float64 else a.dtype))
 
 
+def alike(result, wanted, dtype, tolerance):
+    """The result is what is wanted: the very numbers, if these are whole, else numbers of that dtype, near to them by
+    the size of the largest."""
+    assert result.shape == wanted.shape
+    if wanted.dtype.kind != "f":
+        assert {result.dtype.kind, wanted.dtype.kind} in ({"b"}, {"i"}, {"u"}, {"i", "u"})
+        np.testing.assert_array_equal(result, wanted)
+        return
+    assert result.dtype == dtype
+    largest = np.abs(wanted[np.isfinite(wanted)]).max(initial=1)
+    np.testing.assert_allclose(result, wanted.astype(dtype), rtol=tolerance, atol=tolerance * largest)
+
+
 def results(function, args):
     """The arrays that it returns, or if it returns none, those that it has changed."""
     result = function(*args)

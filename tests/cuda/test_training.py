@@ -27,15 +27,6 @@ TRAIN = ["train.py", "--seed", 4, "--batch-size", 8, "--precision", "fp32"]
 FIGURES = ("epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")
 
 
-@pytest.fixture
-def run(monkeypatch):
-    """run("train.py", "--epochs", 2, …) -> status, out, err. Pictures of curves and filters are left out."""
-    programs.small_world(monkeypatch)
-    for name in ("draw_curves", "draw_filters"):
-        monkeypatch.setattr(runs, name, lambda *_: None)
-    return programs.run_program
-
-
 def assert_same_run(a, b):
     """The figures of two runs, and the networks and velocities that they ended with."""
     for here, there in zip(programs.metrics(a), programs.metrics(b), strict=True):
@@ -111,17 +102,6 @@ def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeyp
     mistake("2020", "train.py", "--resume", tmp_path / "80" / "last.safetensors", "--epochs", 2)
     again = ["--resume", tmp_path / "80" / "last.safetensors", "--epochs", 2, "--precision", "fp32"]
     assert "with products in fp32" in run("train.py", *again).out
-
-
-@pytest.fixture
-def mistake(run):
-    """mistake(word, program, …): the program ends with status 2 and one line, which has the word in it."""
-
-    def check(word, *arguments):
-        result = run(*arguments)
-        assert result.status == 2 and word in result.err and len(result.err.splitlines()) == 1, result.err
-
-    return check
 
 
 def test_out_of_memory_is_one_line(standin, run, mistake, tmp_path):
@@ -249,15 +229,6 @@ def test_errors_of_a_sample_arrive_as_on_a_cpu(gpu, num_workers):
         for _, batch in loader:
             labels += batch.get().tolist()
     assert labels == [0, 1]  # the next batch was on its way when the one after it failed
-
-
-def test_normalize_takes_batches_of_a_gpu(gpu):
-    images = np.stack([image for image, _ in DATASET])
-    result = NORMALIZE(devices.to_device(images, "gpu"))
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result.get(), NORMALIZE(images), rtol=0, atol=1e-6)
-    with pytest.raises(DataError, match=r"got float32 \(11, 12, 15, 3\)"):
-        NORMALIZE(result)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])

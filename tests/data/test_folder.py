@@ -365,8 +365,3 @@ def test_a_cut_jpeg_is_broken_at_any_fraction(save, tmp_path):
     for least in (None, 64, 8):
         with pytest.raises(DataError, match="cannot be read: image file is trunc"):
             read_image(path, least)
-
-
-def test_torchvisions_order_of_arguments_is_an_error():
-    with pytest.raises(TypeError, match="positional"):
-        ImageFolder("data", lambda image: image)  # transform

@@ -295,8 +295,3 @@ def test_bytes_that_are_no_text(root):
     flat(root, [0])
     (root / "val.txt").write_bytes(b"\xff\xfe\x00 0\n")
     assert message(root).startswith(f"{root}/val.txt does not fit {root}/val: ")
-
-
-def test_torchvisions_order_of_arguments_is_an_error():
-    with pytest.raises(TypeError, match="positional"):
-        ImageNet("data", "val")  # split

@@ -132,30 +132,6 @@ def test_draws_come_from_philox_keyed_by_seed_and_epoch_and_counted_by_stream():
     np.testing.assert_array_equal(images[:, 0, 0], [stream(1 + index).random(3) for index in order])
 
 
-def test_epochs_and_seeds_differ():
-    def epochs(seed, shuffle, count=3):
-        def draw(image, rng):
-            return np.full((1, 1, 3), rng.random())
-
-        loader = DataLoader(Numbered(50), 8, transform=draw, shuffle=shuffle, seed=seed)
-        return [[(labels.tolist(), images.ravel().tolist()) for images, labels in loader] for _ in range(count)]
-
-    first, other = epochs(0, True), epochs(1, True)
-    orders = [str([labels for labels, _ in epoch]) for epoch in first + other]
-    draws = [str([draws for _, draws in epoch]) for epoch in first + other]
-    assert len(set(orders)) == len(set(draws)) == 6
-    plain = epochs(0, False)
-    assert len({str([labels for labels, _ in epoch]) for epoch in plain}) == 1
-    assert len({str([draws for _, draws in epoch]) for epoch in plain}) == 3
-
-
-def test_order_is_a_fair_permutation():
-    loader = DataLoader(Numbered(5), 5, shuffle=True, num_workers=0)
-    orders = np.array([flat(indices(loader)) for _ in range(1000)])
-    counts = np.stack([np.bincount(column, minlength=5) for column in orders.T])
-    assert counts.min() > 150 and counts.max() < 250
-
-
 def test_set_epoch_repeats_and_resumes():
     loader = DataLoader(Numbered(20), 3, shuffle=True, seed=5)
     epochs = [indices(loader) for _ in range(4)]
@@ -186,11 +162,6 @@ def test_two_iterators_at_once():
 def test_slow_samples_do_not_change_the_order():
     loader = DataLoader(Numbered(24, on_read=lambda i: time.sleep(0.002 if i % 4 == 0 else 0)), 2, num_workers=4)
     assert flat(indices(loader)) == list(range(24))
-
-
-def test_batches_do_not_share_memory():
-    batches = [images for images, _ in DataLoader(Numbered(12), 4)]
-    assert not any(np.shares_memory(a, b) for i, a in enumerate(batches) for b in batches[:i])
 
 
 # -- threads --------------------------------------------------------------------------------------------------------
@@ -439,11 +410,6 @@ def test_bad_arguments():
     with pytest.raises(ValueError) as info:
         loader.set_epoch(-1)
     assert str(info.value) == integer("epoch", 0, -1)
-
-
-def test_pytorchs_order_of_arguments_is_an_error():
-    with pytest.raises(TypeError, match="positional"):
-        DataLoader(Numbered(5), 2, True)  # shuffle
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

@@ -68,16 +68,6 @@ def test_resize_is_bilinear_and_antialiased():
     assert Resize(2)(steps, rng())[0, :, 0].tolist() == [0, 20, 60, 80]
 
 
-@given(sides, sides, kinds, st.data())
-def test_center_crop(height, width, dtype, data):
-    size = data.draw(st.integers(1, min(height, width)))
-    result = CenterCrop(size)(picture(height, width, dtype), rng())
-    assert result.shape == (size, size, 3) and result.dtype == dtype
-    top, left = map(int, result[0, 0, :2])
-    assert (top, left) == ((height - size) // 2, (width - size) // 2)
-    np.testing.assert_array_equal(result, picture(height, width)[top : top + size, left : left + size])
-
-
 @given(sides, sides, kinds, st.integers(0, 5), seeds, st.data())
 def test_random_crop_is_a_square_of_the_padded_image(height, width, dtype, padding, seed, data):
     size = data.draw(st.integers(1, min(height, width) + 2 * padding))
@@ -89,13 +79,6 @@ def test_random_crop_is_a_square_of_the_padded_image(height, width, dtype, paddi
     np.testing.assert_array_equal(result, RandomCrop(size, padding)(image, rng(seed)))
     np.testing.assert_array_equal(image, picture(height, width))
     np.testing.assert_array_equal(result, RandomCrop(size, padding)(image.astype(np.uint8), rng(seed)))
-
-
-def test_random_crop_reaches_every_place_about_equally_often():
-    crop, draw = RandomCrop(3), rng()
-    places = [tuple(crop(picture(4, 6), draw)[0, 0, :2].tolist()) for _ in range(2000)]
-    counts = np.array([places.count((top, left)) for top in range(2) for left in range(4)])
-    assert counts.sum() == 2000 and counts.min() > 190 and counts.max() < 310
 
 
 @given(sides, sides, kinds, st.data())
@@ -139,12 +122,6 @@ def test_subtract_mean_takes_from_each_pixel_its_own(height, width, seed, std):
     np.testing.assert_array_equal(image, before)
 
 
-def test_subtract_mean_is_normalize_with_a_mean_for_each_pixel():
-    image, mean, std = picture(9, 8), np.array([0.485, 0.456, 0.406]), (0.229, 0.224, 0.225)
-    subtract = SubtractMean(np.broadcast_to(255 * mean, image.shape), 255 * np.array(std))
-    np.testing.assert_allclose(subtract(image, rng()), Normalize(mean, std)(image, rng()), rtol=0, atol=1e-5)
-
-
 def test_subtract_mean_wants_the_size_of_its_mean_image():
     subtract = SubtractMean(np.zeros((9, 8, 3)))
     assert one_line(DataError, subtract, picture(8, 9), rng()) == (
@@ -184,15 +161,6 @@ def test_pca_color_shifts_along_each_component_by_a_tenth_of_its_eigenvalue():
     np.testing.assert_allclose(np.corrcoef(shifts.T), np.eye(3), atol=0.06)
 
 
-@pytest.mark.parametrize("scale", [255.0, (4.0, 5.0, 6.0)])
-def test_pca_color_is_the_same_on_every_scale(scale):
-    """Pixels from 0 to 1 shifted and then scaled, or scaled and then shifted."""
-    image = rng().random((4, 5, 3), np.float32)
-    first = PCAColor(EIGENVALUES, EIGENVECTORS, scale=1.0)(image, rng(3)) * np.float32(scale)
-    then = PCAColor(EIGENVALUES, EIGENVECTORS, scale=scale)(image * np.float32(scale), rng(3))
-    np.testing.assert_allclose(first, then, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -218,13 +186,6 @@ def test_normalize_computes_its_equation():
     np.testing.assert_allclose(Normalize(0.5, 0.25)(image, rng()), (image / 255 - 0.5) / 0.25, rtol=0, atol=1e-6)
 
 
-@given(st.integers(0, 9), st.integers(0, 9), st.sampled_from([1, -1, 2]), st.sampled_from([1, -1, 3]))
-def test_normalize_takes_views(top, left, down, right):
-    view = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)[top::down, left::right]
-    expected = (view / 255 - [0.1, 0.2, 0.3]) / [1, 2, 3]
-    np.testing.assert_allclose(Normalize([0.1, 0.2, 0.3], [1, 2, 3])(view, rng()), expected, rtol=0, atol=1e-6)
-
-
 @given(st.integers(0, 3), st.integers(0, 9), st.integers(0, 9), st.sampled_from([1, -1, 2]))
 def test_normalize_takes_batches(n, height, width, step):
     """Bit for bit what it makes of each picture."""
@@ -236,13 +197,6 @@ def test_normalize_takes_batches(n, height, width, step):
     np.testing.assert_array_equal(images, before)
 
 
-@given(st.integers(0, 2), sides, sides)
-def test_normalize_takes_the_ten_crops_of_a_batch(n, height, width):
-    crops = np.random.default_rng(0).integers(0, 256, (n, 10, height, width, 3), dtype=np.uint8)
-    expected = (crops / 255 - [0.1, 0.2, 0.3]) / [1, 2, 3]
-    np.testing.assert_allclose(Normalize([0.1, 0.2, 0.3], [1, 2, 3])(crops), expected, rtol=0, atol=1e-6)
-
-
 def test_normalize_writes_to_an_array_that_is_there():
     image, out = picture(7, 5)[::-1], np.full((2, 7, 5, 3), np.nan, np.float32)
     Normalize(0.3, 0.2).write(image, out[1])
@@ -251,17 +205,6 @@ def test_normalize_writes_to_an_array_that_is_there():
 
 
 PIPELINE = Compose([Resize(24), RandomCrop(20), RandomHorizontalFlip(), Normalize((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))])
-
-
-def test_compose_runs_in_order_on_one_generator():
-    image = picture(30, 40)
-    by_hand, draw = image, rng(3)
-    for transform in PIPELINE.transforms:
-        by_hand = transform(by_hand, draw)
-    np.testing.assert_array_equal(PIPELINE(image, rng(3)), by_hand)
-    assert by_hand.shape == (20, 20, 3) and by_hand.dtype == np.float32
-    assert Compose([])(image, rng()) is image
-    np.testing.assert_array_equal(image, picture(30, 40))
 
 
 def test_the_papers_way():

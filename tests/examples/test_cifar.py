@@ -191,10 +191,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(run, data, at_epo
     options = ["--network", "18pct", "--epochs", 7, "--seed", 3]  # with all three rates
     assert train(run, data, *options, "--out", tmp_path / "whole").status == 0
 
-    def interrupt():
-        raise KeyboardInterrupt
-
-    at_epoch(3, interrupt)
+    at_epoch(3)
     folder = tmp_path / "run"
     assert train(run, data, *options, "--out", folder).status == 130
     assert len(look.metrics(folder)) == 2

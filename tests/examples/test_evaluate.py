@@ -154,29 +154,6 @@ def test_a_class_that_is_improbable_in_all_ten_crops_has_a_loss_all_the_same():
     np.testing.assert_allclose(logits, [[0, -300, -300]] * 2)
 
 
-def test_the_program_with_ten_crops(run, photos, tmp_path):
-    """Against the middle mark of each picture's ten, one at a time."""
-    import pictures
-    import runs
-
-    assert run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run").status == 0
-    best = tmp_path / "run" / "best.safetensors"
-    net, _, view = runs.load_network(best)
-    _, val = pictures.datasets(str(tmp_path / "photos"), 0, view.size)
-    losses, answers = [], np.zeros((3, 3), int)
-    for image, label in val:
-        crops = view.evaluation(crops=10)(image, np.random.default_rng(0))
-        p = np.mean([minicnn.functional.softmax(net(Tensor(crop[None]))).numpy()[0] for crop in crops], axis=0)
-        losses.append(-np.log(p[label]))
-        answers[label, p.argmax()] += 1
-    for batch in (20, 50):
-        result = run("evaluate.py", "--checkpoint", best, "--crops", 10, "--batch-size", batch, "--json", "-")
-        report = json.loads(result.out)
-        assert report["loss"] == pytest.approx(np.mean(losses), rel=1e-4) and report["confusion"] == answers.tolist()
-    printed = run("evaluate.py", "--checkpoint", best, "--crops", 10).out
-    assert f"loss {np.mean(losses):.4f} (of the mean probabilities of ten crops), top-1" in printed
-
-
 # -- the program ----------------------------------------------------------------------------------------------------
 
 
@@ -258,14 +235,6 @@ def test_large_photos_are_decoded_only_as_large_as_they_are_needed(run, photos, 
     assert decoded.count((80, 84)) == 2  # an eighth
     assert run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors").status == 0
     assert decoded.count((80, 84)) == 3
-
-
-def test_folders_without_classes(run, mistake, photos, tmp_path):
-    assert run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run").status == 0
-    for part in ("train", "val"):
-        (tmp_path / "empty" / part).mkdir(parents=True)
-    best = tmp_path / "run" / "best.safetensors"
-    mistake("empty/val: no class folders", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "empty")
 
 
 def test_a_network_that_diverged(mistake, changed):

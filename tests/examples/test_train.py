@@ -178,10 +178,7 @@ def test_an_interrupted_run_of_the_papers_recipe_goes_on(run, at_epoch, look, tm
     computed again."""
     assert run(*paper("--epochs", 4, "--out", tmp_path / "whole")).status == 0
 
-    def interrupt():
-        raise KeyboardInterrupt
-
-    at_epoch(3, interrupt)
+    at_epoch(3)
     folder = tmp_path / "run"
     assert run(*paper("--epochs", 4, "--out", folder)).status == 130
     result = run("train.py", "--resume", folder / "last.safetensors")
@@ -218,15 +215,18 @@ def test_a_rate_by_hand_starts_the_waiting_anew(run, look, tmp_path, monkeypatch
     assert [row["lr"] for row in look.metrics(tmp_path)] == pytest.approx(rates)
 
 
-@pytest.mark.parametrize(
-    "option, value", [("--update", "paper"), ("--batch-size", 7), ("--recipe", "paper"), ("--seed", 8)]
-)
-def test_what_a_run_cannot_change_on_its_way(mistake, finished, look, option, value):
-    """Velocities of the other rule have another scale and sign; a cosine's progress counts batches; drawn
-    pictures follow from the seed."""
-    before = look.state(finished.folder)
-    mistake([option[2:].replace("-", "_"), "leave it out"], "train.py", "--resume",
-            finished.folder / "last.safetensors", "--epochs", 4, option, value)  # fmt: skip
+@pytest.mark.parametrize("given", [
+    ("--update", "paper"),  # the other rule's velocities have another scale and sign
+    ("--batch-size", 7),  # a cosine's progress counts batches
+    ("--seed", 8),  # drawn pictures follow from it
+    ("--recipe", "paper"), ("--mean", "image"), ("--dropout-scale", "evaluation"), ("--schedule", "plateau"),
+    ("--variant", "2014"), ("--init", "paper"), ("--no-groups",),
+])  # fmt: skip
+def test_what_a_run_cannot_change_on_its_way(mistake, finished, look, given):
+    before, last = look.state(finished.folder), finished.folder / "last.safetensors"
+    name = given[0][2:].removeprefix("no-").replace("-", "_")
+    words = [str(last), name, "leave it out", *map(str, given[1:])]
+    mistake(words, "train.py", "--resume", last, "--epochs", 4, *given)
     assert look.state(finished.folder) == before
 
 
@@ -234,7 +234,7 @@ def test_what_a_run_cannot_change_on_its_way(mistake, finished, look, option, va
 @pytest.mark.parametrize("recipe", ["paper", "tutorial"])
 def test_recipes_on_all_data(run, look, request, tmp_path, recipe, data):
     what = {"photos": lambda: request.getfixturevalue("photos")(), "synthetic": lambda: "synthetic"}
-    what["cifar"] = lambda: f"cifar10:{request.getfixturevalue('cifar')}"
+    what["cifar"] = lambda: f"cifar10:{look.write_cifar10(tmp_path / 'cifar')}"
     options = ["--resize", 72, "--epochs", 2, "--no-verify", "--out", tmp_path / "run"]
     result = run("train.py", "--recipe", recipe, "--data", what[data](), *options)
     assert result.status == 0 and not result.err
@@ -252,17 +252,6 @@ def test_imagenet(run, photos, tmp_path):
     assert config["classes"] == ["cat", "dog", "eel"] and config["names"] == [
         f"a {c}, or so" for c in config["classes"]
     ]
-
-
-def test_what_a_run_began_with_cannot_be_another_recipe(mistake, finished):
-    last = finished.folder / "last.safetensors"
-    for name, value in {
-        "recipe": "paper",
-        "mean": "image",
-        "dropout-scale": "evaluation",
-        "schedule": "plateau",
-    }.items():
-        mistake([str(last), name.replace("-", "_"), value], "train.py", "--resume", last, f"--{name}", value)
 
 
 # -- on which data --------------------------------------------------------------------------------------------------
@@ -283,40 +272,20 @@ def test_a_folder_of_pictures(run, photos, look, tmp_path, variant, init):
     assert "not photo" not in result.out
 
 
-@pytest.fixture
-def cifar(tmp_path):
-    """CIFAR-10's binary version with four pictures in each file."""
-    rng, folder = np.random.default_rng(0), tmp_path / "cifar-10-batches-bin"
-    folder.mkdir()
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    (folder / "batches.meta.txt").write_text("\n".join(names) + "\n\n")
-    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        records = rng.integers(0, 256, (4, 1 + 3 * 32 * 32), dtype=np.uint8)
-        records[:, 0] %= 10
-        (folder / f"{name}.bin").write_bytes(records.tobytes())
-    return tmp_path
-
-
-def test_cifar10(run, cifar, tmp_path):
-    result = run("train.py", "--data", f"cifar10:{cifar}", "--no-verify", "--epochs", 1, "--out", tmp_path / "run")
-    assert result.status == 0 and not result.err
-    assert "20 pictures" in result.out and "4 to validate" in result.out
-    result = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors")
-    assert result.status == 0 and "4 pictures" in result.out
-
-
 # -- which mistakes end it ------------------------------------------------------------------------------------------
 
 
-def test_data_that_are_not_there(mistake, tmp_path):
+def test_data_that_are_not_there(mistake, look, tmp_path):
+    cifar = look.write_cifar10(tmp_path / "cifar")
     for data, words in {
         tmp_path / "nowhere": ["nowhere", "synthetic", "cifar10:DIR", "train/", "val/"],
         tmp_path: [str(tmp_path), "train/", "val/"],
         "cifar10": ["cifar10:DIR"],
         f"cifar10:{tmp_path}": [str(tmp_path)],
+        f"cifar10:{cifar}": [str(cifar / "data_batch_1.bin"), "MD5", "verify"],
     }.items():
         mistake(words, "train.py", "--data", data, "--out", tmp_path / "run")
-    assert not list(tmp_path.iterdir())
+    assert look.files(tmp_path) == {"cifar"}
 
 
 @pytest.mark.parametrize(
@@ -343,12 +312,6 @@ def test_folders_that_are_no_data(mistake, photos, tmp_path, missing, empty, wor
     assert not (tmp_path / "run").exists()
 
 
-def test_damaged_cifar10(mistake, cifar, tmp_path):
-    words = [str(cifar / "cifar-10-batches-bin" / "data_batch_1.bin"), "MD5", "verify"]
-    mistake(words, "train.py", "--data", f"cifar10:{cifar}", "--out", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("part", ["train", "val"])
 @pytest.mark.parametrize("kind", ["text", "truncated", "empty"])
@@ -362,17 +325,11 @@ def test_files_that_are_no_pictures(mistake, photos, look, tmp_path, part, kind,
     assert not look.files(tmp_path / "run")
 
 
-def test_a_checkpoint_of_another_network(mistake, finished, look, photos):
-    last = finished.folder / "last.safetensors"
+def test_a_checkpoint_of_other_data(mistake, finished, look, photos):
+    last, best = (finished.folder / f"{name}.safetensors" for name in ("last", "best"))
     before = look.state(finished.folder)
-    for options, words in {
-        ("--variant", "2014"): ["variant", "2012", "2014"],
-        ("--init", "paper"): ["init", "he", "paper"],
-        ("--no-groups",): ["groups"],
-        ("--data", photos()): [],
-    }.items():
-        mistake([str(last), *words], "train.py", "--resume", last, "--epochs", 4, *options)
-    mistake("best.safetensors", "train.py", "--resume", finished.folder / "best.safetensors")
+    mistake(str(last), "train.py", "--resume", last, "--epochs", 4, "--data", photos())
+    mistake("best.safetensors", "train.py", "--resume", best)
     assert look.state(finished.folder) == before and look.files(finished.folder) == look.FILES
 
 

@@ -10,6 +10,7 @@ from .masks import select
 from .memory import empty, empty_like
 from .threads import Array, elementwise, parallel, parallel_sum, slices, usable_threads
 
+SHORT = 512  # numbers, of which NumPy's sum is good enough
 FEW = 1024  # rows of float32: adding them one by one costs a few of its last bits
 NARROW = 16  # columns: fewer are turned into rows
 
@@ -36,7 +37,7 @@ def masked(x: Array, mask: Array) -> Array:
 
 def total(x: Array, axes: tuple[int, ...]) -> Array:
     """The sum over some axes. NumPy adds pairwise, so that errors stay small, only along the last axis in memory."""
-    if x.dtype.kind != "f" or x.size < 512:
+    if x.dtype.kind != "f" or x.size <= SHORT:
         return x.sum(axis=axes)
     if x.itemsize == 2:
         return x.sum(axis=axes, dtype=np.float32).astype(x.dtype)
