@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reference import fails
 
-from minicnn import Tensor, grad, nn, no_grad, optim
+from minicnn import Tensor, grad, nn, no_grad, ops, optim
 from minicnn import functional as F
 from minicnn.autograd import Copy, Function, is_recording
 from minicnn.tensor import apply
@@ -468,3 +468,33 @@ def test_gradients_of_constants_are_dropped_whatever_their_shapes():
     x = Tensor(np.ones(3), requires_grad=True)
     ((x + np.ones(3))[:2] + np.ones(2)).sum().backward()
     assert x.grad.data.tolist() == [1.0, 1.0, 0.0]
+
+
+def test_an_operation_is_an_object():
+    with pytest.raises(TypeError, match=r"minicnn.apply\(Add\(…\), x\)"):
+        ops.Add.apply(Tensor(1.0), Tensor(2.0))
+
+
+def test_what_was_not_saved_says_so_when_it_is_used():
+    class Careless(Function):
+        def forward(self, x):
+            return x * x
+
+        def backward(self, grad):
+            return self.saved_inputs[0].exp()
+
+    with pytest.raises(AttributeError, match="not kept for the backward pass: the Function's `saves` must name it"):
+        apply(Careless(), Tensor(np.ones(2), requires_grad=True)).sum().backward()
+
+
+def test_one_gradient_for_two_of_three_inputs_is_copied():
+    class AddThree(Function):
+        def forward(self, a, b, c):
+            return a + b + c
+
+        def backward(self, grad):
+            return grad, grad, grad
+
+    a, b = (Tensor(np.ones(3), requires_grad=True) for _ in "ab")
+    apply(AddThree(), a, b, Tensor(np.ones(3))).sum().backward()
+    assert not np.shares_memory(a.grad.data, b.grad.data)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from reference import LAYOUTS
 
-from minicnn import Tensor, grad, gradcheck, gradgradcheck, ops
+from minicnn import Tensor, grad, gradcheck, gradgradcheck, ops, use_backend
 from minicnn import functional as F
 from minicnn.backends import numpy as fast
 from minicnn.tensor import apply
@@ -397,3 +397,14 @@ def test_views_are_views():
         assert not np.shares_memory(y.data, x.data)
     x = Tensor(np.array(1.0))
     assert not np.shares_memory(F.pad(x, ()).data, x.data)
+
+
+def test_the_lesson_adds_in_float64_and_rounds_once():
+    """Whole numbers are added as whole numbers."""
+    with use_backend("reference"):
+        for x in (np.full((300_000, 2), 0.1, np.float32), np.full((30_000, 1), 0.1, np.float16)):
+            y = Tensor(x).sum(0)
+            assert y.dtype == x.dtype and y.shape == x.shape[1:]
+            np.testing.assert_array_equal(y.data, x.astype(np.float64).sum(0).astype(x.dtype))
+        y = Tensor(np.full((3, 2), 2**53 + 1)).sum(0)
+        assert y.data.tolist() == [3 * (2**53 + 1)] * 2

@@ -32,7 +32,7 @@ def cut(request):
             fast.threads.set_num_threads(3)
             for module, name, value in (
                 (fast.threads, "CACHE", 400), (fast.threads, "BLOCK", 20), (fast.memory, "LARGE", 100),
-                (fast.ops, "SHORT", 0), (fast.ops, "FEW", 3), (fast.ops, "NARROW", 3),
+                (fast.ops, "SHORT", 0), (fast.ops, "FEW", 2), (fast.ops, "NARROW", 3),
                 (fast.winograd, "FEWEST_PIXELS", 0), (fast.winograd, "FEWEST_CHANNELS", 0),
             ):  # fmt: skip
                 patch.setattr(module, name, value)

@@ -60,14 +60,31 @@ def test_matmul_with_one_inner_number_is_a_product_of_each_with_each(threads, sh
     assert shared == [[(0, 5), (5, 9)]]  # along the longer side
 
 
-LONG = [((100, 4), (0,), 10), ((10, 4), (0,), 10), ((10, 10, 4), (0, 1), 10), ((5, 100), (0,), 1), ((4, 10), (0,), 4)]
+LONG = [
+    ((100, 4), (0,), 10), ((10, 4), (0,), 10), ((10, 10, 4), (0, 1), 10), ((5, 100), (0,), 1), ((4, 10), (0,), 4),
+    ((3, 10, 4), (1,), 3), ((2, 5, 3, 4), (0, 2), 2),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("shape", "axes", "step"), LONG)
 def test_a_long_sum_goes_to_the_threads_in_blocks(shape, axes, step, shared):
     x = np.random.default_rng(0).standard_normal(shape)
     np.testing.assert_allclose(fast.ops.total(x, axes), x.sum(axes), rtol=1e-12, atol=1e-12)
-    assert shared == [fast.threads.slices(x.size // shape[-1], step)]
+    assert shared == [fast.threads.slices(int(np.prod([shape[axis] for axis in axes])), step)]
+
+
+@pytest.mark.parametrize("columns", [2, 15, 16, 17, 96])
+@pytest.mark.parametrize("axes", [(0,), (1,)])
+def test_sums_of_many_rows_do_not_drift(columns, axes):
+    """Of float32, and of float16, of which each sum is a number of float16; whole numbers stay whole."""
+    x = np.full((2, 30_000, columns)[1 - axes[0] :], 0.1, np.float32)
+    np.testing.assert_allclose(fast.ops.total(x, axes), 3000, rtol=3e-6)
+    np.testing.assert_allclose(fast.ops.total(x[::-1], axes), 3000, rtol=3e-6)
+    y = fast.ops.total(x.astype(np.float16), axes)
+    assert y.dtype == np.float16 and y.shape == (2, columns)[1 - axes[0] :]
+    np.testing.assert_allclose(y, 3000, rtol=1e-3)
+    y = fast.ops.total(np.ones(x.shape, np.int32), axes)
+    assert y.dtype.kind == "i" and (y == 30_000).all()
 
 
 def test_sums_that_are_not_shared(shared):
