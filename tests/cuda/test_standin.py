@@ -60,7 +60,9 @@ def test_results_are_numpys(code, gpu):
         expected = eval(code, {"np": np, "x": x, "y": y, "i": i})
     result = eval(code, {"np": np, "x": gpu.asarray(x), "y": gpu.asarray(y), "i": gpu.asarray(i)})
     assert isinstance(result, gpu.ndarray)
-    assert result.dtype == np.asarray(expected).dtype and result.shape == np.shape(expected)
+    if "count_nonzero" not in code or not isinstance(expected, int):  # as it is before NumPy 2.3
+        assert result.dtype == np.asarray(expected).dtype
+    assert result.shape == np.shape(expected)
     np.testing.assert_allclose(result.get(), expected, rtol=1e-5)
     if ".T" not in code:
         assert result.flags.c_contiguous

@@ -11,7 +11,7 @@ from .memory import empty, empty_like
 from .threads import Array, elementwise, parallel, parallel_sum, slices, usable_threads
 
 SHORT = 512  # numbers, of which NumPy's sum is good enough
-FEW = 1024  # rows of float32: adding them one by one costs a few of its last bits
+FEW = 256  # rows of float32: adding them one by one costs a few of its last bits
 NARROW = 16  # columns: fewer are turned into rows
 
 
