@@ -129,6 +129,8 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"a Tensor of shape {self.shape} is neither true nor false: say .any() or .all()")
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -539,7 +541,8 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
     if not dtypes and (function.promotes_integers or any(type(arg) is float for arg in args)):
         dtypes = [np.dtype(np.float32)]
     elif not dtypes:
-        dtypes = [arg.dtype for arg in args if hasattr(arg, "dtype") and arg.dtype.kind == "f"][:1]
+        arrays = [arg if isinstance(arg, Tensor) else devices.as_array(arg) for arg in args if hasattr(arg, "dtype")]
+        dtypes = [array.dtype for array in arrays if array.dtype.kind == "f"][:1]
     if any(dtype != dtypes[0] for dtype in dtypes):
         raise TypeError(f"{function.name}: dtypes {dtypes[0]} and {dtypes[-1]} do not mix: convert one with .astype()")
     here = devices.device_of(like)

@@ -528,3 +528,39 @@ def test_what_is_forgotten_in_an_operation_of_ones_own():
     fails(TypeError, r"Silent.forward returned a NoneType, not an array", minicnn.apply, Silent(), x)
     fails(TypeError, r"new object for each call: apply\(Swish\(…\), x\)", minicnn.apply, Swish, x)
     fails(TypeError, r"minicnn.apply\(Swish\(…\), x\)", Swish.apply, x)
+
+
+class OfAnotherLibrary:
+    """An array that NumPy can read, whose dtype and device are not NumPy's, such as PyTorch's."""
+
+    dtype, device = "theirs.float32", "theirs:0"
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+    def __getattr__(self, name):
+        return getattr(self.array, name)
+
+
+def test_arrays_of_another_library_are_read():
+    theirs = OfAnotherLibrary(np.array([1.0, 2.0], np.float32))
+    assert (Tensor([3.0, 4.0]) * theirs).data.tolist() == [3, 8]
+    assert (Tensor([3, 4]) * theirs).data.tolist() == [3, 8]
+    x = Tensor([1.0, 1.0], requires_grad=True)
+    x.backward(theirs)
+    assert x.grad.data.tolist() == [1, 2]
+    layer = nn.Linear(1, 2)
+    layer.load_state_dict({"weight": OfAnotherLibrary(np.ones((1, 2), np.float32)), "bias": theirs})
+    assert layer.bias.data.tolist() == [1, 2]
+
+
+def test_what_is_said_of_a_vector_that_is_asked_whether_it_is_true():
+    fails(ValueError, r"shape \(2,\) is neither true nor false: say .any\(\) or .all\(\)", bool, Tensor([1.0, 0.0]))
+    assert Tensor([[1.0]]) and not Tensor(0)
+
+
+def test_whether_a_device_is_there():
+    assert minicnn.is_available("cpu") and not minicnn.is_available("cuda") and not minicnn.is_available("gpu:99")

@@ -114,7 +114,8 @@ class Module:
             self._say_where(error)
             raise
         for hook in self._hooks.values():
-            hook(self, inputs, output)
+            if hook(self, inputs, output) is not None:
+                raise TypeError("a forward hook returned something: it can look at the output and not replace it")
         return output
 
     def _say_where(self, error: ValueError) -> None:
@@ -337,6 +338,12 @@ class Sequential(Module):
         """The layer of that number, or a Sequential of a slice."""
         layers = list(self.children())
         return Sequential(*layers[index]) if isinstance(index, slice) else layers[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        """Put another layer in the place of the one of that number."""
+        if not isinstance(module, Module):
+            raise TypeError(f"Sequential is made of Modules, not of a {type(module).__name__}")
+        setattr(self, [name for name, _ in self.named_children()][index], module)
 
     def forward(self, x: Any) -> Any:
         for module in self.children():

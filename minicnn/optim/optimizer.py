@@ -140,6 +140,13 @@ class Optimizer:
     def params(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
 
+    def __repr__(self) -> str:
+        groups = [
+            f"{len(group['params'])} parameters, " + ", ".join(f"{name}={group[name]}" for name in self.defaults)
+            for group in self.param_groups
+        ]
+        return f"{type(self).__name__}({'; '.join(groups)})"
+
     def slots_of(self, group: dict[str, Any]) -> tuple[str, ...]:
         """The names of the arrays that belong to each parameter of a group."""
         return self.slots

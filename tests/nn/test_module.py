@@ -439,3 +439,18 @@ def test_a_state_with_other_numbers():
     for name, array in layer.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
     fails(TypeError, "pair", layer.load_state_dict, (before, {}))
+
+
+def test_layers_are_exchanged_by_number():
+    net = nn.Sequential(conv=nn.Conv2d(3, 4, 1), fc=nn.Linear(4, 2))
+    net[-1] = nn.Linear(4, 7)
+    assert net.fc.weight.shape == (4, 7) and list(net.state_dict())[2:] == ["fc.weight", "fc.bias"]
+    fails(TypeError, "made of Modules, not of a ndarray", net.__setitem__, 0, np.ones(2))
+    with pytest.raises(IndexError):
+        net[2] = nn.ReLU()
+
+
+def test_a_forward_hook_cannot_replace_the_output():
+    layer = nn.ReLU()
+    layer.register_forward_hook(lambda module, inputs, output: output * 2)
+    fails(TypeError, "hook returned something", layer, Tensor([1.0]))

@@ -662,3 +662,12 @@ def test_a_schedule_that_was_made_for_fewer_groups():
     schedule = optim.StepLR(optimizer, 1)
     optimizer.add_param_group({"params": q})
     fails(ValueError, "schedule made for 1 groups.*2 now", schedule.step)
+
+
+def test_how_it_looks():
+    p, q = ready([1.0], [2.0])
+    text = repr(optim.SGD([{"params": [p], "lr": 0.5}, {"params": [q]}], 0.1))
+    assert text == (
+        "SGD(1 parameters, lr=0.5, momentum=0.0, weight_decay=0.0, nesterov=False, paper_update=False; "
+        "1 parameters, lr=0.1, momentum=0.0, weight_decay=0.0, nesterov=False, paper_update=False)"
+    )
