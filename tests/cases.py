@@ -8,7 +8,7 @@ from reference import distinct, normal
 
 import minicnn
 from minicnn.autograd import Function
-from minicnn.functional.lrn import Norm
+from minicnn.functional.lrn import Constants
 from minicnn.functional.windows import Window
 
 
@@ -31,7 +31,7 @@ X, Y = normal(2, 5, 4, 4), normal(2, 2, 3, 6, seed=1)
 WEIGHT = normal(3, 2, 2, 6, seed=2)  # of two groups
 WINNER = np.random.default_rng(3).integers(0, 6, Y.shape).astype(np.uint8)
 A, B, FAR, POSITIVE = normal(2, 3), normal(3, seed=1), distinct(2, 3), abs(normal(2, 3, seed=2)) + 0.5
-NORM = Norm(4, 1.0, 0.9, 0.75)
+NORM = Constants(4, 1.0, 0.9, 0.75)
 
 CASES = {  # name: (what it is made of, its inputs)
     "Abs": ((), [FAR]),

@@ -6,7 +6,7 @@ import reference
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minicnn.functional.lrn import Norm
+from minicnn.functional.lrn import Constants
 from minicnn.functional.windows import Window
 from minicnn.optim.optimizer import AdamStep
 
@@ -96,7 +96,7 @@ def columns(draw, what):
 @st.composite
 def lrn(draw, arrays):
     shape = (*draw(st.lists(st.integers(0, 4), max_size=3)), draw(st.sampled_from([0, 1, 2, 3, 4, 7, 8, 12, 20])))
-    norm = Norm(
+    norm = Constants(
         draw(st.integers(1, 14)), draw(st.sampled_from([0.5, 1.0, 2.0])), draw(st.sampled_from([1e-4, 0.3, 2.0])),
         draw(st.sampled_from([0.75, 0.5, 1.0, 1.5])),
     )  # fmt: skip
@@ -221,7 +221,7 @@ TABLE = {
     "conv.convolve_transpose": convolution("convolve_transpose"),
     "conv.convolve_weight": convolution("convolve_weight"),
     "dropout.drop": dropout(),
-    "loss.logistic_loss": logistic_loss(),
+    "elementwise_loss.logistic_loss": logistic_loss(),
     "loss.negative_log_likelihood": loss("forward"),
     "loss.negative_log_likelihood_backward": loss("backward"),
     "loss.onehot": loss("onehot"),

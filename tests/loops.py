@@ -183,7 +183,9 @@ FLOATING = {  # what is rounded to the dtype of the first array
     "conv.convolve_weight": lambda x, dy, window, groups: reference.conv2d_weight(x, dy, *window, groups),
     "dropout.drop": drop,
     "ops.masked": lambda x, mask: each(lambda x, mask: x if mask else 0.0, x, mask),
-    "loss.logistic_loss": lambda z, t: each(lambda z, t: np.log1p(np.exp(z)) - t * z if z < 30 else z - t * z, z, t),
+    "elementwise_loss.logistic_loss": lambda z, t: each(
+        lambda z, t: np.log1p(np.exp(z)) - t * z if z < 30 else z - t * z, z, t
+    ),
     "loss.negative_log_likelihood": negative_log_likelihood,
     "loss.negative_log_likelihood_backward": negative_log_likelihood_backward,
     "lrn.normalise": lambda a, norm: reference.local_response_norm(a.astype(float), *norm),

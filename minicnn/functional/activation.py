@@ -162,4 +162,5 @@ def require_floating(name: str, x: Tensor) -> Tensor:
     return x
 
 
-# Faster versions: backends/numpy/activation.py, backends/cuda/activation.cu.
+# Faster versions of the functions marked @kernel, which run in their place:
+# backends/numpy/activation.py, backends/cuda/activation.cu.

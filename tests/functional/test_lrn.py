@@ -101,7 +101,7 @@ def test_a_pixel_does_not_see_its_neighbours(n):
 @pytest.mark.parametrize("wanted", [(True, False), (False, True)])
 def test_second_derivatives_with_a_constant(wanted):
     inputs = [Tensor(normal(2, 5, seed=i), requires_grad=flag) for i, flag in enumerate(wanted)]
-    assert gradcheck(lambda g, a: apply(lrn.LocalResponseNormBackward(lrn.Norm(4, 1.0, 0.9, 0.75)), g, a), inputs)
+    assert gradcheck(lambda g, a: apply(lrn.LocalResponseNormBackward(lrn.Constants(4, 1.0, 0.9, 0.75)), g, a), inputs)
 
 
 def test_only_the_wanted_second_gradient_is_computed(monkeypatch):
