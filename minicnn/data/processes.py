@@ -29,8 +29,8 @@ from .folder import DataError, quiet
 
 class Processes:
     """So many processes, each with a copy of `load`, which is called as load(key, empty, indices) and returns (images,
-    labels) in arrays that empty(shape, dtype) makes. Images of up to `nbytes` bytes cross through shared memory, in one
-    of several slots; more of them through a pipe.
+    labels) in arrays that empty(shape, dtype) makes. Images, for which it asks first, of up to `nbytes` bytes
+    cross through shared memory, in one of several slots; more of them, and labels, through a pipe.
 
     lend: how many slots may be out at a time, as the images that a caller has got and still has. Others are copied, so
     that there is always a slot for each process.
@@ -120,12 +120,15 @@ class Worker:
         self.from_dataset: Callable[..., Any] = pickle.loads(pickled)
         self.slots = np.frombuffer(memory, np.uint8).reshape(slots, -1)
 
-    def load(self, key: Any, indices: list[int], slot: int) -> tuple[Any, NDArray[np.int64]]:
+    def load(self, key: Any, indices: list[int], slot: int) -> tuple[Any, NDArray[Any]]:
         """((shape, dtype) of the images, which are in the slot, labels); or (images, labels) if there is no room."""
+        room = self.slots[slot]
 
         def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-            fits = len(shape) > 1 and prod(shape) * np.dtype(dtype).itemsize <= self.slots.shape[1]
-            return at(self.slots[slot], shape, dtype) if fits else np.empty(shape, dtype)
+            nonlocal room
+            fits = prod(shape) * np.dtype(dtype).itemsize <= room.nbytes
+            array, room = at(room, shape, dtype) if fits else np.empty(shape, dtype), room[:0]
+            return array
 
         images, labels = self.from_dataset(key, empty, indices)
         return (images.shape, images.dtype) if np.may_share_memory(images, self.slots) else images, labels
