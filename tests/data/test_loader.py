@@ -554,7 +554,10 @@ def test_an_attribute_error_of_ones_own_stays():
         list(DataLoader(dataset, 1, transform=lambda image, rng: image.nothing))
 
 
-@pytest.mark.parametrize("label", ["cat", None, 1j, 2**63, -(2**63) - 1, np.uint64(2**63), np.array(["a"]), object])
+@pytest.mark.parametrize(
+    "label",
+    ["cat", None, 1j, 2**63, -(2**63) - 1, np.uint64(2**63), np.array([1, 2**63], np.uint64), np.array(["a"]), object],
+)
 def test_a_label_that_is_no_number(label):
     dataset = [(np.zeros((2, 2, 3), np.uint8), 0), (np.zeros((2, 2, 3), np.uint8), label)]
     with pytest.raises(DataError) as info:

@@ -19,7 +19,7 @@ PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "digits.py"
 
 @pytest.fixture
 def run(monkeypatch, tmp_path, capsys):
-    """run("--epochs", 2): the program's names, its losses and shares of right answers by epoch, and its last line."""
+    """run("--epochs", 2): the program's names, its losses and percentages by epoch, its last line."""
 
     def program(*arguments):
         monkeypatch.chdir(tmp_path)
@@ -53,7 +53,7 @@ def test_it_learns_and_leaves_a_network_and_a_picture(run):
 
 
 def test_the_digits():
-    """The same for a seed, others for another; each as often as the next, readable beside its noise."""
+    """The same for a seed, others for another; all ten, and brighter than their noise."""
     draw = runpy.run_path(str(PROGRAM))["draw_digits"]
     digits, again, others = (draw(500, seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(digits.X, again.X)
