@@ -193,6 +193,20 @@ def test_a_loader_hands_out_the_same_batches_on_both_devices(gpu, num_workers, n
         np.testing.assert_array_equal(b_labels.get(), a_labels)
 
 
+@pytest.mark.parametrize(
+    "options", [{"num_workers": 2}, {"num_workers": 1, "processes": True}], ids=["threads", "processes"]
+)
+def test_targets_of_a_loader(gpu, options):
+    """Of any shape, floating or not."""
+    for targets in (RNG.random((11, 5)), RNG.random(11), RNG.integers(0, 9, (11, 40, 2))):
+        dataset = [(image, target) for (image, _), target in zip(DATASET, targets, strict=True)]
+        found = [labels for _, labels in DataLoader(dataset, 4, device="gpu", **options)]
+        assert all(devices.device_of(labels) == "gpu:0" for labels in found)
+        found = np.concatenate([labels.get() for labels in found])
+        assert found.dtype == (np.float32 if targets.dtype.kind == "f" else np.int64)
+        np.testing.assert_array_equal(found, targets.astype(found.dtype))
+
+
 def test_a_loader_for_a_second_gpu(gpu):
     if gpu.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("this machine has one GPU")
