@@ -199,9 +199,10 @@ def adam(draw):
 
 @st.composite
 def pictures(draw):
-    shape = (*draw(st.lists(st.integers(0, 5), min_size=1, max_size=3)), 3)
+    channels = draw(st.sampled_from([3, 1]))
+    shape = (*draw(st.lists(st.integers(0, 5), min_size=1, max_size=3)), channels)
     images = np.random.default_rng(draw(SEED)).integers(0, 256, shape, dtype=np.uint8)
-    return images, np.float32([0.1, 0.02, 0.003]), np.float32([1.5, -2.0, 0.25])
+    return images, np.float32([0.1, 0.02, 0.003])[:channels], np.float32([1.5, -2.0, 0.25])[:channels]
 
 
 TABLE = {

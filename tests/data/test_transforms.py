@@ -20,6 +20,7 @@ from minicnn.data.transforms import (
 )
 
 sides = st.integers(1, 40)
+channels = st.sampled_from([3, 1])
 seeds = st.integers(0, 2**32)
 kinds = st.sampled_from([np.uint8, np.float32])
 
@@ -153,11 +154,11 @@ def test_subtract_mean_wants_the_size_of_its_mean_image():
     )
     for mean in (np.zeros((9, 8)), np.zeros((9, 8, 4)), np.full((9, 8, 3), np.nan)):
         assert one_line(ValueError, SubtractMean, mean) == (
-            f"mean_image must be finite numbers (H, W, 3), got an array {mean.shape}"
+            f"mean_image must be finite numbers (H, W, 3) or (H, W, 1), got an array {mean.shape}"
         )
     for std in (0, -1, math.nan, (1, 1), (1, 1, 0)):
         assert one_line(ValueError, SubtractMean, np.zeros((9, 8, 3)), std) == (
-            f"std must be one number or three above 0, got {std}"
+            f"std must be one number or one per channel of the mean image, above 0, got {std}"
         )
 
 
@@ -329,7 +330,8 @@ def test_an_image_too_small_to_crop():
     assert RandomCrop(31, padding=6)(picture(30, 20), rng()).shape == (31, 31, 3)
 
 
-BYTES, FLOATS, EITHER = (f"a {kind} image (H, W, 3)" for kind in ("uint8", "float32", "uint8 or float32"))
+BYTES, EITHER = (f"a {kind} image (H, W, 3) or (H, W, 1)" for kind in ("uint8", "uint8 or float32"))
+COLORS, FLOATS = (f"a {kind} image (H, W, 3)" for kind in ("uint8", "float32"))
 
 
 @pytest.mark.parametrize(
@@ -341,18 +343,64 @@ BYTES, FLOATS, EITHER = (f"a {kind} image (H, W, 3)" for kind in ("uint8", "floa
         (CenterCrop(2), EITHER),
         (TenCrop(2), EITHER),
         (RandomHorizontalFlip(), EITHER),
-        (MEAN, BYTES),
+        (MEAN, COLORS),
+        (SubtractMean(np.zeros((9, 9, 1))), "a uint8 image (H, W, 1)"),
         (PCA, FLOATS),
-        (Normalize(0.5, 0.25), "uint8 images (…, H, W, 3)"),
+        (Normalize(0.5, 0.25), "uint8 images (…, H, W, 3) or (…, H, W, 1)"),
+        (Normalize((0.5, 0.4, 0.3), 0.25), "uint8 images (…, H, W, 3)"),
+        (Normalize(0.5, (0.1, 0.2, 0.3)), "uint8 images (…, H, W, 3)"),
     ],
 )
 def test_what_is_no_image(transform, kind):
     own = np.float32 if kind == FLOATS else np.uint8
     others = {FLOATS: [np.uint8], EITHER: []}.get(kind, [np.float32])
-    images = [np.zeros(shape, own) for shape in ((9, 9), (9, 9, 1), (9, 9, 4))]
+    refused = [n for n in (1, 3) if f" {n})" not in kind]
+    images = [np.zeros(shape, own) for shape in ((9, 9), (9, 9, 4), (9, 9, 2), *((9, 9, n) for n in refused))]
     for image in images + [np.zeros((9, 9, 3), dtype) for dtype in [np.float64, np.int64, *others]]:
         message = f"{transform} takes {kind}, got {image.dtype} {image.shape}"
         assert one_line(DataError, transform, image, rng()) == message
+
+
+@given(sides, sides, kinds, seeds, st.data())
+def test_a_picture_of_one_channel_is_cropped_and_mirrored_as_one_of_three(height, width, dtype, seed, data):
+    grey = rng(seed).integers(0, 256, (height, width, 1), dtype=np.uint8).astype(dtype)
+    three = grey.repeat(3, 2)
+    size = data.draw(st.integers(1, min(height, width)))
+    for transform in (CenterCrop(size), RandomCrop(size), RandomCrop(size, 2), TenCrop(size), RandomHorizontalFlip()):
+        result = transform(grey[::-1], rng(seed))
+        assert result.dtype == dtype
+        np.testing.assert_array_equal(result, transform(three[::-1], rng(seed))[..., :1])
+
+
+@given(sides, sides, seeds, sides)
+def test_a_picture_of_one_channel_becomes_numbers_as_one_of_three(height, width, seed, short):
+    grey = rng(seed).integers(0, 256, (height, width, 1), dtype=np.uint8)
+    three, mean = grey.repeat(3, 2), rng(seed).random((height, width, 1)) * 255
+    for one, other in (
+        (Resize(short), Resize(short)),
+        (Normalize(0.3, 0.2), Normalize((0.3,) * 3, (0.2,) * 3)),
+        (Normalize([0.3], (0.2,)), Normalize(0.3, 0.2)),
+        (SubtractMean(mean, 2.0), SubtractMean(mean.repeat(3, 2), 2.0)),
+        (SubtractMean(mean, (2.0,)), SubtractMean(mean.repeat(3, 2), (2.0,) * 3)),
+    ):
+        result, expected = one(grey, rng()), other(three, rng())
+        assert result.dtype == expected.dtype and result.shape == (*expected.shape[:2], 1)
+        np.testing.assert_array_equal(result, expected[:, :, :1])
+    out = np.full((2, height, width, 1), np.nan, np.float32)
+    Normalize(0.3, 0.2).write(grey, out[1])
+    np.testing.assert_array_equal(out[1], Normalize(0.3, 0.2)(grey))
+    np.testing.assert_array_equal(Normalize(0.3, 0.2)(grey[None]), out[1:])
+
+
+def test_what_needs_color_says_so():
+    message = one_line(DataError, PCA, np.zeros((9, 9, 1), np.float32), rng())
+    assert message == f"{PCA} takes a float32 image (H, W, 3), got float32 (9, 9, 1)"
+
+
+def test_resize_and_crop_round_as_the_table_says():
+    """640 × 427 pixels to 256: the long side is 383.7, and of 384 an odd rest of 161 is left of 223."""
+    assert Resize(256)(np.zeros((427, 640, 3), np.uint8), rng()).shape == (256, 384, 3)
+    assert CenterCrop(223)(picture(256, 384), rng())[0, 0, :2].tolist() == [16, 80]
 
 
 def test_arguments_out_of_range():
