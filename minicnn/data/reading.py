@@ -144,20 +144,23 @@ def without_notes(png: bytes) -> bytes:
 def grey_levels(image: Any) -> tuple[int, bool]:
     """(how many low bits are beyond 8, whether 0 is white) of a grey picture of 12 or 16 bits,
     whose numbers Pillow hands out as they are stored."""
-    if image.format != "TIFF":
+    if image.format != "TIFF" or not image.mode.startswith("I"):
         return 8, False
-    bits, zero_is = image.tag_v2.get(258, (16,))[0], image.tag_v2.get(262)  # BitsPerSample, PhotometricInterpretation
-    return bits - 8, zero_is == 0
+    bits, photometric = image.tag_v2[258][0], image.tag_v2.get(262)
+    return bits - 8, photometric == 0
 
 
 def mend_transparency(image: Any) -> None:
     """Scale the transparent color of a PNG as its pixels. Pillow scales only those to 8 bits: grey
     ones of 2 and 4 bits, and RGB of 16 bits."""
-    color, stored = image.info.get("transparency"), image.tile[0][3] if image.format == "PNG" and image.tile else None
-    if color is not None and stored in ("L;2", "L;4"):
+    color = image.info.get("transparency")
+    if image.format != "PNG" or color is None:
+        return
+    stored = image.tile[0][3]
+    if stored in ("L;2", "L;4"):
         largest = 2 ** int(stored[-1]) - 1
         image.info["transparency"] = color * (255 // largest) if color <= largest else color
-    elif color is not None and stored == "RGB;16B":
+    elif stored == "RGB;16B":
         image.info["transparency"] = tuple(level >> 8 for level in color)
 
 

@@ -241,6 +241,13 @@ def test_tiny_imagenet(tiny):
     assert [label for _, label in ImageNet(tiny, train=False).samples] == [0, 1, 2]
 
 
+def test_a_class_may_be_called_images(root):
+    for part in ("train", "val"):
+        (root / part / "images").mkdir(parents=True)
+        (root / part / "images" / "1.JPEG").touch()
+    assert [label for _, label in ImageNet(root, train=False).samples] == [0]
+
+
 def test_mistakes_in_tiny_imagenet(tiny):
     labels = tiny / "val" / "val_annotations.txt"
     with open(labels, "a") as file:

@@ -118,14 +118,22 @@ def png(bits, kind, numbers, *chunks, late=False):
     return write
 
 
-def tiff(bits, numbers, photometric=1, order="little", samples=1):
+def tiff(bits, numbers, photometric=1, order="little", samples=1, deflate=False):
     """photometric: 0 for grey whose 0 is white, 1 for grey, 2 for RGB."""
 
     def write(orientation):
         rows = large(np.asarray(numbers)).reshape(2 * SIDE, -1)
         pixels, mark = b"".join(packed(rows, bits, order)), "<" if order == "little" else ">"
+        pixels = zlib.compress(pixels) if deflate else pixels
         width, height = 3 * SIDE, 2 * SIDE
-        tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8)]
+        tags = [
+            (256, 4, width),
+            (257, 4, height),
+            (258, 3, bits),
+            (259, 3, 8 if deflate else 1),
+            (262, 3, photometric),
+            (273, 4, 8),
+        ]
         tags += [(274, 3, orientation or 1), (277, 3, samples), (278, 4, height), (279, 4, len(pixels))]
         entries = b""
         for tag, kind, value in tags:
@@ -226,7 +234,13 @@ for order in ("little", "big"):
     }
 TABLE |= {
     "tiff grey 16, 0 is white": (tiff(16, WIDE, 0), grey(255 - (WIDE >> 8)), 0, EVERY),
+    "tiff grey 16, 0 is white, deflate": (tiff(16, WIDE, 0, deflate=True), grey(255 - (WIDE >> 8)), 0, EVERY),
     "tiff grey 12": (tiff(12, FINE), grey(FINE >> 4), 0, EVERY),
+    "tiff grey 12 deflate": (tiff(12, FINE, deflate=True), grey(FINE >> 4), 0, EVERY),
+    "tiff grey 8, 0 is white, deflate": (tiff(8, GREYS, 0, deflate=True), grey(255 - GREYS), 0, EVERY),
+    "tiff RGB 16 deflate": (tiff(16, COLORS * np.uint16(257), 2, "little", 3, True), COLORS, 0, EVERY),
+    "tiff RGB 16 big deflate": (tiff(16, COLORS * np.uint16(257), 2, "big", 3, True), COLORS, 0, EVERY),
+    "tiff grey 16 big deflate": (tiff(16, WIDE, 1, "big", 1, True), grey(WIDE >> 8), 0, EVERY),
 }
 for compression in ("raw", "tiff_lzw", "tiff_deflate", "packbits"):
     options = {"compression": compression}
@@ -277,7 +291,7 @@ def test_a_picture_is_what_a_viewer_shows(tmp_path, name, orientation):
 
 def test_how_many_inputs_there_are():
     avif = 16 if "avif" in features.get_supported() else 0
-    assert len(INPUTS) == 644 + avif
+    assert len(INPUTS) == 692 + avif
 
 
 @pytest.mark.parametrize("name", TABLE)

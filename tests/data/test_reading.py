@@ -430,6 +430,51 @@ def test_a_scaled_jpeg_has_the_shape_and_place_that_resize_gives(height, width, 
     assert abs(small.astype(int) - expected).max() <= max(4, 1.1 * step)
 
 
+@pytest.mark.parametrize("turn", [lambda a: a, lambda a: a.T])
+def test_the_last_row_is_the_pictures_own_or_the_one_before_it(turn):
+    """Scaled by 2, of 32 rows the last one is of the rows 30 and 31; of 33, row 32 shares one with what
+    is beyond, and becomes as the one before."""
+
+    def last(*black, of):
+        picture = np.full((of, 64), 255, np.uint8)
+        picture[list(black)] = 0
+        memory = io.BytesIO()
+        Image.fromarray(turn(picture)).save(memory, "JPEG", quality=100)
+        return turn(read_image(memory, 16)[..., 0])[-1].mean()
+
+    assert last(30, 31, of=32) < 10 < 245 < last(28, 29, of=32)
+    assert last(30, 31, of=33) < 20 and last(32, of=33) > 245
+
+
+def test_only_a_large_picture_is_converted_by_bands(save, monkeypatch):
+    sizes, bands = [], reading.bands
+
+    def noted(image):
+        for top, band in bands(image):
+            sizes.append(band.size)
+            yield top, band
+
+    monkeypatch.setattr(reading, "bands", noted)
+    grey, rgb = save("grey.png", np.zeros((10, 7), np.uint8)), save("rgb.png", np.zeros((10, 7, 3), np.uint8))
+    clear = save("clear.png", np.zeros((10, 7, 3), np.uint8), transparency=(1, 2, 3))
+    monkeypatch.setattr(reading, "BAND", 70)
+    for path in (grey, rgb, clear):
+        read_image(path), read_image(path, 5)
+    assert sizes == []
+    monkeypatch.setattr(reading, "BAND", 30)  # four rows
+    by_bands = [(7, 4), (7, 4), (7, 2)]
+    for path, least, expected in (
+        (grey, None, by_bands), (rgb, None, by_bands), (clear, None, by_bands), (grey, 5, by_bands), (rgb, 5, []),
+        (clear, 5, by_bands),
+    ):  # fmt: skip
+        read_image(path, least)
+        assert sizes == expected
+        sizes.clear()
+    monkeypatch.setattr(reading, "BAND", 3)
+    read_image(grey)
+    assert sizes == [(7, 1)] * 10
+
+
 # -- what is promised of damage and of memory -------------------------------------------------------
 
 
