@@ -25,9 +25,9 @@ from pictures import STATISTICS, announced
 import minicnn
 from minicnn.checkpoint import replacing, require_safetensors
 from minicnn.data import DataError, ImageNet, PixelStatistics, read_image
+from minicnn.data.folder import IMAGES, pillow, some
 from minicnn.data.folder import pictures as pictures_in
-from minicnn.data.folder import pillow, some
-from minicnn.data.imagenet import CAFFE, WORDS
+from minicnn.data.imagenet import CAFFE, WORDS, tree
 from minicnn.data.transforms import CenterCrop, Compose, Resize
 
 BEGUN, BROKEN = "prepare.json", "broken.txt"  # the settings of a run, and the pictures that it could not read
@@ -59,10 +59,10 @@ class Done:
 
 def listed(source: str, target: str) -> list[Picture]:
     """All pictures of a tree, and what each will become. Raises DataError if it is no tree to train with."""
-    pictures, taken = [], {}
+    pictures, taken, root = [], {}, os.path.join(tree(source), "")
     for train in (True, False):
         for path, label in announced(ImageNet(source, train=train), source).samples:
-            name, ending = os.path.splitext(path.removeprefix(os.path.join(source, "")))
+            name, ending = os.path.splitext(path.removeprefix(root))
             name += ending if ending.lower() in (".jpg", ".jpeg") else ".jpg"
             if name in taken:
                 raise UsageError(f"{taken[name]} and {path} would both become {name}: rename one of them")
@@ -199,8 +199,9 @@ def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Na
 def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: Namespace) -> str:
     """What belongs to the pictures: labels, words, statistics. Returns what train.py calls them."""
     source, target = Path(settings.source), Path(settings.target)
-    flat = os.path.join(settings.source, "val")
-    labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in pictures if os.path.dirname(p.source) == flat]
+    val = os.path.join(tree(settings.source), "val")
+    flat = val, os.path.join(val, IMAGES)
+    labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in pictures if os.path.dirname(p.source) in flat]
     texts = {name: (source / name).read_bytes() for name in WORDS if (source / name).exists()}
     if labels:
         texts[CAFFE] = os.fsencode("".join(labels))

@@ -11,7 +11,6 @@ import trees
 from programs import run_program, small_world
 
 import minicnn
-from minicnn.data import folder
 
 mistake, run = programs.mistake, programs.run  # fixtures
 
@@ -49,13 +48,14 @@ def photos(tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """The sizes in pixels to which files were decoded, before they were scaled down to those that are needed."""
-    sizes, original = [], folder.scaled
+    image = pytest.importorskip("PIL.Image").Image
+    sizes, original = [], image.resize
 
-    def noted(image, short_side):
-        sizes.append(image.size)
-        return original(image, short_side)
+    def noted(self, *arguments, **options):
+        sizes.append(self.size)
+        return original(self, *arguments, **options)
 
-    monkeypatch.setattr(folder, "scaled", noted)
+    monkeypatch.setattr(image, "resize", noted)
     return sizes
 
 

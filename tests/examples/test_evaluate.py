@@ -189,8 +189,8 @@ def test_data_that_do_not_fit(mistake, finished, changed, photos, tmp_path):
     mistake("nowhere", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "nowhere")
     said = ["nowhere", "was trained on it: if it has moved, give --data"]
     mistake(said, "evaluate.py", "--checkpoint", changed(data=str(tmp_path / "nowhere")))
-    (tmp_path / "photos" / "val" / "eel").rename(tmp_path / "eel")
-    mistake("eel", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "photos")
+    (tmp_path / "photos" / "val" / "eel").rename(tmp_path / "photos" / "val" / "ape")
+    mistake("missing: eel; unknown: ape", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "photos")
 
 
 def test_classes_that_are_mere_numbers_are_counted(run, mistake, changed, photos):

@@ -293,12 +293,12 @@ def test_data_that_are_not_there(mistake, look, tmp_path):
     [
         (["val"], None, ["train/", "val/"]),
         (["train"], None, ["train/", "val/"]),
-        (["val/eel"], None, ["val", "eel"]),
         (["train/eel"], None, ["val", "eel"]),
         ([], "train/eel", ["train/eel", "no pictures"]),
         ([], "val/eel", ["val/eel", "no pictures"]),
         (["train/dog", "train/eel"], None, ["train", "one class", "cat"]),
         (["train/cat", "train/dog", "train/eel"], None, ["train", "class"]),
+        (["val/cat", "val/dog", "val/eel"], None, ["val", "missing: cat, dog, eel"]),
     ],
 )
 def test_folders_that_are_no_data(mistake, photos, tmp_path, missing, empty, words):
@@ -310,6 +310,17 @@ def test_folders_that_are_no_data(mistake, photos, tmp_path, missing, empty, wor
         (root / empty).mkdir()
     mistake([str(root), *words], "train.py", "--data", root, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_set_may_lack_a_class(run, photos, look, tmp_path):
+    """It counts among the classes all the same, and evaluate.py tells how the others do."""
+    root = photos()
+    shutil.rmtree(root / "val" / "cat")
+    result = run("train.py", "--data", root, "--epochs", 1, "--out", tmp_path / "run")
+    assert result.status == 0, result.err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["classes"] == ["cat", "dog", "eel"]
+    report = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", root)
+    assert report.status == 0 and "cat" in report.out and "4 pictures" in report.out, report
 
 
 @pytest.mark.parametrize("workers", [0, 2])
