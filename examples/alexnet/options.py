@@ -23,11 +23,13 @@ from minicnn.data.folder import quiet
 DEFAULTS: dict[str, Any] = {  # of what no recipe sets
     "data": "synthetic", "verify": True, "workers": None, "processes": None, "seed": 0,
     "threads": None, "device": "cpu", "backend": None, "precision": None, "out": "runs/alexnet",
+    "source": None, "freeze": False, "head_lr": None,
 }  # fmt: skip
 FIXED = (  # what a checkpoint fixes: the network, how it sees pictures, what has a state, and what a state counts in
     "recipe", "variant", "groups", "init", "lrn_alpha", "dropout_scale", "resize", "mean", "scale", "schedule",
-    "update", "batch_size", "seed",
+    "update", "batch_size", "seed", "freeze",
 )  # fmt: skip
+NETWORK = ("variant", "groups", "init", "lrn_alpha", "dropout_scale")  # what weights are of
 MACHINE = ("workers", "processes", "threads", "backend", "precision")  # what another device wants otherwise
 MOST_WORKERS = 24  # unless told: at 700 pictures a second each, as many as an H200 learns from in TF32
 
@@ -313,8 +315,29 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         help="continue from a last.safetensors, in its folder, with the settings it was made with",
     )
 
+    tuning = parser.add_argument_group("fine-tuning")
+    tuning.add_argument(
+        "--from", dest="source", metavar="FILE",
+        help="begin a run with the weights of a best.safetensors, a last.safetensors or what convert.py has written. "
+        "If the classes are others, the last layer is a new one. The network sees pictures as it did, unless --mean, "
+        "--scale, --resize or --crop say otherwise",
+    )  # fmt: skip
+    tuning.add_argument(
+        "--freeze", action="store_true",
+        help="train the last layer alone. All others keep their weights, and drop out nothing",
+    )  # fmt: skip
+    tuning.add_argument(
+        "--head-lr", type=positive, metavar="N", help="learning rate of the last layer (default: that of all, --lr)"
+    )
+
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**complete({"resume": None, **DEFAULTS, **vars(given)}))
+    if settings.resume and settings.source:
+        raise UsageError("--from begins a new run and --resume goes on with one: give one of them")
+    if not settings.resume and not settings.source and (settings.freeze or settings.head_lr is not None):
+        raise UsageError("--freeze and --head-lr are for a network that comes --from a file")
+    if settings.freeze and settings.head_lr is not None:
+        raise UsageError("--freeze leaves nothing to learn but the last layer, whose rate is --lr: leave out --head-lr")
     settings.data = _from_anywhere(settings.data)
     return settings, set(vars(given))
 
@@ -332,24 +355,42 @@ def home(settings: argparse.Namespace) -> str:
     return os.path.dirname(settings.resume) or "."
 
 
-def require_same(settings: argparse.Namespace, name: str, saved: dict[str, Any]) -> None:
-    """Raise UsageError unless a setting is what it was in the run that is to be resumed."""
+def require_same(settings: argparse.Namespace, name: str, path: str, saved: dict[str, Any]) -> None:
+    """Raise UsageError unless a setting is what it is in a file."""
     if getattr(settings, name) != saved[name]:
-        raise UsageError(
-            f"{settings.resume} is a run with {name} {saved[name]}, not {getattr(settings, name)}: leave it out"
-        )
+        raise UsageError(f"{path} has {name} {saved[name]}, not {getattr(settings, name)}: leave it out")
+
+
+def _take_over(
+    settings: argparse.Namespace, given: set[str], path: str, saved: dict[str, Any], fixed: Sequence[str]
+) -> None:
+    """Take the settings that are saved in a file, except what was given anew. Raises UsageError if what is fixed was
+    given as something else."""
+    for name in [name for name in vars(settings) if name in saved]:
+        if name not in given:
+            setattr(settings, name, saved[name])
+        elif name in fixed:
+            require_same(settings, name, path, saved)
+
+
+def adopt_network(settings: argparse.Namespace, given: set[str], config: dict[str, Any], resize: int) -> None:
+    """Begin with the network of settings.source: its form and how it sees pictures are as `config` says, which
+    load_network has returned, and as the `resize` of its view. Raises UsageError if another form was asked for."""
+    own = {name: config[name] for name in (*NETWORK, "dropout", "crop") if name in config}
+    own |= {"lrn_alpha": config["lrn"]["alpha"], "resize": resize, "mean": "source", "scale": "source"}
+    _take_over(settings, given, settings.source, own, NETWORK)
 
 
 def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any], fixed: Sequence[str] = FIXED) -> None:
     """Continue a run: its settings, except what was given anew, and what suits another kind of device. Raises
     UsageError if what is fixed was given as something else."""
     moved = "device" in given and settings.device[:3] != saved["device"][:3]  # from cpu to gpu:N, or back
-    for name in [name for name in vars(settings) if name not in ("resume", "out")]:
-        if name not in given and name in saved and not (moved and name in MACHINE):
-            setattr(settings, name, saved[name])
-        elif name in fixed:
-            require_same(settings, name, saved)
+    apart = ("resume", "out", *(MACHINE if moved else ()))
+    kept = {name: value for name, value in saved.items() if name not in apart}
+    _take_over(settings, given, settings.resume, kept, fixed)
     if "momentum" in given and 0 in (settings.momentum, saved["momentum"]):  # only one of them has velocities
-        require_same(settings, "momentum", saved)
+        require_same(settings, "momentum", settings.resume, saved)
+    if "head_lr" in given and saved["head_lr"] is None:  # it has one rate for all
+        require_same(settings, "head_lr", settings.resume, saved)
     if "out" not in given:
         settings.out = home(settings)

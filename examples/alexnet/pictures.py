@@ -3,7 +3,7 @@ evaluation."""
 
 import os
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,24 @@ class View:
     resize: int = 256
 
     @classmethod
-    def of(cls, size: int, settings: Namespace, statistics: PixelStatistics | None) -> "View":
-        """As --mean, --scale and --resize say."""
+    def of(
+        cls, size: int, settings: Namespace, statistics: PixelStatistics | None, source: "View | None" = None
+    ) -> "View":
+        """As --mean, --scale and --resize say; what they leave to the source is that view's."""
         mean, std = IMAGENET
-        std = RAW if settings.scale == "raw" else std
+        if settings.scale == "raw":
+            std = RAW
+        elif settings.scale == "source":
+            std = source.std
         if settings.mean == "image":
             return cls(size, (0.0, 0.0, 0.0), std, statistics.mean_image, settings.resize)
+        if settings.mean == "source":
+            if source.mean_image is not None and settings.resize != source.resize:
+                raise UsageError(
+                    f"--resize {settings.resize}: the mean image of {settings.source} has {source.resize} pixels: give "
+                    "--mean too, or leave it out"
+                )
+            return replace(source, std=std, resize=settings.resize)
         return cls(size, mean, std, resize=settings.resize)
 
     def numbers(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ COLUMNS = [
 TEN_CROP = "ten_crop.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
 FIRST = "config.json", "metrics.csv", "curves.png", "filters.png", BEST  # what comes before the last
-NETWORK = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
+NEEDED = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
 
 
 @contextmanager
@@ -167,8 +167,10 @@ def _earlier(config: dict[str, Any], saved: dict[str, Any]) -> list[dict[str, An
 def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(arrays, info) of a last.safetensors."""
     arrays, info = minicnn.load(path)
-    newer: dict[str, Any] = {"precision": None, "processes": None, "backend": None}  # which older runs do not have
-    needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NETWORK}
+    newer: dict[str, Any] = {  # what older runs do not say
+        "precision": None, "processes": None, "backend": None, "source": None, "freeze": False, "head_lr": None,
+    }  # fmt: skip
+    needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NEEDED}
     if not isinstance(info.get("rows"), list) or not has(info.get("config"), *needed):
         raise CheckpointError(f"{path} cannot be continued from: that takes the last.safetensors of a run")
     info["config"] = newer | complete(info["config"])
@@ -227,16 +229,30 @@ def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict
     minicnn.random.set_random_state(info["random"])
 
 
-def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, Any], View]:
+def view_of(path: str, config: dict[str, Any], arrays: dict[str, Any]) -> View:
+    """How a network sees a picture, from the settings and arrays of its file."""
+    try:  # older runs do not say the resize
+        view = {"resize": complete(config)["resize"], **config["view"]}
+        return View(**view, mean_image=arrays.get("view.mean_image"))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+Network = tuple[nn.Module, dict[str, Any], View]
+
+
+def load_network(path: str, device: str = "cpu") -> Network:
     """(network in evaluation mode, its settings, how it sees a picture) from a best.safetensors, a last.safetensors or
     what convert.py wrote."""
     arrays, info = minicnn.load(path)
     config = info.get("config")
-    if not has(config, *NETWORK):
+    if not has(config, *NEEDED):
         what = "has a network of cifar.py" if has(config, "network") else "was not written by train.py or convert.py"
         raise CheckpointError(f"{path} {what}: use a best.safetensors or last.safetensors that has AlexNet")
     config = {"lrn": LRN, "dropout": 0.5, "dropout_scale": "training", "names": config["classes"], **config}
-    mean_image = arrays.pop("view.mean_image", None)
+    view = view_of(path, config, arrays)
+    config["view"] = view.numbers()
+    arrays.pop("view.mean_image", None)
     if "rows" in info:
         arrays = part_of(arrays, "model")
     try:
@@ -245,8 +261,6 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
             config["dropout_scale"], config["dropout"],
         )  # fmt: skip
         net.load_state_dict(arrays)
-        config["view"] = {"resize": complete(config)["resize"], **config["view"]}  # older runs do not say it
-        view = View(**config["view"], mean_image=mean_image)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     return net.eval().to(device), config, view

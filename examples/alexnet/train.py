@@ -10,10 +10,22 @@ from typing import Any
 import numpy as np
 from evaluate import Score, evaluate
 from model import INPUT_SIZE, LRN, alexnet
-from options import MACHINE, adopt, command, parse, progress_bar, use_machine
+from options import MACHINE, adopt, adopt_network, command, parse, progress_bar, use_machine
 from pictures import View, datasets, pixel_statistics, training, validation
 from recipes import TABLE
-from runs import TEN_CROP, Run, claimed, finished, load_run, part_of, require_classes, restore
+from runs import (
+    TEN_CROP,
+    Network,
+    Run,
+    claimed,
+    finished,
+    load_network,
+    load_run,
+    part_of,
+    require_classes,
+    restore,
+    view_of,
+)
 
 import minicnn
 from minicnn import Tensor, nn
@@ -23,24 +35,54 @@ from minicnn.data import DataLoader
 from minicnn.optim import SGD, CosineLR, Optimizer, ReduceLROnPlateau, Schedule, StepLR
 
 
-def network(settings: Namespace, classes: int) -> nn.Sequential:
-    """As --variant, --groups, --init, --lrn-alpha, --dropout and --dropout-scale say."""
+def network(settings: Namespace, classes: int, lrn: dict[str, Any] | None = None) -> nn.Sequential:
+    """As --variant, --groups, --init, --lrn-alpha, --dropout and --dropout-scale say; lrn has the constants of local
+    response normalization, where more than alpha differs from the paper's."""
     net = alexnet(
-        settings.variant, classes, settings.init, settings.groups, lrn(settings),
+        settings.variant, classes, settings.init, settings.groups, lrn or {**LRN, "alpha": settings.lrn_alpha},
         dropout=settings.dropout, dropout_scale=settings.dropout_scale,
     )  # fmt: skip
     return net.to(settings.device)
 
 
-def lrn(settings: Namespace) -> dict[str, Any]:
-    """The constants of local response normalization."""
-    return {**LRN, "alpha": settings.lrn_alpha}
+def take_weights(net: nn.Module, source: nn.Module, known: list[str], classes: list[str]) -> str:
+    """Give a network the weights of another, all but those of its last layer where the classes are not the same
+    ones. Returns what was done, in words."""
+    arrays, words = source.state_dict(), "all its layers, for the classes are the same"
+    if known != classes:
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("fc8.")}
+        words = f"all its layers but the last: fc8 is new, for {len(classes)} classes instead of {len(known)} others"
+    net.load_state_dict({**net.state_dict(), **arrays})
+    return words
+
+
+def freeze(net: nn.Module) -> None:
+    """Let no layer learn but the last."""
+    *layers, _ = net.children()
+    for layer in layers:
+        for parameter in layer.parameters():
+            parameter.requires_grad = False
+
+
+def training_mode(net: nn.Module) -> None:
+    """The layers that learn are in training mode. Those that are frozen stay as in evaluation: they drop out nothing,
+    and statistics that they keep do not change."""
+    net.train()
+    for layer in net.children():
+        if {parameter.requires_grad for parameter in layer.parameters()} == {False}:
+            layer.eval()
 
 
 def sgd(net: nn.Module, settings: Namespace) -> SGD:
-    """As --lr, --momentum, --weight-decay and --update say."""
+    """As --lr, --head-lr, --momentum, --weight-decay and --update say, over the parameters that are not frozen."""
+    learned: list[Any] = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    if settings.head_lr is not None:
+        *_, last = net.children()
+        head = list(last.parameters())
+        rest = [parameter for parameter in learned if parameter not in set(head)]
+        learned = [{"params": rest}, {"params": head, "lr": settings.head_lr}]
     paper = settings.update == "paper"
-    return SGD(net.parameters(), settings.lr, settings.momentum, weight_decay=settings.weight_decay, paper_update=paper)
+    return SGD(learned, settings.lr, settings.momentum, weight_decay=settings.weight_decay, paper_update=paper)
 
 
 def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
@@ -68,7 +110,7 @@ def train_epoch(
 ) -> dict[str, float]:
     """One pass over the training pictures, with a step of the schedule after each update: the last learning rate (of
     the first parameters), mean loss, top-1 in percent, images per second. It ends early if the loss is no number."""
-    net.train()
+    training_mode(net)
     score, start = Score(), time.perf_counter()
     with progress_bar(total=len(loader.dataset), desc=title, unit=" images") as bar:
         for images, labels in loader:
@@ -98,39 +140,57 @@ def train(settings: Namespace, given: set[str]) -> None:
             settings.epochs = len(saved["rows"])
             if not settings.ten_crop or os.path.exists(os.path.join(settings.out, TEN_CROP)):
                 return
+    source = load_network(settings.source) if settings.source and not saved else None
+    if source:
+        adopt_network(settings, given, source[1], source[2].resize)
     use_machine(settings)
     with claimed(settings, numbered="out" not in given):
-        fit(settings, given, arrays, saved)
+        fit(settings, given, arrays, saved, source)
 
 
-def fit(settings: Namespace, given: set[str], arrays: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Train a network, from the beginning or from what load_run has returned."""
+def fit(
+    settings: Namespace, given: set[str], arrays: dict[str, Any], saved: dict[str, Any], source: Network | None = None
+) -> None:
+    """Train a network: from the beginning, from what load_run has returned, or from what load_network has, `source`."""
     minicnn.manual_seed(settings.seed)
     size = INPUT_SIZE[settings.variant]
     pictures, val_pictures = datasets(settings.data, settings.seed, size, settings.verify, settings.resize)
-    classes = pictures.classes
+    classes, earlier, seen = pictures.classes, {}, None
     if saved:
-        require_classes(settings.resume, saved["config"]["classes"], settings.data, classes)
+        earlier, seen = saved["config"], view_of(settings.resume, saved["config"], arrays)
+        require_classes(settings.resume, earlier["classes"], settings.data, classes)
+    elif source:
+        _, earlier, seen = source
     statistics = pixel_statistics(pictures, settings, part_of(arrays, "statistics"))
-    view = View.of(size, settings, statistics)
+    view = View.of(size, settings, statistics, seen)
     loader, val_loader = training(pictures, view, settings, statistics), validation(val_pictures, view, settings)
-    net = network(settings, len(classes))
+    net = network(settings, len(classes), earlier.get("lrn"))
+    if source:
+        print(f"from {settings.source}: {take_weights(net, source[0], earlier['classes'], classes)}")
+    if settings.freeze:
+        freeze(net)
     optimizer = sgd(net, settings)
     schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))
     plateau = isinstance(schedule, ReduceLROnPlateau)
     if saved:
         parts = {"model": net, "optimizer": optimizer} | ({"schedule": schedule} if plateau else {})
         restore(settings.resume, arrays, saved, parts)
-        optimizer.param_groups[0] |= {name: value for name, value in optimizer.defaults.items() if name != "lr"}
+        for group in optimizer.param_groups:
+            group |= {name: value for name, value in optimizer.defaults.items() if name != "lr"}
         if plateau:  # whose rate is the optimizer's, not a formula
             schedule.min_lr = saved["rows"][0]["lr"] / 1000
-            if "lr" in given:
-                optimizer.lr, schedule.waited = settings.lr, 0
+            for name, group in zip(("lr", "head_lr"), optimizer.param_groups, strict=False):
+                if name in given:
+                    group["lr"], schedule.waited = getattr(settings, name), 0
         else:  # of so many pictures as there are today
             schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
     introduce(settings, given, net, loader, val_loader)
 
-    more = {"classes": classes, "names": getattr(pictures, "names", classes), "lrn": lrn(settings)}
+    names = getattr(pictures, "names", classes)
+    if earlier.get("classes") == classes:  # which keep the names that they have
+        names = earlier.get("names", names)
+    constants = earlier.get("lrn") or {**LRN, "alpha": settings.lrn_alpha}
+    more = {"classes": classes, "names": names, "lrn": constants}
     run = Run(settings, more | {"minicnn": minicnn.__version__}, view, saved)
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
