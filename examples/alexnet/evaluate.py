@@ -140,7 +140,7 @@ def main() -> None:
         raise UsageError(f"{settings.checkpoint} does not say what it was trained on: give --data to measure it on")
     try:
         seed, verify = config.get("seed", 0), config.get("verify", True)
-        pictures = dataset(what, settings.split, seed, view.size, verify, view.resize)
+        pictures = dataset(what, settings.split, seed, view.size, verify, view.resize, classes)
     except (UsageError, DataError) as error:
         if given:
             raise

@@ -3,6 +3,7 @@ evaluation."""
 
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,15 @@ def datasets(what: str, seed: int, size: int, verify: bool = True, least: int | 
     return train, val
 
 
-def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, least: int | None = None) -> Any:
+def dataset(
+    what: str, part: str, seed: int, size: int, verify: bool = True, least: int | None = None,
+    known: Sequence[str] = (),
+) -> Any:  # fmt: skip
     """The part "train" or "val" for an argument of --data. Of photographs to validate on, it alone has to be there.
 
     size: of drawn pictures. verify: the checksums of CIFAR-10? least: how many pixels a photo's short side needs.
+    known: a network's classes. Where the folders have just these names, the labels are in this order, as with 0 to 999,
+    which sort otherwise.
     """
     train, (kind, folder) = part == "train", kind_and_folder(what)
     if kind == "synthetic":
@@ -136,7 +142,9 @@ def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, lea
         raise DataError(
             f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of pictures per class"
         )
-    classes = folders(root / "train") if not train and (root / "train").is_dir() else None
+    classes: Sequence[str] = folders(root / "train") if not train and (root / "train").is_dir() else []
+    if set(known) == set(classes or folders(root / part)):
+        classes = known
     return announced(ImageFolder(root / part, classes=classes or None, least=least), what)
 
 

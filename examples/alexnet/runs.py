@@ -202,15 +202,14 @@ def save_network(path: str | os.PathLike[str], net: nn.Module, config: dict[str,
 
 
 def require_classes(path: str, known: list[str], what: str, found: list[str]) -> None:
-    """Raise a CheckpointError unless the classes that a checkpoint knows are those of the data, or are mere numbers, as
-    many (see convert.py)."""
-    if len(known) == len(found) and known == [str(i) for i in range(len(known))]:
-        return
+    """Raise a CheckpointError unless the classes that a checkpoint knows are those of the data, in their order."""
+    numbers = known == [str(k) for k in range(len(known))]
+    advice = "; it knows its classes by numbers alone: convert.py --names gives them names" if numbers else ""
     for mine, other in zip_longest(known, found, fillvalue="none"):
         if mine != other:
             raise CheckpointError(
                 f"{path} knows {len(known)} classes, {what} has {len(found)}; "
-                f"the first to differ are {mine} and {other}"
+                f"the first to differ are {mine} and {other}{advice}"
             )
 
 

@@ -3,12 +3,15 @@
 import itertools
 import json
 import re
+import shutil
 
 import evaluate
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import runs
 from hypothesis import given
+from pictures import IMAGENET, View
 
 import minicnn
 from minicnn import Tensor, nn
@@ -216,11 +219,34 @@ def test_data_that_do_not_fit(mistake, finished, changed, photos, tmp_path):
     mistake("eel", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "photos")
 
 
-def test_classes_that_are_mere_numbers_are_counted(run, mistake, changed, photos):
+def test_classes_that_are_mere_numbers_are_of_no_other_names(mistake, changed, photos):
     """As convert.py calls them, unless it is told their names."""
     checkpoint = changed(classes=[str(i) for i in range(10)])
-    assert run("evaluate.py", "--checkpoint", checkpoint).status == 0
+    words = "differ are 0 and horizontal; it knows its classes by numbers alone", "convert.py --names"
+    mistake(words, "evaluate.py", "--checkpoint", checkpoint)
     mistake("knows 10 classes", "evaluate.py", "--checkpoint", checkpoint, "--data", photos())
+
+
+@pytest.mark.parametrize("with_train", [False, True])
+def test_folders_that_are_called_by_numbers(run, look, photos, tmp_path, monkeypatch, with_train):
+    """They sort otherwise: 0, 1, 10, 11, 2. A network that takes everything for class 10 has the five pictures of that
+    folder right, of sixteen."""
+    look.small_world(monkeypatch)
+    picture = photos(classes=1, train=1, val=1) / "val" / "cat" / "0.jpg"
+    for k in range(12):
+        for part in ("train", "val") if with_train else ("val",):
+            (tmp_path / "numbers" / part / str(k)).mkdir(parents=True)
+            for i in range(5 if k == 10 else 1):
+                shutil.copyfile(picture, tmp_path / "numbers" / part / str(k) / f"{i}.jpg")
+    net, names = look.tiny("2014", 12), [str(k) for k in range(12)]
+    net.fc8.bias.data[10] = 1e3
+    config = {"variant": "2014", "groups": True, "init": "he", "classes": names}
+    runs.save_network(tmp_path / "net.safetensors", net, config, View(look.SIZE, *IMAGENET, resize=70))
+    arguments = "--checkpoint", tmp_path / "net.safetensors", "--data", tmp_path / "numbers", "--json", "-"
+    result = run("evaluate.py", *arguments)
+    assert result.status == 0, result.err
+    report = json.loads(result.out)
+    assert report["top1"] == 31.25 and report["classes"][10]["recall"] == 100 and report["classes"][2]["pictures"] == 1
 
 
 @pytest.fixture

@@ -385,6 +385,33 @@ def test_other_classes_of_the_same_number(mistake, run, photos, tmp_path):
     mistake(words, "train.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 2)
 
 
+def test_classes_called_by_numbers_are_not_renamed(mistake, run, photos, tmp_path):
+    """A run on folders 0, 1 and 2 does not go on with cats, dogs and eels."""
+    data, last = photos(), tmp_path / "run" / "last.safetensors"
+    names = {"cat": "0", "dog": "1", "eel": "2"}
+    for part in ("train", "val"):
+        for name, number in names.items():
+            (data / part / name).rename(data / part / number)
+    assert run("train.py", "--data", data, "--epochs", 1, "--out", last.parent).status == 0
+    for part in ("train", "val"):
+        for name, number in names.items():
+            (data / part / number).rename(data / part / name)
+    mistake("the first to differ are 0 and cat", "train.py", "--resume", last, "--epochs", 2)
+    mistake("0 and cat", "evaluate.py", "--checkpoint", last)
+    assert minicnn.load(last)[1]["config"]["classes"] == ["0", "1", "2"]
+
+
+def test_a_run_that_goes_on_keeps_the_names_of_its_classes(run, photos, tmp_path):
+    """Also when the file that had them has gone."""
+    words, last = photos() / "synset_words.txt", tmp_path / "run" / "last.safetensors"
+    words.write_text("".join(f"{name} a {name}\n" for name in ("cat", "dog", "eel")))
+    data = f"imagenet:{tmp_path / 'photos'}"
+    assert run("train.py", "--data", data, "--epochs", 1, "--out", last.parent).status == 0
+    words.unlink()
+    assert run("train.py", "--resume", last, "--epochs", 2).status == 0
+    assert minicnn.load(last)[1]["config"]["names"] == ["a cat", "a dog", "a eel"]
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what overflows on the way
 def test_training_that_diverges(mistake, monkeypatch, tmp_path):
     """It ends when that is seen, not an epoch of ImageNet later."""
