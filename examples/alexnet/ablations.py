@@ -41,9 +41,9 @@ from typing import Any
 
 import numpy as np
 from ablation_report import GOAL, Run, reached, report
+from drawing import require_matplotlib
 from evaluate import evaluate
 from options import Parser, UsageError, add_machine, command, natural, use_machine
-from runs import new_figure
 from train import train_epoch
 
 import minicnn
@@ -315,7 +315,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/ablations", metavar="FOLDER", help="(default: runs/ablations)")
     settings = parser.parse_args()
     use_machine(settings)
-    new_figure(1, 1)  # what is not installed is better missed now than after the last run
+    require_matplotlib()  # what is not installed is better missed now than after the last run
 
     sizes = dict(QUICK if settings.quick else SIZES)
     sizes["train"], sizes["epochs"] = settings.pictures or sizes["train"], settings.epochs or sizes["epochs"]

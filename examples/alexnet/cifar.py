@@ -21,7 +21,7 @@ import numpy as np
 from evaluate import evaluate
 from options import Parser, UsageError, add_machine, adopt, command, natural, seed, use_machine
 from pictures import RAW, View
-from runs import Run, claimed, finished, has, part_of, require_classes, restore
+from runs import Run, claimed, finished, has, part_of, read_checkpoint, require_classes, restore
 from train import train_epoch
 
 import minicnn
@@ -146,8 +146,7 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
         row |= {"epoch": epoch, "step": optimizer.steps}
         row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
         row["seconds"] = time.perf_counter() - begun
-        run.log(row, net)
-        run.save(net, {"epoch": epoch}, {"optimizer": optimizer}, None)
+        run.keep(row, net, {"optimizer": optimizer})
         print(
             f"{title}  training error {100 - row['train_top1']:.2f}%  "
             f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
@@ -173,7 +172,7 @@ def main() -> None:
     parser.add_argument("--resume", metavar="FILE", help="go on from a last.safetensors, with its settings and folder")
     given = vars(parser.parse_args())
     settings = Namespace(**{**DEFAULTS, **given})
-    arrays, saved = minicnn.load(settings.resume) if settings.resume else ({}, {})
+    arrays, saved = read_checkpoint(settings.resume) if settings.resume else ({}, {})
     if settings.resume:
         config = saved.get("config")
         needed = DEFAULTS.keys() - {"resume", "backend"} | {"classes"}

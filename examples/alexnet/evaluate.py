@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 from confusion import FEW, draw, matrix_text, per_class, table_text
-from options import Parser, UsageError, add_network, command, natural, output_file, progress_bar
+from options import Parser, UsageError, add_network, batch_of, command, natural, output_file, progress_bar
 from pictures import dataset, validation
 from runs import begin, require_classes
 
@@ -83,7 +83,9 @@ def outputs(net: nn.Module, images: Array) -> Tensor:
     For ten crops of each, (N, 10, S, S, 3), the mean of their ten softmax outputs counts (section 4.1). Its logarithm
     is returned, which is as good as logits: softmax makes the mean of it again, and cross_entropy that mean's loss.
     """
-    logits = net(Tensor(images.reshape(-1, *images.shape[-3:])))  # (N·10, K)
+    crops = images.reshape(-1, *images.shape[-3:])
+    with batch_of(len(crops)):
+        logits = net(Tensor(crops))  # (N·10, K)
     if images.ndim == 4:
         return logits
     log_p = F.log_softmax(logits).reshape(len(images), -1, logits.shape[1])  # (N, 10, K)

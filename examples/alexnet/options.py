@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from model import VARIANTS
@@ -41,6 +42,9 @@ class UsageError(ValueError):
 def command(main: Callable[[], None]) -> int:
     """Run a program; a user's mistake is one line on the standard error and exit status 2. What batch systems send, and
     terminals that are closed, is an interrupt, as Ctrl-C is."""
+    if sys.stderr is None:  # closed, as by 2>&-: the place is kept, so that no file of ours gets into it
+        os.open(os.devnull, os.O_WRONLY)
+        sys.stderr = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (until the end)
     quiet()
     warnings.filterwarnings("ignore", "(overflow|invalid value) encountered", RuntimeWarning)  # a diverged run says so
     for name in {"SIGTERM", "SIGHUP"} & signal.Signals.__members__.keys():
@@ -62,9 +66,23 @@ def command(main: Callable[[], None]) -> int:
             error = UsageError(f"{error.filename} cannot be read or written: {error.strerror}")
         complain(str(error))
         return 2
+    except MemoryError as error:
+        complain(f"there is not enough memory: {str(error) or 'a lower --batch-size takes less'}")
+        return 2
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if error.args else "interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def batch_of(size: int) -> Iterator[None]:
+    """In here a batch is worked on; where the memory does not suffice for it, the error says so."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryError(
+            f"{str(error) or 'none left'}, in a batch of {size}: a lower --batch-size takes less"
+        ) from None
 
 
 def complain(message: str) -> None:

@@ -10,11 +10,12 @@ from typing import NoReturn
 
 import numpy as np
 from confusion import short
+from drawing import drawable, new_figure, own_settings
 from evaluate import outputs, require_number
 from numpy.typing import NDArray
 from options import Parser, UsageError, add_network, command, complain, natural, output_file
 from pictures import validation
-from runs import begin, new_figure
+from runs import begin
 
 from minicnn import functional as F
 from minicnn import nn, no_grad
@@ -106,15 +107,18 @@ def predict(net: nn.Module, loader: DataLoader, top: int) -> Iterator[tuple[int,
             yield place, [(k, row[k]) for k in classes]
 
 
+@own_settings()
 def draw(path: Path, drawn: Sequence[tuple[NDArray[np.uint8], Answer]], names: Sequence[str]) -> None:
     """Each picture with its first five bars beside it, as in the paper's figure 4."""
     figure = new_figure(7, 2.2 * len(drawn))
+    labels, fonts = drawable([short(name, 36) for name in names])
     for (left, right), (picture, answer) in zip(figure.subplots(len(drawn), 2, squeeze=False), drawn, strict=True):
         left.imshow(picture)
         left.axis("off")
         for row, (k, p) in enumerate(answer[:5]):
             right.barh(row, 100 * p, color="lightsteelblue")
-            right.text(2, row, f"{short(names[k], 36)}  {100 * p:.1f}%", va="center", parse_math=False)
+            text = f"{labels[k]}  {100 * p:.1f}%"
+            right.text(2, row, text, va="center", fontfamily=fonts, parse_math=False)
         right.set(xlim=(0, 100), ylim=(4.5, -0.5))
         right.axis("off")
     figure.savefig(path, format="png")

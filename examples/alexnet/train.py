@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from evaluate import Score, evaluate
 from model import INPUT_SIZE, LRN, alexnet
-from options import MACHINE, adopt, adopt_network, command, parse, progress_bar, use_machine
+from options import MACHINE, adopt, adopt_network, batch_of, command, parse, progress_bar, use_machine
 from pictures import View, datasets, pixel_statistics, training, validation
 from recipes import TABLE
 from runs import (
@@ -97,11 +97,12 @@ def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
 
 def update(net: nn.Module, optimizer: Optimizer, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
     """One step on a batch: its mean loss and its logits."""
-    logits = net(Tensor(images))
-    loss = F.cross_entropy(logits, Tensor(labels))
-    net.zero_grad()
-    loss.backward()
-    optimizer.step()
+    with batch_of(len(labels)):
+        logits = net(Tensor(images))
+        loss = F.cross_entropy(logits, Tensor(labels))
+        net.zero_grad()
+        loss.backward()
+        optimizer.step()
     return loss, logits
 
 
@@ -200,8 +201,8 @@ def fit(
         result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
         if plateau:
             schedule.step(100 - result["val_top1"])
-        run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
-        run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule}, statistics)
+        row = {"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}
+        run.keep(row, net, {"optimizer": optimizer, "schedule": schedule}, statistics)
         print(
             f"{title}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
             f"top-1 {result['val_top1']:.1f}%  top-5 {result['val_top5']:.1f}%  "
