@@ -8,7 +8,7 @@ import numpy as np
 from confusion import FEW, draw, matrix_text, per_class, table_text
 from options import Parser, UsageError, add_network, batch_of, command, natural, output_file, progress_bar
 from pictures import dataset, validation
-from runs import begin, require_classes
+from runs import FIVE, begin, require_classes
 
 from minicnn import Tensor, nn, no_grad
 from minicnn import functional as F
@@ -106,6 +106,12 @@ def evaluate(net: nn.Module, loader: DataLoader, score: Score | None = None) -> 
     return score.result()
 
 
+def in_words(result: dict[str, float], classes: int, digits: int = 1, prefix: str = "", between: str = "  ") -> str:
+    """What per cent of the pictures are right, and with more than five classes also in the five best answers."""
+    shown = ["top1", "top5"] if classes > FIVE else ["top1"]
+    return between.join(f"top-{name[3:]} {result[prefix + name]:.{digits}f}%" for name in shown)
+
+
 def require_number(value: float, checkpoint: str) -> None:
     """Raise a CheckpointError unless what a network has answered is a number."""
     if not np.isfinite(value):
@@ -161,7 +167,7 @@ def main() -> None:
         of = "" if settings.crops == 1 else " (of the mean probabilities of ten crops)"
         print(
             f"{score.seen} pictures of {what} ({settings.split}): "
-            f"loss {result['loss']:.4f}{of}, top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%"
+            f"loss {result['loss']:.4f}{of}, {in_words(result, len(classes), digits=2, between=', ')}"
         )
         print("\n" + table_text(table, settings.worst))
         if len(names) <= FEW:

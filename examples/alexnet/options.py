@@ -215,9 +215,9 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     """A trained network, in how many crops it sees a picture, and where it is computed."""
     parser.add_argument(
         "--checkpoint",
-        default="runs/alexnet/best.safetensors",
         metavar="FILE",
-        help="a best.safetensors or last.safetensors of a run (default: runs/alexnet/best.safetensors)",
+        help="a best.safetensors or last.safetensors of a run, or what convert.py has written (default: "
+        "best.safetensors of the newest run in runs/)",
     )
     parser.add_argument(
         "--crops", type=int, choices=(1, 10), default=1,

@@ -37,6 +37,7 @@ COLUMNS = [
 ]  # fmt: skip
 TEN_CROP = "ten_crop.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
+FIVE = 5  # of so few classes the five best answers are all
 FIRST = "config.json", BEST  # what comes before the last
 NEEDED = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
 
@@ -137,7 +138,7 @@ class Run:
         self._save(net, parts, statistics)
         kernels = to_device(net.state_dict()["conv1.conv.weight"], "cpu")
         self._show("metrics.csv", self._write_metrics)
-        self._show("curves.png", lambda path: draw_curves(self.rows, path, len(self.config["classes"]) > 5))
+        self._show("curves.png", lambda path: draw_curves(self.rows, path, len(self.config["classes"]) > FIVE))
         self._show("filters.png", lambda path: draw_filters(kernels, path))
 
     def _show(self, name: str, write: Callable[[Path], None]) -> None:
@@ -295,4 +296,24 @@ def begin(parser: ArgumentParser) -> tuple[Namespace, nn.Module, dict[str, Any],
     if settings.draw:
         require_matplotlib()  # what is not installed is better missed now
     use_machine(settings)
-    return settings, *load_network(settings.checkpoint, settings.device)
+    named = settings.checkpoint is not None
+    if not named:
+        settings.checkpoint = newest_run()
+    net, config, view = load_network(settings.checkpoint, settings.device)
+    if not named:
+        complain(f"the newest run's network answers, {settings.checkpoint}, trained on {config.get('data')}")
+    return settings, net, config, view
+
+
+def newest_run() -> str:
+    """The best network of the run in runs/ whose last epoch was done last. Raises UsageError if there is none."""
+    times = {}
+    for last in Path("runs").glob(f"*/{LAST}"):
+        with suppress(OSError, ValueError):  # of one that is being removed, or damaged
+            if has(json.loads((last.parent / "config.json").read_text()), *NEEDED):
+                times[last] = last.stat().st_mtime_ns
+    if not times:
+        raise UsageError("there is no run in runs/: train.py makes one, and --checkpoint FILE takes any other network")
+    last = max(times, key=lambda path: times[path])
+    best = last.with_name(BEST)
+    return str(best if best.exists() else last)

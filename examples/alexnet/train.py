@@ -8,12 +8,13 @@ from argparse import Namespace
 from typing import Any
 
 import numpy as np
-from evaluate import Score, evaluate
+from evaluate import Score, evaluate, in_words
 from model import INPUT_SIZE, LRN, alexnet
-from options import MACHINE, adopt, adopt_network, batch_of, command, parse, progress_bar, use_machine
+from options import DEFAULTS, MACHINE, adopt, adopt_network, batch_of, command, parse, progress_bar, use_machine
 from pictures import View, datasets, pixel_statistics, training, validation
-from recipes import TABLE
+from recipes import complete
 from runs import (
+    BEST,
     TEN_CROP,
     Network,
     Run,
@@ -121,7 +122,7 @@ def train_epoch(
                 schedule.step()
 
             score.add(loss, logits, labels)
-            bar.set_postfix(loss=f"{score.sums[0] / score.seen:.3f}", refresh=False)
+            bar.set_description(f"{title}  loss {score.sums[0] / score.seen:.3f}", refresh=False)  # where room is left
             bar.update(len(labels))
             if not np.isfinite(score.sums[0]):
                 break
@@ -185,7 +186,7 @@ def fit(
                     group["lr"], schedule.waited = getattr(settings, name), 0
         else:  # of so many pictures as there are today
             schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
-    introduce(settings, given, net, loader, val_loader)
+    introduce(settings, given, net, optimizer, loader, val_loader)
 
     names = getattr(pictures, "names", classes)
     if earlier.get("classes") == classes:  # which keep the names that they have
@@ -205,18 +206,21 @@ def fit(
         run.keep(row, net, {"optimizer": optimizer, "schedule": schedule}, statistics)
         print(
             f"{title}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
-            f"top-1 {result['val_top1']:.1f}%  top-5 {result['val_top5']:.1f}%  "
-            f"{result['images_per_s']:.1f} images/s"
+            f"{in_words(result, len(classes), prefix='val_')}  {result['images_per_s']:.1f} images/s"
         )
     if settings.ten_crop:  # once, at the end: it takes ten times as long
         result = evaluate(net, validation(val_pictures, view, settings, crops=10))
         run.write(TEN_CROP, result)
-        print(f"ten crops of each picture: top-1 {result['top1']:.1f}%  top-5 {result['top5']:.1f}%")
+        print(f"ten crops of each picture: {in_words(result, len(classes))}")
+    conclude(run)
     print(f"{time.perf_counter() - begun:.0f} s; the run is in {settings.out}")
 
 
-def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: DataLoader, val_loader: DataLoader) -> None:
-    """Say what is going to happen, and what nobody asked for."""
+def introduce(
+    settings: Namespace, given: set[str], net: nn.Module, optimizer: Optimizer, loader: DataLoader,
+    val_loader: DataLoader,
+) -> None:  # fmt: skip
+    """Say what is going to happen: the settings that are not the recipe's, and what may surprise."""
     parameters = sum(p.size for p in net.parameters())
     drawn = ": drawn textures, not photographs; --data takes a folder of yours" if settings.data == "synthetic" else ""
     if settings.device == "cpu":
@@ -225,18 +229,40 @@ def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: Data
         machine = f"{settings.device}, {describe_device(settings.device)}, with products in {settings.precision}"
     print(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}, backend {settings.backend}")
     print(f"data: {settings.data}{drawn}")
+    pictures = len(loader.dataset)
     print(
-        f"      {len(loader.dataset)} pictures to train on, {len(val_loader.dataset)} to validate, "
+        f"      {pictures} pictures to train on, {len(val_loader.dataset)} to validate, "
         f"{len(loader.dataset.classes)} classes"
     )
-    rest = {name: value for name, value in vars(settings).items() if name not in given | {"resume", "recipe"}}
-    of_recipe = {name: rest.pop(name) for name in TABLE if name in rest}
-    print(f"recipe {settings.recipe}: " + _listed(of_recipe))
-    print(("as before: " if settings.resume else "default: ") + _listed(rest))
+    if len(loader) == 1 and pictures > 1:
+        size = -(-pictures // 4)
+        print(
+            f"      all {pictures} are one batch, so there is one update an epoch; --batch-size {size} makes "
+            f"{-(-pictures // size)}"
+        )
+    usual = complete({**DEFAULTS, "recipe": settings.recipe, "data": settings.data})
+    told = {"data", "device", "out", "source", *(set(MACHINE) - given)}  # above or below, or the machine's choice
+    other = [f"{name} {value}" for name, value in vars(settings).items() if value != usual.get(name, value)]
+    other = [text for text in other if text.partition(" ")[0] not in told]
+    config = os.path.join(settings.out, "config.json")
+    print(f"recipe {settings.recipe}{', but ' * bool(other)}{', '.join(other)}; all settings are in {config}")
+    print(f"{settings.out} will take {disk_space(net, optimizer) / 1e6:,.0f} MB of the disk")
 
 
-def _listed(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+def disk_space(net: nn.Module, optimizer: Optimizer) -> int:
+    """How many bytes a run takes: best.safetensors has the network, last.safetensors too, and the optimizer's state."""
+    arrays = *net.state_dict().values(), *net.state_dict().values(), *optimizer.state_dict().values()
+    return sum(array.nbytes for array in arrays)
+
+
+def conclude(run: Run) -> None:
+    """Say what has come of it, and what can be done with it."""
+    best = [row["epoch"] for row in run.rows if row["val_top1"] == run.best]
+    if best:  # or what was the best has been removed
+        path, programs = run.folder / BEST, os.path.dirname(sys.argv[0])
+        print(f"best: top-1 {run.best:.1f}% in epoch {best[-1]}; see curves.png, and filters.png (noise at first)")
+        print(f"to measure it: python {os.path.join(programs, 'evaluate.py')} --checkpoint {path}")
+        print(f"to ask it: python {os.path.join(programs, 'predict.py')} --checkpoint {path} PHOTO")
 
 
 if __name__ == "__main__":
