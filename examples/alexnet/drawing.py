@@ -1,5 +1,5 @@
-"""Pictures: how the programs draw, and the two of a run. They are drawn with matplotlib's own settings and none of the
-user's, some of which take programs or fonts that are not here."""
+"""Pictures: how the programs draw, and the two of a run. They are drawn with matplotlib's own
+settings and none of the user's, some of which take programs or fonts that are not here."""
 
 import os
 import warnings
@@ -12,7 +12,7 @@ import numpy as np
 
 def require_matplotlib() -> Any:
     """The package, or an ImportError that says how to get it."""
-    os.environ.pop("MPLBACKEND", None)  # of the notebook that has started this program, which may have another Python
+    os.environ.pop("MPLBACKEND", None)  # of a notebook, which may have another Python than this
     try:
         import matplotlib.figure
         import matplotlib.font_manager
@@ -38,8 +38,8 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def drawable(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(labels, the fonts to draw them with) for names in any script. Where no font has all letters of a name, its
-    number takes its place, from 1."""
+    """(labels, the fonts to draw them with) for names in any script. Where no font has all letters
+    of a name, its number takes its place, from 1."""
     fonts = require_matplotlib().font_manager
     families = ["DejaVu Sans"]  # which comes with matplotlib
     missing = {letter for name in names for letter in name if letter.isprintable()}
@@ -60,7 +60,8 @@ def drawable(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 @own_settings()
 def draw_curves(rows: list[dict[str, Any]], path: str | os.PathLike[str], top5: bool = True) -> None:
-    """Loss and accuracy by epoch, training and validation, with or without the five best answers."""
+    """Loss and accuracy by epoch, training and validation, with or without the five best
+    answers."""
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
@@ -83,8 +84,8 @@ def draw_curves(rows: list[dict[str, Any]], path: str | os.PathLike[str], top5: 
 
 @own_settings()
 def draw_filters(weight: Any, path: str | os.PathLike[str]) -> None:
-    """The kernels of the first layer (KH, KW, 3, O) as small pictures, each on a scale of its own: the paper's figure
-    3."""
+    """The kernels of the first layer (KH, KW, 3, O) as small pictures, each on a scale of its own:
+    the paper's figure 3."""
     kh, kw, channels, n = weight.shape
     columns = 16
     rows = -(-n // columns)

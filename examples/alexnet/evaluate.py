@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from argparse import RawDescriptionHelpFormatter
 
 import numpy as np
 from confusion import FEW, draw, matrix_text, per_class, table_text
@@ -107,7 +108,8 @@ def evaluate(net: nn.Module, loader: DataLoader, score: Score | None = None) -> 
 
 
 def in_words(result: dict[str, float], classes: int, digits: int = 1, prefix: str = "", between: str = "  ") -> str:
-    """What per cent of the pictures are right, and with more than five classes also in the five best answers."""
+    """What per cent of the pictures are right, and with more than five classes also in the five
+    best answers."""
     shown = ["top1", "top5"] if classes > FIVE else ["top1"]
     return between.join(f"top-{name[3:]} {result[prefix + name]:.{digits}f}%" for name in shown)
 
@@ -119,22 +121,35 @@ def require_number(value: float, checkpoint: str) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- command line
+DESCRIPTION = """\
+Measure a network of train.py or convert.py: its loss, how many of its answers
+are right, and which classes it takes for which."""
+EXAMPLES = """\
+examples:
+  evaluate.py
+  evaluate.py --checkpoint runs/photos/best.safetensors --crops 10
+  evaluate.py --data other_photos --draw matrix.png --json report.json"""
+
+
 def command_line() -> Parser:
-    parser = Parser(prog="evaluate.py", description="Measure a network of train.py or convert.py.")
+    parser = Parser(
+        prog="evaluate.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=RawDescriptionHelpFormatter
+    )
     add_network(parser)
     parser.add_argument(
         "--data",
         metavar="WHAT",
-        help="synthetic, cifar10:DIR, imagenet:DIR or a folder with train/ and val/ (default: what it was trained on)",
+        help="the pictures: synthetic, cifar10:DIR, imagenet:DIR or a folder with train/ and val/ "
+        "(default: those it was trained on)",
     )
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="which part of it (default: val)")
+    parser.add_argument("--split", choices=("train", "val"), default="val", help="which part of them (default: val)")
     parser.add_argument(
         "--worst", type=natural, default=FEW, metavar="N",
-        help=f"of more than N classes, list the N with the lowest recall (default: {FEW})",
+        help=f"of more than N classes, the table lists the N with the lowest recall (default: {FEW})",
     )  # fmt: skip
-    parser.add_argument("--draw", type=output_file(".png"), metavar="FILE.png", help="draw the confusion matrix")
+    parser.add_argument("--draw", type=output_file(".png"), metavar="FILE.png", help="also draw the confusion matrix")
     parser.add_argument(
-        "--json", type=output_file(""), metavar="FILE", help="write all results as JSON, - for the standard output"
+        "--json", type=output_file(""), metavar="FILE", help="write all results as JSON; - is the standard output"
     )
     return parser
 

@@ -115,12 +115,12 @@ def dataset(
     what: str, part: str, seed: int, size: int, verify: bool = True, least: int | None = None,
     known: Sequence[str] = (),
 ) -> Any:  # fmt: skip
-    """The part "train" or "val" for an argument of --data. Of photographs to validate on, it alone has to be there.
+    """The part "train" or "val" for an argument of --data. Of photographs to validate on, it alone
+    has to be there.
 
-    size: of drawn pictures. verify: the checksums of CIFAR-10? least: how many pixels a photo's short side needs.
-    known: a network's classes. Where the folders have just these names, the labels are in this order, as with 0 to 999,
-    which sort otherwise.
-    """
+    size: of drawn pictures. verify: the checksums of CIFAR-10? least: how many pixels a photo's
+    short side needs. known: a network's classes. Where the folders have just these names, the
+    labels are in this order, as with 0 to 999, which sort otherwise."""
     train, (kind, folder) = part == "train", kind_and_folder(what)
     if kind == "synthetic":
         return SyntheticImages(SYNTHETIC[part], seed=2 * seed + (not train), size=size)

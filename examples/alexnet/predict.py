@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -124,24 +125,36 @@ def draw(path: Path, drawn: Sequence[tuple[NDArray[np.uint8], Answer]], names: S
     figure.savefig(path, format="png")
 
 
+EXAMPLES = """\
+The exit status is 0 if each photo has an answer, 1 if some cannot be read, each
+of which is a line on the standard error, and 2 if nothing could be done.
+
+examples:
+  predict.py cat.jpg dog.jpg
+  predict.py photos --json
+  predict.py --checkpoint runs/photos/best.safetensors cat.jpg --draw answer.png"""
+
+
 def command_line() -> Parser:
     parser = Parser(
         prog="predict.py",
-        description="The most probable classes of each photo.",
-        epilog="exit status: 0 if each photo has an answer; 1 if some cannot be read, each of which is a line on the "
-        "standard error; 2 if nothing could be done",
+        description="Ask a network of train.py or convert.py what is in photos.",
+        epilog=EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "photos", nargs="+", metavar="photo",
         help="a picture file, a folder (all pictures in it, at any depth), or - for a picture from the standard input",
     )  # fmt: skip
     add_network(parser)
-    parser.add_argument("--top", type=natural, default=5, metavar="K", help="how many classes (default: 5)")
+    parser.add_argument(
+        "--top", type=natural, default=5, metavar="K", help="show the K most probable classes (default: 5)"
+    )
     parser.add_argument(
         "--draw",
         type=output_file(".png"),
         metavar="FILE.png",
-        help=f"also draw the first {MOST_DRAWN} photos with bars",
+        help=f"also draw the first {MOST_DRAWN} photos, each with bars for its classes",
     )
     parser.add_argument("--json", action="store_true", help="print each answer, or error, as a line of JSON")
     return parser

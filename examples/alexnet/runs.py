@@ -124,9 +124,9 @@ class Run:
     def keep(
         self, row: dict[str, Any], net: nn.Module, parts: dict[str, Any], statistics: PixelStatistics | None = None
     ) -> None:
-        """An epoch is over: write what it takes to go on, and then what is there to be looked at, of which a line says
-        what cannot be written. parts: name -> object with a state_dict. Raises UsageError if the training has
-        diverged."""
+        """An epoch is over: write what it takes to go on, and then what is there to be looked at,
+        of which a line says what cannot be written. parts: name -> object with a state_dict. Raises
+        UsageError if the training has diverged."""
         if not np.isfinite(row["train_loss"] + row["val_loss"]):
             advice = "; a lower --lr may help" if "lr" in self.config else ""
             raise UsageError(f"training diverged in epoch {row['epoch']}: its loss is no number any more{advice}")
@@ -146,7 +146,7 @@ class Run:
         try:
             with replacing(self.folder / name) as path:
                 write(path)
-        except Exception as error:  # of another program that has it open, of fonts, of memory, and so on
+        except Exception as error:  # of another program that has it open, of fonts, and so on
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
             complain(f"{self.folder / name} is not written: {reason}; the run goes on")
 
@@ -226,7 +226,8 @@ def save_network(path: str | os.PathLike[str], net: nn.Module, config: dict[str,
 
 
 def require_classes(path: str, known: list[str], what: str, found: list[str]) -> None:
-    """Raise a CheckpointError unless the classes that a checkpoint knows are those of the data, in their order."""
+    """Raise a CheckpointError unless the classes that a checkpoint knows are those of the data, in
+    their order."""
     numbers = known == [str(k) for k in range(len(known))]
     advice = "; it knows its classes by numbers alone: convert.py --names gives them names" if numbers else ""
     for mine, other in zip_longest(known, found, fillvalue="none"):
@@ -306,7 +307,8 @@ def begin(parser: ArgumentParser) -> tuple[Namespace, nn.Module, dict[str, Any],
 
 
 def newest_run() -> str:
-    """The best network of the run in runs/ whose last epoch was done last. Raises UsageError if there is none."""
+    """The best network of the run in runs/ whose last epoch was done last. Raises UsageError if
+    there is none."""
     times = {}
     for last in Path("runs").glob(f"*/{LAST}"):
         with suppress(OSError, ValueError):  # of one that is being removed, or damaged

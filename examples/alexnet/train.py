@@ -37,8 +37,8 @@ from minicnn.optim import SGD, CosineLR, Optimizer, ReduceLROnPlateau, Schedule,
 
 
 def network(settings: Namespace, classes: int, lrn: dict[str, Any] | None = None) -> nn.Sequential:
-    """As --variant, --groups, --init, --lrn-alpha, --dropout and --dropout-scale say; lrn has the constants of local
-    response normalization, where more than alpha differs from the paper's."""
+    """As --variant, --groups, --init, --lrn-alpha, --dropout and --dropout-scale say; lrn has the
+    constants of local response normalization, where more than alpha differs from the paper's."""
     net = alexnet(
         settings.variant, classes, settings.init, settings.groups, lrn or {**LRN, "alpha": settings.lrn_alpha},
         dropout=settings.dropout, dropout_scale=settings.dropout_scale,
@@ -47,8 +47,8 @@ def network(settings: Namespace, classes: int, lrn: dict[str, Any] | None = None
 
 
 def take_weights(net: nn.Module, source: nn.Module, known: list[str], classes: list[str]) -> str:
-    """Give a network the weights of another, all but those of its last layer where the classes are not the same
-    ones. Returns what was done, in words."""
+    """Give a network the weights of another, all but those of its last layer where the classes are
+    not the same ones. Returns what was done, in words."""
     arrays, words = source.state_dict(), "all its layers, for the classes are the same"
     if known != classes:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("fc8.")}
@@ -66,8 +66,8 @@ def freeze(net: nn.Module) -> None:
 
 
 def training_mode(net: nn.Module) -> None:
-    """The layers that learn are in training mode. Those that are frozen stay as in evaluation: they drop out nothing,
-    and statistics that they keep do not change."""
+    """The layers that learn are in training mode. Those that are frozen stay as in evaluation: they
+    drop out nothing, and statistics that they keep do not change."""
     net.train()
     for layer in net.children():
         if {parameter.requires_grad for parameter in layer.parameters()} == {False}:
@@ -75,7 +75,8 @@ def training_mode(net: nn.Module) -> None:
 
 
 def sgd(net: nn.Module, settings: Namespace) -> SGD:
-    """As --lr, --head-lr, --momentum, --weight-decay and --update say, over the parameters that are not frozen."""
+    """As --lr, --head-lr, --momentum, --weight-decay and --update say, over the parameters that are
+    not frozen."""
     learned: list[Any] = [parameter for parameter in net.parameters() if parameter.requires_grad]
     if settings.head_lr is not None:
         *_, last = net.children()
@@ -122,7 +123,8 @@ def train_epoch(
                 schedule.step()
 
             score.add(loss, logits, labels)
-            bar.set_description(f"{title}  loss {score.sums[0] / score.seen:.3f}", refresh=False)  # where room is left
+            loss_so_far = score.sums[0] / score.seen
+            bar.set_description(f"{title}  loss {loss_so_far:.3f}", refresh=False)  # narrow ones show it
             bar.update(len(labels))
             if not np.isfinite(score.sums[0]):
                 break
@@ -153,7 +155,8 @@ def train(settings: Namespace, given: set[str]) -> None:
 def fit(
     settings: Namespace, given: set[str], arrays: dict[str, Any], saved: dict[str, Any], source: Network | None = None
 ) -> None:
-    """Train a network: from the beginning, from what load_run has returned, or from what load_network has, `source`."""
+    """Train a network: from the beginning, from what load_run has returned, or from what
+    load_network has, `source`."""
     minicnn.manual_seed(settings.seed)
     size = INPUT_SIZE[settings.variant]
     pictures, val_pictures = datasets(settings.data, settings.seed, size, settings.verify, settings.resize)
@@ -220,7 +223,8 @@ def introduce(
     settings: Namespace, given: set[str], net: nn.Module, optimizer: Optimizer, loader: DataLoader,
     val_loader: DataLoader,
 ) -> None:  # fmt: skip
-    """Say what is going to happen: the settings that are not the recipe's, and what may surprise."""
+    """Say what is going to happen: the settings that are not the recipe's, and what may
+    surprise."""
     parameters = sum(p.size for p in net.parameters())
     drawn = ": drawn textures, not photographs; --data takes a folder of yours" if settings.data == "synthetic" else ""
     if settings.device == "cpu":
@@ -241,7 +245,7 @@ def introduce(
             f"{-(-pictures // size)}"
         )
     usual = complete({**DEFAULTS, "recipe": settings.recipe, "data": settings.data})
-    told = {"data", "device", "out", "source", *(set(MACHINE) - given)}  # above or below, or the machine's choice
+    told = {"data", "device", "out", "source", *(set(MACHINE) - given)}  # elsewhere, or not chosen
     other = [f"{name} {value}" for name, value in vars(settings).items() if value != usual.get(name, value)]
     other = [text for text in other if text.partition(" ")[0] not in told]
     config = os.path.join(settings.out, "config.json")
@@ -250,7 +254,8 @@ def introduce(
 
 
 def disk_space(net: nn.Module, optimizer: Optimizer) -> int:
-    """How many bytes a run takes: best.safetensors has the network, last.safetensors too, and the optimizer's state."""
+    """How many bytes a run takes: best.safetensors has the network, last.safetensors too, and the
+    optimizer's state."""
     arrays = *net.state_dict().values(), *net.state_dict().values(), *optimizer.state_dict().values()
     return sum(array.nbytes for array in arrays)
 

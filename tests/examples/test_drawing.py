@@ -1,4 +1,5 @@
-"""How the programs draw: with no settings of the user's, from a notebook, and names in any script."""
+"""How the programs draw: with no settings of the user's, from a notebook, and names in any
+script."""
 
 import subprocess
 import sys
@@ -29,7 +30,8 @@ def pixels(path):
 
 
 def test_a_users_settings_change_nothing(tmp_path):
-    """Neither LaTeX, which may not be there, nor colors and sizes; and they are the user's again afterwards."""
+    """Neither LaTeX, which may not be there, nor colors and sizes; and they are the user's again
+    afterwards."""
     drawing.draw_curves([ROW], tmp_path / "plain.png")
     own = {"text.usetex": True, "axes.facecolor": "black", "savefig.dpi": 30, "font.size": 30}
     with matplotlib.rc_context(own):
@@ -52,7 +54,8 @@ def in_a_process(program, folder, **environment):
 
 
 def test_from_a_notebook(tmp_path):
-    """Whose kernel tells the programs that it starts to draw in a way that their Python need not have."""
+    """Whose kernel tells the programs that it starts to draw in a way that their Python need not
+    have."""
     program = f"import drawing; drawing.draw_curves([{ROW}], {str(tmp_path / 'curves.png')!r})"
     result = in_a_process(program, tmp_path, MPLBACKEND="module://no_such_package.backend_inline")
     assert (result.returncode, result.stderr) == (0, "") and (tmp_path / "curves.png").exists()

@@ -209,7 +209,8 @@ def test_the_five_best_of_five_classes_are_not_news():
 
 
 def test_the_newest_run_answers_and_says_so(run, mistake, monkeypatch, look, tmp_path):
-    """By the time of its last epoch, whatever it is called; what is no run of AlexNet's does not count."""
+    """By the time of its last epoch, whatever it is called; what is no run of AlexNet's does not
+    count."""
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("PIL.Image").new("RGB", (80, 80)).save("photo.png")
     programs = {"evaluate.py": ["--json", "-"], "predict.py": ["photo.png", "--json"]}
@@ -262,8 +263,8 @@ def test_classes_that_are_mere_numbers_are_of_no_other_names(mistake, changed, p
 
 @pytest.mark.parametrize("with_train", [False, True])
 def test_folders_that_are_called_by_numbers(run, look, photos, tmp_path, monkeypatch, with_train):
-    """They sort otherwise: 0, 1, 10, 11, 2. A network that takes everything for class 10 has the five pictures of that
-    folder right, of sixteen."""
+    """They sort otherwise: 0, 1, 10, 11, 2. A network that takes everything for class 10 has the
+    five pictures of that folder right, of sixteen."""
     look.small_world(monkeypatch)
     picture = photos(classes=1, train=1, val=1) / "val" / "cat" / "0.jpg"
     for k in range(12):

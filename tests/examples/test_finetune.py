@@ -1,5 +1,5 @@
-"""train.py --from: another network's weights to begin with, a new last layer, frozen layers, and a rate of its own for the
-last one."""
+"""train.py --from: another network's weights to begin with, a new last layer, frozen layers, and a
+rate of its own for the last one."""
 
 import json
 
@@ -54,7 +54,8 @@ def differ(a, b, names):
 
 
 def test_other_classes_get_a_new_last_layer(tune, source, tmp_path):
-    """At a rate of 0 the others are those of the file, bit for bit, and the last is as it was drawn."""
+    """At a rate of 0 the others are those of the file, bit for bit, and the last is as it was
+    drawn."""
     result = tune("--lr", 0)
     assert result.status == 0 and not result.err
     (line,) = [line for line in result.out.splitlines() if line.startswith(f"from {source}: ")]
@@ -107,8 +108,8 @@ def test_what_is_not_frozen_learns(tune, source, tmp_path):
 
 
 def test_frozen_layers_work_as_in_evaluation():
-    """Batch norm keeps its statistics and uses them, dropout passes everything; layers without parameters go with the
-    rest of the network."""
+    """Batch norm keeps its statistics and uses them, dropout passes everything; layers without
+    parameters go with the rest of the network."""
     rng = np.random.default_rng(0)
     net = nn.Sequential(
         norm=nn.Sequential(norm=nn.BatchNorm2d(3), drop=nn.Dropout(0.9)), drop=nn.Dropout(0.5), flatten=nn.Flatten(),
@@ -146,7 +147,8 @@ def test_both_rates_follow_the_schedule(tune, tmp_path):
 
 @pytest.fixture
 def other_view(look, tmp_path, monkeypatch):
-    """A network with a mean image, raw pixels, another normalization and few settings, as convert.py writes them."""
+    """A network with a mean image, raw pixels, another normalization and few settings, as
+    convert.py writes them."""
     look.small_world(monkeypatch)
     image = np.random.default_rng(0).random((70, 70, 3), np.float32)
     config = {
@@ -173,7 +175,7 @@ def test_the_network_and_its_view_are_the_sources(tune, other_view, tmp_path):
 
 def test_what_was_given_wins(tune, other_view, source, look, tmp_path):
     (mean, std), none, side = IMAGENET, (0.0, 0.0, 0.0), look.SIZE
-    table = [  # the source, what was given, and the view: mean, standard deviation, resize, whether it has a mean image
+    table = [  # the source, what was given, and the view: mean, std, resize, has it a mean image?
         (other_view, ("--scale", "unit"), (none, std, 70, True)),
         (other_view, ("--mean", "imagenet", "--resize", 66), (mean, RAW, 66, False)),
         (source, ("--resize", 68), (mean, std, 68, False)),

@@ -35,6 +35,24 @@ def test_help_explains_every_option_in_groups(run):
     assert "synthetic" in result.out and "cifar10:DIR" in result.out and "FOLDER" in result.out
 
 
+@pytest.mark.parametrize("program", ["train", "evaluate", "predict", "prepare", "cifar", "ablations"])
+def test_help_has_examples_that_the_program_takes(run, monkeypatch, program):
+    """Of options that are there, with values that they take."""
+    help = run(f"{program}.py", "--help").out
+    examples = re.findall(rf"^  ({program}.py.*)$", help.partition("\nexamples:\n")[2], re.MULTILINE)
+    assert len(examples) >= 2 and not re.search(r"^.{101}", help.partition("\noptions:\n")[2], re.MULTILINE)
+    taken, original = [], options.Parser.parse_args
+
+    def parse_args(self, *arguments, **others):
+        taken.append(original(self, *arguments, **others))
+        raise options.UsageError("taken")
+
+    monkeypatch.setattr(options.Parser, "parse_args", parse_args)
+    for example in examples:
+        assert run(*shlex.split(example)).err == f"{program}.py: taken\n"
+    assert len(taken) == len(examples)
+
+
 @pytest.mark.parametrize("data", ["synthetic", "cifar10:somewhere", "somewhere"])
 def test_defaults_depend_on_the_data_and_give_way(data):
     settings, given = options.parse(["--data", data])
@@ -273,7 +291,8 @@ runpy.run_path(str(programs.PROGRAMS / sys.argv[0]), run_name="__main__")
     ],
 )
 def test_a_standard_error_that_is_closed(look, tmp_path, arguments, status, words, out):
-    """What is said goes to the standard output, if there is one; nothing gets into the files that are written."""
+    """What is said goes to the standard output, if there is one; nothing gets into the files that
+    are written."""
     folders = Path(minicnn.__file__).parents[1], look.PROGRAMS, Path(look.__file__).parent
     result = subprocess.run(
         shlex.join([sys.executable, "-c", IN_A_SMALL_WORLD, *arguments]) + f" 2>&- {out}", shell=True, cwd=tmp_path,

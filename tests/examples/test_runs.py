@@ -264,8 +264,8 @@ def test_no_space_for_one_file(mistake, run, at_epoch, changing_top1, disk, look
 
 @pytest.mark.parametrize("name", ["metrics.csv", "curves.png", "filters.png"])
 def test_what_is_there_to_be_looked_at_ends_no_run(run, at_epoch, disk, look, tmp_path, name):
-    """A table or a picture that cannot be replaced, as where another program has it open, is a line for each epoch; once
-    it can be, it has everything."""
+    """A table or a picture that cannot be replaced, as where another program has it open, is a line
+    for each epoch; once it can be, it has everything."""
     folder = tmp_path / "run"
     assert run("train.py", "--epochs", 3, "--out", tmp_path / "undisturbed").status == 0
     at_epoch(1, lambda: disk(name))

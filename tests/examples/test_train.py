@@ -106,7 +106,8 @@ def test_of_epochs_as_good_as_each_other_the_last_is_kept(run, monkeypatch, tmp_
 
 
 def test_what_differs_from_the_recipe_is_printed(run, finished, look, tmp_path):
-    """Not what is as it always is, nor what was given as it would have been; and when a run goes on, too."""
+    """Not what is as it always is, nor what was given as it would have been; and when a run goes
+    on, too."""
     (line,) = [line for line in finished.out.splitlines() if line.startswith("recipe ")]
     assert line == f"recipe quick, but epochs 3, seed 7; all settings are in {finished.folder / 'config.json'}"
     assert re.search(r"cpu \(threads \d+\)", finished.out)
