@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import threading
-from argparse import Namespace
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
@@ -229,22 +229,37 @@ def prepare(settings: Namespace) -> None:
     )
 
 
+DESCRIPTION = """\
+Shrink photographs once, so that training need not do it in each epoch. The
+short side of each is scaled to 256 pixels, and the square in the middle is
+kept. Started again, the program goes on where it was."""
+EXAMPLES = """\
+examples:
+  prepare.py photos small_photos
+  prepare.py imagenet small_imagenet --skip-broken"""
+
+
 def parser() -> Parser:
     parser = Parser(
         prog="prepare.py",
-        description="Shrink a tree of photographs once, so that training need not do it in each epoch: the short side "
-        "of each to 256 pixels, of which the square in the middle is kept. Started again, it goes on where it was.",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "source", metavar="SOURCE", help="a folder with train/ and val/ as train.py takes it, or ImageNet's"
+        "source", metavar="SOURCE", help="a folder with train/ and val/, as train.py takes it, or ImageNet's files"
     )
     parser.add_argument("target", metavar="TARGET", help="a new folder, or that of an earlier run")
-    parser.add_argument("--size", type=side, default=256, metavar="N", help="pixels of a side (default: 256)")
+    parser.add_argument(
+        "--size", type=side, default=256, metavar="N", help="make pictures of N x N pixels (default: 256)"
+    )
     quality = number(int, 1, 100, "a whole number from 1 to 100")
-    parser.add_argument("--quality", type=quality, default=95, metavar="N", help="of the JPEGs, 1 to 100 (default: 95)")
+    parser.add_argument(
+        "--quality", type=quality, default=95, metavar="N", help="the JPEGs' quality, from 1 to 100 (default: 95)"
+    )
     parser.add_argument(
         "--workers", type=natural, default=minicnn.get_num_threads(), metavar="N",
-        help="threads (default: one for each core)",
+        help="shrink in N threads (default: one for each core)",
     )  # fmt: skip
     parser.add_argument(
         "--skip-broken", action="store_true",

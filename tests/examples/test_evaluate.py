@@ -2,13 +2,17 @@
 
 import itertools
 import json
+import os
 import re
+import shutil
 
 import evaluate
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import runs
 from hypothesis import given
+from pictures import IMAGENET, View
 
 import minicnn
 from minicnn import Tensor, nn
@@ -174,12 +178,45 @@ def test_best_agrees_with_the_best_row(run, finished, look):
     assert result.status == 0 and f"top-1 {best:.2f}%" in result.out
 
 
+def test_the_five_best_of_five_classes_are_not_news():
+    result = {"top1": 12.345, "top5": 67.8, "val_top1": 1.0, "val_top5": 2.0}
+    assert evaluate.in_words(result, 6) == "top-1 12.3%  top-5 67.8%"
+    assert evaluate.in_words(result, 6, digits=2, between=", ") == "top-1 12.35%, top-5 67.80%"
+    assert evaluate.in_words(result, 5) == "top-1 12.3%" and evaluate.in_words(result, 5, prefix="val_") == "top-1 1.0%"
+
+
+def test_the_newest_run_answers_and_says_so(run, mistake, monkeypatch, look, tmp_path):
+    """By the time of its last epoch, whatever it is called; what is no run of AlexNet's does not
+    count."""
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("PIL.Image").new("RGB", (80, 80)).save("photo.png")
+    programs = {"evaluate.py": ["--json", "-"], "predict.py": ["photo.png", "--json"]}
+    for program, arguments in programs.items():
+        mistake(["no run in runs/", "--checkpoint FILE"], program, *arguments)
+    for i, name in enumerate(("b", "a", "c")):
+        assert run("train.py", "--epochs", 1, "--seed", i, "--out", f"runs/{name}").status == 0
+        os.utime(f"runs/{name}/last.safetensors", (i, 10 + i))
+    (tmp_path / "runs/other").mkdir()
+    for name, text in {"last.safetensors": "text", "config.json": '{"network": "80sec"}'}.items():
+        (tmp_path / "runs/other" / name).write_text(text)
+    for newest, best in (("c", True), ("c", False), ("a", True)):
+        path = f"runs/{newest}/{'best' if best else 'last'}.safetensors"
+        if not best:
+            (tmp_path / "runs/c/best.safetensors").unlink()
+        elif newest == "a":
+            (tmp_path / "runs/c/config.json").write_text("{")
+        for program, arguments in programs.items():
+            found, named = run(program, *arguments), run(program, "--checkpoint", path, *arguments)
+            assert found.status == named.status == 0 and found.out == named.out and not named.err
+            assert found.err == f"{program}: the newest run's network answers, {path}, trained on synthetic\n"
+
+
 def test_another_folder_of_the_same_classes(run, photos, tmp_path):
     trained = run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run")
     assert trained.status == 0, trained.err
     (tmp_path / "photos").rename(tmp_path / "moved")
     result = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", tmp_path / "moved")
-    assert result.status == 0 and "6 pictures" in result.out and "top-5 100.00%" in result.out
+    assert result.status == 0 and re.search(r"^6 pictures .*, top-1 \d+\.\d\d%$", result.out, re.MULTILINE)
 
 
 def test_data_that_do_not_fit(mistake, finished, changed, photos, tmp_path):
@@ -193,11 +230,34 @@ def test_data_that_do_not_fit(mistake, finished, changed, photos, tmp_path):
     mistake("missing: eel; unknown: ape", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "photos")
 
 
-def test_classes_that_are_mere_numbers_are_counted(run, mistake, changed, photos):
+def test_classes_that_are_mere_numbers_are_of_no_other_names(mistake, changed, photos):
     """As convert.py calls them, unless it is told their names."""
     checkpoint = changed(classes=[str(i) for i in range(10)])
-    assert run("evaluate.py", "--checkpoint", checkpoint).status == 0
+    words = "differ are 0 and horizontal; it knows its classes by numbers alone", "convert.py --names"
+    mistake(words, "evaluate.py", "--checkpoint", checkpoint)
     mistake("knows 10 classes", "evaluate.py", "--checkpoint", checkpoint, "--data", photos())
+
+
+@pytest.mark.parametrize("with_train", [False, True])
+def test_folders_that_are_called_by_numbers(run, look, photos, tmp_path, monkeypatch, with_train):
+    """They sort otherwise: 0, 1, 10, 11, 2. A network that takes everything for class 10 has the
+    five pictures of that folder right, of sixteen."""
+    look.small_world(monkeypatch)
+    picture = photos(classes=1, train=1, val=1) / "val" / "cat" / "0.jpg"
+    for k in range(12):
+        for part in ("train", "val") if with_train else ("val",):
+            (tmp_path / "numbers" / part / str(k)).mkdir(parents=True)
+            for i in range(5 if k == 10 else 1):
+                shutil.copyfile(picture, tmp_path / "numbers" / part / str(k) / f"{i}.jpg")
+    net, names = look.tiny("2014", 12), [str(k) for k in range(12)]
+    net.fc8.bias.data[10] = 1e3
+    config = {"variant": "2014", "groups": True, "init": "he", "classes": names}
+    runs.save_network(tmp_path / "net.safetensors", net, config, View(look.SIZE, *IMAGENET, resize=70))
+    arguments = "--checkpoint", tmp_path / "net.safetensors", "--data", tmp_path / "numbers", "--json", "-"
+    result = run("evaluate.py", *arguments)
+    assert result.status == 0, result.err
+    report = json.loads(result.out)
+    assert report["top1"] == 31.25 and report["classes"][10]["recall"] == 100 and report["classes"][2]["pictures"] == 1
 
 
 @pytest.fixture

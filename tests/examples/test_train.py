@@ -15,6 +15,7 @@ import pytest
 import recipes
 import tqdm
 import train
+from options import parse
 
 import minicnn
 from minicnn import nn
@@ -31,7 +32,7 @@ def test_an_epoch(monkeypatch):
     """The mean loss and top-1 of its pictures before each update, which the bar counts; one update a batch, one step of
     the schedule after each."""
     rng, counted = np.random.default_rng(0), []
-    bar = SimpleNamespace(update=counted.append, set_postfix=lambda **_: None)
+    bar = SimpleNamespace(update=counted.append, set_description=lambda *_, **__: None)
     monkeypatch.setattr(train, "progress_bar", lambda total, desc, unit: contextlib.nullcontext(bar))
     dataset = [(rng.random((1, 1, 6), np.float32), label) for label in (0, 3, 5, 5, 1)]
     net = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(6, 6)).eval()
@@ -104,15 +105,67 @@ def test_of_epochs_as_good_as_each_other_the_last_is_kept(run, monkeypatch, tmp_
     assert all(np.array_equal(array, last[f"model.{name}"]) for name, array in best.items())
 
 
-def test_what_was_defaulted_is_printed(finished):
-    config = json.loads((finished.folder / "config.json").read_text())
-    (recipe,) = [line for line in finished.out.splitlines() if line.startswith("recipe quick: ")]
-    (others,) = [line for line in finished.out.splitlines() if line.startswith("default: ")]
-    for name in recipes.TABLE.keys() - {"epochs"} | {"data", "device"}:
-        line = recipe if name in recipes.TABLE else others
-        assert re.search(rf"\b{name} {re.escape(str(config[name]))}(,|$)", line), name
-    assert not re.search(r"\b(epochs|seed|out)\b", recipe + others)  # given
+def test_what_differs_from_the_recipe_is_printed(run, finished, look, tmp_path):
+    """Not what is as it always is, nor what was given as it would have been; and when a run goes
+    on, too."""
+    (line,) = [line for line in finished.out.splitlines() if line.startswith("recipe ")]
+    assert line == f"recipe quick, but epochs 3, seed 7; all settings are in {finished.folder / 'config.json'}"
     assert re.search(r"cpu \(threads \d+\)", finished.out)
+    folder = tmp_path / "run"
+    given = "--epochs", 1, "--lr", 0.01, "--no-groups", "--workers", 2, "--momentum", 0.9
+    first = run("train.py", "--recipe", "tutorial", *given, "--out", folder)
+    again = run("train.py", "--resume", folder / "last.safetensors", "--epochs", 2)
+    usual = run("train.py", "--out", tmp_path / "usual")
+    for result, said in (
+        (first, "recipe tutorial, but groups False, epochs 1, workers 2; "),
+        (again, "recipe tutorial, but groups False, epochs 2; "),
+        (usual, "recipe quick; "),
+    ):
+        (line,) = [line for line in result.out.splitlines() if line.startswith("recipe ")]
+        assert line.startswith(said + "all settings are in"), line
+
+
+def test_how_much_of_the_disk_a_run_takes_is_printed(finished):
+    """But for what is not arrays, which is little beside 57 million parameters."""
+    assert f"\n{finished.folder} will take 0 MB of the disk\n" in finished.out
+    net = nn.Sequential(a=nn.Linear(1000, 100), fc8=nn.Linear(100, 10))
+    settings = parse(["--out", "there"])[0]
+    for momentum, copies in ((0.9, 3), (0.0, 2)):
+        settings.momentum = momentum
+        size = train.disk_space(net, train.sgd(net, settings))
+        assert size == pytest.approx(copies * 4 * (1000 * 100 + 100 + 100 * 10 + 10), abs=100)
+
+
+@pytest.mark.parametrize(
+    "count, size, words",
+    [
+        (4, 12, "--batch-size 3 makes 4"),
+        (2, 99, "--batch-size 2 makes 3"),
+        (4, 11, None),
+        (1, 9, "--batch-size 1 makes 3"),
+    ],
+)
+def test_one_update_an_epoch_is_said(run, photos, tmp_path, count, size, words):
+    options = "--batch-size", size, "--epochs", 1, "--out", tmp_path / "run"
+    result = run("train.py", "--data", photos(train=count), *options)
+    said = [line.strip() for line in result.out.splitlines() if "one update an epoch" in line]
+    expected = f"all {3 * count} are one batch, so there is one update an epoch; {words}"
+    assert result.status == 0 and said == ([expected] if words else [])
+
+
+def test_the_end_says_what_is_best_and_what_comes_next(run, monkeypatch, look, tmp_path):
+    top1 = iter([10.0, 40.0, 40.0, 20.0, 50.0])
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"loss": 1.0, "top1": next(top1), "top5": 100.0})
+    best = tmp_path / "best.safetensors"
+    out = run("train.py", "--epochs", 4, "--out", tmp_path).out.splitlines()
+    assert out[-4:-1] == [
+        "best: top-1 40.0% in epoch 3; see curves.png, and filters.png (noise at first)",
+        f"to measure it: python {look.PROGRAMS / 'evaluate.py'} --checkpoint {best}",
+        f"to ask it: python {look.PROGRAMS / 'predict.py'} --checkpoint {best} PHOTO",
+    ]
+    best.unlink()
+    again = run("train.py", "--resume", tmp_path / "last.safetensors", "--ten-crop")
+    assert again.status == 0 and "ten crops" in again.out and "best:" not in again.out
 
 
 def test_synthetic_data_say_so(finished):
@@ -126,16 +179,20 @@ def test_a_line_for_each_epoch_and_no_bar_without_a_terminal(finished):
     assert str(finished.folder) in finished.out
 
 
-def test_a_bar_on_a_terminal(run, monkeypatch, tmp_path):
+@pytest.mark.parametrize("columns", [60, 200])
+def test_a_bar_on_a_terminal(run, monkeypatch, tmp_path, columns):
+    """The loss is in sight on a narrow one too."""
+
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
-    monkeypatch.setattr(tqdm, "tqdm", functools.partial(tqdm.tqdm, mininterval=0, ncols=200))
+    monkeypatch.setattr(tqdm, "tqdm", functools.partial(tqdm.tqdm, mininterval=0, ncols=columns))
     terminal = Terminal()
     assert run("train.py", "--epochs", 1, "--batch-size", 5, "--out", tmp_path / "run", stderr=terminal).status == 0
-    steps = [text for text in terminal.getvalue().split("\r") if "loss=" in text]
-    assert steps and all(re.search(r"\d+:\d+<\d+:\d+.*images/s", text) for text in steps[1:])
+    steps = [text for text in terminal.getvalue().split("\r") if re.match(r"epoch 1/1  loss \d\.\d{3}:", text)]
+    assert len(steps) > 3 and all(len(text) <= columns for text in steps)
+    assert columns == 60 or all(re.search(r"\d+:\d+<\d+:\d+.*images/s", text) for text in steps[1:])
     assert terminal.getvalue().rstrip("\r").endswith(" ")  # wiped out
 
 
@@ -151,7 +208,7 @@ def test_the_papers_recipe_from_the_command_line(run, look, changing_top1, tmp_p
     """On drawn pictures. The validation accuracy is made up, and the rate falls after each epoch that is no better."""
     result = run(*paper("--epochs", 5, "--seed", 3, "--out", tmp_path / "run"))
     assert result.status == 0 and not result.err
-    assert "computed now" in result.out and "recipe paper: variant 2012" in result.out
+    assert "computed now" in result.out and "recipe paper, but " in result.out
     config, rows = json.loads((tmp_path / "run" / "config.json").read_text()), look.metrics(tmp_path / "run")
     given = {"recipe": "paper", "resize": 72, "batch_size": 8, "patience": 0, "epochs": 5}
     assert given.items() <= config.items()
@@ -266,7 +323,7 @@ def test_a_folder_of_pictures(run, photos, look, tmp_path, variant, init):
     assert result.status == 0 and not result.err
     assert "12 pictures" in result.out and "6 to validate" in result.out and "3 classes" in result.out
     assert [row["step"] for row in look.metrics(tmp_path / "run")] == [3, 6]
-    assert all(row["val_top5"] == 100 for row in look.metrics(tmp_path / "run"))
+    assert all(row["val_top5"] == 100 for row in look.metrics(tmp_path / "run")) and "top-5" not in result.out
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["variant"], config["init"], config["classes"]) == (variant, init, ["cat", "dog", "eel"])
     assert "not photo" not in result.out
@@ -351,6 +408,33 @@ def test_other_classes_of_the_same_number(mistake, run, photos, tmp_path):
         (tmp_path / "photos" / part / "cat").rename(tmp_path / "photos" / part / "zebra")
     words = "knows 3 classes", "has 3; the first to differ are"
     mistake(words, "train.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 2)
+
+
+def test_classes_called_by_numbers_are_not_renamed(mistake, run, photos, tmp_path):
+    """A run on folders 0, 1 and 2 does not go on with cats, dogs and eels."""
+    data, last = photos(), tmp_path / "run" / "last.safetensors"
+    names = {"cat": "0", "dog": "1", "eel": "2"}
+    for part in ("train", "val"):
+        for name, number in names.items():
+            (data / part / name).rename(data / part / number)
+    assert run("train.py", "--data", data, "--epochs", 1, "--out", last.parent).status == 0
+    for part in ("train", "val"):
+        for name, number in names.items():
+            (data / part / number).rename(data / part / name)
+    mistake("the first to differ are 0 and cat", "train.py", "--resume", last, "--epochs", 2)
+    mistake("0 and cat", "evaluate.py", "--checkpoint", last)
+    assert minicnn.load(last)[1]["config"]["classes"] == ["0", "1", "2"]
+
+
+def test_a_run_that_goes_on_keeps_the_names_of_its_classes(run, photos, tmp_path):
+    """Also when the file that had them has gone."""
+    words, last = photos() / "synset_words.txt", tmp_path / "run" / "last.safetensors"
+    words.write_text("".join(f"{name} a {name}\n" for name in ("cat", "dog", "eel")))
+    data = f"imagenet:{tmp_path / 'photos'}"
+    assert run("train.py", "--data", data, "--epochs", 1, "--out", last.parent).status == 0
+    words.unlink()
+    assert run("train.py", "--resume", last, "--epochs", 2).status == 0
+    assert minicnn.load(last)[1]["config"]["names"] == ["a cat", "a dog", "a eel"]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what overflows on the way
