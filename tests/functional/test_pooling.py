@@ -133,3 +133,16 @@ def test_the_backward_pass_needs_x_only_to_find_the_winners():
         assert not any(isinstance(t, Tensor) and t.shape == x.shape for t in node.saved_inputs)
         node = node.parents[0]
     assert node is x
+
+
+@pytest.mark.parametrize("padding", [1, ((1, 0), (0, 0)), ((0, 1), (0, 0)), ((0, 0), (1, 0)), ((0, 0), (0, 1))])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_padding_on_each_side_counts(padding, ceil_mode):
+    """A mean of ones with zeros around them is the share of ones; in steps of 1 no window overhangs."""
+    ones = np.ones((1, 4, 5, 1))
+    sides = padding if isinstance(padding, tuple) else ((1, 1), (1, 1))
+    padded = np.pad(ones, ((0, 0), *sides, (0, 0)))
+    expected = F.avg_pool2d(Tensor(padded), 3, 1).data
+    assert_allclose(F.avg_pool2d(Tensor(ones), 3, 1, padding, ceil_mode).data, expected, rtol=1e-12)
+    without = F.avg_pool2d(Tensor(ones), 3, 1, padding, ceil_mode, count_include_pad=False)
+    assert_allclose(without.data, np.ones(expected.shape), rtol=1e-12)
