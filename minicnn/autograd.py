@@ -335,6 +335,9 @@ class Copy(Function):
 class _Mode(threading.local):
     recording = True
 
+    def __init__(self) -> None:
+        self.left: list[bool] = []  # for each with-statement that was entered, whether it was so before
+
 
 _mode = _Mode()
 
@@ -345,21 +348,17 @@ def is_recording() -> bool:
 
 
 class set_grad_enabled(ContextDecorator):
-    """Record operations, or do not, inside a with-statement or a decorated function; in this thread only."""
+    """Switch recording on or off inside a with-statement or a decorated function, in this thread only."""
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
-        self.before: list[bool] = []
 
     def __enter__(self) -> None:
-        self.before.append(_mode.recording)
+        _mode.left.append(_mode.recording)
         _mode.recording = self.enabled
 
     def __exit__(self, *_: object) -> None:
-        _mode.recording = self.before.pop()
-
-    def _recreate_cm(self) -> set_grad_enabled:
-        return set_grad_enabled(self.enabled)  # each call of a decorated function has its own: threads may overlap
+        _mode.recording = _mode.left.pop()
 
 
 class no_grad(set_grad_enabled):

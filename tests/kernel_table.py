@@ -47,7 +47,9 @@ def windows(draw, pooling=False, sliding=False):
 def activation(draw, what):
     shape, seed = draw(SHAPE), draw(SEED)
     x, dy = awkward(*shape, seed=seed), draw(st.sampled_from([normal, awkward]))(*shape, seed=seed + 1)
-    return {"rectify": (x,), "where_positive": (dy, x), "logistic": (x,)}[what]
+    return {
+        "rectify": (x,), "where_positive": (dy, x), "logistic": (x,), "leak": (dy, x > 0, draw(st.sampled_from([0.01, 0.5, 2.0]))),
+    }[what]  # fmt: skip
 
 
 @st.composite
@@ -213,6 +215,7 @@ def pictures(draw):
 
 
 TABLE = {
+    "activation.leak": activation("leak"),
     "activation.logistic": activation("logistic"),
     "activation.rectify": activation("rectify"),
     "activation.where_positive": activation("where_positive"),

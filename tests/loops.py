@@ -173,6 +173,7 @@ def bin_spread(dy, axis, size):
 
 # -------------------------------------------------------------------------------------- registration
 FLOATING = {  # what is rounded to the dtype of the first array
+    "activation.leak": lambda x, positive, slope: each(lambda x, p: x if p else slope * x, x, positive),
     "activation.logistic": lambda x: each(lambda x: 1 / (1 + np.exp(-x)), x),
     "activation.rectify": lambda x: each(lambda x: x if x > 0 or np.isnan(x) else 0.0, x),
     "activation.where_positive": lambda dy, y: each(lambda dy, y: dy if y > 0 else 0.0, dy, y),

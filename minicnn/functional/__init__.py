@@ -5,8 +5,9 @@ Read them in this order: linear, activation, softmax, loss, elementwise_loss, wi
 conv_transpose, pooling, average_pooling, adaptive_pooling, lrn, dropout, batch_norm.
 
 A public function takes and returns Tensors; the functions beside it that take arrays, marked
-@kernel, do the work. Where a backend (minicnn/backends) has a faster version of one of those, it runs
-in its place. The __all__ of a lesson lists what is public of it, and is the only list of those names.
+@kernel, do the work. (A forward that is one call of NumPy's, as tanh's is, has none beside it.) Where a
+backend (minicnn/backends) has a faster version of one of those, it runs in its place. The __all__ of a
+lesson lists what is public of it, and is the only list of those names.
 """
 
 from .activation import *

@@ -166,9 +166,7 @@ def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tup
         if ignore_index is not None:
             kept = numbers != ignore_index
             numbers = np.where(kept, numbers, 0)
-        # a copy, for the gradient needs it later; but labels on a GPU belong to a batch and are not written to again
-        # equivalent (argument): on a CPU it is a copy either way
-        numbers = numbers.astype(np.int64, copy=on_host(numbers))
+        numbers = numbers.astype(np.int64)  # a copy, for the gradient needs it later
     # equivalent (term): on a CPU every array is the host's
     if on_host(numbers) and numbers.size and not 0 <= numbers.min() <= numbers.max() < logits.shape[1]:
         raise ValueError(

@@ -5,7 +5,7 @@ import pytest
 import reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from reference import agree, arrays, differentiable, distinct, pairs, refuses
 
 import minicnn.functional as F
