@@ -1,6 +1,7 @@
 """The engine: what is accumulated, when hooks run, what is computed, kept and freed, and the error for each misuse."""
 
 import gc
+import traceback
 import weakref
 
 import numpy as np
@@ -505,3 +506,16 @@ def test_one_gradient_for_two_of_three_inputs_is_copied():
     y = apply(AddThree(), a, b * 3.0, Tensor(np.ones(3))) * 2.0
     y.backward(np.ones(3))
     assert b.grad.data.tolist() == [6, 6, 6] and a.grad.data.tolist() == [0, 0, 0]
+
+
+def test_an_error_inside_a_forward_keeps_its_cause():
+    """Whoever breaks a lesson sees the line that did it."""
+
+    class Broken(Function):
+        def forward(self, x):
+            return np.ones(2) + np.ones(3)  # the reader's own line
+
+    with pytest.raises(ValueError, match=r"Broken of shape \(2,\)") as caught:
+        apply(Broken(), Tensor(np.ones(2)))
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "the reader's own line" in "".join(traceback.format_exception(caught.value))

@@ -383,3 +383,63 @@ def test_the_first_small_network_and_alexnet_train_as_the_lessons_are_written():
                 minicnn.manual_seed(0)
                 found[name] = run(make(), size, steps, 0.001)
         np.testing.assert_allclose(found["reference"], found["numpy"], rtol=1e-5)
+
+
+def test_one_object_in_two_threads_leaves_each_as_it_was():
+    """And in the same thread several times, one inside the other, and as a decorator afterwards."""
+    states, used = [], use_backend("reference")
+    with used:
+        pass
+
+    def work():
+        states.append(chosen_backend())
+        with used:
+            states.append(chosen_backend())
+            with use_backend("numpy"), used:
+                states.append(chosen_backend())
+            states.append(chosen_backend())
+        states.append(chosen_backend())
+
+    with use_backend("numpy"):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert chosen_backend() == "numpy"
+    assert states == [None, "reference", "reference", "reference", None]
+    assert used(chosen_backend)() == "reference" and chosen_backend() is None
+
+
+def test_the_reference_gives_the_threads_of_blas_back():
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    before = threads()
+    with use_backend("reference"):
+        assert threads() == {1}
+        with use_backend("numpy"), use_backend("reference"):
+            assert threads() == {1}
+        assert threads() == {1}
+    assert threads() == before
+
+
+def test_a_default_with_a_misspelt_kernel_is_refused_when_it_is_to_compute():
+    backend = Backend("typo", "cpu", {"activation.rectfy": np.abs}, default=True)
+    try:
+        with pytest.raises(ValueError, match=r"'typo' has 'activation\.rectfy', which is no kernel"):
+            rectify(np.ones(2))
+    finally:
+        backend.remove()
+    assert rectify(np.ones(2)).tolist() == [1, 1]
+
+
+def test_a_backend_that_was_exchanged_for_another_of_its_name():
+    first = Backend("sevens", "cpu", {"activation.rectify": lambda x: np.full_like(x, 7)})
+    with use_backend("sevens"):
+        first.remove()
+        second = Backend("sevens", "cpu", {"activation.rectify": lambda x: np.full_like(x, 8)})
+        assert rectify(np.ones(1))[0] == 1  # what was chosen is gone
+        first.remove()  # it is not the one that is there
+        with use_backend("sevens"):
+            assert rectify(np.ones(1))[0] == 8
+    second.remove()
+    second.remove()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minicnn.functional as F
-from minicnn import Tensor, nn, optim
+from minicnn import DeviceError, Tensor, nn, optim
 
 LABELS = np.array([0, 2, 1, 1, 2])
 OPTIONS = [
@@ -51,3 +51,39 @@ def test_binary_cross_entropy_and_float16(gpu):
     half = Tensor(np.full((1, 4, 4, 8), 300.0, np.float16), device="gpu")
     assert F.avg_pool2d(half, 2).numpy().tolist() == np.full((1, 2, 2, 8), 300.0).tolist()
     assert half.mean().item() == 300 and half.var().item() == 0
+
+
+def test_methods_without_a_gradient_on_another_gpu(standin):
+    array = np.array([[1.0, -2.0], [0.0, 3.0]], np.float32)
+    x = Tensor(array, device="gpu:1")
+    for f, expected in (
+        (lambda x: x.argmax(), 3), (lambda x: x.argmin(1), [1, 0]), (lambda x: x.any(0), [True, True]),
+        (lambda x: x.all(), False), (lambda x: ~(x > 0), array <= 0), (lambda x: x.astype(np.int64), array.astype(int)),
+        (lambda x: F.where(x > 0, x, 0.0), np.maximum(array, 0)),
+    ):  # fmt: skip
+        y = f(x)
+        assert y.device == "gpu:1"
+        np.testing.assert_array_equal(y.numpy(), expected)
+    with pytest.raises(DeviceError, match="gpu:1 and cpu do not mix"):
+        x == Tensor(array)  # noqa: B015
+    with pytest.raises(DeviceError, match="gpu:1 and gpu:0 do not mix"):
+        x < Tensor(array, device="gpu")  # noqa: B015
+
+
+def test_labels_are_read_when_the_loss_is_computed(gpu):
+    """What is written to them later changes nothing."""
+    labels = Tensor(np.array([0, 1]), device="gpu")
+    x = Tensor(np.zeros((2, 3), np.float32), requires_grad=True, device="gpu")
+    loss = F.cross_entropy(x, labels)
+    labels.data[...] = 2
+    loss.backward()
+    np.testing.assert_allclose(x.grad.numpy(), [[-1 / 3, 1 / 6, 1 / 6], [1 / 6, -1 / 3, 1 / 6]], rtol=1e-5)
+
+
+def test_an_optimizer_that_was_made_before_its_network_moved(gpu):
+    net = nn.Linear(2, 2)
+    optimizer = optim.Adam(net.parameters())
+    net.to("gpu")
+    net(Tensor(np.ones((1, 2), np.float32), device="gpu")).sum().backward()
+    with pytest.raises(ValueError, match=r"on gpu:0.*make the optimizer after net.to"):
+        optimizer.step()

@@ -1,5 +1,6 @@
 """Module, Parameter, Sequential: contents, modes, state, hooks and what they print."""
 
+import collections
 import copy
 
 import numpy as np
@@ -454,3 +455,36 @@ def test_a_forward_hook_cannot_replace_the_output():
     layer = nn.ReLU()
     layer.register_forward_hook(lambda module, inputs, output: output * 2)
     fails(TypeError, "hook returned something", layer, Tensor([1.0]))
+
+
+def test_modules_in_a_container_that_was_empty_at_first():
+    """Nobody would put them into evaluation mode."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            self.layers = []
+            self.layers.append(nn.Dropout())
+
+    for use in (
+        lambda net: net.eval(),
+        lambda net: net.to("cpu"),
+        lambda net: list(net.children()),
+        lambda net: list(net.parameters()),
+    ):
+        fails(TypeError, "layers is a list that holds a Module", use, Net())
+    for container in (frozenset([nn.ReLU()]), collections.deque([nn.ReLU()])):
+        fails(
+            TypeError, f"is a {type(container).__name__} that holds a Module", setattr, nn.Module(), "layers", container
+        )
+
+
+def test_a_buffer_is_an_array():
+    fails(TypeError, "'mean' is a Tensor", nn.Module().register_buffer, "mean", Tensor([1.0]))
+    layer = nn.BatchNorm2d(1)
+    layer.running_mean = Tensor([0.0])
+    fails(
+        TypeError,
+        "running_mean and running_var are arrays, which it updates",
+        layer,
+        Tensor(np.ones((2, 1), np.float32)),
+    )
