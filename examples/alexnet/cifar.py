@@ -32,7 +32,7 @@ from options import (
     use_machine,
 )
 from pictures import RAW, View
-from runs import Run, claimed, finished, has, part_of, read_checkpoint, require_classes, restore
+from runs import Run, claimed, finished, has, part_of, read_checkpoint, require_classes, require_sound, restore
 from train import train_epoch
 
 import minicnn
@@ -198,6 +198,7 @@ def main() -> None:
         needed = DEFAULTS.keys() - {"resume", "backend"} | {"classes"}
         if not has(config, *needed) or config["network"] not in EPOCHS or not isinstance(saved.get("rows"), list):
             raise CheckpointError(f"{settings.resume} is no last.safetensors that cifar.py has written")
+        require_sound(settings.resume, saved)
         adopt(settings, set(given), config, fixed=("network", "seed"))
         if finished(settings.resume, saved["rows"], settings.epochs):
             return

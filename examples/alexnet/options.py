@@ -223,6 +223,39 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
 }
 
 
+KINDS: dict[str, Any] = {  # what each setting may be: a type, one of several values, or a number
+    "recipe": RECIPES, "data": str, "verify": bool, "workers": counted, "processes": bool, "seed": seed,
+    "threads": natural, "device": str, "backend": str, "precision": ("fp32", "tf32"), "out": str,
+    "source": str, "freeze": bool, "head_lr": positive,
+    **{name: kind for options in RECIPE_OPTIONS.values() for name, (kind, _) in options.items()},
+    "mean": ("imagenet", "image", "source"), "scale": ("unit", "raw", "source"),
+}  # fmt: skip
+MAY_BE_NONE = ("workers", "processes", "threads", "backend", "precision", "source", "head_lr")
+
+
+def require_settings(path: str, config: dict[str, Any]) -> None:
+    """Raise a CheckpointError if a setting that was read from a file is nothing that its option
+    takes."""
+    for name in KINDS.keys() & config.keys():
+        if not _takes(KINDS[name], config[name]) and not (config[name] is None and name in MAY_BE_NONE):
+            raise CheckpointError(f"{path} is damaged: its settings have {name} {config[name]!r}")
+
+
+def _takes(kind: Any, value: Any) -> bool:
+    if isinstance(kind, tuple):
+        return value in kind
+    if isinstance(kind, type):
+        return isinstance(value, kind)
+    try:
+        return is_number(value) and kind(repr(value)) == value
+    except argparse.ArgumentTypeError:
+        return False
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def progress_bar(*args: Any, **options: Any) -> Any:
     """A tqdm bar that goes when it is done, and is not there at all where no terminal is."""
     try:

@@ -15,6 +15,7 @@ import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from drawing import draw_curves, draw_filters, require_matplotlib
 from model import LRN, alexnet
-from options import DEFAULTS, UsageError, complain, home, use_machine
+from options import DEFAULTS, UsageError, complain, home, is_number, require_settings, use_machine
 from pictures import View
 from recipes import complete
 
@@ -195,10 +196,33 @@ def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "precision": None, "processes": None, "backend": None, "source": None, "freeze": False, "head_lr": None,
     }  # fmt: skip
     needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NEEDED}
-    if not isinstance(info.get("rows"), list) or not has(info.get("config"), *needed):
+    if not info.get("rows") or not has(info.get("config"), *needed):
         raise CheckpointError(f"{path} cannot be continued from: that takes the last.safetensors of a run")
+    require_sound(path, info)
     info["config"] = newer | complete(info["config"])
     return arrays, info
+
+
+def require_sound(path: str, info: dict[str, Any]) -> None:
+    """Raise a CheckpointError unless the settings of a checkpoint, and the rows of a run, are what
+    they should be."""
+    config, rows = info["config"], info.get("rows", [])
+    require_settings(path, config)
+    classes, lrn = config["classes"], config.get("lrn", LRN)
+    names = config.get("names", classes)
+    sound = {
+        "classes": _strings(classes) and len(classes) > 0,
+        "names": _strings(names) and _strings(classes) and len(names) == len(classes),
+        "lrn": isinstance(lrn, dict) and lrn.keys() == LRN.keys() and all(map(is_number, lrn.values())),
+        "rows": isinstance(rows, list)
+        and all(has(row, *COLUMNS) and all(is_number(row[name]) for name in COLUMNS) for row in rows),
+    }
+    if wrong := [name for name in sound if not sound[name]]:
+        raise CheckpointError(f"{path} is damaged: its {wrong[0]} are not what they should be")
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def has(config: Any, *names: str) -> bool:
@@ -250,14 +274,20 @@ def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict
             thing.load_state_dict(part_of(arrays, part))
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
-    minicnn.random.set_random_state(info["random"])
+    try:
+        minicnn.random.set_random_state(info["random"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: its random numbers cannot go on: {error}") from None
 
 
 def view_of(path: str, config: dict[str, Any], arrays: dict[str, Any]) -> View:
     """How a network sees a picture, from the settings and arrays of its file."""
     try:  # older runs do not say the resize
-        view = {"resize": complete(config)["resize"], **config["view"]}
-        return View(**view, mean_image=arrays.get("view.mean_image"))
+        view = View(**{"resize": complete(config)["resize"], **config["view"]})
+        numbers = view.size, view.resize, *view.mean, *view.std
+        if len(numbers) != 8 or not all(map(is_number, numbers)):
+            raise ValueError(f"its view is damaged: {config['view']}")
+        return replace(view, mean_image=arrays.get("view.mean_image"))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
 
@@ -273,6 +303,7 @@ def load_network(path: str, device: str = "cpu") -> Network:
     if not has(config, *NEEDED):
         what = "has a network of cifar.py" if has(config, "network") else "was not written by train.py or convert.py"
         raise CheckpointError(f"{path} {what}: use a best.safetensors or last.safetensors that has AlexNet")
+    require_sound(path, info)
     config = {"lrn": LRN, "dropout": 0.5, "dropout_scale": "training", "names": config["classes"], **config}
     view = view_of(path, config, arrays)
     config["view"] = view.numbers()

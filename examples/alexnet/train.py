@@ -169,7 +169,8 @@ def fit(
     statistics = pixel_statistics(pictures, settings, part_of(arrays, "statistics"))
     view = View.of(size, settings, statistics, seen)
     loader, val_loader = training(pictures, view, settings, statistics), validation(val_pictures, view, settings)
-    net = network(settings, len(classes), earlier.get("lrn"))
+    constants = earlier.get("lrn", {**LRN, "alpha": settings.lrn_alpha})
+    net = network(settings, len(classes), constants)
     if source:
         print(f"from {settings.source}: {take_weights(net, source[0], earlier['classes'], classes)}")
     if settings.freeze:
@@ -191,10 +192,8 @@ def fit(
             schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
     introduce(settings, given, net, optimizer, loader, val_loader)
 
-    names = getattr(pictures, "names", classes)
-    if earlier.get("classes") == classes:  # which keep the names that they have
-        names = earlier.get("names", names)
-    constants = earlier.get("lrn") or {**LRN, "alpha": settings.lrn_alpha}
+    known = earlier if earlier.get("classes") == classes else {}  # these keep the names that they have
+    names = known.get("names", getattr(pictures, "names", classes))
     more = {"classes": classes, "names": names, "lrn": constants}
     run = Run(settings, more | {"minicnn": minicnn.__version__}, view, saved)
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)

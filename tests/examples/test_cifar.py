@@ -225,6 +225,18 @@ def test_a_checkpoint_with_three_optimizers_goes_on(run, data, look, tmp_path):
     assert look.metrics(last.parent)[-1]["step"] == look.metrics(whole)[-1]["step"]
 
 
+@pytest.mark.parametrize(
+    "damage, word", [({"seed": "x"}, "seed 'x'"), ({"classes": [1]}, "classes"), ({"rows": [{}]}, "rows")]
+)
+def test_a_checkpoint_that_is_damaged(run, mistake, data, tmp_path, damage, word):
+    last = tmp_path / "last.safetensors"
+    assert train(run, data, "--epochs", 1, "--out", tmp_path).status == 0
+    arrays, info = minicnn.load(last)
+    rows = {name: damage.pop(name) for name in ("rows",) if name in damage}
+    minicnn.save(last, arrays, {**info, **rows, "config": {**info["config"], **damage}})
+    mistake([str(last), "is damaged", word], "cifar.py", "--resume", last, "--epochs", 2)
+
+
 def test_a_run_goes_on_for_more_epochs(run, data, look, tmp_path):
     """At the rates of a schedule for all of them."""
     assert train(run, data, "--epochs", 2, "--out", tmp_path / "run").status == 0

@@ -81,7 +81,9 @@ def test_the_same_classes_keep_the_last_layer_and_their_names(run, source, tmp_p
 def test_as_many_classes_of_other_names_are_others(run, source, photos, tmp_path):
     arrays, info = minicnn.load(source)
     arrays |= {name: np.ascontiguousarray(arrays[name][..., :3]) for name in HEAD}
-    minicnn.save(tmp_path / "net.safetensors", arrays, {"config": {**info["config"], "classes": ["cat", "dog", "fox"]}})
+    others = ["cat", "dog", "fox"]
+    config = {**info["config"], "classes": others, "names": others}
+    minicnn.save(tmp_path / "net.safetensors", arrays, {"config": config})
     options = "--from", tmp_path / "net.safetensors", "--lr", 0, "--epochs", 1, "--out", tmp_path / "run"
     result = run("train.py", "--data", photos(), *options)
     assert "fc8 is new, for 3 classes instead of 3 others" in result.out

@@ -13,6 +13,7 @@ from pictures import RAW, View
 
 import minicnn
 from minicnn import nn
+from minicnn.checkpoint import CheckpointError
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -152,6 +153,55 @@ def test_unreadable_checkpoints(mistake, finished, look, tmp_path, program, kind
     }
     mistake(str(path), program, *arguments[program])
     assert look.files(tmp_path) == before
+
+
+JUNK = None, "x", -1, 1.5, [], {}, True, [1, "a"], {"a": 1}
+
+
+def damages(info, at=()):
+    """(where, info with something else there) for each field of it, at any depth, and each kind of
+    junk."""
+    for name, value in info.items() if isinstance(info, dict) else enumerate(info):
+        for junk in JUNK:
+            if type(junk) is not type(value) or junk != value:
+                changed = {**info} if isinstance(info, dict) else [*info]
+                changed[name] = junk
+                yield (*at, name), changed
+        if isinstance(value, (dict, list)) and name not in ("classes", "names"):
+            for where, inner in damages(value, (*at, name)):
+                changed = {**info} if isinstance(info, dict) else [*info]
+                changed[name] = inner
+                yield where, changed
+
+
+def test_settings_that_are_damaged(run, finished, tmp_path, monkeypatch):
+    """Whatever stands in the place of whatever field, a run goes on and a network answers, or there
+    is one line. What is never taken for a setting is told so by its name."""
+    arrays, info = minicnn.load(finished.folder / "last.safetensors")
+    info["rows"], path = info["rows"][:1], tmp_path / "last.safetensors"
+    seen, refused = set(), set()
+    for where, damaged in damages(info):
+        found = {**arrays}, json.loads(json.dumps(damaged))
+        monkeypatch.setattr(runs, "read_checkpoint", lambda _, found=found: found)
+        seen.add(where)
+        for load in (runs.load_run, runs.load_network):
+            try:
+                load(str(path))
+            except CheckpointError as error:
+                assert str(error).startswith(str(path)) and "\n" not in str(error)
+                refused.add(where)
+    assert len(seen) > 60
+    free = {("config", name) for name in ("minicnn", "earlier")} | {("epoch",)}
+    unused = {where for where in seen if where[0] == "random"} | free
+    assert seen - refused <= unused, sorted(map(str, seen - refused - unused))
+
+
+@pytest.mark.parametrize("random", [None, -1, [], [1], [1, "a"], [-1, 0], {}])
+def test_random_numbers_that_are_damaged(mistake, finished, tmp_path, random):
+    arrays, info = minicnn.load(finished.folder / "last.safetensors")
+    minicnn.save(tmp_path / "last.safetensors", arrays, {**info, "random": random})
+    words = [str(tmp_path / "last.safetensors"), "damaged"]
+    mistake(words, "train.py", "--resume", tmp_path / "last.safetensors", "--epochs", 4)
 
 
 # -- pictures -------------------------------------------------------------------------------------------------------
