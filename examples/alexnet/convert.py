@@ -18,7 +18,6 @@ comes after: that is another network, though its arrays have the same names and 
 """
 
 import argparse
-import io
 import os
 import re
 import sys
@@ -31,18 +30,19 @@ from model import INPUT_SIZE, LRN, alexnet
 from options import Parser, UsageError, command
 from pictures import IMAGENET, RAW, View
 from runs import load_network, save_network
+from weight_files import Arrays, float32, read, unwrapped, write
 
-import minicnn
-from minicnn import from_dlpack, nn
-from minicnn.checkpoint import CheckpointError, replacing
+from minicnn import nn
+from minicnn.checkpoint import CheckpointError
 from minicnn.data.imagenet import lines
 
 DESCRIPTION = """\
 Carry AlexNet between minicnn, torchvision and Caffe. FROM is one of
 
-  torchvision's state dict: a .pth, or a .safetensors with the same names. A
-  .pth may also have it as "state_dict" beside other things, with the names that
-  DataParallel gives, or in half precision
+  torchvision's state dict: a .pth (or .pt, .ckpt, .bin, .pth.tar), or a
+  .safetensors with the same names. It may be a checkpoint of a training, with
+  the state dict under "state_dict", "model" or the like; names may begin with
+  module., _orig_mod., model. or another part's name; floats may have any width
 
   the arrays of Caffe's BVLC AlexNet (not of CaffeNet): a .npz or .safetensors
   with the names conv1.weight, conv1.bias, ... fc8.bias, or conv1_w, conv1_b,
@@ -55,10 +55,11 @@ Carry AlexNet between minicnn, torchvision and Caffe. FROM is one of
 
   a network that train.py has trained, to go --to one of these
 
-A file that could run code as it is read, such as a pickled .npy, is not read.
+A file that could run code as it is read, such as a pickled .npy, is not read:
+of a checkpoint that has objects of other programs in it, load and save the
+state dict alone.
 No file is overwritten."""
 
-Arrays = dict[str, np.ndarray]
 Network = tuple[nn.Module, dict[str, Any], View]  # with its settings, and how it sees a picture
 LAYERS = {  # here: in torchvision, in Caffe
     "conv1.conv": ("features.0", "conv1"),
@@ -71,6 +72,7 @@ LAYERS = {  # here: in torchvision, in Caffe
     "fc8": ("classifier.6", "fc8"),
 }
 TORCHVISION, CAFFE = ({layer: names[i] for layer, names in LAYERS.items()} for i in (0, 1))
+FIRST = "features.0.weight", "conv1.weight", "conv1_w"  # in torchvision, in Caffe, in Caffe2
 AFTER_DROPOUT = {"2012": ("fc7.fc", "fc8"), "2014": ("fc6.fc", "fc7.fc")}
 BVLC_LRN = np.array([5, 1e-4, 0.75, 1])  # local_size; alpha, which Caffe divides by it; beta; k
 BVLC_MEAN = np.array([104.007, 116.669, 122.679], np.float32)  # of ImageNet's pixels, from 0 to 255: blue, green, red
@@ -152,6 +154,7 @@ def check(arrays: Arrays, expected: Arrays) -> None:
 def from_torchvision(arrays: Arrays) -> Network:
     """The network, settings and view of torchvision's state dict."""
     config = {"variant": "2014", "groups": True, "init": "he", "lrn": LRN, "dropout_scale": "training"}
+    arrays = float32(arrays)
     net = alexnet("2014", np.size(arrays.get("classifier.6.bias", ())) or 1, "zeros")
     check(arrays, outwards(net.state_dict(), TORCHVISION))
     net.load_state_dict(inwards(arrays, TORCHVISION))
@@ -189,6 +192,7 @@ def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     size, alpha, beta, k = lrn.tolist()
     config: dict[str, Any] = {"variant": "2012", "groups": True, "init": "paper", "dropout_scale": "training"}
     config["lrn"] = {"n": int(size), "k": k, "alpha": alpha / size, "beta": beta}
+    arrays = float32(arrays)
     net = alexnet("2012", np.size(arrays.get("fc8.bias", ())) or 1, "zeros", lrn=config["lrn"])
     check(arrays, outwards(net.state_dict(), CAFFE))
     net.load_state_dict(inwards(other_colors(arrays), CAFFE))
@@ -232,45 +236,7 @@ def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------- files
-def read(path: str) -> Arrays:
-    """The arrays of a .pth, .npz or .safetensors file. CheckpointError if it holds anything else, or not all of it."""
-    readers = {".pth": read_pth, ".npz": read_npz, ".safetensors": lambda path: minicnn.load(path)[0]}
-    kind = Path(path).suffix
-    if kind not in readers:
-        raise UsageError(f"{path}: only .pth, .npz and .safetensors are read (--help says how to make one)")
-    try:
-        return readers[kind](path)
-    except (CheckpointError, ImportError, OSError):
-        raise
-    except BufferError as error:  # numbers that NumPy does not have
-        raise CheckpointError(f"{path}: {error}") from None
-    except Exception as error:  # there are many that can come of a broken file, and of a refused pickle
-        kind = type(error).__name__
-        raise CheckpointError(f"{path} is not whole, or it could run code ({kind}); --help says what is read") from None
-
-
-def read_pth(path: str) -> Arrays:
-    torch = require_torch()
-    content = io.BytesIO(Path(path).read_bytes())  # for of half a file PyTorch raises an OSError without its name
-    state = torch.load(content, map_location="cpu", weights_only=True)
-    if isinstance(state, dict):
-        state = state.get("state_dict", state)
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} is no state dict, as torch.save(net.state_dict(), ...) writes it")
-    arrays = {}
-    for name, tensor in state.items():
-        if tensor.dtype in (torch.float16, torch.bfloat16):
-            tensor = tensor.float()
-        arrays[name.replace("module.", "")] = from_dlpack(tensor.detach()).data  # DataParallel's
-    return arrays
-
-
-def read_npz(path: str) -> Arrays:
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: np.asarray(archive[name]) for name in archive.files}
-
-
+# -------------------------------------------------------------------------------------------------------------- program
 def read_mean(text: str) -> np.ndarray:
     """An argument of --mean: three numbers, or the name of a .npy."""
     try:
@@ -296,43 +262,17 @@ def read_names(path: str, count: int) -> tuple[list[str], list[str]]:
     return classes, names
 
 
-def write(path: str, arrays: Arrays) -> None:
-    """The arrays as a .pth, .npz or .safetensors file: whole or not at all."""
-    kind = Path(path).suffix
-    if kind == ".safetensors":
-        minicnn.save(path, arrays)
-    elif kind == ".npz":
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-    elif kind == ".pth":
-        torch, content = require_torch(), io.BytesIO()  # for PyTorch does not say so when a disk is full
-        torch.save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, content)
-        with replacing(path) as temporary:
-            temporary.write_bytes(content.getbuffer())
-    else:
-        raise UsageError(f"{path}: a .pth, .npz or .safetensors can be written")
-
-
-def require_torch() -> Any:
-    """PyTorch, or an ImportError that says how to do without."""
-    try:
-        import torch
-    except ImportError:
-        raise ImportError("a .pth takes PyTorch (pip install torch); or have its arrays as a .safetensors") from None
-    return torch
-
-
-# -------------------------------------------------------------------------------------------------------------- program
 def bring(source: str, target: str, names: str | None, mean: str | None) -> None:
     """From another framework to what train.py, evaluate.py and predict.py take."""
     if Path(target).suffix != ".safetensors":
         raise UsageError(f"{target}: minicnn's networks are .safetensors (--to is for others)")
     arrays = read(source)
-    if "features.0.weight" in arrays and mean:
-        raise UsageError(f"--mean is for Caffe's network, {source} is torchvision's")
     if any(name.endswith("conv1.conv.weight") for name in arrays):
         raise UsageError(f"{source} is minicnn's own: --to torchvision or --to caffe says where it goes")
     try:
+        arrays = unwrapped(arrays, FIRST)
+        if "features.0.weight" in arrays and mean:
+            raise UsageError(f"--mean is for Caffe's network, {source} is torchvision's")
         if "features.0.weight" in arrays:
             net, config, view = from_torchvision(arrays)
         elif "conv1.weight" in arrays or "conv1_w" in arrays:

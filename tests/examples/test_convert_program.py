@@ -198,7 +198,7 @@ CHANGES = [  # of Caffe's arrays, and what is said of them
     ({"fc8.bias": np.zeros(0, np.float32)}, "fc8.bias is float32 (0,), not float32 (1,)"),
     ({f"{name}.bias": None for name in CAFFE[3:7]}, "; and so on, 4 in all"),
     ({"fc9.weight": np.zeros(3, np.float32)}, "fc9.weight is unexpected"),
-    ({"conv2.bias": np.zeros(16)}, "conv2.bias is float64 (16,), not float32 (16,)"),
+    ({"conv2.bias": np.zeros(16, int)}, "conv2.bias is int64 (16,), not float32 (16,)"),
     ({"conv2.weight": np.zeros((16, 6, 5, 5), np.float32)}, "(16, 6, 5, 5), not float32 (16, 3, 5, 5)"),  # no groups
     ({"conv1.weight": np.zeros((11, 11, 3, 6), np.float32)}, "(11, 11, 3, 6), not float32 (6, 3, 11, 11)"),
     ({"conv1.weight": np.zeros(3, np.float32)}, "conv1.weight is float32 (3,)"),
@@ -318,7 +318,7 @@ def test_command_lines(refused, tmp_path):
     refused("a.npz is there already", "a.npz", "a.npz")
     refused("b.npz: minicnn's networks are .safetensors", "a.npz", "b.npz")
     for name in ("a.npy", "a.caffemodel", "a.pkl", "a"):
-        refused([f"{name}: ", ".pth, .npz and .safetensors", "--help"], name, "b.safetensors")
+        refused([f"{name}: ", ".pth.tar), .npz and .safetensors", "--help"], name, "b.safetensors")
     for name in ("missing.npz", "missing.safetensors"):
         refused(name, name, "b.safetensors")
     refused("no/b.safetensors", "a.npz", "no/b.safetensors")
