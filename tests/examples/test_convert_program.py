@@ -324,6 +324,8 @@ def test_command_lines(refused, tmp_path):
     refused("no/b.safetensors", "a.npz", "no/b.safetensors")
     refused("INTO", "a.npz")
     refused("keras", "a.npz", "b.npz", "--to", "keras")
+    for options in ([], ["--to", "torchvision"]):
+        refused("a.npz", "a.npz", "b.onnx", *options)
     for options in (["--names", "two.txt"], ["--mean", "1,2,3"]):
         refused("--names and --mean", "a.npz", "b.npz", "--to", "caffe", *options)
     refused(["two.txt", "2 names", "10 classes"], "a.npz", "b.safetensors", "--names", "two.txt")
@@ -390,3 +392,6 @@ def test_what_is_not_installed_or_cannot_be_written(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     refused(["pip install torch", ".safetensors"], "a.pth", "b.safetensors")
     refused(["pip install torch", ".safetensors"], "a.safetensors", "b.pth", "--to", "torchvision")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    refused("pip install onnx", "a.onnx", "b.safetensors")
+    refused("pip install onnx", "a.safetensors", "b.onnx")
