@@ -15,6 +15,9 @@ torchvision's alexnet is variant 2014; BVLC AlexNet, of Caffe, is variant 2012. 
 
 Groups have the same order in Caffe, and there too normalisation comes before pooling, as in the paper. (In CaffeNet it
 comes after: that is another network, though its arrays have the same names and shapes.)
+
+The central squares may lie one pixel apart. torchvision scales a picture's long side to int(256 · long / short), and
+its crop begins at round(rest / 2), halves to the even number; here the first is rounded and the second is floored.
 """
 
 import argparse

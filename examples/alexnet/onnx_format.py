@@ -34,7 +34,7 @@ OPS: dict[type, str] = {
     nn.Linear: "Gemm",
 }  # fmt: skip
 SAME = "Dropout", "Identity", "Cast"  # which change no number where a network predicts, or only its width
-RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad", "Transpose"  # between the squares and the mean of a normalisation
+RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad"  # between the squares and the mean of a normalisation
 
 
 def require_onnx() -> Any:
@@ -270,11 +270,11 @@ class Graph:
         mean, alpha = self.parted(self.back_to(total, "Mul"))
         pool = self.back_to(mean, "AveragePool")
         found = self.attributes_of(pool)
-        n, *others = found["kernel_shape"]
+        n, *others = found["kernel_shape"]  # channels, height, width
         squares = self.back_to(pool.input[0], "Mul", "Pow")
         two = self.constant(squares.input[1]) if squares.op_type == "Pow" else None
         a_square = two == 2 if two is not None else squares.input[0] == squares.input[1]
-        usual = {*others, *found.get("strides", [1])} == {1} and not any(found.get("pads", []))
+        usual = others == [1, 1] and {*found.get("strides", [1])} == {1} and not any(found.get("pads", []))
         if squares.input[0] != node.input[0] or not a_square or not usual:
             raise CheckpointError(f"{node.name or 'Div'} divides by no root of the squares' mean as AlexNet does")
         return Step("LRN", {"size": n, "alpha": decimal(alpha), "beta": decimal(beta), "bias": decimal(k)})
