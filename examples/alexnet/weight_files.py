@@ -6,6 +6,7 @@ them, and the beginnings that PyTorch's wrappers give to names.
 
 import argparse
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,10 @@ def read(path: str) -> Arrays:
     except BufferError as error:  # numbers that NumPy does not have
         raise CheckpointError(f"{path}: {error}") from None
     except Exception as error:  # there are many that can come of a broken file, and of a refused pickle
-        kind = type(error).__name__
-        raise CheckpointError(f"{path} is not whole, or it could run code ({kind}); --help says what is read") from None
+        why = type(error).__name__
+        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):  # PyTorch's name for what it does not make
+            why = f"with {refused[1]}"
+        raise CheckpointError(f"{path} is not whole, or it could run code ({why}); --help says what is read") from None
 
 
 def read_pytorch(path: str) -> Arrays:

@@ -34,8 +34,10 @@ MEAN = np.float32([104.25, 116.5, 127.9])  # blue, green, red
 
 
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch, tmp_path):
-    frameworks.narrow(monkeypatch)
+def narrow(request, monkeypatch, tmp_path):
+    """An empty folder, and networks of a sixteenth of their channels, except for slow tests."""
+    if request.node.get_closest_marker("slow") is None:
+        frameworks.narrow(monkeypatch)
     monkeypatch.chdir(tmp_path)
 
 
@@ -245,6 +247,23 @@ def test_logits_are_the_same_in_other_programs(written):
     x = (x - np.array(view.mean)[:, None, None]) / np.array(view.std)[:, None, None]
     for count in (1, 2):  # N is any number
         assert difference(ran("net.onnx", x[:count]), ours(net, x[:count])) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["2012", "2014"])
+def test_logits_of_whole_networks(name):
+    """The largest differences found were 1.3e-6 and 1.2e-6."""
+    if runtime is None:
+        pytest.skip("ONNX Runtime is not installed")
+    variant, options, view = NETWORKS[name]
+    net = trained("net.safetensors", variant, options, view)
+    assert run_program("convert.py", "net.safetensors", "net.onnx").status == 0
+    x = PICTURES[:, : view.size, : view.size].transpose(0, 3, 1, 2) / 255
+    x = (x - np.array(view.mean)[:, None, None]) / np.array(view.std)[:, None, None]
+    assert difference(ran("net.onnx", x), ours(net, x)) < 1e-5
+    assert run_program("convert.py", "net.onnx", "back.safetensors").status == 0
+    for name, array in load_network("back.safetensors")[0].state_dict().items():
+        np.testing.assert_array_equal(array, net.state_dict()[name], strict=True)
 
 
 def test_what_is_in_the_file(written):

@@ -4,6 +4,7 @@ how the files are called. All of them hold the same few numbers, which floats of
 import argparse
 import itertools
 import json
+import os
 import struct
 
 import numpy as np
@@ -196,9 +197,10 @@ def test_names_that_belong_to_no_network_stay():
 def test_checkpoints_with_objects_of_other_programs(tmp_path):
     torch = pytest.importorskip("torch")
     path, state = tmp_path / "a.pth", {"features.0.weight": torch.ones(2)}
-    for other in (np.float64(91.5), Counter(), Counter):
+    for other, name in ((np.float64(91.5), "multiarray.scalar"), (Counter(), "Counter"), (os.getcwd, "getcwd")):
         torch.save({"state_dict": state, "best": other}, path)
-        fails("could run code", path)
+        fails("is not whole, or it could run code (with ", path)
+        fails(f".{name}); --help says", path)
     for nothing in ({"model": {}}, {"state_dict": {"epoch": 3}}, {0: torch.ones(2)}, [state], "text"):
         torch.save(nothing, path)
         fails("is no state dict", path)
