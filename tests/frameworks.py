@@ -1,5 +1,5 @@
 """torchvision's alexnet and Caffe's BVLC AlexNet, once more: what they see of a picture, and what they make of it, in
-NumPy with channels first, and in PyTorch. The names and shapes of their weights, and numbers for these with which a
+NumPy with channels first, in PyTorch, and as ONNX graphs. The names and shapes of their weights, and numbers for these with which a
 signal neither dies nor explodes. Their layers are written here as those frameworks have them, and
 not taken from examples/alexnet/model.py, which is tested by them."""
 
@@ -170,3 +170,122 @@ def network(framework: tuple[str, ...], share: int = 16) -> Any:
         parts |= {"flatten": nn.Flatten(), "fc6": fc6, "relu6": nn.ReLU(), "drop6": nn.Dropout()}
         parts |= {"fc7": fc7, "relu7": nn.ReLU(), "drop7": nn.Dropout(), "fc8": fc8}
     return nn.Sequential(OrderedDict(parts)).eval()
+
+
+# --------------------------------------------------------------------------------------------------------------- as ONNX
+class Form(NamedTuple):
+    """One of the ways in which files have these networks."""
+
+    lrn: str = "op"  # or "spelled out", as PyTorch's exporters do
+    flatten: str = "Flatten"  # or "Reshape"
+    linear: str = "transB"  # or "Gemm", or "MatMul" and Add
+    bias: bool = True  # or none, in convolutions and linear layers
+    listed: bool = False  # are weights among the graph's inputs, as old files have them?
+    dropout: bool = False  # with its mask as another output, here and there
+    shared: bool = False  # is there one of equal weights?
+    softmax: bool = False
+    side: int | None = None  # of the pictures, if not N × 3 × 227 or 224
+    last_pads: tuple[int, ...] = (0, 0, 0, 0)  # of the pooling of conv5
+    ceil_mode: int | None = None
+    constants: bool = False  # are weights in nodes of their own?
+    pool_first: bool = False  # as in CaffeNet
+    dtype: str = "float32"
+    opset: int = 13
+
+
+AS_IT_IS = Form()
+
+
+def onnx_model(
+    framework: tuple[str, ...], arrays: dict[str, np.ndarray], form: Form = AS_IT_IS, lrn: Any = BVLC_LRN
+) -> Any:
+    """A graph of the framework's network, by names that say nothing."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    side = form.side or (224 if framework == TORCHVISION else 227)
+    nodes: list[Any] = []
+    tensors: dict[str, Any] = {}
+    float_type = getattr(
+        onnx.TensorProto, {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16"}[form.dtype]
+    )
+
+    def node(op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
+        made = [f"{len(nodes) + 7}_{i}" if i else str(len(nodes) + 7) for i in range(outputs)]
+        nodes.append(helper.make_node(op, inputs, made, **attributes))
+        return made[0]
+
+    def constant(array: Any, dtype: Any = np.float32) -> str:
+        array = np.asarray(array, dtype)
+        if array.dtype == np.float32 and form.dtype != "float32" and array.ndim:
+            values = array.astype(np.float64).ravel().tolist()
+            tensor = helper.make_tensor("", float_type, array.shape, values)
+        else:
+            tensor = numpy_helper.from_array(np.array(array, order="C"))
+        same = (name for name, other in tensors.items() if form.shared and other.raw_data == tensor.raw_data)
+        if form.constants:
+            return node("Constant", value=tensor)
+        name = next(same, f"w{len(tensors)}")
+        tensor.name = name
+        tensors[name] = tensor
+        return name
+
+    def biases(name: str) -> list[str]:
+        return [constant(arrays[f"{name}.bias"])] if form.bias else []
+
+    def normed(x: str) -> str:
+        n, alpha, beta, k = (lrn[name] for name in ("local_size", "alpha", "beta", "k"))
+        if form.lrn == "op":
+            return node("LRN", x, size=n, alpha=alpha, beta=beta, bias=k)
+        squares = node("Unsqueeze", node("Mul", x, x), constant([1], np.int64))  # (N, 1, C, H, W)
+        pads = [0, 0, n // 2, 0, 0, 0, 0, (n - 1) // 2, 0, 0]
+        padded = node("Pad", squares, constant(pads, np.int64))
+        mean = node("AveragePool", padded, kernel_shape=[n, 1, 1], strides=[1, 1, 1])
+        mean = node("Squeeze", mean, constant([1], np.int64))
+        total = node("Add", constant(k), node("Mul", mean, constant(alpha)))
+        return node("Div", x, node("Pow", total, constant(beta)))
+
+    def pooled(x: str, pads: tuple[int, ...]) -> str:
+        ceil = {} if form.ceil_mode is None else {"ceil_mode": form.ceil_mode}
+        return node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=pads, **ceil)
+
+    def linear(x: str, name: str) -> str:
+        weight = arrays[f"{name}.weight"]
+        if form.linear == "MatMul":
+            y = node("MatMul", x, constant(weight.T))
+            return node("Add", y, *biases(name)) if form.bias else y
+        if form.linear == "Gemm":
+            return node("Gemm", x, constant(weight.T), *biases(name))
+        return node("Gemm", x, constant(weight), *biases(name), transB=1)
+
+    def dropped(x: str) -> str:
+        return node("Dropout", x, outputs=2) if form.dropout else x
+
+    x = "x"
+    for name, b in zip(framework, BLOCKS[framework], strict=False):
+        weight = constant(arrays[f"{name}.weight"])
+        x = node("Conv", x, weight, *biases(name), strides=[b.stride] * 2, pads=[b.padding] * 4, group=b.groups)
+        x = node("Relu", x)
+        ends = form.last_pads if name == framework[4] else (0, 0, 0, 0)
+        steps = [normed] * b.norm + [lambda x, ends=ends: pooled(x, ends)] * b.pool
+        for step in reversed(steps) if form.pool_first else steps:
+            x = step(x)
+    x = dropped(x)
+    if framework == TORCHVISION and form.flatten == "Reshape":
+        x = node("AveragePool", x, kernel_shape=[1, 1], strides=[1, 1])  # the adaptive pooling
+    x = node("Reshape", x, constant([0, -1], np.int64)) if form.flatten == "Reshape" else node("Flatten", x)
+    for name in framework[5:7]:
+        x = dropped(node("Relu", linear(x, name)))
+    x = linear(x, framework[7])
+    if form.softmax:
+        x = node("Softmax", x)
+    ends = [
+        helper.make_tensor_value_info(n, float_type, s) for n, s in (("x", ["N", 3, side, side]), (x, ["N", CLASSES]))
+    ]
+    inputs = [ends[0]]
+    if form.listed:
+        inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in tensors.values()]
+    graph = helper.make_graph(nodes, "g", inputs, [ends[1]], list(tensors.values()))
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", form.opset)], ir_version=3 if form.listed else 8
+    )

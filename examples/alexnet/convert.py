@@ -1,4 +1,4 @@
-"""AlexNet's weights from torchvision or Caffe, and back: python examples/alexnet/convert.py FROM INTO. See --help.
+"""AlexNet's weights from torchvision, Caffe or ONNX, and back: python examples/alexnet/convert.py FROM INTO.
 
 torchvision's alexnet is variant 2014; BVLC AlexNet, of Caffe, is variant 2012. Where they differ:
 
@@ -15,10 +15,12 @@ torchvision's alexnet is variant 2014; BVLC AlexNet, of Caffe, is variant 2012. 
 
 Groups have the same order in Caffe, and there too normalisation comes before pooling, as in the paper. (In CaffeNet it
 comes after: that is another network, though its arrays have the same names and shapes.)
+
+The central squares may lie one pixel apart. torchvision scales a picture's long side to int(256 · long / short), and
+its crop begins at round(rest / 2), halves to the even number; here the first is rounded and the second is floored.
 """
 
 import argparse
-import io
 import os
 import re
 import sys
@@ -28,21 +30,23 @@ from typing import Any
 
 import numpy as np
 from model import INPUT_SIZE, LRN, alexnet
+from onnx_format import Found, read_onnx, write_onnx
 from options import Parser, UsageError, command
 from pictures import IMAGENET, RAW, View
 from runs import load_network, save_network
+from weight_files import Arrays, float32, read, unwrapped, write
 
-import minicnn
-from minicnn import from_dlpack, nn
-from minicnn.checkpoint import CheckpointError, replacing
+from minicnn import nn
+from minicnn.checkpoint import CheckpointError
 from minicnn.data.imagenet import lines
 
 DESCRIPTION = """\
-Carry AlexNet between minicnn, torchvision and Caffe. FROM is one of
+Carry AlexNet between minicnn, torchvision, Caffe and ONNX. FROM is one of
 
-  torchvision's state dict: a .pth, or a .safetensors with the same names. A
-  .pth may also have it as "state_dict" beside other things, with the names that
-  DataParallel gives, or in half precision
+  torchvision's state dict: a .pth (or .pt, .ckpt, .bin, .pth.tar), or a
+  .safetensors with the same names. It may be a checkpoint of a training, with
+  the state dict under "state_dict", "model" or the like; names may begin with
+  module., _orig_mod., model. or another part's name; floats may have any width
 
   the arrays of Caffe's BVLC AlexNet (not of CaffeNet): a .npz or .safetensors
   with the names conv1.weight, conv1.bias, ... fc8.bias, or conv1_w, conv1_b,
@@ -53,12 +57,19 @@ Carry AlexNet between minicnn, torchvision and Caffe. FROM is one of
         f"{layer}.{part}": blob.data for layer, blobs in net.params.items()
         for part, blob in zip(("weight", "bias"), blobs)})
 
-  a network that train.py has trained, to go --to one of these
+  either network as an .onnx, as the model zoo has BVLC AlexNet, or as PyTorch
+  exports it; needs the package onnx
 
-A file that could run code as it is read, such as a pickled .npy, is not read.
+  a network that train.py has trained, to go --to torchvision or caffe, or INTO
+  an .onnx, which ONNX Runtime and others run:
+
+    python examples/alexnet/convert.py best.safetensors alexnet.onnx
+
+A file that could run code as it is read, such as a pickled .npy, is not read:
+of a checkpoint that has objects of other programs in it, load and save the
+state dict alone.
 No file is overwritten."""
 
-Arrays = dict[str, np.ndarray]
 Network = tuple[nn.Module, dict[str, Any], View]  # with its settings, and how it sees a picture
 LAYERS = {  # here: in torchvision, in Caffe
     "conv1.conv": ("features.0", "conv1"),
@@ -70,8 +81,10 @@ LAYERS = {  # here: in torchvision, in Caffe
     "fc7.fc": ("classifier.4", "fc7"),
     "fc8": ("classifier.6", "fc8"),
 }
+OURS = {layer: layer for layer in LAYERS}
 TORCHVISION, CAFFE = ({layer: names[i] for layer, names in LAYERS.items()} for i in (0, 1))
-AFTER_DROPOUT = {"2012": ("fc7.fc", "fc8"), "2014": ("fc6.fc", "fc7.fc")}
+FIRST = "features.0.weight", "conv1.weight", "conv1_w"  # in torchvision, in Caffe, in Caffe2
+AFTER_DROPOUT = {"2012": ("fc7.fc", "fc8"), "2014": ("fc6.fc", "fc7.fc"), "tutorial": ("fc7.fc", "fc8")}
 BVLC_LRN = np.array([5, 1e-4, 0.75, 1])  # local_size; alpha, which Caffe divides by it; beta; k
 BVLC_MEAN = np.array([104.007, 116.669, 122.679], np.float32)  # of ImageNet's pixels, from 0 to 255: blue, green, red
 
@@ -119,9 +132,9 @@ def _parameters(names: dict[str, str]) -> list[tuple[str, str]]:
     return [(f"{layer}.{part}", f"{name}.{part}") for layer, name in names.items() for part in parts]
 
 
-def other_colors(arrays: Arrays) -> Arrays:
+def other_colors(arrays: Arrays, conv1: str = "conv1") -> Arrays:
     """Caffe's arrays with conv1 for red, green and blue in place of blue, green and red; and the way back."""
-    return {**arrays, "conv1.weight": arrays["conv1.weight"][:, ::-1]}
+    return {**arrays, f"{conv1}.weight": arrays[f"{conv1}.weight"][:, ::-1]}
 
 
 def usual_dropout(net: nn.Module, config: dict[str, Any]) -> Arrays:
@@ -152,6 +165,7 @@ def check(arrays: Arrays, expected: Arrays) -> None:
 def from_torchvision(arrays: Arrays) -> Network:
     """The network, settings and view of torchvision's state dict."""
     config = {"variant": "2014", "groups": True, "init": "he", "lrn": LRN, "dropout_scale": "training"}
+    arrays = float32(arrays)
     net = alexnet("2014", np.size(arrays.get("classifier.6.bias", ())) or 1, "zeros")
     check(arrays, outwards(net.state_dict(), TORCHVISION))
     net.load_state_dict(inwards(arrays, TORCHVISION))
@@ -189,6 +203,7 @@ def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     size, alpha, beta, k = lrn.tolist()
     config: dict[str, Any] = {"variant": "2012", "groups": True, "init": "paper", "dropout_scale": "training"}
     config["lrn"] = {"n": int(size), "k": k, "alpha": alpha / size, "beta": beta}
+    arrays = float32(arrays)
     net = alexnet("2012", np.size(arrays.get("fc8.bias", ())) or 1, "zeros", lrn=config["lrn"])
     check(arrays, outwards(net.state_dict(), CAFFE))
     net.load_state_dict(inwards(other_colors(arrays), CAFFE))
@@ -232,45 +247,31 @@ def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------- files
-def read(path: str) -> Arrays:
-    """The arrays of a .pth, .npz or .safetensors file. CheckpointError if it holds anything else, or not all of it."""
-    readers = {".pth": read_pth, ".npz": read_npz, ".safetensors": lambda path: minicnn.load(path)[0]}
-    kind = Path(path).suffix
-    if kind not in readers:
-        raise UsageError(f"{path}: only .pth, .npz and .safetensors are read (--help says how to make one)")
-    try:
-        return readers[kind](path)
-    except (CheckpointError, ImportError, OSError):
-        raise
-    except BufferError as error:  # numbers that NumPy does not have
-        raise CheckpointError(f"{path}: {error}") from None
-    except Exception as error:  # there are many that can come of a broken file, and of a refused pickle
-        kind = type(error).__name__
-        raise CheckpointError(f"{path} is not whole, or it could run code ({kind}); --help says what is read") from None
+# ----------------------------------------------------------------------------------------------------------------- ONNX
+def from_onnx(found: Found, mean: np.ndarray | None = None) -> Network:
+    """The network, settings and view of a graph. If it does not say what it wants to see, that is for a network with
+    normalisation what Caffe's sees, and else what torchvision's does."""
+    arrays, config = found.arrays, dict(found.config)
+    if mean is not None and (found.told or config["variant"] != "2012"):
+        raise UsageError("--mean is for Caffe's network, this is another")
+    net = alexnet(config["variant"], len(arrays["fc8.bias"]), "zeros", config["groups"], config["lrn"])
+    if found.told:
+        try:
+            told = found.told["preprocessing"]
+            view = View(told["size"], told["mean"], told["std"], resize=told["resize"])
+            config |= {"classes": found.told["classes"], "names": found.told["names"]}
+        except (KeyError, TypeError):
+            raise CheckpointError("its metadata are not as they were written") from None
+    elif config["variant"] == "2012":
+        arrays = other_colors(arrays, "conv1.conv")
+        view = raw_view(BVLC_MEAN if mean is None else mean, np.array([View.resize]))
+    else:
+        view = View(INPUT_SIZE[config["variant"]], *IMAGENET)
+    net.load_state_dict(inwards(arrays, OURS))
+    return net, config, view
 
 
-def read_pth(path: str) -> Arrays:
-    torch = require_torch()
-    content = io.BytesIO(Path(path).read_bytes())  # for of half a file PyTorch raises an OSError without its name
-    state = torch.load(content, map_location="cpu", weights_only=True)
-    if isinstance(state, dict):
-        state = state.get("state_dict", state)
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} is no state dict, as torch.save(net.state_dict(), ...) writes it")
-    arrays = {}
-    for name, tensor in state.items():
-        if tensor.dtype in (torch.float16, torch.bfloat16):
-            tensor = tensor.float()
-        arrays[name.replace("module.", "")] = from_dlpack(tensor.detach()).data  # DataParallel's
-    return arrays
-
-
-def read_npz(path: str) -> Arrays:
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: np.asarray(archive[name]) for name in archive.files}
-
-
+# -------------------------------------------------------------------------------------------------------------- program
 def read_mean(text: str) -> np.ndarray:
     """An argument of --mean: three numbers, or the name of a .npy."""
     try:
@@ -296,62 +297,60 @@ def read_names(path: str, count: int) -> tuple[list[str], list[str]]:
     return classes, names
 
 
-def write(path: str, arrays: Arrays) -> None:
-    """The arrays as a .pth, .npz or .safetensors file: whole or not at all."""
-    kind = Path(path).suffix
-    if kind == ".safetensors":
-        minicnn.save(path, arrays)
-    elif kind == ".npz":
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-    elif kind == ".pth":
-        torch, content = require_torch(), io.BytesIO()  # for PyTorch does not say so when a disk is full
-        torch.save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, content)
-        with replacing(path) as temporary:
-            temporary.write_bytes(content.getbuffer())
-    else:
-        raise UsageError(f"{path}: a .pth, .npz or .safetensors can be written")
-
-
-def require_torch() -> Any:
-    """PyTorch, or an ImportError that says how to do without."""
-    try:
-        import torch
-    except ImportError:
-        raise ImportError("a .pth takes PyTorch (pip install torch); or have its arrays as a .safetensors") from None
-    return torch
-
-
-# -------------------------------------------------------------------------------------------------------------- program
 def bring(source: str, target: str, names: str | None, mean: str | None) -> None:
     """From another framework to what train.py, evaluate.py and predict.py take."""
     if Path(target).suffix != ".safetensors":
-        raise UsageError(f"{target}: minicnn's networks are .safetensors (--to is for others)")
-    arrays = read(source)
-    if "features.0.weight" in arrays and mean:
-        raise UsageError(f"--mean is for Caffe's network, {source} is torchvision's")
-    if any(name.endswith("conv1.conv.weight") for name in arrays):
-        raise UsageError(f"{source} is minicnn's own: --to torchvision or --to caffe says where it goes")
+        raise UsageError(f"{target}: minicnn's networks are .safetensors and .onnx (--to is for others)")
+    theirs = read_onnx(source) if is_onnx(source) else read(source)
     try:
-        if "features.0.weight" in arrays:
-            net, config, view = from_torchvision(arrays)
-        elif "conv1.weight" in arrays or "conv1_w" in arrays:
-            net, config, view = from_caffe(arrays, read_mean(mean) if mean else None)
-        else:
-            raise CheckpointError(f"no names as torchvision or Caffe has them, but {', '.join(list(arrays)[:3])} ...")
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from None
+        of = from_onnx if isinstance(theirs, Found) else from_arrays
+        net, config, view = of(theirs, read_mean(mean) if mean else None)
+    except (CheckpointError, UsageError) as error:
+        raise type(error)(f"{source}: {error}") from None
     numbers = [str(k) for k in range(net.fc8.bias.size)]
-    config["classes"], config["names"] = read_names(names, len(numbers)) if names else (numbers, numbers)
+    config = {"classes": numbers, "names": numbers, **config}
+    if names:
+        config["classes"], config["names"] = read_names(names, len(numbers))
     save_network(target, net, config, view)
-    known = "" if names else ", known by their numbers (--names gives them names)"
+    known = ", known by their numbers (--names gives them names)" if config["names"] == numbers else ""
     print(f"{target}: AlexNet {config['variant']}, {len(numbers)} classes{known}")
+    if isinstance(theirs, Found) and not theirs.told:
+        caffes = "blue, green and red, from 0 to 255, less a mean, as Caffe's"
+        sees = (
+            caffes
+            if config["variant"] == "2012"
+            else "red, green and blue, by ImageNet's mean and std, as torchvision's"
+        )
+        print(f"its weights are taken for pixels in {sees} are; the file does not say it")
+        if theirs.side not in (None, view.size):
+            print(f"its graph is for pictures {theirs.side} pixels wide, this network for {view.size}: other logits")
+
+
+def from_arrays(arrays: Arrays, mean: np.ndarray | None) -> Network:
+    """The network, settings and view of the arrays in a file."""
+    if any(name.endswith("conv1.conv.weight") for name in arrays):
+        raise UsageError("minicnn's own: --to torchvision or --to caffe says where it goes, or INTO.onnx")
+    arrays = unwrapped(arrays, FIRST)
+    if "features.0.weight" in arrays:
+        if mean is not None:
+            raise UsageError("--mean is for Caffe's network, this is torchvision's")
+        return from_torchvision(arrays)
+    if "conv1.weight" in arrays or "conv1_w" in arrays:
+        return from_caffe(arrays, mean)
+    raise CheckpointError(f"no names as torchvision or Caffe has them, but {', '.join(list(arrays)[:3])} ...")
+
+
+def is_onnx(path: str) -> bool:
+    return Path(path).suffix.lower() == ".onnx"
 
 
 def take(source: str, target: str, framework: str) -> None:
     """From train.py to another framework."""
     net, config, view = load_network(source)
-    write(target, (to_caffe if framework == "caffe" else to_torchvision)(net, config, view))
+    if framework == "onnx":
+        write_onnx(target, net, outwards(usual_dropout(net, config), OURS), config, view)
+    else:
+        write(target, (to_caffe if framework == "caffe" else to_torchvision)(net, config, view))
     print(f"{target}: AlexNet for {framework}, {len(config['classes'])} classes")
     if view.resize != View.resize:
         print(f"the short side of its pictures is scaled to {view.resize} pixels, not to {View.resize}")
@@ -362,8 +361,10 @@ def take(source: str, target: str, framework: str) -> None:
 
 def main() -> None:
     parser = Parser(prog="convert.py", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="FROM", help="a .pth, .npz or .safetensors, as above")
-    parser.add_argument("target", metavar="INTO", help="the .safetensors to write; with --to also a .pth or .npz")
+    parser.add_argument("source", metavar="FROM", help="a .pth, .npz, .onnx or .safetensors, as above")
+    parser.add_argument(
+        "target", metavar="INTO", help="the .safetensors or .onnx to write; with --to also a .pth or .npz"
+    )
     parser.add_argument("--to", choices=("torchvision", "caffe"), help="whose network to write (default: minicnn's)")
     parser.add_argument(
         "--names", metavar="FILE", help="the classes' names, a line each, or synset_words.txt (default: numbers)"
@@ -377,14 +378,13 @@ def main() -> None:
     settings = parser.parse_args()
     if os.path.exists(settings.target):
         raise UsageError(f"{settings.target} is there already: move it away, or give another name")
-    if settings.to is None:
+    to = settings.to or ("onnx" if is_onnx(settings.target) else None)
+    if to is None:
         bring(settings.source, settings.target, settings.names, settings.mean)
     elif settings.names or settings.mean:
-        raise UsageError(
-            f"--names and --mean are for a network that comes in, not for one that goes --to {settings.to}"
-        )
+        raise UsageError(f"--names and --mean are for a network that comes in, not for one that goes to {to}")
     else:
-        take(settings.source, settings.target, settings.to)
+        take(settings.source, settings.target, to)
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ CHANGES = [  # of Caffe's arrays, and what is said of them
     ({"fc8.bias": np.zeros(0, np.float32)}, "fc8.bias is float32 (0,), not float32 (1,)"),
     ({f"{name}.bias": None for name in CAFFE[3:7]}, "; and so on, 4 in all"),
     ({"fc9.weight": np.zeros(3, np.float32)}, "fc9.weight is unexpected"),
-    ({"conv2.bias": np.zeros(16)}, "conv2.bias is float64 (16,), not float32 (16,)"),
+    ({"conv2.bias": np.zeros(16, int)}, "conv2.bias is int64 (16,), not float32 (16,)"),
     ({"conv2.weight": np.zeros((16, 6, 5, 5), np.float32)}, "(16, 6, 5, 5), not float32 (16, 3, 5, 5)"),  # no groups
     ({"conv1.weight": np.zeros((11, 11, 3, 6), np.float32)}, "(11, 11, 3, 6), not float32 (6, 3, 11, 11)"),
     ({"conv1.weight": np.zeros(3, np.float32)}, "conv1.weight is float32 (3,)"),
@@ -318,12 +318,14 @@ def test_command_lines(refused, tmp_path):
     refused("a.npz is there already", "a.npz", "a.npz")
     refused("b.npz: minicnn's networks are .safetensors", "a.npz", "b.npz")
     for name in ("a.npy", "a.caffemodel", "a.pkl", "a"):
-        refused([f"{name}: ", ".pth, .npz and .safetensors", "--help"], name, "b.safetensors")
+        refused([f"{name}: ", ".pth.tar), .npz and .safetensors", "--help"], name, "b.safetensors")
     for name in ("missing.npz", "missing.safetensors"):
         refused(name, name, "b.safetensors")
     refused("no/b.safetensors", "a.npz", "no/b.safetensors")
     refused("INTO", "a.npz")
     refused("keras", "a.npz", "b.npz", "--to", "keras")
+    for options in ([], ["--to", "torchvision"]):
+        refused("a.npz", "a.npz", "b.onnx", *options)
     for options in (["--names", "two.txt"], ["--mean", "1,2,3"]):
         refused("--names and --mean", "a.npz", "b.npz", "--to", "caffe", *options)
     refused(["two.txt", "2 names", "10 classes"], "a.npz", "b.safetensors", "--names", "two.txt")
@@ -390,3 +392,6 @@ def test_what_is_not_installed_or_cannot_be_written(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     refused(["pip install torch", ".safetensors"], "a.pth", "b.safetensors")
     refused(["pip install torch", ".safetensors"], "a.safetensors", "b.pth", "--to", "torchvision")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    refused("pip install onnx", "a.onnx", "b.safetensors")
+    refused("pip install onnx", "a.safetensors", "b.onnx")
