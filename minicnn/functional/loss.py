@@ -166,7 +166,10 @@ def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tup
         if ignore_index is not None:
             kept = numbers != ignore_index
             numbers = np.where(kept, numbers, 0)
-        numbers = numbers.astype(np.int64)  # a copy, for the gradient needs it later
+        # a copy, for people reuse arrays of labels, and the gradient needs them later; on a GPU it would be
+        # a launch more, and a Tensor's labels there stay what they are like every other saved input
+        # equivalent (argument): on a CPU it is a copy either way
+        numbers = numbers.astype(np.int64, copy=on_host(numbers))
     # equivalent (term): on a CPU every array is the host's
     if on_host(numbers) and numbers.size and not 0 <= numbers.min() <= numbers.max() < logits.shape[1]:
         raise ValueError(

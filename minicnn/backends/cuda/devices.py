@@ -135,11 +135,10 @@ def _import_cupy() -> Any:
 
 
 def _installed(distribution: str) -> bool:
-    import importlib.metadata  # here, for it takes a fifth of the time of import minicnn
-
+    metadata = importlib.import_module("importlib.metadata")  # here: a fifth of the time of import minicnn
     try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
         return False
     return True
 
