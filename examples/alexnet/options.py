@@ -253,7 +253,7 @@ def _takes(kind: Any, value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float))
 
 
 def progress_bar(*args: Any, **options: Any) -> Any:

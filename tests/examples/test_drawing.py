@@ -32,14 +32,19 @@ def pixels(path):
 def test_a_users_settings_change_nothing(tmp_path):
     """Neither LaTeX, which may not be there, nor colors and sizes; and they are the user's again
     afterwards."""
-    drawing.draw_curves([ROW], tmp_path / "plain.png")
     own = {"text.usetex": True, "axes.facecolor": "black", "savefig.dpi": 30, "font.size": 30}
-    with matplotlib.rc_context(own):
-        drawing.draw_curves([ROW], tmp_path / "own.png")
-        confusion.draw(tmp_path / "matrix.png", np.eye(2, dtype=int), ["a", "b"])
-        drawing.draw_filters(np.zeros((3, 3, 3, 4)), tmp_path / "filters.png")
-        assert all(matplotlib.rcParams[name] == value for name, value in own.items())
-    np.testing.assert_array_equal(pixels(tmp_path / "plain.png"), pixels(tmp_path / "own.png"))
+    photo = np.zeros((9, 9, 3), np.uint8)
+    for draw in (
+        lambda path: drawing.draw_curves([ROW], path),
+        lambda path: drawing.draw_filters(np.ones((3, 3, 3, 4)), path),
+        lambda path: confusion.draw(path, np.eye(2, dtype=int), ["a", "b"]),
+        lambda path: predict.draw(path, [(photo, [(0, 0.9), (1, 0.1)])], ["a", "b"]),
+    ):
+        draw(tmp_path / "plain.png")
+        with matplotlib.rc_context(own):
+            draw(tmp_path / "own.png")
+            assert all(matplotlib.rcParams[name] == value for name, value in own.items())
+        np.testing.assert_array_equal(pixels(tmp_path / "plain.png"), pixels(tmp_path / "own.png"))
 
 
 def in_a_process(program, folder, **environment):
@@ -57,7 +62,7 @@ def test_from_a_notebook(tmp_path):
     """Whose kernel tells the programs that it starts to draw in a way that their Python need not
     have."""
     program = f"import drawing; drawing.draw_curves([{ROW}], {str(tmp_path / 'curves.png')!r})"
-    result = in_a_process(program, tmp_path, MPLBACKEND="module://no_such_package.backend_inline")
+    result = in_a_process(program, tmp_path, MPLBACKEND="module://matplotlib_inline.backend_inline")
     assert (result.returncode, result.stderr) == (0, "") and (tmp_path / "curves.png").exists()
 
 
@@ -142,6 +147,20 @@ def test_names_for_which_another_font_is_needed(fonts):
     assert drawing.drawable(["cat", letter]) == (["cat", letter], ["DejaVu Sans", "STIXGeneral"])
     fonts("DejaVuSansMono.ttf")
     assert drawing.drawable(["cat", letter]) == (["cat", "2"], ["DejaVu Sans"])
+
+
+def test_both_drawings_have_the_fonts(fonts, tmp_path, monkeypatch):
+    letter, families = letter_of("STIXGeneral.ttf"), []
+    fonts("STIXGeneral.ttf")
+
+    def noted(figure, *_, **__):
+        texts = figure.findobj(lambda thing: isinstance(thing, matplotlib.text.Text) and letter in thing.get_text())
+        families.extend(text.get_fontfamily() for text in texts)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", noted)
+    confusion.draw(tmp_path / "matrix.png", np.eye(2, dtype=int), ["cat", letter])
+    predict.draw(tmp_path / "bars.png", [(np.zeros((9, 9, 3), np.uint8), [(1, 0.9)])], ["cat", letter])
+    assert len(families) >= 3 and all(names == ["DejaVu Sans", "STIXGeneral"] for names in families)
 
 
 def test_a_font_that_cannot_be_read(fonts, monkeypatch):

@@ -59,7 +59,8 @@ def test_other_classes_get_a_new_last_layer(tune, source, tmp_path):
     result = tune("--lr", 0)
     assert result.status == 0 and not result.err
     (line,) = [line for line in result.out.splitlines() if line.startswith(f"from {source}: ")]
-    assert "fc8 is new, for 3 classes instead of 10" in line
+    assert "fc8 is new, for 3 classes instead of 10" in line and "source source" not in result.out
+    assert "mean source" in result.out and result.out.count(str(source)) == 1
     before, after = minicnn.load(source)[0], weights(tmp_path / "run")
     assert same(before, after, TRUNK) and after["fc8.weight"].shape == (16, 3) and after["fc8.weight"].any()
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -87,6 +88,7 @@ def test_as_many_classes_of_other_names_are_others(run, source, photos, tmp_path
     options = "--from", tmp_path / "net.safetensors", "--lr", 0, "--epochs", 1, "--out", tmp_path / "run"
     result = run("train.py", "--data", photos(), *options)
     assert "fc8 is new, for 3 classes instead of 3 others" in result.out
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["names"] == ["cat", "dog", "eel"]
     assert not np.array_equal(arrays["fc8.weight"], weights(tmp_path / "run")["fc8.weight"])
 
 
@@ -190,6 +192,15 @@ def test_what_was_given_wins(tune, other_view, source, look, tmp_path):
         assert (tuple(view.mean), tuple(view.std), view.resize, view.mean_image is not None) == expected
 
 
+def test_dropout_is_the_sources(tune, run, tmp_path):
+    assert tune("--dropout", 0.25).status == 0
+    source = tmp_path / "run" / "best.safetensors"
+    for out, options, share in (("as", (), 0.25), ("given", ("--dropout", 0.1), 0.1)):
+        assert tune("--from", source, *options, "--out", tmp_path / out).status == 0
+        net, config, _ = runs.load_network(str(tmp_path / out / "best.safetensors"))
+        assert config["dropout"] == net.fc6.dropout.p == share
+
+
 def test_the_crop_is_the_sources(tune, source, tmp_path):
     """Drawn textures are not cropped at random, photos are."""
     for out, options in {"as": (), "given": ("--crop", "random")}.items():
@@ -216,6 +227,13 @@ def test_it_goes_on_without_the_file_it_began_with(tune, run, at_epoch, look, ot
     result = run("train.py", "--resume", tmp_path / "run" / "last.safetensors")
     assert result.status == 0, result.err
     assert look.state(tmp_path / "run") == look.state(tmp_path / "whole")
+
+
+def test_what_is_given_anew_is_for_both_groups(tune, run, tmp_path):
+    assert tune("--head-lr", 0.04).status == 0
+    last = tmp_path / "run" / "last.safetensors"
+    assert run("train.py", "--resume", last, "--epochs", 2, "--weight-decay", 0.25).status == 0
+    assert minicnn.load(last)[0]["optimizer.weight_decay"].tolist() == [0.25, 0.25]
 
 
 def test_a_rate_by_hand_of_one_of_the_two(tune, run, tmp_path):
@@ -256,7 +274,7 @@ def test_mistakes(mistake, source, other_view, tmp_path, options, words):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kind", ["missing", "more", "shape", "view"])
+@pytest.mark.parametrize("kind", ["missing", "more", "shape", "view", "mean"])
 def test_networks_that_do_not_fit(mistake, source, tmp_path, kind):
     arrays, info = minicnn.load(source)
     if kind == "missing":
@@ -265,11 +283,19 @@ def test_networks_that_do_not_fit(mistake, source, tmp_path, kind):
         arrays["fc9.bias"] = np.zeros(3, np.float32)
     elif kind == "shape":
         arrays["conv1.conv.weight"] = np.zeros((3, 3, 3, 8), np.float32)
-    else:
+    elif kind == "view":
         info["config"]["view"] = {"width": 3}
+    else:
+        info["config"]["view"]["mean"] = [0.5, 0.5]
     minicnn.save(tmp_path / "net.safetensors", arrays, info)
     found = mistake(str(tmp_path / "net.safetensors"), "train.py", "--from", tmp_path / "net.safetensors")
-    words = {"missing": "fc6.fc.bias", "more": "fc9.bias", "shape": "conv1.conv.weight", "view": "width"}
+    words = {
+        "missing": "fc6.fc.bias",
+        "more": "fc9.bias",
+        "shape": "conv1.conv.weight",
+        "view": "width",
+        "mean": "view",
+    }
     assert words[kind] in found.err
 
 

@@ -271,6 +271,16 @@ def test_a_standard_output_that_is_closed(monkeypatch):
     assert options.command(lambda: None) == 0
 
 
+def test_the_place_of_a_closed_standard_error_is_kept(look):
+    """Libraries in C write there, and would into a file of ours."""
+    program = "import os, options; options.command(lambda: print(os.open(os.devnull, os.O_RDONLY)))"
+    result = subprocess.run(
+        shlex.join([sys.executable, "-c", program]) + " 2>&-", shell=True, cwd=look.PROGRAMS, stdout=subprocess.PIPE,
+        env={"PYTHONPATH": str(Path(minicnn.__file__).parents[1])},
+    )  # fmt: skip
+    assert result.returncode == 0 and int(result.stdout) > 2
+
+
 IN_A_SMALL_WORLD = """
 import sys, runpy, pytest, programs
 programs.small_world(pytest.MonkeyPatch())

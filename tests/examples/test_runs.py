@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 
 import drawing
 import numpy as np
@@ -341,6 +342,18 @@ def test_a_drawing_that_fails_ends_no_run(run, monkeypatch, look, tmp_path, erro
         f"train.py: {tmp_path / 'curves.png'} is not written: {reason}; the run goes on\n",
     )
     assert look.files(tmp_path) == look.FILES - {"curves.png"}
+
+
+def test_curves_of_few_classes_have_no_five_best(run, photos, monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr(runs, "draw_curves", lambda rows, path, top5: shown.append(top5))
+    for classes, data in ((10, "synthetic"), (6, photos(classes=6)), (5, None)):
+        if data is None:
+            for part in ("train", "val"):
+                shutil.rmtree(tmp_path / "photos" / part / "hen")
+            data = tmp_path / "photos"
+        assert run("train.py", "--data", data, "--epochs", 1, "--out", tmp_path / str(classes)).status == 0
+    assert shown == [True, True, False]
 
 
 def test_what_a_run_needs_is_saved_first(run, monkeypatch, look, tmp_path):
