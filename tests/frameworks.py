@@ -176,8 +176,8 @@ def network(framework: tuple[str, ...], share: int = 16) -> Any:
 class Form(NamedTuple):
     """One of the ways in which files have these networks."""
 
-    lrn: str = "op"  # or "spelled out", as PyTorch's exporters do
-    flatten: str = "Flatten"  # or "Reshape"
+    lrn: str = "op"  # or "spelled out", as PyTorch's exporters do, or that "with Pow" for its squares
+    flatten: str = "Flatten"  # or "Reshape", or "AveragePool" over single pixels, and Reshape
     linear: str = "transB"  # or "Gemm", or "MatMul" and Add
     bias: bool = True  # or none, in convolutions and linear layers
     listed: bool = False  # are weights among the graph's inputs, as old files have them?
@@ -188,12 +188,23 @@ class Form(NamedTuple):
     last_pads: tuple[int, ...] = (0, 0, 0, 0)  # of the pooling of conv5
     ceil_mode: int | None = None
     constants: bool = False  # are weights in nodes of their own?
+    added: bool = False  # are biases added by nodes of their own?
+    defaults: bool | None = None  # are attributes written that are as they are by default? None: as it comes
     pool_first: bool = False  # as in CaffeNet
     dtype: str = "float32"
     opset: int = 13
 
 
 AS_IT_IS = Form()
+PLACES = {"strides": [1, 1], "pads": [0, 0, 0, 0], "auto_pad": "NOTSET"}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "Conv": {"dilations": [1, 1], "group": 1, **PLACES},
+    "MaxPool": {"dilations": [1, 1], "storage_order": 0, "ceil_mode": 0, **PLACES},
+    "AveragePool": {"ceil_mode": 0, "count_include_pad": 0, "auto_pad": "NOTSET"},
+    "Gemm": {"transA": 0, "transB": 0, "alpha": 1.0, "beta": 1.0},
+    "LRN": {"alpha": 1e-4, "beta": 0.75, "bias": 1.0},
+    "Flatten": {"axis": 1},
+}
 
 
 def onnx_model(
@@ -212,6 +223,15 @@ def onnx_model(
 
     def node(op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         made = [f"{len(nodes) + 7}_{i}" if i else str(len(nodes) + 7) for i in range(outputs)]
+        usual = DEFAULTS.get(op, {})
+        if form.defaults:
+            attributes = {**usual, **attributes}
+        elif form.defaults is not None:
+            attributes = {name: value for name, value in attributes.items() if usual.get(name) != value}
+        if form.opset < 5 and op == "Reshape":
+            inputs, attributes = inputs[:1], {"shape": [0, -1]}
+        if form.opset < 7 and op == "Gemm":
+            attributes["broadcast"] = 1
         nodes.append(helper.make_node(op, inputs, made, **attributes))
         return made[0]
 
@@ -231,13 +251,17 @@ def onnx_model(
         return name
 
     def biases(name: str) -> list[str]:
-        return [constant(arrays[f"{name}.bias"])] if form.bias else []
+        return [constant(arrays[f"{name}.bias"])] if form.bias and not form.added else []
+
+    def biased(x: str, name: str, *axes: int) -> str:
+        return node("Add", constant(arrays[f"{name}.bias"].reshape(1, -1, *axes)), x) if form.added else x
 
     def normed(x: str) -> str:
         n, alpha, beta, k = (lrn[name] for name in ("local_size", "alpha", "beta", "k"))
         if form.lrn == "op":
             return node("LRN", x, size=n, alpha=alpha, beta=beta, bias=k)
-        squares = node("Unsqueeze", node("Mul", x, x), constant([1], np.int64))  # (N, 1, C, H, W)
+        squares = node("Pow", x, constant(2)) if form.lrn == "with Pow" else node("Mul", x, x)
+        squares = node("Unsqueeze", squares, constant([1], np.int64))  # (N, 1, C, H, W)
         pads = [0, 0, n // 2, 0, 0, 0, 0, (n - 1) // 2, 0, 0]
         padded = node("Pad", squares, constant(pads, np.int64))
         mean = node("AveragePool", padded, kernel_shape=[n, 1, 1], strides=[1, 1, 1])
@@ -253,10 +277,10 @@ def onnx_model(
         weight = arrays[f"{name}.weight"]
         if form.linear == "MatMul":
             y = node("MatMul", x, constant(weight.T))
-            return node("Add", y, *biases(name)) if form.bias else y
+            return node("Add", y, *biases(name)) if form.bias and not form.added else biased(y, name)
         if form.linear == "Gemm":
-            return node("Gemm", x, constant(weight.T), *biases(name))
-        return node("Gemm", x, constant(weight), *biases(name), transB=1)
+            return biased(node("Gemm", x, constant(weight.T), *biases(name)), name)
+        return biased(node("Gemm", x, constant(weight), *biases(name), transB=1), name)
 
     def dropped(x: str) -> str:
         return node("Dropout", x, outputs=2) if form.dropout else x
@@ -265,15 +289,15 @@ def onnx_model(
     for name, b in zip(framework, BLOCKS[framework], strict=False):
         weight = constant(arrays[f"{name}.weight"])
         x = node("Conv", x, weight, *biases(name), strides=[b.stride] * 2, pads=[b.padding] * 4, group=b.groups)
-        x = node("Relu", x)
+        x = node("Relu", biased(x, name, 1, 1))
         ends = form.last_pads if name == framework[4] else (0, 0, 0, 0)
         steps = [normed] * b.norm + [lambda x, ends=ends: pooled(x, ends)] * b.pool
         for step in reversed(steps) if form.pool_first else steps:
             x = step(x)
     x = dropped(x)
-    if framework == TORCHVISION and form.flatten == "Reshape":
-        x = node("AveragePool", x, kernel_shape=[1, 1], strides=[1, 1])  # the adaptive pooling
-    x = node("Reshape", x, constant([0, -1], np.int64)) if form.flatten == "Reshape" else node("Flatten", x)
+    if form.flatten == "AveragePool":
+        x = node("AveragePool", x, kernel_shape=[1, 1], strides=[1, 1])
+    x = node("Flatten", x) if form.flatten == "Flatten" else node("Reshape", x, constant([0, -1], np.int64))
     for name in framework[5:7]:
         x = dropped(node("Relu", linear(x, name)))
     x = linear(x, framework[7])

@@ -217,7 +217,7 @@ class Graph:
         """Of a node with a constant: the value that is computed, and the constant."""
         constants = [self.constant(name) for name in node.input]
         found = [constant for constant in constants if constant is not None]
-        if len(constants) != 2 or len(found) != 1:
+        if len(found) != 1:
             raise CheckpointError(f"{node.name or node.op_type} is {node.op_type}, but not of a value and a constant")
         return node.input[0 if constants[0] is None else 1], found[0]
 
@@ -235,9 +235,8 @@ class Graph:
         if weight is None or any(bias is None for bias in biases):
             raise CheckpointError(f"the weights of {node.name or node.op_type} are not in the file")
         if node.op_type == "Conv":
-            axes = weight.ndim - 2
-            usual = {"kernel_shape": [*weight.shape[2:]], "strides": [1] * axes, "pads": [0] * axes * 2, "group": 1}
-            step = Step("Conv", usual | without(found, auto_pad=["NOTSET", "VALID"], dilations=[[1] * axes]), weight)
+            usual = {"kernel_shape": [*weight.shape[2:]], "strides": [1, 1], "pads": [0, 0, 0, 0], "group": 1}
+            step = Step("Conv", usual | without(found, auto_pad=["NOTSET", "VALID"], dilations=[[1, 1]]), weight)
         else:
             weight = weight if found.get("transB", 0) else weight.T
             others = without(found, transA=[0], transB=[0, 1], alpha=[1.0], beta=[1.0], broadcast=[1])
