@@ -50,6 +50,16 @@ def assert_same_run(a, b):
 # -- the programs -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("options", [["--freeze"], ["--head-lr", 0.01]], ids=["frozen", "two rates"])
+def test_fine_tuning_is_the_same_on_both_devices(standin, run, tmp_path, options):
+    assert run(*TRAIN, "--epochs", 1, "--out", tmp_path / "source").status == 0
+    source = tmp_path / "source" / "last.safetensors"
+    for device in ("cpu", "gpu"):
+        command = *TRAIN, "--from", source, *options, "--epochs", 2, "--device", device
+        assert run(*command, "--out", tmp_path / device).status == 0
+    assert_same_run(tmp_path / "cpu", tmp_path / "gpu")
+
+
 @pytest.mark.parametrize("recipe", [[], ["--recipe", "paper", "--resize", 72, "--lr", 1e-4]], ids=["quick", "paper"])
 def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path, recipe):
     for device in ("cpu", "gpu"):
@@ -177,7 +187,7 @@ def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
     options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run.save
     for device, how in {
         "cpu": lambda *_: None,
-        "gpu": lambda run, net, progress, parts, *more: save(run, net, progress, {}, *more),
+        "gpu": lambda run, net, parts, *more: save(run, net, {}, *more),
     }.items():
         monkeypatch.setattr(runs.Run, "save", how)
         out = tmp_path / device
