@@ -133,10 +133,7 @@ class Run:
             raise UsageError(f"training diverged in epoch {row['epoch']}: its loss is no number any more{advice}")
         self.rows.append(row)
         (self.folder / TEN_CROP).unlink(missing_ok=True)  # of an earlier last epoch
-        if row["val_top1"] >= self.best:  # first: if it cannot be written, the epoch is done again
-            save_network(self.folder / BEST, net, self.config, self.view)
-            self.best = row["val_top1"]
-        self._save(net, parts, statistics)
+        self.save(net, parts, statistics)
         kernels = to_device(net.state_dict()["conv1.conv.weight"], "cpu")
         self._show("metrics.csv", self._write_metrics)
         self._show("curves.png", lambda path: draw_curves(self.rows, path, len(self.config["classes"]) > FIVE))
@@ -160,8 +157,12 @@ class Run:
                 for r in self.rows
             )
 
-    def _save(self, net: nn.Module, parts: dict[str, Any], statistics: PixelStatistics | None) -> None:
-        """last.safetensors: the network, the other parts, and how far it has come."""
+    def save(self, net: nn.Module, parts: dict[str, Any], statistics: PixelStatistics | None) -> None:
+        """last.safetensors: the network, the other parts, and how far it has come. best.safetensors
+        goes first: if it cannot be written, the epoch counts as not done, and is done again."""
+        if self.rows[-1]["val_top1"] >= self.best:
+            save_network(self.folder / BEST, net, self.config, self.view)
+            self.best = self.rows[-1]["val_top1"]
         arrays = _of_view(self.view)
         if statistics is not None:
             arrays |= {f"statistics.{name}": array for name, array in statistics.arrays().items()}

@@ -41,6 +41,16 @@ def assert_same_run(a, b):
 # -- the programs -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("options", [["--freeze"], ["--head-lr", 0.01]], ids=["frozen", "two rates"])
+def test_fine_tuning_is_the_same_on_both_devices(standin, run, tmp_path, options):
+    assert run(*TRAIN, "--epochs", 1, "--out", tmp_path / "source").status == 0
+    source = tmp_path / "source" / "last.safetensors"
+    for device in ("cpu", "gpu"):
+        command = *TRAIN, "--from", source, *options, "--epochs", 2, "--device", device
+        assert run(*command, "--out", tmp_path / device).status == 0
+    assert_same_run(tmp_path / "cpu", tmp_path / "gpu")
+
+
 @pytest.mark.parametrize("recipe", [[], ["--recipe", "paper", "--resize", 72, "--lr", 1e-4]], ids=["quick", "paper"])
 def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path, recipe):
     for device in ("cpu", "gpu"):
