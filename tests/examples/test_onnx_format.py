@@ -454,7 +454,7 @@ CHANGES = [
     (replacing("Mul", 0, "Add"), "not made by Mul or Pow", SPELLED),
     (setting("AveragePool", 1, kernel_shape=[3, 1, 1]), "LRN size=3", SPELLED),
     (replacing("MatMul", 1, "Relu"), "something is added to what Relu makes", Form(linear="MatMul")),
-    (skipping("Gemm", 2), "its layer 20 is nothing, AlexNet 2012's Gemm", Form()),
+    (skipping("Gemm", 2), "its layer 21 is nothing, AlexNet 2012's Gemm", Form()),
     (stepless, "its layer 4 is MaxPool strides=[1, 1] kernel_shape=[3, 3], AlexNet", Form()),
     (taking("Conv", 0, 0, lambda nodes: nodes["Conv"][0].input[1]), "does not come of x by layers", Form()),
     (adding, "does not come of x by layers", Form()),
