@@ -188,7 +188,7 @@ class Form(NamedTuple):
     last_pads: tuple[int, ...] = (0, 0, 0, 0)  # of the pooling of conv5
     ceil_mode: int | None = None
     constants: bool = False  # are weights in nodes of their own?
-    added: bool = False  # are biases added by nodes of their own?
+    added: float = 0.0  # the share of the biases that is added by nodes of their own
     defaults: bool | None = None  # are attributes written that are as they are by default? None: as it comes
     pool_first: bool = False  # as in CaffeNet
     dtype: str = "float32"
@@ -227,7 +227,8 @@ def onnx_model(
         if form.defaults:
             attributes = {**usual, **attributes}
         elif form.defaults is not None:
-            attributes = {name: value for name, value in attributes.items() if usual.get(name) != value}
+            ones = [1] * len(attributes.get("strides", ()))
+            attributes = {n: v for n, v in attributes.items() if v != (ones if n == "strides" else usual.get(n))}
         if form.opset < 5 and op == "Reshape":
             inputs, attributes = inputs[:1], {"shape": [0, -1]}
         if form.opset < 7 and op == "Gemm":
@@ -244,17 +245,18 @@ def onnx_model(
             tensor = numpy_helper.from_array(np.array(array, order="C"))
         same = (name for name, other in tensors.items() if form.shared and other.raw_data == tensor.raw_data)
         if form.constants:
-            return node("Constant", value=tensor)
+            return node("Identity", node("Constant", value=tensor))
         name = next(same, f"w{len(tensors)}")
         tensor.name = name
         tensors[name] = tensor
         return name
 
     def biases(name: str) -> list[str]:
-        return [constant(arrays[f"{name}.bias"])] if form.bias and not form.added else []
+        return [constant(arrays[f"{name}.bias"] * (1 - form.added))] if form.bias and form.added < 1 else []
 
     def biased(x: str, name: str, *axes: int) -> str:
-        return node("Add", constant(arrays[f"{name}.bias"].reshape(1, -1, *axes)), x) if form.added else x
+        bias = arrays[f"{name}.bias"].reshape(1, -1, *axes) * form.added
+        return node("Add", constant(bias), x) if form.added else x
 
     def normed(x: str) -> str:
         n, alpha, beta, k = (lrn[name] for name in ("local_size", "alpha", "beta", "k"))

@@ -239,11 +239,11 @@ class Graph:
             step = Step("Conv", usual | without(found, auto_pad=["NOTSET", "VALID"], dilations=[[1, 1]]), weight)
         else:
             weight = weight if found.get("transB", 0) else weight.T
-            others = without(found, transA=[0], transB=[0, 1], alpha=[1.0], beta=[1.0], broadcast=[1])
+            others = without(found, transA=[0], transB=[0], alpha=[1.0], beta=[1.0], broadcast=[1])
             step = Step("Gemm", {"transB": 1} | others, weight)
         bias = np.zeros(len(weight), np.float32)
         for more in biases if added is None else [*biases, added]:
-            if more.size not in (1, bias.size):
+            if more.size != bias.size:
                 raise CheckpointError(f"{node.name or node.op_type} has {bias.size} outputs, and a bias {more.shape}")
             bias = bias + more.reshape(-1)
         return step._replace(bias=bias)

@@ -96,8 +96,9 @@ FORMS = {
     "all attributes": Form(defaults=True, linear="Gemm", flatten="AveragePool"),
     "few attributes": Form(defaults=False, linear="Gemm", flatten="AveragePool"),
     "few attributes, spelled out": Form(defaults=False, lrn="spelled out"),
-    "biases added": Form(added=True),
-    "biases added to MatMul": Form(added=True, linear="MatMul"),
+    "biases added": Form(added=1.0),
+    "biases added to MatMul": Form(added=1.0, linear="MatMul"),
+    "half of the biases added": Form(added=0.5),
 }
 
 
@@ -308,6 +309,11 @@ def test_what_is_in_the_file(written):
 
 def test_it_comes_back(written):
     net, _, _ = written
+    settings = convert.from_onnx(onnx_format.read_onnx("net.onnx"))[1]
+    before = load_network("net.safetensors")[1]
+    kept = ("variant", "groups", "lrn", "classes", "names")
+    assert [settings[name] for name in kept] == [before[name] for name in kept]
+    assert settings["dropout_scale"] == "training"
     result = run_program("convert.py", "net.onnx", "back.safetensors")
     assert result.status == 0 and "taken for" not in result.out, result.err
     other, config, view = load_network("back.safetensors")
@@ -370,6 +376,8 @@ def skipping(op, i):
     def change(graph, nodes):
         gone = nodes[op][i]
         graph.node.remove(gone)
+        if graph.output[0].name == gone.output[0]:
+            graph.output[0].name = gone.input[0]
         for node in graph.node:
             node.input[:] = [gone.input[0] if name == gone.output[0] else name for name in node.input]
 
@@ -382,6 +390,25 @@ def replacing(op, i, other):
 
 def taking(op, i, place, name):
     return lambda graph, nodes: nodes[op][i].input.__setitem__(place, name(nodes) if callable(name) else name)
+
+
+def stepless(graph, nodes):
+    """Without its strides."""
+    pool = nodes["MaxPool"][0]
+    pool.attribute.remove(next(attribute for attribute in pool.attribute if attribute.name == "strides"))
+
+
+def twice(graph, nodes):
+    """Something is added to a sum."""
+    nodes["Relu"][0].op_type = "Add"
+    nodes["Relu"][0].input.append(nodes["Conv"][0].input[1])
+
+
+def adding(graph, nodes):
+    """Something is added to the picture."""
+    conv = nodes["Conv"][0]
+    graph.node.insert(0, onnx.helper.make_node("Add", ["x", conv.input[2]], ["more"]))
+    nodes["Conv"][0].input[0] = "more"
 
 
 SPELLED, MEAN_OF_ONE = Form(lrn="spelled out"), Form(flatten="AveragePool")
@@ -427,6 +454,12 @@ CHANGES = [
     (replacing("Mul", 0, "Add"), "not made by Mul or Pow", SPELLED),
     (setting("AveragePool", 1, kernel_shape=[3, 1, 1]), "LRN size=3", SPELLED),
     (replacing("MatMul", 1, "Relu"), "something is added to what Relu makes", Form(linear="MatMul")),
+    (skipping("Gemm", 2), "its layer 21 is nothing, AlexNet 2012's Gemm", Form()),
+    (stepless, "its layer 4 is MaxPool strides=[1, 1] kernel_shape=[3, 3], AlexNet", Form()),
+    (taking("Conv", 0, 0, lambda nodes: nodes["Conv"][0].input[1]), "does not come of x by layers", Form()),
+    (adding, "does not come of x by layers", Form()),
+    (twice, "something is added to what Add makes", Form(added=1.0)),
+    (lambda graph, nodes: graph.node.append(nodes["Gemm"][2]), "or makes it again", Form()),
     (lambda graph, nodes: graph.output.pop(), "1 inputs and 0 outputs", Form()),
     (lambda graph, nodes: graph.input.pop(), "0 inputs and 1 outputs", Form()),
     (lambda graph, nodes: setattr(graph.output[0], "name", "x"), "its layer 1 is nothing", Form()),

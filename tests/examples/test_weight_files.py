@@ -160,7 +160,7 @@ def test_safetensors_that_are_not_whole_or_hold_other_numbers(tmp_path):
     write_safetensors(path, named("", FRAMEWORKS[0]), "float32")
     whole = path.read_bytes()
     for content in (b"", b"text", whole[:7], whole[:20], whole[:-1], whole + b"x"):
-        fails("not whole", path, content)
+        fails("is not a .safetensors file, or not whole", path, content)
     fails("features.0.weight holds F8_E4M3, numbers that NumPy does not have", path, float8(whole))
 
 
@@ -190,6 +190,8 @@ def test_names_that_belong_to_no_network_stay():
     """So that they are said to be unexpected."""
     arrays = {name: np.zeros(2) for name in ("model.conv1.weight", "loss.weight", "", "mean")}
     assert list(unwrapped(arrays, FIRST)) == ["conv1.weight", "loss.weight", "", "mean"]
+    arrays = {name: np.zeros(2) for name in ("module", "n_averaged", "myconv1.weight", "conv1.weight.total_ops")}
+    assert list(unwrapped(arrays, FIRST)) == ["", "myconv1.weight"]
     assert unwrapped({}, FIRST) == {}
 
 
