@@ -144,3 +144,13 @@ def test_images_with_the_channels_first_are_told_how_to_turn():
         ((2, 3, 4, 5), 3, 5),
     ):
         assert "transpose" not in message(shape, channels, variances)
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+@pytest.mark.parametrize("training", [True, False])
+def test_running_statistics_are_arrays(name, training):
+    """As Tensors they would stay as they are, without a word."""
+    one, zero = Tensor(np.ones(2)), Tensor(np.zeros(2))
+    running = {"running_mean": np.zeros(2), "running_var": np.ones(2), name: one}
+    with pytest.raises(TypeError, match="running_mean and running_var are arrays, which it updates"):
+        F.batch_norm(Tensor(normal(3, 2)), gamma=one, beta=zero, **running, training=training)

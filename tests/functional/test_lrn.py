@@ -134,3 +134,9 @@ def test_constants_that_are_numpys_numbers(backend, name):
     assert y.dtype == x.grad.dtype == np.float32
     with pytest.raises(TypeError, match="integer"):
         F.local_response_norm(x, 2.5)
+
+
+@pytest.mark.parametrize("n", [2.5, "5", None])
+def test_n_is_an_integer(n):
+    with pytest.raises(TypeError):
+        F.local_response_norm(Tensor(np.ones(3)), n)
