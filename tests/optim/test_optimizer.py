@@ -709,3 +709,20 @@ def test_settings_are_set_in_groups():
         fails(AttributeError, rf"{name}: set group\['{name}'\] of each of param_groups", setattr, optimizer, name, 0.5)
     optimizer.lr = 0.5
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_arrays_of_another_kind_than_the_parameter_are_refused():
+    """As they are when the network was moved to a GPU after its optimizer was made."""
+
+    class Elsewhere(np.ndarray):
+        pass
+
+    (p,) = ready([1.0])
+    optimizer = optim.SGD([p], 0.5, 0.9)
+    optimizer.state[p]["velocity"] = optimizer.state[p]["velocity"].view(Elsewhere)
+    fails(
+        ValueError,
+        "is on cpu, its gradient or the optimizer's arrays .*: make the optimizer after net.to",
+        optimizer.step,
+    )
+    assert p.data.tolist() == [1]

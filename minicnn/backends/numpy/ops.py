@@ -47,7 +47,7 @@ def total(x: Array, axes: tuple[int, ...]) -> Array:
         return x.reshape(*shape, -1).sum(-1)
     rows = x.transpose(*axes, *kept).reshape(-1, prod(shape))
     step = max(1, threads.BLOCK * len(rows) // x.size)
-    return parallel_sum(lambda lo, hi: _sum_rows(rows[lo:hi]), slices(len(rows), step)).reshape(
+    return parallel_sum(lambda lo, hi: _sum_rows(np.ascontiguousarray(rows[lo:hi])), slices(len(rows), step)).reshape(
         shape
     )
 

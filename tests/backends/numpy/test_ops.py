@@ -78,8 +78,10 @@ def test_a_long_sum_goes_to_the_threads_in_blocks(shape, axes, step, shared):
 def test_sums_of_many_rows_do_not_drift(columns, axes):
     """Of float32, and of float16, of which each sum is a number of float16; whole numbers stay whole."""
     x = np.full((2, 30_000, columns)[1 - axes[0] :], 0.1, np.float32)
-    np.testing.assert_allclose(fast.ops.total(x, axes), 3000, rtol=5e-6)
-    np.testing.assert_allclose(fast.ops.total(x[::-1], axes), 3000, rtol=5e-6)
+    rtol = 1e-6 if columns % 16 == 0 else 5e-6  # BLAS adds the last columns otherwise
+    np.testing.assert_allclose(fast.ops.total(x, axes), 3000, rtol=rtol)
+    backwards = np.ascontiguousarray(x[..., ::-1, :])[..., ::-1, :]
+    np.testing.assert_allclose(fast.ops.total(backwards, axes), 3000, rtol=rtol)
     y = fast.ops.total(x.astype(np.float16), axes)
     assert y.dtype == np.float16 and y.shape == (2, columns)[1 - axes[0] :]
     np.testing.assert_allclose(y, 3000, rtol=1e-3)
