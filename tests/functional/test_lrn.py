@@ -138,5 +138,5 @@ def test_constants_that_are_numpys_numbers(backend, name):
 
 @pytest.mark.parametrize("n", [2.5, "5", None])
 def test_n_is_an_integer(n):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
         F.local_response_norm(Tensor(np.ones(3)), n)
