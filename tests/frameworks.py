@@ -1,7 +1,8 @@
-"""torchvision's alexnet and Caffe's BVLC AlexNet, once more: what they see of a picture, and what they make of it, in
-NumPy with channels first, in PyTorch, and as ONNX graphs. The names and shapes of their weights, and numbers for these with which a
-signal neither dies nor explodes. Their layers are written here as those frameworks have them, and
-not taken from examples/alexnet/model.py, which is tested by them."""
+"""torchvision's alexnet and Caffe's BVLC AlexNet, once more: what they see of a picture, and what
+they make of it, in NumPy with channels first, in PyTorch, and as ONNX graphs. The names and shapes
+of their weights, and numbers for these with which a signal neither dies nor explodes. Their layers
+are written here as those frameworks have them, and not taken from examples/alexnet/model.py, which
+is tested by them."""
 
 from collections import OrderedDict
 from typing import Any, NamedTuple
@@ -75,7 +76,8 @@ def narrowed(framework: tuple[str, ...], share: int) -> tuple[list[Block], list[
 
 
 def weights(framework: tuple[str, ...], share: int = 16) -> dict[str, np.ndarray]:
-    """Random numbers for all of its weights, and for biases that count on the scale of its pixels."""
+    """Random numbers for all of its weights, and for biases that count on the scale of its
+    pixels."""
     blocks, linear = narrowed(framework, share)
     scale = 0.3 if framework == TORCHVISION else 10
     shapes = [(b.outputs, b.inputs // b.groups, b.kernel, b.kernel) for b in blocks]
@@ -105,7 +107,8 @@ def torchvision_sees(pictures: np.ndarray) -> np.ndarray:
 
 
 def caffe_sees(pictures: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """(N, 227, 227, 3) -> (N, 3, 227, 227): blue, green and red, less a mean (3,), or the middle of one (3, 256, 256)"""
+    """(N, 227, 227, 3) -> (N, 3, 227, 227): blue, green and red, less a mean (3,), or the middle of
+    one (3, 256, 256)"""
     mean = mean[:, None, None] if mean.ndim == 1 else mean[:, 14:241, 14:241]
     return pictures.transpose(0, 3, 1, 2)[:, ::-1] - mean.astype(float)
 

@@ -1,4 +1,6 @@
-"""AlexNet's weights from torchvision, Caffe or ONNX, and back: python examples/alexnet/convert.py FROM INTO.
+"""AlexNet's weights from torchvision, Caffe or ONNX, and back. See --help.
+
+    python examples/alexnet/convert.py FROM INTO
 
 torchvision's alexnet is variant 2014; BVLC AlexNet, of Caffe, is variant 2012. Where they differ:
 
@@ -16,8 +18,9 @@ torchvision's alexnet is variant 2014; BVLC AlexNet, of Caffe, is variant 2012. 
 Groups have the same order in Caffe, and there too normalisation comes before pooling, as in the paper. (In CaffeNet it
 comes after: that is another network, though its arrays have the same names and shapes.)
 
-The central squares may lie one pixel apart. torchvision scales a picture's long side to int(256 · long / short), and
-its crop begins at round(rest / 2), halves to the even number; here the first is rounded and the second is floored.
+The central squares may lie one pixel apart. torchvision scales a picture's long side to
+int(256 · long / short), and its crop begins at round(rest / 2), halves to the even number; here
+the first is rounded and the second is floored.
 """
 
 import argparse
@@ -249,8 +252,8 @@ def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
 
 # ----------------------------------------------------------------------------------------------------------------- ONNX
 def from_onnx(found: Found, mean: np.ndarray | None = None) -> Network:
-    """The network, settings and view of a graph. If it does not say what it wants to see, that is for a network with
-    normalisation what Caffe's sees, and else what torchvision's does."""
+    """The network, settings and view of a graph. If it does not say what it wants to see, that is
+    for a network with normalisation what Caffe's sees, and else what torchvision's does."""
     arrays, config = found.arrays, dict(found.config)
     if mean is not None and (found.told or config["variant"] != "2012"):
         raise UsageError("--mean is for Caffe's network, this is another")

@@ -1,16 +1,18 @@
 """AlexNet as an ONNX file, and its weights out of one.
 
-Out goes the network as it predicts: images (N, 3, H, W) to logits (N, classes), opset 13. Names of nodes and weights
-are those that they have here; what the network wants to see, and its classes, are in the file's metadata.
+Out goes the network as it predicts: images (N, 3, H, W) to logits (N, classes), opset 13. Names of
+nodes and weights are those that they have here; what the network wants to see, and its classes, are
+in the file's metadata.
 
-In come graphs of the same layers, whatever names they have: a graph is followed from its logits back to its picture, by
-what each node takes. Some things are written in more than one way:
+In come graphs of the same layers, whatever names they have: a graph is followed from its logits
+back to its picture, by what each node takes. Some things are written in more than one way:
 
     a linear layer      Gemm, with its weights either way round, or MatMul and Add
     the flatten         Flatten, or Reshape
     a normalisation     LRN, or what PyTorch's exporters make of it: x / (k + α · the mean of squares)^β
 
-In both ways to write a normalisation α multiplies the mean of the n squares, here their sum: α here is theirs / n.
+In both ways to write a normalisation α multiplies the mean of the n squares, here their sum: α here
+is theirs / n.
 """
 
 import json
@@ -69,7 +71,8 @@ def attributes(layer: Any) -> dict[str, Any]:
 def write_onnx(path: str, net: nn.Module, arrays: Arrays, config: dict[str, Any], view: View) -> None:
     """The network as an ONNX file: whole or not at all.
 
-    arrays: its parameters by the names that they have here, with channels first; see convert.py's outwards.
+    arrays: its parameters by the names that they have here, with channels first; see convert.py's
+    outwards.
     """
     onnx = require_onnx()
     nodes, value = [], "input"
@@ -103,8 +106,8 @@ def write_onnx(path: str, net: nn.Module, arrays: Arrays, config: dict[str, Any]
 
 # ------------------------------------------------------------------------------------------------------------------- in
 class Step(NamedTuple):
-    """A layer of a graph: its op, its attributes as `attributes` has them, and its weights, (out, …) in both kinds of
-    layers that have some."""
+    """A layer of a graph: its op, its attributes as `attributes` has them, and its weights, (out,
+    …) in both kinds of layers that have some."""
 
     op: str
     attributes: dict[str, Any]
@@ -119,8 +122,9 @@ Kind = tuple[str, dict[str, Any], tuple[int, ...] | None]  # op, attributes and 
 
 
 class Found(NamedTuple):
-    """What is read of a file: settings of alexnet; its parameters, with channels first; the width of the pictures that
-    the graph is for, if that is fixed; and what write_onnx told of it, if that wrote it."""
+    """What is read of a file: settings of alexnet; its parameters, with channels first; the width
+    of the pictures that the graph is for, if that is fixed; and what write_onnx told of it, if that
+    wrote it."""
 
     config: dict[str, Any]
     arrays: Arrays
@@ -222,7 +226,8 @@ class Graph:
         return node.input[0 if constants[0] is None else 1], found[0]
 
     def is_mean_of_one(self, node: Any) -> bool:
-        """Whether it is a mean over single pixels, as PyTorch's exporters write the adaptive pooling."""
+        """Whether it is a mean over single pixels, as PyTorch's exporters write the adaptive
+        pooling."""
         found = self.attributes_of(node)
         kernel, strides = ({*found.get(name, [1])} for name in ("kernel_shape", "strides"))
         return node.op_type == "AveragePool" and kernel == strides == {1} and not any(found.get("pads", []))
@@ -249,8 +254,9 @@ class Graph:
         return step._replace(bias=bias)
 
     def pooling(self, node: Any) -> Step:
-        """What a window of the largest numbers would see beyond the right and the lower border, if it does, is there
-        to fill a last window up: where windows fit, as in AlexNet, there is none."""
+        """What a window of the largest numbers would see beyond the right and the lower border, if
+        it does, is there to fill a last window up: where windows fit, as in AlexNet, there is
+        none."""
         found = self.attributes_of(node)
         harmless = {"ceil_mode": [0, 1], "storage_order": [0], "dilations": [[1, 1]], "auto_pad": ["NOTSET", "VALID"]}
         harmless["pads"] = [[0, 0, bottom, right] for bottom in (0, 1) for right in (0, 1)]
@@ -302,7 +308,8 @@ def decimal(number: Any) -> float:
 
 
 def recognised(steps: list[Step]) -> tuple[dict[str, Any], Arrays]:
-    """Which AlexNet this is, and its parameters by their names here. CheckpointError if it is none."""
+    """Which AlexNet this is, and its parameters by their names here. CheckpointError if it is
+    none."""
     found = [step.kind() for step in steps]
     if ("MaxPool", "LRN") in pairwise(step.op for step in steps):
         raise CheckpointError("it pools before it normalises, as CaffeNet does, and AlexNet does not: another network")

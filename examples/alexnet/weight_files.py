@@ -1,7 +1,7 @@
 """Files of weights: what PyTorch, NumPy and safetensors write, as arrays by their names, and back.
 
-Nothing is read that could run code. What wraps a network's weights is taken off: a checkpoint of a training around
-them, and the beginnings that PyTorch's wrappers give to names.
+Nothing is read that could run code. What wraps a network's weights is taken off: a checkpoint of a
+training around them, and the beginnings that PyTorch's wrappers give to names.
 """
 
 import argparse
@@ -30,8 +30,8 @@ DTYPES = {  # safetensors' names for what NumPy has
 
 
 def read(path: str) -> Arrays:
-    """The arrays of a file of PyTorch, or a .npz or .safetensors. CheckpointError if it holds anything else, or not all
-    of it."""
+    """The arrays of a file of PyTorch, or a .npz or .safetensors. CheckpointError if it holds
+    anything else, or not all of it."""
     kind = Path(path).suffix.lower()
     readers = {**dict.fromkeys(PYTORCH, read_pytorch), ".npz": read_npz, ".safetensors": read_safetensors}
     if kind not in readers:
@@ -50,7 +50,8 @@ def read(path: str) -> Arrays:
 
 
 def read_pytorch(path: str) -> Arrays:
-    """The tensors of the state dict in the file, which may have other things around it or among them."""
+    """The tensors of the state dict in the file, which may have other things around it or among
+    them."""
     torch = require_torch()
     content = io.BytesIO(Path(path).read_bytes())  # for of half a file PyTorch raises an OSError without its name
     with torch.serialization.safe_globals([argparse.Namespace]):  # torchvision's training keeps its options in one
@@ -71,7 +72,8 @@ def read_npz(path: str) -> Arrays:
 
 
 def read_safetensors(path: str) -> Arrays:
-    """Through the bytes: for bfloat16, the package's own arrays depend on what else has been imported."""
+    """Through the bytes: for bfloat16, the package's own arrays depend on what else has been
+    imported."""
     safetensors, arrays = require_safetensors(), {}
     try:
         entries = safetensors.deserialize(Path(path).read_bytes())
@@ -97,9 +99,10 @@ def widened(halves: np.ndarray) -> np.ndarray:
 def unwrapped(arrays: Arrays, first: tuple[str, ...]) -> Arrays:
     """The arrays by the names that their network gives them, of which one is among `first`.
 
-    "module" is where DataParallel stands, anywhere in a name, "_orig_mod" where torch.compile does, and a network that
-    is a part of another, as Lightning's are, has that one's name for it before all of its own: "model.", say. What
-    only counts something, such as how many networks were averaged, is left out.
+    "module" is where DataParallel stands, anywhere in a name, "_orig_mod" where torch.compile does,
+    and a network that is a part of another, as Lightning's are, has that one's name for it before
+    all of its own: "model.", say. What only counts something, such as how many networks were
+    averaged, is left out.
     """
     plain: Arrays = {}
     for name, array in arrays.items():

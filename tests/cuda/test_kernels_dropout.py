@@ -40,3 +40,12 @@ def test_what_is_dropped_is_zero(gpu):
     kept = lesson.drop(np.ones(400, np.float32), 0.5, (1, 2), 2.0) > 0
     assert (y[~kept] == 0).all()
     np.testing.assert_array_equal(y[kept], awkward(400)[kept] * 2)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 12, 15, 17])
+def test_nothing_is_written_beyond_the_end(gpu, monkeypatch, count):
+    whole = gpu.asarray(np.full(count + 32, 7, np.float32))
+    monkeypatch.setattr(kernels, "empty_like", lambda x: whole[:count])
+    y = kernels.drop(gpu.asarray(np.ones(count, np.float32)), 0.5, (3, 5), 2.0)
+    np.testing.assert_array_equal(y.get(), lesson.drop(np.ones(count, np.float32), 0.5, (3, 5), 2.0))
+    assert (whole.get()[count:] == 7).all()

@@ -1,5 +1,6 @@
-"""ONNX files: AlexNet out of those that other programs write, by the logits of the same graph, and into one, by what
-other programs make of it. Graphs of both frameworks, in the ways in which files have them, are in tests/frameworks.py."""
+"""ONNX files: AlexNet out of those that other programs write, by the logits of the same graph, and
+into one, by what other programs make of it. Graphs of both frameworks, in the ways in which files
+have them, are in tests/frameworks.py."""
 
 import contextlib
 import io
@@ -47,7 +48,8 @@ def normalised(self, x, alpha=None, beta=None, bias=None, size=None):
 
 
 def ran(path, x):
-    """What ONNX Runtime makes of (N, 3, H, W), or where it is not installed onnx's own evaluator."""
+    """What ONNX Runtime makes of (N, 3, H, W), or where it is not installed onnx's own
+    evaluator."""
     model = onnx.load(path)
     if runtime is not None:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -1,5 +1,6 @@
-"""The checkpoints that people have: how the names in them begin, how wide their floats are, what stands around them, and
-how the files are called. All of them hold the same few numbers, which floats of any width have."""
+"""The checkpoints that people have: how the names in them begin, how wide their floats are, what
+stands around them, and how the files are called. All of them hold the same few numbers, which
+floats of any width have."""
 
 import argparse
 import itertools
