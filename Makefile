@@ -1,10 +1,10 @@
 # make train: AlexNet on synthetic pictures.   make test: the test suite.   Both set up .venv first.
-# make bench: minicnn beside PyTorch, in an environment of its own.
+# make bench: minicnn beside PyTorch, in an environment of its own.   make oldest: the tests with old packages.
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: train test lint types coverage mutation slow bench clean
+.PHONY: train test lint types coverage mutation slow oldest bench clean
 
 train: $(VENV)/examples
 	$(BIN)/python examples/alexnet/train.py $(ARGS)
@@ -30,6 +30,16 @@ mutation: $(VENV)/test
 	$(BIN)/python tests/mutation.py $(ARGS)
 	$(BIN)/python tests/mutation_kernels.py $(ARGS)
 
+# the tests with the oldest packages that pyproject.toml allows: make oldest PYTHON=python3.10
+oldest: .venv-oldest/test
+	.venv-oldest/bin/python -m pytest -m "not slow" -W default $(ARGS)
+
+.venv-oldest/test: pyproject.toml
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python tests/oldest.py > .venv-oldest/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --editable ".[test]" --constraint .venv-oldest/oldest.txt
+	touch $@
+
 bench: .venv-bench/bench
 	.venv-bench/bin/python -m benchmarks cpu $(ARGS)
 
@@ -45,4 +55,4 @@ $(VENV)/%: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-bench build *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) .venv-bench .venv-oldest build *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .coverage

@@ -151,7 +151,7 @@ class Loop(OnGPU):
         super().__init__(threads)
         self.network, self.batch = network, batch
         evaluate.OFTEN = math.inf  # its figures are fetched in the end only, not in the step that is recorded
-        bar = SimpleNamespace(update=lambda n: None, set_postfix=lambda **_: None)
+        bar = SimpleNamespace(update=lambda n: None, set_description=lambda *_, **__: None)
         train.progress_bar = lambda **_: nullcontext(bar)
 
     def second_step(self) -> list[Launch]:

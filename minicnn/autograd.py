@@ -1,31 +1,33 @@
-"""Reverse-mode differentiation: what an operation is, and the backward pass through those that were
-recorded.
+"""Reverse-mode differentiation: the backward pass through recorded operations, and Function, which
+every operation is.
 
-A recorded Tensor points to the Function that made it, its grad_fn. A Function points to its parents:
-for each input, the Function that made it, or the leaf Tensor that it is. Nothing points forward, so
-there are no reference cycles, and a graph is freed as soon as its last Tensor is. There is one
-exception: the graph of a recorded gradient that a leaf keeps in .grad leads back to that leaf.
+The result of a recorded operation is a Tensor that points to its Function, its grad_fn. A Function
+points to its parents: for each input, the Function that made it, or the Tensor itself if it is a leaf,
+one that requires a gradient and was not computed. So the Functions are the nodes of a graph:
 
     x ──┐
         Mul ── Exp ── y      y.grad_fn is Exp;  Exp.parents == (Mul,);  Mul.parents == (x, w)
     w ──┘
 
-The chain rule, read from the right: L is one number, computed from y. With dL/dy known, Exp says
-what dL/d(Mul's output) is, and with that Mul says what dL/dx and dL/dw are. Where a value was used
-twice, its gradients add up. That is all that backward_pass() does; Plan and Pending below it keep
-the books.
+Nothing points forward, so there are no reference cycles, and a graph is freed as soon as no Tensor
+refers to it. The one exception: after backward(create_graph=True), leaf.grad has a graph of its own,
+which leads back to that leaf.
 
-Every operation passes through tensor.apply, which calls the Function's forward and, while recording
-is on, its record. For the backward pass a Function keeps the inputs that its `saves` names and what
-its forward sets on self. The backward pass computes with Tensors too, and Tensor.backward and grad
-switch recording on for it when create_graph asks for that, and off otherwise.
+The backward pass goes from right to left through the picture, by the chain rule. L is one number,
+computed from y. With dL/dy given, Exp says what dL/d(Mul's output) is, and with that Mul says what
+dL/dx and dL/dw are. Where a value was used twice, its gradients add up. That is all that
+backward_pass() does; Plan and Pending below it do the bookkeeping.
 
-This file uses of a Tensor only its data, shape, dtype, grad_fn, requires_grad and version (a list
-of one number: how often the data was overwritten), and three methods:
+Every operation passes through tensor.apply, which calls the Function's forward and then its record.
+The backward pass also computes with Tensors. With create_graph=True its operations are recorded, so
+that they can be differentiated again; otherwise recording is off meanwhile.
 
-    grad.wrap(array, node)         makes the array a Tensor whose grad_fn is that node
-    grad.plus(other)               adds two gradients of one Tensor
-    grad.apply(function, *inputs)  is tensor.apply, which cannot be imported here
+Of a Tensor t this file uses only its data, shape, dtype, grad_fn, requires_grad and version (how often
+its data was overwritten, in a list, which views share), that it can be a key of a dict, and
+
+    t.wrap(array, node)           the array as a Tensor whose grad_fn is that node
+    t.plus(other)                 t + other, of two gradients of one Tensor
+    t.apply(function, *inputs)    tensor.apply, which cannot be imported here: it is on a floor above
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from contextlib import ContextDecorator
 from operator import attrgetter
 from typing import Any
 
-Tensor = Any  # minicnn.tensor.Tensor, which is on a floor above this one
+Tensor = Any  # minicnn.tensor.Tensor
 Gradients = Tensor | tuple[Tensor | None, ...]  # of one input, or of each
 
 
@@ -53,15 +55,16 @@ def backward_pass(
     Nodes are visited from the newest to the oldest. Whatever used a node's output is newer than the
     node, so each node has received its whole gradient before it passes it on, and there is no
     recursion. deliver(tensor, gradient) is called for each leaf, or for each wanted Tensor, as soon
-    as its gradient is complete: for Tensor.backward it adds that to .grad, for grad it collects it.
+    as its gradient is complete: Tensor.backward adds the gradient to tensor.grad, minicnn.grad
+    collects the gradients in a dict.
     """
     plan = Plan([_place(tensor) for tensor, _ in roots], wanted)
     pending = Pending(plan, deliver)
     for tensor, gradient in roots:
         pending.add_root(_place(tensor), gradient)
     while plan.nodes:
-        node, needed = plan.nodes.popitem()  # the newest
-        gradients = node.gradients(pending.pop(node), needed)
+        node, needed = plan.nodes.popitem()  # the last one in, which is the newest
+        gradients = node.gradients(pending.take(node), needed)
         pending.add_all(node.parents, gradients, needed)
         if not retain_graph:
             node.free()
@@ -74,12 +77,12 @@ def _place(tensor: Tensor) -> Any:
 
 
 class Plan:
-    """What a backward pass is going to do, found by one look at the graph.
+    """What a backward pass is going to do, found out before it begins.
 
-    nodes: the Functions that made a wanted Tensor or one computed from it (all, if wanted is None),
-        the oldest first, each with, for each input, whether its gradient is needed.
-    missing: how many gradients each leaf is still to receive.
-    wanted: each wanted Tensor, by the place where its gradient arrives (see _place).
+    nodes: {Function: needed}, the oldest first: the Functions through which a gradient reaches a wanted
+        Tensor (all of them, if wanted is None). needed[i]: must it compute the gradient of input i?
+    missing: {leaf: how many gradients it is still to receive}.
+    wanted: {place where its gradient arrives (see _place): wanted Tensor}.
     """
 
     def __init__(self, roots: list[Any], wanted: list[Tensor] | None) -> None:
@@ -105,9 +108,10 @@ class Plan:
                     arrivals[parent] += 1
 
         self.wanted = {} if wanted is None else {_place(tensor): tensor for tensor in wanted}
+        # a place is useful if it is wanted or a parent of it is useful; parents are older, and decided first
         useful = set(arrivals if wanted is None else self.wanted)
         self.nodes: dict[Function, tuple[bool, ...]] = {}
-        for node in sorted(nodes, key=attrgetter("age")):
+        for node in sorted(nodes, key=attrgetter("order")):
             needed = node.needs_input_grad
             if wanted is not None:
                 needed = tuple([parent in useful for parent in node.parents])
@@ -118,96 +122,102 @@ class Plan:
 
 
 class Pending:
-    """The gradients that nodes and leaves have received so far in a backward pass, and whose memory
-    they are in. What is delivered has memory of its own: a gradient may be a view of another, or the
-    very array that went to two parents, and then it is copied."""
+    """The gradients that nodes and leaves have received so far in a backward pass.
+
+    A gradient that is delivered must not share its memory with any other Tensor, for its owner may
+    write to it. `shared` holds the memory that somebody else may still read: that of the gradients the
+    pass began with, of those that were delivered, and of arrays that went to two parents. If a
+    gradient's memory is in it, it is copied before it is delivered.
+    """
 
     def __init__(self, plan: Plan, deliver: Callable[[Tensor, Tensor], None]) -> None:
         self.plan, self.deliver = plan, deliver
         self.received: dict[Any, Tensor] = {}
-        self.taken: set[int] = set()  # memory that is somebody's already
+        self.shared: set[int] = set()  # see memory_of
 
     def add_root(self, place: Any, gradient: Tensor) -> None:
         """Take a gradient that the pass begins with. Its memory stays the caller's. If this place
         does not lead to anything wanted, the gradient is dropped."""
-        self.taken.add(memory_of(gradient))
+        self.shared.add(memory_of(gradient))
         if place in self.plan.nodes or place in self.plan.missing:
             self.add_all((place,), (gradient,), (True,))
 
     def add_all(self, parents: Sequence[Any], gradients: Sequence[Any], needed: Sequence[bool]) -> None:
-        """A gradient for each of these nodes and leaves that needs one."""
-        if needed.count(True) != 1:  # what goes two ways is nobody's alone
+        """Add a gradient to each of these nodes and leaves that needs one."""
+        if needed.count(True) != 1:  # did one array go to two of them?
             owners = [memory_of(gradient) for gradient, need in zip(gradients, needed, strict=True) if need]
-            self.taken.update([owner for owner in owners if owners.count(owner) != 1])
+            self.shared.update([owner for owner in owners if owners.count(owner) != 1])
         received, missing = self.received, self.plan.missing
         for parent, gradient, need in zip(parents, gradients, needed, strict=True):
             if not need:
                 continue
             before = received.get(parent)
-            # never in place: the memory may be another's as well
+            # never +=, for the memory may be another Tensor's as well
             received[parent] = gradient if before is None else before.plus(gradient)
             if parent in missing:
                 missing[parent] -= 1
                 if not missing[parent]:
-                    self._finish(parent, received.pop(parent))
+                    self._deliver(parent, received.pop(parent))
 
-    def pop(self, node: Function) -> Tensor:
-        """The whole gradient of a node's output."""
+    def take(self, node: Function) -> Tensor:
+        """Remove and return the complete gradient of a node's output, and deliver it if it is wanted."""
         gradient = self.received.pop(node)
         if node in self.plan.wanted:
-            self._finish(self.plan.wanted[node], gradient)
+            self._deliver(self.plan.wanted[node], gradient)
         return gradient
 
-    def _finish(self, tensor: Tensor, gradient: Tensor) -> None:
+    def _deliver(self, tensor: Tensor, gradient: Tensor) -> None:
         # a broadcast view has a stride of 0: several of its entries are one number in memory, so
         # whoever wrote to one of them would change the others
-        if memory_of(gradient) in self.taken or 0 in gradient.data.strides:
+        if memory_of(gradient) in self.shared or 0 in gradient.data.strides:
             gradient = gradient.apply(Copy(), gradient)
-        self.taken.add(memory_of(gradient))
+        self.shared.add(memory_of(gradient))
         self.deliver(tensor, gradient)
 
 
 def memory_of(tensor: Tensor) -> int:
-    """The identity of whatever owns a Tensor's memory."""
+    """The identity of whatever owns a Tensor's memory. (That of another owner, which is gone, may come
+    again: then one copy is made too many.)"""
     owner = tensor.data
     while getattr(owner, "base", None) is not None:
         owner = owner.base
     return id(owner)
 
 
-_clock = itertools.count()
+_counter = itertools.count()
 
 
 class Function:
-    """One operation: an array in, an array out, and how a gradient flows back.
+    """One operation: arrays in, one array out, and how a gradient flows back.
 
-    A subclass keeps its hyperparameters from __init__ and defines
+    A subclass stores its settings in __init__ and defines
 
         forward(*arrays) -> array      the result; what the backward pass needs besides the inputs is
                                        set on self
         backward(grad) -> gradients    given dL/d(output), the Tensor dL/d(input) for each input,
                                        computed with operations on Tensors, so that it can itself be
                                        recorded and differentiated
-        saves                          saves[i] names, by their numbers, the inputs whose values the
-                                       gradient of input i is computed from
+        saves                          saves[i]: the numbers of the inputs that backward reads to compute
+                                       the gradient of input i. A product x·w has saves = ((1,), (0,)):
+                                       the gradient of x reads w, that of w reads x.
 
     An object records one call. In backward, self.needs_input_grad[i] tells whether the gradient of
     input i is wanted (None may be returned otherwise), and self.saved_inputs[j] is the Tensor that
-    was input j, kept only if a wanted gradient is computed from it. What backward returns is a new
-    Tensor, or grad itself, or a view of it. It is never a saved input or an array that the Function
-    keeps on self, because whoever is given a leaf's gradient may write to its memory.
+    was input j, kept only if a wanted gradient reads it. backward must return new Tensors, or grad
+    itself, or views of it. It must not return a saved input or an array that the Function keeps on
+    self, because whoever is given a leaf's gradient may write to its memory.
     """
 
     saves: tuple[tuple[int, ...], ...] = ()
-    promotes_integers = False  # does the result need real numbers? then integers are converted first
-    # for each input its Function or leaf Tensor, or None if it needs no gradient; the whole is None
-    # as long as no call is recorded, and again once the node was freed
+    promotes_integers = False  # True: tensor.apply converts integers to floating point first
+    # for each input the Function that made it, or the leaf, or None if it needs no gradient; the whole
+    # is None as long as no call is recorded, and again once the node was freed
     parents: Any = None
 
     saved_inputs: tuple[Any, ...]
     needs_input_grad: tuple[bool, ...]
-    age: int  # nodes are numbered as they are recorded
-    shape: tuple[int, ...]  # of its output, and so is dtype: a node is asked for them as a leaf is
+    order: int  # nodes are numbered as they are recorded: a larger number is newer
+    shape: tuple[int, ...]  # of its output, as is dtype, under the names that a leaf has them
     dtype: Any
     _versions: list[tuple[Any, int]]  # what is saved, and how often it had been overwritten then
 
@@ -216,7 +226,7 @@ class Function:
 
     @classmethod
     def apply(cls, *_: Any) -> None:
-        """PyTorch's way to call, which keeps no hyperparameters: TypeError with what to write."""
+        """PyTorch's way to call a Function. Raises TypeError, which says what to write here."""
         raise TypeError(f"an operation is an object here: minicnn.apply({cls.__name__}(…), x)")
 
     def backward(self, grad: Tensor) -> Gradients:
@@ -232,12 +242,11 @@ class Function:
         return grad.wrap(self.y, self)  # type: ignore[attr-defined]  # forward sets y
 
     def record(self, inputs: tuple[Tensor, ...], output: Any) -> bool:
-        """Become a node of the graph, if this thread records and any input requires a gradient: remember
-        where the inputs came from, and those of them that backward is computed from. tensor.apply
-        calls this."""
+        """Become a node of the graph, if this thread records and any input requires a gradient: store the
+        parents, and the inputs that `saves` names. Returns whether it did. tensor.apply calls this."""
         if not _mode.recording:
             return False
-        needs, parents = [], []  # filled in one loop: list comprehensions take three times as long
+        needs, parents = [], []  # filled in one loop, for this runs for every operation
         for tensor in inputs:
             needs.append(tensor.requires_grad)
             parents.append((tensor.grad_fn or tensor) if tensor.requires_grad else None)
@@ -249,15 +258,15 @@ class Function:
             raise TypeError(f"{self.name}: a Tensor of dtype {output.dtype} cannot require a gradient")
         saved: list[Any] = [_UNSAVED] * len(inputs)
         versions = []
-        for saves, need in zip(self.saves, needs, strict=False):  # the last inputs may be left out
+        for numbers, need in zip(self.saves, needs, strict=False):  # the last inputs may be left out
             if need:
-                for j in saves:
+                for j in numbers:
                     saved[j] = inputs[j]
                     versions.append((inputs[j], inputs[j].version[0]))
         self.parents, self.needs_input_grad = tuple(parents), tuple(needs)
         self.saved_inputs, self._versions = tuple(saved), versions
         self.shape, self.dtype = output.shape, output.dtype
-        self.age = next(_clock)
+        self.order = next(_counter)
         return True
 
     def gradients(self, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
@@ -271,11 +280,12 @@ class Function:
                     f"{self.name}: an input of shape {tensor.shape} that its backward pass reads was overwritten since "
                     "the forward pass, by an optimizer step or load_state_dict: call backward() before that happens"
                 )
-        every, self.needs_input_grad = self.needs_input_grad, needed
+        recorded = self.needs_input_grad
+        self.needs_input_grad = needed  # backward reads it
         try:
             gradients = self.backward(grad)
         finally:
-            self.needs_input_grad = every
+            self.needs_input_grad = recorded
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
         if len(gradients) != len(needed):
@@ -296,11 +306,11 @@ class Function:
 
     def free(self) -> None:
         """Forget everything: the graph below can go. A second backward through here is then an error."""
-        self.__dict__.clear()
+        self.__dict__.clear()  # so parents is the class's None again
 
 
 class _Unsaved:
-    """In the place of an input that is not saved: it says so when it is used."""
+    """Stands for an input that was not saved: to use it is an AttributeError, which says so."""
 
     def __repr__(self) -> str:
         return "an input that is not kept for the backward pass: the Function's `saves` must name it"
@@ -325,6 +335,9 @@ class Copy(Function):
 class _Mode(threading.local):
     recording = True
 
+    def __init__(self) -> None:
+        self.left: list[bool] = []  # for each with-statement that was entered, whether it was so before
+
 
 _mode = _Mode()
 
@@ -335,21 +348,17 @@ def is_recording() -> bool:
 
 
 class set_grad_enabled(ContextDecorator):
-    """Record operations, or do not, inside a with-statement or a decorated function; in this thread only."""
+    """Switch recording on or off inside a with-statement or a decorated function, in this thread only."""
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
-        self.before: list[bool] = []
 
     def __enter__(self) -> None:
-        self.before.append(_mode.recording)
+        _mode.left.append(_mode.recording)
         _mode.recording = self.enabled
 
     def __exit__(self, *_: object) -> None:
-        _mode.recording = self.before.pop()
-
-    def _recreate_cm(self) -> set_grad_enabled:
-        return set_grad_enabled(self.enabled)  # each call of a decorated function has its own: threads may overlap
+        _mode.recording = _mode.left.pop()
 
 
 class no_grad(set_grad_enabled):

@@ -88,7 +88,8 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], info: dict[str
             safetensors.numpy.save_file(contiguous, temporary, {"info": json.dumps(info or {})})
         except safetensors.SafetensorError as error:
             raise OSError(None, str(error)) from None
-        temporary.chmod(mode)  # for save_file puts a file of its own there, which only its owner may read
+        with suppress(OSError):  # a mount whose files belong to somebody else refuses that; the file is whole
+            temporary.chmod(mode)  # for save_file puts a file of its own there, which only its owner may read
 
 
 def _contiguous(name: str, array: Any) -> np.ndarray:
@@ -114,18 +115,24 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     Raises CheckpointError if it is not such a file or not whole, OSError if it cannot be read.
     """
     safetensors = require_safetensors()
-    if Path(path).is_dir():
-        raise CheckpointError(f"{path} is a folder, not a checkpoint file")
+    if Path(path).exists() and not Path(path).is_file():
+        what = "a folder" if Path(path).is_dir() else "no ordinary file"
+        raise CheckpointError(f"{path} is {what}, not a checkpoint file")
     with open(path, "rb"):  # an OSError that names the file
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             info = json.loads((file.metadata() or {}).get("info", "{}"))
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint, or not whole: {error}") from None
+    except OSError:
+        raise
     except (TypeError, AttributeError) as error:  # a dtype that NumPy does not have
         raise CheckpointError(f"{path} holds numbers of another kind than NumPy's: {error}") from None
+    except Exception as error:  # a damaged header makes the JSON reader raise ValueError, RecursionError and others
+        raise CheckpointError(f"{path} is not a checkpoint, or not whole: {error}") from None
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":  # bfloat16 is read where a package has taught it to NumPy, as JAX does
+            raise CheckpointError(f"{path} holds numbers of another kind than NumPy's: {name} is {array.dtype}")
     if not isinstance(info, dict):
         raise CheckpointError(f"{path} is not a checkpoint: its info is {type(info).__name__}, not a table of names")
     return arrays, info

@@ -129,6 +129,8 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"a Tensor of shape {self.shape} is neither true nor false: say .any() or .all()")
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -178,7 +180,10 @@ class Tensor:
     def astype(self, dtype: Any) -> Tensor:
         """A copy with another dtype. Between floating dtypes gradients flow, each in its own."""
         dtype = np.dtype(dtype)
-        return apply(ops.Cast(dtype), self) if dtype.kind == "f" == self.dtype.kind else Tensor(self.data.astype(dtype))
+        if dtype.kind == "f" == self.dtype.kind:
+            return apply(ops.Cast(dtype), self)
+        with devices.on_device_of(self.data):
+            return Tensor(self.data.astype(dtype))
 
     # -------------------------------------------------------------------------------------------------------- gradients
     def backward(self, grad: Any = None, retain_graph: bool = False, create_graph: bool = False) -> None:
@@ -315,8 +320,15 @@ class Tensor:
         """A boolean Tensor."""
         if not isinstance(other, Tensor):
             other = _converted(other, self.dtype if self.dtype.kind == "f" else None, self.data)
+        if devices.opened and self.device != other.device:
+            here, there = self.device, other.device
+            raise devices.DeviceError(f"{here} and {there} do not mix: move one with .to({here!r})")
+        return self._constant(lambda array: relation(array, other.data))
+
+    def _constant(self, function: Callable[[devices.Array], devices.Array]) -> Tensor:
+        """A function of its array, computed where that is, to which no gradient belongs."""
         with devices.on_device_of(self.data):
-            return Tensor.wrap(relation(self.data, other.data))
+            return Tensor.wrap(function(self.data))
 
     def __and__(self, other: Any) -> Tensor:
         return self._compare(operator.and_, other)
@@ -325,7 +337,7 @@ class Tensor:
         return self._compare(operator.or_, other)
 
     def __invert__(self) -> Tensor:
-        return Tensor.wrap(~self.data)
+        return self._constant(operator.invert)
 
     def __getitem__(self, index: Any) -> Tensor:
         """Entries by integers, slices, None, …, integer or boolean arrays, as in NumPy."""
@@ -388,19 +400,19 @@ class Tensor:
 
     def argmax(self, axis: int | None = None) -> Tensor:
         """The index of the first largest entry along an axis, or of the flattened Tensor; an integer Tensor."""
-        return Tensor.wrap(self.data.argmax(axis))
+        return self._constant(lambda array: array.argmax(axis))
 
     def argmin(self, axis: int | None = None) -> Tensor:
         """The index of the first smallest entry, as argmax has that of the largest."""
-        return Tensor.wrap(self.data.argmin(axis))
+        return self._constant(lambda array: array.argmin(axis))
 
     def any(self, axis: Axis = None) -> Tensor:
         """Is any entry along these axes not 0? A boolean Tensor."""
-        return Tensor.wrap((self.data != 0).any(axis))
+        return self._constant(lambda array: (array != 0).any(axis))
 
     def all(self, axis: Axis = None) -> Tensor:
         """Is no entry along these axes 0? A boolean Tensor."""
-        return Tensor.wrap((self.data != 0).all(axis))
+        return self._constant(lambda array: (array != 0).all(axis))
 
     def reshape(self, *shape: Any) -> Tensor:
         return apply(ops.Reshape(_sizes(shape)), self)
@@ -539,7 +551,8 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
     if not dtypes and (function.promotes_integers or any(type(arg) is float for arg in args)):
         dtypes = [np.dtype(np.float32)]
     elif not dtypes:
-        dtypes = [arg.dtype for arg in args if hasattr(arg, "dtype") and arg.dtype.kind == "f"][:1]
+        arrays = [arg if isinstance(arg, Tensor) else devices.as_array(arg) for arg in args if hasattr(arg, "dtype")]
+        dtypes = [array.dtype for array in arrays if array.dtype.kind == "f"][:1]
     if any(dtype != dtypes[0] for dtype in dtypes):
         raise TypeError(f"{function.name}: dtypes {dtypes[0]} and {dtypes[-1]} do not mix: convert one with .astype()")
     here = devices.device_of(like)

@@ -8,7 +8,7 @@ from reference import distinct, normal
 
 import minicnn
 from minicnn.autograd import Function
-from minicnn.functional.lrn import Norm
+from minicnn.functional.lrn import Constants
 from minicnn.functional.windows import Window
 
 
@@ -27,11 +27,11 @@ FUNCTIONS = {
 }
 
 WINDOW = Window.of((3, 2), (2, 1), ((1, 0), (0, 1)), (1, 2))  # sees an image of 5 × 4 as one of 2 × 3
-X, Y = normal(2, 5, 4, 2), normal(2, 2, 3, 3, seed=1)
-WEIGHT = normal(3, 2, 2, 3, seed=2)
+X, Y = normal(2, 5, 4, 4), normal(2, 2, 3, 6, seed=1)
+WEIGHT = normal(3, 2, 2, 6, seed=2)  # of two groups
 WINNER = np.random.default_rng(3).integers(0, 6, Y.shape).astype(np.uint8)
 A, B, FAR, POSITIVE = normal(2, 3), normal(3, seed=1), distinct(2, 3), abs(normal(2, 3, seed=2)) + 0.5
-NORM = Norm(4, 1.0, 0.9, 0.75)
+NORM = Constants(4, 1.0, 0.9, 0.75)
 
 CASES = {  # name: (what it is made of, its inputs)
     "Abs": ((), [FAR]),
@@ -42,9 +42,9 @@ CASES = {  # name: (what it is made of, its inputs)
     "Cast": ((np.dtype(np.float64),), [A]),
     "Clip": ((-0.12, 0.12), [FAR]),
     "Concatenate": ((1,), [A, normal(2, 1, seed=1), A]),
-    "Conv2d": ((WINDOW, 1, (5, 4)), [X, WEIGHT, normal(3)]),
-    "Conv2dTranspose": ((WINDOW, 1, (5, 4)), [Y, WEIGHT]),
-    "Conv2dWeight": ((WINDOW, 1, (5, 4)), [X, Y]),
+    "Conv2d": ((WINDOW, 2, (5, 4)), [X, WEIGHT, normal(6)]),
+    "Conv2dTranspose": ((WINDOW, 2, (5, 4)), [Y, WEIGHT]),
+    "Conv2dWeight": ((WINDOW, 2, (5, 4)), [X, Y]),
     "Copy": ((), [A]),
     "CrossEntropy": ((np.array([2, 0]),), [A]),
     "CrossEntropyBackward": ((np.array([2, 0]),), [normal(2), A]),
@@ -53,10 +53,11 @@ CASES = {  # name: (what it is made of, its inputs)
     "Dropout": ((0.4, (5, 0), 1.5), [A]),
     "Exp": ((), [A]),
     "GELU": ((), [3 * A]),
-    "Gather": ((WINNER, WINDOW), [normal(2, 5, 4, 3)]),
+    "Gather": ((WINNER, WINDOW), [normal(2, 5, 4, 6)]),
     "Index": (((slice(None), np.array([2, 0, 2])),), [A]),
     "LocalResponseNorm": ((NORM,), [normal(2, 5)]),
     "LocalResponseNormBackward": ((NORM,), [normal(2, 5), normal(2, 5, seed=1)]),
+    "Leak": ((FAR > 0, 0.1), [A]),
     "LeakyReLU": ((0.1,), [FAR]),
     "LogisticLoss": ((), [A, normal(2, 3, seed=1)]),
     "Log": ((), [POSITIVE]),
@@ -85,7 +86,7 @@ CASES = {  # name: (what it is made of, its inputs)
     "ToDevice": (("cpu",), [A]),
     "Transpose": (((2, 0, 1),), [normal(2, 3, 4)]),
     "IndexAdd": (([2, 0, 2], (4, 3), False), [normal(3, 3)]),
-    "Where": ((np.array([True, False, True]),), [A, B]),
+    "Where": ((np.array([True, False, True]),), [B, normal(2, 1)]),
     "WherePositive": ((FAR,), [A]),
     "WindowSum": (((2, 1),), [normal(2, 5)]),
 }

@@ -90,6 +90,15 @@ def weights(framework: tuple[str, ...], share: int = 16) -> dict[str, np.ndarray
     return arrays
 
 
+def channels_first(array: np.ndarray) -> np.ndarray:
+    """A parameter of minicnn's AlexNet, or its gradient, in PyTorch's layout."""
+    if array.ndim == 4:
+        return array.transpose(3, 2, 0, 1)  # (KH, KW, C, O) -> (O, C, KH, KW)
+    if array.ndim == 2 and len(array) % 36 == 0:  # after the flatten: rows (H, W, C) -> (C, H, W)
+        array = array.reshape(6, 6, -1, array.shape[1]).transpose(2, 0, 1, 3).reshape(array.shape)
+    return array.T
+
+
 # ------------------------------------------------------------------------------------------------------- what they see
 def torchvision_sees(pictures: np.ndarray) -> np.ndarray:
     """(N, 227, 227, 3) -> (N, 3, 224, 224), by ToTensor() and Normalize()"""

@@ -6,7 +6,7 @@ import reference
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minicnn.functional.lrn import Norm
+from minicnn.functional.lrn import Constants
 from minicnn.functional.windows import Window
 from minicnn.optim.optimizer import AdamStep
 
@@ -47,7 +47,9 @@ def windows(draw, pooling=False, sliding=False):
 def activation(draw, what):
     shape, seed = draw(SHAPE), draw(SEED)
     x, dy = awkward(*shape, seed=seed), draw(st.sampled_from([normal, awkward]))(*shape, seed=seed + 1)
-    return {"rectify": (x,), "where_positive": (dy, x), "logistic": (x,)}[what]
+    return {
+        "rectify": (x,), "where_positive": (dy, x), "logistic": (x,), "leak": (dy, x > 0, draw(st.sampled_from([0.01, 0.5, 2.0]))),
+    }[what]  # fmt: skip
 
 
 @st.composite
@@ -96,7 +98,7 @@ def columns(draw, what):
 @st.composite
 def lrn(draw, arrays):
     shape = (*draw(st.lists(st.integers(0, 4), max_size=3)), draw(st.sampled_from([0, 1, 2, 3, 4, 7, 8, 12, 20])))
-    norm = Norm(
+    norm = Constants(
         draw(st.integers(1, 14)), draw(st.sampled_from([0.5, 1.0, 2.0])), draw(st.sampled_from([1e-4, 0.3, 2.0])),
         draw(st.sampled_from([0.75, 0.5, 1.0, 1.5])),
     )  # fmt: skip
@@ -206,12 +208,14 @@ def adam(draw):
 
 @st.composite
 def pictures(draw):
-    shape = (*draw(st.lists(st.integers(0, 5), min_size=1, max_size=3)), 3)
+    channels = draw(st.sampled_from([3, 1]))
+    shape = (*draw(st.lists(st.integers(0, 5), min_size=1, max_size=3)), channels)
     images = np.random.default_rng(draw(SEED)).integers(0, 256, shape, dtype=np.uint8)
-    return images, np.float32([0.1, 0.02, 0.003]), np.float32([1.5, -2.0, 0.25])
+    return images, np.float32([0.1, 0.02, 0.003])[:channels], np.float32([1.5, -2.0, 0.25])[:channels]
 
 
 TABLE = {
+    "activation.leak": activation("leak"),
     "activation.logistic": activation("logistic"),
     "activation.rectify": activation("rectify"),
     "activation.where_positive": activation("where_positive"),
@@ -221,7 +225,7 @@ TABLE = {
     "conv.convolve_transpose": convolution("convolve_transpose"),
     "conv.convolve_weight": convolution("convolve_weight"),
     "dropout.drop": dropout(),
-    "loss.logistic_loss": logistic_loss(),
+    "elementwise_loss.logistic_loss": logistic_loss(),
     "loss.negative_log_likelihood": loss("forward"),
     "loss.negative_log_likelihood_backward": loss("backward"),
     "loss.onehot": loss("onehot"),
@@ -257,6 +261,19 @@ def mapped(value, f):
 
 def cast(args, dtype):
     return mapped(args, lambda a: a.astype(dtype if a.dtype == np.float64 else a.dtype))
+
+
+def alike(result, wanted, dtype, tolerance):
+    """The result is what is wanted: the very numbers, if these are whole, else numbers of that dtype, near to them by
+    the size of the largest."""
+    assert result.shape == wanted.shape
+    if wanted.dtype.kind != "f":
+        assert {result.dtype.kind, wanted.dtype.kind} in ({"b"}, {"i"}, {"u"}, {"i", "u"})
+        np.testing.assert_array_equal(result, wanted)
+        return
+    assert result.dtype == dtype
+    largest = np.abs(wanted[np.isfinite(wanted)]).max(initial=1)
+    np.testing.assert_allclose(result, wanted.astype(dtype), rtol=tolerance, atol=tolerance * largest)
 
 
 def results(function, args):

@@ -173,6 +173,7 @@ def bin_spread(dy, axis, size):
 
 # -------------------------------------------------------------------------------------- registration
 FLOATING = {  # what is rounded to the dtype of the first array
+    "activation.leak": lambda x, positive, slope: each(lambda x, p: x if p else slope * x, x, positive),
     "activation.logistic": lambda x: each(lambda x: 1 / (1 + np.exp(-x)), x),
     "activation.rectify": lambda x: each(lambda x: x if x > 0 or np.isnan(x) else 0.0, x),
     "activation.where_positive": lambda dy, y: each(lambda dy, y: dy if y > 0 else 0.0, dy, y),
@@ -183,7 +184,9 @@ FLOATING = {  # what is rounded to the dtype of the first array
     "conv.convolve_weight": lambda x, dy, window, groups: reference.conv2d_weight(x, dy, *window, groups),
     "dropout.drop": drop,
     "ops.masked": lambda x, mask: each(lambda x, mask: x if mask else 0.0, x, mask),
-    "loss.logistic_loss": lambda z, t: each(lambda z, t: np.log1p(np.exp(z)) - t * z if z < 30 else z - t * z, z, t),
+    "elementwise_loss.logistic_loss": lambda z, t: each(
+        lambda z, t: np.log1p(np.exp(z)) - t * z if z < 30 else z - t * z, z, t
+    ),
     "loss.negative_log_likelihood": negative_log_likelihood,
     "loss.negative_log_likelihood_backward": negative_log_likelihood_backward,
     "lrn.normalise": lambda a, norm: reference.local_response_norm(a.astype(float), *norm),

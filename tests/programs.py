@@ -61,6 +61,33 @@ def run_program(name, *arguments, stderr=None):
     return SimpleNamespace(status=exit.value.code or 0, out=out.getvalue(), err=err.getvalue())
 
 
+@pytest.fixture
+def run(monkeypatch):
+    """run("train.py", "--epochs", 2, …) -> status, out, err. Pictures of curves and filters are left out."""
+    import runs
+
+    small_world(monkeypatch)
+    for name in ("draw_curves", "draw_filters"):
+        monkeypatch.setattr(runs, name, lambda *_: None)
+    return run_program
+
+
+@pytest.fixture
+def mistake(run):
+    """mistake(words, program, …): the program ends with status 2 and one line, which has the words in it."""
+
+    def check(words, *arguments):
+        result = run(*arguments)
+        assert result.status == 2, result.err
+        assert len(result.err.splitlines()) == 1 and result.err.endswith("\n"), result.err
+        assert result.err.startswith(arguments[0] + ": ")
+        for word in [words] if isinstance(words, str) else words:
+            assert word in result.err
+        return result
+
+    return check
+
+
 def write_cifar10(folder, count=4):
     """CIFAR-10's binary version with so many pictures in each file; the brighter, the later their class."""
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -1,12 +1,14 @@
 """The engine: what is accumulated, when hooks run, what is computed, kept and freed, and the error for each misuse."""
 
 import gc
+import traceback
 import weakref
 
 import numpy as np
 import pytest
+from reference import fails
 
-from minicnn import Tensor, grad, nn, no_grad, optim
+from minicnn import Tensor, grad, nn, no_grad, ops, optim
 from minicnn import functional as F
 from minicnn.autograd import Copy, Function, is_recording
 from minicnn.tensor import apply
@@ -41,13 +43,6 @@ class Recipe(Function):
 
     def backward(self, grad):
         return self.recipe(grad)
-
-
-def fails(error, pattern, f, *args, **kwargs):
-    """f raises this error, in one line."""
-    with pytest.raises(error, match=pattern) as caught:
-        f(*args, **kwargs)
-    assert "\n" not in str(caught.value)
 
 
 # --------------------------------------------------------------------------------------------------------- accumulation
@@ -474,3 +469,53 @@ def test_gradients_of_constants_are_dropped_whatever_their_shapes():
     x = Tensor(np.ones(3), requires_grad=True)
     ((x + np.ones(3))[:2] + np.ones(2)).sum().backward()
     assert x.grad.data.tolist() == [1.0, 1.0, 0.0]
+
+
+def test_an_operation_is_an_object():
+    with pytest.raises(TypeError, match=r"minicnn.apply\(Add\(…\), x\)"):
+        ops.Add.apply(Tensor(1.0), Tensor(2.0))
+
+
+def test_what_was_not_saved_says_so_when_it_is_used():
+    class Careless(Function):
+        def forward(self, x):
+            return x * x
+
+        def backward(self, grad):
+            return self.saved_inputs[0].exp()
+
+    with pytest.raises(AttributeError, match="not kept for the backward pass: the Function's `saves` must name it"):
+        apply(Careless(), Tensor(np.ones(2), requires_grad=True)).sum().backward()
+
+
+def test_one_gradient_for_two_of_three_inputs_is_copied():
+    """What a hook writes to the one does not reach the other, which is on its way still."""
+
+    class AddThree(Function):
+        def forward(self, a, b, c):
+            return a + b + c
+
+        def backward(self, grad):
+            return grad, grad, grad
+
+    def overwrite(leaf):
+        leaf.grad.data[...] = 0
+
+    a, b = (Tensor(np.ones(3), requires_grad=True) for _ in "ab")
+    a.register_post_accumulate_grad_hook(overwrite)
+    y = apply(AddThree(), a, b * 3.0, Tensor(np.ones(3))) * 2.0
+    y.backward(np.ones(3))
+    assert b.grad.data.tolist() == [6, 6, 6] and a.grad.data.tolist() == [0, 0, 0]
+
+
+def test_an_error_inside_a_forward_keeps_its_cause():
+    """Whoever breaks a lesson sees the line that did it."""
+
+    class Broken(Function):
+        def forward(self, x):
+            return np.ones(2) + np.ones(3)  # the reader's own line
+
+    with pytest.raises(ValueError, match=r"Broken of shape \(2,\)") as caught:
+        apply(Broken(), Tensor(np.ones(2)))
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "the reader's own line" in "".join(traceback.format_exception(caught.value))

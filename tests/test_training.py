@@ -6,9 +6,9 @@ import sys
 import model
 import numpy as np
 import pytest
+from networks import train
 
-from minicnn import Tensor, nn
-from minicnn import functional as F
+from minicnn import nn
 from minicnn.optim import SGD
 
 
@@ -29,20 +29,12 @@ def small_alexnet(classes=5):
     )
 
 
-def step(net, optimizer, images, labels):
-    loss = F.cross_entropy(net(Tensor(images)), labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
 def steps_to_memorise(net, lr, images, labels):
     """How many steps it takes, with dropout off, until the loss of one batch is below 1e-3."""
     net.eval()
     optimizer = SGD(net.parameters(), lr=lr, momentum=0.9)
     for steps in range(1, 301):
-        if step(net, optimizer, images, labels) < 1e-3:
+        if train(net, optimizer, images, labels, 1)[0] < 1e-3:
             return steps
     raise AssertionError("the loss is above 1e-3 after 300 steps")
 
@@ -68,15 +60,14 @@ def test_memory_does_not_grow_over_200_steps():
     net = small_alexnet()
     optimizer = SGD(net.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
 
-    def train(steps):
-        for _ in range(steps):
-            step(net, optimizer, images, labels)
+    def objects_after(steps):
+        train(net, optimizer, images, labels, steps)
         return gc.collect(), sys.getallocatedblocks()
 
     gc.disable()
     try:
-        _, before = train(20)
-        garbage, after = train(200)
+        _, before = objects_after(20)
+        garbage, after = objects_after(200)
     finally:
         gc.enable()
     assert garbage < 100 and after - before < 100  # not one in two steps

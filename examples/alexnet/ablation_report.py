@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runs import new_figure
+from drawing import new_figure, own_settings
 
 from minicnn.checkpoint import replacing
 
@@ -170,6 +170,7 @@ def draw_differences(rows: list[dict[str, Any]]) -> Any:
     return figure
 
 
+@own_settings()
 def report(folder: Path, ideas: dict[str, list[str]], arms: dict[str, list[Run]], races: dict[str, list[Run]]) -> str:
     """Write the tables and the charts. Returns the tables as text.
 

@@ -41,9 +41,9 @@ from typing import Any
 
 import numpy as np
 from ablation_report import GOAL, Run, reached, report
+from drawing import require_matplotlib
 from evaluate import evaluate
-from options import Parser, UsageError, add_machine, command, natural, use_machine
-from runs import new_figure
+from options import CIFAR10_FILES, NO_VERIFY, Parser, UsageError, add_machine, command, natural, use_machine
 from train import train_epoch
 
 import minicnn
@@ -295,27 +295,46 @@ class Results:
         return seconds * len(pictures.train) / len(few.train)
 
 
+EXAMPLES = """\
+examples:
+  ablations.py --data cifar-10-batches-bin
+  ablations.py --data cifar-10-batches-bin --only dropout flips --seeds 5"""
+
+
 def main() -> None:
     names = ("relu", *IDEAS)
     parser = Parser(
-        prog="ablations.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="ablations.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--data", metavar="DIR", required=True, help="the folder of CIFAR-10's binary files")
+    parser.add_argument("--data", metavar="DIR", required=True, help=f"the folder of {CIFAR10_FILES}")
+    parser.add_argument("--no-verify", dest="verify", action="store_false", help=NO_VERIFY)
     parser.add_argument(
-        "--no-verify", dest="verify", action="store_false", help="take files that are not the official ones"
+        "--only",
+        nargs="+",
+        choices=names,
+        default=names,
+        metavar="NAME",
+        help=f"try these of {', '.join(names)} (default: all)",
+    )
+    parser.add_argument("--seeds", type=natural, default=3, metavar="N", help="make N runs of each kind (default: 3)")
+    parser.add_argument(
+        "--pictures", type=natural, metavar="N", help=f"train on N pictures (default: {SIZES['train']:,})"
     )
     parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, metavar="NAME", help=f"of {', '.join(names)} (default: all)"
+        "--epochs", type=natural, metavar="N", help=f"each run has N epochs (default: {SIZES['epochs']})"
     )
-    parser.add_argument("--seeds", type=natural, default=3, metavar="N", help="runs of each kind (default: 3)")
-    parser.add_argument("--pictures", type=natural, metavar="N", help=f"to train on (default: {SIZES['train']:,})")
-    parser.add_argument("--epochs", type=natural, metavar="N", help=f"of each run (default: {SIZES['epochs']})")
-    parser.add_argument("--quick", action="store_true", help="to try it out: few pictures, few epochs, no meaning")
+    parser.add_argument("--quick", action="store_true", help="try the program: few pictures, few epochs, no meaning")
     add_machine(parser)
-    parser.add_argument("--out", default="runs/ablations", metavar="FOLDER", help="(default: runs/ablations)")
+    parser.add_argument(
+        "--out", default="runs/ablations", metavar="FOLDER", help="the results' folder (default: runs/ablations)"
+    )
     settings = parser.parse_args()
     use_machine(settings)
-    new_figure(1, 1)  # what is not installed is better missed now than after the last run
+    require_matplotlib()  # what is not installed is better missed now than after the last run
 
     sizes = dict(QUICK if settings.quick else SIZES)
     sizes["train"], sizes["epochs"] = settings.pictures or sizes["train"], settings.epochs or sizes["epochs"]

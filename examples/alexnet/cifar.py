@@ -19,9 +19,20 @@ from typing import Any
 
 import numpy as np
 from evaluate import evaluate
-from options import Parser, UsageError, add_machine, adopt, command, natural, seed, use_machine
+from options import (
+    CIFAR10_FILES,
+    NO_VERIFY,
+    Parser,
+    UsageError,
+    add_machine,
+    adopt,
+    command,
+    natural,
+    seed,
+    use_machine,
+)
 from pictures import RAW, View
-from runs import Run, claimed, finished, has, part_of, require_classes, restore
+from runs import Run, claimed, finished, has, part_of, read_checkpoint, require_classes, require_sound, restore
 from train import train_epoch
 
 import minicnn
@@ -146,8 +157,7 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
         row |= {"epoch": epoch, "step": optimizer.steps}
         row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
         row["seconds"] = time.perf_counter() - begun
-        run.log(row, net)
-        run.save(net, {"epoch": epoch}, {"optimizer": optimizer}, None)
+        run.keep(row, net, {"optimizer": optimizer})
         print(
             f"{title}  training error {100 - row['train_top1']:.2f}%  "
             f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
@@ -156,29 +166,39 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
     print(f"the run is in {settings.out}")
 
 
+EXAMPLES = """\
+examples:
+  cifar.py --data cifar-10-batches-bin
+  cifar.py --data cifar-10-batches-bin --network 18pct --epochs 92
+  cifar.py --resume runs/cifar-18pct/last.safetensors"""
+
+
 def main() -> None:
     parser = Parser(
         prog="cifar.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False,
-        argument_default=SUPPRESS,
+        argument_default=SUPPRESS, epilog=EXAMPLES,
     )  # fmt: skip
-    parser.add_argument("--data", metavar="DIR", help="the folder of CIFAR-10's binary files")
+    parser.add_argument("--data", metavar="DIR", help=f"the folder of {CIFAR10_FILES}")
+    parser.add_argument("--no-verify", dest="verify", action="store_false", help=NO_VERIFY)
+    parser.add_argument("--network", choices=EPOCHS, help="80sec (default) has 26%% error; 18pct has 18%%, much later")
     parser.add_argument(
-        "--no-verify", dest="verify", action="store_false", help="take files that are not the official ones"
+        "--epochs", type=natural, metavar="N", help="training goes over the pictures N times (default: 10; 18pct: 140)"
     )
-    parser.add_argument("--network", choices=EPOCHS, help="80sec (default): 26%% error; 18pct: 18%%, much slower")
-    parser.add_argument("--epochs", type=natural, metavar="N", help="(default: 80sec 10, 18pct 140)")
-    parser.add_argument("--seed", type=seed, metavar="N", help="of weights and order (default: 0)")
+    parser.add_argument("--seed", type=seed, metavar="N", help="weights and order follow from N (default: 0)")
     add_machine(parser)
     parser.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/cifar-NETWORK)")
-    parser.add_argument("--resume", metavar="FILE", help="go on from a last.safetensors, with its settings and folder")
+    parser.add_argument(
+        "--resume", metavar="FILE", help="go on from a last.safetensors, in its folder and with its settings"
+    )
     given = vars(parser.parse_args())
     settings = Namespace(**{**DEFAULTS, **given})
-    arrays, saved = minicnn.load(settings.resume) if settings.resume else ({}, {})
+    arrays, saved = read_checkpoint(settings.resume) if settings.resume else ({}, {})
     if settings.resume:
         config = saved.get("config")
         needed = DEFAULTS.keys() - {"resume", "backend"} | {"classes"}
         if not has(config, *needed) or config["network"] not in EPOCHS or not isinstance(saved.get("rows"), list):
             raise CheckpointError(f"{settings.resume} is no last.safetensors that cifar.py has written")
+        require_sound(settings.resume, saved)
         adopt(settings, set(given), config, fixed=("network", "seed"))
         if finished(settings.resume, saved["rows"], settings.epochs):
             return

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drawing import drawable, new_figure, own_settings, require_matplotlib
 from numpy.typing import NDArray
-from runs import new_figure
 
 FEW = 20  # classes whose matrix can be read number by number
 CELLS = 100  # most rows of a picture
@@ -70,6 +70,7 @@ def matrix_text(confusion: Matrix, names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+@own_settings()
 def draw(path: Path, confusion: Matrix, names: Sequence[str]) -> None:
     """The matrix as a picture: what share of each class got which answer, on a scale that brings out small shares. The
     counts of up to 20 classes are written in; of more than 100, several neighbors share a cell."""
@@ -81,12 +82,12 @@ def draw(path: Path, confusion: Matrix, names: Sequence[str]) -> None:
     side = 0.42 * len(names) if few else 10
 
     figure = new_figure(side + 3, side + 2)
-    from matplotlib.colors import PowerNorm  # which is there, or new_figure would have said so
-
     axes = figure.subplots()
-    image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
-    style: dict[str, Any] = {"fontsize": 10 if few else 6, "parse_math": False}
-    labels = [short(names[k]) for k in starts]
+    scale = require_matplotlib().colors.PowerNorm(0.5, 0, 100)
+    image = axes.imshow(share, cmap="Blues", norm=scale)
+    labels, fonts = drawable([short(name) for name in names])
+    labels = [labels[k] for k in starts]
+    style: dict[str, Any] = {"fontsize": 10 if few else 6, "fontfamily": fonts, "parse_math": False}
     axes.set_xticks(range(len(labels)), labels, rotation=90, **style)
     axes.set_yticks(range(len(labels)), labels, **style)
     cell = "" if step == 1 else f" (each cell is {step} classes, named after the first)"

@@ -3,12 +3,13 @@
 import json
 import sys
 import time
+from argparse import RawDescriptionHelpFormatter
 
 import numpy as np
 from confusion import FEW, draw, matrix_text, per_class, table_text
-from options import Parser, UsageError, add_network, command, natural, output_file, progress_bar
+from options import Parser, UsageError, add_network, batch_of, command, natural, output_file, progress_bar
 from pictures import dataset, validation
-from runs import begin, require_classes
+from runs import FIVE, begin, require_classes
 
 from minicnn import Tensor, nn, no_grad
 from minicnn import functional as F
@@ -83,7 +84,9 @@ def outputs(net: nn.Module, images: Array) -> Tensor:
     For ten crops of each, (N, 10, S, S, 3), the mean of their ten softmax outputs counts (section 4.1). Its logarithm
     is returned, which is as good as logits: softmax makes the mean of it again, and cross_entropy that mean's loss.
     """
-    logits = net(Tensor(images.reshape(-1, *images.shape[-3:])))  # (N·10, K)
+    crops = images.reshape(-1, *images.shape[-3:])
+    with batch_of(len(crops)):
+        logits = net(Tensor(crops))  # (N·10, K)
     if images.ndim == 4:
         return logits
     log_p = F.log_softmax(logits).reshape(len(images), -1, logits.shape[1])  # (N, 10, K)
@@ -104,6 +107,13 @@ def evaluate(net: nn.Module, loader: DataLoader, score: Score | None = None) -> 
     return score.result()
 
 
+def in_words(result: dict[str, float], classes: int, digits: int = 1, prefix: str = "", between: str = "  ") -> str:
+    """What per cent of the pictures are right, and with more than five classes also in the five
+    best answers."""
+    shown = ["top1", "top5"] if classes > FIVE else ["top1"]
+    return between.join(f"top-{name[3:]} {result[prefix + name]:.{digits}f}%" for name in shown)
+
+
 def require_number(value: float, checkpoint: str) -> None:
     """Raise a CheckpointError unless what a network has answered is a number."""
     if not np.isfinite(value):
@@ -111,22 +121,35 @@ def require_number(value: float, checkpoint: str) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- command line
+DESCRIPTION = """\
+Measure a network of train.py or convert.py: its loss, how many of its answers
+are right, and which classes it takes for which."""
+EXAMPLES = """\
+examples:
+  evaluate.py
+  evaluate.py --checkpoint runs/photos/best.safetensors --crops 10
+  evaluate.py --data other_photos --draw matrix.png --json report.json"""
+
+
 def command_line() -> Parser:
-    parser = Parser(prog="evaluate.py", description="Measure a network of train.py or convert.py.")
+    parser = Parser(
+        prog="evaluate.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=RawDescriptionHelpFormatter
+    )
     add_network(parser)
     parser.add_argument(
         "--data",
         metavar="WHAT",
-        help="synthetic, cifar10:DIR, imagenet:DIR or a folder with train/ and val/ (default: what it was trained on)",
+        help="the pictures: synthetic, cifar10:DIR, imagenet:DIR or a folder with train/ and val/ "
+        "(default: those it was trained on)",
     )
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="which part of it (default: val)")
+    parser.add_argument("--split", choices=("train", "val"), default="val", help="which part of them (default: val)")
     parser.add_argument(
         "--worst", type=natural, default=FEW, metavar="N",
-        help=f"of more than N classes, list the N with the lowest recall (default: {FEW})",
+        help=f"of more than N classes, the table lists the N with the lowest recall (default: {FEW})",
     )  # fmt: skip
-    parser.add_argument("--draw", type=output_file(".png"), metavar="FILE.png", help="draw the confusion matrix")
+    parser.add_argument("--draw", type=output_file(".png"), metavar="FILE.png", help="also draw the confusion matrix")
     parser.add_argument(
-        "--json", type=output_file(""), metavar="FILE", help="write all results as JSON, - for the standard output"
+        "--json", type=output_file(""), metavar="FILE", help="write all results as JSON; - is the standard output"
     )
     return parser
 
@@ -140,7 +163,7 @@ def main() -> None:
         raise UsageError(f"{settings.checkpoint} does not say what it was trained on: give --data to measure it on")
     try:
         seed, verify = config.get("seed", 0), config.get("verify", True)
-        pictures = dataset(what, settings.split, seed, view.size, verify, view.resize)
+        pictures = dataset(what, settings.split, seed, view.size, verify, view.resize, classes)
     except (UsageError, DataError) as error:
         if given:
             raise
@@ -159,7 +182,7 @@ def main() -> None:
         of = "" if settings.crops == 1 else " (of the mean probabilities of ten crops)"
         print(
             f"{score.seen} pictures of {what} ({settings.split}): "
-            f"loss {result['loss']:.4f}{of}, top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%"
+            f"loss {result['loss']:.4f}{of}, {in_words(result, len(classes), digits=2, between=', ')}"
         )
         print("\n" + table_text(table, settings.worst))
         if len(names) <= FEW:

@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from model import VARIANTS
@@ -23,11 +24,13 @@ from minicnn.data.folder import quiet
 DEFAULTS: dict[str, Any] = {  # of what no recipe sets
     "data": "synthetic", "verify": True, "workers": None, "processes": None, "seed": 0,
     "threads": None, "device": "cpu", "backend": None, "precision": None, "out": "runs/alexnet",
+    "source": None, "freeze": False, "head_lr": None,
 }  # fmt: skip
 FIXED = (  # what a checkpoint fixes: the network, how it sees pictures, what has a state, and what a state counts in
     "recipe", "variant", "groups", "init", "lrn_alpha", "dropout_scale", "resize", "mean", "scale", "schedule",
-    "update", "batch_size", "seed",
+    "update", "batch_size", "seed", "freeze",
 )  # fmt: skip
+NETWORK = ("variant", "groups", "init", "lrn_alpha", "dropout_scale")  # what weights are of
 MACHINE = ("workers", "processes", "threads", "backend", "precision")  # what another device wants otherwise
 MOST_WORKERS = 24  # unless told: at 700 pictures a second each, as many as an H200 learns from in TF32
 
@@ -39,6 +42,9 @@ class UsageError(ValueError):
 def command(main: Callable[[], None]) -> int:
     """Run a program; a user's mistake is one line on the standard error and exit status 2. What batch systems send, and
     terminals that are closed, is an interrupt, as Ctrl-C is."""
+    if sys.stderr is None:  # closed, as by 2>&-; its number is kept from files that are opened
+        os.open(os.devnull, os.O_WRONLY)
+        sys.stderr = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (until the end)
     quiet()
     warnings.filterwarnings("ignore", "(overflow|invalid value) encountered", RuntimeWarning)  # a diverged run says so
     for name in {"SIGTERM", "SIGHUP"} & signal.Signals.__members__.keys():
@@ -60,9 +66,23 @@ def command(main: Callable[[], None]) -> int:
             error = UsageError(f"{error.filename} cannot be read or written: {error.strerror}")
         complain(str(error))
         return 2
+    except MemoryError as error:
+        complain(f"there is not enough memory: {str(error) or 'a lower --batch-size takes less'}")
+        return 2
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if error.args else "interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def batch_of(size: int) -> Iterator[None]:
+    """In here a batch is worked on; where the memory does not suffice for it, the error says so."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryError(
+            f"{str(error) or 'none left'}, in a batch of {size}: a lower --batch-size takes less"
+        ) from None
 
 
 def complain(message: str) -> None:
@@ -123,63 +143,117 @@ def output_file(ending: str) -> Callable[[str], str]:
     return parse
 
 
+CIFAR10_FILES = (
+    "CIFAR-10's binary files (cifar-10-binary.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html, unpacked)"
+)
+NO_VERIFY = "accept files of CIFAR-10 whose checksums are not the official ones"
 RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (values, what it does)
     "network": {
         "variant": (
             VARIANTS,
-            "2012: the paper's; 2014: the later one-tower network; tutorial: as textbooks print it ({usual})",
+            "the network: 2012 is the paper's, 2014 its author's later one, tutorial the one that textbooks print "
+            "({usual})",
         ),
-        "groups": (bool, "2012: convolutions 2, 4 and 5 in two halves, as over the paper's two GPUs ({usual})"),
+        "groups": (
+            bool,
+            "2012 only: each half of convolutions 2, 4 and 5 sees half of the channels, as on the paper's two GPUs "
+            "({usual})",
+        ),
         "init": (
             ("he", "paper"),
-            "he: for pixels of unit variance; paper: N(0, 0.01), for pixels from 0 to 255 ({usual})",
+            "the first weights: he suits pixels of unit variance; paper draws them from N(0, 0.01), which suits pixels "
+            "from 0 to 255 ({usual})",
         ),
         "lrn_alpha": (
             positive,
-            "2012: alpha of local response normalization. The paper's is for pixels from 0 to 255; for those of unit "
-            "variance 0.33 does the same in conv1, and the paper's next to nothing ({usual})",
+            "2012 only: alpha of local response normalization. The paper's suits --scale raw. With "
+            "--scale unit it does next to nothing, and 0.33 does in conv1 what the paper's does there "
+            "({usual})",
         ),
-        "dropout": (share, "share of what fc6 and fc7 give that is left out in training ({usual})"),
+        "dropout": (share, "training drops each value of fc6 and fc7 with this probability p ({usual})"),
         "dropout_scale": (
             ("training", "evaluation"),
-            "where dropout of a half makes up for it: in training, what is kept counts twice; in evaluation, all "
-            "counts half ({usual})",
+            "what makes up for dropout: training divides what is kept by 1 - p, or evaluation multiplies everything by "
+            "1 - p, as in the paper ({usual})",
         ),
     },
     "pictures": {
         "resize": (
             side,
-            "the short side that they are scaled to (default: 256; in quick, of drawn ones, what the network sees)",
+            "each picture's short side is scaled to N pixels (default: 256; quick draws pictures of the size that the "
+            "network sees)",
         ),
         "mean": (
             ("imagenet", "image"),
-            "what is subtracted: ImageNet's mean color, or a mean image of the training pictures ({usual})",
+            "what is subtracted from pixels: ImageNet's mean color, or the mean image of the training pictures "
+            "({usual})",
         ),
-        "scale": (("unit", "raw"), "unit variance, or pixels from 0 to 255 (default: what suits --init)"),
-        "crop": (("random", "center"), "the square of each that the network is trained on ({usual})"),
-        "flip": (bool, "mirror half of them in training ({usual})"),
-        "color_pca": (bool, "in training, shift colors along the principal components of all ({usual})"),
-        "ten_crop": (bool, "in the end, also measure the network over ten crops of each ({usual})"),
+        "scale": (
+            ("unit", "raw"),
+            "the scale of pixels: unit gives them a variance of one, raw leaves them from 0 to 255 "
+            "(default: what suits --init)",
+        ),
+        "crop": (("random", "center"), "the square of a picture that training sees: any, or its center ({usual})"),
+        "flip": (bool, "training mirrors half of the pictures ({usual})"),
+        "color_pca": (bool, "training shifts each picture's colors along the principal components of all ({usual})"),
+        "ten_crop": (bool, "in the end, the network is measured over ten crops of each picture too ({usual})"),
     },
     "training": {
-        "epochs": (natural, "passes over the pictures ({usual})"),
-        "batch_size": (natural, "pictures per update ({usual})"),
-        "lr": (positive, "learning rate, the highest ({usual})"),
-        "momentum": (share, "({usual})"),
-        "weight_decay": (positive, "({usual})"),
+        "epochs": (natural, "training goes over the pictures N times ({usual})"),
+        "batch_size": (natural, "each update follows from N pictures ({usual})"),
+        "lr": (positive, "the highest learning rate ({usual})"),
+        "momentum": (share, "each step keeps this share of the step before ({usual})"),
+        "weight_decay": (positive, "N times each weight is added to its gradient ({usual})"),
         "update": (
             ("pytorch", "paper"),
-            "what the rate scales: all of the momentum, or each gradient as it is added to it ({usual})",
+            "what the learning rate multiplies: pytorch: the velocity v, w -= lr v; paper: the gradient g on its way "
+            "into v, w += v ({usual})",
         ),
         "schedule": (
             ("cosine", "plateau", "constant"),
-            "of the rate. cosine: it rises, then falls along a cosine; plateau: it is divided by 10, three times at "
-            "most, when the validation error no longer falls ({usual})",
+            "how the rate changes. cosine: it rises, then falls along a cosine; plateau: it is divided by 10, at most "
+            "three times, when the validation error stops falling ({usual})",
         ),
-        "warmup": (share, "cosine: share of the updates over which the rate rises ({usual})"),
-        "patience": (counted, "plateau: it has not fallen for more than N epochs ({usual})"),
+        "warmup": (share, "cosine only: the rate rises for this share of the updates ({usual})"),
+        "patience": (
+            counted,
+            "plateau only: the rate is divided after more than N epochs without a lower error ({usual})",
+        ),
     },
 }
+
+
+KINDS: dict[str, Any] = {  # what each setting may be: a type, one of several values, or a number
+    "recipe": RECIPES, "data": str, "verify": bool, "workers": counted, "processes": bool, "seed": seed,
+    "threads": natural, "device": str, "backend": str, "precision": ("fp32", "tf32"), "out": str,
+    "source": str, "freeze": bool, "head_lr": positive,
+    **{name: kind for options in RECIPE_OPTIONS.values() for name, (kind, _) in options.items()},
+    "mean": ("imagenet", "image", "source"), "scale": ("unit", "raw", "source"),
+}  # fmt: skip
+MAY_BE_NONE = ("workers", "processes", "threads", "backend", "precision", "source", "head_lr")
+
+
+def require_settings(path: str, config: dict[str, Any]) -> None:
+    """Raise a CheckpointError if a setting that was read from a file is nothing that its option
+    takes."""
+    for name in KINDS.keys() & config.keys():
+        if not _takes(KINDS[name], config[name]) and not (config[name] is None and name in MAY_BE_NONE):
+            raise CheckpointError(f"{path} is damaged: its settings have {name} {config[name]!r}")
+
+
+def _takes(kind: Any, value: Any) -> bool:
+    if isinstance(kind, tuple):
+        return value in kind
+    if isinstance(kind, type):
+        return isinstance(value, kind)
+    try:
+        return is_number(value) and kind(repr(value)) == value
+    except argparse.ArgumentTypeError:
+        return False
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
 def progress_bar(*args: Any, **options: Any) -> Any:
@@ -195,35 +269,37 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     """A trained network, in how many crops it sees a picture, and where it is computed."""
     parser.add_argument(
         "--checkpoint",
-        default="runs/alexnet/best.safetensors",
         metavar="FILE",
-        help="a best.safetensors or last.safetensors of a run (default: runs/alexnet/best.safetensors)",
+        help="a best.safetensors or last.safetensors of a run, or what convert.py has written (default: "
+        "best.safetensors of the newest run in runs/)",
     )
     parser.add_argument(
         "--crops", type=int, choices=(1, 10), default=1,
-        help="1: the middle of each picture (default); 10: its corners and middle and their mirror images, "
-        "and the mean of the network's ten answers",
+        help="1: the network sees the middle of each picture (default); 10: it sees the corners, the middle and their "
+        "mirror images, and the mean of its ten answers counts",
     )  # fmt: skip
-    parser.add_argument("--batch-size", type=natural, default=32, metavar="N", help="crops at a time (default: 32)")
+    parser.add_argument(
+        "--batch-size", type=natural, default=32, metavar="N", help="compute N crops at a time (default: 32)"
+    )
     add_machine(parser)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
-    group.add_argument("--device", metavar="NAME", help="cpu, gpu, or gpu:N (default: cpu)")
+    group.add_argument("--device", metavar="NAME", help="where to compute: cpu (default), gpu, or gpu:N")
     group.add_argument(
-        "--threads", type=natural, metavar="N", help="threads to compute with on a CPU (default: one for each core)"
+        "--threads", type=natural, metavar="N", help="a CPU computes with N threads (default: one for each core)"
     )
     group.add_argument(
         "--backend", metavar="NAME",
-        help="what computes: the device's fastest (default: numpy on a CPU, cuda on a GPU), or reference, which "
-        "runs everything as the lessons are written: slowly, in one thread, for a debugger",
+        help="what computes (default: numpy on a CPU, cuda on a GPU). reference runs everything as the lessons are "
+        "written: slowly, in one thread, for a debugger",
     )  # fmt: skip
     group.add_argument(
         "--precision",
         choices=("fp32", "tf32"),
-        help="how a GPU multiplies matrices: tf32 (default, where the card has it) rounds the factors to 10 bits, "
-        "fp32 does not and is slower",
+        help="how a GPU multiplies matrices: tf32 (default, where the card has it) rounds the factors to 10 bits; "
+        "fp32 does not, and is slower",
     )
 
 
@@ -253,40 +329,59 @@ def use_machine(settings: argparse.Namespace) -> None:
         raise UsageError("--workers 0 leaves no --processes: take 1 at least, or --no-processes")
 
 
+DESCRIPTION = """\
+Train AlexNet. Without arguments it is the network of Krizhevsky, Sutskever and
+Hinton (2012), on pictures that this program draws."""
+EXAMPLES = """\
+A run writes into its folder: config.json, with all settings; metrics.csv,
+curves.png and filters.png, which show how it goes; best.safetensors, the
+network of the best epoch; and last.safetensors, from which it can go on.
+The 2012 network takes 683 MB.
+
+examples:
+  train.py --data photos --epochs 40
+  train.py --data photos --out runs/paper --recipe paper --lr 0.005
+  train.py --resume runs/paper/last.safetensors --epochs 120
+  train.py --data photos --from alexnet.safetensors --lr 0.001 --head-lr 0.01"""
+
+
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, set[str]]:
     """(settings, the names of those that were given)."""
     parser = Parser(
         prog="train.py",
-        description="Train AlexNet. With no arguments: the network of Krizhevsky, Sutskever and Hinton 2012, "
-        "on synthetic pictures.",
+        usage="%(prog)s [options]",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
     parser.add_argument(
         "--recipe", choices=RECIPES,
-        help="what the options of network, pictures and training are unless given. quick (default): a good network "
-        "soon; paper: as Krizhevsky, Sutskever and Hinton trained theirs; tutorial: as textbooks do",
+        help="a set of defaults for the options of network, pictures and training. quick (default) makes a good "
+        "network soon, paper trains as Krizhevsky, Sutskever and Hinton did, tutorial as textbooks do",
     )  # fmt: skip
 
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", metavar="WHAT",
-        help="synthetic (default): ten classes of drawn textures; cifar10:DIR: CIFAR-10's binary files; "
-        "imagenet:DIR: ImageNet's folders; or a FOLDER with train/ and val/, each with one folder of pictures a class",
+        help="what the network learns from. synthetic (default): ten classes of textures that this program draws; "
+        f"cifar10:DIR: {CIFAR10_FILES}; imagenet:DIR: ImageNet's folders; or a FOLDER with train/ and "
+        "val/, each of which has a folder of pictures for each class",
     )  # fmt: skip
     data.add_argument(
         "--no-verify",
         dest="verify",
         action="store_false",
-        help="take CIFAR-10 files that are not the official ones, byte for byte",
+        help=NO_VERIFY,
     )
     data.add_argument(
         "--workers", type=counted, metavar="N",
-        help=f"threads or processes that load pictures (default: 1; for a GPU, one a core, at most {MOST_WORKERS})",
+        help=f"N threads or processes load pictures (default: 1; for a GPU, one per core, at most {MOST_WORKERS})",
     )  # fmt: skip
     data.add_argument(
         "--processes", action=argparse.BooleanOptionalAction,
-        help="processes, of which several load more than as many threads do (default: for a GPU)",
+        help="load pictures in processes and not in threads, which is faster with several (default: for a GPU)",
     )  # fmt: skip
 
     for title, options in RECIPE_OPTIONS.items():
@@ -301,20 +396,41 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     add_machine(parser)
 
     run = parser.add_argument_group("run")
-    run.add_argument("--seed", type=seed, metavar="N", help="of weights, order, augmentation and dropout (default: 0)")
+    run.add_argument("--seed", type=seed, metavar="N", help="what is drawn at random follows from N (default: 0)")
     run.add_argument(
         "--out",
         metavar="FOLDER",
-        help="where settings, metrics, curves and checkpoints go (default: runs/alexnet)",
+        help="the run's folder (default: runs/alexnet, or the first of runs/alexnet-2, -3 and so on that is free)",
     )
     run.add_argument(
         "--resume",
         metavar="FILE",
-        help="continue from a last.safetensors, in its folder, with the settings it was made with",
+        help="go on with the run of a last.safetensors, in its folder and with its settings, but for those given anew",
+    )
+
+    tuning = parser.add_argument_group("fine-tuning")
+    tuning.add_argument(
+        "--from", dest="source", metavar="FILE",
+        help="begin a run with the weights of a best.safetensors, a last.safetensors or what convert.py has written. "
+        "If the classes are others, the last layer is a new one. The network sees pictures as it did before, unless "
+        "--mean, --scale, --resize or --crop say otherwise",
+    )  # fmt: skip
+    tuning.add_argument(
+        "--freeze", action="store_true",
+        help="train the last layer alone. All others keep their weights, and drop out nothing",
+    )  # fmt: skip
+    tuning.add_argument(
+        "--head-lr", type=positive, metavar="N", help="the highest learning rate of the last layer (default: --lr)"
     )
 
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**complete({"resume": None, **DEFAULTS, **vars(given)}))
+    if settings.resume and settings.source:
+        raise UsageError("--from begins a new run and --resume goes on with one: give one of them")
+    if not settings.resume and not settings.source and (settings.freeze or settings.head_lr is not None):
+        raise UsageError("--freeze and --head-lr are for a network that comes --from a file")
+    if settings.freeze and settings.head_lr is not None:
+        raise UsageError("--freeze leaves nothing to learn but the last layer, whose rate is --lr: leave out --head-lr")
     settings.data = _from_anywhere(settings.data)
     return settings, set(vars(given))
 
@@ -332,24 +448,43 @@ def home(settings: argparse.Namespace) -> str:
     return os.path.dirname(settings.resume) or "."
 
 
-def require_same(settings: argparse.Namespace, name: str, saved: dict[str, Any]) -> None:
-    """Raise UsageError unless a setting is what it was in the run that is to be resumed."""
+def require_same(settings: argparse.Namespace, name: str, path: str, saved: dict[str, Any]) -> None:
+    """Raise UsageError unless a setting is what it is in a file."""
     if getattr(settings, name) != saved[name]:
-        raise UsageError(
-            f"{settings.resume} is a run with {name} {saved[name]}, not {getattr(settings, name)}: leave it out"
-        )
+        raise UsageError(f"{path} has {name} {saved[name]}, not {getattr(settings, name)}: leave it out")
+
+
+def _take_over(
+    settings: argparse.Namespace, given: set[str], path: str, saved: dict[str, Any], fixed: Sequence[str]
+) -> None:
+    """Take the settings that are saved in a file, except what was given anew. Raises UsageError if
+    what is fixed was given as something else."""
+    for name in [name for name in vars(settings) if name in saved]:
+        if name not in given:
+            setattr(settings, name, saved[name])
+        elif name in fixed:
+            require_same(settings, name, path, saved)
+
+
+def adopt_network(settings: argparse.Namespace, given: set[str], config: dict[str, Any], resize: int) -> None:
+    """Begin with the network of settings.source: its form and how it sees pictures are as `config`
+    says, which load_network has returned, and as the `resize` of its view. Raises UsageError if
+    another form was asked for."""
+    own = {name: config[name] for name in (*NETWORK, "dropout", "crop") if name in config}
+    own |= {"lrn_alpha": config["lrn"]["alpha"], "resize": resize, "mean": "source", "scale": "source"}
+    _take_over(settings, given, settings.source, own, NETWORK)
 
 
 def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any], fixed: Sequence[str] = FIXED) -> None:
     """Continue a run: its settings, except what was given anew, and what suits another kind of device. Raises
     UsageError if what is fixed was given as something else."""
     moved = "device" in given and settings.device[:3] != saved["device"][:3]  # from cpu to gpu:N, or back
-    for name in [name for name in vars(settings) if name not in ("resume", "out")]:
-        if name not in given and name in saved and not (moved and name in MACHINE):
-            setattr(settings, name, saved[name])
-        elif name in fixed:
-            require_same(settings, name, saved)
+    apart = ("resume", "out", *(MACHINE if moved else ()))
+    kept = {name: value for name, value in saved.items() if name not in apart}
+    _take_over(settings, given, settings.resume, kept, fixed)
     if "momentum" in given and 0 in (settings.momentum, saved["momentum"]):  # only one of them has velocities
-        require_same(settings, "momentum", saved)
+        require_same(settings, "momentum", settings.resume, saved)
+    if "head_lr" in given and saved["head_lr"] is None:  # it has one rate for all
+        require_same(settings, "head_lr", settings.resume, saved)
     if "out" not in given:
         settings.out = home(settings)

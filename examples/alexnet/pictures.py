@@ -3,7 +3,8 @@ evaluation."""
 
 import os
 from argparse import Namespace
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,24 @@ class View:
     resize: int = 256
 
     @classmethod
-    def of(cls, size: int, settings: Namespace, statistics: PixelStatistics | None) -> "View":
-        """As --mean, --scale and --resize say."""
+    def of(
+        cls, size: int, settings: Namespace, statistics: PixelStatistics | None, source: "View | None" = None
+    ) -> "View":
+        """As --mean, --scale and --resize say; what they leave to the source is that view's."""
         mean, std = IMAGENET
-        std = RAW if settings.scale == "raw" else std
+        if settings.scale == "raw":
+            std = RAW
+        elif settings.scale == "source":
+            std = source.std
         if settings.mean == "image":
             return cls(size, (0.0, 0.0, 0.0), std, statistics.mean_image, settings.resize)
+        if settings.mean == "source":
+            if source.mean_image is not None and settings.resize != source.resize:
+                raise UsageError(
+                    f"--resize {settings.resize}: the mean image of {settings.source} has {source.resize} pixels: give "
+                    "--mean too, or leave it out"
+                )
+            return replace(source, std=std, resize=settings.resize)
         return cls(size, mean, std, resize=settings.resize)
 
     def numbers(self) -> dict[str, Any]:
@@ -98,11 +111,16 @@ def datasets(what: str, seed: int, size: int, verify: bool = True, least: int | 
     return train, val
 
 
-def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, least: int | None = None) -> Any:
-    """The part "train" or "val" for an argument of --data. Of photographs to validate on, it alone has to be there.
+def dataset(
+    what: str, part: str, seed: int, size: int, verify: bool = True, least: int | None = None,
+    known: Sequence[str] = (),
+) -> Any:  # fmt: skip
+    """The part "train" or "val" for an argument of --data. Of photographs to validate on, it alone
+    has to be there.
 
-    size: of drawn pictures. verify: the checksums of CIFAR-10? least: how many pixels a photo's short side needs.
-    """
+    size: of drawn pictures. verify: the checksums of CIFAR-10? least: how many pixels a photo's
+    short side needs. known: a network's classes. Where the folders have just these names, the
+    labels are in this order, as with 0 to 999, which sort otherwise."""
     train, (kind, folder) = part == "train", kind_and_folder(what)
     if kind == "synthetic":
         return SyntheticImages(SYNTHETIC[part], seed=2 * seed + (not train), size=size)
@@ -124,7 +142,9 @@ def dataset(what: str, part: str, seed: int, size: int, verify: bool = True, lea
         raise DataError(
             f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of pictures per class"
         )
-    classes = folders(root / "train") if not train and (root / "train").is_dir() else None
+    classes: Sequence[str] = folders(root / "train") if not train and (root / "train").is_dir() else []
+    if set(known) == set(classes or folders(root / part)):
+        classes = known
     return announced(ImageFolder(root / part, classes=classes or None, least=least), what)
 
 

@@ -4,17 +4,19 @@ import io
 import json
 import os
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 from confusion import short
+from drawing import drawable, new_figure, own_settings
 from evaluate import outputs, require_number
 from numpy.typing import NDArray
 from options import Parser, UsageError, add_network, command, complain, natural, output_file
 from pictures import validation
-from runs import begin, new_figure
+from runs import begin
 
 from minicnn import functional as F
 from minicnn import nn, no_grad
@@ -106,38 +108,53 @@ def predict(net: nn.Module, loader: DataLoader, top: int) -> Iterator[tuple[int,
             yield place, [(k, row[k]) for k in classes]
 
 
+@own_settings()
 def draw(path: Path, drawn: Sequence[tuple[NDArray[np.uint8], Answer]], names: Sequence[str]) -> None:
     """Each picture with its first five bars beside it, as in the paper's figure 4."""
     figure = new_figure(7, 2.2 * len(drawn))
+    labels, fonts = drawable([short(name, 36) for name in names])
     for (left, right), (picture, answer) in zip(figure.subplots(len(drawn), 2, squeeze=False), drawn, strict=True):
         left.imshow(picture)
         left.axis("off")
         for row, (k, p) in enumerate(answer[:5]):
             right.barh(row, 100 * p, color="lightsteelblue")
-            right.text(2, row, f"{short(names[k], 36)}  {100 * p:.1f}%", va="center", parse_math=False)
+            text = f"{labels[k]}  {100 * p:.1f}%"
+            right.text(2, row, text, va="center", fontfamily=fonts, parse_math=False)
         right.set(xlim=(0, 100), ylim=(4.5, -0.5))
         right.axis("off")
     figure.savefig(path, format="png")
 
 
+EXAMPLES = """\
+The exit status is 0 if each photo has an answer, 1 if some cannot be read, each
+of which is a line on the standard error, and 2 if nothing could be done.
+
+examples:
+  predict.py cat.jpg dog.jpg
+  predict.py photos --json
+  predict.py --checkpoint runs/photos/best.safetensors cat.jpg --draw answer.png"""
+
+
 def command_line() -> Parser:
     parser = Parser(
         prog="predict.py",
-        description="The most probable classes of each photo.",
-        epilog="exit status: 0 if each photo has an answer; 1 if some cannot be read, each of which is a line on the "
-        "standard error; 2 if nothing could be done",
+        description="Ask a network of train.py or convert.py what is in photos.",
+        epilog=EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "photos", nargs="+", metavar="photo",
         help="a picture file, a folder (all pictures in it, at any depth), or - for a picture from the standard input",
     )  # fmt: skip
     add_network(parser)
-    parser.add_argument("--top", type=natural, default=5, metavar="K", help="how many classes (default: 5)")
+    parser.add_argument(
+        "--top", type=natural, default=5, metavar="K", help="show the K most probable classes (default: 5)"
+    )
     parser.add_argument(
         "--draw",
         type=output_file(".png"),
         metavar="FILE.png",
-        help=f"also draw the first {MOST_DRAWN} photos with bars",
+        help=f"also draw the first {MOST_DRAWN} photos, each with bars for its classes",
     )
     parser.add_argument("--json", action="store_true", help="print each answer, or error, as a line of JSON")
     return parser

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import threading
-from argparse import Namespace
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
@@ -25,9 +25,9 @@ from pictures import STATISTICS, announced
 import minicnn
 from minicnn.checkpoint import replacing, require_safetensors
 from minicnn.data import DataError, ImageNet, PixelStatistics, read_image
+from minicnn.data.folder import IMAGES, pillow, some
 from minicnn.data.folder import pictures as pictures_in
-from minicnn.data.folder import pillow, some
-from minicnn.data.imagenet import CAFFE, WORDS
+from minicnn.data.imagenet import CAFFE, WORDS, tree
 from minicnn.data.transforms import CenterCrop, Compose, Resize
 
 BEGUN, BROKEN = "prepare.json", "broken.txt"  # the settings of a run, and the pictures that it could not read
@@ -59,10 +59,10 @@ class Done:
 
 def listed(source: str, target: str) -> list[Picture]:
     """All pictures of a tree, and what each will become. Raises DataError if it is no tree to train with."""
-    pictures, taken = [], {}
+    pictures, taken, root = [], {}, os.path.join(tree(source), "")
     for train in (True, False):
         for path, label in announced(ImageNet(source, train=train), source).samples:
-            name, ending = os.path.splitext(path.removeprefix(os.path.join(source, "")))
+            name, ending = os.path.splitext(path.removeprefix(root))
             name += ending if ending.lower() in (".jpg", ".jpeg") else ".jpg"
             if name in taken:
                 raise UsageError(f"{taken[name]} and {path} would both become {name}: rename one of them")
@@ -199,8 +199,9 @@ def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Na
 def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: Namespace) -> str:
     """What belongs to the pictures: labels, words, statistics. Returns what train.py calls them."""
     source, target = Path(settings.source), Path(settings.target)
-    flat = os.path.join(settings.source, "val")
-    labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in pictures if os.path.dirname(p.source) == flat]
+    val = os.path.join(tree(settings.source), "val")
+    flat = val, os.path.join(val, IMAGES)
+    labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in pictures if os.path.dirname(p.source) in flat]
     texts = {name: (source / name).read_bytes() for name in WORDS if (source / name).exists()}
     if labels:
         texts[CAFFE] = os.fsencode("".join(labels))
@@ -228,22 +229,37 @@ def prepare(settings: Namespace) -> None:
     )
 
 
+DESCRIPTION = """\
+Shrink photographs once, so that training need not do it in each epoch. The
+short side of each is scaled to 256 pixels, and the square in the middle is
+kept. Started again, the program goes on where it was."""
+EXAMPLES = """\
+examples:
+  prepare.py photos small_photos
+  prepare.py imagenet small_imagenet --skip-broken"""
+
+
 def parser() -> Parser:
     parser = Parser(
         prog="prepare.py",
-        description="Shrink a tree of photographs once, so that training need not do it in each epoch: the short side "
-        "of each to 256 pixels, of which the square in the middle is kept. Started again, it goes on where it was.",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "source", metavar="SOURCE", help="a folder with train/ and val/ as train.py takes it, or ImageNet's"
+        "source", metavar="SOURCE", help="a folder with train/ and val/, as train.py takes it, or ImageNet's files"
     )
     parser.add_argument("target", metavar="TARGET", help="a new folder, or that of an earlier run")
-    parser.add_argument("--size", type=side, default=256, metavar="N", help="pixels of a side (default: 256)")
+    parser.add_argument(
+        "--size", type=side, default=256, metavar="N", help="make pictures of N x N pixels (default: 256)"
+    )
     quality = number(int, 1, 100, "a whole number from 1 to 100")
-    parser.add_argument("--quality", type=quality, default=95, metavar="N", help="of the JPEGs, 1 to 100 (default: 95)")
+    parser.add_argument(
+        "--quality", type=quality, default=95, metavar="N", help="the JPEGs' quality, from 1 to 100 (default: 95)"
+    )
     parser.add_argument(
         "--workers", type=natural, default=minicnn.get_num_threads(), metavar="N",
-        help="threads (default: one for each core)",
+        help="shrink in N threads (default: one for each core)",
     )  # fmt: skip
     parser.add_argument(
         "--skip-broken", action="store_true",

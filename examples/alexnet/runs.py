@@ -13,15 +13,17 @@ import json
 import os
 import shutil
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drawing import draw_curves, draw_filters, require_matplotlib
 from model import LRN, alexnet
-from options import DEFAULTS, UsageError, home, use_machine
+from options import DEFAULTS, UsageError, complain, home, is_number, require_settings, use_machine
 from pictures import View
 from recipes import complete
 
@@ -36,8 +38,9 @@ COLUMNS = [
 ]  # fmt: skip
 TEN_CROP = "ten_crop.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
-FIRST = "config.json", "metrics.csv", "curves.png", "filters.png", BEST  # what comes before the last
-NETWORK = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
+FIVE = 5  # of so few classes the five best answers are all
+FIRST = "config.json", BEST  # what comes before the last
+NEEDED = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
 
 
 @contextmanager
@@ -50,7 +53,7 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
     Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a network; and for a copy that
     would go on in the folder of what has come after it.
     """
-    new_figure(1, 1)  # what is not installed is better missed now than after the first epoch
+    require_matplotlib()  # what is not installed is better missed now than after the first epoch
     minicnn.checkpoint.require_safetensors()
     stays = settings.resume and os.path.realpath(settings.out) == os.path.realpath(home(settings))
     newest = os.path.basename(settings.resume or "") == LAST  # or it is a copy, perhaps of long ago
@@ -119,30 +122,44 @@ class Run:
         with replacing(self.folder / name) as path:
             path.write_text(json.dumps(content, indent=2) + "\n")
 
-    def log(self, row: dict[str, Any], net: nn.Module) -> None:
-        """An epoch is over: metrics.csv and the pictures. Raises UsageError if the training has diverged."""
+    def keep(
+        self, row: dict[str, Any], net: nn.Module, parts: dict[str, Any], statistics: PixelStatistics | None = None
+    ) -> None:
+        """An epoch is over: write what it takes to go on, and then what is there to be looked at,
+        of which a line says what cannot be written. parts: name -> object with a state_dict. Raises
+        UsageError if the training has diverged."""
         if not np.isfinite(row["train_loss"] + row["val_loss"]):
             advice = "; a lower --lr may help" if "lr" in self.config else ""
             raise UsageError(f"training diverged in epoch {row['epoch']}: its loss is no number any more{advice}")
         self.rows.append(row)
         (self.folder / TEN_CROP).unlink(missing_ok=True)  # of an earlier last epoch
-        with replacing(self.folder / "metrics.csv") as path, open(path, "w", newline="") as file:
+        self.save(net, parts, statistics)
+        kernels = to_device(net.state_dict()["conv1.conv.weight"], "cpu")
+        self._show("metrics.csv", self._write_metrics)
+        self._show("curves.png", lambda path: draw_curves(self.rows, path, len(self.config["classes"]) > FIVE))
+        self._show("filters.png", lambda path: draw_filters(kernels, path))
+
+    def _show(self, name: str, write: Callable[[Path], None]) -> None:
+        """Write a file without which the run goes on."""
+        try:
+            with replacing(self.folder / name) as path:
+                write(path)
+        except Exception as error:  # of another program that has it open, of fonts, and so on
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+            complain(f"{self.folder / name} is not written: {reason}; the run goes on")
+
+    def _write_metrics(self, path: Path) -> None:
+        with open(path, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(
                 {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in r.items()}
                 for r in self.rows
             )
-        with replacing(self.folder / "curves.png") as path:
-            draw_curves(self.rows, path)
-        with replacing(self.folder / "filters.png") as path:
-            draw_filters(to_device(net.state_dict()["conv1.conv.weight"], "cpu"), path)
 
-    def save(
-        self, net: nn.Module, progress: dict[str, Any], parts: dict[str, Any], statistics: PixelStatistics | None
-    ) -> None:
-        """last.safetensors: the network, the other parts (name -> object with a state_dict), and how far it has come.
-        best.safetensors goes first: if it cannot be written, the epoch counts as not done, and is done again."""
+    def save(self, net: nn.Module, parts: dict[str, Any], statistics: PixelStatistics | None) -> None:
+        """last.safetensors: the network, the other parts, and how far it has come. best.safetensors
+        goes first: if it cannot be written, the epoch counts as not done, and is done again."""
         if self.rows[-1]["val_top1"] >= self.best:
             save_network(self.folder / BEST, net, self.config, self.view)
             self.best = self.rows[-1]["val_top1"]
@@ -152,7 +169,8 @@ class Run:
         for part, thing in {"model": net, **parts}.items():
             for name, value in thing.state_dict().items():
                 arrays[f"{part}.{name}"] = np.asarray(value) if isinstance(value, (int, float, list)) else value
-        info = {"config": self.config, "rows": self.rows, "random": minicnn.random.random_state(), **progress}
+        progress = {"epoch": self.rows[-1]["epoch"], "rows": self.rows}
+        info = {"config": self.config, "random": minicnn.random.random_state(), **progress}
         minicnn.save(self.folder / LAST, arrays, info)
 
 
@@ -164,15 +182,48 @@ def _earlier(config: dict[str, Any], saved: dict[str, Any]) -> list[dict[str, An
     return old.get("earlier", []) + ([{"until_epoch": len(saved["rows"]), **other}] if other else [])
 
 
+def read_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(arrays, info) of a checkpoint. Raises a CheckpointError if it cannot be read."""
+    try:
+        return minicnn.load(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
 def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(arrays, info) of a last.safetensors."""
-    arrays, info = minicnn.load(path)
-    newer: dict[str, Any] = {"precision": None, "processes": None, "backend": None}  # which older runs do not have
-    needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NETWORK}
-    if not isinstance(info.get("rows"), list) or not has(info.get("config"), *needed):
+    arrays, info = read_checkpoint(path)
+    newer: dict[str, Any] = {  # what older runs do not say
+        "precision": None, "processes": None, "backend": None, "source": None, "freeze": False, "head_lr": None,
+    }  # fmt: skip
+    needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NEEDED}
+    if not info.get("rows") or not has(info.get("config"), *needed):
         raise CheckpointError(f"{path} cannot be continued from: that takes the last.safetensors of a run")
+    require_sound(path, info)
     info["config"] = newer | complete(info["config"])
     return arrays, info
+
+
+def require_sound(path: str, info: dict[str, Any]) -> None:
+    """Raise a CheckpointError unless the settings of a checkpoint, and the rows of a run, are what
+    they should be."""
+    config, rows = info["config"], info.get("rows", [])
+    require_settings(path, config)
+    classes, lrn = config["classes"], config.get("lrn", LRN)
+    names = config.get("names", classes)
+    sound = {
+        "classes": _strings(classes) and len(classes) > 0,
+        "names": _strings(names) and _strings(classes) and len(names) == len(classes),
+        "lrn": isinstance(lrn, dict) and lrn.keys() == LRN.keys() and all(map(is_number, lrn.values())),
+        "rows": isinstance(rows, list)
+        and all(has(row, *COLUMNS) and all(is_number(row[name]) for name in COLUMNS) for row in rows),
+    }
+    if wrong := [name for name in sound if not sound[name]]:
+        raise CheckpointError(f"{path} is damaged: its {wrong[0]} are not what they should be")
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def has(config: Any, *names: str) -> bool:
@@ -200,15 +251,15 @@ def save_network(path: str | os.PathLike[str], net: nn.Module, config: dict[str,
 
 
 def require_classes(path: str, known: list[str], what: str, found: list[str]) -> None:
-    """Raise a CheckpointError unless the classes that a checkpoint knows are those of the data, or are mere numbers, as
-    many (see convert.py)."""
-    if len(known) == len(found) and known == [str(i) for i in range(len(known))]:
-        return
+    """Raise a CheckpointError unless the classes that a checkpoint knows are those of the data, in
+    their order."""
+    numbers = known == [str(k) for k in range(len(known))]
+    advice = "; it knows its classes by numbers alone: convert.py --names gives them names" if numbers else ""
     for mine, other in zip_longest(known, found, fillvalue="none"):
         if mine != other:
             raise CheckpointError(
                 f"{path} knows {len(known)} classes, {what} has {len(found)}; "
-                f"the first to differ are {mine} and {other}"
+                f"the first to differ are {mine} and {other}{advice}"
             )
 
 
@@ -224,19 +275,40 @@ def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict
             thing.load_state_dict(part_of(arrays, part))
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
-    minicnn.random.set_random_state(info["random"])
+    try:
+        minicnn.random.set_random_state(info["random"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: its random numbers cannot go on: {error}") from None
 
 
-def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, Any], View]:
+def view_of(path: str, config: dict[str, Any], arrays: dict[str, Any]) -> View:
+    """How a network sees a picture, from the settings and arrays of its file."""
+    try:  # older runs do not say the resize
+        view = View(**{"resize": complete(config)["resize"], **config["view"]})
+        numbers = view.size, view.resize, *view.mean, *view.std
+        if len(numbers) != 8 or not all(map(is_number, numbers)):
+            raise ValueError(f"its view is damaged: {config['view']}")
+        return replace(view, mean_image=arrays.get("view.mean_image"))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+Network = tuple[nn.Module, dict[str, Any], View]
+
+
+def load_network(path: str, device: str = "cpu") -> Network:
     """(network in evaluation mode, its settings, how it sees a picture) from a best.safetensors, a last.safetensors or
     what convert.py wrote."""
-    arrays, info = minicnn.load(path)
+    arrays, info = read_checkpoint(path)
     config = info.get("config")
-    if not has(config, *NETWORK):
+    if not has(config, *NEEDED):
         what = "has a network of cifar.py" if has(config, "network") else "was not written by train.py or convert.py"
         raise CheckpointError(f"{path} {what}: use a best.safetensors or last.safetensors that has AlexNet")
+    require_sound(path, info)
     config = {"lrn": LRN, "dropout": 0.5, "dropout_scale": "training", "names": config["classes"], **config}
-    mean_image = arrays.pop("view.mean_image", None)
+    view = view_of(path, config, arrays)
+    config["view"] = view.numbers()
+    arrays.pop("view.mean_image", None)
     if "rows" in info:
         arrays = part_of(arrays, "model")
     try:
@@ -245,8 +317,6 @@ def load_network(path: str, device: str = "cpu") -> tuple[nn.Module, dict[str, A
             config["dropout_scale"], config["dropout"],
         )  # fmt: skip
         net.load_state_dict(arrays)
-        config["view"] = {"resize": complete(config)["resize"], **config["view"]}  # older runs do not say it
-        view = View(**config["view"], mean_image=mean_image)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     return net.eval().to(device), config, view
@@ -257,57 +327,27 @@ def begin(parser: ArgumentParser) -> tuple[Namespace, nn.Module, dict[str, Any],
     what load_network returns."""
     settings = parser.parse_args()
     if settings.draw:
-        new_figure(1, 1)  # what is not installed is better missed now
+        require_matplotlib()  # what is not installed is better missed now
     use_machine(settings)
-    return settings, *load_network(settings.checkpoint, settings.device)
+    named = settings.checkpoint is not None
+    if not named:
+        settings.checkpoint = newest_run()
+    net, config, view = load_network(settings.checkpoint, settings.device)
+    if not named:
+        complain(f"the newest run's network answers, {settings.checkpoint}, trained on {config.get('data')}")
+    return settings, net, config, view
 
 
-# ------------------------------------------------------------------------------------------------------------- pictures
-def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure that no window shows."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("drawing needs matplotlib: pip install matplotlib") from None
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
-
-
-def draw_curves(rows: list[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Loss and accuracy by epoch, training and validation."""
-    figure = new_figure(9, 3.6)
-    left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in rows]
-    for axes, name, title, names in (
-        (left, "loss", "cross-entropy", ("train_loss", "val_loss")),
-        (right, "accuracy", "correct, %", ("train_top1", "val_top1", "val_top5")),
-    ):
-        for column, style in zip(names, ("-o", "-o", "--o"), strict=False):
-            axes.plot(epochs, [row[column] for row in rows], style, markersize=3, label=column.replace("_", " "))
-        axes.set(title=name, xlabel="epoch", ylabel=title)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    left.update_datalim([(epoch, 0) for epoch in epochs])  # 0 is on the axis, and the margin above a share of it
-    left.autoscale_view()
-    left.set_ylim(bottom=0)
-    right.set_ylim(0, 101)
-    figure.savefig(path, format="png")
-
-
-def draw_filters(weight: Any, path: str | os.PathLike[str]) -> None:
-    """The kernels of the first layer (KH, KW, 3, O) as small pictures, each on a scale of its own: the paper's figure
-    3."""
-    kh, kw, channels, n = weight.shape
-    columns = 16
-    rows = -(-n // columns)
-    low, high = weight.min(axis=(0, 1, 2)), weight.max(axis=(0, 1, 2))
-    kernels = (weight - low) / (high - low + 1e-12)
-    sheet = np.ones((rows * (kh + 1) + 1, columns * (kw + 1) + 1, channels))
-    for k in range(n):
-        top, left = k // columns * (kh + 1) + 1, k % columns * (kw + 1) + 1
-        sheet[top : top + kh, left : left + kw] = kernels[..., k]
-    figure = new_figure(columns * 0.5, rows * 0.5)
-    axes = figure.subplots()
-    axes.imshow(sheet, interpolation="nearest")
-    axes.axis("off")
-    figure.savefig(path, format="png")
+def newest_run() -> str:
+    """The best network of the run in runs/ whose last epoch was done last. Raises UsageError if
+    there is none."""
+    times = {}
+    for last in Path("runs").glob(f"*/{LAST}"):
+        with suppress(OSError, ValueError):  # of one that is being removed, or damaged
+            if has(json.loads((last.parent / "config.json").read_text()), *NEEDED):
+                times[last] = last.stat().st_mtime_ns
+    if not times:
+        raise UsageError("there is no run in runs/: train.py makes one, and --checkpoint FILE takes any other network")
+    last = max(times, key=lambda path: times[path])
+    best = last.with_name(BEST)
+    return str(best if best.exists() else last)

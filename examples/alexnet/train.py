@@ -8,12 +8,25 @@ from argparse import Namespace
 from typing import Any
 
 import numpy as np
-from evaluate import Score, evaluate
+from evaluate import Score, evaluate, in_words
 from model import INPUT_SIZE, LRN, alexnet
-from options import MACHINE, adopt, command, parse, progress_bar, use_machine
+from options import DEFAULTS, MACHINE, adopt, adopt_network, batch_of, command, parse, progress_bar, use_machine
 from pictures import View, datasets, pixel_statistics, training, validation
-from recipes import TABLE
-from runs import TEN_CROP, Run, claimed, finished, load_run, part_of, require_classes, restore
+from recipes import complete
+from runs import (
+    BEST,
+    TEN_CROP,
+    Network,
+    Run,
+    claimed,
+    finished,
+    load_network,
+    load_run,
+    part_of,
+    require_classes,
+    restore,
+    view_of,
+)
 
 import minicnn
 from minicnn import Tensor, nn
@@ -23,24 +36,55 @@ from minicnn.data import DataLoader
 from minicnn.optim import SGD, CosineLR, Optimizer, ReduceLROnPlateau, Schedule, StepLR
 
 
-def network(settings: Namespace, classes: int) -> nn.Sequential:
-    """As --variant, --groups, --init, --lrn-alpha, --dropout and --dropout-scale say."""
+def network(settings: Namespace, classes: int, lrn: dict[str, Any] | None = None) -> nn.Sequential:
+    """As --variant, --groups, --init, --lrn-alpha, --dropout and --dropout-scale say; lrn has the
+    constants of local response normalization, where more than alpha differs from the paper's."""
     net = alexnet(
-        settings.variant, classes, settings.init, settings.groups, lrn(settings),
+        settings.variant, classes, settings.init, settings.groups, lrn or {**LRN, "alpha": settings.lrn_alpha},
         dropout=settings.dropout, dropout_scale=settings.dropout_scale,
     )  # fmt: skip
     return net.to(settings.device)
 
 
-def lrn(settings: Namespace) -> dict[str, Any]:
-    """The constants of local response normalization."""
-    return {**LRN, "alpha": settings.lrn_alpha}
+def take_weights(net: nn.Module, source: nn.Module, known: list[str], classes: list[str]) -> str:
+    """Give a network the weights of another, all but those of its last layer where the classes are
+    not the same ones. Returns what was done, in words."""
+    arrays, words = source.state_dict(), "all its layers, for the classes are the same"
+    if known != classes:
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("fc8.")}
+        words = f"all its layers but the last: fc8 is new, for {len(classes)} classes instead of {len(known)} others"
+    net.load_state_dict({**net.state_dict(), **arrays})
+    return words
+
+
+def freeze(net: nn.Module) -> None:
+    """Let no layer learn but the last."""
+    *layers, _ = net.children()
+    for layer in layers:
+        for parameter in layer.parameters():
+            parameter.requires_grad = False
+
+
+def training_mode(net: nn.Module) -> None:
+    """The layers that learn are in training mode. Those that are frozen stay as in evaluation: they
+    drop out nothing, and statistics that they keep do not change."""
+    net.train()
+    for layer in net.children():
+        if {parameter.requires_grad for parameter in layer.parameters()} == {False}:
+            layer.eval()
 
 
 def sgd(net: nn.Module, settings: Namespace) -> SGD:
-    """As --lr, --momentum, --weight-decay and --update say."""
+    """As --lr, --head-lr, --momentum, --weight-decay and --update say, over the parameters that are
+    not frozen."""
+    learned: list[Any] = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    if settings.head_lr is not None:
+        *_, last = net.children()
+        head = list(last.parameters())
+        rest = [parameter for parameter in learned if parameter not in set(head)]
+        learned = [{"params": rest}, {"params": head, "lr": settings.head_lr}]
     paper = settings.update == "paper"
-    return SGD(net.parameters(), settings.lr, settings.momentum, weight_decay=settings.weight_decay, paper_update=paper)
+    return SGD(learned, settings.lr, settings.momentum, weight_decay=settings.weight_decay, paper_update=paper)
 
 
 def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
@@ -55,11 +99,12 @@ def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
 
 def update(net: nn.Module, optimizer: Optimizer, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
     """One step on a batch: its mean loss and its logits."""
-    logits = net(Tensor(images))
-    loss = F.cross_entropy(logits, Tensor(labels))
-    net.zero_grad()
-    loss.backward()
-    optimizer.step()
+    with batch_of(len(labels)):
+        logits = net(Tensor(images))
+        loss = F.cross_entropy(logits, Tensor(labels))
+        net.zero_grad()
+        loss.backward()
+        optimizer.step()
     return loss, logits
 
 
@@ -68,7 +113,7 @@ def train_epoch(
 ) -> dict[str, float]:
     """One pass over the training pictures, with a step of the schedule after each update: the last learning rate (of
     the first parameters), mean loss, top-1 in percent, images per second. It ends early if the loss is no number."""
-    net.train()
+    training_mode(net)
     score, start = Score(), time.perf_counter()
     with progress_bar(total=len(loader.dataset), desc=title, unit=" images") as bar:
         for images, labels in loader:
@@ -78,7 +123,8 @@ def train_epoch(
                 schedule.step()
 
             score.add(loss, logits, labels)
-            bar.set_postfix(loss=f"{score.sums[0] / score.seen:.3f}", refresh=False)
+            loss_so_far = score.sums[0] / score.seen
+            bar.set_description(f"{title}  loss {loss_so_far:.3f}", refresh=False)  # narrow ones show it
             bar.update(len(labels))
             if not np.isfinite(score.sums[0]):
                 break
@@ -98,39 +144,57 @@ def train(settings: Namespace, given: set[str]) -> None:
             settings.epochs = len(saved["rows"])
             if not settings.ten_crop or os.path.exists(os.path.join(settings.out, TEN_CROP)):
                 return
+    source = load_network(settings.source) if settings.source and not saved else None
+    if source:
+        adopt_network(settings, given, source[1], source[2].resize)
     use_machine(settings)
     with claimed(settings, numbered="out" not in given):
-        fit(settings, given, arrays, saved)
+        fit(settings, given, arrays, saved, source)
 
 
-def fit(settings: Namespace, given: set[str], arrays: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Train a network, from the beginning or from what load_run has returned."""
+def fit(
+    settings: Namespace, given: set[str], arrays: dict[str, Any], saved: dict[str, Any], source: Network | None = None
+) -> None:
+    """Train a network: from the beginning, from what load_run has returned, or from what
+    load_network has, `source`."""
     minicnn.manual_seed(settings.seed)
     size = INPUT_SIZE[settings.variant]
     pictures, val_pictures = datasets(settings.data, settings.seed, size, settings.verify, settings.resize)
-    classes = pictures.classes
+    classes, earlier, seen = pictures.classes, {}, None
     if saved:
-        require_classes(settings.resume, saved["config"]["classes"], settings.data, classes)
+        earlier, seen = saved["config"], view_of(settings.resume, saved["config"], arrays)
+        require_classes(settings.resume, earlier["classes"], settings.data, classes)
+    elif source:
+        _, earlier, seen = source
     statistics = pixel_statistics(pictures, settings, part_of(arrays, "statistics"))
-    view = View.of(size, settings, statistics)
+    view = View.of(size, settings, statistics, seen)
     loader, val_loader = training(pictures, view, settings, statistics), validation(val_pictures, view, settings)
-    net = network(settings, len(classes))
+    constants = earlier.get("lrn", {**LRN, "alpha": settings.lrn_alpha})
+    net = network(settings, len(classes), constants)
+    if source:
+        print(f"from {settings.source}: {take_weights(net, source[0], earlier['classes'], classes)}")
+    if settings.freeze:
+        freeze(net)
     optimizer = sgd(net, settings)
     schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))
     plateau = isinstance(schedule, ReduceLROnPlateau)
     if saved:
         parts = {"model": net, "optimizer": optimizer} | ({"schedule": schedule} if plateau else {})
         restore(settings.resume, arrays, saved, parts)
-        optimizer.param_groups[0] |= {name: value for name, value in optimizer.defaults.items() if name != "lr"}
+        for group in optimizer.param_groups:
+            group |= {name: value for name, value in optimizer.defaults.items() if name != "lr"}
         if plateau:  # whose rate is the optimizer's, not a formula
             schedule.min_lr = saved["rows"][0]["lr"] / 1000
-            if "lr" in given:
-                optimizer.lr, schedule.waited = settings.lr, 0
+            for name, group in zip(("lr", "head_lr"), optimizer.param_groups, strict=False):
+                if name in given:
+                    group["lr"], schedule.waited = getattr(settings, name), 0
         else:  # of so many pictures as there are today
             schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
-    introduce(settings, given, net, loader, val_loader)
+    introduce(settings, given, net, optimizer, loader, val_loader)
 
-    more = {"classes": classes, "names": getattr(pictures, "names", classes), "lrn": lrn(settings)}
+    known = earlier if earlier.get("classes") == classes else {}  # these keep the names that they have
+    names = known.get("names", getattr(pictures, "names", classes))
+    more = {"classes": classes, "names": names, "lrn": constants}
     run = Run(settings, more | {"minicnn": minicnn.__version__}, view, saved)
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
@@ -140,22 +204,26 @@ def fit(settings: Namespace, given: set[str], arrays: dict[str, Any], saved: dic
         result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
         if plateau:
             schedule.step(100 - result["val_top1"])
-        run.log({"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}, net)
-        run.save(net, {"epoch": epoch}, {"optimizer": optimizer, "schedule": schedule}, statistics)
+        row = {"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}
+        run.keep(row, net, {"optimizer": optimizer, "schedule": schedule}, statistics)
         print(
             f"{title}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
-            f"top-1 {result['val_top1']:.1f}%  top-5 {result['val_top5']:.1f}%  "
-            f"{result['images_per_s']:.1f} images/s"
+            f"{in_words(result, len(classes), prefix='val_')}  {result['images_per_s']:.1f} images/s"
         )
     if settings.ten_crop:  # once, at the end: it takes ten times as long
         result = evaluate(net, validation(val_pictures, view, settings, crops=10))
         run.write(TEN_CROP, result)
-        print(f"ten crops of each picture: top-1 {result['top1']:.1f}%  top-5 {result['top5']:.1f}%")
+        print(f"ten crops of each picture: {in_words(result, len(classes))}")
+    conclude(run)
     print(f"{time.perf_counter() - begun:.0f} s; the run is in {settings.out}")
 
 
-def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: DataLoader, val_loader: DataLoader) -> None:
-    """Say what is going to happen, and what nobody asked for."""
+def introduce(
+    settings: Namespace, given: set[str], net: nn.Module, optimizer: Optimizer, loader: DataLoader,
+    val_loader: DataLoader,
+) -> None:  # fmt: skip
+    """Say what is going to happen: the settings that are not the recipe's, and what may
+    surprise."""
     parameters = sum(p.size for p in net.parameters())
     drawn = ": drawn textures, not photographs; --data takes a folder of yours" if settings.data == "synthetic" else ""
     if settings.device == "cpu":
@@ -164,18 +232,41 @@ def introduce(settings: Namespace, given: set[str], net: nn.Module, loader: Data
         machine = f"{settings.device}, {describe_device(settings.device)}, with products in {settings.precision}"
     print(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}, backend {settings.backend}")
     print(f"data: {settings.data}{drawn}")
+    pictures = len(loader.dataset)
     print(
-        f"      {len(loader.dataset)} pictures to train on, {len(val_loader.dataset)} to validate, "
+        f"      {pictures} pictures to train on, {len(val_loader.dataset)} to validate, "
         f"{len(loader.dataset.classes)} classes"
     )
-    rest = {name: value for name, value in vars(settings).items() if name not in given | {"resume", "recipe"}}
-    of_recipe = {name: rest.pop(name) for name in TABLE if name in rest}
-    print(f"recipe {settings.recipe}: " + _listed(of_recipe))
-    print(("as before: " if settings.resume else "default: ") + _listed(rest))
+    if len(loader) == 1 and pictures > 1:
+        size = -(-pictures // 4)
+        print(
+            f"      all {pictures} are one batch, so there is one update an epoch; --batch-size {size} makes "
+            f"{-(-pictures // size)}"
+        )
+    usual = complete({**DEFAULTS, "recipe": settings.recipe, "data": settings.data})
+    told = {"data", "device", "out", "source", *(set(MACHINE) - given)}  # elsewhere, or not chosen
+    other = [f"{name} {value}" for name, value in vars(settings).items() if value != usual.get(name, value)]
+    other = [text for text in other if text.partition(" ")[0] not in told]
+    config = os.path.join(settings.out, "config.json")
+    print(f"recipe {settings.recipe}{', but ' * bool(other)}{', '.join(other)}; all settings are in {config}")
+    print(f"{settings.out} will take {disk_space(net, optimizer) / 1e6:,.0f} MB of the disk")
 
 
-def _listed(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+def disk_space(net: nn.Module, optimizer: Optimizer) -> int:
+    """How many bytes a run takes: best.safetensors has the network, last.safetensors too, and the
+    optimizer's state."""
+    arrays = *net.state_dict().values(), *net.state_dict().values(), *optimizer.state_dict().values()
+    return sum(array.nbytes for array in arrays)
+
+
+def conclude(run: Run) -> None:
+    """Say what has come of it, and what can be done with it."""
+    best = [row["epoch"] for row in run.rows if row["val_top1"] == run.best]
+    if best:  # or what was the best has been removed
+        path, programs = run.folder / BEST, os.path.dirname(sys.argv[0])
+        print(f"best: top-1 {run.best:.1f}% in epoch {best[-1]}; see curves.png, and filters.png (noise at first)")
+        print(f"to measure it: python {os.path.join(programs, 'evaluate.py')} --checkpoint {path}")
+        print(f"to ask it: python {os.path.join(programs, 'predict.py')} --checkpoint {path} PHOTO")
 
 
 if __name__ == "__main__":

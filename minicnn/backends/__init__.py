@@ -65,8 +65,14 @@ class Backend:
         _changed(lambda: _backends.__setitem__(name, self))
 
     def remove(self) -> None:
-        """Forget it."""
-        _changed(lambda: _backends.pop(self.name))
+        """Forget it, if it is registered."""
+        if _backends.get(self.name) is self:
+            _changed(lambda: _backends.pop(self.name))
+
+    def check(self) -> None:
+        """Raise ValueError if it has a function for a kernel that does not exist."""
+        if unknown := sorted(self.kernels.keys() - _lessons.keys()):
+            raise ValueError(f"backend {self.name!r} has {unknown[0]!r}, which is no kernel: minicnn.backends.table()")
 
 
 _backends: dict[str, Backend] = {}
@@ -103,8 +109,10 @@ class _Versions(dict[type, _Kernels]):
         with _lock:
             device, chosen = kind_of(kind), self.chosen
             fast = [backend for backend in _backends.values() if backend.device == device and backend.default]
-            if chosen is not None and chosen.device == device and chosen.name in _backends:
+            if chosen is not None and chosen.device == device and _backends.get(chosen.name) is chosen:
                 fast = [chosen]
+            for backend in fast[-1:]:
+                backend.check()
             self[kind] = _Kernels(fast[-1].kernels if fast and not self.plain else {})
             return self[kind]
 
@@ -116,6 +124,9 @@ _fastest = _Versions()
 class _InUse(threading.local):
     name: str | None = None
     versions = _fastest
+
+    def __init__(self) -> None:
+        self.left: list[Any] = []  # for each with-statement that was entered, what there was before
 
 
 _in_use = _InUse()
@@ -158,8 +169,8 @@ def _registered(function: Callable[..., Any]) -> str:
 
 class use_backend:
     """Compute by that backend, in this thread: from now on, or inside a with-statement or a decorated
-    function. "reference" runs every kernel as its lesson is written, and limits BLAS to one thread in
-    the whole process; the others are for the arrays of their device, and arrays elsewhere go on as
+    function. "reference" runs every kernel as its lesson is written, and limits BLAS to one thread, in
+    the whole process, as long as it holds; the others are for the arrays of their device, and arrays elsewhere go on as
     before. None is the default of each device.
 
     Raises DeviceError, in one line, if there is no such backend or its device is not there, ValueError
@@ -173,28 +184,36 @@ class use_backend:
             raise DeviceError(f"there is no backend {name!r}: use one of {there}")
         if backend is not None:
             open_device(backend.device)
-            if unknown := sorted(backend.kernels.keys() - _lessons.keys()):
-                raise ValueError(f"backend {name!r} has {unknown[0]!r}, which is no kernel: minicnn.backends.table()")
-        if name == REFERENCE:
-            ThreadpoolController().limit(limits=1, user_api="blas")
+            backend.check()
         self.chosen = name, _fastest if name is None else _Versions(backend, plain=name == REFERENCE)
-        self.before = [_state()]
-        self.entered = False
+        self.began = threading.get_ident(), _state()  # in this thread; a with-statement here ends that
+        self._begin()
+
+    def _begin(self) -> Any:
+        """Compute so from now on. Returns what limits BLAS, if anything does."""
         _set_state(self.chosen)
+        return _blas().limit(limits=1, user_api="blas") if self.chosen[0] == REFERENCE else None
 
     def __enter__(self) -> None:
-        if self.entered:  # another time: the first one began when this was made
-            self.before.append(_state())
-        self.entered = True
-        _set_state(self.chosen)
+        thread, before = self.began
+        if thread != threading.get_ident():  # another with-statement than the first, or another thread
+            before = _state()
+        self.began = 0, before
+        _in_use.left.append((before, self._begin()))
 
     def __exit__(self, *error: object) -> None:
-        _set_state(self.before.pop())
+        before, limiter = _in_use.left.pop()
+        _set_state(before)
+        if limiter is not None:
+            limiter.restore_original_limits()
 
     def __call__(self, function: Call) -> Call:
         """Decorate a function, inside which this holds."""
         name, _ = self.chosen
-        _set_state(self.before[0])
+        thread, before = self.began
+        if thread == threading.get_ident():
+            _set_state(before)
+            self.began = 0, before
 
         @functools.wraps(function)
         def inside(*args: Any, **options: Any) -> Any:
@@ -202,6 +221,12 @@ class use_backend:
                 return function(*args, **options)
 
         return cast(Call, inside)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """The libraries of threads that are loaded; to look for them takes a millisecond."""
+    return ThreadpoolController()
 
 
 def _state() -> tuple[str | None, _Versions]:

@@ -163,6 +163,15 @@ class on_device:
             self.inner.__exit__(*error)
 
 
+def is_available(device: str = "gpu") -> bool:
+    """Can this device be used here? What is missing, if it cannot, open_device and Tensor(…, device=…) say."""
+    try:
+        open_device(device)
+    except DeviceError:
+        return False
+    return True
+
+
 def describe_device(device: str) -> str:
     """Its name and memory, as "NVIDIA H100 80GB HBM3, 79.1 GiB"."""
     there, number = _opened_device(device)
@@ -262,8 +271,7 @@ def to_device(array: Array, device: str) -> Array:
 def misfit(value: Array, array: Array) -> str | None:
     """What keeps the value from being copied over the array: its shape, or that it is not of real numbers;
     None if nothing does."""
-    if not hasattr(value, "dtype"):
-        value = np.asarray(value)
+    value = as_array(value)
     if value.shape != array.shape:
         return f"has shape {value.shape}, not {array.shape}"
     if value.dtype.kind not in "fiub":
@@ -273,7 +281,7 @@ def misfit(value: Array, array: Array) -> str | None:
 
 def assign(array: Array, value: Array) -> None:
     """array[...] = value, whatever devices they are on and whatever dtype value has."""
-    value = to_device(np.asarray(value) if isinstance(value, np.generic) else value, device_of(array))
+    value = to_device(as_array(value), device_of(array))
     with on_device_of(array):
         array[...] = value
 

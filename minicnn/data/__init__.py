@@ -1,8 +1,10 @@
-"""Data: arrays in, arrays out. A dataset has `len(dataset)` and `dataset[i]`, which is (image, label): a uint8 array
-(H, W, 3) and an int; a list of such pairs is one. Where the labels have names, `dataset.classes` lists them.
+"""Data: arrays in, arrays out. A dataset has `len(dataset)` and `dataset[i]`, which is (image, label):
+of pictures, a uint8 array (H, W, 3) and an int. A list of such pairs is one; `Arrays(X, y)` makes one of
+two arrays. Where the labels have names, `dataset.classes` lists them.
 """
 
 from . import transforms
+from .arrays import Arrays
 from .cifar10 import CIFAR10
 from .folder import DataError, ImageFolder, read_image
 from .imagenet import ImageNet
@@ -11,6 +13,6 @@ from .statistics import PixelStatistics
 from .synthetic import SyntheticImages
 
 __all__ = [
-    "CIFAR10", "DataError", "DataLoader", "ImageFolder", "ImageNet", "PixelStatistics", "SyntheticImages", "read_image",
-    "transforms",
+    "CIFAR10", "Arrays", "DataError", "DataLoader", "ImageFolder", "ImageNet", "PixelStatistics", "SyntheticImages",
+    "read_image", "transforms",
 ]  # fmt: skip

@@ -7,9 +7,10 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator, Sequence
 
-from .folder import DataError, ImageFolder, PictureFiles, files, folders, some
+from .folder import IMAGES, DataError, ImageFolder, PictureFiles, files, folders, some
 
-CAFFE, KAGGLE = "val.txt", "LOC_val_solution.csv"
+CAFFE, KAGGLE, TINY = "val.txt", "LOC_val_solution.csv", "val_annotations.txt"
+KAGGLES_TREE = os.path.join("ILSVRC", "Data", "CLS-LOC")
 WORDS = ("synset_words.txt", "LOC_synset_mapping.txt")
 DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
 
@@ -25,6 +26,11 @@ class ImageNet(PictureFiles):
         root/synset_words.txt         what the classes are called, if it is there: each line is an id and its words;
         root/LOC_synset_mapping.txt       Kaggle's name for the same
 
+    In Kaggle's archive train and val are in root/ILSVRC/Data/CLS-LOC, and are read there. So is
+    tiny-imagenet: root/train/<synset>/images/*.JPEG, root/val/images/*.JPEG, and the labels of
+    those in root/val/val_annotations.txt, where each line is a file, its class's id and a box, with
+    tabs between.
+
     Other subsets of ImageNet, and other pictures in such folders, do as well. Without train/, a validation set has the
     classes that the file of words lists. The numbers in the devkit's ILSVRC2012_validation_ground_truth.txt follow an
     order of its own, which lies in a file of MATLAB's, so it is not read.
@@ -39,7 +45,7 @@ class ImageNet(PictureFiles):
 
     def __init__(self, root: str | os.PathLike[str], *, train: bool = True, least: int | None = None):
         root = os.fspath(root)
-        train_folder, val = os.path.join(root, "train"), os.path.join(root, "val")
+        train_folder, val = (os.path.join(tree(root), part) for part in ("train", "val"))
         words = _first(root, WORDS)
         named = _read_words(words) if words else {}
         if train:
@@ -52,16 +58,24 @@ class ImageNet(PictureFiles):
                     f"{root}: needs the folder val/ with the validation pictures, and train/ or one of"
                     f" {' and '.join(WORDS)} to tell the classes"
                 )
-            samples = ImageFolder(val, classes=classes).samples if folders(val) else _labelled(root, val, classes)
+            flat = not folders(val) or (folders(val) == [IMAGES] and IMAGES not in classes)
+            samples = _labelled(root, val, classes) if flat else ImageFolder(val, classes=classes).samples
         if unknown := set(classes) - set(named) if named else ():
             raise DataError(f"{words}: has no words for the classes of {train_folder}: {some(unknown)}")
         self.names = [named.get(name, name) for name in classes]
         super().__init__(samples, classes, least)
 
 
+def tree(root: str) -> str:
+    """The folder that has train/ and val/ in it: the root, or where Kaggle's archive has them."""
+    here = any(os.path.isdir(os.path.join(root, part)) for part in ("train", "val"))
+    inner = os.path.join(root, KAGGLES_TREE)
+    return inner if not here and os.path.isdir(inner) else root
+
+
 def _labelled(root: str, val: str, classes: Sequence[str]) -> list[tuple[str, int]]:
     """The pictures of one folder, with the labels that a file beside it gives them."""
-    path = _first(root, (CAFFE, KAGGLE))
+    path = _first(root, (CAFFE, KAGGLE)) or _first(val, (TINY,))
     if path is None:
         lies = f"; {DEVKIT} cannot be used, because its numbers follow the devkit's own order of the classes"
         raise DataError(
@@ -85,19 +99,20 @@ def _labelled(root: str, val: str, classes: Sequence[str]) -> list[tuple[str, in
 def _read_labels(path: str, classes: Sequence[str], stems: Container[str]) -> dict[str, int]:
     """The label of each picture, by its name without ending. A name that is among the stems has none, and may have a
     point in it."""
-    if path.endswith(CAFFE):
+    between, called = {CAFFE: (None, ""), KAGGLE: (",", "comma"), TINY: ("\t", "tab")}[os.path.basename(path)]
+    if between is None:
         known = {str(i): i for i in range(len(classes))}
         form = f"a file and a label from 0 to {len(classes) - 1}"
     else:
         known = {name: i for i, name in enumerate(classes)}
-        form = f"a file's name, a comma and one of the {len(classes)} classes"
+        form = f"a file's name, a {called} and one of the {len(classes)} classes"
     labels: dict[str, int] = {}
     for place, line in lines(path):
         if line == "ImageId,PredictionString":
             continue
-        parts = line.rsplit(None, 1) if path.endswith(CAFFE) else line.split(",", 1)
+        parts = line.rsplit(None, 1) if between is None else line.split(between, 1)
         name, found, *_ = *parts, ""  # a line of one part has no label
-        found = found.split(" ")[0]  # Kaggle's goes on with boxes, and with further objects of the same class
+        found, *_ = *found.split(), ""  # boxes follow, and Kaggle's further objects of the same class
         if found not in known:
             raise DataError(f"{place}: {line[:60]!r} is not {form}")
         stem = name if name in stems else _stem(name)

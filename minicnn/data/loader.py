@@ -8,6 +8,8 @@ before.
 >>> [(images.shape, labels.shape) for images, labels in loader]
 [((4, 4, 4, 3), (4,)), ((4, 4, 4, 3), (4,)), ((2, 4, 4, 3), (2,))]
 
+Of two arrays, Arrays(X, y) makes a dataset.
+
 On a GPU the same loop gets arrays of that GPU. Pictures cross as bytes, through memory that it can fetch from by
 itself, while the batch before is worked on, and become numbers there:
 
@@ -20,7 +22,7 @@ counter is 0 for the order of the epoch and 1 + i for sample i. So neither threa
 from __future__ import annotations
 
 import functools
-import operator
+import reprlib
 import sys
 import threading
 from collections import deque
@@ -46,12 +48,15 @@ Load = Callable[..., Batch]
 
 class Dataset(Protocol):
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> tuple[NDArray[Any], int]: ...
+    def __getitem__(self, index: int, /) -> tuple[NDArray[Any], Any]: ...
 
 
 class DataLoader:
-    """Batches of a dataset: (images (N, H, W, C) in the dtype that the transform yields, labels (N,) int64), arrays of
-    the caller's own on `device`.
+    """Batches of a dataset: (images (N, H, W, C) in the dtype that the transform yields, labels (N,)
+    int64), arrays of the caller's own on `device`.
+
+    Where labels are not integers or booleans but floating they are targets, float32. Each may be a
+    number or an array (or list) of any shape (k,), which makes a batch (N, k).
 
     What follows batch_size is given by name: PyTorch's third argument is shuffle.
 
@@ -72,12 +77,14 @@ class DataLoader:
         it: the two are kept in order by the GPU itself.
 
     An error raised for a sample is raised again in the caller, of the same type, its message preceded by the sample's
-    file (`dataset.samples[i][0]`, where there is one) or index. Images of unequal shapes in one batch raise DataError.
+    file (`dataset.samples[i][0]`, where there is one) or index. A sample that is not (array, number or
+    array) raises DataError, and so do unequal shapes or kinds in one batch.
     The threads end with the iteration, or one sample after the iterator is closed or dropped; if it is still held when
     the interpreter exits, after the batches in flight. Processes end with the DataLoader. Several iterators may run at
     the same time.
     Raises ValueError for an argument out of range, and if an epoch would have no batch; DeviceError for a GPU that is
-    not there; TypeError, when the first epoch begins, for a dataset or transforms that processes cannot have.
+    not there; TypeError for arrays instead of a dataset and, when the first epoch begins, for a dataset or transforms
+    that processes cannot have.
     """
 
     def __init__(
@@ -95,6 +102,9 @@ class DataLoader:
         device: str = "cpu",
         processes: bool = False,
     ):
+        first = dataset[0] if isinstance(dataset, (tuple, list)) and dataset else dataset
+        if isinstance(first, np.ndarray):
+            raise TypeError("arrays X of images and y of labels are no dataset: write DataLoader(Arrays(X, y), …)")
         self.dataset, self.transform, self.shuffle, self.drop_last = dataset, transform, shuffle, drop_last
         self.batch_size = integer("batch_size", batch_size, 1)
         self.seed = integer("seed", seed, 0)
@@ -183,42 +193,89 @@ class DataLoader:
     ) -> Batch:
         """A batch in host memory, in arrays that `empty` makes."""
         normalize = self.normalize if self.device == "cpu" else None
-        labels = empty((len(indices),), np.int64)
         for row, index in enumerate(indices):
             if closed is not None and closed.is_set():
                 raise CancelledError
-            image, labels[row] = self._sample(key, index)
+            image, label = self._sample(key, index)
             if row == 0:
-                shape, dtype = image.shape, image.dtype
-                images = empty((len(indices), *shape), dtype if normalize is None else np.float32)  # (N, H, W, C)
-            if image.shape != shape or image.dtype != dtype:
-                raise DataError(
-                    f"{self._name(index)}: image is {image.dtype} {image.shape}, its batch began with {dtype} {shape};"
-                    " add transforms.Resize and CenterCrop or RandomCrop"
-                )
+                first_image, first_label = image, label
+                dtype = image.dtype if normalize is None else np.float32
+                images = empty((len(indices), *image.shape), dtype)  # (N, H, W, C)
+                labels = empty((len(indices), *label.shape), label.dtype)  # (N,), or (N, k)
+            self._check_alike(index, "image", image, first_image, "add transforms.Resize and CenterCrop or RandomCrop")
+            self._check_alike(index, "label", label, first_label, "all have to be integers, or all float(label)")
             if normalize is None:
                 images[row] = image
             else:
                 normalize.write(image, images[row])
+            labels[row] = label
         return images, labels
 
-    def _sample(self, key: _Key, index: int) -> tuple[NDArray[Any], int]:
+    def _check_alike(self, index: int, what: str, array: NDArray[Any], first: NDArray[Any], advice: str) -> None:
+        if array.shape != first.shape or array.dtype != first.dtype:
+            raise DataError(
+                f"{self._name(index)}: {what} is {array.dtype} {array.shape},"
+                f" its batch began with {first.dtype} {first.shape}; {advice}"
+            )
+
+    def _sample(self, key: _Key, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
         try:
-            image, label = self.dataset[index]
+            image, label = _pair(self.dataset[index])
             if self.transform is not None:
-                image = self.transform(image, _stream(key, 1 + index))
+                image = self._transformed(image, _stream(key, 1 + index))
+            _check_array(image)
             if self.normalize is not None:
                 self.normalize.check(image)
-            return image, operator.index(label)
+            return image, _label(label)
         except Exception as error:
             name, message = self._name(index), error.args[0] if error.args else ""
             if isinstance(message, str) and name not in message:
                 error.args = (f"{name}: {message}", *error.args[1:])
             raise
 
+    def _transformed(self, image: Any, rng: np.random.Generator) -> Any:
+        """Of whatever the dataset has, for a transform of the user's own may make an array of it."""
+        assert self.transform is not None
+        try:
+            return self.transform(image, rng)
+        except AttributeError as error:  # 'Image' object has no attribute 'dtype'
+            _check_array(image, error)
+            raise
+
     def _name(self, index: int) -> str:
         samples = getattr(self.dataset, "samples", None)
         return f"sample {index}" if samples is None else str(samples[index][0])
+
+
+def _pair(sample: Any) -> tuple[Any, Any]:
+    if isinstance(sample, (tuple, list)) and len(sample) == 2:
+        return sample[0], sample[1]
+    length = f" of {len(sample)}" if isinstance(sample, (tuple, list)) else ""
+    raise DataError(
+        f"a dataset's sample is (image, label), not a {type(sample).__name__}{length}: let dataset[i] return"
+        " (image, label); of arrays X and y, Arrays(X, y) is a dataset"
+    )
+
+
+def _check_array(image: Any, cause: Exception | None = None) -> None:
+    if isinstance(image, (np.ndarray, np.generic)):
+        return
+    array = 'np.asarray(image.convert("RGB"))' if hasattr(image, "convert") else "np.asarray(image)"
+    kind = f"{type(image).__module__}.{type(image).__name__}"
+    raise DataError(f"the image is a {kind}, not a NumPy array (H, W, C): let the dataset return {array}") from cause
+
+
+def _label(label: Any) -> NDArray[Any]:
+    """A label as int64, a target as float32."""
+    array = np.asarray(label)
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    if array.dtype.kind in "bi" or (array.dtype.kind == "u" and (array < 2**63).all()):
+        return array.astype(np.int64)
+    raise DataError(
+        f"the label is {reprlib.repr(label)}, not an integer of 64 bits, a float or an array of these;"
+        " of a class, give its number"
+    )
 
 
 class _Key(ISeedSequence):

@@ -26,16 +26,23 @@ from numpy.typing import NDArray
 from ..backends import backend_of, chosen_backend, use_backend
 from .folder import DataError, quiet
 
+ENDED = "a process that loads pictures was ended from outside, perhaps for lack of memory; fewer take less"
+NOT_BEGUN = (
+    "a process that loads pictures ended before it began. It imports the program first: put the program's own code"
+    ' under `if __name__ == "__main__":` (any other reason it has written on standard error)'
+)
+
 
 class Processes:
     """So many processes, each with a copy of `load`, which is called as load(key, empty, indices) and returns (images,
-    labels) in arrays that empty(shape, dtype) makes. Images of up to `nbytes` bytes cross through shared memory, in one
-    of several slots; more of them through a pipe.
+    labels) in arrays that empty(shape, dtype) makes. Images, for which it asks first, of up to `nbytes` bytes
+    cross through shared memory, in one of several slots; more of them, and labels, through a pipe.
 
     lend: how many slots may be out at a time, as the images that a caller has got and still has. Others are copied, so
     that there is always a slot for each process.
 
-    The processes end when this object is dropped. Raises TypeError if `load` cannot be pickled.
+    The processes end when this object is dropped. Raises TypeError if `load` cannot be pickled, DataError without
+    shared memory.
     """
 
     def __init__(self, load: Callable[..., Any], number: int, nbytes: int, lend: int):
@@ -48,14 +55,20 @@ class Processes:
         context = multiprocessing.get_context("spawn")  # a forked child would inherit locks that nobody holds any more
         slots = number + 1 + lend  # so that one can be emptied while all are at work
         nbytes = -(-nbytes // 64) * 64  # so that each begins where a cache line does
-        memory = context.RawArray("B", slots * nbytes)
+        try:
+            memory = context.RawArray("B", slots * nbytes)
+            self.begun = context.RawValue("B")  # 1 as soon as one of them has come so far
+            with deaf_to("SIGHUP"):  # of which Python's resource tracker, which starts here, would die, with tracebacks
+                self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots, self.begun))
+        except OSError as error:  # as where there is no /dev/shm
+            raise DataError(
+                f"processes need shared memory, and there is none: {error}; threads do without (processes=False)"
+            ) from error
         self.slots = np.frombuffer(memory, np.uint8).reshape(slots, nbytes)
         self.free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(slots):
             self.free.put(slot)
         self.number = number
-        with deaf_to("SIGHUP"):  # of which Python's resource tracker, which starts here, would die, with tracebacks
-            self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots))
 
     def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: threading.Event) -> tuple[Any, Any]:
         """What `load` returns for them, in a slot that is lent or in arrays that this `empty` makes,
@@ -72,9 +85,7 @@ class Processes:
                     future = self.executor.submit(load, key, indices, slot, backend)
                 found, labels = future.result()
             except BrokenProcessPool:
-                raise DataError(
-                    "a process that loads pictures was ended from outside, perhaps for lack of memory; fewer take less"
-                ) from None
+                raise DataError(ENDED if self.begun.value else NOT_BEGUN) from None
             images = at(self.slots[slot], *found) if isinstance(found, tuple) else found
             lent = isinstance(found, tuple) and self.free.qsize() > self.number
             if lent:
@@ -120,31 +131,61 @@ class Worker:
         self.from_dataset: Callable[..., Any] = pickle.loads(pickled)
         self.slots = np.frombuffer(memory, np.uint8).reshape(slots, -1)
 
-    def load(self, key: Any, indices: list[int], slot: int) -> tuple[Any, NDArray[np.int64]]:
+    def load(self, key: Any, indices: list[int], slot: int) -> tuple[Any, NDArray[Any]]:
         """((shape, dtype) of the images, which are in the slot, labels); or (images, labels) if there is no room."""
+        room = self.slots[slot]
 
         def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-            fits = len(shape) > 1 and prod(shape) * np.dtype(dtype).itemsize <= self.slots.shape[1]
-            return at(self.slots[slot], shape, dtype) if fits else np.empty(shape, dtype)
+            nonlocal room
+            fits = prod(shape) * np.dtype(dtype).itemsize <= room.nbytes
+            array, room = at(room, shape, dtype) if fits else np.empty(shape, dtype), room[:0]
+            return array
 
         images, labels = self.from_dataset(key, empty, indices)
         return (images.shape, images.dtype) if np.may_share_memory(images, self.slots) else images, labels
 
 
-_here: list[Worker] = []  # in a worker process, the one that it is
+_here: list[Worker | TypeError] = []  # in a worker process: what it is, or why it cannot be
 
 
-def begin(pickled: bytes, memory: Any, slots: int) -> None:
+def begin(pickled: bytes, memory: Any, slots: int, begun: Any) -> None:
+    begun.value = 1
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
     quiet()  # each process would say them again
-    _here[:] = [Worker(pickled, memory, slots)]
+    try:
+        _here[:] = [Worker(pickled, memory, slots)]
+    except Exception as error:  # for whoever asks it to load
+        missing = isinstance(error, (AttributeError, ImportError))  # a class of a notebook, of `python -c`
+        advice = "; put its class in a module of its own, which a process can import" if missing else ""
+        _here[:] = [
+            TypeError(
+                "processes cannot make their copies of this dataset and its transforms:"
+                f" {type(error).__name__}: {error}{advice}"
+            )
+        ]
 
 
 def load(key: Any, indices: list[int], slot: int, backend: str | None) -> Any:
     if backend != chosen_backend():  # whoever asks may have chosen another since the last time
         use_backend(backend)
-    return _here[0].load(key, indices, slot)
+    worker = _here[0]
+    if isinstance(worker, TypeError):
+        raise worker
+    try:
+        return worker.load(key, indices, slot)
+    except Exception as error:
+        if _can_be_sent(error):
+            raise
+        raise DataError(f"{error} ({type(error).__name__}, an exception that processes cannot send)") from error
+
+
+def _can_be_sent(error: Exception) -> bool:
+    try:
+        pickle.loads(pickle.dumps(error))
+        return True
+    except Exception:  # whatever a class of the user's own does
+        return False
 
 
 def _end_with_parent() -> None:

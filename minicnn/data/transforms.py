@@ -1,11 +1,13 @@
 """Transforms of one image, to be composed and handed to a DataLoader.
 
-A transform is called with an image (H, W, 3) and a NumPy Generator. The random ones take all their randomness from it,
-the others ignore it. Each returns an image, perhaps a view of the one given, which it never changes.
+A transform is called with an image (H, W, C) and a NumPy Generator. The random ones take all their
+randomness from it, the others ignore it. Each returns an image, perhaps a view of the one given,
+which it never changes.
 
-Images are uint8. SubtractMean and Normalize make them float32; crops and flips take both kinds, PCAColor float32 alone.
-A Normalize that comes last may be handed to the DataLoader by itself, which then has a GPU do it. An image that a
-transform cannot take raises DataError.
+Images have 3 channels, or 1; PCAColor needs 3. They are uint8. SubtractMean and Normalize make them
+float32; crops and flips take both kinds, PCAColor float32 alone. A Normalize that comes last may be
+handed to the DataLoader by itself, which then has a GPU do it. An image that a transform cannot
+take raises DataError.
 
 The paper's way (Krizhevsky et al. 2012, sections 2 and 4.1), with the PixelStatistics of the training pictures:
 
@@ -27,7 +29,8 @@ from ..backends.devices import Array
 from .folder import DataError, pillow, scaled
 from .pictures import normalise
 
-Image = NDArray[Any]  # (H, W, 3), uint8 or float32
+Image = NDArray[Any]  # (H, W, 3) or (H, W, 1), uint8 or float32
+CHANNELS = (3, 1)
 Transform = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 
 
@@ -48,6 +51,16 @@ class Resize:
     """Scale the short side to `short_side` pixels and the long one in proportion (bilinear, antialiased).
 
     A picture that is over 50 times as long as wide is not made larger: DataError.
+
+    | where libraries differ   | here                | torchvision 0.29.1                        |
+    | ------------------------ | ------------------- | ----------------------------------------- |
+    | the long side            | rounded: 640 × 427  | cut off: 383                              |
+    |                          | to 256 gives 384    |                                           |
+    | CenterCrop, an odd rest  | the smaller half is | above and on the left is half the rest,   |
+    |                          | above, on the left  | rounded to an even number if it ends in ½ |
+    | EXIF orientation         | read_image turns    | its loaders do not                        |
+
+    So the central crop lies a pixel beside torchvision's for some sizes: 640 × 427, not 500 × 375.
     """
 
     short_side: int
@@ -59,7 +72,9 @@ class Resize:
         height, width = _sides(image, self, "uint8")
         if min(height, width) == self.short_side:
             return image
-        return np.asarray(scaled(pillow().Image.fromarray(image), self.short_side))
+        grey = image.shape[2] == 1
+        result = np.asarray(scaled(pillow().Image.fromarray(image[:, :, 0] if grey else image), self.short_side))
+        return result[:, :, None] if grey else result
 
 
 @dataclass
@@ -90,7 +105,8 @@ class RandomCrop:
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         if self.padding:
             height, width = _sides(image, self)
-            padded = np.zeros((height + 2 * self.padding, width + 2 * self.padding, 3), image.dtype)
+            shape = height + 2 * self.padding, width + 2 * self.padding, image.shape[2]
+            padded = np.zeros(shape, image.dtype)
             padded[self.padding : -self.padding, self.padding : -self.padding] = image
             image = padded
         rows, columns = _rest(image, self)
@@ -100,7 +116,7 @@ class RandomCrop:
 
 @dataclass
 class TenCrop:
-    """Ten squares of `size` pixels, (10, size, size, 3): the four corners and the center, then their mirror images.
+    """Ten squares of `size` pixels, (10, size, size, C): the four corners and the center, then their mirror images.
 
     The paper evaluates a picture by the mean of the network's ten softmax outputs for them (section 4.1).
     """
@@ -113,7 +129,7 @@ class TenCrop:
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         rows, columns = _rest(image, self)
         places = (0, 0), (0, columns), (rows, 0), (rows, columns), (rows // 2, columns // 2)
-        crops = np.empty((10, self.size, self.size, 3), image.dtype)
+        crops = np.empty((10, self.size, self.size, image.shape[2]), image.dtype)
         for crop, (top, left) in zip(crops, places, strict=False):
             crop[...] = image[top : top + self.size, left : left + self.size]
         _mirror(crops[:5], crops[5:])
@@ -152,15 +168,16 @@ class SubtractMean:
 
     def __post_init__(self) -> None:
         mean, std = np.ascontiguousarray(self.mean_image, np.float32), np.asarray(self.std, np.float64)
-        if mean.ndim != 3 or mean.shape[2] != 3 or not np.isfinite(mean).all():
-            raise ValueError(f"mean_image must be finite numbers (H, W, 3), got an array {mean.shape}")
-        if std.shape not in ((), (3,)) or not (std > 0).all():
-            raise ValueError(f"std must be one number or three above 0, got {self.std}")
+        if mean.ndim != 3 or mean.shape[2] not in CHANNELS or not np.isfinite(mean).all():
+            raise ValueError(f"mean_image must be finite numbers (H, W, 3) or (H, W, 1), got an array {mean.shape}")
+        channels = mean.shape[2]
+        if std.shape not in ((), (channels,)) or not (std > 0).all():
+            raise ValueError(f"std must be one number or one per channel of the mean image, above 0, got {self.std}")
         self.mean_image = mean
-        self._scale = None if (std == 1).all() else np.broadcast_to(1 / std, 3).astype(np.float32)
+        self._scale = None if (std == 1).all() else np.broadcast_to(1 / std, channels).astype(np.float32)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
-        _sides(image, self, "uint8")
+        _sides(image, self, "uint8", channels=self.mean_image.shape[2:])
         if image.shape != self.mean_image.shape:
             raise DataError(f"{self} was given an image of {_size(image)}; put Resize and CenterCrop before it")
         result = image - self.mean_image
@@ -186,11 +203,13 @@ class PCAColor:
     scale: what a step of 1 on the scale 0 to 1 is in the images given, one number or one per channel: 255 after
         SubtractMean, 1/std of each channel after Normalize.
 
-    | where texts differ        | shift                                        | λ and p are of      |
-    | ------------------------- | -------------------------------------------- | ------------------- |
-    | here and fb.resnet.torch  | Σ pᵢ λᵢ αᵢ on the scale 0 to 1               | the training pixels |
-    | cuda-convnet2             | Σ pᵢ √λᵢ αᵢ; then the image is /(1 + std)    | the training pixels |
-    | Albumentations            | Σ pᵢ λᵢ α on the scale 0 to 1, one α for all | that picture itself |
+    | where texts differ            | shift                                        | λ and p are of      |
+    | ----------------------------- | -------------------------------------------- | ------------------- |
+    | here and fb.resnet.torch      | Σ pᵢ λᵢ αᵢ on the scale 0 to 1               | the training pixels |
+    | cuda-convnet2                 | Σ pᵢ √λᵢ αᵢ; then the image is /(1 + std)    | the training pixels |
+    | Albumentations 1.3.1          | Σ pᵢ λᵢ α on the scale 0 to 1, one α for all | that picture itself |
+    | Albumentations 1.4.24, 2.0.8  | none: Σ pᵢ αᵢ (pᵢ · (x − mean color)) is     | that picture itself |
+    |                               | added to each pixel x, contrast along pᵢ     |                     |
 
     The paper names no scale, but it matters, for λ grows with its square: of ImageNet's pixels on 0 to 1 the largest is
     about 0.22, which shifts a channel by about 3 gray levels of 255; with pixels and covariance on 0 to 255 the same
@@ -212,7 +231,7 @@ class PCAColor:
         self._components = scale.reshape(-1, 1) * vectors * values  # (3, 3), a shift in each column
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
-        height, width = _sides(image, self, "float32")
+        height, width = _sides(image, self, "float32", channels=(3,))
         shift = (self._components @ rng.normal(0, self.std, 3)).astype(np.float32)
         # Whole rows of W·3 numbers, as elsewhere here: broadcasting along an axis of 3 is ten times slower.
         return (image.reshape(height, width * 3) + np.tile(shift, width)).reshape(image.shape)
@@ -222,7 +241,8 @@ class PCAColor:
 class Normalize:
     """(image/255 - mean) / std as float32; mean and std, per channel or one for all, are on the scale from 0 to 1.
 
-    Also of a whole batch (N, H, W, 3), or (N, 10, H, W, 3) after TenCrop, on any device.
+    Also of a whole batch (N, H, W, C), or (N, 10, H, W, C) after TenCrop, on any device. Images of
+    one channel take one number for the mean and one for std.
     """
 
     mean: Sequence[float] | float
@@ -236,19 +256,26 @@ class Normalize:
         if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
             raise ValueError(f"mean and std must be one number or three, std above 0, got {self.mean} and {self.std}")
         self._scale, self._shift = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
+        self._channels = CHANNELS if np.size(self.mean) == np.size(self.std) == 1 else (3,)
 
     def __call__(self, images: Array, rng: np.random.Generator | None = None) -> Array:
         self.check(images)
-        return normalise(images, self._scale, self._shift)
+        return normalise(images, *self._numbers(images))
 
     def write(self, image: Image, out: NDArray[np.float32]) -> None:
         """out[...] = self(image), for an image that has been checked, without another array in between."""
-        normalise(image, self._scale, self._shift, out)
+        normalise(image, *self._numbers(image), out)
 
     def check(self, images: Array) -> None:
         """DataError unless these are images to normalise."""
-        if images.dtype != np.uint8 or images.ndim < 3 or images.shape[-1] != 3:
-            raise DataError(f"{self} takes uint8 images (…, H, W, 3), got {images.dtype} {images.shape}")
+        if images.dtype != np.uint8 or images.ndim < 3 or images.shape[-1] not in self._channels:
+            shapes = " or ".join(f"(…, H, W, {number})" for number in self._channels)
+            raise DataError(f"{self} takes uint8 images {shapes}, got {images.dtype} {images.shape}")
+
+    def _numbers(self, images: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The scale and the shift of each channel."""
+        channels = images.shape[-1]
+        return self._scale[:channels], self._shift[:channels]
 
 
 def integer(name: str, value: Any, least: int) -> int:
@@ -261,11 +288,13 @@ def integer(name: str, value: Any, least: int) -> int:
     raise ValueError(f"{name} must be an integer from {least} to 2**63 - 1, got {value!r}")
 
 
-def _sides(image: NDArray[Any], transform: Any, *dtypes: str) -> tuple[int, int]:
-    """Height and width of an image of one of these dtypes, by default of either."""
+def _sides(image: NDArray[Any], transform: Any, *dtypes: str, channels: Sequence[int] = CHANNELS) -> tuple[int, int]:
+    """Height and width of an image of one of these dtypes, by default of either, and so many
+    channels."""
     dtypes = dtypes or ("uint8", "float32")
-    if image.dtype not in dtypes or image.ndim != 3 or image.shape[2] != 3:
-        raise DataError(f"{transform} takes a {' or '.join(dtypes)} image (H, W, 3), got {image.dtype} {image.shape}")
+    if image.dtype not in dtypes or image.ndim != 3 or image.shape[2] not in channels:
+        shapes = " or ".join(f"(H, W, {number})" for number in channels)
+        raise DataError(f"{transform} takes a {' or '.join(dtypes)} image {shapes}, got {image.dtype} {image.shape}")
     return image.shape[0], image.shape[1]
 
 
@@ -282,6 +311,8 @@ def _rest(image: NDArray[Any], crop: CenterCrop | RandomCrop | TenCrop) -> tuple
 
 
 def _mirror(images: NDArray[Any], out: NDArray[Any]) -> None:
-    """Left and right exchanged in images (…, H, W, 3)."""
-    for channel in range(3):  # all three at once would be copied in pieces of 3 numbers: four to seven times slower
+    """Left and right exchanged in images (…, H, W, C)."""
+    for channel in range(
+        out.shape[-1]
+    ):  # all at once would be copied in pieces of 3 numbers: four to seven times slower
         out[..., channel] = images[..., ::-1, channel]

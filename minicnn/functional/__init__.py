@@ -1,19 +1,23 @@
 """The functions a network is made of. Each file is a lesson: the equation, the derivation of its
 gradient, and the code.
 
-Read them in this order: linear, activation, softmax, loss, windows, conv, conv_transpose, pooling,
-adaptive_pooling, lrn, dropout, batch_norm. A public function takes and returns Tensors; the functions
-beside it that take arrays, marked @kernel, do the work. Faster versions of those are in
-minicnn/backends. The __all__ of a lesson lists what is public of it, and is the only list of those
-names.
+Read them in this order: linear, activation, softmax, loss, elementwise_loss, windows, conv,
+conv_transpose, pooling, average_pooling, adaptive_pooling, lrn, dropout, batch_norm.
+
+A public function takes and returns Tensors; the functions beside it that take arrays, marked
+@kernel, do the work. (A forward that is one call of NumPy's, as tanh's is, has none beside it.) Where a
+backend (minicnn/backends) has a faster version of one of those, it runs in its place. The __all__ of a
+lesson lists what is public of it, and is the only list of those names.
 """
 
 from .activation import *
 from .adaptive_pooling import *
+from .average_pooling import *
 from .batch_norm import *
 from .conv import *
 from .conv_transpose import *
 from .dropout import *
+from .elementwise_loss import *
 from .linear import *
 from .loss import *
 from .lrn import *

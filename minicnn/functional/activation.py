@@ -76,16 +76,35 @@ class WherePositive(Function):
         return apply(WherePositive(self.y), g)
 
 
+@kernel
+def leak(x: Array, positive: Array, negative_slope: float) -> Array:
+    """x where it is positive, else negative_slope · x"""
+    return np.where(positive, x, x * x.dtype.type(negative_slope))
+
+
 class LeakyReLU(Function):
     def __init__(self, negative_slope: float):
         self.negative_slope = negative_slope
 
     def forward(self, x: Array) -> Array:
-        self.slope = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.negative_slope))
-        return x * self.slope
+        self.positive = x > 0
+        return leak(x, self.positive, self.negative_slope)
 
     def backward(self, dy: Tensor) -> Gradients:
-        return dy * self.slope
+        return apply(Leak(self.positive, self.negative_slope), dy)
+
+
+class Leak(Function):
+    """Linear in dy, and its own transpose."""
+
+    def __init__(self, positive: Array, negative_slope: float):
+        self.positive, self.negative_slope = positive, negative_slope
+
+    def forward(self, dy: Array) -> Array:
+        return leak(dy, self.positive, self.negative_slope)
+
+    def backward(self, g: Tensor) -> Gradients:
+        return apply(Leak(self.positive, self.negative_slope), g)
 
 
 @kernel
@@ -162,4 +181,5 @@ def require_floating(name: str, x: Tensor) -> Tensor:
     return x
 
 
-# Faster versions: backends/numpy/activation.py, backends/cuda/activation.cu.
+# Faster versions of the functions marked @kernel, which run in their place:
+# backends/numpy/activation.py, backends/cuda/activation.cu.

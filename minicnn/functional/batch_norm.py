@@ -73,6 +73,10 @@ def batch_norm(
 
     Returns an array like x. Raises ValueError if the shapes do not fit, or for a batch with one pixel in training.
     """
+    if isinstance(running_mean, Tensor) or isinstance(running_var, Tensor):
+        raise TypeError(
+            "batch_norm: running_mean and running_var are arrays, which it updates: write .data of a Tensor"
+        )
     shapes = [array.shape for array in (gamma, beta, running_mean, running_var)]
     if not x.ndim or any(shape != x.shape[-1:] for shape in shapes):
         channels_first = x.ndim == 4 and all(shape == x.shape[1:2] for shape in shapes)

@@ -1,54 +1,62 @@
-"""Convolution: the same small set of weights looks at every place of an image (Krizhevsky et al. 2012, section 3.5).
+"""Convolution: the same small set of weights looks at every place of an image (Krizhevsky et al.
+2012, section 3.5).
 
-    y[n, p, q, :] = b + Σ_ij  x[n, p·s + i·d, q·s + j·d, :] · W[i, j]             W[i, j] is a matrix (C, O)
+    N images   H W C input height, width, channels   OH OW O those of the output   KH KW kernel
+    n image   p q output pixel   i j place in the kernel   s stride   d dilation   G groups
+    x images, with their padding around them   K the weights   b bias
 
-Here x has its padding around it. Lay the window of each output pixel out as one row
-(functional/windows.py), and the whole sum is one matrix product:
+    y[n, p, q, :] = b + Σ_ij  x[n, p·s + i·d, q·s + j·d, :] @ K[i, j]
+
+where K[i, j] is a matrix (C, O) and @ the matrix product. (The kernel is not turned around, so this is
+strictly a correlation, as in PyTorch and Caffe.) Lay the window of each output pixel out as one row of
+a matrix X (lesson windows), and the whole sum is one product:
 
     X = im2col(x)                     (N·OH·OW, KH·KW·C)
-    y = X W + b                       W as a matrix (KH·KW·C, O), y as (N·OH·OW, O)
+    y = X @ K + b                     K as a matrix (KH·KW·C, O), y as (N·OH·OW, O)
 
-The backward pass follows from that line. L is a number computed from y, and dz means dL/dz for
-every z. Small changes of X, W and b change L by δL = Σ dy ∘ (δX W + X δW + δb), where ∘ multiplies
-entry by entry. This is Σ dX ∘ δX + Σ dW ∘ δW + Σ db ∘ δb with
+The backward pass follows from that line. L is a number computed from y, and dz means dL/dz for every
+array z. To first order, small changes δX, δK, δb change y by δX @ K + X @ δK + δb, and L by the sum
+of dy ∘ that, where ∘ multiplies entry by entry. In this sum,
 
-    dX = dy Wᵀ     and so    dx = col2im(dy Wᵀ)
-    dW = Xᵀ dy
-    db = Σ dy                                            over images and pixels
+    Σ_ro dy[r,o] Σ_k δX[r,k] K[k,o]  =  Σ_rk (Σ_o dy[r,o] K[k,o]) δX[r,k]
 
-im2col only copies, so it is linear, X = A x, and dx = Aᵀ dX: col2im adds each entry of dX to the
-pixel that it was copied from. A convolution keeps x and W for the backward pass, and not the
-columns X, which are up to KH·KW times as large as x and are made again.
+and what stands before δX is dX; likewise for the other two. im2col only copies: with x and X as long
+vectors X = A x, where each row of A has a single 1. Hence dx = Aᵀ dX, and that is col2im: it adds each
+entry of dX to the pixel that it was copied from. What falls on the padding is dropped. So
+
+    dx = col2im(dy @ Kᵀ)        dK = Xᵀ @ dy        db = Σ dy over images and pixels
+
+For the backward pass a convolution keeps x, if dK is wanted, and K, if dx is wanted. It does not keep
+X, which is about KH·KW/s² times as large as x: im2col runs once more.
 
 Every further derivative is made of the same three maps:
 
-    convolve(x, W) = y        convolve_transpose(dy, W) = dx        convolve_weight(x, dy) = dW
+    convolve(x, K) = y        convolve_transpose(dy, K) = dx        convolve_weight(x, dy) = dK
 
-The number T(x, W, dy) = Σ dy ∘ convolve(x, W), without the bias, is linear in each of x, W and dy,
-and its partial derivatives by dy, x and W are these three maps. So, for any g of the map's shape,
+The number T(x, K, dy) = Σ dy ∘ convolve(x, K), without the bias, is linear in each of x, K and dy, and
+its derivatives by dy, x and K are these three maps. Now let g be the gradient that flows into one of
+the maps, of the shape of its output. The number to differentiate is then
 
-    Σ g ∘ convolve(x, W) = T(x, W, g)
-    Σ g ∘ convolve_transpose(dy, W) = T(g, W, dy)
-    Σ g ∘ convolve_weight(x, dy) = T(x, g, dy)
+    Σ g ∘ convolve(x, K)            = T(x, K, g)
+    Σ g ∘ convolve_transpose(dy, K) = T(g, K, dy)
+    Σ g ∘ convolve_weight(x, dy)    = T(x, g, dy)
 
-and as T stands there again, the derivatives of each map are the other two. convolve_transpose by
-itself is known as transposed convolution (Zeiler et al. 2010; conv_transpose.py).
+which is T with g in the place of one argument, so its derivatives are the three maps again: the
+gradients of each map come from the other two. convolve_transpose by itself is known as transposed
+convolution (Zeiler et al. 2010; conv_transpose.py).
 
-Groups cut the channels into parts that do not see each other: group g has C/G input and O/G output channels. The paper
-splits conv2, conv4 and conv5 in two, one part for each of its GPUs.
+Groups: the C/G input channels of group i reach the O/G output channels of group i, and no others. The
+product is made once for each group, on its part of the channels. The paper splits conv2, conv4 and
+conv5 in two, one part for each of its GPUs.
 
-    N images   H W C input height, width, channels   KH KW kernel   OH OW O output   G groups
-    s stride   d dilation   b bias   W the weights, but in a shape like (N, H, W, C) the width
-
-| where libraries differ  | here                           | PyTorch          | Caffe            |
-| ----------------------- | ------------------------------ | ---------------- | ---------------- |
-| images                  | (N, H, W, C)                   | (N, C, H, W)     | (N, C, H, W)     |
-| weights                 | (KH, KW, C/G, O)               | (O, C/G, KH, KW) | (O, C/G, KH, KW) |
-| padding                 | also different on each side    | symmetric        | symmetric        |
-| kernel turned around    | no (strictly, a correlation)   | no               | no               |
+| where libraries differ | here                       | PyTorch          | Caffe            |
+| ---------------------- | -------------------------- | ---------------- | ---------------- |
+| images                 | (N, H, W, C)               | (N, C, H, W)     | (N, C, H, W)     |
+| weights                | (KH, KW, C/G, O)           | (O, C/G, KH, KW) | (O, C/G, KH, KW) |
+| padding                | each side may have its own | symmetric        | symmetric        |
 
 >>> import minicnn, minicnn.functional as F
->>> edge = minicnn.Tensor([[1.0, -1.0]]).reshape(1, 2, 1, 1)  # is a pixel brighter than its right neighbour?
+>>> edge = minicnn.Tensor([[1.0, -1.0]]).reshape(1, 2, 1, 1)  # how much brighter than its right neighbour?
 >>> x = minicnn.Tensor([5.0, 5.0, 2.0, 2.0]).reshape(1, 1, 4, 1)
 >>> F.conv2d(x, edge).reshape(3)
 Tensor([0., 3., 0.], dtype=float32)
@@ -70,27 +78,28 @@ __all__ = ["conv2d"]
 
 @kernel
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
-    """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
-    shape = (len(x), *window.output_size(*x.shape[1:3]), weight.shape[3])
-    parts = zip(split(x, groups), split(weight, groups), strict=True)
-    y = np.concatenate([im2col(x, window) @ matrix(w) for x, w in parts], axis=1).reshape(shape)  # X W
+    """y = im2col(x) @ K + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
+    pairs = zip(split(x, groups), split(weight, groups), strict=True)
+    y = np.concatenate([im2col(x_g, window) @ matrix(k_g) for x_g, k_g in pairs], axis=1)
+    y = y.reshape(len(x), *window.output_size(*x.shape[1:3]), weight.shape[3])
     return y if bias is None else y + bias
 
 
 @kernel
 def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
-    """dx = col2im(dy Wᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C), where (H, W) = size"""
+    """dx = col2im(dy @ Kᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C), where (H, W) = size:
+    with a stride, images of several sizes have an output of the same one"""
     shape = (len(dy), *size, weight.shape[2])  # (N, H, W, C/G)
-    parts = zip(split(dy, groups), split(weight, groups), strict=True)
-    return np.concatenate([col2im(matrix(dy) @ matrix(w).T, shape, window) for dy, w in parts], axis=-1)
+    pairs = zip(split(dy, groups), split(weight, groups), strict=True)
+    return np.concatenate([col2im(matrix(dy_g) @ matrix(k_g).T, shape, window) for dy_g, k_g in pairs], axis=-1)
 
 
 @kernel
 def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
-    """dW = im2col(x)ᵀ dy: (N, H, W, C), (N, OH, OW, O) -> (KH, KW, C/G, O)"""
-    shape = (*window.kernel_size, x.shape[3] // groups, dy.shape[3])
-    parts = zip(split(x, groups), split(dy, groups), strict=True)
-    return np.concatenate([im2col(x, window).T @ matrix(dy) for x, dy in parts], axis=1).reshape(shape)
+    """dK = im2col(x)ᵀ @ dy: (N, H, W, C), (N, OH, OW, O) -> (KH, KW, C/G, O)"""
+    pairs = zip(split(x, groups), split(dy, groups), strict=True)
+    dk = np.concatenate([im2col(x_g, window).T @ matrix(dy_g) for x_g, dy_g in pairs], axis=1)
+    return dk.reshape(*window.kernel_size, x.shape[3] // groups, dy.shape[3])
 
 
 def split(array: Array, groups: int) -> list[Array]:
@@ -104,33 +113,35 @@ def matrix(array: Array) -> Array:
 
 
 class _Convolution(Function):
-    """One of the three maps; `size` is (H, W), the image's."""
+    """One of the three maps; `size` is (H, W), the image's, which convolve_transpose has to know."""
 
-    saves: tuple[tuple[int, ...], ...] = ((1,), (0,))
+    saves: tuple[tuple[int, ...], ...] = ((1,), (0,))  # each gradient is computed from the other input
 
     def __init__(self, window: Window, groups: int, size: tuple[int, int]):
-        self.settings = self.window, self.groups, self.size = window, groups, size
+        self.window, self.groups, self.size = window, groups, size
+        self.settings = window, groups, size
 
 
 class Conv2d(_Convolution):
-    """y = convolve(x, W) + b"""
+    """y = convolve(x, K) + b"""
 
-    saves = ((1,), (0,), ())
+    saves = ((1,), (0,), ())  # dx from K, dK from x, db from neither
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         return convolve(x, weight, bias, self.window, self.groups)
 
     def backward(self, dy: Tensor) -> Gradients:
-        x, weight, *bias = self.saved_inputs
+        x, weight = self.saved_inputs[:2]
         dx = apply(Conv2dTranspose(*self.settings), dy, weight) if self.needs_input_grad[0] else None
-        dw = apply(Conv2dWeight(*self.settings), x, dy) if self.needs_input_grad[1] else None
-        if not bias:
-            return dx, dw
-        return dx, dw, dy.sum(axis=(0, 1, 2)) if self.needs_input_grad[2] else None
+        dk = apply(Conv2dWeight(*self.settings), x, dy) if self.needs_input_grad[1] else None
+        if len(self.needs_input_grad) == 2:  # there is no bias
+            return dx, dk
+        db = dy.sum(axis=(0, 1, 2)) if self.needs_input_grad[2] else None
+        return dx, dk, db
 
 
 class Conv2dTranspose(_Convolution):
-    """dx = convolve_transpose(dy, W)"""
+    """dx = convolve_transpose(dy, K)"""
 
     def forward(self, dy: Array, weight: Array) -> Array:
         return convolve_transpose(dy, weight, self.window, self.groups, self.size)
@@ -144,7 +155,7 @@ class Conv2dTranspose(_Convolution):
 
 
 class Conv2dWeight(_Convolution):
-    """dW = convolve_weight(x, dy)"""
+    """dK = convolve_weight(x, dy)"""
 
     def forward(self, x: Array, dy: Array) -> Array:
         return convolve_weight(x, dy, self.window, self.groups)
@@ -169,21 +180,21 @@ def conv2d(
     """Convolution of images with a kernel, as in Krizhevsky et al. 2012.
 
     Args:
-        x: (N, H, W, C), floating.
+        x: (N, H, W, C), floating point.
         weight: (KH, KW, C/groups, O), of x's dtype.
         bias: (O,) or None.
         stride, dilation: int or (height, width).
-        padding: int, (height, width) or ((top, bottom), (left, right)): so many zeros around the image;
-            "same", for a stride of 1: as many as make OH, OW = H, W, the odd one at the far side.
-        groups: divides both C and O.
+        padding: int, (height, width) or ((top, bottom), (left, right)): zeros added on each side;
+            "same", for a stride of 1: so that OH, OW = H, W, an odd zero at the bottom and the right.
+        groups: the number of groups, a divisor of both C and O.
 
-    Returns (N, OH, OW, O) with OH = ⌊(H + top + bottom − dilation·(KH − 1) − 1) / stride⌋ + 1. Raises ValueError if
-    the shapes do not fit.
+    Returns (N, OH, OW, O), OH = ⌊(H + top + bottom − dilation·(KH − 1) − 1) / stride⌋ + 1, OW likewise.
+    Raises ValueError if the shapes do not fit.
     """
     check_convolution("conv2d", x, weight, bias, groups)
     window = Window.of(weight.shape[:2], stride, padding, dilation)
     return apply(Conv2d(window, groups, (x.shape[1], x.shape[2])), x, weight, *([] if bias is None else [bias]))
 
 
-# Functions marked @kernel may be replaced by the faster ones of backends/numpy/conv.py, of
-# backends/numpy/winograd.py and of backends/cuda/conv.py.
+# Faster versions of the functions marked @kernel, which run in their place: backends/numpy/conv.py,
+# backends/numpy/winograd.py (3 × 3 kernels in steps of 1), backends/cuda/conv.py.

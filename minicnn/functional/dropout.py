@@ -84,4 +84,5 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "t
     return x if scale == "training" else x * (1.0 - p)
 
 
-# Faster versions: backends/numpy/dropout.py, backends/cuda/dropout.cu.
+# Faster versions of the functions marked @kernel, which run in their place:
+# backends/numpy/dropout.py, backends/cuda/dropout.cu.

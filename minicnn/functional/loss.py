@@ -1,32 +1,18 @@
-"""Losses: one number that says how wrong the network is.
+"""Cross-entropy: one number that says how wrong the network is about classes.
 
-    cross_entropy   L = −log p_label,   p = softmax(z)                 of K logits z, for each sample
-    binary_cross_entropy_with_logits
-                    L = −t log p − (1 − t) log(1 − p),  p = sigmoid(z) of one logit z and a target t, 0 … 1
-    mse_loss        L = (prediction − target)²                         for each number
+    N samples   K classes   z the K logits of a sample   p = softmax(z)
 
-and their mean over the batch. The gradient of cross-entropy is as simple as a gradient can be. With log p_label =
-z_label − log Σ e^z,
+    L = −log p_label                 for each sample, and its mean over the batch
+
+The gradient is as simple as a gradient can be. With log p_label = z_label − log Σ e^z,
 
     dL/dz = p − onehot(label)
 
-the probabilities, less 1 at the right answer. Softmax and logarithm are therefore one operation here: apart, the
-logarithm of a probability that has been rounded to 0 would be −∞.
+the probabilities, less 1 at the right answer. Softmax and logarithm are therefore one operation here:
+apart, the logarithm of a probability that has been rounded to 0 would be −∞.
 
-With two answers there is one logit, and as log p = z − log(1 + e^z) and log(1 − p) = −log(1 + e^z),
-
-    L = log(1 + e^z) − t z = max(z, 0) + log(1 + e^−|z|) − t z         dL/dz = p − t
-
-of which the second form does not overflow.
-
-    N samples   K classes
-
-| where libraries differ | cross_entropy takes             | mse_loss of (N,) and (N, 1)          |
-| ---------------------- | ------------------------------- | ------------------------------------ |
-| here                   | logits and class numbers        | an error, as in Optax and Chainer    |
-| PyTorch 2.14           | the same                        | N² numbers, with a warning           |
-| Paddle 3.3             | the same                        | N² numbers, silently                 |
-| Keras 3.15             | probabilities, unless told else | N numbers: the axis of 1 is left out |
+PyTorch takes logits and class numbers as this does, and so does Paddle; Keras takes probabilities,
+unless it is told otherwise.
 
 >>> import minicnn, minicnn.functional as F
 >>> z = minicnn.Tensor([[0.0, 0.0], [0.0, 0.0]], requires_grad=True)
@@ -48,11 +34,11 @@ from ..backends import kernel
 from ..backends.devices import Array, array_module, as_array, on_device_of, on_host, to_device
 from ..ops import Masked
 from ..tensor import Tensor, apply
-from .activation import sigmoid
+from .elementwise_loss import reduced
 from .precision import float16_in_float32
 from .softmax import log_softmax, softmax
 
-__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "mse_loss"]
+__all__ = ["cross_entropy"]
 
 
 @kernel
@@ -142,10 +128,10 @@ def cross_entropy(
     """
     numbers, kept = _class_numbers(labels, logits, ignore_index)
     if not logits.shape[1]:  # of no classes there are no samples either, and no largest logit
-        return _reduced("cross_entropy", logits.reshape(-1), reduction)
+        return reduced("cross_entropy", logits.reshape(-1), reduction)
     losses = apply(CrossEntropy(numbers), logits)
     if weight is None and kept is None and not label_smoothing:
-        return _reduced("cross_entropy", losses, reduction)
+        return reduced("cross_entropy", losses, reduction)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing is a share, from 0 to 1, not {label_smoothing}")
     weight = np.ones(logits.shape[1]) if weight is None else weight.data if isinstance(weight, Tensor) else weight
@@ -164,7 +150,7 @@ def cross_entropy(
         losses = (1 - label_smoothing) * losses + label_smoothing * spread
     if kept is not None:
         losses = apply(Masked(kept), losses)
-    return losses.sum() / whole if reduction == "mean" else _reduced("cross_entropy", losses, reduction)
+    return losses.sum() / whole if reduction == "mean" else reduced("cross_entropy", losses, reduction)
 
 
 def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tuple[Array, Array | None]:
@@ -180,7 +166,8 @@ def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tup
         if ignore_index is not None:
             kept = numbers != ignore_index
             numbers = np.where(kept, numbers, 0)
-        # a copy, for the gradient needs it later; but labels on a GPU belong to a batch and are not written to again
+        # a copy, for people reuse arrays of labels, and the gradient needs them later; on a GPU it would be
+        # a launch more, and a Tensor's labels there stay what they are like every other saved input
         # equivalent (argument): on a CPU it is a copy either way
         numbers = numbers.astype(np.int64, copy=on_host(numbers))
     # equivalent (term): on a CPU every array is the host's
@@ -192,70 +179,5 @@ def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tup
     return to_device(numbers, logits.device), None if kept is None else to_device(kept, logits.device)
 
 
-class LogisticLoss(Function):
-    """The loss of each number, of a logit and a target."""
-
-    promotes_integers = True
-    saves = ((0, 1), (0,))
-
-    def forward(self, z: Array, t: Array) -> Array:
-        return logistic_loss(z, t)
-
-    def backward(self, dy: Tensor) -> Gradients:
-        z, t = self.saved_inputs
-        by_z = dy * (sigmoid(z) - t) if self.needs_input_grad[0] else None
-        return by_z, -dy * z if self.needs_input_grad[1] else None
-
-
-@kernel
-def logistic_loss(z: Array, t: Array) -> Array:
-    """log(1 + e^z) − t z"""
-    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - t * z
-
-
-def binary_cross_entropy_with_logits(logits: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
-    """−t log p − (1 − t) log(1 − p) for p = sigmoid(logits), the probability that the answer is yes.
-
-    Args:
-        logits: floating, of any shape: not yet probabilities.
-        target: t, a Tensor or an array of exactly that shape, from 0 (no) to 1 (yes).
-        reduction: "mean", "sum" or "none"; by name.
-
-    Raises ValueError if the shapes differ.
-    """
-    _same_shape("binary_cross_entropy_with_logits", logits, target)
-    losses = apply(LogisticLoss(), logits, target)
-    return _reduced("binary_cross_entropy_with_logits", losses, reduction)
-
-
-def mse_loss(prediction: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
-    """(prediction − target)², averaged over all numbers.
-
-    Args:
-        prediction: floating, of any shape.
-        target: a Tensor or an array of exactly that shape.
-        reduction: "mean", "sum" or "none"; by name.
-    """
-    _same_shape("mse_loss", prediction, target)
-    return _reduced("mse_loss", (prediction - target) ** 2, reduction)
-
-
-def _same_shape(name: str, prediction: Tensor, target: Any) -> None:
-    shape = np.shape(target.data if isinstance(target, Tensor) else target)
-    if prediction.shape != shape:
-        raise ValueError(
-            f"{name}: prediction of shape {prediction.shape} and target of shape {shape} must have equal shapes"
-        )
-
-
-def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return losses.mean()
-    if reduction == "sum":
-        return losses.sum()
-    if reduction != "none":
-        raise ValueError(f"{name}: reduction is 'mean', 'sum' or 'none', not {reduction!r}")
-    return losses
-
-
-# Faster versions: backends/cuda/loss.cu.
+# Faster versions of the functions marked @kernel, which run in their place:
+# backends/cuda/loss.cu.

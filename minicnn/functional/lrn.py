@@ -1,51 +1,59 @@
-"""Local response normalisation: strong responses quiet their neighbours (Krizhevsky et al. 2012, section 3.3).
+"""Local response normalisation: strong responses quiet their neighbours (Krizhevsky et al. 2012,
+section 3.3).
 
-    b_c = a_c / d_c^β          d_c = k + α Σ a_j²     over the n channels j around c, at the same pixel
+    n channels in a window   C channels, the last of any number of axes   Σ over the window of channel c
 
-with k = 2, n = 5, α = 1e-4, β = 3/4 in the paper, applied after the ReLU of conv1 and conv2 and before their pooling.
+    b_c = a_c / s_c^β          s_c = k + α Σ_j a_j²
 
-Let S sum over the window of each channel, so that d = k + α S(a²), and let Sᵀ sum for channel i
-over the channels c whose window holds i: the window mirrored, which for odd n is the window itself.
+where j runs over the n channels around c at the same pixel, as far as they exist: c − n/2 … c + n/2
+for odd n. In the paper k = 2, n = 5, α = 1e-4 and β = 3/4; it stands after the ReLU of conv1 and conv2
+and before their pooling. Below, products, powers and quotients are entry by entry.
 
-Backward: L is one number, g = dL/db, da = dL/da and r = d^(-β-1). Channel i appears in its own
-numerator and in the d of every channel whose window holds it:
+Let S(x)_c = Σ x_j over the window of c; so s = k + α S(a²). Its transpose is Sᵀ(x)_i = Σ x_c over
+all channels c whose window holds i: the mirrored window, which is the same one if n is odd.
 
-    da_i = g_i d_i^-β  +  Σ_c g_c a_c · (−β) r_c · 2α a_i         over the c whose window holds i
+Backward: L is one number, g = dL/db is given, and dL/da is wanted. Channel i stands in its own
+numerator and in the s of every channel whose window holds it:
 
-    da   = g d^-β  −  2αβ a Sᵀ(g a r)
+    dL/da_i = g_i s_i^-β  +  Σ_c g_c a_c · (−β) s_c^(-β-1) · 2α a_i     over the c whose window holds i
 
-Of the forward pass only a is kept for this; d is computed again.
+Write r for s^(-β-1), and this is
 
-Second derivatives: let v be the gradient of some number with respect to da, and let ⟨x, y⟩ be the
-sum of the products x y. What we want are the gradients by g and by a of ⟨v, da⟩, with v held fixed.
-Since ⟨v a, Sᵀu⟩ = ⟨S(v a), u⟩ for all u,
+    dL/da   = g s^-β  −  2αβ a Sᵀ(g a r)
 
-    ⟨v, da⟩ = ⟨v g, d^-β⟩ − 2αβ ⟨S(v a), g a r⟩
+Of the forward pass only a is kept for this; s is computed again.
+
+Second derivatives. Now dL/da is an output: let M be a number computed from it, v the gradient of M
+with respect to dL/da, and ⟨x, y⟩ the sum of the products x y. By the chain rule the gradients of M by
+g and by a are those of ⟨v, dL/da⟩ with v held fixed. Since ⟨v a, Sᵀ(u)⟩ = ⟨S(v a), u⟩ for every u,
+and here u = g a r,
+
+    ⟨v, dL/da⟩ = ⟨v g, s^-β⟩ − 2αβ ⟨S(v a), g a r⟩
 
 and its gradients can be read off:
 
-    by g                      v d^-β − 2αβ a r S(v a)
-    by a, if d were constant  −2αβ (g r S(v a) + v Sᵀ(g a r))
-    by d                      −β g v r + 2αβ(β + 1) g a S(v a) r/d
-    by a, through d           2α a Sᵀ(the line above)                because d = k + α S(a²)
+    by g                      v s^-β − 2αβ a r S(v a)
+    by a, if s were constant  −2αβ (g r S(v a) + v Sᵀ(g a r))
+    by s                      e = −β g v r + 2αβ(β + 1) g a S(v a) r/s
+    by a, through s           2α a Sᵀ(e)                             because s = k + α S(a²)
 
 and the gradient by a is the sum of its two parts.
 
-    n the window   C channels (the last axis, of any number of axes)   P all pixels of all images, as rows
-
-| where libraries differ                  | α multiplies | k by default | an even n sees        |
-| --------------------------------------- | ------------ | ------------ | --------------------- |
-| here, and in the paper                  | the sum      | 2            | c − n/2 … c + n/2 − 1 |
-| PyTorch 2.14, Paddle 3.3                | the mean     | 1            | the same              |
-| ONNX 1.23                               | the mean     | 1            | c − n/2 + 1 … c + n/2 |
-| OpenVINO 2026.4                         | the mean     |              | n − 1 channels        |
-| ONNX Runtime 1.32, Caffe by OpenCV 4.14 | the mean     | 1            | an error              |
-| TensorFlow 2.21                         | the sum      | 1            |                       |
-| Chainer 7.8                             | the sum      | 2            | n + 1 channels        |
+| where libraries differ | α times  | default k | the window for even n   |
+| ---------------------- | -------- | --------- | ----------------------- |
+| here, and in the paper | the sum  | 2         | c − n/2 … c + n/2 − 1   |
+| PyTorch 2.14           | the mean | 1         | c − n/2 … c + n/2 − 1   |
+| Paddle 3.3             | the mean | 1         | c − n/2 … c + n/2 − 1   |
+| ONNX 1.23              | the mean | 1         | c − n/2 + 1 … c + n/2   |
+| ONNX Runtime 1.32      | the mean | 1         | none: n has to be odd   |
+| OpenCV 4.14, for Caffe | the mean | 1         | none: n has to be odd   |
+| OpenVINO 2026.4        | the mean | none      | n − 1 channels around c |
+| TensorFlow 2.21        | the sum  | 1         | none: it takes (n−1)/2  |
+| Chainer 7.8            | the sum  | 2         | n + 1 channels around c |
 
 >>> import minicnn, minicnn.functional as F
->>> a = minicnn.Tensor([3.0, 4.0, 0.0])
->>> F.local_response_norm(a, n=3, k=0.0, alpha=1.0, beta=0.5)  # 3/√(3² + 4²), 4/√(3² + 4² + 0²), 0/√(4² + 0²)
+>>> a = minicnn.Tensor([3.0, 4.0, 0.0])  # divided by √(3² + 4²), √(3² + 4² + 0²) and √(4² + 0²)
+>>> F.local_response_norm(a, n=3, k=0.0, alpha=1.0, beta=0.5)
 Tensor([0.6, 0.8, 0. ], dtype=float32)
 """
 
@@ -63,7 +71,7 @@ from .precision import float16_in_float32
 __all__ = ["local_response_norm"]
 
 
-class Norm(NamedTuple):
+class Constants(NamedTuple):
     """The constants of the equation."""
 
     n: int
@@ -78,27 +86,27 @@ class Norm(NamedTuple):
 
 
 @kernel
-def normalise(a: Array, norm: Norm) -> Array:
-    """b = a / d^β"""
-    return a / denominator(a, norm) ** norm.beta
+def normalise(a: Array, constants: Constants) -> Array:
+    """b = a / s^β"""
+    return a / base(a, constants) ** constants.beta
 
 
 @kernel
-def normalise_backward(g: Array, a: Array, norm: Norm) -> Array:
-    """da = g d^-β − 2αβ a Sᵀ(g a d^(-β-1))"""
-    d = denominator(a, norm)
-    shares = sum_window(g * a / d ** (norm.beta + 1), norm.window[::-1])
-    return g / d**norm.beta - 2 * norm.alpha * norm.beta * a * shares
+def normalise_backward(g: Array, a: Array, constants: Constants) -> Array:
+    """dL/da = g s^-β − 2αβ a Sᵀ(g a s^(-β-1))"""
+    s = base(a, constants)
+    from_neighbours = sum_window(g * a / s ** (constants.beta + 1), constants.window[::-1])  # Sᵀ
+    return g / s**constants.beta - 2 * constants.alpha * constants.beta * a * from_neighbours
 
 
-def denominator(a: Array, norm: Norm) -> Array:
-    """d = k + α S(a²)"""
-    return norm.k + norm.alpha * sum_window(a * a, norm.window)
+def base(a: Array, constants: Constants) -> Array:
+    """s = k + α S(a²)"""
+    return constants.k + constants.alpha * sum_window(a * a, constants.window)
 
 
 @kernel
 def sum_window(x: Array, window: tuple[int, int]) -> Array:
-    """S(x): the sum over the channels c − before … c + after."""
+    """S(x), where window = (before, after): the sum over the channels c − before … c + after."""
     wide = np.pad(x, [(0, 0)] * (x.ndim - 1) + [window])
     return sum(wide[..., j : j + x.shape[-1]] for j in range(sum(window) + 1))
 
@@ -107,46 +115,45 @@ class LocalResponseNorm(Function):
     promotes_integers = True
     saves = ((0,),)
 
-    def __init__(self, norm: Norm):
-        self.norm = norm
+    def __init__(self, constants: Constants):
+        self.constants = constants
 
     def forward(self, a: Array) -> Array:
-        return normalise(a, self.norm)
+        return normalise(a, self.constants)
 
     def backward(self, g: Tensor) -> Gradients:
-        return apply(LocalResponseNormBackward(self.norm), g, self.saved_inputs[0])
+        return apply(LocalResponseNormBackward(self.constants), g, self.saved_inputs[0])
 
 
 class LocalResponseNormBackward(Function):
     saves = ((1,), (0, 1))
 
-    def __init__(self, norm: Norm):
-        self.norm = norm
+    def __init__(self, constants: Constants):
+        self.constants = constants
 
     def forward(self, g: Array, a: Array) -> Array:
-        return normalise_backward(g, a, self.norm)
+        return normalise_backward(g, a, self.constants)
 
     def backward(self, v: Tensor) -> Gradients:
-        g, a = self.saved_inputs
-        _, k, alpha, beta = self.norm
-        c = 2 * alpha * beta
+        g, a = self.saved_inputs  # g is saved only if the gradient by a is wanted
+        _, k, alpha, beta = self.constants
+        factor = 2 * alpha * beta
 
         def S(x: Tensor) -> Tensor:
-            return apply(WindowSum(self.norm.window), x)
+            return apply(WindowSum(self.constants.window), x)
 
         def St(x: Tensor) -> Tensor:
-            return apply(WindowSum(self.norm.window[::-1]), x)
+            return apply(WindowSum(self.constants.window[::-1]), x)
 
-        d = k + alpha * S(a * a)
-        r = d ** (-beta - 1)
+        s = k + alpha * S(a * a)
+        r = s ** (-beta - 1)
         sva = S(v * a)
         by_g = by_a = None
         if self.needs_input_grad[0]:
-            by_g = v * d**-beta - c * a * r * sva
+            by_g = v * s**-beta - factor * a * r * sva
         if self.needs_input_grad[1]:
-            by_a = -c * (g * r * sva + v * St(g * a * r)) + 2 * alpha * a * St(
-                g * r * (c * (beta + 1) * a * sva / d - beta * v)
-            )
+            e = g * r * (factor * (beta + 1) * a * sva / s - beta * v)
+            by_a = -factor * (g * r * sva + v * St(g * a * r)) + 2 * alpha * a * St(e)
         return by_g, by_a
 
 
@@ -165,21 +172,22 @@ class WindowSum(Function):
 
 @float16_in_float32
 def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> Tensor:
-    """b = x / (k + α Σ x²)^β over n neighbouring channels (Krizhevsky et al. 2012, section 3.3; its constants are the
-    defaults).
+    """x / (k + α Σ x²)^β over n neighbouring channels (Krizhevsky et al. 2012, section 3.3; its constants
+    are the defaults).
 
     Args:
-        x: (…, C), floating: channels last.
+        x: (…, C), floating point: channels last.
         n: how many channels are summed, at least 1: c − n//2 … c + (n−1)//2, as far as they exist.
-        k, alpha, beta: as in the equation, by name: PyTorch has them in the order alpha, beta, k.
-            Mind that most other libraries divide alpha by n (see the table above).
+        k, alpha, beta: as in the equation; keyword-only, because PyTorch has them in the order alpha,
+            beta, k. Most other libraries divide alpha by n (see the table above).
 
-    Returns an array like x. Raises ValueError for a 0-d x or n < 1.
+    Returns a Tensor like x. Raises TypeError for n that is no integer, ValueError for a 0-d x or n < 1.
     """
+    n = operator.index(n)
     if n < 1 or not x.ndim:
         raise ValueError(f"local_response_norm needs n ≥ 1 and x of (…, C), not n={n} and shape {x.shape}")
-    return apply(LocalResponseNorm(Norm(operator.index(n), float(k), float(alpha), float(beta))), x)
+    return apply(LocalResponseNorm(Constants(n, float(k), float(alpha), float(beta))), x)
 
 
-# Functions marked @kernel may be replaced by the faster ones of backends/numpy/lrn.py and
-# backends/cuda/lrn.cu.
+# Faster versions of the functions marked @kernel, which run in their place:
+# backends/numpy/lrn.py, backends/cuda/lrn.cu.

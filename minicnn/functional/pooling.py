@@ -1,69 +1,74 @@
-"""Pooling: one number for each window and channel, so that the image shrinks and small shifts matter less.
+"""Max-pooling: one number for each window and channel, so that the image shrinks and small shifts matter
+less (Krizhevsky et al. 2012, section 3.4).
 
-    max_pool2d   y[p, q] = max  of what the window of (p, q) sees                  Krizhevsky et al. 2012, section 3.4
-    avg_pool2d   y[p, q] = mean of what the window of (p, q) sees
+    N images   H W C input height, width, channels   OH OW output height, width   KH KW window
 
-Max-pooling copies one pixel, the winner, out of each window. Its derivative puts the gradient of
-the window back at the winner's place. The paper's windows overlap, 3 × 3 pixels in steps of 2, so a
-pixel may collect several. Away from ties, small changes of x keep the winners. So these are
-constants (computed outside of apply), and both maps are linear, each the other's transpose:
+For each image and channel, output pixel (p, q) has a window of KH × KW pixels, and
+
+    max_pool2d   y[p, q] = the maximum of its window
+
+Max-pooling copies one pixel, the winner, out of each window. Its derivative puts the gradient of the
+window back at the winner's place. The paper's windows overlap, 3 × 3 pixels in steps of 2, so a pixel
+may win several windows and collect a gradient from each. Away from ties, small changes of x do not
+change who wins, so the winners are treated as constants: they are computed from arrays and not
+recorded. With them fixed, max-pooling is y = gather(x, winner), which is linear; its transpose is
+scatter:
 
     gather(x, winner)    y[p, q]      = x at the winner's place in window (p, q)
     scatter(dy, winner)  dx[h, w]     = Σ dy[p, q]  over the windows (p, q) that (h, w) has won
 
-so the gradient of one is the other, to any order. A window with a NaN has no winner. MaxPool2d
-keeps x and y for the backward pass, which finds the winners. Average-pooling is the same with every
-pixel a winner, divided by how many pixels count (see count_include_pad).
+so the gradient of one is the other, to any order. A window with a NaN has no winner: y is NaN there,
+and its gradient goes nowhere.
 
-    N images   H W C input height, width, channels   KH KW window   OH OW output height, width
+For the backward pass MaxPool2d keeps x and y, and finds the winners by comparing them: they are needed
+only there. Scatter and Gather keep the winners.
 
-The padding of a maximum is −∞, which never wins, and not 0: twelve libraries that were tried agree.
+The padding of a maximum is −∞, and not 0, which would win over negative pixels.
 
-| where libraries differ | here and in PyTorch                      | others                     |
-| ---------------------- | ---------------------------------------- | -------------------------- |
-| equal maxima           | the first, row by row, takes all of dy   | they share it (tinygrad)   |
-| size not a multiple    | floor; ceil_mode adds an incomplete one  | ceil (Caffe; Chainer, max) |
-| padding, in a mean     | counts, but for count_include_pad=False  | does not by default        |
-|                        |                                          | (TensorFlow, Paddle, ONNX) |
+| where libraries differ    | here and in PyTorch                 | others                     |
+| ------------------------- | ----------------------------------- | -------------------------- |
+| equal maxima              | the first, row by row, gets all     | they share it (tinygrad)   |
+| the last window overhangs | left out, unless ceil_mode          | taken (Caffe; Chainer max) |
 
 >>> import minicnn, minicnn.functional as F
->>> x = minicnn.Tensor([[1.0, 3.0, 2.0], [4.0, 0.0, 5.0], [7.0, 6.0, 8.0]], requires_grad=True)
+>>> x = minicnn.Tensor([[1.0, 3.0, 2.0], [4.0, 8.0, 5.0], [7.0, 6.0, 9.0]], requires_grad=True)
 >>> y = F.max_pool2d(x.reshape(1, 3, 3, 1), kernel_size=2, stride=1)
 >>> y.reshape(2, 2)
-Tensor([[4., 5.],
-        [7., 8.]], dtype=float32, grad_fn=Reshape)
+Tensor([[8., 8.],
+        [8., 9.]], dtype=float32, grad_fn=Reshape)
 >>> y.sum().backward()
->>> x.grad
+>>> x.grad  # the pixel in the middle has won three windows
 Tensor([[0., 0., 0.],
-        [1., 0., 1.],
-        [1., 0., 1.]], dtype=float32)
+        [0., 3., 0.],
+        [0., 0., 1.]], dtype=float32)
 """
 
 import numpy as np
 
 from ..autograd import Function, Gradients
 from ..backends import kernel
-from ..backends.devices import Array, on_device_of
+from ..backends.devices import Array
 from ..tensor import Tensor, apply
-from .precision import float16_in_float32
 from .windows import IntPair, Padding, Window, padded
 
-__all__ = ["avg_pool2d", "max_pool2d"]
+__all__ = ["max_pool2d"]
+
+
+# window.taps(x) yields, for each place (i, j) in a window, what all windows see there: the view
+# x[:, i·d :: s, j·d :: s] of OH × OW pixels, (N, OH, OW, C). To add to a view adds to the array.
 
 
 @kernel
 def window_maximum(x: Array, window: Window) -> Array:
-    """y = max over each window: (N, H, W, C) -> (N, OH, OW, C).
-
-    For each place (i, j) in the window, window.taps yields what all windows see there: a view
-    (N, OH, OW, C) of the array that it is given, so that += writes into that array."""
+    """y, the maximum of each window: (N, H, W, C) -> (N, OH, OW, C)"""
     return np.stack(list(window.taps(padded(x, window, -np.inf)))).max(axis=0)
 
 
 @kernel
 def winners(x: Array, y: Array, window: Window) -> Array:
-    """For each window the place of its first maximum, i·KW + j: (N, H, W, C), (N, OH, OW, C) -> (N, OH,
-    OW, C), uint8 if KH·KW ≤ 255, else uint32. A window with a NaN has no winner: its place is KH·KW."""
+    """For each window the place of its first maximum, i·KW + j, or KH·KW if it has a NaN:
+    (N, H, W, C), (N, OH, OW, C) -> (N, OH, OW, C), uint8 if KH·KW ≤ 255, else uint32"""
+    # the padding is NaN here, which equals nothing: so it never wins, not even where y is −∞
     equal = np.stack([tap == y for tap in window.taps(padded(x, window, np.nan))])  # (KH·KW, N, OH, OW, C)
     places = np.where(equal.any(axis=0), equal.argmax(axis=0), len(equal))
     return places.astype(np.uint8 if len(equal) <= 255 else np.uint32)
@@ -71,18 +76,19 @@ def winners(x: Array, y: Array, window: Window) -> Array:
 
 @kernel
 def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, int]) -> Array:
-    """dx = what each pixel won: (N, OH, OW, C) -> (N, H, W, C), where (H, W) = size. Without winners every pixel of a
-    window gets all of it."""
+    """dx, for each pixel the sum of dy over the windows that it won: (N, OH, OW, C) -> (N, H, W, C),
+    where (H, W) = size. If winner is None, each window gives its dy to all of its pixels."""
     (top, bottom), (left, right) = window.padding
     dx = np.zeros_like(dy, shape=(len(dy), top + size[0] + bottom, left + size[1] + right, dy.shape[3]))
     for k, tap in enumerate(window.taps(dx)):
-        tap += dy if winner is None else np.where(winner == k, dy, dy.dtype.type(0))
+        tap += dy if winner is None else np.where(winner == k, dy, dy.dtype.type(0))  # a 0 that keeps the dtype
     return window.unpadded(dx)
 
 
 @kernel
 def gather(x: Array, winner: Array | None, window: Window) -> Array:
-    """y = x at the winners' places: (N, H, W, C) -> (N, OH, OW, C). Without winners, the sum of all places."""
+    """y, x at the winner's place in each window: (N, H, W, C) -> (N, OH, OW, C). If winner is None, the
+    sum of the window."""
     y = np.zeros_like(x, shape=(len(x), *window.output_size(*x.shape[1:3]), x.shape[3]))
     for k, tap in enumerate(window.taps(padded(x, window))):
         y += tap if winner is None else np.where(winner == k, tap, x.dtype.type(0))
@@ -141,48 +147,18 @@ def max_pool2d(
     """The largest number in each window (Krizhevsky et al. 2012, section 3.4, with kernel_size=3 and stride=2).
 
     Args:
-        x: (N, H, W, C), floating. NaN in a window gives NaN.
+        x: (N, H, W, C), floating point. NaN in a window gives NaN.
         kernel_size, stride, dilation: int or (height, width); stride is kernel_size by default.
-        padding: int, (height, width) or ((top, bottom), (left, right)), of −∞; at most half of the window.
-        ceil_mode: also take a last window that overhangs, if it starts before the image ends.
+        padding: int, (height, width) or ((top, bottom), (left, right)), filled with −∞; at most
+            kernel_size / 2 on each side.
+        ceil_mode: also take a last window that reaches past the end, if it starts before it.
 
     Returns (N, OH, OW, C). Raises ValueError if the window does not fit.
     """
-    return apply(MaxPool2d(_window("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)), x)
+    return apply(MaxPool2d(pool_window("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)), x)
 
 
-@float16_in_float32
-def avg_pool2d(
-    x: Tensor,
-    kernel_size: IntPair,
-    stride: IntPair | None = None,
-    padding: Padding = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-) -> Tensor:
-    """The mean of each window.
-
-    Args:
-        x: (N, H, W, C), floating.
-        kernel_size, stride, padding, ceil_mode: as for max_pool2d, with padding of zeros.
-        count_include_pad: divide by the number of pixels including the padding (but not those by which ceil_mode
-            overhangs it), or only by the number of pixels of the image.
-
-    Returns (N, OH, OW, C). Raises ValueError if the window does not fit.
-    """
-    window = _window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
-    asked = Window.of(kernel_size, padding=padding)
-    counting, (h, w) = window, x.shape[1:3]
-    if count_include_pad:
-        (top, bottom), (left, right) = asked.padding
-        overhang = [(0, new[1] - old[1]) for new, old in zip(window.padding, asked.padding, strict=True)]
-        counting, h, w = window._replace(padding=(overhang[0], overhang[1])), top + h + bottom, left + w + right
-    with on_device_of(x.data):  # float32 has every count, and makes nothing wider
-        counts = gather(np.ones_like(x.data, dtype=np.float32, shape=(1, h, w, 1)), None, counting)
-    return apply(Gather(None, window), x) / counts  # (1, OH, OW, 1)
-
-
-def _window(
+def pool_window(
     name: str,
     x: Tensor,
     kernel_size: IntPair,
@@ -191,14 +167,15 @@ def _window(
     dilation: IntPair,
     ceil_mode: bool,
 ) -> Window:
-    """The window; for ceil_mode, with as much padding on the far side as the last one overhangs."""
+    """The window; for ceil_mode, with as much padding on the far side as the last one reaches past it."""
     if x.ndim != 4:
         raise ValueError(f"{name} needs x of (N, H, W, C), not {x.shape}")
     window = Window.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
     if any(2 * max(p) > k for p, k in zip(window.padding, window.kernel_size, strict=True)):
         raise ValueError(f"{name}: padding {padding} is more than half of the window {kernel_size}")
-    window.output_size(*x.shape[1:3])
+    window.output_size(*x.shape[1:3])  # ValueError if it does not fit
     return window.with_overhang(*x.shape[1:3]) if ceil_mode else window
 
 
-# backends/numpy/pooling.py and backends/cuda/pooling.cu may replace the functions marked @kernel.
+# Faster versions of the functions marked @kernel, which run in their place:
+# backends/numpy/pooling.py, backends/cuda/pooling.cu.

@@ -22,6 +22,10 @@ def float16_in_float32(function: Call) -> Call:
 
     @functools.wraps(function)
     def widened(x: Tensor, *args: Any, **options: Any) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"{function.__name__} takes a Tensor, not a {type(x).__name__}: wrap an array as Tensor(array)"
+            )
         if x.dtype != np.float16:
             return function(x, *args, **options)
         named = {name: wide(value) for name, value in options.items()}

@@ -15,9 +15,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .. import ops
+from ..backends.devices import as_array, on_device_of
 from ..tensor import Tensor, apply
 
 __all__ = ["concatenate", "maximum", "minimum", "pad", "stack", "where"]
@@ -42,7 +41,9 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """a where the condition, a boolean array or Tensor, holds; else b. The three are broadcast against each other."""
-    mask = (condition.data if isinstance(condition, Tensor) else np.asarray(condition)).copy()  # needed later
+    mask = as_array(condition.data if isinstance(condition, Tensor) else condition)
+    with on_device_of(mask):
+        mask = mask.copy()  # needed later
     if mask.dtype != bool:
         raise TypeError(f"where: the condition must be boolean, not {mask.dtype}")
     return apply(ops.Where(mask), a, b)

@@ -152,4 +152,5 @@ def col2im(columns: Array, shape: tuple[int, ...], window: Window) -> Array:
     return window.unpadded(x)
 
 
-# Faster versions: backends/numpy/windows.py, backends/cuda/windows.cu.
+# Faster versions of the functions marked @kernel, which run in their place:
+# backends/numpy/windows.py, backends/cuda/windows.cu.

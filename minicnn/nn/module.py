@@ -8,6 +8,7 @@ error: modules or parameters in a plain list, tuple, set or dict, and a paramete
 by something else.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
@@ -38,7 +39,7 @@ class Parameter(Tensor):
 
 def _part_in(value: Any) -> str | None:
     """What a plain container holds at any depth, "Module" or "Parameter"; None if neither."""
-    if not isinstance(value, (list, tuple, set, dict)):
+    if not isinstance(value, (list, tuple, set, frozenset, dict, deque)):
         return None
     for item in value.values() if isinstance(value, dict) else value:
         if isinstance(item, (Module, Parameter)):
@@ -114,13 +115,16 @@ class Module:
             self._say_where(error)
             raise
         for hook in self._hooks.values():
-            hook(self, inputs, output)
+            if hook(self, inputs, output) is not None:
+                raise TypeError("a forward hook returned something: it can look at the output and not replace it")
         return output
 
     def _say_where(self, error: ValueError) -> None:
         """Put before an error's message where in this network the layer is that raised it: "features.conv1
         (Conv2d): …". Each module around it that it passes through adds its part of the name."""
         raised: Any = error
+        if len(error.args) != 1 or not isinstance(error.args[0], str):  # not of ours
+            return
         inner, path, text = getattr(raised, "place", (self, "", f"({type(self).__name__}): {error}"))
         if inner is not self:
             name = next((name for name, module in self.named_modules() if module is inner), "")
@@ -141,6 +145,8 @@ class Module:
     # --------------------------------------------------------------------------------------------------------- contents
     def register_buffer(self, name: str, array: Array) -> None:
         """Set attribute `name` to an array that is part of the state but not learned, such as a running mean."""
+        if isinstance(array, Tensor):
+            raise TypeError(f"register_buffer: {name!r} is a Tensor; a buffer is an array, such as its .data")
         setattr(self, name, array)
         self._buffers = (*self._buffers, name)
 
@@ -150,7 +156,11 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
         """(name, module) of the modules directly inside, in the order of assignment."""
-        return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif name != "_hooks":
+                _refuse_container(self, name, value)  # it was empty when it was assigned
 
     def named_modules(self, *, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
         """(dotted name, module): this one, under the name "", and all inside it, outer before inner."""
@@ -337,6 +347,12 @@ class Sequential(Module):
         """The layer of that number, or a Sequential of a slice."""
         layers = list(self.children())
         return Sequential(*layers[index]) if isinstance(index, slice) else layers[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        """Put another layer in the place of the one of that number."""
+        if not isinstance(module, Module):
+            raise TypeError(f"Sequential is made of Modules, not of a {type(module).__name__}")
+        setattr(self, [name for name, _ in self.named_children()][index], module)
 
     def forward(self, x: Any) -> Any:
         for module in self.children():

@@ -84,6 +84,8 @@ class Optimizer:
         lr: the learning rate of the first group. To set it sets that of every group, which is an error
             where the groups' rates differ: set group["lr"] of each then.
         steps: how many steps were made.
+        count: in update, how many steps those parameters have made, with this one: fewer than `steps`, if
+            they were added later or had no gradient at times.
         state: for each parameter a dict of the arrays that belong to it, by their names: state[p]["velocity"].
 
     A subclass lists the names of those arrays in `slots`, hands __init__ its settings, and defines
@@ -109,7 +111,8 @@ class Optimizer:
         self.defaults = {"lr": lr, **settings}
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Array]] = {}
-        self.steps = 0
+        self.steps = self.count = 0
+        self.missed: dict[Tensor, int] = {}  # how many steps each parameter was left out of
         given: list[Any] = [] if isinstance(params, Tensor) else list(params)
         kinds = {isinstance(part, dict) for part in given}
         if len(kinds) == 2:
@@ -133,12 +136,25 @@ class Optimizer:
         group = {**self.defaults, **group, "params": [params] if isinstance(params, Tensor) else list(params)}
         self.check(group)
         _check_once([*self.params, *group["params"]])
+        self.missed.update(dict.fromkeys(group["params"], self.steps))
         self.state.update({p: {slot: _zeros(p) for slot in self.slots_of(group)} for p in group["params"]})
         self.param_groups.append(group)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "lr" and name in vars(self).get("defaults", ()):
+            raise AttributeError(f"{type(self).__name__}.{name}: set group[{name!r}] of each of param_groups")
+        super().__setattr__(name, value)
 
     @property
     def params(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
+
+    def __repr__(self) -> str:
+        groups = [
+            f"{len(group['params'])} parameters, " + ", ".join(f"{name}={group[name]}" for name in self.defaults)
+            for group in self.param_groups
+        ]
+        return f"{type(self).__name__}({'; '.join(groups)})"
 
     def slots_of(self, group: dict[str, Any]) -> tuple[str, ...]:
         """The names of the arrays that belong to each parameter of a group."""
@@ -180,7 +196,8 @@ class Optimizer:
             if missing := self.defaults.keys() - group.keys():
                 raise ValueError(f"a group in param_groups has no {min(missing)!r}: add groups by add_param_group")
             self.check(group)
-            slots, params, every = self.slots_of(group), [], []
+            slots = self.slots_of(group)
+            alike: dict[int, tuple[list[Tensor], list[Arrays]]] = {}  # by how many steps they have missed
             for p in group["params"]:
                 state = self._state_of(p, slots)
                 if p.grad is not None:
@@ -188,17 +205,27 @@ class Optimizer:
                         raise ValueError(
                             f"the gradient of a parameter of shape {p.shape} is a Tensor of that shape only"
                         )
-                    every.append((p.data, p.grad.data, *[state[slot] for slot in slots]))
+                    arrays = p.data, p.grad.data, *[state[slot] for slot in slots]
+                    if len({type(array) for array in arrays}) > 1:
+                        raise ValueError(
+                            f"a parameter of shape {p.shape} is on {p.device}, its gradient or the optimizer's "
+                            "arrays for it are not: make the optimizer after net.to(…)"
+                        )
+                    params, every = alike.setdefault(self.missed[p], ([], []))
                     params.append(p)
-            if every:
-                moving.append((params, every, group))
+                    every.append(arrays)
+            moving += [(*part, group, missed) for missed, part in alike.items()]
         _check_once(self.params)
         self.steps += 1
-        for params, every, group in moving:
+        for params, every, group, missed in moving:
+            self.count = self.steps - missed
             with on_device_of(every[0][0]):
                 self.update(every, group)
             for p in params:
                 p.version[0] += 1
+        for p in self.params:
+            if p.grad is None:
+                self.missed[p] += 1
 
     def _state_of(self, p: Tensor, slots: tuple[str, ...] = ()) -> dict[str, Array]:
         """The arrays that belong to a parameter; ValueError if it is not one that was added, or lacks any of these."""
@@ -220,18 +247,22 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Array]:
         """Named arrays: each setting that is a number or several, such as lr and betas, with a row for
-        each group where there are several groups; steps; and, live, each parameter's own arrays as
-        "<name>.<number of the parameter>"."""
+        each group where there are several groups; steps; missed, how many of these each parameter was
+        left out of, if any was; and, live, each parameter's own arrays as "<name>.<its number>"."""
         settings = {name: _numbers([group[name] for group in self.param_groups]) for name in self.defaults}
         arrays = {f"{slot}.{i}": array for i, p in enumerate(self.params) for slot, array in self._state_of(p).items()}
         numeric = {name: rows for name, rows in settings.items() if rows is not None}
-        return {**numeric, "steps": np.array(self.steps), **arrays}
+        missed = [self.missed[p] for p in self.params]
+        counts = {"steps": np.array(self.steps)} | ({"missed": np.array(missed)} if any(missed) else {})
+        return {**numeric, **counts, **arrays}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Copy back what state_dict returned. Settings other than lr may be missing, and stay as they
         are: older states have none. Raises ValueError, having written nothing, if the names, shapes or
         kinds of number are not the same or a setting is out of range."""
-        own = self.state_dict()
+        none = np.zeros(len(self.params), int)
+        own = {**self.state_dict(), "missed": none}
+        state = {"missed": none, **state}
         missing = own.keys() - state.keys() - (self.defaults.keys() - {"lr"})
         problems = [f"{name} is missing" for name in missing]
         for name, value in state.items():
@@ -254,6 +285,7 @@ class Optimizer:
         for group, new in zip(self.param_groups, groups, strict=True):
             group.update(new)
         self.steps = int(state["steps"])
+        self.missed = dict(zip(self.params, np.asarray(state["missed"]).tolist(), strict=True))
         for name, array in own.items():
             if "." in name:
                 assign(array, state[name])
@@ -375,7 +407,7 @@ class Adam(Optimizer):
             _at_least_0(name, group[name])
 
     def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
-        adam(parameters, AdamStep.of(group, self.steps))
+        adam(parameters, AdamStep.of(group, self.count))
 
 
 class AdamW(Adam):
@@ -393,5 +425,5 @@ class AdamW(Adam):
         super().__init__(params, lr, betas, eps, weight_decay)
 
     def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
-        step = AdamStep.of(group, self.steps)
+        step = AdamStep.of(group, self.count)
         adam(parameters, step._replace(weight_decay=0.0, keep=1 - group["lr"] * group["weight_decay"]))

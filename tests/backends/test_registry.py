@@ -6,12 +6,13 @@ import threading
 import loops
 import numpy as np
 import pytest
+from networks import OPTIMIZERS, small_network, train
 from reference import at_once, refuses
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import minicnn
 import minicnn.functional as F
-from minicnn import DeviceError, Tensor, backends, nn, optim, use_backend
+from minicnn import DeviceError, Tensor, backends, optim, use_backend
 from minicnn.backends import Backend, backend_of, chosen_backend, devices, kernel, kernel_of_many, table
 from minicnn.backends import numpy as fast
 from minicnn.functional.activation import rectify
@@ -318,43 +319,14 @@ def test_the_table_says_which_kernel_has_which_versions(sevens):
 
 
 # ------------------------------------------------------------------------------------ everything by each of them
-def small_network():
-    minicnn.manual_seed(3)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.LocalResponseNorm(n=3, k=2.0, alpha=0.1, beta=0.75),
-        nn.MaxPool2d(3, 2),
-        nn.Conv2d(4, 4, 3, padding=1, groups=2),
-        nn.AvgPool2d(2, 1),
-        nn.Flatten(),
-        nn.Dropout(0.3),
-        nn.Linear(16, 3),
-    )
-
-
-OPTIMIZERS = {
-    "momentum": lambda p: optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.01),
-    "nesterov": lambda p: optim.SGD(p, 0.05, momentum=0.9, nesterov=True),
-    "paper": lambda p: optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.01, paper_update=True),
-    "Adam": lambda p: optim.Adam(p, 0.01, weight_decay=0.01),
-    "AdamW": lambda p: optim.AdamW(p, 0.01, weight_decay=0.1),
-}
-
-
-def losses(name, steps, dtype=np.float64):
+def losses(name, steps):
     """Of a few steps of training, and the parameters after them."""
-    images, labels = np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype(dtype), [0, 2]
-    net, seen = small_network(), []
+    net = small_network()
     for p in net.parameters():
-        p.data = p.data.astype(dtype)
-    optimizer = OPTIMIZERS[name](net.parameters())
-    for _ in range(steps):
-        loss = F.cross_entropy(net(Tensor(images)), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        seen.append(loss.item())
+        p.data = p.data.astype(np.float64)
+    seen = train(
+        net, OPTIMIZERS[name](net.parameters()), np.random.default_rng(0).standard_normal((2, 15, 15, 3)), [0, 2], steps
+    )
     return seen, [p.data for p in net.parameters()]
 
 
@@ -399,14 +371,7 @@ def test_the_first_small_network_and_alexnet_train_as_the_lessons_are_written():
         minicnn.manual_seed(1)
         rng = np.random.default_rng(0)
         images, labels = rng.standard_normal((4, size, size, 3), np.float32), np.array([1, 2, 3, 4])
-        optimizer, seen = optim.SGD(net.parameters(), lr, momentum=0.9), []
-        for _ in range(steps):
-            loss = F.cross_entropy(net(Tensor(images)), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            seen.append(loss.item())
-        return seen
+        return train(net, optim.SGD(net.parameters(), lr, momentum=0.9), images, labels, steps)
 
     for make, size, steps in (
         (lambda: cifar.network("80sec"), 32, 20),
@@ -418,3 +383,63 @@ def test_the_first_small_network_and_alexnet_train_as_the_lessons_are_written():
                 minicnn.manual_seed(0)
                 found[name] = run(make(), size, steps, 0.001)
         np.testing.assert_allclose(found["reference"], found["numpy"], rtol=1e-5)
+
+
+def test_one_object_in_two_threads_leaves_each_as_it_was():
+    """And in the same thread several times, one inside the other, and as a decorator afterwards."""
+    states, used = [], use_backend("reference")
+    with used:
+        pass
+
+    def work():
+        states.append(chosen_backend())
+        with used:
+            states.append(chosen_backend())
+            with use_backend("numpy"), used:
+                states.append(chosen_backend())
+            states.append(chosen_backend())
+        states.append(chosen_backend())
+
+    with use_backend("numpy"):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert chosen_backend() == "numpy"
+    assert states == [None, "reference", "reference", "reference", None]
+    assert used(chosen_backend)() == "reference" and chosen_backend() is None
+
+
+def test_the_reference_gives_the_threads_of_blas_back():
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    before = threads()
+    with use_backend("reference"):
+        assert threads() == {1}
+        with use_backend("numpy"), use_backend("reference"):
+            assert threads() == {1}
+        assert threads() == {1}
+    assert threads() == before
+
+
+def test_a_default_with_a_misspelt_kernel_is_refused_when_it_is_to_compute():
+    backend = Backend("typo", "cpu", {"activation.rectfy": np.abs}, default=True)
+    try:
+        with pytest.raises(ValueError, match=r"'typo' has 'activation\.rectfy', which is no kernel"):
+            rectify(np.ones(2))
+    finally:
+        backend.remove()
+    assert rectify(np.ones(2)).tolist() == [1, 1]
+
+
+def test_a_backend_that_was_exchanged_for_another_of_its_name():
+    first = Backend("sevens", "cpu", {"activation.rectify": lambda x: np.full_like(x, 7)})
+    with use_backend("sevens"):
+        first.remove()
+        second = Backend("sevens", "cpu", {"activation.rectify": lambda x: np.full_like(x, 8)})
+        assert rectify(np.ones(1))[0] == 1  # what was chosen is gone
+        first.remove()  # it is not the one that is there
+        with use_backend("sevens"):
+            assert rectify(np.ones(1))[0] == 8
+    second.remove()
+    second.remove()

@@ -90,9 +90,9 @@ def test_both_sides_load_every_picture(tree, any_core, monkeypatch):
     monkeypatch.setattr(loader, "SIZE", 20)
     folder, opened, original = str(tree / "train"), [], Image.open
 
-    def noted(path):
-        opened.append(path)
-        return original(path)
+    def noted(file, **options):
+        opened.append(getattr(file, "name", file))
+        return original(file, **options)
 
     monkeypatch.setattr(Image, "open", noted)
     for worker in (loader.Loading(2, folder), loader.Bare(2, folder, False), loader.Bare(1, folder, True)):

@@ -8,7 +8,7 @@ import host
 import numpy as np
 import standin
 from hypothesis import strategies as st
-from kernel_table import CHANNELS, awkward, mapped, normal, results, windows
+from kernel_table import CHANNELS, alike, awkward, mapped, normal, results, windows
 
 from minicnn import use_backend
 from minicnn.backends.cuda import launch
@@ -82,15 +82,8 @@ def agrees(
 
         found = run()
         for result, wanted in zip(found, expected, strict=True):
-            assert result.shape == wanted.shape
-            if wanted.dtype.kind != "f":
-                assert {result.dtype.kind, wanted.dtype.kind} in ({"b"}, {"i"}, {"u"}, {"i", "u"})
-                np.testing.assert_array_equal(result, wanted)
-                continue
-            assert result.dtype == (dtype if wanted.dtype == np.float64 else wanted.dtype)
-            largest = np.abs(wanted[np.isfinite(wanted)]).max(initial=1)
-            tolerance = 0 if exactly else 1e-12 if result.dtype == np.float64 else single
-            np.testing.assert_allclose(result, wanted.astype(result.dtype), rtol=tolerance, atol=tolerance * largest)
+            kind = dtype if wanted.dtype == np.float64 else wanted.dtype
+            alike(result, wanted, kind, 0 if exactly else 1e-12 if kind == np.float64 else single)
         with host.backwards():
             for again, result in zip(run(), found, strict=True):
                 np.testing.assert_array_equal(again, result)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import programs
 import pytest
 
 from minicnn.backends import devices
@@ -20,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import host
 import standin as stand_in
+
+mistake, run = programs.mistake, programs.run  # fixtures
 
 if host.ADDRESS in os.environ:  # everything is slow there
     hypothesis.settings.register_profile(

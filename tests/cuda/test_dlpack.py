@@ -4,25 +4,12 @@ import gc
 
 import numpy as np
 import pytest
+from reference import Foreign
 
 from minicnn import DeviceError, Tensor, from_dlpack
 from minicnn.backends import devices
 
 H = np.arange(6, dtype=np.float32).reshape(2, 3)
-
-
-class Foreign:
-    """Another library's array, which notes what it is asked."""
-
-    def __init__(self, array, device=None):
-        self.array, self.device, self.asked = array, device or array.__dlpack_device__(), []
-
-    def __dlpack_device__(self):
-        return self.device
-
-    def __dlpack__(self, **options):
-        self.asked.append(options)
-        return self.array.__dlpack__(**options)
 
 
 @pytest.mark.parametrize("view", [lambda x: x, lambda x: x.T, lambda x: x[:, ::2], lambda x: x[1, 1], lambda x: x[2:]])

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import standin
 from agreement import agrees
-from hypothesis import strategies as st
 
 from minicnn.backends.cuda import activation as kernels
 
 lesson = importlib.import_module("minicnn.functional.activation")
-SHAPES = st.lists(st.integers(0, 6), max_size=3)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -5,13 +5,10 @@ import importlib
 import numpy as np
 import pytest
 from agreement import awkward
-from hypothesis import strategies as st
 
-from minicnn import Tensor, functional, manual_seed
 from minicnn.backends.cuda import dropout as kernels
 
 lesson = importlib.import_module("minicnn.functional.dropout")
-WORDS = st.integers(0, 2**64 - 1)
 
 
 def mask(gpu, p, key, size=4096):
@@ -43,20 +40,3 @@ def test_what_is_dropped_is_zero(gpu):
     kept = lesson.drop(np.ones(400, np.float32), 0.5, (1, 2), 2.0) > 0
     assert (y[~kept] == 0).all()
     np.testing.assert_array_equal(y[kept], awkward(400)[kept] * 2)
-
-
-@pytest.mark.parametrize("scale", ["training", "evaluation"])
-def test_both_conventions(gpu, scale):
-    """In training and evaluation, as on a CPU; evaluation needs no kernel of its own."""
-    x = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
-    for training in (True, False):
-        found = []
-        for device in ("cpu", "gpu"):
-            manual_seed(3)
-            tensor = Tensor(x, requires_grad=True, device=device)
-            y = functional.dropout(tensor, 0.4, training, scale=scale)
-            y.sum().backward()
-            assert y.device == tensor.device
-            found.append((y.numpy(), tensor.grad.numpy()))
-        for here, there in zip(*found, strict=True):
-            np.testing.assert_allclose(there, here, rtol=1e-6)

@@ -5,17 +5,11 @@ import importlib
 import numpy as np
 import pytest
 from agreement import agrees, normal
-from hypothesis import strategies as st
 
 from minicnn.backends.cuda import loss as kernels
 
 lesson = importlib.import_module("minicnn.functional.loss")
 SOME = normal(3, 10).astype(np.float32)
-CLASSES = st.sampled_from([1, 2, 3, 10, 255, 256, 257, 700, 1000])
-
-
-def labels_for(n, classes, seed=2):
-    return np.random.default_rng(seed).integers(0, classes, n)
 
 
 @pytest.mark.parametrize("place", [0, 3, 255, 256, 299])

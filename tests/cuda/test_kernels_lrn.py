@@ -5,17 +5,11 @@ import importlib
 import numpy as np
 import pytest
 from agreement import agrees, awkward, normal
-from hypothesis import strategies as st
 
 from minicnn.backends.cuda import lrn as kernels
 
 lesson = importlib.import_module("minicnn.functional.lrn")
-Norm = lesson.Norm
-SHAPES = st.tuples(st.integers(0, 3), st.integers(1, 3), st.sampled_from([1, 2, 3, 4, 7, 8, 12, 20]))
-NORMS = st.builds(
-    Norm, st.integers(1, 14), st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([1e-4, 0.3, 2.0]),
-    st.sampled_from([0.75, 0.5, 1.0]),
-)  # fmt: skip
+Constants = lesson.Constants
 
 
 @pytest.mark.parametrize("channels", [4, 8, 12])
@@ -25,7 +19,7 @@ def test_packs_of_channels(gpu, channels):
     for window in np.ndindex(4, 4):
         agrees(gpu, kernels.sum_window, lesson.sum_window, x, window)
     for n in range(1, 8):
-        norm = Norm(n, 1.0, 0.5, 0.75)
+        norm = Constants(n, 1.0, 0.5, 0.75)
         agrees(gpu, kernels.normalise, lesson.normalise, x, norm)
         agrees(gpu, kernels.normalise_backward, lesson.normalise_backward, x[::-1].copy(), x, norm)
 
@@ -34,7 +28,7 @@ def test_packs_of_channels(gpu, channels):
 @pytest.mark.parametrize("n", [4, 5])
 def test_infinities_and_NaN(gpu, channels, n):
     """They reach the channels that they reach in the lesson, and no pixel beside."""
-    norm = Norm(n, 2.0, 0.5, 0.75)
+    norm = Constants(n, 2.0, 0.5, 0.75)
     a, g = awkward(40, channels), normal(40, channels)
     agrees(gpu, kernels.normalise, lesson.normalise, a, norm)
     agrees(gpu, kernels.normalise_backward, lesson.normalise_backward, g, a, norm)
@@ -43,12 +37,7 @@ def test_infinities_and_NaN(gpu, channels, n):
 @pytest.mark.parametrize("channels", [3, 8])
 def test_denominators_of_zero(gpu, channels):
     """With k = 0 a window of zeros has no result, but it stays alone."""
-    norm = Norm(3, 0.0, 1.0, 0.75)
+    norm = Constants(3, 0.0, 1.0, 0.75)
     a = np.where(np.arange(6 * channels).reshape(6, channels) % 7 < 4, 0.0, normal(6, channels))
     agrees(gpu, kernels.normalise, lesson.normalise, a, norm)
     agrees(gpu, kernels.normalise_backward, lesson.normalise_backward, normal(6, channels, seed=1), a, norm)
-
-
-@pytest.mark.parametrize("channels", [6, 8])
-def test_one_axis(gpu, channels):
-    agrees(gpu, kernels.normalise, lesson.normalise, normal(channels), Norm(5, 1.0, 0.1, 0.75))

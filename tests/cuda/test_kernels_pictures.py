@@ -15,6 +15,12 @@ def test_every_byte(gpu):
     )
 
 
+def test_one_channel(gpu):
+    images = np.arange(256, dtype=np.uint32).astype(np.uint8).reshape(16, 16, 1)
+    result = kernels.normalise(gpu.asarray(images), SCALE[:1], SHIFT[:1]).get()
+    np.testing.assert_allclose(result, images * SCALE[0] - SHIFT[0], rtol=1e-6)
+
+
 def test_images_that_are_numbers_already(gpu):
     with pytest.raises(TypeError, match="images must be uint8, not float32"):
         kernels.normalise(gpu.asarray(np.zeros((2, 2, 3), np.float32)), SCALE, SHIFT)

@@ -59,6 +59,8 @@ def test_precision(gpu):
     exact = 64 * (1 + 2.0**-13) ** 2
     assert y["fp32", np.float64] == y["tf32", np.float64] == pytest.approx(exact, rel=1e-12)
     assert y["fp32", np.float32] == pytest.approx(exact, rel=1e-6)
+    with pytest.raises(ValueError, match="'fp32' or 'tf32', not 'bf16'"):
+        kernels.set_matmul_precision("bf16")
     assert y["tf32", np.float32] in (64, y["fp32", np.float32])  # the latter on a card that has none
 
 

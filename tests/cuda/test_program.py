@@ -2,63 +2,24 @@
 
 import numpy as np
 import pytest
+from networks import OPTIMIZERS, small_network, train
 
 import minicnn
-from minicnn import DeviceError, Tensor, grad, manual_seed, nn, optim, use_backend
+from minicnn import DeviceError, Tensor, grad, manual_seed, optim, use_backend
 from minicnn import functional as F
-from minicnn.backends.cuda import products
 from minicnn.backends.devices import device_of, to_device
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 15, 15, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 1, 0, 2])
 
 
-def network(device):
-    manual_seed(3)
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 5, stride=2, padding=2),
-        nn.ReLU(),
-        nn.LocalResponseNorm(n=5, k=2.0, alpha=0.1, beta=0.75),
-        nn.MaxPool2d(3, 2),
-        nn.Conv2d(8, 8, 3, padding=1, groups=2, bias=False),  # its gradient would be 0, but for rounding
-        nn.BatchNorm2d(8),
-        nn.Tanh(),
-        nn.AvgPool2d(2, 1, padding=1),
-        nn.Flatten(),
-        nn.Dropout(0.5),
-        nn.Linear(8 * 4 * 4, 16),
-        nn.ReLU(),
-        nn.Dropout(0.3),
-        nn.Linear(16, 3),
-    )
-    return net.to(device)
-
-
-def optimizer(name, net):
-    if name in ("Adam", "AdamW"):
-        return getattr(optim, name)(net.parameters(), lr=0.01, weight_decay=0.01)
-    options = {"paper": {"paper_update": True}, "nesterov": {"nesterov": True}}.get(name, {})
-    return optim.SGD(net.parameters(), lr=0.05, momentum=0.9 if name != "plain" else 0, weight_decay=0.01, **options)
-
-
-def train(net, update, steps, device):
-    losses = []
-    for _ in range(steps):
-        loss = F.cross_entropy(net(Tensor(IMAGES, device=device)), LABELS)
-        update.zero_grad()
-        loss.backward()
-        update.step()
-        losses.append(loss.item())
-    return losses
-
-
-@pytest.mark.parametrize("name", ["momentum", "plain", "paper", "nesterov", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_training_is_the_same(name, gpu):
-    nets = {device: network(device) for device in ("cpu", "gpu")}
+    nets = {device: small_network().to(device) for device in ("cpu", "gpu")}
     losses = {}
     for device, net in nets.items():
         manual_seed(5)  # the dropout masks are the same numbers on both
-        losses[device] = train(net, optimizer(name, net), 4, device)
+        losses[device] = train(net, OPTIMIZERS[name](net.parameters()), IMAGES, LABELS, 4)
     np.testing.assert_allclose(losses["gpu"], losses["cpu"], rtol=1e-4)
     there = nets["gpu"].state_dict()
     for key, here in nets["cpu"].state_dict().items():
@@ -107,33 +68,6 @@ def test_the_reference_and_cuda_by_name_agree_there(gpu):
     np.testing.assert_array_equal(found["numpy"], found[None])  # which is for the arrays of a CPU
 
 
-@pytest.mark.parametrize("name", ["momentum", "Adam"])
-@pytest.mark.parametrize("devices", [("cpu", "gpu"), ("gpu", "cpu")])
-def test_a_checkpoint_goes_on_on_the_other_device(name, devices, gpu, tmp_path):
-    expected = network("cpu")
-    manual_seed(5)
-    train(expected, optimizer(name, expected), 3, "cpu")
-
-    first, second = devices
-    net = network(first)
-    update = optimizer(name, net)
-    manual_seed(5)
-    train(net, update, 2, first)
-    arrays = {f"net.{key}": array for key, array in net.state_dict().items()}
-    arrays |= {f"optimizer.{key}": array for key, array in update.state_dict().items()}
-    minicnn.save(tmp_path / "run.safetensors", arrays, {"random": minicnn.random.random_state()})
-
-    arrays, info = minicnn.load(tmp_path / "run.safetensors")
-    net = network(second)
-    update = optimizer(name, net)
-    for part, owner in (("net.", net), ("optimizer.", update)):
-        owner.load_state_dict({key[len(part) :]: array for key, array in arrays.items() if key.startswith(part)})
-    minicnn.random.set_random_state(info["random"])
-    train(net, update, 1, second)
-    for (key, a), b in zip(net.state_dict().items(), expected.state_dict().values(), strict=True):
-        np.testing.assert_allclose(to_device(a, "cpu"), b, rtol=1e-3, atol=1e-4, err_msg=key)
-
-
 def test_moving_there_and_back(gpu):
     x = Tensor(IMAGES, requires_grad=True)
     y = x.to("gpu")
@@ -159,8 +93,8 @@ def test_a_number_is_indexed(index, gpu):
 def test_a_second_gpu(gpu):
     if gpu.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("this machine has one GPU")
-    net = network("gpu:1")
-    train(net, optimizer("momentum", net), 1, "gpu:1")
+    net = small_network().to("gpu:1")
+    train(net, OPTIMIZERS["momentum"](net.parameters()), IMAGES, LABELS, 1)
     assert all(p.device == p.grad.device == "gpu:1" for p in net.parameters())
     x = Tensor([1.0, 2.0], device="gpu:1")
     assert ((x + 1) * x).max().device == "gpu:1" and (x > 1).device == "gpu:1"
@@ -197,24 +131,6 @@ def test_memory_stats(gpu):
     assert after["reserved"] >= after["used"] and 0 < after["free"] <= after["total"]
     del x
     assert minicnn.memory_stats()["used"] == before["used"]
-
-
-def test_precision_of_products(gpu):
-    a, b = (np.random.default_rng(i).standard_normal((64, 64)).astype(np.float32) for i in range(2))
-    exact = a.astype(float) @ b.astype(float)
-
-    def error():
-        return abs((Tensor(a, device="gpu") @ Tensor(b, device="gpu")).numpy() - exact).max()
-
-    assert products.matmul_precision() == "fp32" and error() < 1e-4
-    if products.has_tf32("gpu"):
-        minicnn.set_matmul_precision("tf32")
-        try:
-            assert 1e-4 < error() < 0.1
-        finally:
-            minicnn.set_matmul_precision("fp32")
-    with pytest.raises(ValueError, match="'fp32' or 'tf32', not 'bf16'"):
-        minicnn.set_matmul_precision("bf16")
 
 
 def test_labels_there_are_not_waited_for(gpu):

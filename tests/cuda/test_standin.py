@@ -27,6 +27,7 @@ def refused(code, error, says, cupy, x):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy 2.0 to 2.2, of CuPy's
 @pytest.mark.parametrize("code", REFUSED)
+@pytest.mark.filterwarnings("error")
 def test_refusals(code, gpu):
     refused(code, *REFUSED[code], gpu, gpu.asarray(H))
 
@@ -58,6 +59,8 @@ def test_results_are_numpys(code, gpu):
     x, y, i = H, H[::-1] * 0.5 + 1, np.array([2, 0, 1])
     with np.errstate(all="ignore"):
         expected = eval(code, {"np": np, "x": x, "y": y, "i": i})
+    if type(expected) is int:
+        pytest.skip("before NumPy 2.3, count_nonzero makes an int of everything")
     result = eval(code, {"np": np, "x": gpu.asarray(x), "y": gpu.asarray(y), "i": gpu.asarray(i)})
     assert isinstance(result, gpu.ndarray)
     assert result.dtype == np.asarray(expected).dtype and result.shape == np.shape(expected)

@@ -9,8 +9,6 @@ import pytest
 import standin as stand_in
 from standin import names
 
-H = np.arange(12, dtype=np.float32).reshape(3, 4)
-
 
 # ---------------------------------------------------------------------------------------------------------------- names
 def test_the_names_are_those_of_the_installed_cupy():

@@ -27,15 +27,6 @@ TRAIN = ["train.py", "--seed", 4, "--batch-size", 8, "--precision", "fp32"]
 FIGURES = ("epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")
 
 
-@pytest.fixture
-def run(monkeypatch):
-    """run("train.py", "--epochs", 2, …) -> status, out, err. Pictures of curves and filters are left out."""
-    programs.small_world(monkeypatch)
-    for name in ("draw_curves", "draw_filters"):
-        monkeypatch.setattr(runs, name, lambda *_: None)
-    return programs.run_program
-
-
 def assert_same_run(a, b):
     """The figures of two runs, and the networks and velocities that they ended with."""
     for here, there in zip(programs.metrics(a), programs.metrics(b), strict=True):
@@ -48,6 +39,16 @@ def assert_same_run(a, b):
 
 
 # -- the programs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [["--freeze"], ["--head-lr", 0.01]], ids=["frozen", "two rates"])
+def test_fine_tuning_is_the_same_on_both_devices(standin, run, tmp_path, options):
+    assert run(*TRAIN, "--epochs", 1, "--out", tmp_path / "source").status == 0
+    source = tmp_path / "source" / "last.safetensors"
+    for device in ("cpu", "gpu"):
+        command = *TRAIN, "--from", source, *options, "--epochs", 2, "--device", device
+        assert run(*command, "--out", tmp_path / device).status == 0
+    assert_same_run(tmp_path / "cpu", tmp_path / "gpu")
 
 
 @pytest.mark.parametrize("recipe", [[], ["--recipe", "paper", "--resize", 72, "--lr", 1e-4]], ids=["quick", "paper"])
@@ -113,17 +114,6 @@ def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeyp
     assert "with products in fp32" in run("train.py", *again).out
 
 
-@pytest.fixture
-def mistake(run):
-    """mistake(word, program, …): the program ends with status 2 and one line, which has the word in it."""
-
-    def check(word, *arguments):
-        result = run(*arguments)
-        assert result.status == 2 and word in result.err and len(result.err.splitlines()) == 1, result.err
-
-    return check
-
-
 def test_out_of_memory_is_one_line(standin, run, mistake, tmp_path):
     """While the network is moved there, while pictures arrive, and in the middle of a step."""
     arguments = ["train.py", "--epochs", 1, "--batch-size", 16, "--device", "gpu", "--out"]
@@ -174,12 +164,12 @@ def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
     some = np.random.default_rng(0).standard_normal(99_991, np.float32)
     monkeypatch.setattr(nn.init, "_gaussian", lambda shape, std: np.resize(some, shape) * np.float32(std))
     monkeypatch.setattr(pictures, "SYNTHETIC", {"train": 2, "val": 1})
-    options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run.save
+    options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run._save
     for device, how in {
         "cpu": lambda *_: None,
-        "gpu": lambda run, net, progress, parts, *more: save(run, net, progress, {}, *more),
+        "gpu": lambda run, net, parts, *more: save(run, net, {}, *more),
     }.items():
-        monkeypatch.setattr(runs.Run, "save", how)
+        monkeypatch.setattr(runs.Run, "_save", how)
         out = tmp_path / device
         result = programs.run_program("train.py", *options, "--epochs", 1, "--device", device, "--out", out)
         assert result.status == 0, result.err
@@ -211,6 +201,20 @@ def test_a_loader_hands_out_the_same_batches_on_both_devices(gpu, num_workers, n
         assert devices.device_of(b) == devices.device_of(b_labels) == "gpu:0"
         np.testing.assert_allclose(b.get(), a, rtol=0, atol=0 if normalize is None else 1e-6)
         np.testing.assert_array_equal(b_labels.get(), a_labels)
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_workers": 2}, {"num_workers": 1, "processes": True}], ids=["threads", "processes"]
+)
+def test_targets_of_a_loader(gpu, options):
+    """Of any shape, floating or not."""
+    for targets in (RNG.random((11, 5)), RNG.random(11), RNG.integers(0, 9, (11, 40, 2))):
+        dataset = [(image, target) for (image, _), target in zip(DATASET, targets, strict=True)]
+        found = [labels for _, labels in DataLoader(dataset, 4, device="gpu", **options)]
+        assert all(devices.device_of(labels) == "gpu:0" for labels in found)
+        found = np.concatenate([labels.get() for labels in found])
+        assert found.dtype == (np.float32 if targets.dtype.kind == "f" else np.int64)
+        np.testing.assert_array_equal(found, targets.astype(found.dtype))
 
 
 def test_a_loader_for_a_second_gpu(gpu):
@@ -249,15 +253,6 @@ def test_errors_of_a_sample_arrive_as_on_a_cpu(gpu, num_workers):
         for _, batch in loader:
             labels += batch.get().tolist()
     assert labels == [0, 1]  # the next batch was on its way when the one after it failed
-
-
-def test_normalize_takes_batches_of_a_gpu(gpu):
-    images = np.stack([image for image, _ in DATASET])
-    result = NORMALIZE(devices.to_device(images, "gpu"))
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result.get(), NORMALIZE(images), rtol=0, atol=1e-6)
-    with pytest.raises(DataError, match=r"got float32 \(11, 12, 15, 3\)"):
-        NORMALIZE(result)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])

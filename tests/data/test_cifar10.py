@@ -129,8 +129,3 @@ def test_re_encoded_photos(shared, tmp_path):
     assert np.unique(dataset.labels).tolist() == list(range(10))
     # Published means of the channels: 0.491, 0.482, 0.447.
     np.testing.assert_allclose(dataset.images.mean((0, 1, 2)) / 255, [0.491, 0.482, 0.447], atol=0.02)
-
-
-def test_torchvisions_order_of_arguments_is_an_error():
-    with pytest.raises(TypeError, match="positional"):
-        CIFAR10("data", True, lambda image: image)  # transform

@@ -190,6 +190,86 @@ def test_caffes_labels_come_before_kaggles(root):
     assert [label for _, label in ImageNet(root, train=False).samples] == [1, 2]
 
 
+# -- trees as they come ---------------------------------------------------------------------------------------------
+
+
+def test_imagenet_as_kaggle_unpacks_it(root):
+    words(root, "LOC_synset_mapping.txt")
+    flat(root, [3, 1, 0], caffe=False)
+    beside, tree = ImageNet(root, train=False), root / "ILSVRC" / "Data" / "CLS-LOC"
+    tree.mkdir(parents=True)
+    (tree / "test").mkdir()
+    for part in ("train", "val"):
+        (root / part).rename(tree / part)
+    for train, labels in ((True, [0, 0, 1, 1, 2, 2, 3, 3]), (False, [3, 1, 0])):
+        dataset = ImageNet(root, train=train)
+        assert dataset.classes == SYNSETS and dataset.names == WORDS == beside.names
+        assert [label for _, label in dataset.samples] == labels
+        assert all(Path(path).exists() and Path(path).is_relative_to(tree) for path, _ in dataset.samples)
+    (tree / "train").rename(root / "elsewhere")
+    assert [label for _, label in ImageNet(root, train=False).samples] == [3, 1, 0]
+    (root / "LOC_val_solution.csv").unlink()
+    assert f"{tree}/val: its pictures are in no class folders, so {root} needs their labels in val.txt" in message(root)
+    (root / "train").mkdir()  # then the tree is here
+    assert message(root, train=True).startswith(f"{root}/train: no class folders")
+
+
+@pytest.fixture
+def tiny(root):
+    """tiny-imagenet's tree."""
+    for synset in SYNSETS:
+        folder = root / "train" / synset
+        (folder / "images").mkdir()
+        for picture in list(folder.glob("*.JPEG")):
+            picture.rename(folder / "images" / picture.name)
+        (folder / f"{synset}_boxes.txt").write_text("1.JPEG\t0\t10\t63\t58\n")
+    (root / "val" / "images").mkdir(parents=True)
+    for i in range(3):
+        (root / "val" / "images" / f"val_{i}.JPEG").touch()
+    lines = (f"val_{i}.JPEG\t{SYNSETS[label]}\t0\t32\t44\t62\n" for i, label in enumerate([2, 0, 3]))
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    return root
+
+
+def test_tiny_imagenet(tiny):
+    train, val = ImageNet(tiny), ImageNet(tiny, train=False)
+    assert train.classes == val.classes == SYNSETS and [label for _, label in train.samples] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [(os.path.relpath(path, tiny), label) for path, label in val.samples] == [
+        ("val/images/val_0.JPEG", 2), ("val/images/val_1.JPEG", 0), ("val/images/val_2.JPEG", 3)
+    ]  # fmt: skip
+    (tiny / "val.txt").write_text("".join(f"val_{i}.JPEG {i}\n" for i in range(3)))  # as prepare.py writes it
+    assert [label for _, label in ImageNet(tiny, train=False).samples] == [0, 1, 2]
+
+
+def test_a_class_may_be_called_images(root):
+    for part in ("train", "val"):
+        (root / part / "images").mkdir(parents=True)
+        (root / part / "images" / "1.JPEG").touch()
+    assert [label for _, label in ImageNet(root, train=False).samples] == [0]
+
+
+def test_mistakes_in_tiny_imagenet(tiny):
+    labels = tiny / "val" / "val_annotations.txt"
+    with open(labels, "a") as file:
+        file.write("val_3.JPEG\tn99999999\t0\t32\t44\t62\n")
+    assert message(tiny) == (
+        f"{labels}, line 4: 'val_3.JPEG\\tn99999999\\t0\\t32\\t44\\t62' is not a file's name, a tab and one of the"
+        " 4 classes"
+    )
+    labels.write_text(f"val_0.JPEG\t{SYNSETS[0]}\t1\n")
+    assert message(tiny).endswith("pictures without a label: val_1, val_2; labels without a picture: none")
+    labels.unlink()
+    assert "needs their labels in val.txt or LOC_val_solution.csv" in message(tiny)
+
+
+def test_a_validation_set_may_lack_classes(root):
+    for synset in SYNSETS[2:]:
+        (root / "val" / synset).mkdir(parents=True)
+        (root / "val" / synset / "1.JPEG").touch()
+    dataset = ImageNet(root, train=False)
+    assert dataset.classes == SYNSETS and [label for _, label in dataset.samples] == [2, 3]
+
+
 # -- mistakes -------------------------------------------------------------------------------------------------------
 
 
@@ -295,8 +375,3 @@ def test_bytes_that_are_no_text(root):
     flat(root, [0])
     (root / "val.txt").write_bytes(b"\xff\xfe\x00 0\n")
     assert message(root).startswith(f"{root}/val.txt does not fit {root}/val: ")
-
-
-def test_torchvisions_order_of_arguments_is_an_error():
-    with pytest.raises(TypeError, match="positional"):
-        ImageNet("data", "val")  # split

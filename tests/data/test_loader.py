@@ -1,5 +1,6 @@
 import gc
 import os
+import reprlib
 import signal
 import subprocess
 import sys
@@ -93,6 +94,69 @@ def test_types_and_shapes():
     assert images.flags.c_contiguous and images.flags.writeable
 
 
+# What a dataset may have as labels, and what a batch of two of them is.
+LABELS = {
+    "int": (3, 4, np.int64),
+    "bool": (True, False, np.int64),
+    "NumPy's bool": (np.True_, np.False_, np.int64),
+    "a bool and an int": (True, 2, np.int64),
+    **{np.dtype(d).name: (d(1), d(2), np.int64) for d in (np.int8, np.uint8, np.int16, np.uint32, np.int64, np.uint64)},
+    "the largest": (np.uint64(2**63 - 1), 2**63 - 1, np.int64),
+    "the least": (-(2**63), np.int8(-1), np.int64),
+    "two integer dtypes": (np.uint8(255), np.int16(-2), np.int64),
+    "0-d array": (np.array(7), np.array(8, np.uint8), np.int64),
+    "another byte order": (np.array(1, ">i4"), np.array(2, ">i2"), np.int64),
+    "float": (0.5, -2.0, np.float32),
+    **{np.dtype(d).name: (d(0.5), d(2), np.float32) for d in (np.float16, np.float32, np.float64, np.longdouble)},
+    "0-d floats": (np.array(0.5), np.float32(3), np.float32),
+    "NaN": (float("nan"), 1.0, np.float32),
+    "vectors": (np.array([0.5, 1.0]), np.array([2.0, 3.0], np.float16), np.float32),
+    "vectors of integers": (np.array([1, 2], np.uint8), np.array([3, 4]), np.int64),
+    "vectors of booleans": (np.array([True, False]), np.array([False, False]), np.int64),
+    "lists": ([0.5, 1.0, 2.0], [0.25, 0.0, 1], np.float32),
+    "one each": (np.array([3]), np.array([4]), np.int64),
+    "masks": (np.eye(3, dtype=np.uint8), np.ones((3, 3), np.uint8), np.int64),
+}
+WORKERS = pytest.mark.parametrize(
+    "options",
+    [{"num_workers": 0}, {"num_workers": 2}, {"num_workers": 1, "processes": True}],
+    ids=["none", "threads", "processes"],
+)
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels(name):
+    *labels, dtype = LABELS[name]
+    _, batch = next(iter(DataLoader([(np.zeros((2, 2, 3), np.uint8), label) for label in labels], 2, num_workers=0)))
+    assert batch.dtype == dtype and batch.flags.c_contiguous and batch.flags.writeable
+    assert batch.shape == (2, *np.shape(labels[0]))
+    np.testing.assert_array_equal(batch, np.array(labels, dtype))
+
+
+@WORKERS
+def test_labels_for_any_workers(options):
+    """Batches of arrays too, some larger than their pictures, and to the last, smaller one."""
+    rng = np.random.default_rng(0)
+    for labels in (rng.random(7), rng.random((7, 5), np.float32), rng.integers(0, 9, (7, 40, 1)), rng.random(7) < 0.5):
+        dataset = [(np.full((2, 3, 3), i, np.uint8), label) for i, label in enumerate(labels)]
+        batches = list(DataLoader(dataset, 3, **options))
+        np.testing.assert_array_equal(np.concatenate([images[:, 0, 0, 0] for images, _ in batches]), range(7))
+        found = np.concatenate([labels for _, labels in batches])
+        assert found.dtype == (np.float32 if labels.dtype.kind == "f" else np.int64)
+        np.testing.assert_array_equal(found, labels.astype(found.dtype))
+
+
+def test_pictures_of_any_shape():
+    """As of Arrays(X, y) with X (N, features) or (N,)."""
+    for x in (np.eye(4), np.arange(4.0), np.zeros((4, 2, 3, 4, 5), np.float32)):
+        for options in ({"num_workers": 0}, {"num_workers": 1, "processes": True}):
+            batches = list(DataLoader([(x[i], i) for i in range(4)], 3, **options))
+            found = np.concatenate([images for images, _ in batches])
+            assert found.dtype == x.dtype
+            np.testing.assert_array_equal(found, x)
+            assert [labels.tolist() for _, labels in batches] == [[0, 1, 2], [3]]
+
+
 def test_a_list_of_pairs_is_a_dataset():
     dataset = [(np.full((1, 1, 3), i, np.uint8), np.int32(i)) for i in range(3)]
     assert [labels.tolist() for _, labels in DataLoader(dataset, 2)] == [[0, 1], [2]]
@@ -132,30 +196,6 @@ def test_draws_come_from_philox_keyed_by_seed_and_epoch_and_counted_by_stream():
     np.testing.assert_array_equal(images[:, 0, 0], [stream(1 + index).random(3) for index in order])
 
 
-def test_epochs_and_seeds_differ():
-    def epochs(seed, shuffle, count=3):
-        def draw(image, rng):
-            return np.full((1, 1, 3), rng.random())
-
-        loader = DataLoader(Numbered(50), 8, transform=draw, shuffle=shuffle, seed=seed)
-        return [[(labels.tolist(), images.ravel().tolist()) for images, labels in loader] for _ in range(count)]
-
-    first, other = epochs(0, True), epochs(1, True)
-    orders = [str([labels for labels, _ in epoch]) for epoch in first + other]
-    draws = [str([draws for _, draws in epoch]) for epoch in first + other]
-    assert len(set(orders)) == len(set(draws)) == 6
-    plain = epochs(0, False)
-    assert len({str([labels for labels, _ in epoch]) for epoch in plain}) == 1
-    assert len({str([draws for _, draws in epoch]) for epoch in plain}) == 3
-
-
-def test_order_is_a_fair_permutation():
-    loader = DataLoader(Numbered(5), 5, shuffle=True, num_workers=0)
-    orders = np.array([flat(indices(loader)) for _ in range(1000)])
-    counts = np.stack([np.bincount(column, minlength=5) for column in orders.T])
-    assert counts.min() > 150 and counts.max() < 250
-
-
 def test_set_epoch_repeats_and_resumes():
     loader = DataLoader(Numbered(20), 3, shuffle=True, seed=5)
     epochs = [indices(loader) for _ in range(4)]
@@ -186,11 +226,6 @@ def test_two_iterators_at_once():
 def test_slow_samples_do_not_change_the_order():
     loader = DataLoader(Numbered(24, on_read=lambda i: time.sleep(0.002 if i % 4 == 0 else 0)), 2, num_workers=4)
     assert flat(indices(loader)) == list(range(24))
-
-
-def test_batches_do_not_share_memory():
-    batches = [images for images, _ in DataLoader(Numbered(12), 4)]
-    assert not any(np.shares_memory(a, b) for i, a in enumerate(batches) for b in batches[:i])
 
 
 # -- threads --------------------------------------------------------------------------------------------------------
@@ -413,6 +448,97 @@ def test_images_of_one_batch_must_agree(num_workers):
         list(DataLoader(mixed, 2, num_workers=num_workers))
 
 
+@WORKERS
+@pytest.mark.parametrize(
+    "other, words",
+    [
+        (
+            0.5,
+            r"label is float32 \(\), its batch began with int64 \(\); all have to be integers, or all float\(label\)",
+        ),
+        ([1], r"label is int64 \(1,\), its batch began with int64 \(\)"),
+    ],
+)
+def test_labels_of_one_batch_must_agree(options, other, words):
+    dataset = [(np.zeros((2, 2, 3), np.uint8), label) for label in (0, 1, 2, 3, other)]
+    with pytest.raises(DataError, match=f"^sample 4: {words}"):
+        list(DataLoader(dataset, 3, **options))
+    assert len(list(DataLoader(dataset, 4, **options))) == 2
+
+
+@WORKERS
+def test_a_sample_that_is_no_pair(options):
+    picture = np.zeros((2, 2, 3), np.uint8)
+    for sample, what in (
+        (picture[:2], "ndarray"),  # which could be unpacked
+        ((picture,), "tuple of 1"),
+        ((picture, 0, 0), "tuple of 3"),
+        ([picture, 0, 0], "list of 3"),
+        ({"image": picture, "label": 0}, "dict"),
+        (None, "NoneType"),
+    ):
+        with pytest.raises(DataError) as info:
+            list(DataLoader([(picture, 0), [picture, 1], sample], 1, **options))
+        assert str(info.value) == (
+            f"sample 2: a dataset's sample is (image, label), not a {what}: let dataset[i] return (image, label);"
+            " of arrays X and y, Arrays(X, y) is a dataset"
+        )
+
+
+def test_arrays_in_a_dataset_s_place():
+    x, y = np.zeros((8, 2, 2, 3), np.uint8), np.zeros(8, int)
+    for dataset in ((x, y), [x, y], x, [x[0], x[1]], (x, [0] * 8)):
+        with pytest.raises(TypeError, match=r"no dataset: write DataLoader\(Arrays\(X, y\), …\)$"):
+            DataLoader(dataset, 2)
+    with pytest.raises(ValueError, match="no batch to load"):
+        DataLoader([], 1)
+    sample = (x[0], 3)
+    assert next(iter(DataLoader((sample, sample), 2)))[1].tolist() == [3, 3]
+
+
+@WORKERS
+def test_an_image_that_is_no_array(options):
+    """By itself, or where a transform needs one; but a transform may make it one."""
+    Image = pytest.importorskip("PIL.Image")
+    picture = Image.new("RGB", (4, 4))
+    words = "^sample 1: the image is a {}, not a NumPy array \\(H, W, C\\): let the dataset return {}$"
+    convert = r'np.asarray\(image.convert\("RGB"\)\)'
+    dataset = [(np.zeros((4, 4, 3), np.uint8), 0), (picture, 1)]
+    for transform in (None, CenterCrop(2), Resize(2), Compose([RandomHorizontalFlip()]), Normalize(0.5, 0.5)):
+        with pytest.raises(DataError, match=words.format("PIL.Image.Image", convert)):
+            list(DataLoader(dataset, 1, transform=transform, **options))
+    with pytest.raises(DataError, match=words.format("PIL.Image.Image", convert)):
+        list(DataLoader(dataset, 1, normalize=Normalize(0.5, 0.5), **options))
+    with pytest.raises(DataError, match=words.format("builtins.list", r"np.asarray\(image\)")):
+        list(DataLoader([dataset[0], ([[0]], 1)], 1, **options))
+    batches = list(DataLoader(dataset, 2, transform=to_array, **options))
+    assert [images.shape for images, _ in batches] == [(2, 4, 4, 3)]
+
+
+def to_array(image, rng):
+    return np.asarray(image)
+
+
+def test_an_attribute_error_of_ones_own_stays():
+    dataset = [(np.zeros((4, 4, 3), np.uint8), 0)]
+    with pytest.raises(AttributeError, match=r"^sample 0: .*nothing"):
+        list(DataLoader(dataset, 1, transform=lambda image, rng: image.nothing))
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["cat", None, 1j, 2**63, -(2**63) - 1, np.uint64(2**63), np.array([1, 2**63], np.uint64), np.array(["a"]), object],
+)
+def test_a_label_that_is_no_number(label):
+    dataset = [(np.zeros((2, 2, 3), np.uint8), 0), (np.zeros((2, 2, 3), np.uint8), label)]
+    with pytest.raises(DataError) as info:
+        list(DataLoader(dataset, 2))
+    assert str(info.value) == (
+        f"sample 1: the label is {reprlib.repr(label)}, not an integer of 64 bits, a float or an array of these;"
+        " of a class, give its number"
+    )
+
+
 def test_bad_arguments():
     def message(*args, **options):
         with pytest.raises(ValueError) as info:
@@ -439,11 +565,6 @@ def test_bad_arguments():
     with pytest.raises(ValueError) as info:
         loader.set_epoch(-1)
     assert str(info.value) == integer("epoch", 0, -1)
-
-
-def test_pytorchs_order_of_arguments_is_an_error():
-    with pytest.raises(TypeError, match="positional"):
-        DataLoader(Numbered(5), 2, True)  # shuffle
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

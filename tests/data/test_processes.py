@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import heap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,6 +50,43 @@ class Deaf(Noise):
 
     def __getitem__(self, index):
         return super().__getitem__(index) if index == 0 else os._exit(1)
+
+
+class Locked(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self, message):
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+class Placed(Exception):
+    """Can be pickled, but not unpickled: of all the arguments there is only one left then."""
+
+    def __init__(self, what, line):
+        super().__init__(f"{what} in line {line}")
+
+
+class Raising(Noise):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def __getitem__(self, index):
+        if index == 4:
+            raise self.error("broken", *[7] * (self.error is Placed))
+        return super().__getitem__(index)
+
+
+class Shut(Noise):
+    """Cannot be unpickled."""
+
+    def __setstate__(self, state):
+        raise self.error("it stays shut")
+
+    def __init__(self, error):
+        super().__init__()
+        Shut.error = error
 
 
 def epochs(loader, n=2):
@@ -126,15 +165,6 @@ def test_a_backend_for_a_gpu_does_not_concern_the_processes(monkeypatch):
         backend.remove()
 
 
-def test_batches_are_the_callers_own():
-    loader = DataLoader(Noise(), 5, num_workers=1, processes=True)
-    kept = [images for images, _ in loader]
-    assert_same([[(images, np.arange(5 * i, 5 * i + 5)) for i, images in enumerate(kept)]], epochs(loader, 1))
-    for i, images in enumerate(kept):
-        images[...] = i
-    assert [int(images.max()) for images in kept] == [0, 1, 2, 3]
-
-
 def test_batches_stay_where_they_were_loaded():
     """Without a copy, from a cache line on, while few of them are kept; and their places come back."""
     loader = DataLoader(Noise(60), 5, num_workers=1, prefetch=1, processes=True)
@@ -173,6 +203,88 @@ def test_errors_are_those_of_threads():
 def test_a_worker_that_dies_is_an_error():
     with pytest.raises(DataError, match="ended from outside, perhaps for lack of memory"):
         list(DataLoader(Deaf(), 2, num_workers=1, processes=True))
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (Locked, "sample 4: broken (Locked, an exception that processes cannot send)"),
+        (Placed, "sample 4: broken in line 7 (Placed, an exception that processes cannot send)"),
+    ],
+)
+def test_an_exception_that_cannot_cross(error, message):
+    """Its own words do, and the processes go on."""
+    loader = DataLoader(Raising(error), 2, num_workers=1, processes=True)
+    for _ in range(2):
+        with pytest.raises(DataError) as info:
+            list(loader)
+        assert str(info.value) == message
+        assert "raise self.error" in str(info.value.__cause__)  # where it was raised
+    with pytest.raises(error, match=r"^sample 4: broken"):
+        list(DataLoader(Raising(error), 2, num_workers=1))
+
+
+def test_a_copy_that_cannot_be_made():
+    """Its reason is given each time it is asked for; it is about a module only where something is missing from one."""
+    memory, begun = np.zeros(600, np.uint8), SimpleNamespace()
+    before, here = signal.getsignal(signal.SIGINT), processes._here[:]
+    try:
+        for error in (OSError, AttributeError, ModuleNotFoundError):
+            processes.begin(pickle.dumps(Shut(error)), memory, 2, begun)
+            for _ in range(2):
+                with pytest.raises(TypeError) as info:
+                    processes.load(_Key(0, 0), [7], 0, None)
+            assert str(info.value) == (
+                f"processes cannot make their copies of this dataset and its transforms: {error.__name__}: it stays shut"
+                + "; put its class in a module of its own, which a process can import" * (error is not OSError)
+            )
+    finally:
+        processes._here[:] = here
+        signal.signal(signal.SIGINT, before)
+
+
+def test_without_shared_memory(monkeypatch, tmp_path):
+    """As where there is no /dev/shm."""
+    monkeypatch.setattr(heap.Arena, "_dir_candidates", [str(tmp_path / "missing")])
+    dataset = [(np.zeros((2000, 2000, 3), np.uint8), 0)] * 2  # more than was asked for before and is free again
+    with pytest.raises(DataError) as info:
+        iter(DataLoader(dataset, 1, num_workers=1, processes=True))
+    assert str(info.value).startswith("processes need shared memory, and there is none: [Errno 2] No such file")
+    assert str(info.value).endswith("/missing'; threads do without (processes=False)")
+
+
+LOAD = """
+import numpy as np
+from minicnn.data import DataLoader
+{guard}
+    class Mine:
+        def __len__(self): return 4
+        def __getitem__(self, i): return np.zeros((4, 4, 3), np.uint8), 0
+    for images, _ in DataLoader(Mine(), 4, num_workers=1, processes=True): print(images.shape)
+"""
+UNDER_MAIN = 'if __name__ == "__main__":'
+
+
+@pytest.mark.parametrize(
+    "how, guard, words",
+    [
+        ("file", "if True:", f"put the program's own code under `{UNDER_MAIN}`"),
+        ("file", UNDER_MAIN, "Can't get attribute 'Mine' on <module '__mp_main__' from"),
+        ("-c", "if True:", "Can't get attribute 'Mine' on <module '__main__' (built-in)>; put its class in a module"),
+    ],
+    ids=["no guard", "a class under the guard", "a class of python -c"],
+)
+def test_processes_that_cannot_begin(tmp_path, how, guard, words):
+    """The last line is their reason."""
+    program = LOAD.format(guard=guard)
+    (tmp_path / "program.py").write_text(program)
+    result = subprocess.run(
+        [sys.executable, *(["program.py"] if how == "file" else ["-c", program])], cwd=tmp_path, timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 1 and result.stdout == "", result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert words in last and "lack of memory" not in last
 
 
 def test_a_dropped_iterator_asks_for_nothing_more():
@@ -215,9 +327,10 @@ def test_a_worker_begins_deaf_to_interrupts(monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(processes, "_here", [])
     try:
-        processes.begin(pickle.dumps(DataLoader(Noise(), 1)._load), np.zeros(600, np.uint8), 2)
+        begun = SimpleNamespace(value=0)
+        processes.begin(pickle.dumps(DataLoader(Noise(), 1)._load), np.zeros(600, np.uint8), 2, begun)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        assert processes.load(_Key(0, 0), [7], 0, None)[1].tolist() == [7]
+        assert begun.value == 1 and processes.load(_Key(0, 0), [7], 0, None)[1].tolist() == [7]
     finally:
         signal.signal(signal.SIGINT, before)
 

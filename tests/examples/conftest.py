@@ -11,34 +11,8 @@ import trees
 from programs import run_program, small_world
 
 import minicnn
-from minicnn.data import folder
 
-
-@pytest.fixture
-def run(monkeypatch):
-    """run("train.py", "--epochs", 2, …) -> status, out, err. Pictures of curves and filters are left out."""
-    import runs
-
-    small_world(monkeypatch)
-    for name in ("draw_curves", "draw_filters"):
-        monkeypatch.setattr(runs, name, lambda *_: None)
-    return run_program
-
-
-@pytest.fixture
-def mistake(run):
-    """mistake(words, program, …): the program ends with status 2 and one line, which has the words in it."""
-
-    def check(words, *arguments):
-        result = run(*arguments)
-        assert result.status == 2, result.err
-        assert len(result.err.splitlines()) == 1 and result.err.endswith("\n"), result.err
-        assert result.err.startswith(arguments[0] + ": ")
-        for word in [words] if isinstance(words, str) else words:
-            assert word in result.err
-        return result
-
-    return check
+mistake, run = programs.mistake, programs.run  # fixtures
 
 
 @pytest.fixture(scope="session")
@@ -74,22 +48,28 @@ def photos(tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """The sizes in pixels to which files were decoded, before they were scaled down to those that are needed."""
-    sizes, original = [], folder.scaled
+    image = pytest.importorskip("PIL.Image").Image
+    sizes, original = [], image.resize
 
-    def noted(image, short_side):
-        sizes.append(image.size)
-        return original(image, short_side)
+    def noted(self, *arguments, **options):
+        sizes.append(self.size)
+        return original(self, *arguments, **options)
 
-    monkeypatch.setattr(folder, "scaled", noted)
+    monkeypatch.setattr(image, "resize", noted)
     return sizes
+
+
+def interrupt():
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
 def at_epoch(run, monkeypatch):
-    """at_epoch(n, action): action() is called when epoch n has been trained, before anything of it is written."""
+    """at_epoch(n, action): action() is called when epoch n has been trained, before anything of it is written; Ctrl-C, if
+    nothing else is said."""
     import evaluate
 
-    def install(n, action):
+    def install(n, action=interrupt):
         original, calls = evaluate.evaluate, []
 
         def measured(*arguments):

@@ -375,38 +375,34 @@ def test_results_that_are_no_results(program, capsys, content):
     assert path.read_text() == content
 
 
-def test_results_of_other_pictures(program, data, capsys):
-    """One pixel of one of them is enough."""
-    assert program("--only", "flips", "--seeds", 1)[0] == 0
+def flipped_bit(monkeypatch, data):
     records = bytearray((data / "test_batch.bin").read_bytes())
     records[1] ^= 1
     (data / "test_batch.bin").write_bytes(records)
-    assert program("--only", "flips", "--seeds", 2) == (2, [])
-    assert "'checksum'" in capsys.readouterr().err
 
 
-def test_results_of_another_setting(program, monkeypatch, capsys):
-    assert program("--only", "flips", "--seeds", 1)[0] == 0
+def other_baseline(monkeypatch, data):
     monkeypatch.setattr(ablations, "BASELINE", dataclasses.replace(ablations.BASELINE, rate=0.5))
-    assert program("--only", "flips", "--seeds", 1) == (2, [])
-    assert "'rate': 0.5" in capsys.readouterr().err
 
 
-def test_results_of_other_sizes(program, capsys):
+@pytest.mark.parametrize(
+    "change, options, words",
+    [
+        (flipped_bit, [], ["'checksum'"]),  # of one pixel
+        (other_baseline, [], ["'rate': 0.5"]),
+        (None, ["--epochs", 5], ["'epochs': 2", "'epochs': 5", "--out"]),
+        (None, ["--pictures", 17], ["'train': 17"]),
+    ],
+)
+def test_results_of_other_runs(program, data, monkeypatch, capsys, change, options, words):
     assert program("--only", "flips", "--seeds", 1)[0] == 0
     path = program.folder / "runs" / "baseline, seed 0.json"
     before = path.read_bytes()
-    status, done = program("--only", "flips", "--seeds", 1, "--epochs", 5)
+    if change:
+        change(monkeypatch, data)
+    assert program("--only", "flips", "--seeds", 2, *options) == (2, [])
     err = capsys.readouterr().err
-    assert (
-        (status, done, err.count("\n")) == (2, [], 1)
-        and "'epochs': 2" in err
-        and "'epochs': 5" in err
-        and "--out" in err
-    )
-    assert program("--only", "flips", "--seeds", 1, "--pictures", 17) == (2, [])
-    assert "'train': 17" in capsys.readouterr().err
-    assert path.read_bytes() == before
+    assert err.count("\n") == 1 and all(word in err for word in words) and path.read_bytes() == before
 
 
 def test_mistakes(mistake, data, tmp_path):

@@ -2,13 +2,17 @@
 
 import itertools
 import json
+import os
 import re
+import shutil
 
 import evaluate
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import runs
 from hypothesis import given
+from pictures import IMAGENET, View
 
 import minicnn
 from minicnn import Tensor, nn
@@ -154,29 +158,6 @@ def test_a_class_that_is_improbable_in_all_ten_crops_has_a_loss_all_the_same():
     np.testing.assert_allclose(logits, [[0, -300, -300]] * 2)
 
 
-def test_the_program_with_ten_crops(run, photos, tmp_path):
-    """Against the middle mark of each picture's ten, one at a time."""
-    import pictures
-    import runs
-
-    assert run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run").status == 0
-    best = tmp_path / "run" / "best.safetensors"
-    net, _, view = runs.load_network(best)
-    _, val = pictures.datasets(str(tmp_path / "photos"), 0, view.size)
-    losses, answers = [], np.zeros((3, 3), int)
-    for image, label in val:
-        crops = view.evaluation(crops=10)(image, np.random.default_rng(0))
-        p = np.mean([minicnn.functional.softmax(net(Tensor(crop[None]))).numpy()[0] for crop in crops], axis=0)
-        losses.append(-np.log(p[label]))
-        answers[label, p.argmax()] += 1
-    for batch in (20, 50):
-        result = run("evaluate.py", "--checkpoint", best, "--crops", 10, "--batch-size", batch, "--json", "-")
-        report = json.loads(result.out)
-        assert report["loss"] == pytest.approx(np.mean(losses), rel=1e-4) and report["confusion"] == answers.tolist()
-    printed = run("evaluate.py", "--checkpoint", best, "--crops", 10).out
-    assert f"loss {np.mean(losses):.4f} (of the mean probabilities of ten crops), top-1" in printed
-
-
 # -- the program ----------------------------------------------------------------------------------------------------
 
 
@@ -197,12 +178,45 @@ def test_best_agrees_with_the_best_row(run, finished, look):
     assert result.status == 0 and f"top-1 {best:.2f}%" in result.out
 
 
+def test_the_five_best_of_five_classes_are_not_news():
+    result = {"top1": 12.345, "top5": 67.8, "val_top1": 1.0, "val_top5": 2.0}
+    assert evaluate.in_words(result, 6) == "top-1 12.3%  top-5 67.8%"
+    assert evaluate.in_words(result, 6, digits=2, between=", ") == "top-1 12.35%, top-5 67.80%"
+    assert evaluate.in_words(result, 5) == "top-1 12.3%" and evaluate.in_words(result, 5, prefix="val_") == "top-1 1.0%"
+
+
+def test_the_newest_run_answers_and_says_so(run, mistake, monkeypatch, look, tmp_path):
+    """By the time of its last epoch, whatever it is called; what is no run of AlexNet's does not
+    count."""
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("PIL.Image").new("RGB", (80, 80)).save("photo.png")
+    programs = {"evaluate.py": ["--json", "-"], "predict.py": ["photo.png", "--json"]}
+    for program, arguments in programs.items():
+        mistake(["no run in runs/", "--checkpoint FILE"], program, *arguments)
+    for i, name in enumerate(("b", "a", "c")):
+        assert run("train.py", "--epochs", 1, "--seed", i, "--out", f"runs/{name}").status == 0
+        os.utime(f"runs/{name}/last.safetensors", (i, 10 + i))
+    (tmp_path / "runs/other").mkdir()
+    for name, text in {"last.safetensors": "text", "config.json": '{"network": "80sec"}'}.items():
+        (tmp_path / "runs/other" / name).write_text(text)
+    for newest, best in (("c", True), ("c", False), ("a", True)):
+        path = f"runs/{newest}/{'best' if best else 'last'}.safetensors"
+        if not best:
+            (tmp_path / "runs/c/best.safetensors").unlink()
+        elif newest == "a":
+            (tmp_path / "runs/c/config.json").write_text("{")
+        for program, arguments in programs.items():
+            found, named = run(program, *arguments), run(program, "--checkpoint", path, *arguments)
+            assert found.status == named.status == 0 and found.out == named.out and not named.err
+            assert found.err == f"{program}: the newest run's network answers, {path}, trained on synthetic\n"
+
+
 def test_another_folder_of_the_same_classes(run, photos, tmp_path):
     trained = run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run")
     assert trained.status == 0, trained.err
     (tmp_path / "photos").rename(tmp_path / "moved")
     result = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", tmp_path / "moved")
-    assert result.status == 0 and "6 pictures" in result.out and "top-5 100.00%" in result.out
+    assert result.status == 0 and re.search(r"^6 pictures .*, top-1 \d+\.\d\d%$", result.out, re.MULTILINE)
 
 
 def test_data_that_do_not_fit(mistake, finished, changed, photos, tmp_path):
@@ -212,15 +226,38 @@ def test_data_that_do_not_fit(mistake, finished, changed, photos, tmp_path):
     mistake("nowhere", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "nowhere")
     said = ["nowhere", "was trained on it: if it has moved, give --data"]
     mistake(said, "evaluate.py", "--checkpoint", changed(data=str(tmp_path / "nowhere")))
-    (tmp_path / "photos" / "val" / "eel").rename(tmp_path / "eel")
-    mistake("eel", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "photos")
+    (tmp_path / "photos" / "val" / "eel").rename(tmp_path / "photos" / "val" / "ape")
+    mistake("missing: eel; unknown: ape", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "photos")
 
 
-def test_classes_that_are_mere_numbers_are_counted(run, mistake, changed, photos):
+def test_classes_that_are_mere_numbers_are_of_no_other_names(mistake, changed, photos):
     """As convert.py calls them, unless it is told their names."""
     checkpoint = changed(classes=[str(i) for i in range(10)])
-    assert run("evaluate.py", "--checkpoint", checkpoint).status == 0
+    words = "differ are 0 and horizontal; it knows its classes by numbers alone", "convert.py --names"
+    mistake(words, "evaluate.py", "--checkpoint", checkpoint)
     mistake("knows 10 classes", "evaluate.py", "--checkpoint", checkpoint, "--data", photos())
+
+
+@pytest.mark.parametrize("with_train", [False, True])
+def test_folders_that_are_called_by_numbers(run, look, photos, tmp_path, monkeypatch, with_train):
+    """They sort otherwise: 0, 1, 10, 11, 2. A network that takes everything for class 10 has the
+    five pictures of that folder right, of sixteen."""
+    look.small_world(monkeypatch)
+    picture = photos(classes=1, train=1, val=1) / "val" / "cat" / "0.jpg"
+    for k in range(12):
+        for part in ("train", "val") if with_train else ("val",):
+            (tmp_path / "numbers" / part / str(k)).mkdir(parents=True)
+            for i in range(5 if k == 10 else 1):
+                shutil.copyfile(picture, tmp_path / "numbers" / part / str(k) / f"{i}.jpg")
+    net, names = look.tiny("2014", 12), [str(k) for k in range(12)]
+    net.fc8.bias.data[10] = 1e3
+    config = {"variant": "2014", "groups": True, "init": "he", "classes": names}
+    runs.save_network(tmp_path / "net.safetensors", net, config, View(look.SIZE, *IMAGENET, resize=70))
+    arguments = "--checkpoint", tmp_path / "net.safetensors", "--data", tmp_path / "numbers", "--json", "-"
+    result = run("evaluate.py", *arguments)
+    assert result.status == 0, result.err
+    report = json.loads(result.out)
+    assert report["top1"] == 31.25 and report["classes"][10]["recall"] == 100 and report["classes"][2]["pictures"] == 1
 
 
 @pytest.fixture
@@ -258,14 +295,6 @@ def test_large_photos_are_decoded_only_as_large_as_they_are_needed(run, photos, 
     assert decoded.count((80, 84)) == 2  # an eighth
     assert run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors").status == 0
     assert decoded.count((80, 84)) == 3
-
-
-def test_folders_without_classes(run, mistake, photos, tmp_path):
-    assert run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run").status == 0
-    for part in ("train", "val"):
-        (tmp_path / "empty" / part).mkdir(parents=True)
-    best = tmp_path / "run" / "best.safetensors"
-    mistake("empty/val: no class folders", "evaluate.py", "--checkpoint", best, "--data", tmp_path / "empty")
 
 
 def test_a_network_that_diverged(mistake, changed):

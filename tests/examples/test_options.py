@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import warnings
@@ -32,6 +33,24 @@ def test_help_explains_every_option_in_groups(run):
     for name in OPTIONS:  # each with an explanation, after it or on the next line
         assert re.search(rf"^  --{name}(, --no-{name}| \S+)?\s+\(?\w+", result.out, re.MULTILINE), name
     assert "synthetic" in result.out and "cifar10:DIR" in result.out and "FOLDER" in result.out
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate", "predict", "prepare", "cifar", "ablations"])
+def test_help_has_examples_that_the_program_takes(run, monkeypatch, program):
+    """Of options that are there, with values that they take."""
+    help = run(f"{program}.py", "--help").out
+    examples = re.findall(rf"^  ({program}.py.*)$", help.partition("\nexamples:\n")[2], re.MULTILINE)
+    assert len(examples) >= 2 and not re.search(r"^.{101}", help.partition("\noptions:\n")[2], re.MULTILINE)
+    taken, original = [], options.Parser.parse_args
+
+    def parse_args(self, *arguments, **others):
+        taken.append(original(self, *arguments, **others))
+        raise options.UsageError("taken")
+
+    monkeypatch.setattr(options.Parser, "parse_args", parse_args)
+    for example in examples:
+        assert run(*shlex.split(example)).err == f"{program}.py: taken\n"
+    assert len(taken) == len(examples)
 
 
 @pytest.mark.parametrize("data", ["synthetic", "cifar10:somewhere", "somewhere"])
@@ -250,6 +269,81 @@ def test_data_are_found_from_other_folders_too(tmp_path, monkeypatch, data, mean
 def test_a_standard_output_that_is_closed(monkeypatch):
     monkeypatch.setattr("sys.stdout", None)
     assert options.command(lambda: None) == 0
+
+
+def test_the_place_of_a_closed_standard_error_is_kept(look):
+    """Libraries in C write there, and would into a file of ours."""
+    program = "import os, options; options.command(lambda: print(os.open(os.devnull, os.O_RDONLY)))"
+    result = subprocess.run(
+        shlex.join([sys.executable, "-c", program]) + " 2>&-", shell=True, cwd=look.PROGRAMS, stdout=subprocess.PIPE,
+        env={"PYTHONPATH": str(Path(minicnn.__file__).parents[1])},
+    )  # fmt: skip
+    assert result.returncode == 0 and int(result.stdout) > 2
+
+
+IN_A_SMALL_WORLD = """
+import sys, runpy, pytest, programs
+programs.small_world(pytest.MonkeyPatch())
+sys.argv = sys.argv[1:]
+runpy.run_path(str(programs.PROGRAMS / sys.argv[0]), run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("out", ["1>&1", "1>&-"])
+@pytest.mark.parametrize(
+    "arguments, status, words",
+    [
+        (["train.py", "--epochs", "1", "--out", "run"], 0, "the run is in run"),
+        (["train.py", "--data", "nowhere"], 2, "train.py: --data "),
+        (["evaluate.py", "--checkpoint", "nowhere"], 2, "evaluate.py: nowhere cannot be read: No such file"),
+        (["predict.py", "--checkpoint", "nowhere", "photo.jpg"], 2, "predict.py: nowhere cannot be read"),
+        (["prepare.py", "nowhere", "there"], 2, "prepare.py: nowhere"),
+    ],
+)
+def test_a_standard_error_that_is_closed(look, tmp_path, arguments, status, words, out):
+    """What is said goes to the standard output, if there is one; nothing gets into the files that
+    are written."""
+    folders = Path(minicnn.__file__).parents[1], look.PROGRAMS, Path(look.__file__).parent
+    result = subprocess.run(
+        shlex.join([sys.executable, "-c", IN_A_SMALL_WORLD, *arguments]) + f" 2>&- {out}", shell=True, cwd=tmp_path,
+        env={"PYTHONPATH": os.pathsep.join(map(str, folders))}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert result.returncode == status
+    assert words in result.stdout if out == "1>&1" else not result.stdout
+    assert look.files(tmp_path) == (set() if status else {"run"})
+    assert look.files(tmp_path / "run") == (set() if status else look.FILES)
+
+
+@pytest.mark.parametrize(
+    "arguments, size",
+    [
+        (["train.py", "--batch-size", 7], 7),
+        (["evaluate.py", "--checkpoint", "BEST", "--batch-size", 6], 6),
+        (["evaluate.py", "--checkpoint", "BEST", "--crops", 10, "--batch-size", 30], 30),
+        (["predict.py", "--checkpoint", "BEST", "photo.png"], 1),
+    ],
+)
+def test_a_batch_for_which_the_memory_does_not_suffice(mistake, finished, monkeypatch, tmp_path, arguments, size):
+    def forward(*_):
+        raise MemoryError("Unable to allocate 3 GiB")
+
+    pytest.importorskip("PIL.Image").new("RGB", (80, 80)).save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(minicnn.nn.Sequential, "forward", forward)
+    arguments = [str(finished.folder / "best.safetensors") if word == "BEST" else word for word in arguments]
+    mistake(["Unable to allocate 3 GiB", f"in a batch of {size}: a lower --batch-size"], *arguments)
+
+
+@pytest.mark.parametrize("said", [(), ("Unable to allocate 3 GiB",)])
+def test_other_memory(capsys, said):
+    def fail():
+        raise MemoryError(*said)
+
+    assert options.command(fail) == 2
+    words = said[0] if said else "a lower --batch-size takes less"
+    assert capsys.readouterr().err.endswith(f": there is not enough memory: {words}\n")
+    with pytest.raises(MemoryError, match="none left, in a batch of 3"), options.batch_of(3):
+        raise MemoryError
 
 
 def test_pillows_warnings_are_not_shown():

@@ -122,6 +122,49 @@ def test_imagenets_layout(shrink, photos, tmp_path, kaggle):
         ]
 
 
+def test_imagenet_as_kaggle_unpacks_it(shrink, photos, tmp_path):
+    source = photos()
+    flat_val(source, kaggle=True)
+    (source / "LOC_synset_mapping.txt").write_text("cat house cat\ndog a dog\neel an eel, Anguilla\n")
+    before = [ImageNet(source, train=train) for train in (True, False)]
+    tree = source / "ILSVRC/Data/CLS-LOC"
+    tree.mkdir(parents=True)
+    for part in ("train", "val"):
+        (source / part).rename(tree / part)
+    result = shrink(source)
+    assert result.status == 0, result.err
+    for train in (True, False):
+        after = ImageNet(tmp_path / "small", train=train)
+        assert after.names == ["house cat", "a dog", "an eel, Anguilla"]
+        assert [(os.path.relpath(path, tmp_path / "small"), label) for path, label in after.samples] == [
+            (os.path.relpath(path, source), label) for path, label in before[not train].samples
+        ]
+
+
+def test_tiny_imagenets_layout(shrink, photos, tmp_path):
+    """Its folders called images, and labels in the validation folder."""
+    source = photos()
+    flat_val(source)
+    for folder in (*(source / "train").iterdir(), source / "val"):
+        pictures_there = list(folder.iterdir())
+        (folder / "images").mkdir()
+        for picture in pictures_there:
+            picture.rename(folder / "images" / picture.name)
+    named = [line.split() for line in (source / "val.txt").read_text().splitlines()]
+    lines = [f"{name}\t{('cat', 'dog', 'eel')[int(label)]}\t0\t0\t9\t9\n" for name, label in named]
+    (source / "val" / "val_annotations.txt").write_text("".join(lines))
+    (source / "val.txt").unlink()
+    result = shrink(source)
+    assert result.status == 0, result.err
+    for train in (True, False):
+        before, after = ImageNet(source, train=train), ImageNet(tmp_path / "small", train=train)
+        assert len(after) == (12 if train else 6) and after.classes == ["cat", "dog", "eel"]
+        assert [(os.path.relpath(path, tmp_path / "small"), label) for path, label in after.samples] == [
+            (os.path.relpath(path, source), label) for path, label in before.samples
+        ]
+    assert shrink(source).status == 0
+
+
 def test_the_number_of_workers_changes_nothing(run, tmp_path):
     rng = np.random.default_rng(0)
     for i in range(140):

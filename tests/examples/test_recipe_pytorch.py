@@ -107,6 +107,6 @@ def test_ten_updates(monkeypatch, share, batch):
     for name, ours, other in zip(names, net.parameters(), theirs, strict=True):
         other = other.detach().numpy()
         assert ours.dtype == np.float64
-        errors[name] = abs(transposed(name, ours.data) - other).max() / abs(other - first[name]).max()
+        errors[name] = abs(frameworks.channels_first(ours.data) - other).max() / abs(other - first[name]).max()
     assert max(errors.values()) < 1e-9, errors
     print(f"largest difference: {max(errors.values()):.1e} of a parameter's movement; losses {losses}")

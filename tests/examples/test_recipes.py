@@ -13,7 +13,6 @@ from model import INPUT_SIZE
 from pictures import IMAGENET, View, pixel_statistics, training, validation
 from recipes import RECIPES, TABLE
 
-import minicnn
 from minicnn import Tensor, manual_seed, nn
 from minicnn.data import SyntheticImages
 from minicnn.optim import CosineLR, ReduceLROnPlateau, StepLR
@@ -210,14 +209,3 @@ def test_the_tables_columns_differ():
     for name, values in TABLE.items():
         assert len(values) == len(RECIPES), name
     assert len({tuple(values[i] for values in TABLE.values()) for i in range(3)}) == 3
-
-
-def test_draws_are_the_seeds(photos, paper):
-    """Nothing of the recipe draws from the process's own random numbers, but weights and dropout."""
-    state = minicnn.random.random_state()
-    statistics = pixel_statistics(photos, paper)
-    first = [images.copy() for images, _ in training(photos, View.of(64, paper, statistics), paper, statistics)]
-    again = [images for images, _ in training(photos, View.of(64, paper, statistics), paper, statistics)]
-    assert (
-        all(np.array_equal(a, b) for a, b in zip(first, again, strict=True)) and minicnn.random.random_state() == state
-    )

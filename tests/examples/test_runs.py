@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import shutil
 
+import drawing
 import numpy as np
 import pytest
 import runs
@@ -12,6 +14,7 @@ from pictures import RAW, View
 
 import minicnn
 from minicnn import nn
+from minicnn.checkpoint import CheckpointError
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -153,6 +156,55 @@ def test_unreadable_checkpoints(mistake, finished, look, tmp_path, program, kind
     assert look.files(tmp_path) == before
 
 
+JUNK = None, "x", -1, 1.5, [], {}, True, [1, "a"], {"a": 1}
+
+
+def damages(info, at=()):
+    """(where, info with something else there) for each field of it, at any depth, and each kind of
+    junk."""
+    for name, value in info.items() if isinstance(info, dict) else enumerate(info):
+        for junk in JUNK:
+            if type(junk) is not type(value) or junk != value:
+                changed = {**info} if isinstance(info, dict) else [*info]
+                changed[name] = junk
+                yield (*at, name), changed
+        if isinstance(value, (dict, list)) and name not in ("classes", "names"):
+            for where, inner in damages(value, (*at, name)):
+                changed = {**info} if isinstance(info, dict) else [*info]
+                changed[name] = inner
+                yield where, changed
+
+
+def test_settings_that_are_damaged(run, finished, tmp_path, monkeypatch):
+    """Whatever stands in the place of whatever field, a run goes on and a network answers, or there
+    is one line. What is never taken for a setting is told so by its name."""
+    arrays, info = minicnn.load(finished.folder / "last.safetensors")
+    info["rows"], path = info["rows"][:1], tmp_path / "last.safetensors"
+    seen, refused = set(), set()
+    for where, damaged in damages(info):
+        found = {**arrays}, json.loads(json.dumps(damaged))
+        monkeypatch.setattr(runs, "read_checkpoint", lambda _, found=found: found)
+        seen.add(where)
+        for load in (runs.load_run, runs.load_network):
+            try:
+                load(str(path))
+            except CheckpointError as error:
+                assert str(error).startswith(str(path)) and "\n" not in str(error)
+                refused.add(where)
+    assert len(seen) > 60
+    free = {("config", name) for name in ("minicnn", "earlier")} | {("epoch",)}
+    unused = {where for where in seen if where[0] == "random"} | free
+    assert seen - refused <= unused, sorted(map(str, seen - refused - unused))
+
+
+@pytest.mark.parametrize("random", [None, -1, [], [1], [1, "a"], [-1, 0], {}])
+def test_random_numbers_that_are_damaged(mistake, finished, tmp_path, random):
+    arrays, info = minicnn.load(finished.folder / "last.safetensors")
+    minicnn.save(tmp_path / "last.safetensors", arrays, {**info, "random": random})
+    words = [str(tmp_path / "last.safetensors"), "damaged"]
+    mistake(words, "train.py", "--resume", tmp_path / "last.safetensors", "--epochs", 4)
+
+
 # -- pictures -------------------------------------------------------------------------------------------------------
 
 
@@ -169,16 +221,16 @@ def test_curves_of_any_number_of_epochs(tmp_path):
     row = {"train_loss": 2.3, "train_top1": 10.0, "val_loss": 2.4, "val_top1": 15.0, "val_top5": 55.0}
     for name, values in {"one": [2.3], "three": [2.3, 1.1, 0.2], "diverged": [2.3, np.nan, np.nan]}.items():
         rows = [{"epoch": i + 1, **row, "train_loss": value} for i, value in enumerate(values)]
-        runs.draw_curves(rows, tmp_path / name)
+        drawing.draw_curves(rows, tmp_path / name)
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 2 * picture.height > 600
 
 
 def test_one_epoch_has_one_tick_and_room_above_it(tmp_path, monkeypatch):
     row = {"train_loss": 2.3, "train_top1": 10.0, "val_loss": 2.25, "val_top1": 15.0, "val_top5": 55.0}
-    figure = runs.new_figure(9, 3.6)
-    monkeypatch.setattr(runs, "new_figure", lambda *size: figure)
-    runs.draw_curves([{"epoch": 1, **row}], tmp_path / "curves.png")
+    figure = drawing.new_figure(9, 3.6)
+    monkeypatch.setattr(drawing, "new_figure", lambda *size: figure)
+    drawing.draw_curves([{"epoch": 1, **row}], tmp_path / "curves.png")
     for axes in figure.axes:
         low, high = axes.get_xlim()
         assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
@@ -192,7 +244,7 @@ def test_each_kernel_is_shown_on_its_own_scale(tmp_path):
     weight[1:, :, 0] = 1
     weight[..., ::2] *= 1000
     weight[..., 1] = 0.5
-    runs.draw_filters(weight, tmp_path / "filters.png")
+    drawing.draw_filters(weight, tmp_path / "filters.png")
     with Image.open(tmp_path / "filters.png") as picture:
         red = (np.asarray(picture.convert("RGB")) == (255, 0, 0)).all(axis=2)
 
@@ -244,7 +296,7 @@ def disk(monkeypatch):
 
 @pytest.mark.parametrize(
     "name, epoch",
-    [("metrics.csv", 1), ("metrics.csv", 2), ("last.safetensors", 1), ("last.safetensors", 2), ("best.safetensors", 0)],
+    [("last.safetensors", 1), ("last.safetensors", 2), ("best.safetensors", 0)],
 )
 def test_no_space_for_one_file(mistake, run, at_epoch, changing_top1, disk, look, tmp_path, name, epoch):
     """What is there is whole, and the run goes on from it as if nothing had happened. Epoch 0 stands for the best."""
@@ -259,6 +311,61 @@ def test_no_space_for_one_file(mistake, run, at_epoch, changing_top1, disk, look
     result = run("train.py", "--resume", last) if last.exists() else run(*command, folder)
     assert result.status == 0, result.err
     assert look.state(folder) == look.state(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "curves.png", "filters.png"])
+def test_what_is_there_to_be_looked_at_ends_no_run(run, at_epoch, disk, look, tmp_path, name):
+    """A table or a picture that cannot be replaced, as where another program has it open, is a line
+    for each epoch; once it can be, it has everything."""
+    folder = tmp_path / "run"
+    assert run("train.py", "--epochs", 3, "--out", tmp_path / "undisturbed").status == 0
+    at_epoch(1, lambda: disk(name))
+    result = run("train.py", "--epochs", 2, "--out", folder)
+    line = f"train.py: {folder / name} is not written: {os.strerror(errno.ENOSPC)}; the run goes on\n"
+    assert result.status == 0 and result.err == 2 * line and "epoch 2/2" in result.out
+    assert look.files(folder) == look.FILES - {name}
+    disk(None)
+    result = run("train.py", "--resume", folder / "last.safetensors", "--epochs", 3)
+    assert result.status == 0 and not result.err and look.files(folder) == look.FILES
+    assert [row["epoch"] for row in look.metrics(folder)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("error, reason", [(RuntimeError("no glyphs\nat all"), "no glyphs"), (KeyError(), "KeyError")])
+def test_a_drawing_that_fails_ends_no_run(run, monkeypatch, look, tmp_path, error, reason):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(runs, "draw_curves", fail)
+    result = run("train.py", "--epochs", 1, "--out", tmp_path)
+    assert (result.status, result.err) == (
+        0,
+        f"train.py: {tmp_path / 'curves.png'} is not written: {reason}; the run goes on\n",
+    )
+    assert look.files(tmp_path) == look.FILES - {"curves.png"}
+
+
+def test_curves_of_few_classes_have_no_five_best(run, photos, monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr(runs, "draw_curves", lambda rows, path, top5: shown.append(top5))
+    for classes, data in ((10, "synthetic"), (6, photos(classes=6)), (5, None)):
+        if data is None:
+            for part in ("train", "val"):
+                shutil.rmtree(tmp_path / "photos" / part / "hen")
+            data = tmp_path / "photos"
+        assert run("train.py", "--data", data, "--epochs", 1, "--out", tmp_path / str(classes)).status == 0
+    assert shown == [True, True, False]
+
+
+def test_what_a_run_needs_is_saved_first(run, monkeypatch, look, tmp_path):
+    """An interrupt while a picture is drawn costs no epoch."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "draw_filters", interrupt)
+    result = run("train.py", "--epochs", 2, "--out", tmp_path)
+    assert result.status == 130 and "--resume" in result.err
+    assert minicnn.load(tmp_path / "last.safetensors")[1]["epoch"] == 1
 
 
 def test_no_space_at_the_start(mistake, disk, look, tmp_path):

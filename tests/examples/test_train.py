@@ -15,6 +15,7 @@ import pytest
 import recipes
 import tqdm
 import train
+from options import parse
 
 import minicnn
 from minicnn import nn
@@ -31,7 +32,7 @@ def test_an_epoch(monkeypatch):
     """The mean loss and top-1 of its pictures before each update, which the bar counts; one update a batch, one step of
     the schedule after each."""
     rng, counted = np.random.default_rng(0), []
-    bar = SimpleNamespace(update=counted.append, set_postfix=lambda **_: None)
+    bar = SimpleNamespace(update=counted.append, set_description=lambda *_, **__: None)
     monkeypatch.setattr(train, "progress_bar", lambda total, desc, unit: contextlib.nullcontext(bar))
     dataset = [(rng.random((1, 1, 6), np.float32), label) for label in (0, 3, 5, 5, 1)]
     net = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(6, 6)).eval()
@@ -104,15 +105,67 @@ def test_of_epochs_as_good_as_each_other_the_last_is_kept(run, monkeypatch, tmp_
     assert all(np.array_equal(array, last[f"model.{name}"]) for name, array in best.items())
 
 
-def test_what_was_defaulted_is_printed(finished):
-    config = json.loads((finished.folder / "config.json").read_text())
-    (recipe,) = [line for line in finished.out.splitlines() if line.startswith("recipe quick: ")]
-    (others,) = [line for line in finished.out.splitlines() if line.startswith("default: ")]
-    for name in recipes.TABLE.keys() - {"epochs"} | {"data", "device"}:
-        line = recipe if name in recipes.TABLE else others
-        assert re.search(rf"\b{name} {re.escape(str(config[name]))}(,|$)", line), name
-    assert not re.search(r"\b(epochs|seed|out)\b", recipe + others)  # given
+def test_what_differs_from_the_recipe_is_printed(run, finished, look, tmp_path):
+    """Not what is as it always is, nor what was given as it would have been; and when a run goes
+    on, too."""
+    (line,) = [line for line in finished.out.splitlines() if line.startswith("recipe ")]
+    assert line == f"recipe quick, but epochs 3, seed 7; all settings are in {finished.folder / 'config.json'}"
     assert re.search(r"cpu \(threads \d+\)", finished.out)
+    folder = tmp_path / "run"
+    given = "--epochs", 1, "--lr", 0.01, "--no-groups", "--workers", 2, "--momentum", 0.9
+    first = run("train.py", "--recipe", "tutorial", *given, "--out", folder)
+    again = run("train.py", "--resume", folder / "last.safetensors", "--epochs", 2)
+    usual = run("train.py", "--out", tmp_path / "usual")
+    for result, said in (
+        (first, "recipe tutorial, but groups False, epochs 1, workers 2; "),
+        (again, "recipe tutorial, but groups False, epochs 2; "),
+        (usual, "recipe quick; "),
+    ):
+        (line,) = [line for line in result.out.splitlines() if line.startswith("recipe ")]
+        assert line.startswith(said + "all settings are in"), line
+
+
+def test_how_much_of_the_disk_a_run_takes_is_printed(finished):
+    """But for what is not arrays, which is little beside 57 million parameters."""
+    assert f"\n{finished.folder} will take 0 MB of the disk\n" in finished.out
+    net = nn.Sequential(a=nn.Linear(1000, 100), fc8=nn.Linear(100, 10))
+    settings = parse(["--out", "there"])[0]
+    for momentum, copies in ((0.9, 3), (0.0, 2)):
+        settings.momentum = momentum
+        size = train.disk_space(net, train.sgd(net, settings))
+        assert size == pytest.approx(copies * 4 * (1000 * 100 + 100 + 100 * 10 + 10), abs=100)
+
+
+@pytest.mark.parametrize(
+    "count, size, words",
+    [
+        (4, 12, "--batch-size 3 makes 4"),
+        (2, 99, "--batch-size 2 makes 3"),
+        (4, 11, None),
+        (1, 9, "--batch-size 1 makes 3"),
+    ],
+)
+def test_one_update_an_epoch_is_said(run, photos, tmp_path, count, size, words):
+    options = "--batch-size", size, "--epochs", 1, "--out", tmp_path / "run"
+    result = run("train.py", "--data", photos(train=count), *options)
+    said = [line.strip() for line in result.out.splitlines() if "one update an epoch" in line]
+    expected = f"all {3 * count} are one batch, so there is one update an epoch; {words}"
+    assert result.status == 0 and said == ([expected] if words else [])
+
+
+def test_the_end_says_what_is_best_and_what_comes_next(run, monkeypatch, look, tmp_path):
+    top1 = iter([10.0, 40.0, 40.0, 20.0, 50.0])
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"loss": 1.0, "top1": next(top1), "top5": 100.0})
+    best = tmp_path / "best.safetensors"
+    out = run("train.py", "--epochs", 4, "--out", tmp_path).out.splitlines()
+    assert out[-4:-1] == [
+        "best: top-1 40.0% in epoch 3; see curves.png, and filters.png (noise at first)",
+        f"to measure it: python {look.PROGRAMS / 'evaluate.py'} --checkpoint {best}",
+        f"to ask it: python {look.PROGRAMS / 'predict.py'} --checkpoint {best} PHOTO",
+    ]
+    best.unlink()
+    again = run("train.py", "--resume", tmp_path / "last.safetensors", "--ten-crop")
+    assert again.status == 0 and "ten crops" in again.out and "best:" not in again.out
 
 
 def test_synthetic_data_say_so(finished):
@@ -126,16 +179,20 @@ def test_a_line_for_each_epoch_and_no_bar_without_a_terminal(finished):
     assert str(finished.folder) in finished.out
 
 
-def test_a_bar_on_a_terminal(run, monkeypatch, tmp_path):
+@pytest.mark.parametrize("columns", [60, 200])
+def test_a_bar_on_a_terminal(run, monkeypatch, tmp_path, columns):
+    """The loss is in sight on a narrow one too."""
+
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
-    monkeypatch.setattr(tqdm, "tqdm", functools.partial(tqdm.tqdm, mininterval=0, ncols=200))
+    monkeypatch.setattr(tqdm, "tqdm", functools.partial(tqdm.tqdm, mininterval=0, ncols=columns))
     terminal = Terminal()
     assert run("train.py", "--epochs", 1, "--batch-size", 5, "--out", tmp_path / "run", stderr=terminal).status == 0
-    steps = [text for text in terminal.getvalue().split("\r") if "loss=" in text]
-    assert steps and all(re.search(r"\d+:\d+<\d+:\d+.*images/s", text) for text in steps[1:])
+    steps = [text for text in terminal.getvalue().split("\r") if re.match(r"epoch 1/1  loss \d\.\d{3}:", text)]
+    assert len(steps) > 3 and all(len(text) <= columns for text in steps)
+    assert columns == 60 or all(re.search(r"\d+:\d+<\d+:\d+.*images/s", text) for text in steps[1:])
     assert terminal.getvalue().rstrip("\r").endswith(" ")  # wiped out
 
 
@@ -151,7 +208,7 @@ def test_the_papers_recipe_from_the_command_line(run, look, changing_top1, tmp_p
     """On drawn pictures. The validation accuracy is made up, and the rate falls after each epoch that is no better."""
     result = run(*paper("--epochs", 5, "--seed", 3, "--out", tmp_path / "run"))
     assert result.status == 0 and not result.err
-    assert "computed now" in result.out and "recipe paper: variant 2012" in result.out
+    assert "computed now" in result.out and "recipe paper, but " in result.out
     config, rows = json.loads((tmp_path / "run" / "config.json").read_text()), look.metrics(tmp_path / "run")
     given = {"recipe": "paper", "resize": 72, "batch_size": 8, "patience": 0, "epochs": 5}
     assert given.items() <= config.items()
@@ -178,10 +235,7 @@ def test_an_interrupted_run_of_the_papers_recipe_goes_on(run, at_epoch, look, tm
     computed again."""
     assert run(*paper("--epochs", 4, "--out", tmp_path / "whole")).status == 0
 
-    def interrupt():
-        raise KeyboardInterrupt
-
-    at_epoch(3, interrupt)
+    at_epoch(3)
     folder = tmp_path / "run"
     assert run(*paper("--epochs", 4, "--out", folder)).status == 130
     result = run("train.py", "--resume", folder / "last.safetensors")
@@ -218,15 +272,18 @@ def test_a_rate_by_hand_starts_the_waiting_anew(run, look, tmp_path, monkeypatch
     assert [row["lr"] for row in look.metrics(tmp_path)] == pytest.approx(rates)
 
 
-@pytest.mark.parametrize(
-    "option, value", [("--update", "paper"), ("--batch-size", 7), ("--recipe", "paper"), ("--seed", 8)]
-)
-def test_what_a_run_cannot_change_on_its_way(mistake, finished, look, option, value):
-    """Velocities of the other rule have another scale and sign; a cosine's progress counts batches; drawn
-    pictures follow from the seed."""
-    before = look.state(finished.folder)
-    mistake([option[2:].replace("-", "_"), "leave it out"], "train.py", "--resume",
-            finished.folder / "last.safetensors", "--epochs", 4, option, value)  # fmt: skip
+@pytest.mark.parametrize("given", [
+    ("--update", "paper"),  # the other rule's velocities have another scale and sign
+    ("--batch-size", 7),  # a cosine's progress counts batches
+    ("--seed", 8),  # drawn pictures follow from it
+    ("--recipe", "paper"), ("--mean", "image"), ("--dropout-scale", "evaluation"), ("--schedule", "plateau"),
+    ("--variant", "2014"), ("--init", "paper"), ("--no-groups",),
+])  # fmt: skip
+def test_what_a_run_cannot_change_on_its_way(mistake, finished, look, given):
+    before, last = look.state(finished.folder), finished.folder / "last.safetensors"
+    name = given[0][2:].removeprefix("no-").replace("-", "_")
+    words = [str(last), name, "leave it out", *map(str, given[1:])]
+    mistake(words, "train.py", "--resume", last, "--epochs", 4, *given)
     assert look.state(finished.folder) == before
 
 
@@ -234,7 +291,7 @@ def test_what_a_run_cannot_change_on_its_way(mistake, finished, look, option, va
 @pytest.mark.parametrize("recipe", ["paper", "tutorial"])
 def test_recipes_on_all_data(run, look, request, tmp_path, recipe, data):
     what = {"photos": lambda: request.getfixturevalue("photos")(), "synthetic": lambda: "synthetic"}
-    what["cifar"] = lambda: f"cifar10:{request.getfixturevalue('cifar')}"
+    what["cifar"] = lambda: f"cifar10:{look.write_cifar10(tmp_path / 'cifar')}"
     options = ["--resize", 72, "--epochs", 2, "--no-verify", "--out", tmp_path / "run"]
     result = run("train.py", "--recipe", recipe, "--data", what[data](), *options)
     assert result.status == 0 and not result.err
@@ -254,17 +311,6 @@ def test_imagenet(run, photos, tmp_path):
     ]
 
 
-def test_what_a_run_began_with_cannot_be_another_recipe(mistake, finished):
-    last = finished.folder / "last.safetensors"
-    for name, value in {
-        "recipe": "paper",
-        "mean": "image",
-        "dropout-scale": "evaluation",
-        "schedule": "plateau",
-    }.items():
-        mistake([str(last), name.replace("-", "_"), value], "train.py", "--resume", last, f"--{name}", value)
-
-
 # -- on which data --------------------------------------------------------------------------------------------------
 
 
@@ -277,46 +323,26 @@ def test_a_folder_of_pictures(run, photos, look, tmp_path, variant, init):
     assert result.status == 0 and not result.err
     assert "12 pictures" in result.out and "6 to validate" in result.out and "3 classes" in result.out
     assert [row["step"] for row in look.metrics(tmp_path / "run")] == [3, 6]
-    assert all(row["val_top5"] == 100 for row in look.metrics(tmp_path / "run"))
+    assert all(row["val_top5"] == 100 for row in look.metrics(tmp_path / "run")) and "top-5" not in result.out
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["variant"], config["init"], config["classes"]) == (variant, init, ["cat", "dog", "eel"])
     assert "not photo" not in result.out
 
 
-@pytest.fixture
-def cifar(tmp_path):
-    """CIFAR-10's binary version with four pictures in each file."""
-    rng, folder = np.random.default_rng(0), tmp_path / "cifar-10-batches-bin"
-    folder.mkdir()
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    (folder / "batches.meta.txt").write_text("\n".join(names) + "\n\n")
-    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        records = rng.integers(0, 256, (4, 1 + 3 * 32 * 32), dtype=np.uint8)
-        records[:, 0] %= 10
-        (folder / f"{name}.bin").write_bytes(records.tobytes())
-    return tmp_path
-
-
-def test_cifar10(run, cifar, tmp_path):
-    result = run("train.py", "--data", f"cifar10:{cifar}", "--no-verify", "--epochs", 1, "--out", tmp_path / "run")
-    assert result.status == 0 and not result.err
-    assert "20 pictures" in result.out and "4 to validate" in result.out
-    result = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors")
-    assert result.status == 0 and "4 pictures" in result.out
-
-
 # -- which mistakes end it ------------------------------------------------------------------------------------------
 
 
-def test_data_that_are_not_there(mistake, tmp_path):
+def test_data_that_are_not_there(mistake, look, tmp_path):
+    cifar = look.write_cifar10(tmp_path / "cifar")
     for data, words in {
         tmp_path / "nowhere": ["nowhere", "synthetic", "cifar10:DIR", "train/", "val/"],
         tmp_path: [str(tmp_path), "train/", "val/"],
         "cifar10": ["cifar10:DIR"],
         f"cifar10:{tmp_path}": [str(tmp_path)],
+        f"cifar10:{cifar}": [str(cifar / "data_batch_1.bin"), "MD5", "verify"],
     }.items():
         mistake(words, "train.py", "--data", data, "--out", tmp_path / "run")
-    assert not list(tmp_path.iterdir())
+    assert look.files(tmp_path) == {"cifar"}
 
 
 @pytest.mark.parametrize(
@@ -324,12 +350,12 @@ def test_data_that_are_not_there(mistake, tmp_path):
     [
         (["val"], None, ["train/", "val/"]),
         (["train"], None, ["train/", "val/"]),
-        (["val/eel"], None, ["val", "eel"]),
         (["train/eel"], None, ["val", "eel"]),
         ([], "train/eel", ["train/eel", "no pictures"]),
         ([], "val/eel", ["val/eel", "no pictures"]),
         (["train/dog", "train/eel"], None, ["train", "one class", "cat"]),
         (["train/cat", "train/dog", "train/eel"], None, ["train", "class"]),
+        (["val/cat", "val/dog", "val/eel"], None, ["val", "missing: cat, dog, eel"]),
     ],
 )
 def test_folders_that_are_no_data(mistake, photos, tmp_path, missing, empty, words):
@@ -343,10 +369,15 @@ def test_folders_that_are_no_data(mistake, photos, tmp_path, missing, empty, wor
     assert not (tmp_path / "run").exists()
 
 
-def test_damaged_cifar10(mistake, cifar, tmp_path):
-    words = [str(cifar / "cifar-10-batches-bin" / "data_batch_1.bin"), "MD5", "verify"]
-    mistake(words, "train.py", "--data", f"cifar10:{cifar}", "--out", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+def test_a_validation_set_may_lack_a_class(run, photos, look, tmp_path):
+    """It counts among the classes all the same, and evaluate.py tells how the others do."""
+    root = photos()
+    shutil.rmtree(root / "val" / "cat")
+    result = run("train.py", "--data", root, "--epochs", 1, "--out", tmp_path / "run")
+    assert result.status == 0, result.err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["classes"] == ["cat", "dog", "eel"]
+    report = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", root)
+    assert report.status == 0 and "cat" in report.out and "4 pictures" in report.out, report
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -362,17 +393,11 @@ def test_files_that_are_no_pictures(mistake, photos, look, tmp_path, part, kind,
     assert not look.files(tmp_path / "run")
 
 
-def test_a_checkpoint_of_another_network(mistake, finished, look, photos):
-    last = finished.folder / "last.safetensors"
+def test_a_checkpoint_of_other_data(mistake, finished, look, photos):
+    last, best = (finished.folder / f"{name}.safetensors" for name in ("last", "best"))
     before = look.state(finished.folder)
-    for options, words in {
-        ("--variant", "2014"): ["variant", "2012", "2014"],
-        ("--init", "paper"): ["init", "he", "paper"],
-        ("--no-groups",): ["groups"],
-        ("--data", photos()): [],
-    }.items():
-        mistake([str(last), *words], "train.py", "--resume", last, "--epochs", 4, *options)
-    mistake("best.safetensors", "train.py", "--resume", finished.folder / "best.safetensors")
+    mistake(str(last), "train.py", "--resume", last, "--epochs", 4, "--data", photos())
+    mistake("best.safetensors", "train.py", "--resume", best)
     assert look.state(finished.folder) == before and look.files(finished.folder) == look.FILES
 
 
@@ -383,6 +408,33 @@ def test_other_classes_of_the_same_number(mistake, run, photos, tmp_path):
         (tmp_path / "photos" / part / "cat").rename(tmp_path / "photos" / part / "zebra")
     words = "knows 3 classes", "has 3; the first to differ are"
     mistake(words, "train.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 2)
+
+
+def test_classes_called_by_numbers_are_not_renamed(mistake, run, photos, tmp_path):
+    """A run on folders 0, 1 and 2 does not go on with cats, dogs and eels."""
+    data, last = photos(), tmp_path / "run" / "last.safetensors"
+    names = {"cat": "0", "dog": "1", "eel": "2"}
+    for part in ("train", "val"):
+        for name, number in names.items():
+            (data / part / name).rename(data / part / number)
+    assert run("train.py", "--data", data, "--epochs", 1, "--out", last.parent).status == 0
+    for part in ("train", "val"):
+        for name, number in names.items():
+            (data / part / number).rename(data / part / name)
+    mistake("the first to differ are 0 and cat", "train.py", "--resume", last, "--epochs", 2)
+    mistake("0 and cat", "evaluate.py", "--checkpoint", last)
+    assert minicnn.load(last)[1]["config"]["classes"] == ["0", "1", "2"]
+
+
+def test_a_run_that_goes_on_keeps_the_names_of_its_classes(run, photos, tmp_path):
+    """Also when the file that had them has gone."""
+    words, last = photos() / "synset_words.txt", tmp_path / "run" / "last.safetensors"
+    words.write_text("".join(f"{name} a {name}\n" for name in ("cat", "dog", "eel")))
+    data = f"imagenet:{tmp_path / 'photos'}"
+    assert run("train.py", "--data", data, "--epochs", 1, "--out", last.parent).status == 0
+    words.unlink()
+    assert run("train.py", "--resume", last, "--epochs", 2).status == 0
+    assert minicnn.load(last)[1]["config"]["names"] == ["a cat", "a dog", "a eel"]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what overflows on the way

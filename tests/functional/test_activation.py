@@ -9,7 +9,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import agree, arrays, differentiable, distinct, keeps, normal, refuses, same_in_slices
+from reference import agree, arrays, differentiable, distinct, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -33,11 +33,11 @@ ELEMENTWISE = {
 }
 ROWS = {F.softmax: reference.softmax, F.log_softmax: reference.log_softmax}
 ALL = [*ELEMENTWISE, *ROWS]
-SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
+SHAPES = st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple)
 
 
 @pytest.mark.parametrize("f", ELEMENTWISE)
-@given(st.data(), st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple))
+@given(st.data(), SHAPES)
 def test_elementwise(f, data, shape):
     agree(f, ELEMENTWISE[f], data.draw(arrays(shape, distinct)))
 
@@ -54,12 +54,6 @@ def test_along_an_axis(f, data, shape):
 @pytest.mark.parametrize("f", ALL)
 def test_derivatives(f):
     differentiable(f, distinct(3, 4))
-
-
-@pytest.mark.parametrize("f", ROWS)
-@pytest.mark.parametrize("axis", [0, 1, -3])
-def test_derivatives_along_an_axis(f, axis):
-    differentiable(f, normal(2, 3, 2), axis=axis)
 
 
 def gradient(f, x, dy):
@@ -146,25 +140,6 @@ def test_a_single_number(f):
 
 
 @pytest.mark.parametrize("f", ALL)
-@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 3)])
-def test_empty(f, shape):
-    y, dx = gradient(f, np.ones(shape, np.float32), np.ones(shape))
-    assert y.shape == dx.shape == shape and y.dtype == dx.dtype == np.float32
-    if f in ROWS:
-        y, _ = gradient(lambda x: f(x, axis=0), np.ones(shape, np.float32), np.ones(shape))
-        assert y.shape == shape
-
-
-def test_slices():
-    same_in_slices(F.relu, distinct(5, 4, 3, 6))
-
-
-@pytest.mark.parametrize("f", ALL)
-def test_what_the_user_holds_stays(f):
-    keeps(f, lambda n, seed: [distinct(n, 3, 5, seed=seed).astype(np.float32)])
-
-
-@pytest.mark.parametrize("f", ALL)
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool])
 def test_integers_are_refused(f, dtype):
     for shape in ((), (2, 3)):
@@ -174,12 +149,6 @@ def test_integers_are_refused(f, dtype):
 
 @pytest.mark.parametrize("f", ROWS)
 def test_axes_that_do_not_exist(f):
-    for shape, axis in (((2, 3), 2), ((2, 3), -3), ((), 1), ((), -2)):
+    for shape, axis in (((2, 3), 2), ((0, 3), 5), ((2, 3), -3), ((), 1), ((), -2)):
         with refuses(ValueError, f"axis {axis}", str(len(shape))):
             f(Tensor(np.ones(shape)), axis=axis)
-
-
-@pytest.mark.parametrize("f", [F.softmax, F.log_softmax])
-def test_an_axis_must_exist_also_where_there_is_nothing(f):
-    with pytest.raises(ValueError, match="axis 5"):
-        f(Tensor(np.ones((0, 3))), axis=5)

@@ -6,7 +6,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import DTYPES, agree, arrays, differentiable, keeps, normal, refuses, same_in_slices
+from reference import DTYPES, agree, arrays, normal, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -50,7 +50,7 @@ def test_training_is_the_equation(data, lead, c, eps):
 @given(st.data(), st.lists(st.integers(0, 3), max_size=3), st.integers(1, 4), EPS)
 def test_evaluation_is_the_equation(data, lead, c, eps):
     args = [data.draw(arrays(shape)) for shape in ((*lead, c), (c,), (c,))]
-    mean, var = normal(c, seed=7).astype(args[0].dtype), normal(c, seed=8).astype(args[0].dtype) ** 2 + 0.1
+    mean, var = normal(c, seed=7), normal(c, seed=8) ** 2 + 0.1  # float32 stays float32, whatever these are
     before = mean.copy(), var.copy()
     agree(evaluation(mean, var), evaluation(mean, var, by_running), *args, eps=eps)
     assert_array_equal((mean, var), before)
@@ -81,13 +81,6 @@ def test_defaults():
     assert_allclose((mean, var), new)
 
 
-@pytest.mark.parametrize("shape", [(4, 3), (2, 2, 2, 3)])
-def test_derivatives(shape):
-    args = normal(*shape), normal(3, seed=1), normal(3, seed=2)
-    differentiable(training, *args, eps=0.1)
-    differentiable(evaluation(normal(3, seed=3), normal(3, seed=4) ** 2), *args, eps=0.1)
-
-
 def test_a_constant_channel():
     x = Tensor(np.full((4, 2), 3.0), requires_grad=True)
     y = training(x, Tensor(np.ones(2)), Tensor(np.full(2, 7.0)))
@@ -106,29 +99,6 @@ def test_an_empty_batch():
     assert_array_equal((mean, var), ([4.0] * 3, [5.0] * 3))
     assert_array_equal([t.grad.data for t in tensors[1:]], np.zeros((2, 3)))
     assert training(*[Tensor(np.ones(shape)) for shape in ((4, 0), (0,), (0,))]).shape == (4, 0)
-
-
-def test_dtypes():
-    """float32 stays float32, whatever the running statistics are."""
-    args = [Tensor(normal(*shape).astype(np.float32), requires_grad=True) for shape in ((4, 3), (3,), (3,))]
-    for mode in (True, False):
-        y = batch_norm(*args, np.zeros(3), np.ones(3), training=mode)
-        y.sum().backward()
-        assert y.dtype == np.float32 and all(t.grad.dtype == np.float32 for t in args)
-
-
-def test_slices():
-    args = normal(7, 3, 2, 5), normal(5, seed=1), normal(5, seed=2)
-    same_in_slices(training, *args)
-    same_in_slices(evaluation(normal(5, seed=3), normal(5, seed=4) ** 2), *args)
-
-
-def test_what_the_user_holds_stays():
-    def make(n, seed):
-        return [normal(*shape, seed=seed).astype(np.float32) for shape in ((n, 2, 3), (3,), (3,))]
-
-    keeps(training, make)
-    keeps(evaluation(np.zeros(3), np.ones(3)), make)
 
 
 @pytest.mark.parametrize("mode", [True, False])
@@ -157,13 +127,6 @@ def test_one_pixel_has_no_variance(shape):
         assert training(Tensor(np.ones((2, *shape[1:]))), *args[1:]).shape == (2, *shape[1:])
 
 
-def test_pytorchs_order_of_arguments_is_an_error():
-    with refuses(TypeError, "batch_norm", "positional"):
-        F.batch_norm(
-            Tensor(np.ones((4, 3))), np.zeros(3), np.ones(3), Tensor(np.ones(3)), Tensor(np.zeros(3))
-        )  # the averages first
-
-
 def test_images_with_the_channels_first_are_told_how_to_turn():
     """Where turning them would make them fit, and not elsewhere."""
 
@@ -181,3 +144,13 @@ def test_images_with_the_channels_first_are_told_how_to_turn():
         ((2, 3, 4, 5), 3, 5),
     ):
         assert "transpose" not in message(shape, channels, variances)
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+@pytest.mark.parametrize("training", [True, False])
+def test_running_statistics_are_arrays(name, training):
+    """As Tensors they would stay as they are, without a word."""
+    one, zero = Tensor(np.ones(2)), Tensor(np.zeros(2))
+    running = {"running_mean": np.zeros(2), "running_var": np.ones(2), name: one}
+    with pytest.raises(TypeError, match="running_mean and running_var are arrays, which it updates"):
+        F.batch_norm(Tensor(normal(3, 2)), gamma=one, beta=zero, **running, training=training)

@@ -6,7 +6,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import agree, arrays, differentiable, keeps, normal, paddings, pairs, refuses
+from reference import agree, arrays, differentiable, normal, paddings, pairs, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor, grad
@@ -152,21 +152,6 @@ def test_only_the_wanted_second_gradients_are_computed(wanted, monkeypatch):
     assert [g.shape for g in gradients] == [t.shape for t in (x, v) if t.requires_grad]
 
 
-def test_no_channels():
-    """The sum over none of them is 0, and has no gradient."""
-    y, dx, dw, db = reference.step(F.conv2d, (normal(2, 4, 4, 0), normal(3, 2, 0, 3), normal(3)))
-    assert_array_equal(y, np.broadcast_to(normal(3), (2, 2, 3, 3)))
-    assert dx.shape == (2, 4, 4, 0) and dw.shape == (3, 2, 0, 3) and np.isfinite(db).all()
-
-
-def test_what_the_user_holds_stays():
-    def make(n, seed, x=X, *others):
-        return [normal(*shape, seed=seed).astype(np.float32) for shape in ((n, *x[1:]), *(others or (WEIGHT, BIAS)))]
-
-    keeps(F.conv2d, make, **EVERYTHING)
-    keeps(F.conv_transpose2d, lambda n, seed: make(n, seed, Y, WEIGHT, (4,)), **EVERYTHING)
-
-
 def test_by_hand():
     """A pixel is the sum of what its window sees: no turning around, zeros outside, rows before columns."""
     x = Tensor(np.arange(6.0).reshape(1, 2, 3, 1))
@@ -205,10 +190,7 @@ def _tensors(*shapes):
         ((1, 5, 5, 4), (2, 2, 4, 4), (), dict(groups=-1), ["groups=-1"]),
         ((1, 5, 5, 4), (2, 2, 4, 4), (5,), {}, ["bias", "(5,)", "(4,)"]),
         ((1, 5, 5, 4), (2, 2, 4, 4), (4, 1), {}, ["bias", "(4, 1)", "(4,)"]),
-        ((1, 5, 5, 4), (2, 2, 4, 4), (), dict(stride=0), ["stride", "at least 1"]),
-        ((1, 5, 5, 4), (2, 2, 4, 4), (), dict(dilation=(1, 0)), ["dilation", "at least 1"]),
         ((1, 5, 5, 4), (2, 2, 4, 4), (), dict(padding=-1), ["padding", "at least 0"]),
-        ((1, 5, 5, 4), (0, 2, 4, 4), (), {}, ["kernel_size", "at least 1"]),
     ],
 )
 def test_what_does_not_fit(name, x, weight, bias, options, words):
@@ -223,17 +205,6 @@ def test_what_does_not_fit(name, x, weight, bias, options, words):
 def test_groups_must_divide_the_input_channels_too():
     with refuses(ValueError, "conv2d", "groups=2", "5 channels", "needs 4"):
         F.conv2d(*_tensors((1, 3, 3, 5), (1, 1, 2, 4)), groups=2)
-
-
-def test_conv2d_windows_that_do_not_fit():
-    assert F.conv2d(*_tensors((1, 3, 4, 1), (4, 3, 1, 1)), padding=((1, 0), (0, 0)), dilation=(1, 1)).shape == (
-        1,
-        1,
-        2,
-        1,
-    )
-    with refuses(ValueError, "Conv2d", "does not fit", "3 × 4"):
-        F.conv2d(*_tensors((1, 3, 4, 1), (4, 3, 1, 1)))
 
 
 def test_conv_transpose2d_sizes():
@@ -263,8 +234,3 @@ def test_dtypes_do_not_mix(function):
     x, weight = _tensors((1, 3, 3, 1), (2, 2, 1, 1))
     with refuses(TypeError, "float32", "float64", ".astype()"):
         function(x, weight.astype(np.float32))
-
-
-def test_pytorchs_order_of_arguments_is_an_error():
-    with refuses(TypeError, "conv_transpose2d", "positional"):
-        F.conv_transpose2d(Tensor(np.ones((1, 4, 4, 2))), Tensor(np.ones((3, 3, 1, 2))), None, 1, 0, 0, 2)  # groups

@@ -2,12 +2,15 @@
 by the backend that is the default, as the lessons are written, and by plain loops."""
 
 import loops
+import numpy as np
 import pytest
 from cases import CASES, FUNCTIONS
-from reference import differentiable
+from reference import differentiable, keeps
 
 from minicnn import Tensor, use_backend
 from minicnn.tensor import apply
+
+VIEWS = {"BroadcastTo", "Reshape", "ToDevice", "Transpose"}  # whose results are their inputs' memory
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,3 +34,9 @@ def test_derivatives(name, backend):
     with use_backend(backend):
         assert type(f(*[Tensor(x, requires_grad=True) for x in inputs]).grad_fn) is FUNCTIONS[name]
         differentiable(f, *inputs)
+
+
+@pytest.mark.parametrize("name", sorted(CASES.keys() - VIEWS))
+def test_what_the_user_holds_stays(name):
+    settings, inputs = CASES[name]
+    keeps(lambda *args: apply(FUNCTIONS[name](*settings), *args), *map(np.copy, inputs))

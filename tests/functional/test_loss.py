@@ -6,7 +6,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from reference import agree, arrays, differentiable, keeps, normal, refuses
+from reference import agree, arrays, differentiable, normal, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor, grad
@@ -35,17 +35,6 @@ def test_cross_entropy_is_the_equation(data, n, k, options):
         data.draw(arrays((n, k))),
         **options,
     )
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_gradient_is_p_minus_onehot(dtype):
-    z = Tensor(normal(4, 3).astype(dtype), requires_grad=True)
-    p, onehot = reference.softmax(z.data), np.eye(3)[LABELS]
-    for reduction, n in (("mean", 4), ("sum", 1)):
-        z.grad = None
-        F.cross_entropy(z, LABELS, reduction=reduction).backward()
-        assert z.grad.dtype == dtype
-        assert_allclose(z.grad.data, (p - onehot) / n, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -98,11 +87,6 @@ def test_labels_are_read_when_the_loss_is_computed():
     labels[:] = 0
     loss.backward()
     assert_allclose(z.grad.data, (reference.softmax(z.data) - np.eye(3)[LABELS]) / 4)
-
-
-def test_what_the_user_holds_stays():
-    keeps(lambda z: F.cross_entropy(z, [0] * len(z), reduction="none"), lambda n, seed: [normal(n, 3, seed=seed)])
-    keeps(F.mse_loss, lambda n, seed: list(normal(2, n, 3, seed=seed)), reduction="none")
 
 
 @pytest.mark.parametrize("lowest, highest", [(-1, 0), (0, 3), (3, 3), (-5, -1)])
@@ -159,12 +143,6 @@ def test_reductions_that_do_not_exist(reduction):
         F.cross_entropy(Tensor(np.ones((2, 3))), [0, 1], reduction=reduction)
     with refuses(ValueError, "mse_loss", "'mean', 'sum' or 'none'", repr(reduction)):
         F.mse_loss(Tensor(np.ones(2)), [0, 1], reduction=reduction)
-
-
-@pytest.mark.parametrize("f", [F.cross_entropy, F.mse_loss])
-def test_pytorchs_order_of_arguments_is_an_error(f):
-    with refuses(TypeError, f.__name__, "positional"):
-        f(Tensor(np.ones((2, 2))), [0, 1], "sum")  # weight, size_average
 
 
 def by_hand(z, labels, weight, ignored, smoothing, reduction):

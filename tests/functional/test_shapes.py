@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
-from reference import agree, arrays, differentiable, distinct, keeps, normal, refuses
+from reference import agree, arrays, normal, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -13,42 +12,11 @@ from minicnn import Tensor
 SHAPES = st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple)
 
 
-def concatenate(*parts, axis=0):
-    shape = list(parts[0].shape)
-    shape[axis] = sum(part.shape[axis] for part in parts)
-    y, start = np.zeros(shape), 0
-    for part in parts:
-        for i in range(part.shape[axis]):
-            np.moveaxis(y, axis, 0)[start] = np.moveaxis(part, axis, 0)[i]
-            start += 1
-    return y
-
-
 def stack(*parts, axis=0):
     y = np.zeros((len(parts), *parts[0].shape))
     for i, part in enumerate(parts):
         y[i] = part
     return np.moveaxis(y, 0, axis)
-
-
-def pad(x, widths, value=0.0):
-    y = np.full([before + n + after for n, (before, after) in zip(x.shape, widths, strict=True)], value)
-    for place in np.ndindex(*x.shape):
-        y[tuple(i + before for i, (before, _) in zip(place, widths, strict=True))] = x[place]
-    return y
-
-
-@given(st.data(), SHAPES, st.integers(1, 3))
-def test_concatenate(data, shape, count):
-    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
-    parts = []
-    for _ in range(count):
-        size = list(shape)
-        size[axis] = data.draw(st.integers(0, 3))
-        parts.append(data.draw(arrays(size)))
-    agree(lambda *parts, **options: F.concatenate(parts, **options), concatenate, *parts, axis=axis)
-    if axis == 0:
-        agree(lambda *parts: F.concatenate(parts), concatenate, *parts)
 
 
 @given(st.data(), SHAPES, st.integers(1, 3))
@@ -88,50 +56,6 @@ def test_where(data, shapes):
         agree(lambda a, b, c=condition: F.where(c, a, b), lambda a, b: mask * a + (1 - mask) * b, a, b)
 
 
-@given(st.data(), broadcast(2))
-def test_maximum_and_minimum(data, shapes):
-    a, b = inputs(data, shapes, lambda *shape, seed: 0.1 * np.random.default_rng(seed).integers(-9, 9, shape))
-    b = b + b.dtype.type(0.05)  # no ties
-    agree(F.maximum, lambda a, b: (a > b) * a + (a <= b) * b, a, b)
-    agree(F.minimum, lambda a, b: (a < b) * a + (a >= b) * b, a, b)
-
-
-@pytest.mark.parametrize("f", [F.maximum, F.minimum])
-def test_equal_ones_share_the_gradient(f):
-    a, b = (Tensor(np.array(numbers), requires_grad=True) for numbers in ([1.0, 2.0, 3.0], [2.0, 2.0, 2.0]))
-    f(a, b).backward(np.array([6.0, 8.0, 10.0]))
-    first, last = (0, 10) if f is F.maximum else (6, 0)
-    assert_array_equal(a.grad.data, [first, 4, last])
-    assert_array_equal(b.grad.data, [6 - first, 4, 10 - last])
-
-
-@pytest.mark.parametrize("f", [F.maximum, F.minimum])
-def test_nan_propagates(f):
-    y = f(Tensor([np.nan, 1.0, np.nan]), Tensor([1.0, np.nan, np.nan]))
-    assert np.isnan(y.data).all()
-
-
-@given(st.data(), SHAPES, st.sampled_from([{}, dict(value=2.5), dict(value=-np.inf)]))
-def test_pad(data, shape, options):
-    widths = data.draw(st.lists(st.tuples(*[st.integers(0, 2)] * 2), min_size=len(shape), max_size=len(shape)))
-    x = data.draw(arrays(shape))
-    if options.get("value") == -np.inf:  # whose differences are NaN
-        assert_array_equal(F.pad(Tensor(x), widths, **options).data, pad(x, widths, **options).astype(x.dtype))
-    else:
-        agree(F.pad, pad, x, widths=widths, **options)
-
-
-def test_derivatives():
-    a, b, mask = distinct(2, 3), distinct(2, 3, seed=1) + 0.03, np.array([True, False, True])
-    differentiable(lambda a, b: F.concatenate([a, b, a], axis=1), a, b)
-    differentiable(lambda a, b: F.stack([a, b, a], axis=-1), a, b)
-    differentiable(lambda a, b: F.where(mask, a, b * b), a, b)
-    for f in (F.maximum, F.minimum):
-        differentiable(f, a, b)
-        differentiable(f, a, b[0])
-    differentiable(lambda a: F.pad(a * a, ((1, 0), (0, 2)), value=3.0), a)
-
-
 def test_constants_take_the_dtype():
     x = Tensor(np.ones(2, np.float32), requires_grad=True)
     for y in (
@@ -150,18 +74,8 @@ def test_constants_take_the_dtype():
 def test_pad_of_nothing():
     x = Tensor(np.array(3.0))
     assert F.pad(x, ()).item() == 3
+    assert F.pad(Tensor([1.0]), [(1, 0)]).data.tolist() == [0, 1]
     assert F.pad(Tensor(np.ones(2)), [[np.int64(1), 0]]).shape == (3,)
-
-
-@pytest.mark.parametrize("f", ["concatenate", "stack", "where", "maximum", "minimum", "pad"])
-def test_what_the_user_holds_stays(f):
-    call = {
-        "concatenate": lambda a, b: F.concatenate([a, b], 1),
-        "stack": lambda a, b: F.stack([a, b]),
-        "where": lambda a, b: F.where(np.array([True, False, True]), a, b),
-        "pad": lambda a, b: F.pad(a, ((0, 1), (2, 0))) + F.pad(b, ((1, 0), (0, 2))),
-    }.get(f, getattr(F, f))
-    keeps(call, lambda n, seed: [normal(n, 3, seed=seed), normal(n, 3, seed=seed + 50)])
 
 
 def ones(*shapes):
@@ -217,10 +131,3 @@ def test_the_condition_may_change_afterwards():
     condition[:] = False
     y.sum().backward()
     assert x.grad.data.tolist() == [1, 0]
-
-
-def test_pytorchs_arguments_of_pad_are_an_error():
-    with refuses(TypeError, "pad", "positional"):
-        F.pad(Tensor(np.ones((2, 3))), ((1, 1), (1, 1)), "constant")  # mode
-    with refuses(ValueError, "pad", "a pair of integers for each axis", "(1, 1)"):
-        F.pad(Tensor(np.ones((2, 3))), (1, 1))  # the last axis alone

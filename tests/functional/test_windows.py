@@ -111,3 +111,18 @@ def test_a_last_window_that_overhangs(size, kernel, stride, sides, dilation):
         end = begins[-1] + dilation[axis] * (kernel[axis] - 1) + 1
         assert wider.output_size(*size)[axis] == len(begins)
         assert before == padding[axis][0] and after == max(padding[axis][1], end - size[axis])
+
+
+@pytest.mark.parametrize("kernel_size, dilation, padding", [
+    (1, 1, ((0, 0), (0, 0))), (3, 1, ((1, 1), (1, 1))), ((4, 2), 1, ((1, 2), (0, 1))), ((3, 5), (2, 3), ((2, 2), (6, 6))),
+])  # fmt: skip
+def test_padding_that_keeps_the_size(kernel_size, dilation, padding):
+    """The odd pixel is at the bottom and on the right."""
+    window = Window.of(kernel_size, 1, "same", dilation)
+    assert window.padding == padding and window.output_size(9, 7) == (9, 7)
+
+
+@pytest.mark.parametrize("stride", [2, (1, 2), (2, 1)])
+def test_padding_that_would_keep_the_size_of_fewer_steps(stride):
+    with refuses(ValueError, 'padding="same" needs a stride of 1', repr(stride)):
+        Window.of(3, stride, "same")

@@ -662,3 +662,67 @@ def test_a_schedule_that_was_made_for_fewer_groups():
     schedule = optim.StepLR(optimizer, 1)
     optimizer.add_param_group({"params": q})
     fails(ValueError, "schedule made for 1 groups.*2 now", schedule.step)
+
+
+def test_how_it_looks():
+    p, q = ready([1.0], [2.0])
+    text = repr(optim.SGD([{"params": [p], "lr": 0.5}, {"params": [q]}], 0.1))
+    assert text == (
+        "SGD(1 parameters, lr=0.5, momentum=0.0, weight_decay=0.0, nesterov=False, paper_update=False; "
+        "1 parameters, lr=0.1, momentum=0.0, weight_decay=0.0, nesterov=False, paper_update=False)"
+    )
+
+
+@pytest.mark.parametrize("make", [optim.Adam, optim.AdamW])
+def test_a_parameter_that_joins_late_begins_at_its_first_step(make):
+    """A step of lr, whether it was added later or had no gradient at first; also in a state."""
+    (early,), (late, frozen) = ready([1.0]), (nn.Parameter(np.zeros(1)), nn.Parameter(np.zeros(1)))
+    optimizer = make([early, frozen], 0.1, weight_decay=0.0)
+    for _ in range(100):
+        optimizer.step()
+    optimizer.add_param_group({"params": late})
+    other = make(
+        [{"params": [nn.Parameter(np.zeros(1)) for _ in range(2)]}, {"params": nn.Parameter(np.zeros(1))}], 0.1
+    )
+    other.load_state_dict(optimizer.state_dict())
+    assert optimizer.state_dict()["missed"].tolist() == [0, 100, 100]
+    for one in (optimizer, other):
+        for p in one.params:
+            p.data[...], p.grad = 0, Tensor(np.ones(1))
+        one.step()
+        for p in one.params[1:]:
+            np.testing.assert_allclose(p.data, -0.1, rtol=1e-6)
+    assert "missed" not in optim.SGD([early], 0.1).state_dict()
+
+
+def test_every_parameter_that_moves_counts_as_overwritten():
+    p, q = ready([1.0], [1.0])
+    loss = (p * q).sum()
+    loss.backward(retain_graph=True)
+    optim.SGD([p, q], 0.1).step()
+    assert (p.version, q.version) == ([1], [1])
+
+
+def test_settings_are_set_in_groups():
+    (p,) = ready([1.0])
+    for optimizer, name in ((optim.SGD([p], 0.1), "momentum"), (optim.Adam([p]), "betas")):
+        fails(AttributeError, rf"{name}: set group\['{name}'\] of each of param_groups", setattr, optimizer, name, 0.5)
+    optimizer.lr = 0.5
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_arrays_of_another_kind_than_the_parameter_are_refused():
+    """As they are when the network was moved to a GPU after its optimizer was made."""
+
+    class Elsewhere(np.ndarray):
+        pass
+
+    (p,) = ready([1.0])
+    optimizer = optim.SGD([p], 0.5, 0.9)
+    optimizer.state[p]["velocity"] = optimizer.state[p]["velocity"].view(Elsewhere)
+    fails(
+        ValueError,
+        "is on cpu, its gradient or the optimizer's arrays .*: make the optimizer after net.to",
+        optimizer.step,
+    )
+    assert p.data.tolist() == [1]

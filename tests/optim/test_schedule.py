@@ -211,3 +211,15 @@ def test_a_group_that_is_added_later_wants_a_new_schedule():
     schedule = optim.StepLR(opt, 1)
     opt.add_param_group({"params": [nn.Parameter(np.ones(1))]})
     fails(ValueError, "made for 1 groups of parameters has 2 now: make a new one", schedule.step)
+
+
+def test_rates_of_a_state():
+    """Each of them has to be a rate; 0 is one."""
+    groups = [{"params": nn.Parameter(np.ones(1)), "lr": lr} for lr in (0.5, 0.25)]
+    schedule = optim.StepLR(optim.SGD(groups, 0.1), 1)
+    for bad in ([0.1, -0.1], [np.inf, 0.1], [0.1, np.nan]):
+        with pytest.raises(ValueError, match="count and rates are not 0 and"):
+            schedule.load_state_dict({"count": 0, "base_lrs": bad})
+    assert schedule.base_lrs == [0.5, 0.25]
+    schedule.load_state_dict({"count": 0, "base_lrs": [0, 0.5]})
+    assert [group["lr"] for group in schedule.optimizer.param_groups] == [0, 0.5]

@@ -3,7 +3,6 @@ batches beside the computation. The one file that imports CuPy, and only when a 
 """
 
 import importlib
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -83,7 +82,7 @@ class _Current:
             raise DeviceError(
                 f"gpu:{self.number} is out of memory: {stats['used'] / 2**30:.1f} of its {stats['total'] / 2**30:.1f} "
                 "GiB hold arrays of this program: use smaller batches (--batch-size)"
-            ) from None
+            ) from error
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
@@ -136,9 +135,10 @@ def _import_cupy() -> Any:
 
 
 def _installed(distribution: str) -> bool:
+    metadata = importlib.import_module("importlib.metadata")  # here: a fifth of the time of import minicnn
     try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
         return False
     return True
 

@@ -15,32 +15,32 @@ __device__ real channel(const real* own, int c, int j) {
     return inside ? numbers.at[j - pack] : 0;
 }
 
-// k + α Σ a² over the window of that channel
-__device__ real denominator(const real* own, int c, int j, real k, real alpha) {
+// s = k + α Σ a² over the window of that channel
+__device__ real base(const real* own, int c, int j, real k, real alpha) {
     real sum = 0;
     UNROLL(4 * PACK)
     for (int near = j - BEFORE; near <= j + AFTER; ++near) sum += channel(own, c, near) * channel(own, c, near);
     return k + alpha * sum;
 }
 
-// 2^(exponent · log₂ base): a GPU has instructions for both, exact to six digits unless the power is enormous. For the
+// 2^(exponent · log₂ number): a GPU has instructions for both, exact to six digits unless the power is enormous. For the
 // seventh, pow() takes some ten times as many.
-__device__ float power(float base, float exponent) { return __powf(base, exponent); }
-__device__ double power(double base, double exponent) { return pow(base, exponent); }
+__device__ float power(float number, float exponent) { return __powf(number, exponent); }
+__device__ double power(double number, double exponent) { return pow(number, exponent); }
 
-// b = a d^−β: (P, C) -> (P, C)
+// b = a s^−β: (P, C) -> (P, C)
 KERNEL void normalise(const real* __restrict__ a, real* __restrict__ b, Index count, real k, real alpha, real beta) {
     FOR_EACH(i, count / PACK) {
         const real* own = a + i * PACK;
         int c = i * PACK % C;
         Pack<real> out = {};
-        for (int u = 0; u < PACK; ++u) out.at[u] = channel(own, c, u) * power(denominator(own, c, u, k, alpha), -beta);
+        for (int u = 0; u < PACK; ++u) out.at[u] = channel(own, c, u) * power(base(own, c, u, k, alpha), -beta);
         store(b + i * PACK, out);
     }
 }
 
-// da = g d^−β − 2αβ a Σᵀ(g a d^(−β−1)): (P, C), (P, C) -> (P, C). A thread goes once through all the channels c + j
-// whose windows hold one of its own: with windows of 5, four results take eight denominators, not twenty.
+// dL/da = g s^−β − 2αβ a Sᵀ(g a s^(−β−1)): (P, C), (P, C) -> (P, C). A thread goes once through all the channels c + j
+// whose windows hold one of its own: with windows of 5, four results take eight sums, not twenty.
 KERNEL void normalise_backward(const real* __restrict__ g, const real* __restrict__ a, real* __restrict__ da,
                                Index count, real k, real alpha, real beta) {
     FOR_EACH(i, count / PACK) {
@@ -49,10 +49,10 @@ KERNEL void normalise_backward(const real* __restrict__ g, const real* __restric
         Pack<real> out = {}, sum = {};
         UNROLL(4 * PACK)
         for (int j = -AFTER; j < PACK + BEFORE; ++j) {  // equivalent (<): no window holds one more
-            real d = denominator(own, c, j, k, alpha), gradient = channel(grad, c, j);
-            real share = c + j < 0 || c + j >= C ? 0 : gradient * channel(own, c, j) * power(d, -beta - 1);
+            real s = base(own, c, j, k, alpha), gradient = channel(grad, c, j);
+            real share = c + j < 0 || c + j >= C ? 0 : gradient * channel(own, c, j) * power(s, -beta - 1);
             for (int u = 0; u < PACK; ++u) {
-                if (u == j) out.at[u] = gradient * power(d, -beta);
+                if (u == j) out.at[u] = gradient * power(s, -beta);
                 if (j - BEFORE <= u && u <= j + AFTER) sum.at[u] += share;
             }
         }

@@ -14,7 +14,7 @@ def normalise(a: Array, norm: Any) -> Array:
 
 
 def normalise_backward(g: Array, a: Array, norm: Any) -> Array:
-    """da = g d^-β − 2αβ a Σᵀ(g a d^(-β-1))"""
+    """dL/da = g s^-β − 2αβ a Sᵀ(g a s^(-β-1))"""
     return _launch("normalise_backward", norm.window, (g, a), (norm.k, norm.alpha, norm.beta))
 
 

@@ -4,7 +4,7 @@ second algorithm (winograd.py).
 """
 
 from .. import Backend
-from . import activation, conv, dropout, lrn, ops, optimizer, pictures, pooling, windows
+from . import activation, conv, dropout, loss, lrn, ops, optimizer, pictures, pooling, windows
 
 backend = Backend(
     "numpy",
@@ -17,6 +17,8 @@ backend = Backend(
         "conv.convolve_transpose": conv.convolve_transpose,
         "conv.convolve_weight": conv.convolve_weight,
         "dropout.drop": dropout.drop,
+        "loss.negative_log_likelihood": loss.negative_log_likelihood,
+        "loss.negative_log_likelihood_backward": loss.negative_log_likelihood_backward,
         "lrn.normalise": lrn.normalise,
         "lrn.normalise_backward": lrn.normalise_backward,
         "lrn.sum_window": lrn.sum_window,

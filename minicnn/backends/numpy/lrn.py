@@ -10,36 +10,36 @@ from . import threads
 from .memory import empty_like, scratch
 from .threads import Array, parallel, slices
 
-Norm = Any  # functional.lrn.Norm, which is on a floor above this one
+Constants = Any  # functional.lrn.Constants, which is on a floor above this one
 
 
-def normalise(a: Array, norm: Norm) -> Array:
+def normalise(a: Array, constants: Constants) -> Array:
     """b = a / (k + α Σ a²)^β"""
     b = empty_like(a)
 
     def pixels(a: Array, b: Array) -> None:
-        d = _denominator(a, norm)
-        np.divide(a, _power(d, norm.beta)[:, : a.shape[1]], out=b)
+        s = _base(a, constants)
+        np.divide(a, _power(s, constants.beta)[:, : a.shape[1]], out=b)
 
     _by_pixels(pixels, a, b)
     return b
 
 
-def normalise_backward(g: Array, a: Array, norm: Norm) -> Array:
-    """da = g d^-β − 2αβ a Σᵀ(g a d^(-β-1))"""
+def normalise_backward(g: Array, a: Array, constants: Constants) -> Array:
+    """dL/da = g s^-β − 2αβ a Sᵀ(g a s^(-β-1))"""
     da = empty_like(a)
 
     def pixels(g: Array, a: Array, da: Array) -> None:
         c = a.shape[1]
-        d = _denominator(a, norm)
-        np.divide(g, _power(d, norm.beta)[:, :c], out=da)  # g d^-β
-        t, row = _apart(a, norm.window[::-1], "t")
+        s = _base(a, constants)
+        np.divide(g, _power(s, constants.beta)[:, :c], out=da)  # g s^-β
+        t, row = _apart(a, constants.window[::-1], "t")
         np.multiply(da, a, out=t)
-        t /= d[:, :c]  # g a d^(-β-1)
-        s = _window_sum(row, len(a), norm.n, "s")
-        s *= 2 * norm.alpha * norm.beta
-        s[:, :c] *= a
-        da -= s[:, :c]
+        t /= s[:, :c]  # g a s^(-β-1)
+        sums = _window_sum(row, len(a), constants.n, "sums")
+        sums *= 2 * constants.alpha * constants.beta
+        sums[:, :c] *= a
+        da -= sums[:, :c]
 
     _by_pixels(pixels, g, a, da)
     return da
@@ -52,7 +52,7 @@ def sum_window(x: Array, window: tuple[int, int]) -> Array:
     def pixels(x: Array, y: Array) -> None:
         inside, row = _apart(x, window, "x")
         inside[...] = x
-        y[...] = _window_sum(row, len(x), sum(window) + 1, "s")[:, : x.shape[1]]
+        y[...] = _window_sum(row, len(x), sum(window) + 1, "sums")[:, : x.shape[1]]
 
     _by_pixels(pixels, x, y)
     return y
@@ -69,14 +69,14 @@ def _by_pixels(function: Callable[..., None], a: Array, *others: Array) -> None:
     parallel(lambda lo, hi: function(*[array[lo:hi] for array in rows]), slices(len(first), step))
 
 
-def _denominator(a: Array, norm: Norm) -> Array:
-    """d = k + α S(a²), as _window_sum returns it"""
-    squares, row = _apart(a, norm.window, "squares")
+def _base(a: Array, constants: Constants) -> Array:
+    """s = k + α S(a²), as _window_sum returns it"""
+    squares, row = _apart(a, constants.window, "squares")
     np.multiply(a, a, out=squares)
-    d = _window_sum(row, len(a), norm.n, "d")
-    d *= norm.alpha
-    d += norm.k
-    return d
+    s = _window_sum(row, len(a), constants.n, "base")
+    s *= constants.alpha
+    s += constants.k
+    return s
 
 
 def _apart(like: Array, window: tuple[int, int], name: str) -> tuple[Array, Array]:
@@ -103,11 +103,11 @@ def _window_sum(row: Array, p: int, n: int, name: str) -> Array:
     return total.reshape(p, -1)
 
 
-def _power(d: Array, beta: float) -> Array:
-    """d^β. For the paper's 3/4 by two square roots, which are ten times as fast as np.power."""
-    y = scratch("power", d.shape, like=d)
+def _power(s: Array, beta: float) -> Array:
+    """s^β. For the paper's 3/4 by two square roots, which are ten times as fast as np.power."""
+    y = scratch("power", s.shape, like=s)
     if beta != 0.75:
-        return np.power(d, d.dtype.type(beta), out=y)
-    np.sqrt(d, out=y)
-    y *= np.sqrt(y, out=scratch("root", d.shape, like=d))
+        return np.power(s, s.dtype.type(beta), out=y)
+    np.sqrt(s, out=y)
+    y *= np.sqrt(y, out=scratch("root", s.shape, like=s))
     return y

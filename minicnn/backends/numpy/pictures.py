@@ -9,13 +9,13 @@ from .threads import Array
 
 
 def normalise(images: Array, scale: Array, shift: Array, out: Array | None = None) -> Array:
-    """x · scale[c] − shift[c]: uint8 (…, H, W, 3) -> float32"""
+    """x · scale[c] − shift[c]: uint8 (…, H, W, C) -> float32"""
     if out is None:
         out = empty(images.shape, np.float32)
     *outer, width, channels = images.shape
-    # Whole rows of W·3 numbers: broadcasting along an axis of 3 is seven times slower.
+    # Whole rows of W·C numbers: broadcasting along an axis of 3 is seven times slower.
     shape = prod(outer), width * channels
-    rows = out.reshape(shape)  # (N·H, W·3), a view
+    rows = out.reshape(shape)  # (N·H, W·C), a view
     np.multiply(images.reshape(shape), np.tile(scale, width), out=rows)
     rows -= np.tile(shift, width)
     return out

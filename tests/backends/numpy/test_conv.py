@@ -1,47 +1,14 @@
 """minicnn/backends/numpy/conv.py: how convolution's work is cut, and which way it goes. That it is right is in
 test_agreement.py."""
 
-import numpy as np
 import pytest
-import reference
-from numpy.testing import assert_allclose, assert_array_equal
-from reference import cut, normal, same_in_slices
+from reference import cut, normal
 
 import minicnn.functional as F
 from minicnn import Tensor
-from minicnn.backends import numpy as fast
 from minicnn.backends.numpy import conv, winograd
 from minicnn.backends.numpy.threads import slices
 from minicnn.backends.numpy.windows import groups_of
-
-EVERYTHING = dict(stride=(2, 1), padding=((1, 0), (2, 1)), dilation=(1, 2), groups=2)
-X, WEIGHT, Y = (2, 4, 2, 4), (3, 2, 2, 6), (2, 2, 3, 6)  # fit EVERYTHING
-
-
-def test_slices():
-    x, weight, v = normal(7, *X[1:]), normal(*WEIGHT, seed=1), normal(7, *Y[1:])
-    same_in_slices(F.conv2d, x, weight, normal(6, seed=2), **EVERYTHING)
-    same_in_slices(F.conv_transpose2d, v, weight, normal(4, seed=2), **EVERYTHING)
-
-
-@pytest.mark.parametrize("options", [EVERYTHING, dict(padding=((4, 1), (0, 3)), groups=2), dict(stride=3)])
-def test_a_single_image_on_several_threads(options):
-    """It is cut into rows or channels, and gives what it gives as one of a batch."""
-    x, weight, bias = normal(4, 11, 7, 4), normal(3, 2, 4 // options.get("groups", 1), 6, seed=1), normal(6, seed=2)
-    with cut(1 << 40, 64, 1):
-        y, *_ = reference.step(F.conv2d, (x, weight, bias), **options)
-        dx = [reference.step(F.conv2d, (x[i : i + 1], weight, bias), **options)[1:] for i in range(4)]
-        v = normal(*y.shape, seed=4)
-        back = F.conv_transpose2d(Tensor(v), Tensor(weight), **options).data
-    for threads in (2, 3, 4):
-        with cut(1 << 40, 64, threads):
-            for i in range(4):
-                single, *gradients = reference.step(F.conv2d, (x[i : i + 1], weight, bias), **options)
-                assert_allclose(single[0], y[i], rtol=1e-12, atol=1e-12)
-                for a, b in zip(gradients, dx[i], strict=True):
-                    assert_allclose(a, b, rtol=1e-12, atol=1e-12)
-                transposed = F.conv_transpose2d(Tensor(v[i : i + 1]), Tensor(weight), **options).data
-                assert_allclose(transposed[0], back[i], rtol=1e-12, atol=1e-12)
 
 
 def test_what_the_choice_of_a_way_depends_on(monkeypatch):
@@ -55,21 +22,6 @@ def test_what_the_choice_of_a_way_depends_on(monkeypatch):
         ).sum().backward()
         assert asked == [(3 * 5 * 5, least)] * 3
         asked.clear()
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_an_empty_batch(threads):
-    before = fast.threads.get_num_threads()
-    fast.threads.set_num_threads(threads)
-    try:
-        for options in (EVERYTHING, dict(stride=3)):
-            x, weight = normal(0, *X[1:]), normal(3, 2, 4 // options.get("groups", 1), 6)
-            y, dx, dw, db = reference.step(F.conv2d, (x, weight, normal(6)), **options)
-            assert len(y) == 0 and y.shape[3] == 6 and dx.shape == x.shape
-            assert_array_equal(dw, np.zeros(weight.shape))
-            assert_array_equal(db, np.zeros(6))
-    finally:
-        fast.threads.set_num_threads(before)
 
 
 @pytest.mark.parametrize("threads", [2, 3])

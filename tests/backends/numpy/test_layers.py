@@ -11,12 +11,11 @@ import warnings
 
 import numpy as np
 import pytest
+from networks import OPTIMIZERS, small_network, train
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import at_once, distinct, normal, step
 
-import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, nn
 from minicnn.backends import numpy as fast
 from minicnn.backends.numpy import conv, lrn, pooling, winograd
 
@@ -29,7 +28,6 @@ LAYERS = {  # name: (function, its options, its other arguments)
     "avg_pool2d": (F.avg_pool2d, dict(kernel_size=3, stride=2, padding=1), ()),
     "local_response_norm": (F.local_response_norm, dict(n=3, alpha=1.0), ()),
 }
-every_layer = pytest.mark.parametrize("name", LAYERS)
 
 
 @pytest.fixture(autouse=True)
@@ -56,90 +54,17 @@ def same(results, expected):
     return len(results) == len(expected) and all(np.array_equal(a, b) for a, b in zip(results, expected, strict=True))
 
 
-@every_layer
-@pytest.mark.parametrize("n", [1, 5])
-def test_any_number_of_threads_gives_the_same(name, n, threads):
-    threads(1)
-    alone = run(name, n=n)
-    for count in (1, 2, 3):
-        threads(count)
-        first = run(name, n=n)
-        assert all(same(run(name, n=n), first) for _ in range(3))
-        for a, b in zip(first, alone, strict=True):
-            assert_allclose(a, b, rtol=1e-12, atol=1e-12)
-
-
-@every_layer
-def test_four_threads_at_once(name, threads):
-    """Each with images of its own; with each other's scratch buffers they would compute nonsense."""
+def test_four_threads_at_once(threads):
+    """Each with images of its own, two of them beginning with the same layer; with each other's scratch
+    buffers they would compute nonsense."""
     threads(2)
-    expected = [run(name, seed) for seed in range(4)]
+    expected = [{name: run(name, seed) for name in LAYERS} for seed in range(4)]
 
     def work(seed):
-        return [same(run(name, seed), expected[seed]) for _ in range(10)]
+        names = [*LAYERS][seed // 2 :] + [*LAYERS][: seed // 2]
+        return all(same(run(name, seed), expected[seed][name]) for name in names * 6)
 
-    assert at_once(*[lambda seed=seed: work(seed) for seed in range(4)]) == [[True] * 10] * 4
-
-
-def test_different_layers_at_once(threads):
-    threads(2)
-    expected = {name: run(name) for name in LAYERS}
-
-    def work(first):
-        names = [*LAYERS][first:] + [*LAYERS][:first]
-        return all(same(run(name), expected[name]) for name in names * 3)
-
-    assert at_once(*[lambda i=i: work(i) for i in range(4)]) == [True] * 4
-
-
-@every_layer
-def test_inside_a_slice(name, threads):
-    """Layers called by a worker run in place, without waiting for the other workers."""
-    threads(3)
-    alone, inside = [run(name, seed) for seed in range(6)], {}
-
-    def work(seed):
-        inside[seed] = run(name, seed)
-
-    for _ in range(2):
-        fast.threads.parallel(work, [(seed,) for seed in range(6)])
-        assert sorted(inside) == [*range(6)]
-        for seed in range(6):
-            for a, b in zip(inside[seed], alone[seed], strict=True):
-                assert_allclose(a, b, rtol=1e-12, atol=1e-12)
-        inside.clear()
-    assert same(run(name), alone[0])
-
-
-def test_one_thread_means_the_callers(threads, monkeypatch):
-    threads(1)
-    seen = set()
-    for module, name in ((conv, "columns_of"), (winograd, "columns_of"), (pooling, "padded"), (lrn, "_window_sum")):
-        real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *args, real=real: seen.add(threading.current_thread()) or real(*args))
-    for name in LAYERS:
-        run(name)
-    assert seen == {threading.current_thread()}
-
-
-@every_layer
-def test_the_number_of_threads_changes_while_others_compute(name, threads):
-    threads(2)
-    expected = run(name)
-
-    def change():
-        for _ in range(10):
-            for n in (1, 3, 2):
-                fast.threads.set_num_threads(n)
-        return True
-
-    def work():
-        for _ in range(10):
-            for a, b in zip(run(name), expected, strict=True):
-                assert_allclose(a, b, rtol=1e-12, atol=1e-12)
-        return True
-
-    assert at_once(change, work, work) == [True] * 3
+    assert at_once(*[lambda seed=seed: work(seed) for seed in range(4)]) == [True] * 4
 
 
 def in_a_child(work):
@@ -252,34 +177,17 @@ def test_after_an_error_in_a_slice_the_same_layer_computes_the_same(name, module
 
 def test_training_repeats_bit_for_bit(threads):
     """A network of all these layers, twice from the same seed; with another number of threads, nearly so."""
+    images, labels = normal(6, 15, 15, 3).astype(np.float32), np.arange(6) % 3
 
-    def train(count):
+    def trained(count):
         threads(count)
-        minicnn.random.manual_seed(1)
-        net = nn.Sequential(
-            conv1=nn.Conv2d(3, 8, 5, stride=2, padding=2),
-            relu1=nn.ReLU(),
-            norm=nn.LocalResponseNorm(n=5, k=2.0, alpha=0.1, beta=0.75),
-            pool=nn.MaxPool2d(3, 2),
-            conv2=nn.Conv2d(8, 8, 3, padding=1, groups=2),
-            relu2=nn.ReLU(),
-            flatten=nn.Flatten(),
-            dropout=nn.Dropout(0.5),
-            out=nn.Linear(4 * 4 * 8, 5),
-        )
-        images, labels = normal(6, 18, 18, 3).astype(np.float32), np.arange(6) % 5
-        for _ in range(3):
-            loss = F.cross_entropy(net(Tensor(images)), labels)
-            for p in net.parameters():
-                p.grad = None
-            loss.backward()
-            for p in net.parameters():
-                p.data -= 0.1 * p.grad.data
+        net = small_network()
+        train(net, OPTIMIZERS["momentum"](net.parameters()), images, labels, 3)
         return [p.data for p in net.parameters()]
 
-    alone = train(1)
+    alone = trained(1)
     for count in (1, 2, 3):
-        first, second = train(count), train(count)
+        first, second = trained(count), trained(count)
         for a, b, c in zip(first, second, alone, strict=True):
             assert_array_equal(a, b)
             assert_allclose(a, c, rtol=1e-4, atol=1e-5)

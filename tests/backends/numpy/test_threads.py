@@ -198,28 +198,6 @@ def test_parallel_sum(threads, count):
         assert total.flags.writeable and not np.shares_memory(total, buffers.out)
 
 
-def test_a_forked_child_has_threads_of_its_own(threads):
-    threads(2)
-    fast.threads.parallel(lambda lo, hi: None, fast.threads.slices(4, 1))
-    read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process that has threads
-        child = os.fork()
-    if not child:
-        try:
-            names, meet = set(), threading.Barrier(2)
-            fast.threads.parallel(
-                lambda lo, hi: names.add(threading.current_thread()) or meet.wait(20), fast.threads.slices(2, 1)
-            )
-            os.write(write, b"%d%d" % (len(names), fast.threads.get_num_threads()))
-        finally:
-            os._exit(0)
-    os.close(write)
-    assert os.read(read, 10) == b"22"
-    os.close(read)
-    assert os.waitpid(child, 0)[1] == 0
-
-
 def test_a_child_forked_while_another_thread_holds_the_locks(threads):
     """The child has no such thread: nobody would ever let go of them."""
     threads(2)

@@ -1,0 +1,55 @@
+"""Arrays: numbers that are there already as a dataset.
+
+>>> import numpy as np
+>>> from minicnn.data import Arrays, DataLoader
+>>> X, y = np.zeros((10, 8, 8, 1), np.uint8), np.arange(10) % 2
+>>> dataset = Arrays(X, y)
+>>> len(dataset), dataset[3][0].shape, int(dataset[3][1])
+(10, (8, 8, 1), 1)
+>>> [images.shape for images, labels in DataLoader(dataset, batch_size=4)]
+[(4, 8, 8, 1), (4, 8, 8, 1), (2, 8, 8, 1)]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class Arrays:
+    """X and y as a dataset: `dataset[i]` is (X[i], y[i]), views that cannot be written to.
+
+    X: (N, …) numbers, images channels last, (N, H, W, C); an array, which is not copied, or lists
+    of numbers.
+    y: (N,) labels or targets of any integer or floating dtype, or (N, …) targets.
+
+    Attributes: `X` and `y`, the arrays.
+    Raises TypeError for what is no array of numbers, ValueError for lengths that differ.
+    """
+
+    def __init__(self, X: ArrayLike, y: ArrayLike):
+        self.X, self.y = _numbers("X", X), _numbers("y", y)
+        if len(self.X) != len(self.y):
+            raise ValueError(f"X and y must be of one length, got {len(self.X)} samples and {len(self.y)} labels")
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[Any], Any]:
+        return self.X[index], self.y[index]
+
+
+def _numbers(name: str, values: ArrayLike) -> NDArray[Any]:
+    """An array of integers or floating numbers, through which those it was made of cannot be changed."""
+    try:
+        array = np.asarray(values).view()
+    except ValueError as error:  # lists of unequal lengths
+        raise TypeError(f"{name} must be an array or lists of numbers: {error}") from None
+    if array.ndim == 0 or array.dtype.kind not in "iuf":
+        raise TypeError(
+            f"{name} must be an array (N, …) of integers or floating numbers, got {array.dtype} {array.shape}"
+        )
+    array.flags.writeable = False
+    return array

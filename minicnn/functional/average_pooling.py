@@ -1,0 +1,71 @@
+"""Average-pooling: the mean of each window (LeCun et al. 1998, section II.B).
+
+    avg_pool2d   y[p, q] = the mean of what window (p, q) sees
+
+It is the sum of each window, divided by the number of pixels that count. The sum is lesson pooling's
+gather without winners, for every pixel of a window has its part in it, and so its gradient is scatter
+without winners: each window gives its dy to all of its pixels.
+
+How many pixels count is the one question. Libraries answer it differently where there is padding:
+
+| where libraries differ | padding counts                                        |
+| ---------------------- | ----------------------------------------------------- |
+| here, and in PyTorch   | yes, unless count_include_pad is False                |
+| Caffe, Chainer, Flax   | yes                                                   |
+| TensorFlow, ONNX       | no (ONNX by default)                                  |
+| Paddle                 | no, unless it is told so                              |
+
+>>> import minicnn, minicnn.functional as F
+>>> x = minicnn.Tensor([4.0, 8.0, 2.0]).reshape(1, 1, 3, 1)
+>>> F.avg_pool2d(x, (1, 3), stride=1, padding=(0, 1)).reshape(3)
+Tensor([4.       , 4.6666665, 3.3333333], dtype=float32)
+>>> F.avg_pool2d(x, (1, 3), stride=1, padding=(0, 1), count_include_pad=False).reshape(3)
+Tensor([6.       , 4.6666665, 5.       ], dtype=float32)
+"""
+
+import numpy as np
+
+from ..backends.devices import Array, on_device_of
+from ..tensor import Tensor, apply
+from .pooling import Gather, gather, pool_window
+from .precision import float16_in_float32
+from .windows import IntPair, Padding, Pair, Window
+
+__all__ = ["avg_pool2d"]
+
+
+@float16_in_float32
+def avg_pool2d(
+    x: Tensor,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window.
+
+    Args:
+        x: (N, H, W, C), floating point.
+        kernel_size, stride, padding, ceil_mode: as for max_pool2d, with a padding of zeros.
+        count_include_pad: divide by the number of pixels in the window with the padding, but without
+            what ceil_mode adds beyond it; if False, only by the number of those inside the image.
+
+    Returns (N, OH, OW, C). Raises ValueError if the window does not fit.
+    """
+    window = pool_window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
+    counts = _counts(x, window, Window.of(kernel_size, padding=padding).padding if count_include_pad else None)
+    return apply(Gather(None, window), x) / counts
+
+
+def _counts(x: Tensor, window: Window, padding: tuple[Pair, Pair] | None) -> Array:
+    """How many pixels the sum of each window is divided by, (1, OH, OW, 1): the window's sum of an image
+    of ones. With a padding given, that is of ones too, and only what ceil_mode has added is of zeros."""
+    _, h, w, _ = x.shape
+    if padding is not None:
+        (top, bottom), (left, right) = padding
+        (_, all_bottom), (_, all_right) = window.padding
+        h, w = top + h + bottom, left + w + right
+        window = window._replace(padding=((0, all_bottom - bottom), (0, all_right - right)))
+    with on_device_of(x.data):  # float32 has every count, and leaves float64 and float32 as they are
+        return gather(np.ones_like(x.data, dtype=np.float32, shape=(1, h, w, 1)), None, window)
