@@ -164,12 +164,12 @@ def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
     some = np.random.default_rng(0).standard_normal(99_991, np.float32)
     monkeypatch.setattr(nn.init, "_gaussian", lambda shape, std: np.resize(some, shape) * np.float32(std))
     monkeypatch.setattr(pictures, "SYNTHETIC", {"train": 2, "val": 1})
-    options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run._save
+    options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run.save
     for device, how in {
         "cpu": lambda *_: None,
         "gpu": lambda run, net, parts, *more: save(run, net, {}, *more),
     }.items():
-        monkeypatch.setattr(runs.Run, "_save", how)
+        monkeypatch.setattr(runs.Run, "save", how)
         out = tmp_path / device
         result = programs.run_program("train.py", *options, "--epochs", 1, "--device", device, "--out", out)
         assert result.status == 0, result.err
