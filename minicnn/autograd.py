@@ -319,6 +319,15 @@ class _Unsaved:
         raise AttributeError(f"{self!r}")
 
 
+def _refuse(self: _Unsaved, *_: Any) -> Any:
+    raise AttributeError(f"{self!r}")
+
+
+for _name in ["add", "sub", "mul", "truediv", "pow", "matmul"]:  # Python looks these up in the class
+    setattr(_Unsaved, f"__{_name}__", _refuse)
+    setattr(_Unsaved, f"__r{_name}__", _refuse)
+for _name in ["neg", "abs", "lt", "le", "gt", "ge", "getitem"]:
+    setattr(_Unsaved, f"__{_name}__", _refuse)
 _UNSAVED = _Unsaved()
 
 

@@ -74,6 +74,8 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], info: dict[str
     >>> info
     {'epoch': 3}
     """
+    if isinstance(path, Mapping):
+        raise TypeError("save takes the path first: save(path, arrays)")
     ending = Path(path).suffix.lower()
     if ending in OTHERS:
         raise ValueError(f"{path}: save writes safetensors, not {ending} files: name it so, or give it another ending")

@@ -347,23 +347,29 @@ class Tensor:
 
     # ---------------------------------------------------------------------------------------------------------- methods
     def exp(self) -> Tensor:
+        """e to the power of each entry."""
         return apply(ops.Exp(), self)
 
     def log(self) -> Tensor:
+        """The natural logarithm of each entry."""
         return apply(ops.Log(), self)
 
     def sqrt(self) -> Tensor:
+        """The square root of each entry."""
         return apply(ops.Sqrt(), self)
 
     def abs(self) -> Tensor:
+        """Each entry without its sign."""
         return apply(ops.Abs(), self)
 
     __abs__ = abs
 
     def clip(self, low: float | None = None, high: float | None = None) -> Tensor:
+        """Each entry held between low and high; None is no bound."""
         return apply(ops.Clip(low, high), self)
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """The sum over those axes, or over all."""
         return apply(ops.Sum(axis, keepdims), self)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -415,6 +421,7 @@ class Tensor:
         return self._constant(lambda array: (array != 0).all(axis))
 
     def reshape(self, *shape: Any) -> Tensor:
+        """The same entries, row by row, in another shape; one −1 is what is left over."""
         return apply(ops.Reshape(_sizes(shape)), self)
 
     def transpose(self, *axes: Any) -> Tensor:
@@ -437,9 +444,11 @@ class Tensor:
 
     @property
     def T(self) -> Tensor:
+        """The axes in reverse order."""
         return self.transpose()
 
     def swapaxes(self, a: int, b: int) -> Tensor:
+        """With two axes exchanged."""
         order = list(range(self.ndim))
         (a,), (b,) = ops.normal_axes(a, self.ndim), ops.normal_axes(b, self.ndim)
         order[a], order[b] = order[b], order[a]
@@ -463,6 +472,7 @@ class Tensor:
         return apply(Copy(), self)
 
     def broadcast_to(self, *shape: Any) -> Tensor:
+        """Repeated to a larger shape, by the rules of broadcasting, as a view."""
         return apply(ops.BroadcastTo(_sizes(shape)), self)
 
 
@@ -506,7 +516,7 @@ def apply(function: Function, *args: Any) -> Tensor:
         arrays = [tensor.data for tensor in inputs]
     try:
         data = devices.run_there(function.forward, arrays) if devices.opened else function.forward(*arrays)
-        if not hasattr(data, "dtype"):
+        if not hasattr(data, "base"):  # as arrays have, and Tensors have not
             raise TypeError(f"{function.name}.forward returned a {type(data).__name__}, not an array")
     except TypeError as error:
         if isinstance(function, type):

@@ -202,6 +202,7 @@ def test_a_name_that_other_programs_would_misread(tmp_path, ending):
 
 def test_what_is_no_dict_of_arrays(tmp_path):
     net = minicnn.nn.Linear(2, 1)
+    fails(TypeError, r"the path first: save\(path, arrays\)", minicnn.save, net.state_dict(), tmp_path / "net")
     fails(TypeError, "a dict such as net.state_dict.., not a Linear", minicnn.save, tmp_path / "net", net)
     minicnn.save(tmp_path / "net", dict(net.named_parameters()))  # Tensors will do
     np.testing.assert_array_equal(minicnn.load(tmp_path / "net")[0]["weight"], net.weight.data)

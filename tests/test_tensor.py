@@ -523,6 +523,16 @@ def test_what_is_forgotten_in_an_operation_of_ones_own():
         def forward(self, x):
             x * 2
 
+    class Wrapped(Swish):
+        def forward(self, x):
+            return Tensor(x)
+
+    fails(TypeError, "Wrapped.forward returned a Tensor, not an array", minicnn.apply, Wrapped(), x)
+    for use in (lambda x: 2 * x, lambda x: -x, lambda x: x > 0, lambda x: x**2, lambda x: x @ x, lambda x: x[0], abs):
+        Unsaved2.backward = lambda self, dy, use=use: use(self.saved_inputs[0])
+        y = minicnn.apply(Unsaved2(), x).sum()
+        fails(AttributeError, "not kept for the backward pass.*`saves`", y.backward)
+    Unsaved2.backward = lambda self, dy: dy * self.saved_inputs[0]
     for broken, error in ((Unsaved, AttributeError), (Unsaved2, TypeError)):
         fails(error, "not kept for the backward pass.*`saves`", minicnn.apply(broken(), x).sum().backward)
     fails(TypeError, r"Silent.forward returned a NoneType, not an array", minicnn.apply, Silent(), x)

@@ -237,6 +237,9 @@ def introduce(
         f"      {pictures} pictures to train on, {len(val_loader.dataset)} to validate, "
         f"{len(loader.dataset.classes)} classes"
     )
+    seen = {label for _, label in getattr(val_loader.dataset, "samples", ())}
+    if lacking := [name for label, name in enumerate(loader.dataset.classes) if seen and label not in seen]:
+        print(f"      no pictures to validate: {', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}")
     if len(loader) == 1 and pictures > 1:
         size = -(-pictures // 4)
         print(

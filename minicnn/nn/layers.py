@@ -142,11 +142,11 @@ def _check_groups(name: str, groups: int, in_channels: int, out_channels: int) -
         )
 
 
-def _differing(module: Conv2d | ConvTranspose2d, **defaults: Any) -> str:
+def _differing(module: Module, **defaults: Any) -> str:
     """The settings that are not the default ones, for a repr."""
     settings = [(name, getattr(module, name)) for name in defaults]
     text = "".join(f", {name}={value}" for name, value in settings if value != defaults[name])
-    return text + ("" if module.bias is not None else ", bias=False")
+    return text + (", bias=False" if getattr(module, "bias", 0) is None else "")
 
 
 class Linear(Module):
@@ -200,7 +200,10 @@ class MaxPool2d(Module):
         return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.kernel_size if self.stride is None else self.stride}"
+        stride = self.kernel_size if self.stride is None else self.stride
+        return f"kernel_size={self.kernel_size}, stride={stride}" + _differing(
+            self, padding=0, dilation=1, ceil_mode=False
+        )
 
 
 class AvgPool2d(Module):
@@ -222,7 +225,10 @@ class AvgPool2d(Module):
         return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.kernel_size if self.stride is None else self.stride}"
+        stride = self.kernel_size if self.stride is None else self.stride
+        return f"kernel_size={self.kernel_size}, stride={stride}" + _differing(
+            self, padding=0, ceil_mode=False, count_include_pad=True
+        )
 
 
 class AdaptiveAvgPool2d(Module):

@@ -111,7 +111,7 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         try:
             output = self.forward(*inputs, **options)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             self._say_where(error)
             raise
         for hook in self._hooks.values():
@@ -119,7 +119,7 @@ class Module:
                 raise TypeError("a forward hook returned something: it can look at the output and not replace it")
         return output
 
-    def _say_where(self, error: ValueError) -> None:
+    def _say_where(self, error: TypeError | ValueError) -> None:
         """Put before an error's message where in this network the layer is that raised it: "features.conv1
         (Conv2d): …". Each module around it that it passes through adds its part of the name."""
         raised: Any = error

@@ -325,7 +325,7 @@ def _holds(condition: Callable[[], bool]) -> bool:
 
 def _at_least_0(name: str, value: float) -> None:
     if not _holds(lambda: value >= 0):
-        raise ValueError(f"{name} must be 0 or more, not {value}")
+        raise ValueError(f"{name} must be 0 or more, not {value!r}")
 
 
 class SGD(Optimizer):

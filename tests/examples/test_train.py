@@ -375,6 +375,7 @@ def test_a_validation_set_may_lack_a_class(run, photos, look, tmp_path):
     shutil.rmtree(root / "val" / "cat")
     result = run("train.py", "--data", root, "--epochs", 1, "--out", tmp_path / "run")
     assert result.status == 0, result.err
+    assert "no pictures to validate: cat\n" in result.out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["classes"] == ["cat", "dog", "eel"]
     report = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", root)
     assert report.status == 0 and "cat" in report.out and "4 pictures" in report.out, report

@@ -183,3 +183,19 @@ def test_settings_that_do_not_fit():
         lambda: nn.Conv2d(2, 0, 1),
     ):
         fails(ValueError, "sizes are at least 1", make)
+
+
+def test_what_a_pooling_layer_says_of_itself():
+    for layer, text in (
+        (nn.MaxPool2d(3, 2, 1), "MaxPool2d(kernel_size=3, stride=2, padding=1)"),
+        (nn.MaxPool2d(3, 2, 1, 2, ceil_mode=True), "MaxPool2d(kernel_size=3, stride=2, padding=1, dilation=2, ceil_mode=True)"),
+        (nn.AvgPool2d(2, 2, 0, True, False), "AvgPool2d(kernel_size=2, stride=2, ceil_mode=True, count_include_pad=False)"),
+    ):  # fmt: skip
+        assert repr(layer) == text
+
+
+def test_sizes_that_are_no_whole_numbers():
+    for make in (lambda: nn.Linear(2.0, 1), lambda: nn.Linear("2", 1), lambda: nn.Linear(2, None)):
+        fails(TypeError, "Linear: sizes are whole numbers, not", make)
+    net = nn.Sequential(fc=nn.Linear(2, 1))
+    fails(TypeError, r"^fc \(Linear\): .*dtypes float64 and float32 do not mix", net, Tensor(np.ones((1, 2))))

@@ -590,7 +590,7 @@ def test_settings_that_are_spoilt_on_the_way(name, bad):
     p, q = ready([1.0], [1.0])
     optimizer = optim.SGD([{"params": [p]}, {"params": [q]}], 0.5, 0.9)
     optimizer.param_groups[1][name] = bad
-    fails(ValueError, f"{name} must be 0 or more, not {bad}", optimizer.step)
+    fails(ValueError, f"{name} must be 0 or more, not {bad!r}", optimizer.step)
     assert p.data.tolist() == [1] and optimizer.steps == 0 and p.version == [0]
 
 
