@@ -124,7 +124,7 @@ class Pow(_Broadcasting):
         if self.needs_input_grad[1]:
             positive = a.data > 0
             base = a * positive + ~positive  # 1, whose logarithm is 0, where a is not positive
-            db = grad * base**b * base.log()
+            db = grad.apply(Masked(positive), grad) * (base**b * base.log())
         return da, db
 
 
@@ -169,8 +169,9 @@ class PowScalar(Function):
         return np.square(x) if self.exponent == 2 else np.power(x, x.dtype.type(self.exponent))
 
     def backward(self, grad: Tensor) -> Gradients:
-        power = self.exponent - 1 + (self.exponent == 0)  # x⁰ is 1 everywhere, also at 0
-        return grad * (self.exponent * self.saved_inputs[0] ** power)
+        if self.exponent == 0:  # x⁰ is 1 everywhere, also at 0
+            return grad.apply(Masked(np.bool_(False)), grad)
+        return grad * (self.exponent * self.saved_inputs[0] ** (self.exponent - 1))
 
 
 class Exp(Function):
@@ -436,12 +437,13 @@ class IndexAdd(Function):
 
     def forward(self, x: Array) -> Array:
         array = array_module(x)
-        y = array.zeros(self.to, x.dtype)  # CuPy's zeros_like takes the shape () for none
         if self.once:
+            y = array.zeros(self.to, x.dtype)  # CuPy's zeros_like takes the shape () for none
             y[self.index] = x
-        else:
-            array.add.at(y, self.index, x)
-        return y
+            return y
+        y = array.zeros(self.to, np.promote_types(x.dtype, np.float32))  # float16 counts to 2,048
+        array.add.at(y, self.index, x)
+        return y.astype(x.dtype, copy=False)
 
     def backward(self, grad: Tensor) -> Gradients:
         return grad[self.index]

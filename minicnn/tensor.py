@@ -52,7 +52,7 @@ class Tensor:
         if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
             dtype = np.float32  # Python floats
         if dtype is not None:
-            array = array.astype(dtype, copy=False)
+            array = array.astype(np.dtype(dtype).newbyteorder("="), copy=False)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"a Tensor holds real numbers or booleans, not {array.dtype}")
         if requires_grad and array.dtype.kind != "f":
@@ -179,7 +179,7 @@ class Tensor:
 
     def astype(self, dtype: Any) -> Tensor:
         """A copy with another dtype. Between floating dtypes gradients flow, each in its own."""
-        dtype = np.dtype(dtype)
+        dtype = np.dtype(dtype).newbyteorder("=")
         if dtype.kind == "f" == self.dtype.kind:
             return apply(ops.Cast(dtype), self)
         with devices.on_device_of(self.data):

@@ -453,6 +453,7 @@ def test_numbers_of_another_byte_order_are_turned_at_the_door(dtype):
     w = Tensor(big.astype(float).astype(">f8"), requires_grad=True)
     (w * big.astype(">f8")).sum().backward()
     assert (Tensor(np.arange(3)) + big.astype(">i4")).dtype.isnative
+    assert Tensor([1.0], dtype=dtype).dtype.isnative and x.astype(dtype).dtype.isnative
     assert w.grad.data.tolist() == [1, 2, 3] and w.grad.dtype.isnative
 
 

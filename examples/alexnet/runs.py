@@ -132,8 +132,9 @@ class Run:
             advice = "; a lower --lr may help" if "lr" in self.config else ""
             raise UsageError(f"training diverged in epoch {row['epoch']}: its loss is no number any more{advice}")
         self.rows.append(row)
-        (self.folder / TEN_CROP).unlink(missing_ok=True)  # of an earlier last epoch
         self.save(net, parts, statistics)
+        with suppress(OSError):
+            (self.folder / TEN_CROP).unlink(missing_ok=True)  # of an earlier last epoch
         kernels = to_device(net.state_dict()["conv1.conv.weight"], "cpu")
         self._show("metrics.csv", self._write_metrics)
         self._show("curves.png", lambda path: draw_curves(self.rows, path, len(self.config["classes"]) > FIVE))

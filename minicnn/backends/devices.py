@@ -269,12 +269,12 @@ def to_device(array: Array, device: str) -> Array:
 
 
 def misfit(value: Array, array: Array) -> str | None:
-    """What keeps the value from being copied over the array: its shape, or that it is not of real numbers;
-    None if nothing does."""
+    """What keeps the value from being copied over the array: its shape, or another kind of number, as
+    whole ones are not the weights of a network; None if nothing does."""
     value = as_array(value)
     if value.shape != array.shape:
         return f"has shape {value.shape}, not {array.shape}"
-    if value.dtype.kind not in "fiub":
+    if value.dtype.kind not in ("f" if array.dtype.kind == "f" else "fiub"):
         return f"is {value.dtype}, not {array.dtype}"
     return None
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ..backends import backend_of, chosen_backend, use_backend
 from .folder import DataError, quiet
 
+LINE = 64  # bytes of a cache line
 ENDED = "a process that loads pictures was ended from outside, perhaps for lack of memory; fewer take less"
 NOT_BEGUN = (
     "a process that loads pictures ended before it began. It imports the program first: put the program's own code"
@@ -54,9 +55,9 @@ class Processes:
             ) from None
         context = multiprocessing.get_context("spawn")  # a forked child would inherit locks that nobody holds any more
         slots = number + 1 + lend  # so that one can be emptied while all are at work
-        nbytes = -(-nbytes // 64) * 64  # so that each begins where a cache line does
+        nbytes = -(-nbytes // LINE) * LINE
         try:
-            memory = context.RawArray("B", slots * nbytes)
+            memory = context.RawArray("B", slots * nbytes + LINE)
             self.begun = context.RawValue("B")  # 1 as soon as one of them has come so far
             with deaf_to("SIGHUP"):  # of which Python's resource tracker, which starts here, would die, with tracebacks
                 self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots, self.begun))
@@ -64,7 +65,7 @@ class Processes:
             raise DataError(
                 f"processes need shared memory, and there is none: {error}; threads do without (processes=False)"
             ) from error
-        self.slots = np.frombuffer(memory, np.uint8).reshape(slots, nbytes)
+        self.slots = slots_in(memory, slots)
         self.free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(slots):
             self.free.put(slot)
@@ -129,7 +130,7 @@ class Worker:
 
     def __init__(self, pickled: bytes, memory: Any, slots: int):
         self.from_dataset: Callable[..., Any] = pickle.loads(pickled)
-        self.slots = np.frombuffer(memory, np.uint8).reshape(slots, -1)
+        self.slots = slots_in(memory, slots)
 
     def load(self, key: Any, indices: list[int], slot: int) -> tuple[Any, NDArray[Any]]:
         """((shape, dtype) of the images, which are in the slot, labels); or (images, labels) if there is no room."""
@@ -146,6 +147,14 @@ class Worker:
 
 
 _here: list[Worker | TypeError] = []  # in a worker process: what it is, or why it cannot be
+
+
+def slots_in(memory: Any, slots: int) -> NDArray[np.uint8]:
+    """The slots (slots, bytes) of shared memory, each of which begins where a cache line does: the same
+    ones in every process, for memory is shared by pages."""
+    numbers = np.frombuffer(memory, np.uint8)
+    start = -numbers.ctypes.data % LINE
+    return numbers[start : start + len(numbers) - LINE].reshape(slots, -1)
 
 
 def begin(pickled: bytes, memory: Any, slots: int, begun: Any) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
-from ..ops import normal_axes
+from ..ops import normal_axes, total
 from ..tensor import Tensor, apply
 from .activation import require_floating
 from .precision import float16_in_float32
@@ -37,14 +37,20 @@ __all__ = ["log_softmax", "softmax"]
 def probabilities(x: Array, axis: int) -> Array:
     """e^x / Σ e^x along the axis"""
     e = np.exp(x - x.max(axis, keepdims=True))
-    return e / e.sum(axis, keepdims=True)
+    return e / summed(e, axis)
 
 
 @kernel
 def log_probabilities(x: Array, axis: int) -> Array:
     """x − log Σ e^x along the axis"""
     z = x - x.max(axis, keepdims=True)
-    return z - np.log(np.exp(z).sum(axis, keepdims=True))
+    return z - np.log(summed(np.exp(z), axis))
+
+
+def summed(e: Array, axis: int) -> Array:
+    """The sum along the axis, which stays as one of length 1."""
+    sums = total(e, normal_axes(axis, e.ndim))
+    return sums.reshape([1 if i == axis % e.ndim else n for i, n in enumerate(e.shape)])
 
 
 class Softmax(Function):

@@ -37,7 +37,7 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
             "(a generator, such as net.parameters(), can be used once)"
         )
     # each by its own largest entry, or squares of float32 might overflow
-    largest = max(float(abs(g).max().item()) for _, g in gradients if g.size)
+    largest = float(np.max([abs(g).max().item() for _, g in gradients if g.size], initial=0))  # NaN, if one is
     squares = [((g / largest) ** 2).sum().item() for _, g in gradients] if largest else []
     norm = largest * float(np.sqrt(sum(squares)))
     if not np.isfinite(norm):

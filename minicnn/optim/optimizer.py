@@ -268,8 +268,8 @@ class Optimizer:
         for name, value in state.items():
             misfit = devices.misfit(value, own[name]) if name in own else "is unexpected"
             problems += [f"{name} {misfit}"] if misfit else []
-        if not problems and state["steps"] < 0:
-            problems = [f"steps is {state['steps']}"]
+        counts = {name: np.asarray(state[name]) for name in ("steps", "missed") if not problems}
+        problems += [f"{name} is {n}" for name, n in counts.items() if n.dtype.kind not in "iu" or (n < 0).any()]
         if problems:
             raise ValueError(
                 f"this is not the state of {type(self).__name__} over these parameters: {'; '.join(problems)}"

@@ -435,7 +435,11 @@ def test_a_state_with_other_numbers():
     """Nothing is written, though the first array would fit."""
     layer = nn.Linear(2, 1)
     before = {name: array.copy() for name, array in layer.state_dict().items()}
-    for bad, words in ((np.ones(1, complex), "bias is complex128, not float32"), (np.array(["a"]), "bias is <U1")):
+    for bad, words in (
+        (np.ones(1, np.int32), "bias is int32"),
+        (np.ones(1, complex), "bias is complex128, not float32"),
+        (np.array(["a"]), "bias is <U1"),
+    ):
         fails(ValueError, words, layer.load_state_dict, {"weight": np.ones((2, 1)), "bias": bad})
     for name, array in layer.state_dict().items():
         np.testing.assert_array_equal(array, before[name])

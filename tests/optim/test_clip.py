@@ -28,7 +28,7 @@ def test_the_whole_is_at_most_so_long(scale):
 
 
 def test_what_is_short_enough_stays():
-    for gradient in ([3.0, 4.0], [0.0, 0.0]):
+    for gradient in ([3.0, 4.0], [0.0, 0.0], []):
         (p,) = parameters(gradient)
         before = p.grad
         assert optim.clip_grad_norm(p, 5.0) == np.linalg.norm(gradient) and p.grad is before
@@ -39,7 +39,8 @@ def test_what_cannot_be_clipped():
     list(used_up)
     for params, max_norm, words in (
         (parameters([1.0]), 0, "max_norm.*0"), (parameters([1.0]), np.nan, "max_norm"), (used_up, 1.0, "no parameter.*generator"),
-        (parameters([np.inf], [1.0]), 1.0, "norm is"), (parameters([np.nan], [1.0]), 1.0, "norm is nan"),
+        (parameters([np.inf], [1.0]), 1.0, "norm is"), (parameters([0.0], [np.nan, 1.0]), 1.0, "norm is nan"),
+        (parameters([np.nan], [1.0]), 1.0, "norm is nan"),
     ):  # fmt: skip
         before = [p.grad.data.copy() for p in params] if isinstance(params, list) else []
         with pytest.raises(ValueError, match=words), np.errstate(invalid="ignore"):

@@ -504,6 +504,10 @@ def test_states_of_another_optimizer():
         {**good, "lr": np.array(9.0), "velocity.0": np.ones((5, 4, 3))},
         {**good, "lr": np.array(9.0), "velocity.1": np.ones(1)},
         {**good, "velocity.4": np.ones(1)},
+        {**good, "steps": np.array(1.5)},
+        {**good, "steps": np.array(-1)},
+        {**good, "missed": np.array([0, 0, -1, 0])},
+        {**good, "velocity.0": np.ones(good["velocity.0"].shape, np.int32)},
         {},
     ):
         fails(ValueError, "SGD", optimizer.load_state_dict, bad)
