@@ -311,14 +311,15 @@ def test_what_cannot_be_sent():
 
 def test_a_slot():
     """What a worker does, in this process: small batches in its slot and in no other, large ones elsewhere."""
-    memory, key = np.zeros(300, np.uint8), _Key(0, 0)
+    memory, key = np.zeros(3 * 128 + processes.LINE, np.uint8), _Key(0, 0)
     loader = DataLoader(Noise(), 1, transform=RandomCrop(4))
     worker = processes.Worker(pickle.dumps(loader._load), memory, 3)
     (shape, dtype), labels = worker.load(key, [4, 5], 1)
     assert (shape, dtype) == ((2, 4, 4, 3), np.uint8) and labels.tolist() == [4, 5]
     expected, _ = loader._load(key, np.empty, [4, 5])
-    np.testing.assert_array_equal(memory[100:196], expected.ravel())
-    assert not memory[:100].any() and memory[100:196].any() and not memory[196:].any()
+    np.testing.assert_array_equal(worker.slots[1, :96], expected.ravel())
+    assert not worker.slots[[0, 2]].any() and expected.any() and not worker.slots[1, 96:].any()
+    assert np.shares_memory(worker.slots, memory) and worker.slots.shape == (3, 128)
     images, labels = worker.load(key, [1, 2, 3], 1)
     assert images.shape == (3, 4, 4, 3) and images.base is None and labels.tolist() == [1, 2, 3]
 
