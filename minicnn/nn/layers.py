@@ -250,6 +250,8 @@ class LocalResponseNorm(Module):
     functional.local_response_norm. k, alpha and beta by name: PyTorch's order is another."""
 
     def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> None:
+        if n < 1:
+            raise ValueError(f"LocalResponseNorm: n is how many channels are summed, at least 1, not {n}")
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
 
     def forward(self, x: Tensor) -> Tensor:
@@ -269,6 +271,8 @@ class BatchNorm2d(Module):
     running_var: Array
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        if num_features < 1 or eps < 0:
+            raise ValueError(f"BatchNorm2d needs num_features ≥ 1 and eps ≥ 0, not {num_features} and {eps}")
         self.gamma = Parameter(np.ones(num_features, np.float32))
         self.beta = Parameter(np.zeros(num_features, np.float32))
         self.register_buffer("running_mean", np.zeros(num_features, np.float32))
@@ -371,6 +375,8 @@ class Dropout(Module):
     functional.dropout."""
 
     def __init__(self, p: float = 0.5, *, scale: str = "training") -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p is a probability, from 0 to 1, not {p}")
         self.p, self.scale = p, scale
 
     def forward(self, x: Tensor) -> Tensor:

@@ -199,3 +199,12 @@ def test_sizes_that_are_no_whole_numbers():
         fails(TypeError, "Linear: sizes are whole numbers, not", make)
     net = nn.Sequential(fc=nn.Linear(2, 1))
     fails(TypeError, r"^fc \(Linear\): .*dtypes float64 and float32 do not mix", net, Tensor(np.ones((1, 2))))
+
+
+def test_settings_that_no_batch_would_fit():
+    """They are refused when the layer is made, not at its first batch."""
+    for p in (1.5, -0.1, float("nan")):
+        fails(ValueError, "Dropout: p is a probability", nn.Dropout, p)
+    fails(ValueError, "LocalResponseNorm: n is", nn.LocalResponseNorm, 0)
+    for arguments in ((0,), (3, -1.0)):
+        fails(ValueError, "BatchNorm2d needs num_features ≥ 1 and eps ≥ 0", nn.BatchNorm2d, *arguments)
