@@ -170,6 +170,7 @@ class PowScalar(Function):
 
     def backward(self, grad: Tensor) -> Gradients:
         if self.exponent == 0:  # x⁰ is 1 everywhere, also at 0
+            # equivalent (gradient): zeros times anything
             return grad.apply(Masked(np.bool_(False)), grad)
         return grad * (self.exponent * self.saved_inputs[0] ** (self.exponent - 1))
 
@@ -443,7 +444,7 @@ class IndexAdd(Function):
             return y
         y = array.zeros(self.to, np.promote_types(x.dtype, np.float32))  # float16 counts to 2,048
         array.add.at(y, self.index, x)
-        return y.astype(x.dtype, copy=False)
+        return y if y.dtype == x.dtype else y.astype(x.dtype)
 
     def backward(self, grad: Tensor) -> Gradients:
         return grad[self.index]

@@ -408,3 +408,11 @@ def test_the_lesson_adds_in_float64_and_rounds_once():
             np.testing.assert_array_equal(y.data, x.astype(np.float64).sum(0).astype(x.dtype))
         y = Tensor(np.full((3, 2), 2**53 + 1)).sum(0)
         assert y.data.tolist() == [3 * (2**53 + 1)] * 2
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_gradient_of_an_index_that_repeats_keeps_its_dtype(dtype):
+    """float16 is added up in float32, for it counts to 2,048 only."""
+    x = Tensor(np.ones(2, dtype), requires_grad=True)
+    x[np.zeros(5000, int)].sum().backward()
+    assert x.grad.dtype == dtype and x.grad.data.tolist() == [5000, 0]
