@@ -315,19 +315,15 @@ class _Unsaved:
     def __repr__(self) -> str:
         return "an input that is not kept for the backward pass: the Function's `saves` must name it"
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, *_: Any) -> Any:
         raise AttributeError(f"{self!r}")
 
+    # Python looks operators up in the class, and not by __getattr__
+    __add__ = __sub__ = __mul__ = __truediv__ = __pow__ = __matmul__ = __neg__ = __abs__ = __getattr__
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = __rmatmul__ = __getitem__ = __getattr__
+    __lt__ = __le__ = __gt__ = __ge__ = __getattr__
 
-def _refuse(self: _Unsaved, *_: Any) -> Any:
-    raise AttributeError(f"{self!r}")
 
-
-for _name in ["add", "sub", "mul", "truediv", "pow", "matmul"]:  # Python looks these up in the class
-    setattr(_Unsaved, f"__{_name}__", _refuse)
-    setattr(_Unsaved, f"__r{_name}__", _refuse)
-for _name in ["neg", "abs", "lt", "le", "gt", "ge", "getitem"]:
-    setattr(_Unsaved, f"__{_name}__", _refuse)
 _UNSAVED = _Unsaved()
 
 

@@ -57,7 +57,6 @@ CASES = {  # name: (what it is made of, its inputs)
     "Index": (((slice(None), np.array([2, 0, 2])),), [A]),
     "LocalResponseNorm": ((NORM,), [normal(2, 5)]),
     "LocalResponseNormBackward": ((NORM,), [normal(2, 5), normal(2, 5, seed=1)]),
-    "Leak": ((FAR > 0, 0.1), [A]),
     "LeakyReLU": ((0.1,), [FAR]),
     "LogisticLoss": ((), [A, normal(2, 3, seed=1)]),
     "Log": ((), [POSITIVE]),

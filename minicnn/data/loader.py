@@ -35,7 +35,7 @@ from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
 from ..backends import chosen_backend, use_backend
-from ..backends.devices import Array, on_device, open_device, uploader
+from ..backends.devices import Array, on_device, on_host, open_device, uploader
 from ..backends.numpy.memory import empty
 from .folder import DataError
 from .processes import Processes
@@ -103,7 +103,7 @@ class DataLoader:
         processes: bool = False,
     ):
         first = dataset[0] if isinstance(dataset, (tuple, list)) and dataset else dataset
-        if isinstance(first, np.ndarray):
+        if on_host(first):
             raise TypeError("arrays X of images and y of labels are no dataset: write DataLoader(Arrays(X, y), …)")
         self.dataset, self.transform, self.shuffle, self.drop_last = dataset, transform, shuffle, drop_last
         self.batch_size = integer("batch_size", batch_size, 1)
@@ -258,7 +258,7 @@ def _pair(sample: Any) -> tuple[Any, Any]:
 
 
 def _check_array(image: Any, cause: Exception | None = None) -> None:
-    if isinstance(image, (np.ndarray, np.generic)):
+    if on_host(image):
         return
     array = 'np.asarray(image.convert("RGB"))' if hasattr(image, "convert") else "np.asarray(image)"
     kind = f"{type(image).__module__}.{type(image).__name__}"

@@ -35,6 +35,7 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
+from ..ops import Masked
 from ..tensor import Tensor, apply
 
 __all__ = ["gelu", "leaky_relu", "relu", "sigmoid", "tanh"]
@@ -91,20 +92,7 @@ class LeakyReLU(Function):
         return leak(x, self.positive, self.negative_slope)
 
     def backward(self, dy: Tensor) -> Gradients:
-        return apply(Leak(self.positive, self.negative_slope), dy)
-
-
-class Leak(Function):
-    """Linear in dy, and its own transpose."""
-
-    def __init__(self, positive: Array, negative_slope: float):
-        self.positive, self.negative_slope = positive, negative_slope
-
-    def forward(self, dy: Array) -> Array:
-        return leak(dy, self.positive, self.negative_slope)
-
-    def backward(self, g: Tensor) -> Gradients:
-        return apply(Leak(self.positive, self.negative_slope), g)
+        return apply(Masked(self.positive), dy) + self.negative_slope * apply(Masked(~self.positive), dy)
 
 
 @kernel

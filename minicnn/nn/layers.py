@@ -65,13 +65,8 @@ class Conv2d(Module):
         shape = (*window.kernel_size, in_channels // groups, out_channels)
         self.weight = Parameter(init.started(weight_init, shape, "Conv2d"))
         self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
-        self.kernel_size, self.stride, self.padding, self.dilation, self.groups = (
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-        )
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.dilation, self.groups = dilation, groups
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)

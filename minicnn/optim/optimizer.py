@@ -89,9 +89,10 @@ class Optimizer:
         state: for each parameter a dict of the arrays that belong to it, by their names: state[p]["velocity"].
 
     A subclass lists the names of those arrays in `slots`, hands __init__ its settings, and defines
-    update(parameters, group), which is called once a step for each group that has gradients, on whatever
-    device they are. It changes parameters in place, a list of (w, g, *slots) for each that has a
-    gradient, by the settings in group, one of param_groups.
+    update(parameters, group). This is called once a step for each group that has gradients (once for
+    each count, where the counts of its parameters differ), on whatever device they are. It changes
+    parameters in place, a list of (w, g, *slots) for each that has a gradient, by the settings in
+    group, one of param_groups.
 
     >>> import minicnn
     >>> class Signs(minicnn.optim.Optimizer):
