@@ -13,7 +13,7 @@ from kernel_table import CHANNELS, alike, awkward, mapped, normal, results, wind
 from minicnn import use_backend
 from minicnn.backends.cuda import launch
 
-__all__ = ["CHANNELS", "DTYPES", "LAYOUTS", "agrees", "awkward", "normal", "there", "wide_index", "windows"]
+__all__ = ["CHANNELS", "DTYPES", "LAYOUTS", "agrees", "awkward", "naive", "normal", "there", "wide_index", "windows"]
 
 # Under the address sanitizer one type is enough, for each takes g++ a while.
 DTYPES = (np.float32,) if host.ADDRESS in os.environ else (np.float64, np.float32)
@@ -47,6 +47,31 @@ def wide_index():
     launch._run = wide
     try:
         yield
+    finally:
+        launch._run = run
+
+
+@contextlib.contextmanager
+def naive(kernel):
+    """Inside, a kernel's naive version runs in its place, one thread for each number that is written. Of
+    the kernel's arguments it takes those that it declares. Yields a list of what has been launched."""
+    run, (file, _, name), launched = launch._run, kernel.partition("."), []
+    declared = launch.declarations(file)
+
+    def one_thread_each(called, blocks, count, args, real, types, constants):
+        if called == kernel:
+            called = f"{kernel}_naive"
+            given = dict(zip([text.split()[-1] for text in declared[name]], args, strict=True))
+            parameters = {text.split()[-1]: text for text in declared[f"{name}_naive"]}
+            (out,) = [given[key] for key, text in parameters.items() if "*" in text and "const" not in text]
+            args = [out.size if key == "count" else given[key] for key in parameters]
+            blocks, count, constants = -(-out.size // launch.BLOCK), out.size, {**constants, "PACK": 1}
+            launched.append(called)
+        run(called, blocks, count, args, real, types, constants)
+
+    launch._run = one_thread_each
+    try:
+        yield launched
     finally:
         launch._run = run
 
