@@ -338,8 +338,8 @@ typedef unsigned Index;
 constexpr int K = 1;
 #define KERNEL extern "C" __global__
 struct Two { unsigned long long x, y; };
-KERNEL void twice(const real* x, real* y, Index n) { FOR_EACH(i, n) { y[i] = K * x[i]; } }
-KERNEL void both(Two two, Index n) { FOR_EACH(i, n) { ((real*)two.y)[i] = 2 * ((const real*)two.x)[i]; } }
+KERNEL void twice(const real* x, real* y, Index n) { if (Index i = blockIdx.x * blockDim.x + threadIdx.x; i < n) { y[i] = K * x[i]; } }
+KERNEL void both(Two two, Index n) { if (Index i = blockIdx.x * blockDim.x + threadIdx.x; i < n) { ((real*)two.y)[i] = 2 * ((const real*)two.x)[i]; } }
 """
 
 
