@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from agreement import agrees, normal
+from agreement import agrees, awkward, normal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +17,13 @@ SIZES = st.sampled_from([0, 1, 3, 15, 16, 17, 33])  # beside one tile, and two
 @given(SIZES, SIZES, SIZES, st.sampled_from(["contiguous", "gaps", "shifted"]))
 def test_products(gpu, kernel, m, k, n, layout):
     agrees(gpu, kernel, np.matmul, normal(m, k), normal(k, n, seed=1), layout=layout, wide=True)
+
+
+@KERNELS
+def test_infinities_and_NaN(gpu, kernel):
+    """They reach their own rows and columns, and no zeros beside them."""
+    for m, k, n in [(3, 17, 20), (17, 3, 16)]:
+        agrees(gpu, kernel, np.matmul, awkward(m, k), awkward(k, n, seed=1))
 
 
 @KERNELS

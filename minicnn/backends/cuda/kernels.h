@@ -35,7 +35,11 @@
 //     UNROLL(n)                    #pragma unroll n: write the next loop out n times
 //     strided                      nothing. It tells launch.py that rows may lie apart in memory
 //
-// For example, with __shared__ memory, which all threads of a block see:
+// Neighbouring threads take neighbouring i and t, 32 of them in step (a warp). What they read or
+// write at the same time goes through memory together if it lies side by side, so i and t should
+// run along memory.
+//
+// What is __shared__ belongs to all threads of a block:
 //
 //     FOR_EACH_BLOCK(b, n) {
 //         __shared__ real part[BLOCK];
@@ -45,11 +49,11 @@
 //
 // Why words of our own: g++ compiles the same source for the tests, which so need no GPU. To it a
 // kernel is a function, called once for each thread; and a function cannot stop at __syncthreads()
-// until 255 others have come there. But a loop over t can run one TOGETHER for all threads and then
-// the next, and that is how tests/cuda/host.h defines the word. It runs the threads forwards and
-// backwards, and finds indices out of bounds and all else that is undefined, of which a GPU says
-// nothing. So nothing in a kernel may depend on which thread runs when, and outside of TOGETHER all
-// do the same.
+// until the other threads have come there. But a loop over t can run one TOGETHER for all threads
+// and then the next, and that is how tests/cuda/host.h defines the word. The tests run the threads
+// forwards and backwards, and find indices out of bounds and all else that is undefined, of which a
+// GPU says nothing. So nothing in a kernel may depend on which thread runs when, and outside of
+// TOGETHER all threads of a block do the same.
 //
 // CuPy compiles with -ftz=true: in sums, products and comparisons a float below 2⁻¹²⁶ is 0, which
 // on a CPU it is not.

@@ -5,8 +5,8 @@ read as something else, without a word. So every argument is held against the de
 
     KERNEL void add(const real* x, real* y, int n, real factor)
 
-A kernel whose name ends in _naive is not used in training. It makes one number with each thread, and
-stands at the head of a .cu file to be read first, and tested like the others.
+A kernel whose name ends in _naive is not used in training. It makes one result with each thread,
+and stands at the head of a .cu file to be read first; it is tested like the others.
 """
 
 import functools

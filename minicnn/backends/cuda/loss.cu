@@ -25,7 +25,7 @@ extern "C" __global__ void negative_log_likelihood_naive(const real* z, const lo
     losses[n] = loss_of(z + n * K, of, labels[n]);
 }
 
-// What changes: one block for each sample. A thread takes every 256th class, and what the threads
+// What changes: one block for each sample. A thread takes every BLOCK-th class, and what the threads
 // have found is combined in pairs, pairs of pairs, and so on:
 //
 //     threads   0    1    2    3    4    5    6    7      of BLOCK = 8, for example

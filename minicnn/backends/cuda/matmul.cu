@@ -61,10 +61,13 @@ KERNEL void matmul_tiled(const real* __restrict__ a, const real* __restrict__ b,
         Index across = (n + TILE - 1) / TILE;  // tiles side by side in out
         Index top = tile / across * TILE, left = tile % across * TILE;
         Own<real> sum = {};
+        // equivalent (<): one step more adds zeros
         for (Index step = 0; step < k; step += TILE) {
             TOGETHER(t) {
-                int i = t / TILE, j = t % TILE;  // zeros beyond the matrices, which add nothing
+                int i = t / TILE, j = t % TILE;  // beyond the matrices, zeros
+                // equivalent (<, 0): what is beyond m is not written, and beyond k the other is 0
                 of_a[i][j] = top + i < m && step + j < k ? a[(top + i) * k + step + j] : 0;
+                // equivalent (<, 0): what is beyond n is not written, and beyond k the other is 0
                 of_b[i][j] = step + i < k && left + j < n ? b[(step + i) * n + left + j] : 0;
             }
             TOGETHER(t) {
