@@ -28,7 +28,7 @@ def test_many_parameters(gpu, count):
 
 @given(parameters(1), RATE, DECAY)
 def test_the_naive_kernel(gpu, some, lr, weight_decay):
-    """One launch for each parameter."""
+    """One launch for each parameter, of which the largest takes two blocks."""
 
     def sgd_naive(every, lr, momentum, weight_decay, nesterov, paper):
         for w, g, v in every:
