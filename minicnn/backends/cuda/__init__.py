@@ -4,8 +4,10 @@ others and of NumPy's functions, as softmax is, have none. The .py file beside i
 the names, arguments and results of the lesson's kernels. launch.py is the one way to run kernels,
 products.py the way to cuBLAS, devices.py the way to a GPU.
 
-To read the kernels, begin with kernels.h and activation.cu, then matmul.cu. `python -m
-minicnn.backends.cuda lrn` prints all that the compiler sees of lrn.cu, and how to compile it.
+To read the kernels, begin with kernels.h and activation.cu, then matmul.cu. All that the compiler
+sees of lrn.cu, and how to compile it, is printed by
+
+    python -m minicnn.backends.cuda lrn
 
 Nothing here imports CuPy before a GPU is asked for: arrays bring it along.
 """

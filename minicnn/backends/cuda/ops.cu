@@ -18,8 +18,8 @@ extern "C" __global__ void column_sums_naive(const real* x, real* sums, Index ro
 // they happen to be ready, so that the order of the additions is always the same, and so are the
 // last bits. The sums are shorter, too, and rounding errors smaller.
 //
-//     WIDE   how many packs of columns a block takes side by side: its threads read WIDE · PACK neighbours of a
-//            row at once, in BLOCK / WIDE rows
+//     WIDE   how many packs of columns a block takes side by side: its threads read WIDE · PACK
+//            neighbours of a row at once, in BLOCK / WIDE rows
 
 // (rows, columns) -> (⌈rows / chunk⌉, columns). `count` blocks, of which `across` are side by side.
 KERNEL void column_sums(const real* __restrict__ x, real* __restrict__ sums, Index count, Index across, Index rows,
