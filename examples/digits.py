@@ -17,7 +17,7 @@ from minicnn.data import Arrays, DataLoader
 
 
 def draw_digits(n: int, seed: int) -> Arrays:
-    """Pictures (n, 28, 28, 1) from about 0 to 1, and what they show (n,): digits, large or small,
+    """Images (n, 28, 28, 1) from about 0 to 1, and what they show (n,): digits, large or small,
     shifted, turned, in noise."""
     rng = np.random.default_rng(seed)
     pictures, digits = np.empty((n, 28, 28, 1), np.float32), rng.integers(0, 10, n)
@@ -32,7 +32,7 @@ def draw_digits(n: int, seed: int) -> Arrays:
 
 
 def lenet() -> nn.Sequential:
-    """Pictures (N, 28, 28, 1) -> logits (N, 10)."""
+    """Images (N, 28, 28, 1) -> logits (N, 10)."""
     return nn.Sequential(
         nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),  # -> (N, 14, 14, 6)
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),  # -> (N, 5, 5, 16)

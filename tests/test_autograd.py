@@ -135,7 +135,7 @@ def alive():
 
 
 def network():
-    """A small one, and two pictures for it."""
+    """A small one, and two images for it."""
     x = Tensor(np.random.default_rng(0).standard_normal((2, 6, 6, 2), np.float32))
     return nn.Sequential(
         nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 4), nn.Dropout()

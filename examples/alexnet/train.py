@@ -1,5 +1,5 @@
 """Train AlexNet: python examples/alexnet/train.py [--recipe NAME] [--data FOLDER] …, or with no arguments on synthetic
-pictures. See --help."""
+images. See --help."""
 
 import os
 import sys
@@ -111,7 +111,7 @@ def update(net: nn.Module, optimizer: Optimizer, images: Any, labels: Any) -> tu
 def train_epoch(
     net: nn.Module, loader: DataLoader, optimizer: Optimizer, title: str, schedule: Schedule | None = None
 ) -> dict[str, float]:
-    """One pass over the training pictures, with a step of the schedule after each update: the last learning rate (of
+    """One pass over the training images, with a step of the schedule after each update: the last learning rate (of
     the first parameters), mean loss, top-1 in percent, images per second. It ends early if the loss is no number."""
     training_mode(net)
     score, start = Score(), time.perf_counter()
@@ -188,7 +188,7 @@ def fit(
             for name, group in zip(("lr", "head_lr"), optimizer.param_groups, strict=False):
                 if name in given:
                     group["lr"], schedule.waited = getattr(settings, name), 0
-        else:  # of so many pictures as there are today
+        else:  # of so many images as there are today
             schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
     introduce(settings, given, net, optimizer, loader, val_loader)
 
@@ -213,7 +213,7 @@ def fit(
     if settings.ten_crop:  # once, at the end: it takes ten times as long
         result = evaluate(net, validation(val_pictures, view, settings, crops=10))
         run.write(TEN_CROP, result)
-        print(f"ten crops of each picture: {in_words(result, len(classes))}")
+        print(f"ten crops of each image: {in_words(result, len(classes))}")
     conclude(run)
     print(f"{time.perf_counter() - begun:.0f} s; the run is in {settings.out}")
 
@@ -234,12 +234,12 @@ def introduce(
     print(f"data: {settings.data}{drawn}")
     pictures = len(loader.dataset)
     print(
-        f"      {pictures} pictures to train on, {len(val_loader.dataset)} to validate, "
+        f"      {pictures} images to train on, {len(val_loader.dataset)} to validate, "
         f"{len(loader.dataset.classes)} classes"
     )
     seen = {label for _, label in getattr(val_loader.dataset, "samples", ())}
     if lacking := [name for label, name in enumerate(loader.dataset.classes) if seen and label not in seen]:
-        print(f"      no pictures to validate: {', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}")
+        print(f"      no images to validate: {', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}")
     if len(loader) == 1 and pictures > 1:
         size = -(-pictures // 4)
         print(

@@ -56,7 +56,7 @@ conv5 in two, one part for each of its GPUs.
 | padding                | each side may have its own | symmetric        | symmetric        |
 
 >>> import minicnn, minicnn.functional as F
->>> edge = minicnn.Tensor([[1.0, -1.0]]).reshape(1, 2, 1, 1)  # how much brighter than its right neighbour?
+>>> edge = minicnn.Tensor([[1.0, -1.0]]).reshape(1, 2, 1, 1)  # how much brighter than its right neighbor?
 >>> x = minicnn.Tensor([5.0, 5.0, 2.0, 2.0]).reshape(1, 1, 4, 1)
 >>> F.conv2d(x, edge).reshape(3)
 Tensor([0., 3., 0.], dtype=float32)

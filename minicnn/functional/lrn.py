@@ -1,4 +1,4 @@
-"""Local response normalisation: strong responses quiet their neighbours (Krizhevsky et al. 2012,
+"""Local response normalization: strong responses quiet their neighbors (Krizhevsky et al. 2012,
 section 3.3).
 
     n channels in a window   C channels, the last of any number of axes   Σ over the window of channel c
@@ -86,17 +86,17 @@ class Constants(NamedTuple):
 
 
 @kernel
-def normalise(a: Array, constants: Constants) -> Array:
+def normalize(a: Array, constants: Constants) -> Array:
     """b = a / s^β"""
     return a / base(a, constants) ** constants.beta
 
 
 @kernel
-def normalise_backward(g: Array, a: Array, constants: Constants) -> Array:
+def normalize_backward(g: Array, a: Array, constants: Constants) -> Array:
     """dL/da = g s^-β − 2αβ a Sᵀ(g a s^(-β-1))"""
     s = base(a, constants)
-    from_neighbours = sum_window(g * a / s ** (constants.beta + 1), constants.window[::-1])  # Sᵀ
-    return g / s**constants.beta - 2 * constants.alpha * constants.beta * a * from_neighbours
+    from_neighbors = sum_window(g * a / s ** (constants.beta + 1), constants.window[::-1])  # Sᵀ
+    return g / s**constants.beta - 2 * constants.alpha * constants.beta * a * from_neighbors
 
 
 def base(a: Array, constants: Constants) -> Array:
@@ -119,7 +119,7 @@ class LocalResponseNorm(Function):
         self.constants = constants
 
     def forward(self, a: Array) -> Array:
-        return normalise(a, self.constants)
+        return normalize(a, self.constants)
 
     def backward(self, g: Tensor) -> Gradients:
         return apply(LocalResponseNormBackward(self.constants), g, self.saved_inputs[0])
@@ -132,7 +132,7 @@ class LocalResponseNormBackward(Function):
         self.constants = constants
 
     def forward(self, g: Array, a: Array) -> Array:
-        return normalise_backward(g, a, self.constants)
+        return normalize_backward(g, a, self.constants)
 
     def backward(self, v: Tensor) -> Gradients:
         g, a = self.saved_inputs  # g is saved only if the gradient by a is wanted
@@ -172,7 +172,7 @@ class WindowSum(Function):
 
 @float16_in_float32
 def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> Tensor:
-    """x / (k + α Σ x²)^β over n neighbouring channels (Krizhevsky et al. 2012, section 3.3; its constants
+    """x / (k + α Σ x²)^β over n neighboring channels (Krizhevsky et al. 2012, section 3.3; its constants
     are the defaults).
 
     Args:

@@ -146,7 +146,7 @@ def test_both_rates_follow_the_schedule(tune, tmp_path):
     assert saved["optimizer.lr"].shape == (2,) and saved["schedule.base_lrs"].tolist() == [0.01, 0.04]
 
 
-# -- how it sees pictures -------------------------------------------------------------------------------------------
+# -- how it sees images -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 //     typedef float real;           the type of the numbers
 //     typedef unsigned Index;       an integer type wide enough to count them
 //     constexpr int BLOCK = 256;    threads to a block
-//     constexpr int PACK = 4;       how many neighbouring numbers a thread takes at once: see Pack
+//     constexpr int PACK = 4;       how many neighboring numbers a thread takes at once: see Pack
 //     constexpr int KH = 3;         the geometry. The compiler knows it, and so unrolls loops and
 //                                   makes multiplications of divisions
 //
@@ -35,7 +35,7 @@
 //     UNROLL(n)                    #pragma unroll n: write the next loop out n times
 //     strided                      nothing. It tells launch.py that rows may lie apart in memory
 //
-// Neighbouring threads take neighbouring i and t, 32 of them in step (a warp). What they read or
+// Neighboring threads take neighboring i and t, 32 of them in step (a warp). What they read or
 // write at the same time goes through memory together if it lies side by side, so i and t should
 // run along memory.
 //
@@ -82,7 +82,7 @@ struct Own {
     __device__ T& operator[](int t) { return of[t % OWNERS]; }
 };
 
-// PACK neighbouring numbers, which a thread reads or writes in one access to memory of 16 bytes
+// PACK neighboring numbers, which a thread reads or writes in one access to memory of 16 bytes
 // (two of them, if they are doubles; one of 4, if they are bytes):
 //
 //     Pack<real> a = load(x + i * PACK);     x[i * PACK], … in a.at[0], a.at[1], …

@@ -34,7 +34,7 @@ extern "C" __global__ void negative_log_likelihood_naive(const real* z, const lo
 //               …+1                                       half = 1: thread 0 has the sum of all
 //
 // Why: for a batch of 128 the naive kernel has 128 threads, and an H200 has room for 270,336. What
-// they read at the same time also lies K numbers apart. Here neighbouring threads read neighbouring
+// they read at the same time also lies K numbers apart. Here neighboring threads read neighboring
 // numbers, which memory delivers together.
 __device__ Softmax softmax(const real* z) {
     __shared__ real largest[BLOCK], sums[BLOCK];  // two, for some threads still read one while others write

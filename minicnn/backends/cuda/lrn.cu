@@ -1,4 +1,4 @@
-// Local response normalisation on a GPU: the lesson functional/lrn.py. The C channels of a pixel
+// Local response normalization on a GPU: the lesson functional/lrn.py. The C channels of a pixel
 // lie side by side, and a window looks along them.
 //
 //     C channels   BEFORE AFTER   how many channels before and after its own a window sees
@@ -11,7 +11,7 @@ __device__ real base_naive(const real* pixel, int c, real k, real alpha) {
 }
 
 // b = a s^−β: (P, C) -> (P, C). One thread for each number.
-extern "C" __global__ void normalise_naive(const real* a, real* b, Index count, real k, real alpha,
+extern "C" __global__ void normalize_naive(const real* a, real* b, Index count, real k, real alpha,
                                            real beta) {
     Index i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count) b[i] = a[i] * pow(base_naive(a + i / C * C, i % C, k, alpha), -beta);
@@ -19,7 +19,7 @@ extern "C" __global__ void normalise_naive(const real* a, real* b, Index count, 
 
 // dL/da = g s^−β − 2αβ a Sᵀ(g a s^(−β−1)): (P, C), (P, C) -> (P, C). Sᵀ adds up over the channels j
 // in whose windows c is: from c − AFTER to c + BEFORE. One thread for each number.
-extern "C" __global__ void normalise_backward_naive(const real* g, const real* a, real* da,
+extern "C" __global__ void normalize_backward_naive(const real* g, const real* a, real* da,
                                                     Index count, real k, real alpha, real beta) {
     Index i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
@@ -32,10 +32,10 @@ extern "C" __global__ void normalise_backward_naive(const real* g, const real* a
     da[i] = grad[c] * pow(s, -beta) - 2 * alpha * beta * pixel[c] * sum;
 }
 
-// What changes: one thread for PACK channels of a pixel, and a quicker power. Why: neighbouring
+// What changes: one thread for PACK channels of a pixel, and a quicker power. Why: neighboring
 // windows share most of what they see. The naive kernels read each number once for each window that
 // holds it; backward they even add up the squares of a window once for each channel in it. Here a
-// thread keeps what it has read in registers, and the cache has what a neighbour has just read, so
+// thread keeps what it has read in registers, and the cache has what a neighbor has just read, so
 // memory is read and written once. On an H200, at AlexNet's conv1 with 128 images, it is at 93% of
 // its speed forward and at 97% backward (benchmarks/results/gpu.md).
 
@@ -73,7 +73,7 @@ __device__ float power(float number, float exponent) { return __powf(number, exp
 __device__ double power(double number, double exponent) { return pow(number, exponent); }
 
 // (P, C) -> (P, C)
-KERNEL void normalise(const real* __restrict__ a, real* __restrict__ b, Index count, real k, real alpha, real beta) {
+KERNEL void normalize(const real* __restrict__ a, real* __restrict__ b, Index count, real k, real alpha, real beta) {
     FOR_EACH(i, count / PACK) {
         const real* own = a + i * PACK;
         int c = i * PACK % C;
@@ -85,7 +85,7 @@ KERNEL void normalise(const real* __restrict__ a, real* __restrict__ b, Index co
 
 // (P, C), (P, C) -> (P, C). A thread goes once through all the channels c + j whose windows hold
 // one of its own: with windows of 5, four results take eight sums, not twenty.
-KERNEL void normalise_backward(const real* __restrict__ g, const real* __restrict__ a, real* __restrict__ da,
+KERNEL void normalize_backward(const real* __restrict__ g, const real* __restrict__ a, real* __restrict__ da,
                                Index count, real k, real alpha, real beta) {
     FOR_EACH(i, count / PACK) {
         const real *own = a + i * PACK, *grad = g + i * PACK;

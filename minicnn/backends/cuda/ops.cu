@@ -19,7 +19,7 @@ extern "C" __global__ void column_sums_naive(const real* x, real* sums, Index ro
 // last bits. The sums are shorter, too, and rounding errors smaller.
 //
 //     WIDE   how many packs of columns a block takes side by side: its threads read WIDE · PACK
-//            neighbours of a row at once, in BLOCK / WIDE rows
+//            neighbors of a row at once, in BLOCK / WIDE rows
 
 // (rows, columns) -> (⌈rows / chunk⌉, columns). `count` blocks, of which `across` are side by side.
 KERNEL void column_sums(const real* __restrict__ x, real* __restrict__ sums, Index count, Index across, Index rows,

@@ -27,7 +27,7 @@ extern "C" __global__ void window_maximum_naive(const real* x, real* y, Index co
 // What changes: one thread for PACK channels of each pixel that is written, and no question whether
 // a pixel is in the image if there is no padding. Why: a thread finds out once where four numbers
 // come from, and reads them at once. What stays: no number is written by two threads, so nobody
-// waits, and windows overlap, but what one thread has read, its neighbours find in the cache. On an
+// waits, and windows overlap, but what one thread has read, its neighbors find in the cache. On an
 // H200, at AlexNet's first pooling with 128 images, the memory is at 81% of its speed
 // (benchmarks/results/gpu.md).
 
