@@ -278,7 +278,7 @@ class Function:
             if tensor.version[0] != version:
                 raise RuntimeError(
                     f"{self.name}: an input of shape {tensor.shape} that its backward pass reads was overwritten since "
-                    "the forward pass, by an optimizer step or load_state_dict: call backward() before that happens"
+                    "the forward pass, by an optimizer step, load_state_dict or p.data = …: call backward() before that"
                 )
         recorded = self.needs_input_grad
         self.needs_input_grad = needed  # backward reads it
