@@ -40,6 +40,8 @@ from contextlib import ContextDecorator
 from operator import attrgetter
 from typing import Any
 
+from .habits import SAVES, Instead
+
 Tensor = Any  # minicnn.tensor.Tensor
 Gradients = Tensor | tuple[Tensor | None, ...]  # of one input, or of each
 
@@ -220,6 +222,25 @@ class Function:
     shape: tuple[int, ...]  # of its output, as is dtype, under the names that a leaf has them
     dtype: Any
     _versions: list[tuple[Any, int]]  # what is saved, and how often it had been overwritten then
+    save_for_backward = Instead("save_for_backward", SAVES)
+    saved_tensors = Instead("saved_tensors", SAVES)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Raises TypeError for a `saves` that is no numbers for each input, and for PyTorch's static methods."""
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        for method, argument in ("forward", "x"), ("backward", "dy"):
+            if isinstance(own.get(method), staticmethod):
+                raise TypeError(
+                    f"{cls.__name__}.{method} is static: an operation is an object here, which is what ctx "
+                    f"is in PyTorch: write def {method}(self, {argument})"
+                )
+        saves = own.get("saves", ())
+        if not isinstance(saves, property) and not _are_saves(saves):
+            raise TypeError(
+                f"{cls.__name__}.saves is {saves!r}: write a tuple for each input, of the numbers of the inputs "
+                "that its gradient is computed from, such as ((0,),) for x²"
+            )
 
     def forward(self, *arrays: Any) -> Any:
         raise NotImplementedError(f"{self.name} does not define forward")
@@ -239,7 +260,13 @@ class Function:
     def saved_output(self, grad: Tensor) -> Tensor:
         """In backward: self.y, which forward has returned, as a Tensor that this node made. So what
         is computed from it can be differentiated again, through the node."""
-        return grad.wrap(self.y, self)  # type: ignore[attr-defined]  # forward sets y
+        try:
+            y = self.y  # type: ignore[attr-defined]
+        except AttributeError:
+            raise AttributeError(
+                f"saved_output is the array that {self.name}.forward keeps: write self.y = …"
+            ) from None
+        return grad.wrap(y, self)
 
     def record(self, inputs: tuple[Tensor, ...], output: Any) -> bool:
         """Become a node of the graph, if this thread records and any input requires a gradient: store the
@@ -258,11 +285,16 @@ class Function:
             raise TypeError(f"{self.name}: a Tensor of dtype {output.dtype} cannot require a gradient")
         saved: list[Any] = [_UNSAVED] * len(inputs)
         versions = []
-        for numbers, need in zip(self.saves, needs, strict=False):  # the last inputs may be left out
-            if need:
-                for j in numbers:
-                    saved[j] = inputs[j]
-                    versions.append((inputs[j], inputs[j].version[0]))
+        try:
+            for numbers, need in zip(self.saves, needs, strict=False):  # the last inputs may be left out
+                if need:
+                    for j in numbers:
+                        saved[j] = inputs[j]
+                        versions.append((inputs[j], inputs[j].version[0]))
+        except IndexError:
+            raise TypeError(
+                f"{self.name}.saves is {self.saves}, but its inputs are numbered from 0 to {len(inputs) - 1}"
+            ) from None
         self.parents, self.needs_input_grad = tuple(parents), tuple(needs)
         self.saved_inputs, self._versions = tuple(saved), versions
         self.shape, self.dtype = output.shape, output.dtype
@@ -284,12 +316,19 @@ class Function:
         self.needs_input_grad = needed  # backward reads it
         try:
             gradients = self.backward(grad)
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            if len(error.args) == 1:
+                error.args = (f"{self.name}.backward: {error}",)
+            raise
         finally:
             self.needs_input_grad = recorded
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
         if len(gradients) != len(needed):
-            raise RuntimeError(f"{self.name}.backward returned {len(gradients)} gradients for {len(needed)} inputs")
+            raise RuntimeError(
+                f"{self.name}.backward returned {len(gradients)} gradients for {len(needed)} inputs: "
+                "return one for each in a tuple, None for what needs none"
+            )
         for i, need in enumerate(needed):
             if not need:
                 continue
@@ -325,6 +364,13 @@ class _Unsaved:
 
 
 _UNSAVED = _Unsaved()
+
+
+def _are_saves(saves: Any) -> bool:
+    """Are these sequences of the numbers of inputs?"""
+    return isinstance(saves, (tuple, list)) and all(
+        isinstance(numbers, (tuple, list)) and all(type(j) is int and j >= 0 for j in numbers) for numbers in saves
+    )
 
 
 class Copy(Function):

@@ -54,6 +54,8 @@ def replacing(path: str | os.PathLike[str], sync: bool = True) -> Iterator[Path]
         raise
 
 
+# of the format's dtypes those that a Tensor has, by the names in a file
+DTYPES = "BOOL", "U8", "U16", "U32", "U64", "I8", "I16", "I32", "I64", "F16", "F32", "F64"
 OTHERS = (".npz", ".npy", ".pth", ".pt", ".ckpt", ".bin", ".h5", ".onnx")  # which other programs would misread
 
 
@@ -114,7 +116,8 @@ def _contiguous(name: str, array: Any) -> np.ndarray:
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(arrays, info) of a file that save wrote, or that any program wrote as safetensors.
 
-    Raises CheckpointError if it is not such a file or not whole, OSError if it cannot be read.
+    Raises CheckpointError if it is not such a file, is not whole, or holds numbers that no Tensor has (bfloat16,
+    float8, complex ones), OSError if it cannot be read.
     """
     safetensors = require_safetensors()
     if Path(path).exists() and not Path(path).is_file():
@@ -124,17 +127,22 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            info = json.loads((file.metadata() or {}).get("info", "{}"))
-    except OSError:
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            text = (file.metadata() or {}).get("info", "{}")
+            if other := next((name for name in dtypes if dtypes[name] not in DTYPES), None):
+                raise CheckpointError(
+                    f"{path} holds numbers of another kind than NumPy's: {other} is {dtypes[other]}; "
+                    f"these can be read: {' '.join(DTYPES)}"
+                )
+            arrays = {name: file.get_tensor(name) for name in dtypes}
+    except (OSError, CheckpointError):
         raise
-    except (TypeError, AttributeError) as error:  # a dtype that NumPy does not have
-        raise CheckpointError(f"{path} holds numbers of another kind than NumPy's: {error}") from None
     except Exception as error:  # a damaged header makes the JSON reader raise ValueError, RecursionError and others
         raise CheckpointError(f"{path} is not a checkpoint, or not whole: {error}") from None
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biuf":  # bfloat16 is read where a package has taught it to NumPy, as JAX does
-            raise CheckpointError(f"{path} holds numbers of another kind than NumPy's: {name} is {array.dtype}")
+    try:
+        info = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint: its info is no JSON, as save writes it: {error}") from None
     if not isinstance(info, dict):
         raise CheckpointError(f"{path} is not a checkpoint: its info is {type(info).__name__}, not a table of names")
     return arrays, info

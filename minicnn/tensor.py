@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from . import ops
+from . import habits, ops
 from .autograd import Copy, Function, backward_pass, is_recording, memory_of, set_grad_enabled
 from .backends import devices
+from .habits import refusals
 
 _accumulating = threading.Lock()  # of several threads' backward passes into one leaf, none loses a gradient
 Axis = int | tuple[int, ...] | None
@@ -44,6 +45,7 @@ class Tensor:
 
     __slots__ = "data", "grad", "grad_fn", "hooks", "requires_grad", "version"
     __array_ufunc__ = None  # so that ndarray * Tensor asks the Tensor
+    locals().update(refusals(habits.TENSOR))
 
     def __init__(self, data: Any, *, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
         if isinstance(data, Tensor):
@@ -119,6 +121,9 @@ class Tensor:
         elif self.requires_grad:
             notes += ", requires_grad=True"
         return f"Tensor({body}{notes})"
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in habits.TENSOR]
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -517,10 +522,12 @@ def apply(function: Function, *args: Any) -> Tensor:
     try:
         data = devices.run_there(function.forward, arrays) if devices.opened else function.forward(*arrays)
         if not hasattr(data, "base"):  # as arrays have, and Tensors have not
-            raise TypeError(f"{function.name}.forward returned a {type(data).__name__}, not an array")
-    except TypeError as error:
-        if isinstance(function, type):
-            raise TypeError(f"apply takes a new object for each call: apply({function.__name__}(…), x)") from error
+            raise TypeError(
+                f"{function.name}.forward returned a {type(data).__name__}, not an array: it is handed arrays, "
+                "computes with NumPy's functions and returns one array"
+            )
+    except (TypeError, AttributeError) as error:
+        _check_function(function, error)
         raise
     except ValueError as error:
         shapes = " and ".join(str(tensor.shape) for tensor in inputs)
@@ -551,8 +558,22 @@ def _arrays(args: tuple[Any, ...]) -> list[devices.Array]:
     return arrays
 
 
+def _check_function(function: Any, cause: BaseException | None = None) -> None:
+    """TypeError for what apply cannot take, a class of Functions or no Function."""
+    if isinstance(function, type) and issubclass(function, Function):
+        raise TypeError(f"apply takes a new object for each call: apply({function.__name__}(…), x)") from cause
+    if not isinstance(function, Function):
+        what = getattr(function, "__name__", type(function).__name__)
+        raise TypeError(
+            f"apply takes an object of a subclass of minicnn.Function, which knows its derivative, and then its "
+            f"inputs; {what} is none"
+        ) from cause
+
+
 def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
     """The arguments as Tensors of one device and, if anything among them is floating, of one dtype."""
+    if not isinstance(function, Function):
+        _check_function(function)
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
     if not tensors:
         raise TypeError(f"{function.name}: none of the arguments is a Tensor: wrap an array as Tensor(array)")

@@ -162,6 +162,15 @@ FOREIGN = {
 }
 
 
+@pytest.mark.parametrize("dtype, size", [("BF16", 2), ("F8_E4M3", 1), ("F8_E5M2", 1), ("C64", 8)])
+def test_what_numpy_has_no_numbers_for_is_named(dtype, size, tmp_path):
+    """Whatever another package may have taught NumPy."""
+    header = {"right": entry(), "layer.weight": entry(dtype, end=4 + size) | {"data_offsets": [4, 4 + size]}}
+    (tmp_path / "theirs").write_bytes(raw(header, bytes(4 + size)))
+    words = f"theirs holds numbers of another kind than NumPy's: layer.weight is {dtype}; these can be read: BOOL U8 "
+    fails(minicnn.CheckpointError, words, load, tmp_path / "theirs")
+
+
 @pytest.mark.parametrize("what", FOREIGN)
 def test_foreign_files(what, tmp_path):
     path = tmp_path / "file"
@@ -222,7 +231,8 @@ def test_a_mount_that_refuses_to_change_modes(tmp_path, monkeypatch):
 @pytest.mark.parametrize("info", ["[" * 100_000, "1" * 6000, "NaN", "{"], ids=["deep", "long", "no number", "cut"])
 def test_info_that_cannot_be_read(tmp_path, info):
     (tmp_path / "net").write_bytes(raw({"__metadata__": {"info": info}}))
-    fails(CheckpointError, "net is not a checkpoint", minicnn.load, tmp_path / "net")
+    words = "net is not a checkpoint: its info is " + ("float" if info == "NaN" else "no JSON, as save writes it: ")
+    fails(CheckpointError, words, minicnn.load, tmp_path / "net")
 
 
 def test_what_is_no_ordinary_file():

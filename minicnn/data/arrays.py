@@ -34,6 +34,9 @@ class Arrays:
         if len(self.X) != len(self.y):
             raise ValueError(f"X and y must be of one length, got {len(self.X)} samples and {len(self.y)} labels")
 
+    def __repr__(self) -> str:
+        return f"Arrays(X {self.X.dtype} {self.X.shape}, y {self.y.dtype} {self.y.shape})"
+
     def __len__(self) -> int:
         return len(self.X)
 

@@ -29,9 +29,18 @@ from ..backends.devices import Array
 from .folder import DataError, pillow, scaled
 from .pictures import normalise
 
+__all__ = [
+    "CenterCrop", "Compose", "Normalize", "PCAColor", "RandomCrop", "RandomHorizontalFlip", "Resize", "SubtractMean",
+    "TenCrop",
+]  # fmt: skip
+
 Image = NDArray[Any]  # (H, W, 3) or (H, W, 1), uint8 or float32
 CHANNELS = (3, 1)
 Transform = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
+
+
+def __dir__() -> list[str]:
+    return __all__  # what tab completion offers
 
 
 @dataclass

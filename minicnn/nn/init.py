@@ -18,8 +18,14 @@ import numpy as np
 from ..backends.devices import Array
 from ..random import generator
 
+__all__ = ["constant", "he", "lecun", "normal", "xavier"]
+
 Shape = tuple[int, ...]
 Initialiser = Callable[[Shape], Array]
+
+
+def __dir__() -> list[str]:
+    return __all__  # what tab completion offers
 
 
 def _fans(shape: Shape) -> tuple[int, int]:

@@ -24,6 +24,11 @@ class Schedule:
         self.optimizer, self.count = optimizer, 0
         self.base_lrs: list[float] = [group["lr"] for group in optimizer.param_groups]
 
+    def __repr__(self) -> str:
+        """How far it has come, and its settings."""
+        numbers = {name: value for name, value in vars(self).items() if name != "optimizer"}
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in numbers.items())})"
+
     def state_dict(self) -> dict[str, Any]:
         """The numbers that say how far it has come, and base_lrs."""
         return {**{name: getattr(self, name) for name in self.progress}, "base_lrs": [*self.base_lrs]}

@@ -223,3 +223,21 @@ def test_rates_of_a_state():
     assert schedule.base_lrs == [0.5, 0.25]
     schedule.load_state_dict({"count": 0, "base_lrs": [0, 0.5]})
     assert [group["lr"] for group in schedule.optimizer.param_groups] == [0, 0.5]
+
+
+def test_what_a_schedule_prints():
+    sgd = optimizer(0.1)
+    for schedule, text in (
+        (optim.StepLR(sgd, 3), "StepLR(count=0, base_lrs=[0.1], step_size=3, gamma=0.1)"),
+        (
+            optim.CosineLR(sgd, 9, warmup_steps=2),
+            "CosineLR(count=0, base_lrs=[0.1], total_steps=9, warmup_steps=2, min_lr=0.0)",
+        ),
+    ):
+        assert repr(schedule) == text
+    schedule.step()
+    assert repr(schedule).startswith("CosineLR(count=1, ")
+    assert repr(optim.ReduceLROnPlateau(sgd)) == (
+        "ReduceLROnPlateau(count=0, base_lrs=[0.1], sign=1, factor=0.1, patience=10, threshold=0.0001, min_lr=0.0, "
+        "best=inf, waited=0)"
+    )
