@@ -594,3 +594,16 @@ def test_the_number_of_gradients(gradients):
 def test_what_pytorch_calls_in_forward():
     words = "^a Square has no save_for_backward: name the inputs .* `saves`"
     fails(AttributeError, words, wrong, forward=lambda self, x: self.save_for_backward(x))
+
+
+@pytest.mark.parametrize("base", [Function, nn.Module])
+def test_classes_beside_it_get_their_options(base):
+    class Labelled:
+        def __init_subclass__(cls, label, **options):
+            super().__init_subclass__(**options)
+            cls.label = label
+
+    class Mine(base, Labelled, label="mine"):
+        pass
+
+    assert Mine.label == "mine"
