@@ -33,6 +33,7 @@ from minicnn import Tensor, nn
 from minicnn import functional as F
 from minicnn.backends.devices import describe_device
 from minicnn.data import DataLoader
+from minicnn.data.folder import some
 from minicnn.optim import SGD, CosineLR, Optimizer, ReduceLROnPlateau, Schedule, StepLR
 
 
@@ -159,20 +160,23 @@ def fit(
     load_network has, `source`."""
     minicnn.manual_seed(settings.seed)
     size = INPUT_SIZE[settings.variant]
-    pictures, val_pictures = datasets(settings.data, settings.seed, size, settings.verify, settings.resize)
-    classes, earlier, seen = pictures.classes, {}, None
+    earlier, seen = {}, None
     if saved:
         earlier, seen = saved["config"], view_of(settings.resume, saved["config"], arrays)
-        require_classes(settings.resume, earlier["classes"], settings.data, classes)
     elif source:
         _, earlier, seen = source
+    known = earlier.get("classes", [])
+    pictures, val_pictures = datasets(settings.data, settings.seed, size, settings.verify, settings.resize, known)
+    classes = pictures.classes
+    if saved:
+        require_classes(settings.resume, known, settings.data, classes)
     statistics = pixel_statistics(pictures, settings, part_of(arrays, "statistics"))
     view = View.of(size, settings, statistics, seen)
     loader, val_loader = training(pictures, view, settings, statistics), validation(val_pictures, view, settings)
     constants = earlier.get("lrn", {**LRN, "alpha": settings.lrn_alpha})
     net = network(settings, len(classes), constants)
     if source:
-        print(f"from {settings.source}: {take_weights(net, source[0], earlier['classes'], classes)}")
+        print(f"from {settings.source}: {take_weights(net, source[0], known, classes)}")
     if settings.freeze:
         freeze(net)
     optimizer = sgd(net, settings)
@@ -192,8 +196,9 @@ def fit(
             schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
     introduce(settings, given, net, optimizer, loader, val_loader)
 
-    known = earlier if earlier.get("classes") == classes else {}  # these keep the names that they have
-    names = known.get("names", getattr(pictures, "names", classes))
+    names = getattr(pictures, "names", classes)
+    if known == classes:  # these keep the names that they have
+        names = earlier.get("names", names)
     more = {"classes": classes, "names": names, "lrn": constants}
     run = Run(settings, more | {"minicnn": minicnn.__version__}, view, saved)
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
@@ -239,7 +244,7 @@ def introduce(
     )
     seen = {label for _, label in getattr(val_loader.dataset, "samples", ())}
     if lacking := [name for label, name in enumerate(loader.dataset.classes) if seen and label not in seen]:
-        print(f"      no pictures to validate: {', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}")
+        print(f"      no pictures to validate: {some(lacking)}")
     if len(loader) == 1 and pictures > 1:
         size = -(-pictures // 4)
         print(

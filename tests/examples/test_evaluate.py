@@ -261,6 +261,59 @@ def test_folders_that_are_called_by_numbers(run, look, photos, tmp_path, monkeyp
 
 
 @pytest.fixture
+def knows_five(run, photos, tmp_path):
+    """(checkpoint, its data): a network of five classes."""
+    data = photos(classes=5)
+    assert run("train.py", "--data", data, "--epochs", 1, "--out", tmp_path / "run").status == 0
+    return tmp_path / "run" / "best.safetensors", data
+
+
+@pytest.mark.parametrize("prefix", ["", "imagenet:"])
+@pytest.mark.parametrize("gone", ["train/cat val/cat train/eel val/eel train/fox val/fox", "val/cat val/eel val/fox"])
+def test_data_of_some_of_the_classes(run, knows_five, prefix, gone):
+    """Are measured by their names, and a line says which are missing: the figures of those that are
+    there are what they were."""
+    checkpoint, data = knows_five
+    arguments = "evaluate.py", "--checkpoint", checkpoint, "--json", "-", "--data"
+    whole = json.loads(run(*arguments, data).out)
+    for name in gone.split():
+        shutil.rmtree(data / name)
+    result = run(*arguments, f"{prefix}{data}")
+    line = f"evaluate.py: {prefix}{data} (val) has no pictures of 3 of 5 classes: cat, eel, fox\n"
+    assert result.status == 0 and result.err == line, result.err
+    report = json.loads(result.out)
+    for k, name in enumerate(("cat", "dog", "eel", "fox", "gnu")):
+        assert report["confusion"][k] == (whole["confusion"][k] if name in ("dog", "gnu") else [0] * 5)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("classes", [["gnu"], ["dog", "gnu"], ["cat", "dog", "eel", "fox", "gnu"]])
+def test_a_folder_that_has_one_part_alone(run, knows_five, split, classes):
+    """Of as few classes as there are."""
+    checkpoint, data = knows_five
+    shutil.rmtree(data / ("train" if split == "val" else "val"))
+    for name in ("cat", "dog", "eel", "fox", "gnu"):
+        if name not in classes:
+            shutil.rmtree(data / split / name)
+    result = run("evaluate.py", "--checkpoint", checkpoint, "--split", split, "--json", "-")
+    assert result.status == 0 and ("no pictures of" in result.err) == (len(classes) < 5), result.err
+    rows = json.loads(result.out)["classes"]
+    assert [row["class"] for row in rows if row["pictures"]] == classes
+
+
+@pytest.mark.parametrize("gone", [["train"], []])
+def test_a_folder_without_any_class(mistake, knows_five, gone):
+    checkpoint, data = knows_five
+    for name in ("val", *gone):
+        shutil.rmtree(data / name)
+    (data / "val").mkdir()
+    words = ["val", "no class folders"] if gone else ["val", "missing: cat, dog, eel, fox, gnu; unknown: none"]
+    mistake(words, "evaluate.py", "--checkpoint", checkpoint)
+    (data / "val" / "dog").mkdir()
+    mistake(["val/dog", "no pictures"], "evaluate.py", "--checkpoint", checkpoint)
+
+
+@pytest.fixture
 def changed(finished, tmp_path):
     """changed(without, arrays, name=setting, …) -> a best.safetensors like that of `finished`, but for these."""
 
