@@ -28,6 +28,7 @@ from options import (
     adopt,
     command,
     natural,
+    say,
     seed,
     use_machine,
 )
@@ -158,12 +159,12 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
         row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
         row["seconds"] = time.perf_counter() - begun
         run.keep(row, net, {"optimizer": optimizer})
-        print(
+        say(
             f"{title}  training error {100 - row['train_top1']:.2f}%  "
             f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
             f"{row['images_per_s']:.0f} images/s"
         )
-    print(f"the run is in {settings.out}")
+    say(f"the run is in {settings.out}")
 
 
 EXAMPLES = """\

@@ -7,7 +7,18 @@ from argparse import RawDescriptionHelpFormatter
 
 import numpy as np
 from confusion import FEW, draw, matrix_text, per_class, table_text
-from options import Parser, UsageError, add_network, batch_of, command, complain, natural, output_file, progress_bar
+from options import (
+    Parser,
+    UsageError,
+    add_network,
+    batch_of,
+    command,
+    complain,
+    natural,
+    output_file,
+    progress_bar,
+    say,
+)
 from pictures import dataset, validation
 from runs import FIVE, begin, require_classes
 
@@ -185,7 +196,7 @@ def main() -> None:
         print(text)
     else:
         of = "" if settings.crops == 1 else " (of the mean probabilities of ten crops)"
-        print(
+        say(
             f"{score.seen} pictures of {what} ({settings.split}): "
             f"loss {result['loss']:.4f}{of}, {in_words(result, len(classes), digits=2, between=', ')}"
         )
@@ -195,9 +206,12 @@ def main() -> None:
         if settings.json:
             with replacing(settings.json) as path:
                 path.write_text(text + "\n")
+            say(f"wrote {settings.json}")
     if settings.draw:
         with replacing(settings.draw) as path:
             draw(path, score.confusion, names)
+        if settings.json != "-":
+            say(f"wrote {settings.draw}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from options import UsageError, complain, progress_bar
+from options import UsageError, complain, progress_bar, say
 from recipes import kind_and_folder
 
 import minicnn
@@ -186,9 +186,9 @@ def pixel_statistics(
         return PixelStatistics.of(saved)
     kind, folder = kind_and_folder(settings.data)
     if kind in ("imagenet", "photos") and (path := Path(folder) / STATISTICS).exists():
-        print(f"mean image and colors of the training pictures: {path}")
+        say(f"mean image and colors of the training pictures: {path}")
         return _stored(path, len(dataset), settings.resize)
-    print(f"mean image and colors of the {len(dataset)} training pictures: computed now")
+    say(f"mean image and colors of the {len(dataset)} training pictures: computed now")
     statistics, square = PixelStatistics(), Compose([Resize(settings.resize), CenterCrop(settings.resize)])
     loader = DataLoader(dataset, 32, transform=square, num_workers=minicnn.get_num_threads())
     with progress_bar(total=len(dataset), desc="statistics", unit=" images") as bar:

@@ -381,7 +381,8 @@ def test_the_report(run, finished, look, tmp_path):
     assert [row["right"] for row in rows] == confusion.diagonal().tolist()
     assert report["top1"] == pytest.approx(100 * confusion.trace() / 20)
     numbers = f"loss {report['loss']:.4f}, top-1 {report['top1']:.2f}%, top-5 {report['top5']:.2f}%"
-    head, _, title, *lines = printed.out.splitlines()
+    head, _, title, *lines, wrote = printed.out.splitlines()
+    assert wrote == f"wrote {tmp_path / 'report.json'}"
     assert head == f"20 pictures of synthetic (val): {numbers}" and title.split()[:2] == ["class", "pictures"]
     for line, row in zip(lines, rows, strict=False):
         assert line.split()[:3] == [row["class"], "2", f"{row['recall']:.1f}%"]
@@ -407,8 +408,10 @@ def test_words_stand_for_classes(run, changed):
 
 def test_the_drawing(run, finished, tmp_path):
     image = pytest.importorskip("PIL.Image")
-    result = run("evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--draw", tmp_path / "matrix.png")
-    assert result.status == 0 and not result.err
+    arguments = "evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--draw", tmp_path / "matrix.png"
+    result = run(*arguments)
+    assert result.status == 0 and not result.err and result.out.endswith(f"\nwrote {tmp_path / 'matrix.png'}\n")
+    assert "wrote" not in run(*arguments, "--json", "-").out
     with image.open(tmp_path / "matrix.png") as picture:
         assert picture.format == "PNG" and picture.width > 500 and picture.height > 500
 
