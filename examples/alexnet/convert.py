@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 from model import INPUT_SIZE, LRN, alexnet
 from onnx_format import Found, read_onnx, write_onnx
-from options import Parser, UsageError, command
+from options import Parser, UsageError, command, say
 from pictures import IMAGENET, RAW, View
-from runs import load_network, save_network
+from runs import load_network, require_sound, save_network, view_of
 from weight_files import Arrays, float32, read, unwrapped, write
 
 from minicnn import nn
@@ -260,11 +260,14 @@ def from_onnx(found: Found, mean: np.ndarray | None = None) -> Network:
     net = alexnet(config["variant"], len(arrays["fc8.bias"]), "zeros", config["groups"], config["lrn"])
     if found.told:
         try:
-            told = found.told["preprocessing"]
-            view = View(told["size"], told["mean"], told["std"], resize=told["resize"])
+            told = {name: found.told["preprocessing"][name] for name in ("size", "mean", "std", "resize")}
             config |= {"classes": found.told["classes"], "names": found.told["names"]}
+            require_sound("its metadata", {"config": config})
+            view = view_of("its metadata", {**config, "view": told}, {})
         except (KeyError, TypeError):
             raise CheckpointError("its metadata are not as they were written") from None
+        if len(config["classes"]) != net.fc8.bias.size:
+            raise CheckpointError(f"its metadata have {len(config['classes'])} classes, its graph {net.fc8.bias.size}")
     elif config["variant"] == "2012":
         arrays = other_colors(arrays, "conv1.conv")
         view = raw_view(BVLC_MEAN if mean is None else mean, np.array([View.resize]))
@@ -316,7 +319,7 @@ def bring(source: str, target: str, names: str | None, mean: str | None) -> None
         config["classes"], config["names"] = read_names(names, len(numbers))
     save_network(target, net, config, view)
     known = ", known by their numbers (--names gives them names)" if config["names"] == numbers else ""
-    print(f"{target}: AlexNet {config['variant']}, {len(numbers)} classes{known}")
+    say(f"{target}: AlexNet {config['variant']}, {len(numbers)} classes{known}")
     if isinstance(theirs, Found) and not theirs.told:
         caffes = "blue, green and red, from 0 to 255, less a mean, as Caffe's"
         sees = (
@@ -324,9 +327,9 @@ def bring(source: str, target: str, names: str | None, mean: str | None) -> None
             if config["variant"] == "2012"
             else "red, green and blue, by ImageNet's mean and std, as torchvision's"
         )
-        print(f"its weights are taken for pixels in {sees} are; the file does not say it")
+        say(f"its weights are taken for pixels in {sees} are; the file does not say it")
         if theirs.side not in (None, view.size):
-            print(f"its graph is for pictures {theirs.side} pixels wide, this network for {view.size}: other logits")
+            say(f"its graph is for pictures {theirs.side} pixels wide, this network for {view.size}: other logits")
 
 
 def from_arrays(arrays: Arrays, mean: np.ndarray | None) -> Network:
@@ -354,12 +357,12 @@ def take(source: str, target: str, framework: str) -> None:
         write_onnx(target, net, outwards(usual_dropout(net, config), OURS), config, view)
     else:
         write(target, (to_caffe if framework == "caffe" else to_torchvision)(net, config, view))
-    print(f"{target}: AlexNet for {framework}, {len(config['classes'])} classes")
+    say(f"{target}: AlexNet for {framework}, {len(config['classes'])} classes")
     if view.resize != View.resize:
-        print(f"the short side of its pictures is scaled to {view.resize} pixels, not to {View.resize}")
+        say(f"the short side of its pictures is scaled to {view.resize} pixels, not to {View.resize}")
     if framework == "caffe":
         n, k, alpha, beta = (config["lrn"][name] for name in ("n", "k", "alpha", "beta"))
-        print(f"norm1 and norm2: lrn_param {{ local_size: {n} alpha: {alpha * n:g} beta: {beta:g} k: {k:g} }}")
+        say(f"norm1 and norm2: lrn_param {{ local_size: {n} alpha: {alpha * n:g} beta: {beta:g} k: {k:g} }}")
 
 
 def main() -> None:

@@ -12,18 +12,17 @@ import csv
 import json
 import os
 import shutil
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from drawing import draw_curves, draw_filters, require_matplotlib
-from model import LRN, alexnet
-from options import DEFAULTS, UsageError, complain, home, is_number, require_settings, use_machine
+from model import INPUT_SIZE, LRN, alexnet
+from options import DEFAULTS, UsageError, complain, home, is_number, require_settings, say, side, use_machine
 from pictures import View
 from recipes import complete
 
@@ -235,7 +234,7 @@ def has(config: Any, *names: str) -> bool:
 def finished(path: str, rows: list[Any], epochs: int) -> bool:
     """Whether a run has all its epochs; if so, say how it could go on."""
     if len(rows) >= epochs:
-        print(f"{path} has its {len(rows)} epochs: --epochs with a larger number goes on from there")
+        say(f"{path} has its {len(rows)} epochs: --epochs with a larger number goes on from there")
     return len(rows) >= epochs
 
 
@@ -284,14 +283,18 @@ def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict
 
 def view_of(path: str, config: dict[str, Any], arrays: dict[str, Any]) -> View:
     """How a network sees a picture, from the settings and arrays of its file."""
+    image, size = arrays.get("view.mean_image"), INPUT_SIZE[config["variant"]]
     try:  # older runs do not say the resize
-        view = View(**{"resize": complete(config)["resize"], **config["view"]})
-        numbers = view.size, view.resize, *view.mean, *view.std
-        if len(numbers) != 8 or not all(map(is_number, numbers)):
-            raise ValueError(f"its view is damaged: {config['view']}")
-        return replace(view, mean_image=arrays.get("view.mean_image"))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        view = View(**{"resize": complete(config)["resize"], **config["view"]}, mean_image=image)
+        numbers, shape = (view.size, view.resize, *view.mean, *view.std), (view.resize, view.resize, 3)
+        if len(numbers) != 8 or not all(map(is_number, numbers)) or (image is not None and image.shape != shape):
+            raise ValueError(f"{config['view']}, and the mean image {None if image is None else image.shape}")
+        if view.size != size or not side(str(view.resize)) >= size:
+            raise ValueError(f"size {view.size} and resize {view.resize}, of a network that sees {size} pixels")
+        view.evaluation()  # whose transforms refuse means and deviations that are no numbers, or none above 0
+        return view
+    except (ValueError, TypeError, ArgumentTypeError) as error:
+        raise CheckpointError(f"{path}: its view is damaged: {error}") from None
 
 
 Network = tuple[nn.Module, dict[str, Any], View]
