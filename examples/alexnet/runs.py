@@ -333,25 +333,26 @@ def begin(parser: ArgumentParser) -> tuple[Namespace, nn.Module, dict[str, Any],
     if settings.draw:
         require_matplotlib()  # what is not installed is better missed now
     use_machine(settings)
-    named = settings.checkpoint is not None
-    if not named:
-        settings.checkpoint = newest_run()
-    net, config, view = load_network(settings.checkpoint, settings.device)
-    if not named:
-        complain(f"the newest run's network answers, {settings.checkpoint}, trained on {config.get('data')}")
+    if settings.checkpoint is not None:
+        return settings, *load_network(settings.checkpoint, settings.device)
+    settings.checkpoint, (net, config, view) = newest_network(settings.device)
+    complain(f"the newest run's network answers, {settings.checkpoint}, trained on {config.get('data')}")
     return settings, net, config, view
 
 
-def newest_run() -> str:
-    """The best network of the run in runs/ whose last epoch was done last. Raises UsageError if
-    there is none."""
+def newest_network(device: str) -> tuple[str, Network]:
+    """The file of the best network of the run in runs/ whose last epoch was done last, and what
+    load_network returns. Of a file that is damaged a line says so, and the next one is tried.
+    Raises UsageError if there is none."""
     times = {}
     for last in Path("runs").glob(f"*/{LAST}"):
         with suppress(OSError, ValueError):  # of one that is being removed, or damaged
             if has(json.loads((last.parent / "config.json").read_text()), *NEEDED):
                 times[last] = last.stat().st_mtime_ns
-    if not times:
-        raise UsageError("there is no run in runs/: train.py makes one, and --checkpoint FILE takes any other network")
-    last = max(times, key=lambda path: times[path])
-    best = last.with_name(BEST)
-    return str(best if best.exists() else last)
+    for last in sorted(times, key=lambda path: times[path], reverse=True):
+        for path in filter(os.path.exists, (last.with_name(BEST), last)):
+            try:
+                return str(path), load_network(str(path), device)
+            except CheckpointError as error:
+                complain(f"{error}; skipped")
+    raise UsageError("there is no run in runs/: train.py makes one, and --checkpoint FILE takes any other network")

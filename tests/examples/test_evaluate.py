@@ -211,6 +211,39 @@ def test_the_newest_run_answers_and_says_so(run, mistake, monkeypatch, look, tmp
             assert found.err == f"{program}: the newest run's network answers, {path}, trained on synthetic\n"
 
 
+@pytest.mark.parametrize("program", ["evaluate.py", "predict.py"])
+def test_a_newest_run_that_is_damaged_hides_no_other(run, mistake, finished, monkeypatch, tmp_path, program):
+    """A line for each file that is skipped; of a run whose last network is damaged the best answers."""
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("PIL.Image").new("RGB", (80, 80)).save("photo.png")
+    arguments = ["photo.png"] * (program == "predict.py")
+    for i, name in enumerate("abc"):
+        shutil.copytree(finished.folder, f"runs/{name}")
+        os.utime(f"runs/{name}/last.safetensors", (i, 10 + i))
+    whole = (tmp_path / "runs/c/best.safetensors").read_bytes()
+    (tmp_path / "runs/c/last.safetensors").write_bytes(b"")
+    os.utime("runs/c/last.safetensors", (9, 19))
+    answered = "evaluate.py: the newest run's network answers, runs/{}.safetensors, trained on synthetic"
+    answered = answered.replace("evaluate.py", program)
+    assert run(program, *arguments).err.splitlines() == [answered.format("c/best")]
+    (tmp_path / "runs/c/best.safetensors").unlink()
+    (tmp_path / "runs/b/best.safetensors").write_bytes(whole[:-9])
+    result = run(program, *arguments)
+    assert result.status == 0
+    *skipped, last = result.err.splitlines()
+    assert last == answered.format("b/last")
+    assert [line.partition(" is not a checkpoint, or not whole: ")[0] for line in skipped] == [
+        f"{program}: runs/c/last.safetensors",
+        f"{program}: runs/b/best.safetensors",
+    ]
+    assert all(line.endswith("; skipped") for line in skipped)
+    shutil.rmtree("runs/a")
+    (tmp_path / "runs/b/last.safetensors").write_text("text")
+    os.utime("runs/b/last.safetensors", (1, 11))
+    result = run(program, *arguments)
+    assert result.status == 2 and len(result.err.splitlines()) == 4 and "no run in runs/" in result.err
+
+
 def test_another_folder_of_the_same_classes(run, photos, tmp_path):
     trained = run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run")
     assert trained.status == 0, trained.err
