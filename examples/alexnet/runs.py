@@ -113,7 +113,7 @@ class Run:
         self.folder, self.config, self.view = Path(settings.out), config | {"view": view.numbers()}, view
         self.rows: list[dict[str, Any]] = saved.get("rows", [])
         here = self.rows if (self.folder / BEST).exists() else []  # or it has been removed, or stayed elsewhere
-        self.best = max((row["val_top1"] for row in here), default=-1.0)
+        self.best = max(reversed(here), key=merit, default=None)  # the row of the best epoch, the last of equal ones
         self.write("config.json", self.config)
 
     def write(self, name: str, content: dict[str, Any]) -> None:
@@ -160,9 +160,9 @@ class Run:
     def save(self, net: nn.Module, parts: dict[str, Any], statistics: PixelStatistics | None) -> None:
         """last.safetensors: the network, the other parts, and how far it has come. best.safetensors
         goes first: if it cannot be written, the epoch counts as not done, and is done again."""
-        if self.rows[-1]["val_top1"] >= self.best:
+        if self.best is None or merit(self.rows[-1]) >= merit(self.best):
             save_network(self.folder / BEST, net, self.config, self.view)
-            self.best = self.rows[-1]["val_top1"]
+            self.best = self.rows[-1]
         arrays = _of_view(self.view)
         if statistics is not None:
             arrays |= {f"statistics.{name}": array for name, array in statistics.arrays().items()}
@@ -172,6 +172,11 @@ class Run:
         progress = {"epoch": self.rows[-1]["epoch"], "rows": self.rows}
         info = {"config": self.config, "random": minicnn.random.random_state(), **progress}
         minicnn.save(self.folder / LAST, arrays, info)
+
+
+def merit(row: dict[str, Any]) -> tuple[float, float]:
+    """What the best epoch has most of: of those with the same top-1, it has the lowest loss."""
+    return row["val_top1"], -row["val_loss"]
 
 
 def _earlier(config: dict[str, Any], saved: dict[str, Any]) -> list[dict[str, Any]]:

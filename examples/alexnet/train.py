@@ -269,10 +269,12 @@ def disk_space(net: nn.Module, optimizer: Optimizer) -> int:
 
 def conclude(run: Run) -> None:
     """Say what has come of it, and what can be done with it."""
-    best = [row["epoch"] for row in run.rows if row["val_top1"] == run.best]
-    if best:  # or what was the best has been removed
+    if best := run.best:  # or it has been removed
         path, programs = run.folder / BEST, os.path.dirname(sys.argv[0])
-        say(f"best: top-1 {run.best:.1f}% in epoch {best[-1]}; see curves.png, and filters.png (noise at first)")
+        say(
+            f"best: top-1 {best['val_top1']:.1f}% in epoch {best['epoch']}; see curves.png, and filters.png (noise at "
+            "first)"
+        )
         say(f"to measure it: python {os.path.join(programs, 'evaluate.py')} --checkpoint {path}")
         say(f"to ask it: python {os.path.join(programs, 'predict.py')} --checkpoint {path} PHOTO")
 
