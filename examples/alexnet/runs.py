@@ -49,8 +49,8 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
     network with it.
 
     numbered: where settings.out has a run already, make it the first of settings.out-2, -3 … that has none.
-    Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a network; and for a copy that
-    would go on in the folder of what has come after it.
+    Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a network; for a copy that
+    would go on in the folder of what has come after it; and for a run that another program goes on with just now.
     """
     require_matplotlib()  # what is not installed is better missed now than after the first epoch
     minicnn.checkpoint.require_safetensors()
@@ -66,7 +66,8 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
         if newest and not stays and (best := Path(home(settings), BEST)).exists():
             with replacing(last.with_name(BEST)) as path:
                 shutil.copyfile(best, path)
-        yield
+        with alone(settings.out):
+            yield
     except BaseException as error:
         if not last.exists():
             with suppress(OSError):  # of a folder where there is something else by now
@@ -80,6 +81,29 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
         elif isinstance(error, DataError):
             raise DataError(f"{error}; when that is mended, go on with --resume {last}") from None
         raise
+
+
+@contextmanager
+def alone(folder: str) -> Iterator[None]:
+    """In here no other program can be in here with the same folder: it gets a UsageError. The system's
+    lock ends with the program, however that ends; where it has none, as on Windows and on some
+    network drives, nothing is locked."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{folder} has a run that another program goes on with: wait until it has ended") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def _claim(out: str, numbered: bool) -> tuple[str, list[Path]]:
