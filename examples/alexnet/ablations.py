@@ -39,6 +39,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from ablation_report import GOAL, Run, reached, report
 from drawing import require_matplotlib

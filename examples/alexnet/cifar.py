@@ -17,6 +17,7 @@ import time
 from argparse import SUPPRESS, Namespace, RawDescriptionHelpFormatter
 from typing import Any
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from evaluate import evaluate
 from options import (

@@ -31,6 +31,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from model import INPUT_SIZE, LRN, alexnet
 from onnx_format import Found, read_onnx, write_onnx

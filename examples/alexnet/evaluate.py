@@ -5,6 +5,7 @@ import sys
 import time
 from argparse import RawDescriptionHelpFormatter
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from confusion import FEW, draw, matrix_text, per_class, table_text
 from options import (

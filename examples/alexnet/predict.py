@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from confusion import short
 from drawing import drawable, new_figure, own_settings

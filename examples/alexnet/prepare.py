@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from numpy.typing import NDArray
 from options import Parser, UsageError, command, natural, number, printable, progress_bar, say, side

@@ -7,6 +7,7 @@ import time
 from argparse import Namespace
 from typing import Any
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from evaluate import Score, evaluate, in_words
 from model import INPUT_SIZE, LRN, alexnet

@@ -435,6 +435,33 @@ def test_in_a_process_of_its_own(look, tmp_path, program, arguments):
     assert look.files(tmp_path) == {"text.safetensors"}
 
 
+PROGRAMS = "ablations", "cifar", "convert", "evaluate", "predict", "prepare", "train"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("missing", ["minicnn", "numpy"])
+def test_in_a_python_that_has_no_minicnn(look, tmp_path, program, missing):
+    """As in a fresh clone: a line says what to run."""
+    hidden = tmp_path / "sitecustomize.py"
+    hidden.write_text(f"import sys\nsys.modules[{missing!r}] = None\n")
+    result = subprocess.run(
+        [sys.executable, look.PROGRAMS / f"{program}.py", "--help"], capture_output=True, text=True, cwd=tmp_path,
+        env={"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(minicnn.__file__).parents[1])])},
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (2, "")
+    clone = look.PROGRAMS.parents[1]
+    assert result.stderr == (
+        f"{program}.py: {missing} is not installed in this Python: run {sys.executable} -m pip install "
+        f'-e "{clone}[examples]" (README.md has more, under "With pip")\n'
+    )
+    assert (clone / "pyproject.toml").exists() and "## With pip" in (clone / "README.md").read_text()
+
+
+def test_every_program_looks_for_minicnn_first(look):
+    programs = [path.stem for path in look.PROGRAMS.glob("*.py") if "__main__" in path.read_text()]
+    assert sorted(programs) == list(PROGRAMS)
+
+
 @pytest.mark.parametrize("lines", [1, 100_000])
 def test_a_reader_that_has_gone_is_no_mistake(look, lines):
     """As head: what is written sooner fails in a print, what is written last when the program ends."""
