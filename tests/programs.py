@@ -20,12 +20,6 @@ from minicnn import nn
 PROGRAMS = Path(__file__).resolve().parents[1] / "examples" / "alexnet"
 FILES = {"config.json", "metrics.csv", "curves.png", "filters.png", "last.safetensors", "best.safetensors"}
 SIZE = 64
-DAMAGED_VIEWS = [  # what no file says of its view, of a network that sees 224 pixels
-    *(("size", value) for value in (-1, 0, 223, 224.0, "224", None, True)),
-    *(("resize", value) for value in (-1, 0, 223, 256.0, 10**9, "256", None)),
-    *(("mean", value) for value in (0, [0, 0], [0, 0, "x"], [0, 0, np.nan], [0, 0, np.inf], [[0, 0, 0]], None)),
-    *(("std", value) for value in (1, [1, 1], [1, 1, 0], [1, 1, -1], [1, 1, np.nan], [1, 1, np.inf], [1, 1, None])),
-]
 
 
 def tiny(

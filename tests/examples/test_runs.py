@@ -122,6 +122,10 @@ def bfloat16(path, *_):
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
 
 
+def info_that_is_no_json(path, _, arrays, __):
+    pytest.importorskip("safetensors.numpy").save_file(arrays, path, {"info": "a network of\nanother program"})
+
+
 BROKEN = {  # what writes a file that is no checkpoint, given its path, a whole file, its arrays and its settings
     "missing": lambda path, *_: None,
     "folder": lambda path, *_: path.mkdir(),
@@ -137,6 +141,7 @@ BROKEN = {  # what writes a file that is no checkpoint, given its path, a whole 
     "unknown": lambda path, _, arrays, config: minicnn.save(path, arrays, {"config": {**config, "variant": "2013"}}),
     "classes": lambda path, _, arrays, config: minicnn.save(path, arrays, {"config": {**config, "classes": ["a"]}}),
     "bfloat16": bfloat16,
+    "info": info_that_is_no_json,
 }
 
 
@@ -197,12 +202,20 @@ def test_settings_that_are_damaged(run, finished, tmp_path, monkeypatch):
     assert seen - refused <= unused, sorted(map(str, seen - refused - unused))
 
 
-def test_views_that_are_damaged(look):
+DAMAGED_VIEWS = [  # what no file says of its view, of a network that sees 224 pixels
+    *(("size", value) for value in (-1, 0, 223, 224.0, "224", None, True)),
+    *(("resize", value) for value in (-1, 0, 223, 256.0, 10**9, "256", None)),
+    *(("mean", value) for value in (0, [0, 0], [0, 0, "x"], [0, 0, np.nan], [0, 0, np.inf], [[0, 0, 0]], None)),
+    *(("std", value) for value in (1, [1, 1], [1, 1, 0], [1, 1, -1], [1, 1, np.nan], [1, 1, np.inf], [1, 1, None])),
+]
+
+
+def test_views_that_are_damaged():
     config = {"variant": "2014", "groups": True, "init": "he", "classes": ["a", "b"]}
     whole = {"size": 224, "mean": [0, 0.5, -1], "std": [1, 1e-3, 255], "resize": 4096}
     view = runs.view_of("a file", {**config, "view": whole}, {})
     assert view.numbers() == whole and runs.view_of("", {**config, "view": {**whole, "resize": 224}}, {}).resize == 224
-    for name, value in [*look.DAMAGED_VIEWS, ("colors", "RGB"), ("resize", 4097)]:
+    for name, value in [*DAMAGED_VIEWS, ("colors", "RGB"), ("resize", 4097)]:
         with pytest.raises(CheckpointError, match=r"^a file: its view is damaged: [^\n]*$"):
             runs.view_of("a file", {**config, "view": {**whole, name: value}}, {})
 
