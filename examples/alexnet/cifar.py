@@ -140,9 +140,13 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
     if mean_image is None:
         mean_image = pictures.images.mean(axis=0, dtype=np.float64).astype(np.float32)
     view = View(32, (0.0, 0.0, 0.0), RAW, mean_image, resize=32)
+    try:
+        transform = view.evaluation()
+    except ValueError as error:
+        raise CheckpointError(f"{settings.resume} is damaged: {error}") from None
     machine: dict[str, Any] = {"num_workers": settings.workers, "device": settings.device}
-    loader = DataLoader(pictures, BATCH, transform=view.evaluation(), shuffle=True, seed=settings.seed, **machine)
-    test_loader = DataLoader(test_pictures, BATCH, transform=view.evaluation(), **machine)
+    loader = DataLoader(pictures, BATCH, transform=transform, shuffle=True, seed=settings.seed, **machine)
+    test_loader = DataLoader(test_pictures, BATCH, transform=transform, **machine)
     net = network(settings.network).to(settings.device)
     optimizer = sgd(net, settings.network)
     if saved:

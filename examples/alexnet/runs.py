@@ -302,8 +302,8 @@ def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict
     for part, thing in parts.items():
         try:
             thing.load_state_dict(part_of(arrays, part))
-        except ValueError as error:
-            raise CheckpointError(f"{path}: {error}") from None
+        except (ValueError, TypeError, OverflowError) as error:
+            raise CheckpointError(f"{path}: its {part} cannot go on: {error}") from None
     try:
         minicnn.random.set_random_state(info["random"])
     except (KeyError, ValueError, TypeError) as error:

@@ -233,6 +233,18 @@ def test_a_mean_image_that_is_damaged(mistake, look, tmp_path, program, image):
     mistake(words, program, option, path, *["photo.jpg"] * (program == "predict.py"))
 
 
+@pytest.mark.parametrize("value", [np.zeros(2), np.zeros(0), np.array(np.inf)], ids=["two", "none", "infinite"])
+def test_a_state_that_is_damaged(mistake, run, tmp_path, value):
+    """Of the network, of its optimizer and of a schedule that has a state."""
+    last = tmp_path / "last.safetensors"
+    assert run("train.py", "--schedule", "plateau", "--epochs", 1, "--out", tmp_path).status == 0
+    arrays, info = minicnn.load(last)
+    for name in ("model.fc8.bias", "optimizer.velocity.0", "schedule.count", "schedule.waited"):
+        minicnn.save(last, {**arrays, name: value}, info)
+        words = [str(last), f"its {name.partition('.')[0]} cannot go on: "]
+        mistake(words, "train.py", "--resume", last, "--epochs", 2)
+
+
 @pytest.mark.parametrize("random", [None, -1, [], [1], [1, "a"], [-1, 0], {}])
 def test_random_numbers_that_are_damaged(mistake, finished, tmp_path, random):
     arrays, info = minicnn.load(finished.folder / "last.safetensors")
