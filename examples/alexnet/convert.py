@@ -31,10 +31,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from model import INPUT_SIZE, LRN, alexnet
 from onnx_format import Found, read_onnx, write_onnx
-from options import Parser, UsageError, command
+from options import Parser, UsageError, command, say
 from pictures import IMAGENET, RAW, View
 from runs import load_network, save_network
 from weight_files import Arrays, float32, read, unwrapped, write
@@ -316,7 +317,7 @@ def bring(source: str, target: str, names: str | None, mean: str | None) -> None
         config["classes"], config["names"] = read_names(names, len(numbers))
     save_network(target, net, config, view)
     known = ", known by their numbers (--names gives them names)" if config["names"] == numbers else ""
-    print(f"{target}: AlexNet {config['variant']}, {len(numbers)} classes{known}")
+    say(f"{target}: AlexNet {config['variant']}, {len(numbers)} classes{known}")
     if isinstance(theirs, Found) and not theirs.told:
         caffes = "blue, green and red, from 0 to 255, less a mean, as Caffe's"
         sees = (
@@ -324,9 +325,9 @@ def bring(source: str, target: str, names: str | None, mean: str | None) -> None
             if config["variant"] == "2012"
             else "red, green and blue, by ImageNet's mean and std, as torchvision's"
         )
-        print(f"its weights are taken for pixels in {sees} are; the file does not say it")
+        say(f"its weights are taken for pixels in {sees} are; the file does not say it")
         if theirs.side not in (None, view.size):
-            print(f"its graph is for pictures {theirs.side} pixels wide, this network for {view.size}: other logits")
+            say(f"its graph is for pictures {theirs.side} pixels wide, this network for {view.size}: other logits")
 
 
 def from_arrays(arrays: Arrays, mean: np.ndarray | None) -> Network:
@@ -354,12 +355,12 @@ def take(source: str, target: str, framework: str) -> None:
         write_onnx(target, net, outwards(usual_dropout(net, config), OURS), config, view)
     else:
         write(target, (to_caffe if framework == "caffe" else to_torchvision)(net, config, view))
-    print(f"{target}: AlexNet for {framework}, {len(config['classes'])} classes")
+    say(f"{target}: AlexNet for {framework}, {len(config['classes'])} classes")
     if view.resize != View.resize:
-        print(f"the short side of its pictures is scaled to {view.resize} pixels, not to {View.resize}")
+        say(f"the short side of its pictures is scaled to {view.resize} pixels, not to {View.resize}")
     if framework == "caffe":
         n, k, alpha, beta = (config["lrn"][name] for name in ("n", "k", "alpha", "beta"))
-        print(f"norm1 and norm2: lrn_param {{ local_size: {n} alpha: {alpha * n:g} beta: {beta:g} k: {k:g} }}")
+        say(f"norm1 and norm2: lrn_param {{ local_size: {n} alpha: {alpha * n:g} beta: {beta:g} k: {k:g} }}")
 
 
 def main() -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from options import UsageError, complain, progress_bar
+from options import UsageError, complain, progress_bar, say
 from recipes import kind_and_folder
 
 import minicnn
 from minicnn.data import CIFAR10, DataError, DataLoader, ImageFolder, ImageNet, PixelStatistics, SyntheticImages
-from minicnn.data.folder import PictureFiles, folders, some
+from minicnn.data.folder import PictureFiles, composed, folders, some
 from minicnn.data.transforms import (
     CenterCrop,
     Compose,
@@ -103,11 +103,16 @@ class View:
         return Compose(steps)
 
 
-def datasets(what: str, seed: int, size: int, verify: bool = True, least: int | None = None) -> tuple[Any, Any]:
-    """(training set, validation set) for an argument of --data, see dataset."""
+def datasets(
+    what: str, seed: int, size: int, verify: bool = True, least: int | None = None, known: Sequence[str] = ()
+) -> tuple[Any, Any]:
+    """(training set, validation set) for an argument of --data, see dataset. known: the classes of a
+    network that goes on; where the data have just these, the labels are in this order."""
     if least is not None and least < size:
         raise UsageError(f"--resize {least}: the network sees {size} pixels, so at least as many are needed")
     train, val = (dataset(what, part, seed, size, verify, least) for part in ("train", "val"))
+    if len(known) == len(train.classes):
+        train, val = labelled_as(known, train), labelled_as(known, val)
     return train, val
 
 
@@ -119,8 +124,8 @@ def dataset(
     has to be there.
 
     size: of drawn pictures. verify: the checksums of CIFAR-10? least: how many pixels a photo's
-    short side needs. known: a network's classes. Where the folders have just these names, the
-    labels are in this order, as with 0 to 999, which sort otherwise."""
+    short side needs. known: the classes of a network that is measured. Where it knows all classes
+    of the data, the labels are its own."""
     train, (kind, folder) = part == "train", kind_and_folder(what)
     if kind == "synthetic":
         return SyntheticImages(SYNTHETIC[part], seed=2 * seed + (not train), size=size)
@@ -130,7 +135,7 @@ def dataset(
         return (
             CIFAR10(folder, train, verify=verify)
             if kind == "cifar10"
-            else announced(ImageNet(folder, train=train, least=least), folder)
+            else labelled_as(known, announced(ImageNet(folder, train=train, least=least), folder))
         )
     root = Path(what)
     if not what or not root.is_dir():
@@ -142,10 +147,22 @@ def dataset(
         raise DataError(
             f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of pictures per class"
         )
-    classes: Sequence[str] = folders(root / "train") if not train and (root / "train").is_dir() else []
-    if set(known) == set(classes or folders(root / part)):
-        classes = known
-    return announced(ImageFolder(root / part, classes=classes or None, least=least), what)
+    classes = None  # of folders to train on, of which there have to be two
+    if known or not train:
+        classes = folders(root / ("train" if (root / "train").is_dir() else part)) or None
+    return labelled_as(known, announced(ImageFolder(root / part, classes=classes, least=least), what))
+
+
+def labelled_as(known: Sequence[str], pictures: Any) -> Any:
+    """Picture files with the labels that a network gives to their classes, by name: folders called 0
+    to 999 sort otherwise than numbers, and there may be fewer than it knows. As they are if it
+    does not know all of them."""
+    labels = {name: label for label, name in enumerate(composed(known, "classes"))}
+    found = composed(pictures.classes, "classes")
+    if not isinstance(pictures, PictureFiles) or not labels.keys() >= found.keys():
+        return pictures
+    own = [labels[name] for name in found]
+    return PictureFiles([(path, own[label]) for path, label in pictures.samples], list(known), pictures.least)
 
 
 def announced(pictures: PictureFiles, root: str) -> PictureFiles:
@@ -169,9 +186,9 @@ def pixel_statistics(
         return PixelStatistics.of(saved)
     kind, folder = kind_and_folder(settings.data)
     if kind in ("imagenet", "photos") and (path := Path(folder) / STATISTICS).exists():
-        print(f"mean image and colors of the training pictures: {path}")
+        say(f"mean image and colors of the training pictures: {path}")
         return _stored(path, len(dataset), settings.resize)
-    print(f"mean image and colors of the {len(dataset)} training pictures: computed now")
+    say(f"mean image and colors of the {len(dataset)} training pictures: computed now")
     statistics, square = PixelStatistics(), Compose([Resize(settings.resize), CenterCrop(settings.resize)])
     loader = DataLoader(dataset, 32, transform=square, num_workers=minicnn.get_num_threads())
     with progress_bar(total=len(dataset), desc="statistics", unit=" images") as bar:

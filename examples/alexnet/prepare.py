@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from numpy.typing import NDArray
-from options import Parser, UsageError, command, natural, number, progress_bar, side
+from options import Parser, UsageError, command, natural, number, printable, progress_bar, say, side
 from pictures import STATISTICS, announced
 
 import minicnn
@@ -175,12 +176,12 @@ def whole(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | None:
 def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Namespace) -> None:
     """Name those of the pictures that could not be read. Raises DataError unless they may be left out, and each folder
     has others."""
-    reasons, path = list(broken.values()), os.path.join(settings.target, BROKEN)
+    reasons, path = list(map(printable, broken.values())), os.path.join(settings.target, BROKEN)
     with replacing(path) as temporary:
         temporary.write_text("\n".join(reasons) + "\n", encoding="utf-8", errors="surrogateescape")
     print(*reasons[:SHOWN], sep="\n", file=sys.stderr)
     if len(reasons) > SHOWN:
-        print(f"and {len(reasons) - SHOWN} more, see {path}", file=sys.stderr)
+        print(printable(f"and {len(reasons) - SHOWN} more, see {path}"), file=sys.stderr)
     if not settings.skip_broken:
         raise DataError(
             f"{len(reasons)} of {len(pictures)} pictures cannot be read ({path}), the others are done; mend or remove"
@@ -222,11 +223,11 @@ def prepare(settings: Namespace) -> None:
         pictures = [picture for picture in pictures if picture not in done.broken]
     name = finish(pictures, done.statistics, settings)
     trained = sum(picture.train for picture in pictures)
-    print(
+    say(
         f"{settings.target}: {trained} pictures to train on and {len(pictures) - trained} to validate, {settings.size} "
-        f"x {settings.size} pixels; {done.before} were there before, {len(done.broken)} left out\n"
-        f"to train on them: train.py --data {name}"
+        f"x {settings.size} pixels; {done.before} were there before, {len(done.broken)} left out"
     )
+    say(f"to train on them: train.py --data {name}")
 
 
 DESCRIPTION = """\

@@ -4,13 +4,14 @@ import itertools
 import os
 import pickle
 import sys
+from dataclasses import replace
 
 import convert
 import frameworks
 import numpy as np
 import pytest
 from frameworks import CAFFE, CLASSES, PICTURES, TORCHVISION, weights
-from model import LRN, alexnet
+from model import INPUT_SIZE, LRN, alexnet
 from pictures import IMAGENET, RAW, View
 from programs import run_program
 from runs import load_network, save_network
@@ -69,7 +70,7 @@ def saved(path, framework=CAFFE, **changes):
 def trained(path, variant, view, groups=True):
     """A network as train.py might leave it."""
     config = {"variant": variant, "groups": groups, "init": "he", "lrn": LRN, "dropout_scale": "training"}
-    names = [str(k) for k in range(CLASSES)]
+    names, view = [str(k) for k in range(CLASSES)], replace(view, size=INPUT_SIZE[variant])
     save_network(path, alexnet(variant, CLASSES, groups=groups), {**config, "classes": names, "names": names}, view)
 
 
