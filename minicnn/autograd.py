@@ -194,7 +194,7 @@ class Function:
 
         forward(*arrays) -> array      the result; what the backward pass needs besides the inputs is
                                        set on self
-        backward(grad) -> gradients    given dL/d(output), the Tensor dL/d(input) for each input,
+        backward(dy) -> gradients      given dy = dL/dy of the output y, the Tensor dL/dx for each input x,
                                        computed with operations on Tensors, so that it can itself be
                                        recorded and differentiated
         saves                          saves[i]: the numbers of the inputs that backward reads to compute
@@ -203,7 +203,7 @@ class Function:
 
     An object records one call. In backward, self.needs_input_grad[i] tells whether the gradient of
     input i is wanted (None may be returned otherwise), and self.saved_inputs[j] is the Tensor that
-    was input j, kept only if a wanted gradient reads it. backward must return new Tensors, or grad
+    was input j, kept only if a wanted gradient reads it. backward must return new Tensors, or dy
     itself, or views of it. It must not return a saved input or an array that the Function keeps on
     self, because whoever is given a leaf's gradient may write to its memory.
     """
@@ -229,17 +229,17 @@ class Function:
         """PyTorch's way to call a Function. Raises TypeError, which says what to write here."""
         raise TypeError(f"an operation is an object here: minicnn.apply({cls.__name__}(…), x)")
 
-    def backward(self, grad: Tensor) -> Gradients:
+    def backward(self, dy: Tensor) -> Gradients:
         raise NotImplementedError(f"{self.name} does not define backward")
 
     @property
     def name(self) -> str:
         return type(self).__name__
 
-    def saved_output(self, grad: Tensor) -> Tensor:
+    def saved_output(self, dy: Tensor) -> Tensor:
         """In backward: self.y, which forward has returned, as a Tensor that this node made. So what
         is computed from it can be differentiated again, through the node."""
-        return grad.wrap(self.y, self)  # type: ignore[attr-defined]  # forward sets y
+        return dy.wrap(self.y, self)  # type: ignore[attr-defined]  # forward sets y
 
     def record(self, inputs: tuple[Tensor, ...], output: Any) -> bool:
         """Become a node of the graph, if this thread records and any input requires a gradient: store the
@@ -269,8 +269,8 @@ class Function:
         self.order = next(_counter)
         return True
 
-    def gradients(self, grad: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        """backward(grad), checked: a gradient for each input that needs one. `needed` can ask for fewer
+    def gradients(self, dy: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """backward(dy), checked: a gradient for each input that needs one. `needed` can ask for fewer
         of them than there could be."""
         if True not in needed:
             return (None,) * len(needed)
@@ -283,7 +283,7 @@ class Function:
         recorded = self.needs_input_grad
         self.needs_input_grad = needed  # backward reads it
         try:
-            gradients = self.backward(grad)
+            gradients = self.backward(dy)
         finally:
             self.needs_input_grad = recorded
         if not isinstance(gradients, tuple):
@@ -294,7 +294,7 @@ class Function:
             if not need:
                 continue
             gradient, parent = gradients[i], self.parents[i]
-            if not isinstance(gradient, type(grad)):
+            if not isinstance(gradient, type(dy)):
                 kind = "no gradient" if gradient is None else f"a {type(gradient).__name__}, not a Tensor,"
                 raise RuntimeError(f"{self.name}.backward returned {kind} for input {i}, which needs one")
             if gradient.data.shape != parent.shape or gradient.data.dtype != parent.dtype:
@@ -333,8 +333,8 @@ class Copy(Function):
     def forward(self, x: Any) -> Any:
         return x.copy()
 
-    def backward(self, grad: Tensor) -> Tensor:
-        return grad
+    def backward(self, dy: Tensor) -> Tensor:
+        return dy
 
 
 class _Mode(threading.local):

@@ -132,8 +132,8 @@ class Gather(Function):
         self.size = x.shape[1:3]
         return gather(x, self.winner, self.window)
 
-    def backward(self, g: Tensor) -> Gradients:
-        return apply(Scatter(self.winner, self.window, self.size), g)
+    def backward(self, dy: Tensor) -> Gradients:
+        return apply(Scatter(self.winner, self.window, self.size), dy)
 
 
 def max_pool2d(
