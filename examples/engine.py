@@ -18,7 +18,8 @@ The same class serves arrays, element by element. Only the operations that mix e
 What minicnn/autograd.py adds to this: no recursion, so that a chain of 100,000 operations is no
 problem; memory that is given back while the pass goes on; hooks that are called when a gradient is
 complete; and second derivatives, because there a backward pass is made of operations that are
-recorded themselves."""
+recorded themselves.
+"""
 
 import numpy as np
 

@@ -2,16 +2,16 @@
 every operation is.
 
 The result of a recorded operation is a Tensor that points to its Function, its grad_fn. A Function
-points to its parents: for each input, the Function that made it, or the Tensor itself if it is a leaf,
-one that requires a gradient and was not computed. So the Functions are the nodes of a graph:
+points to its parents: for each input, the Function that made it, or the Tensor itself if it is a
+leaf, one that requires a gradient and was not computed. So the Functions are the nodes of a graph:
 
     x ──┐
         Mul ── Exp ── y      y.grad_fn is Exp;  Exp.parents == (Mul,);  Mul.parents == (x, w)
     w ──┘
 
 Nothing points forward, so there are no reference cycles, and a graph is freed as soon as no Tensor
-refers to it. The one exception: after backward(create_graph=True), leaf.grad has a graph of its own,
-which leads back to that leaf.
+refers to it. The one exception: after backward(create_graph=True), leaf.grad has a graph of its
+own, which leads back to that leaf.
 
 The backward pass goes from right to left through the picture, by the chain rule. L is one number,
 computed from y. With dL/dy given, Exp says what dL/d(Mul's output) is, and with that Mul says what
@@ -22,12 +22,24 @@ Every operation passes through tensor.apply, which calls the Function's forward 
 The backward pass also computes with Tensors. With create_graph=True its operations are recorded, so
 that they can be differentiated again; otherwise recording is off meanwhile.
 
-Of a Tensor t this file uses only its data, shape, dtype, grad_fn, requires_grad and version (how often
-its data was overwritten, in a list, which views share), that it can be a key of a dict, and
+Of a Tensor t this file uses only its data, shape, dtype, grad_fn, requires_grad and version (how
+often its data was overwritten, in a list, which views share), that it can be a key of a dict, and
 
     t.wrap(array, node)           the array as a Tensor whose grad_fn is that node
     t.plus(other)                 t + other, of two gradients of one Tensor
-    t.apply(function, *inputs)    tensor.apply, which cannot be imported here: it is on a floor above
+    t.apply(function, *inputs)    tensor.apply, which cannot be imported: it is on a floor above
+
+Try: what are the second and the third derivative of x³ at 2? They are 6x and 6:
+
+>>> import minicnn
+>>> x = minicnn.Tensor(2.0, requires_grad=True)
+>>> y = x**3
+>>> for _ in range(3):
+...     (y,) = minicnn.grad(y, x, create_graph=True)
+...     print(y.item())
+12.0
+12.0
+6.0
 """
 
 from __future__ import annotations

@@ -4,13 +4,13 @@ section 3.3).
     y_c = x_c / s_c^β          s_c = k + α Σ_j x_j²          (the paper writes a for x and b for y)
 
 where j runs over the n channels around c at the same pixel, as far as they exist: c − n/2 … c + n/2
-for odd n. In the paper k = 2, n = 5, α = 1e-4 and β = 3/4; it stands after the ReLU of conv1 and conv2
-and before their pooling. Below, products, powers and quotients are taken element by element.
+for odd n. In the paper k = 2, n = 5, α = 1e-4 and β = 3/4; it stands after the ReLU of conv1 and
+conv2 and before their pooling. Below, products, powers and quotients are taken element by element.
 
 Let S(x)_c = Σ x_j over the window of c, so that s = k + α S(x²), and let ⟨u, w⟩ be the sum of all
-products u_c w_c. In ⟨u, S(w)⟩ the product u_c w_j stands once if the window of c holds j. Collected by
-j the same sum is ⟨Sᵀ(u), w⟩: Sᵀ(u)_j = Σ u_c over all c whose window holds j. That is a sum over the
-mirrored window, which is the same one if n is odd.
+products u_c w_c. In ⟨u, S(w)⟩ the product u_c w_j stands once if the window of c holds j. Collected
+by j the same sum is ⟨Sᵀ(u), w⟩: Sᵀ(u)_j = Σ u_c over all c whose window holds j. That is a sum over
+the mirrored window, which is the same one if n is odd.
 
 Backward. L is one number, dy = dL/dy is given, and dx is wanted. To first order a small change δx
 changes, with r = s^(-β-1),
@@ -28,14 +28,14 @@ it S moves over to the other side once more:
 
     ⟨g, dx⟩ = ⟨g dy, s^-β⟩ − 2αβ ⟨g x, Sᵀ(dy x r)⟩ = ⟨g dy, s^-β⟩ − 2αβ ⟨t, dy x r⟩,  t = S(g x)
 
-This is linear in dy, so the gradient of dy is what stands beside it: g s^-β − 2αβ x r t. A change δx
-is felt in three places. The derivatives of s^-β and r by s are −β r and −(β + 1) r/s, so
+This is linear in dy, so the gradient of dy is what stands beside it: g s^-β − 2αβ x r t. A change
+δx is felt in three places. The derivatives of s^-β and r by s are −β r and −(β + 1) r/s, so
 
     by x itself    −2αβ ⟨t, dy r δx⟩           = ⟨−2αβ dy r t, δx⟩
     by t           −2αβ ⟨S(g δx), dy x r⟩      = ⟨−2αβ g Sᵀ(dy x r), δx⟩
-    by s           ⟨e, δs⟩ = 2α ⟨e, S(x δx)⟩   = ⟨2α x Sᵀ(e), δx⟩,  e = −β g dy r + 2αβ(β + 1) t dy x r/s
+    by s           ⟨e, δs⟩ = 2α ⟨e, S(x δx)⟩   = ⟨2α x Sᵀ(e), δx⟩
 
-and the gradient of x is the sum of what stands beside δx.
+with e = −β g dy r + 2αβ(β + 1) t dy x r/s; the gradient of x is the sum of what stands beside δx.
 
 | where libraries differ | α times  | default k | the window for even n   |
 | ---------------------- | -------- | --------- | ----------------------- |
@@ -53,6 +53,14 @@ and the gradient of x is the sum of what stands beside δx.
 >>> x = minicnn.Tensor([3.0, 4.0, 0.0])  # divided by √(3² + 4²), √(3² + 4² + 0²) and √(4² + 0²)
 >>> F.local_response_norm(x, n=3, k=0.0, alpha=1.0, beta=0.5)
 Tensor([0.6, 0.8, 0. ], dtype=float32)
+
+Try: how much larger is y if x is 10 times as large? Of small x nearly 10 times, as s stays near k.
+Of large x, where s is nearly α Σ x_j², it is 10^(1 − 2β) times as large, which is smaller:
+
+>>> for x in (minicnn.Tensor([1.0, 2.0, 3.0]), minicnn.Tensor([1e5, 2e5, 3e5])):
+...     print((F.local_response_norm(10 * x) / F.local_response_norm(x)).numpy().round(2))
+[9.51 9.51 9.51]
+[0.32 0.32 0.32]
 """
 
 import operator
