@@ -9,6 +9,8 @@ leaf, one that requires a gradient and was not computed. So the Functions are th
         Mul ── Exp ── y      y.grad_fn is Exp;  Exp.parents == (Mul,);  Mul.parents == (x, w)
     w ──┘
 
+![a larger graph, and the order of its backward pass](figures/autograd.png)
+
 Nothing points forward, so there are no reference cycles, and a graph is freed as soon as no Tensor
 refers to it. The one exception: after backward(create_graph=True), leaf.grad has a graph of its
 own, which leads back to that leaf.

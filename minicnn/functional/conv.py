@@ -13,6 +13,8 @@ window of each output pixel out as a row of a matrix X (lesson windows), and the
     X = im2col(x)                     (N·OH·OW, KH·KW·C)
     y = X @ K + b                     K as a matrix (KH·KW·C, O), y as (N·OH·OW, O)
 
+![the shapes, forward and back](../figures/conv.png)
+
 Backward: dx means dL/dx. To first order, small changes δX, δK, δb change y by δX @ K + X @ δK + δb,
 and L by the sum of dy ∘ that, where ∘ multiplies element by element. In it
 

@@ -1,6 +1,8 @@
 """Local response normalisation: strong responses quiet their neighbours (Krizhevsky et al. 2012,
 section 3.3).
 
+![one pixel's channels, before and after](../figures/lrn.png)
+
     y_c = x_c / s_c^β          s_c = k + α Σ_j x_j²          (the paper writes a for x and b for y)
 
 where j runs over the n channels around c at the same pixel, as far as they exist: c − n/2 … c + n/2
@@ -19,8 +21,7 @@ changes, with r = s^(-β-1),
     y by    δy = s^-β δx − β x r δs
     L by    ⟨dy, δy⟩ = ⟨dy s^-β, δx⟩ − 2αβ ⟨dy x r, S(x δx)⟩ = ⟨dy s^-β − 2αβ x Sᵀ(dy x r), δx⟩
 
-and what stands beside δx is dx = dy s^-β − 2αβ x Sᵀ(dy x r). Of the forward pass only x is kept for
-this; s is computed again.
+What stands beside δx is dx = dy s^-β − 2αβ x Sᵀ(dy x r). Only x is kept for it: s is found again.
 
 Second derivatives. Now dx is an output, computed from dy and x, and g is the gradient that it is
 given. By the chain rule the gradients of dy and x are those of the number ⟨g, dx⟩, with g fixed. In

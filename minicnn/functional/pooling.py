@@ -1,6 +1,8 @@
 """Max-pooling: one number for each window and channel, so that the image shrinks and small shifts
 matter less (Krizhevsky et al. 2012, section 3.4).
 
+![who wins in windows that overlap](../figures/pooling.png)
+
     N images   H W C input height, width, channels   OH OW output height, width   KH KW window
 
 For each image and channel, output pixel (p, q) has a window of KH × KW pixels, and

@@ -1,6 +1,8 @@
 """Windows: what a kernel sees as it slides over an image, and how to lay it out so that sliding
 becomes one matrix product.
 
+![a window becomes a row, and the way back](../figures/windows.png)
+
 Convolution and pooling look at an image through a window of KH × KW pixels that moves in steps of
 the stride. Output pixel (p, q) sees
 
