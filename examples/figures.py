@@ -291,6 +291,7 @@ def draw(folder: Path) -> None:
             figure.savefig(image, dpi=104)
             about = PngInfo()
             about.add_itxt("Description", json.dumps(data, default=lambda array: array.tolist()))
+            about.add_text("Software", f"matplotlib {matplotlib.__version__}")
             picture = Image.open(image).convert("RGB").quantize(64)  # a quarter of the bytes
             picture.save(folder / f"{name}.png", optimize=True, pnginfo=about)
 
