@@ -7,8 +7,7 @@
     gelu(x)        = x/2 · (1 + tanh u)         Hendrycks and Gimpel 2016, section 2
                      u = √(2/π) (x + 0.044715 x³)
 
-With relu the paper's network learned six times as fast as with tanh. With leaky_relu, whose slope a
-is small, every neuron goes on learning.
+With relu the paper's network learned six times as fast as with tanh.
 
 Each derivative but gelu's can be written with the output y, so the input need not be kept:
 

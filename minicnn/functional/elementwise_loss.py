@@ -30,12 +30,18 @@ Tensor([  0.6931472,   0.       , 100.       ], dtype=float32)
 >>> z.grad  # p − t
 Tensor([-0.5,  0. , -1. ], dtype=float32)
 
-Try: why not the squared error of p? From an answer as wrong as can be, nothing would be learned:
+Try: train. A linear layer, whose bias is the weight of a third input that is always 1, learns "and".
+Does it learn "exclusive or"? No line parts the two answers, so the loss stays at log 2:
 
->>> z = minicnn.Tensor([-100.0], requires_grad=True)
->>> F.mse_loss(F.sigmoid(z), np.array([1.0])).backward()
->>> abs(z.grad.item()) < 1e-40
-True
+>>> x = minicnn.Tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+>>> for target in ([0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]):
+...     w = minicnn.Tensor([0.0, 0.0, 0.0], requires_grad=True)
+...     for step in range(200):
+...         loss = F.binary_cross_entropy_with_logits(x @ w, target)
+...         w.data -= minicnn.grad(loss, w)[0].data
+...     print(f"{loss.item():.2f}")
+0.08
+0.69
 """
 
 from typing import Any
