@@ -2,9 +2,9 @@
 
     avg_pool2d   y[p, q] = the mean of what window (p, q) sees
 
-It is the sum of each window, divided by the number of pixels that count. The sum is lesson pooling's
-gather without winners, for every pixel of a window has its part in it, and so its gradient is scatter
-without winners: each window gives its dy to all of its pixels.
+It is the sum of each window, divided by the number of pixels that count. The sum is lesson
+pooling's gather without winners, for every pixel of a window has its part in it, and so its
+gradient is scatter without winners: each window gives its dy to all of its pixels.
 
 How many pixels count is the one question. Libraries answer it differently where there is padding:
 
@@ -21,6 +21,12 @@ How many pixels count is the one question. Libraries answer it differently where
 Tensor([4.       , 4.6666665, 3.3333333], dtype=float32)
 >>> F.avg_pool2d(x, (1, 3), stride=1, padding=(0, 1), count_include_pad=False).reshape(3)
 Tensor([6.       , 4.6666665, 5.       ], dtype=float32)
+
+Try: which convolution does the same as the first?
+
+>>> thirds = minicnn.Tensor([[1 / 3] * 3]).reshape(1, 3, 1, 1)
+>>> F.conv2d(x, thirds, padding=(0, 1)).reshape(3).numpy().round(4)
+array([4.    , 4.6667, 3.3333], dtype=float32)
 """
 
 import numpy as np

@@ -1,14 +1,21 @@
-"""Transposed convolution: lesson conv's map from dy back to dx, as a layer that makes images larger.
+"""Transposed convolution: lesson conv's map from dy back to dx, as a layer that enlarges images.
 
-Where conv2d gathers from each window into one pixel, this adds each pixel's multiple of the kernel to a window of the
-result; where windows overlap, the multiples add up. It is not the inverse of conv2d, but its transpose:
-⟨conv2d(x), y⟩ = ⟨x, conv_transpose2d(y)⟩ for all x and y (Zeiler et al. 2010).
+Where conv2d gathers from each window into one pixel, this adds each pixel's multiple of the kernel
+to a window of the result; where windows overlap, the multiples add up (Zeiler et al. 2010). It is
+not the inverse of conv2d, but its transpose: ⟨conv2d(x), y⟩ = ⟨x, conv_transpose2d(y)⟩ for all x
+and y. So its gradients, to any order, are the maps of lesson conv.
 
 >>> import minicnn, minicnn.functional as F
 >>> kernel = minicnn.Tensor([[1.0, 2.0, 3.0]]).reshape(1, 3, 1, 1)
 >>> x = minicnn.Tensor([1.0, 10.0]).reshape(1, 1, 2, 1)
 >>> F.conv_transpose2d(x, kernel, stride=2).reshape(5)
 Tensor([ 1.,  2., 13., 20., 30.], dtype=float32)
+
+Try: which kernel writes each pixel twice?
+
+>>> twice = minicnn.Tensor([[1.0, 1.0]]).reshape(1, 2, 1, 1)
+>>> F.conv_transpose2d(x, twice, stride=2).reshape(4)
+Tensor([ 1.,  1., 10., 10.], dtype=float32)
 """
 
 from ..tensor import Tensor, apply

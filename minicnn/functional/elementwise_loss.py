@@ -3,14 +3,16 @@
     mse_loss     L = (prediction − target)²
 
     binary_cross_entropy_with_logits
-                 L = −t log p − (1 − t) log(1 − p),   p = sigmoid(z) of one logit z and a target t, 0 … 1
+                 L = −t log p − (1 − t) log(1 − p)    p = sigmoid(z), logit z, target t from 0 to 1
 
 The second is cross-entropy with two answers, yes and no, for which one logit is enough. As
 log p = z − log(1 + e^z) and log(1 − p) = −log(1 + e^z),
 
     L = log(1 + e^z) − t z = max(z, 0) + log(1 + e^−|z|) − t z         dL/dz = p − t
 
-of which the second form does not overflow.
+of which the second form does not overflow. Second derivatives follow by the product rule: if g
+arrives at dz = dy (p − t), then dy gets g (p − t), t gets −g dy, and z gets g dy p (1 − p), as p is
+its sigmoid.
 
 | where libraries differ | mse_loss of shapes (N,) and (N, 1)   |
 | ---------------------- | ------------------------------------ |
@@ -27,6 +29,19 @@ Tensor([  0.6931472,   0.       , 100.       ], dtype=float32)
 >>> loss.sum().backward()
 >>> z.grad  # p − t
 Tensor([-0.5,  0. , -1. ], dtype=float32)
+
+Try: train. A linear layer, whose bias is the weight of a third input that is always 1, learns "and".
+Does it learn "exclusive or"? No line parts the two answers, so the loss stays at log 2:
+
+>>> x = minicnn.Tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+>>> for target in ([0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]):
+...     w = minicnn.Tensor([0.0, 0.0, 0.0], requires_grad=True)
+...     for step in range(200):
+...         loss = F.binary_cross_entropy_with_logits(x @ w, target)
+...         w.data -= minicnn.grad(loss, w)[0].data
+...     print(f"{loss.item():.2f}")
+0.08
+0.69
 """
 
 from typing import Any

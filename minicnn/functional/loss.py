@@ -1,18 +1,13 @@
 """Cross-entropy: one number that says how wrong the network is about classes.
 
     N samples   K classes   z the K logits of a sample   p = softmax(z)
+    L = −log p_label = log Σ e^z − z_label     for each sample, and its mean over the batch
+    dL/dz = p − onehot(label)                  for the derivative of log Σ e^z is e^z / Σ e^z = p
 
-    L = −log p_label                 for each sample, and its mean over the batch
-
-The gradient is as simple as a gradient can be. With log p_label = z_label − log Σ e^z,
-
-    dL/dz = p − onehot(label)
-
-the probabilities, less 1 at the right answer. Softmax and logarithm are therefore one operation here:
-apart, the logarithm of a probability that has been rounded to 0 would be −∞.
-
-PyTorch takes logits and class numbers as this does, and so does Paddle; Keras takes probabilities,
-unless it is told otherwise.
+Softmax and logarithm are one operation here: apart, the logarithm of a probability that was rounded
+to 0 would be −∞. (PyTorch takes logits and class numbers too, Keras probabilities by default.)
+Second derivatives: if g arrives at dz = dy (p − onehot), dy gets ⟨g, p − onehot⟩, and p gets dy g,
+of which z gets p (dy g − ⟨dy g, p⟩), as in lesson softmax.
 
 >>> import minicnn, minicnn.functional as F
 >>> z = minicnn.Tensor([[0.0, 0.0], [0.0, 0.0]], requires_grad=True)
@@ -23,6 +18,11 @@ unless it is told otherwise.
 >>> z.grad  # (p − onehot) / N
 Tensor([[-0.25,  0.25],
         [ 0.25, -0.25]], dtype=float32)
+
+Try: what does a network lose that is wrong, and sure of it?
+
+>>> F.cross_entropy(minicnn.Tensor([[100.0, 0.0]]), [1]).item()
+100.0
 """
 
 from typing import Any

@@ -1,5 +1,7 @@
-"""Max-pooling: one number for each window and channel, so that the image shrinks and small shifts matter
-less (Krizhevsky et al. 2012, section 3.4).
+"""Max-pooling: one number for each window and channel, so that the image shrinks and small shifts
+matter less (Krizhevsky et al. 2012, section 3.4).
+
+![who wins in windows that overlap](../figures/pooling.png)
 
     N images   H W C input height, width, channels   OH OW output height, width   KH KW window
 
@@ -7,21 +9,27 @@ For each image and channel, output pixel (p, q) has a window of KH × KW pixels,
 
     max_pool2d   y[p, q] = the maximum of its window
 
-Max-pooling copies one pixel, the winner, out of each window. Its derivative puts the gradient of the
-window back at the winner's place. The paper's windows overlap, 3 × 3 pixels in steps of 2, so a pixel
-may win several windows and collect a gradient from each. Away from ties, small changes of x do not
-change who wins, so the winners are treated as constants: they are computed from arrays and not
-recorded. With them fixed, max-pooling is y = gather(x, winner), which is linear; its transpose is
+Max-pooling copies one pixel, the winner, out of each window. Its derivative puts the gradient of
+the window back at the winner's place. The paper's windows overlap, 3 × 3 pixels in steps of 2, so a
+pixel may win several windows and collect a gradient from each. Away from ties, small changes of x
+do not change who wins, so the winners are treated as constants: they are computed from arrays and
+not recorded. With them fixed, max-pooling is y = gather(x, winner), which is linear, and so is
 scatter:
 
     gather(x, winner)    y[p, q]      = x at the winner's place in window (p, q)
     scatter(dy, winner)  dx[h, w]     = Σ dy[p, q]  over the windows (p, q) that (h, w) has won
 
-so the gradient of one is the other, to any order. A window with a NaN has no winner: y is NaN there,
-and its gradient goes nowhere.
+They are transposes. Σ dy[p, q] · y[p, q] has a term dy[p, q] · x[h, w] for each window and its
+winner; sorted by the winners it is Σ x[h, w] · dx[h, w]:
 
-For the backward pass MaxPool2d keeps x and y, and finds the winners by comparing them: they are needed
-only there. Scatter and Gather keep the winners.
+    ⟨dy, gather(x)⟩ = ⟨scatter(dy), x⟩
+
+Whichever side is differentiated, what stands beside x is scatter(dy), the gradient of gather, and
+what stands beside dy is gather(x), the gradient of scatter. So each is the other's, to any order. A
+window with a NaN has no winner: y is NaN there, and its gradient goes nowhere.
+
+For the backward pass MaxPool2d keeps x and y, and finds the winners by comparing them. Scatter and
+Gather keep the winners.
 
 The padding of a maximum is −∞, and not 0, which would win over negative pixels.
 
@@ -41,6 +49,12 @@ Tensor([[8., 8.],
 Tensor([[0., 0., 0.],
         [0., 3., 0.],
         [0., 0., 1.]], dtype=float32)
+
+Try: how do you make min-pooling of it?
+
+>>> -F.max_pool2d(-x.detach().reshape(1, 3, 3, 1), kernel_size=2, stride=1).reshape(2, 2)
+Tensor([[1., 2.],
+        [4., 5.]], dtype=float32)
 """
 
 import numpy as np
@@ -132,8 +146,8 @@ class Gather(Function):
         self.size = x.shape[1:3]
         return gather(x, self.winner, self.window)
 
-    def backward(self, g: Tensor) -> Gradients:
-        return apply(Scatter(self.winner, self.window, self.size), g)
+    def backward(self, dy: Tensor) -> Gradients:
+        return apply(Scatter(self.winner, self.window, self.size), dy)
 
 
 def max_pool2d(
