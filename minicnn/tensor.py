@@ -390,6 +390,8 @@ class Tensor:
 
     def std(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """The square root of var, with the same arguments."""
+        if self.dtype == np.float16:
+            return self.astype(np.float32).std(axis, keepdims=keepdims, ddof=ddof).astype(np.float16)
         return self.var(axis, keepdims=keepdims, ddof=ddof).sqrt()
 
     def _count(self, axis: Axis) -> int:

@@ -3,6 +3,7 @@ is wrong without a word."""
 
 import numpy as np
 import pytest
+from limits import AT_INFINITY
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -74,6 +75,42 @@ def test_float32_sums_do_not_drift(shape, axis, backend):
     np.testing.assert_allclose(Tensor(x.data[::-1]).mean(axis).numpy(), 0.1, rtol=1e-6)
 
 
+@BACKENDS
+@pytest.mark.parametrize("shape", [(1, 300_000, 1, 2), (2, 1, 100_000, 3), (1, 300, 1000, 17)])
+def test_means_of_large_windows_do_not_drift(shape, backend):
+    x = Tensor(np.full(shape, 0.1, np.float32))
+    np.testing.assert_allclose(F.adaptive_avg_pool2d(x, 1).numpy(), 0.1, rtol=3e-6)
+    np.testing.assert_allclose(F.adaptive_avg_pool2d(x, (1, 3)).numpy(), 0.1, rtol=3e-6)
+
+
+@BACKENDS
+def test_windows_are_added_up_by_rows_and_columns(backend):
+    x = Tensor(np.full((1, 200, 201, 2), 0.1, np.float32))
+    for window in ((200, 201), 150):
+        np.testing.assert_allclose(F.avg_pool2d(x, window).numpy(), 0.1, rtol=1e-5)
+    np.testing.assert_allclose(F.avg_pool2d(x, 200, 1, 100).numpy()[0, 100, 100], 0.1, rtol=1e-5)
+
+
+@BACKENDS
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("name", AT_INFINITY)
+def test_limits_are_reached(name, dtype, backend):
+    """What the function tends to, and its derivative: not 0 · ∞."""
+    function, values, gradients = AT_INFINITY[name]
+    x = Tensor(np.array([-np.inf, np.inf], dtype), requires_grad=True)
+    y = function(x)
+    y.backward(np.ones(2))
+    np.testing.assert_array_equal(y.numpy(), values)
+    np.testing.assert_array_equal(x.grad.numpy(), gradients)
+    largest = Tensor(np.array([np.finfo(dtype).min, np.finfo(dtype).max]), requires_grad=True)
+    y = function(largest)
+    y.backward(np.ones(2))
+    finite = np.isfinite(values)
+    np.testing.assert_array_equal(y.numpy()[finite], np.array(values)[finite])
+    np.testing.assert_array_equal(np.sign(y.numpy()[~finite]), np.sign(values)[~finite])
+    np.testing.assert_array_equal(largest.grad.numpy(), gradients)
+
+
 C = 24  # squares of 300 overflow, and so do 300 sums of 300
 
 
@@ -92,6 +129,10 @@ def test_float16_counts_further_than_2048_in_the_gradient_of_an_index():
 
 HALF = {
     "mean": lambda x: x.mean((0, 1, 2)),
+    "std": lambda x: (x * 8).std((0, 1)),
+    "mse_loss": lambda x: F.mse_loss(x, np.full(x.shape, 100.0)),
+    "mse_loss of a Tensor": lambda x: F.mse_loss(x, Tensor(np.full(x.shape, 100, x.dtype))),
+    "binary_cross_entropy": lambda x: F.binary_cross_entropy_with_logits(x, np.zeros(x.shape)),
     "var": lambda x: x.var((0, 1)),
     "avg_pool2d": lambda x: F.avg_pool2d(x, (30, 20)),
     "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 1),

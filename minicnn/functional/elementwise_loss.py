@@ -8,9 +8,10 @@
 The second is cross-entropy with two answers, yes and no, for which one logit is enough. As
 log p = z − log(1 + e^z) and log(1 − p) = −log(1 + e^z),
 
-    L = log(1 + e^z) − t z = max(z, 0) + log(1 + e^−|z|) − t z         dL/dz = p − t
+    L = log(1 + e^z) − t z = log(1 + e^−|z|) + |z| · (1 − t where z > 0, else t)       dL/dz = p − t
 
-of which the second form does not overflow.
+of which the second form does not overflow. It is the loss of the answer that the sign of z stands for,
+and |z| times how far that is from t: nothing where it is t, even if |z| is infinite.
 
 | where libraries differ | mse_loss of shapes (N,) and (N, 1)   |
 | ---------------------- | ------------------------------------ |
@@ -20,10 +21,10 @@ of which the second form does not overflow.
 | Keras 3.15             | N numbers: the axis of 1 is left out |
 
 >>> import minicnn, minicnn.functional as F
->>> z = minicnn.Tensor([0.0, 100.0, -100.0], requires_grad=True)
+>>> z = minicnn.Tensor([0.0, 200.0, -200.0], requires_grad=True)
 >>> loss = F.binary_cross_entropy_with_logits(z, [1.0, 1.0, 1.0], reduction="none")
 >>> loss.detach()  # log 2, as it does not know; right; and as wrong as its logit is large
-Tensor([  0.6931472,   0.       , 100.       ], dtype=float32)
+Tensor([  0.6931472,   0.       , 200.       ], dtype=float32)
 >>> loss.sum().backward()
 >>> z.grad  # p − t
 Tensor([-0.5,  0. , -1. ], dtype=float32)
@@ -38,6 +39,7 @@ from ..backends import kernel
 from ..backends.devices import Array
 from ..tensor import Tensor, apply
 from .activation import sigmoid
+from .precision import float16_in_float32
 
 __all__ = ["binary_cross_entropy_with_logits", "mse_loss"]
 
@@ -59,10 +61,12 @@ class LogisticLoss(Function):
 
 @kernel
 def logistic_loss(z: Array, t: Array) -> Array:
-    """log(1 + e^z) − t z"""
-    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - t * z
+    """log(1 + e^−|z|) + |z| · (1 − t where z > 0, else t)"""
+    size, off = np.abs(z), np.where(z > 0, 1 - t, t)
+    return np.log1p(np.exp(-size)) + np.where(off == 0, off, size) * off  # 0 · 0, never ∞ · 0
 
 
+@float16_in_float32
 def binary_cross_entropy_with_logits(logits: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
     """−t log p − (1 − t) log(1 − p) for p = sigmoid(logits), the probability that the answer is yes.
 
@@ -78,6 +82,7 @@ def binary_cross_entropy_with_logits(logits: Tensor, target: Any, *, reduction: 
     return reduced("binary_cross_entropy_with_logits", losses, reduction)
 
 
+@float16_in_float32
 def mse_loss(prediction: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
     """(prediction − target)², averaged over all numbers.
 

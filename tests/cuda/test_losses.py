@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from limits import AT_INFINITY
 
 import minicnn.functional as F
 from minicnn import DeviceError, Tensor, nn, optim
@@ -51,6 +52,16 @@ def test_binary_cross_entropy_and_float16(gpu):
     half = Tensor(np.full((1, 4, 4, 8), 300.0, np.float16), device="gpu")
     assert F.avg_pool2d(half, 2).numpy().tolist() == np.full((1, 2, 2, 8), 300.0).tolist()
     assert half.mean().item() == 300 and half.var().item() == 0
+
+
+@pytest.mark.parametrize("name", AT_INFINITY)
+def test_limits_are_reached(name, gpu):
+    function, values, gradients = AT_INFINITY[name]
+    x = Tensor(np.array([-np.inf, np.inf], np.float32), requires_grad=True, device="gpu")
+    y = function(x)
+    y.backward(Tensor(np.ones(2, np.float32), device="gpu"))
+    np.testing.assert_array_equal(y.numpy(), values)
+    np.testing.assert_array_equal(x.grad.numpy(), gradients)
 
 
 def test_methods_without_a_gradient_on_another_gpu(standin):
