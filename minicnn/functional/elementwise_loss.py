@@ -37,6 +37,7 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
+from ..checks import choice
 from ..tensor import Tensor, apply
 from .activation import sigmoid
 from .precision import float16_in_float32
@@ -105,10 +106,9 @@ def _same_shape(name: str, prediction: Tensor, target: Any) -> None:
 
 def reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
     """The losses' "mean" or "sum", or with "none" the losses; ValueError for another reduction."""
-    if reduction == "mean":
-        return losses.mean()
-    if reduction == "sum":
-        return losses.sum()
-    if reduction != "none":
-        raise ValueError(f"{name}: reduction is 'mean', 'sum' or 'none', not {reduction!r}")
-    return losses
+    check_reduction(name, reduction)
+    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+
+
+def check_reduction(name: str, reduction: str) -> None:
+    choice(f"{name}: reduction", reduction, "mean", "sum", "none")

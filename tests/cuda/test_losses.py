@@ -33,6 +33,16 @@ def test_cross_entropy(gpu, options, there):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_an_ignored_row_may_hold_anything(gpu):
+    z = np.array([[np.inf, 1.0, np.nan], [0.0, 1.0, 2.0]], np.float32)
+    for options in ({}, {"label_smoothing": 0.1}, {"weight": [0.5, 2.0, 1.5]}):
+        x = Tensor(z, requires_grad=True, device="gpu")
+        loss = F.cross_entropy(x, [-1, 2], ignore_index=-1, **options)
+        loss.backward()
+        assert loss.item() == pytest.approx(F.cross_entropy(Tensor(z[1:]), [2], **options).item())
+        assert not x.grad.numpy()[0].any() and x.grad.numpy()[1].all()
+
+
 def test_on_another_gpu_than_the_current_one(standin):
     x = Tensor(np.ones((5, 3), np.float32), requires_grad=True, device="gpu:1")
     for options in OPTIONS:
