@@ -127,6 +127,15 @@ def test_float16_counts_further_than_2048_in_the_gradient_of_an_index():
     assert x.grad.dtype == np.float16 and x.grad.numpy().tolist() == [5000, 0]
 
 
+def test_the_eps_of_batch_norm_is_added_in_float32():
+    """In float16, which the averages may be of, 1e-8 is 0."""
+    x, one = Tensor(np.full((1, 1), 0.5, np.float16)), Tensor(np.ones(1, np.float16))
+    y = F.batch_norm(
+        x, gamma=one, beta=one, running_mean=np.zeros(1, np.float16), running_var=np.zeros(1, np.float16), eps=1e-8
+    )
+    assert y.item() == 5000
+
+
 HALF = {
     "mean": lambda x: x.mean((0, 1, 2)),
     "std": lambda x: (x * 8).std((0, 1)),

@@ -239,7 +239,8 @@ def test_sizes_that_are_no_whole_numbers():
                 )
                 assert fails(ValueError, words, layer, *sizes, *arguments).endswith(repr(bad))
     net = nn.Sequential(fc=nn.Linear(2, 1))
-    fails(TypeError, r"^fc \(Linear\): .*dtypes float64 and float32 do not mix", net, Tensor(np.ones((1, 2))))
+    words = r"^fc \(Linear\): .*dtypes float32 and float64 do not mix: convert the float64 one, x.astype\(np.float32\)$"
+    fails(TypeError, words, net, Tensor(np.ones((1, 2))))
 
 
 def test_settings_that_no_batch_would_fit():
