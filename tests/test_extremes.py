@@ -3,7 +3,6 @@ is wrong without a word."""
 
 import numpy as np
 import pytest
-from limits import AT_INFINITY
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -89,26 +88,6 @@ def test_windows_are_added_up_by_rows_and_columns(backend):
     for window in ((200, 201), 150):
         np.testing.assert_allclose(F.avg_pool2d(x, window).numpy(), 0.1, rtol=1e-5)
     np.testing.assert_allclose(F.avg_pool2d(x, 200, 1, 100).numpy()[0, 100, 100], 0.1, rtol=1e-5)
-
-
-@BACKENDS
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("name", AT_INFINITY)
-def test_limits_are_reached(name, dtype, backend):
-    """What the function tends to, and its derivative: not 0 · ∞."""
-    function, values, gradients = AT_INFINITY[name]
-    x = Tensor(np.array([-np.inf, np.inf], dtype), requires_grad=True)
-    y = function(x)
-    y.backward(np.ones(2))
-    np.testing.assert_array_equal(y.numpy(), values)
-    np.testing.assert_array_equal(x.grad.numpy(), gradients)
-    largest = Tensor(np.array([np.finfo(dtype).min, np.finfo(dtype).max]), requires_grad=True)
-    y = function(largest)
-    y.backward(np.ones(2))
-    finite = np.isfinite(values)
-    np.testing.assert_array_equal(y.numpy()[finite], np.array(values)[finite])
-    np.testing.assert_array_equal(np.sign(y.numpy()[~finite]), np.sign(values)[~finite])
-    np.testing.assert_array_equal(largest.grad.numpy(), gradients)
 
 
 C = 24  # squares of 300 overflow, and so do 300 sums of 300

@@ -5,6 +5,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import LOSSES, reaches_its_limits
 from numpy.testing import assert_allclose
 from reference import agree, arrays, differentiable, normal, refuses
 
@@ -309,3 +310,9 @@ def test_binary_cross_entropy_far_from_0():
     assert_allclose(z.grad.data, [0, 0, -1, 1, 0])
     with pytest.raises(ValueError, match=r"binary_cross_entropy_with_logits.*\(5,\).*\(5, 1\)"):
         F.binary_cross_entropy_with_logits(z, np.ones((5, 1)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("name", LOSSES)
+def test_limits_are_reached(name, dtype):
+    reaches_its_limits(name, dtype)
