@@ -63,7 +63,7 @@ class LogisticLoss(Function):
 @kernel
 def logistic_loss(z: Array, t: Array) -> Array:
     """log(1 + e^−|z|) + |z| · (1 − t where z > 0, else t)"""
-    size, off = np.abs(z), np.where(z > 0, 1 - t, t)
+    size, off = np.abs(z), np.where(z > 0, 1 - t, t)  # equivalent (comparison): 0 times either is 0
     return np.log1p(np.exp(-size)) + np.where(off == 0, off, size) * off  # 0 · 0, never ∞ · 0
 
 

@@ -69,7 +69,6 @@ def onehot(labels: Array, classes: int) -> Array:
 class CrossEntropy(Function):
     """The loss of each sample."""
 
-    promotes_integers = True
     saves = ((0,),)
 
     def __init__(self, labels: Array):
@@ -164,9 +163,8 @@ def checked_options(name: str, reduction: str, weight: Any, ignore_index: Any, l
     array = weight.data if isinstance(weight, Tensor) else as_array(weight)
     if array.ndim != 1 or array.dtype.kind not in "fiu":
         raise ValueError(f"{name}: weight is a number for each class, (K,), not {array.dtype} of shape {array.shape}")
-    if on_host(array):
-        for k in np.flatnonzero(~((array >= 0) & (array < np.inf))):
-            number(f"{name}: weight[{k}]", array[k].item(), 0)
+    for extreme in (array.min(), array.max()) if on_host(array) and array.size else ():
+        number(f"{name}: weight, each of it,", extreme.item(), 0)
     return array
 
 

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from reference import agree, arrays, differentiable, normal, refuses
 
 import minicnn.functional as F
-from minicnn import Tensor, grad
+from minicnn import Tensor, grad, nn
 
 REDUCTIONS = {"mean": np.mean, "sum": np.sum, "none": np.asarray}
 LABELS = [0, 2, 1, 2]
@@ -228,6 +228,16 @@ def test_integers_become_real_numbers_with_every_option():
         assert loss.item() == pytest.approx(F.cross_entropy(Tensor(z.astype(np.float32)), [0, 1], **options).item())
 
 
+def test_of_one_class_an_ignored_sample_is_none():
+    z = Tensor(np.array([[1.0], [2.0]]))
+    assert F.cross_entropy(z, [-1, 0], ignore_index=-1, reduction="none").data.tolist() == [0, 0]
+
+
+def test_the_layer_asks_when_it_is_made():
+    with refuses(ValueError, "CrossEntropyLoss: reduction is 'mean', 'sum' or 'none', not 'median'"):
+        nn.CrossEntropyLoss(reduction="median")
+
+
 def test_nothing_flows_into_an_ignored_sample():
     """Though its loss is infinite, and whatever the reduction."""
     z = Tensor(np.array([[0.0, -np.inf], [1.0, 2.0]]), requires_grad=True)
@@ -250,8 +260,12 @@ def test_nothing_flows_into_an_ignored_sample():
             "cross_entropy: label_smoothing, a share, must be a number from 0 to 1, not '0.1'",
         ),
         (dict(weight="heavy"), r"cross_entropy: weight is a number for each class, \(K,\), not <U5 of shape \(\)"),
-        (dict(weight=[1.0, -2.0, 1.0]), r"weight\[1\] must be a finite number from 0, not -2.0"),
-        (dict(weight=Tensor([1.0, 2.0, np.nan])), r"weight\[2\] must be a finite number from 0, not nan"),
+        (dict(weight=[1.0, -2.0, 1.0]), r"weight, each of it, must be a finite number from 0, not -2.0"),
+        (dict(weight=Tensor([1.0, 2.0, np.nan])), r"weight, each of it, must be a finite number from 0, not nan"),
+        (dict(weight=[1.0, np.inf, 1.0]), "weight, each of it, must be a finite number from 0, not inf"),
+        (dict(weight=[]), r"weight of shape \(0,\), not \(3,\)"),
+        (dict(weight=[[1.0, 2.0, 3.0]]), r"weight is a number for each class.*not float64 of shape \(1, 3\)"),
+        (dict(weight=["a", "b", "c"]), r"weight is a number for each class.*not <U1 of shape \(3,\)"),
         (dict(ignore_index=1.5), "ignore_index must be a whole number, not 1.5"),
         (dict(ignore_index=5, reduction="median"), "reduction"),
         (dict(ignore_index=0), "from -1 to 2"),

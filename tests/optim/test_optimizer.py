@@ -357,6 +357,7 @@ def test_a_state_brings_the_settings_along(groups):
     for name in ("lr", "steps", "mean.0"):
         fails(ValueError, "Odd", target.load_state_dict, {k: v for k, v in bad.items() if k != name})
     fails(ValueError, "eps", target.load_state_dict, bad)
+    fails(ValueError, "name is unexpected", target.load_state_dict, {**source.state_dict(), "name": 1})
     assert target.lr == 1e-3 and target.steps == 0
 
 
@@ -557,10 +558,8 @@ def test_a_setting_may_be_a_whole_number():
 
 @pytest.mark.parametrize("state", [[("lr", 0.1)], ("lr",), None, 3, np.ones(2)])
 def test_what_is_no_state(state):
-    optimizer = optim.SGD(parameters(), 0.1)
-    kind = type(state).__name__
-    for one in (optimizer, optim.StepLR(optimizer, 1)):
-        fails(ValueError, rf"^a state is a dict, as state_dict\(\) returns, not a {kind}$", one.load_state_dict, state)
+    words = rf"^a state is a dict, as state_dict\(\) returns, not a {type(state).__name__}$"
+    fails(ValueError, words, optim.SGD(parameters(), 0.1).load_state_dict, state)
 
 
 def test_arguments_that_do_not_fit():

@@ -250,6 +250,21 @@ def test_states_that_do_not_fit_change_nothing(make, bad, words):
     assert schedule.state_dict() == before and opt.lr == lr
 
 
+@pytest.mark.parametrize("make", SCHEDULES)
+def test_what_is_no_state(make):
+    for state in ([("count", 1)], ("count",), None, 3):
+        words = rf"^a state is a dict, as state_dict\(\) returns, not a {type(state).__name__}$"
+        fails(ValueError, words, make(optimizer()).load_state_dict, state)
+
+
+def test_the_largest_count_and_the_smallest_factor():
+    schedule = optim.ReduceLROnPlateau(optimizer(), factor=5e-324)
+    state = schedule.state_dict()
+    schedule.load_state_dict({**state, "count": 2**53})  # up to which a float counts in steps of 1
+    assert schedule.count == 2**53
+    fails(ValueError, "count", schedule.load_state_dict, {**state, "count": 2**53 + 1})
+
+
 def test_a_state_for_groups_that_came_later_changes_nothing():
     opt = optimizer()
     schedule = optim.StepLR(opt, 1)
