@@ -395,6 +395,8 @@ class Tensor:
 
     def std(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """The square root of var, with the same arguments."""
+        if self.dtype == np.float16:
+            return self.astype(np.float32).std(axis, keepdims=keepdims, ddof=ddof).astype(np.float16)
         return self.var(axis, keepdims=keepdims, ddof=ddof).sqrt()
 
     def _count(self, axis: Axis) -> int:
@@ -585,7 +587,10 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         arrays = [arg if isinstance(arg, Tensor) else devices.as_array(arg) for arg in args if hasattr(arg, "dtype")]
         dtypes = [array.dtype for array in arrays if array.dtype.kind == "f"][:1]
     if any(dtype != dtypes[0] for dtype in dtypes):
-        raise TypeError(f"{function.name}: dtypes {dtypes[0]} and {dtypes[-1]} do not mix: convert one with .astype()")
+        narrow, *_, wide = sorted(dtypes, key=lambda dtype: dtype.itemsize)
+        raise TypeError(
+            f"{function.name}: dtypes {narrow} and {wide} do not mix: convert the {wide} one, x.astype(np.{narrow})"
+        )
     here = devices.device_of(like)
     with devices.on_device(here):
         inputs = tuple([_converted(arg, dtypes[0] if dtypes else None, like) for arg in args])

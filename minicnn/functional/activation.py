@@ -30,6 +30,9 @@ not change, so dy gets g times the same, and x nothing. In the others dx is a pr
 or x in it, and autograd goes on by the product rule: of sigmoid's Σ g · dy · (y − y²), dy gets
 g (y − y²), and y gets g · dy · (1 − 2y), which goes on to x as each gradient of y does.
 
+Far from 0, s is 0 or 1 to the last bit, in any dtype; there its factors stop growing, for if one of them
+overflows, 0 · ∞ is NaN, where gelu(−∞) is 0 and the derivative of gelu at ±∞ is 1 or 0.
+
 >>> import minicnn, minicnn.functional as F
 >>> F.relu(minicnn.Tensor([-1.0, 0.0, 2.0]))
 Tensor([0., 0., 2.], dtype=float32)
@@ -61,6 +64,7 @@ from ..tensor import Tensor, apply
 __all__ = ["gelu", "leaky_relu", "relu", "sigmoid", "tanh"]
 
 SLOPE, CUBIC = 2 * sqrt(2 / pi), 0.044715  # 2u = SLOPE · (x + CUBIC · x³)
+FAR = 60.0  # where |2u| is 15,508, and e^−|2u| is 0 even as a long double
 
 
 @kernel
@@ -146,10 +150,11 @@ class GELU(Function):
     saves = ((0,),)
 
     def forward(self, x: Array) -> Array:
-        return x * logistic(SLOPE * x * (1 + CUBIC * x * x))
+        near = np.clip(x, -FAR, FAR)
+        return np.maximum(x, -FAR) * logistic(SLOPE * near * (1 + CUBIC * near * near))
 
     def backward(self, dy: Tensor) -> Gradients:
-        x = self.saved_inputs[0]
+        x = self.saved_inputs[0].clip(-FAR, FAR)
         s = sigmoid(SLOPE * x * (1 + CUBIC * x * x))
         return dy * (s + x * s * (1 - s) * (SLOPE * (1 + 3 * CUBIC * x * x)))
 
@@ -161,7 +166,9 @@ def relu(x: Tensor) -> Tensor:
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x where it is positive, else negative_slope · x, elementwise (Maas, Hannun and Ng 2013)."""
-    return apply(LeakyReLU(negative_slope), require_floating("leaky_relu", x))
+    require_floating("leaky_relu", x)
+    # of a slope of 0 it is relu, also where x is −∞, for which the product would be NaN
+    return apply(LeakyReLU(negative_slope) if negative_slope else ReLU(), x)
 
 
 def sigmoid(x: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
+from ..ops import total
 from ..tensor import Tensor, apply
 from .precision import float16_in_float32
 from .windows import IntPair, pair
@@ -59,8 +60,9 @@ def bins(size: int, count: int) -> list[tuple[int, int]]:
 @kernel
 def bin_means(x: Array, axis: int, count: int) -> Array:
     """(…, size, …) -> (…, count, …): the mean of each bin along that axis."""
-    x = np.moveaxis(x, axis, 0)
-    return np.stack([x[start:end].mean(0) for start, end in bins(len(x), count)], axis)
+    lead = (slice(None),) * axis
+    parts = [(x[lead + (slice(start, end),)], end - start) for start, end in bins(x.shape[axis], count)]
+    return np.stack([total(pixels, (axis,)) / size for pixels, size in parts], axis)
 
 
 @kernel

@@ -2,9 +2,11 @@
 
     avg_pool2d   y[p, q] = the mean of what window (p, q) sees
 
-It is the sum of each window, divided by the number of pixels that count. The sum is lesson
-pooling's gather without winners, for every pixel of a window has its part in it, and so its
-gradient is scatter without winners: each window gives its dy to all of its pixels.
+It is the sum of each window, divided by the number of pixels that count. The sum is lesson pooling's
+gather without winners, for every pixel of a window has its part in it, and so its gradient is scatter
+without winners: each window gives its dy to all of its pixels. A window is a rectangle, so its sum is
+that of the sums of its rows; in a large one, the rows are added up first: after KW + KH additions less
+is lost by rounding than after KW·KH.
 
 How many pixels count is the one question. Libraries answer it differently where there is padding:
 
@@ -39,6 +41,8 @@ from .windows import IntPair, Padding, Pair, Window
 
 __all__ = ["avg_pool2d"]
 
+FEW = 64  # pixels, which are added up at once
+
 
 @float16_in_float32
 def avg_pool2d(
@@ -61,7 +65,9 @@ def avg_pool2d(
     """
     window = pool_window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
     counts = _counts(x, window, Window.of(kernel_size, padding=padding).padding if count_include_pad else None)
-    return apply(Gather(None, window), x) / counts
+    for part in _parts(window):
+        x = apply(Gather(None, part), x)
+    return x / counts
 
 
 def _counts(x: Tensor, window: Window, padding: tuple[Pair, Pair] | None) -> Array:
@@ -74,4 +80,18 @@ def _counts(x: Tensor, window: Window, padding: tuple[Pair, Pair] | None) -> Arr
         h, w = top + h + bottom, left + w + right
         window = window._replace(padding=((0, all_bottom - bottom), (0, all_right - right)))
     with on_device_of(x.data):  # float32 has every count, and leaves float64 and float32 as they are
-        return gather(np.ones_like(x.data, dtype=np.float32, shape=(1, h, w, 1)), None, window)
+        counts = np.ones_like(x.data, dtype=np.float32, shape=(1, h, w, 1))
+        for part in _parts(window):
+            counts = gather(counts, None, part)
+        return counts
+
+
+def _parts(window: Window) -> list[Window]:
+    """The windows to sum over, one after the other: of a large one its rows, then what these have become."""
+    (kh, kw), (sh, sw), (vertical, horizontal), (dh, dw) = window
+    if kh * kw <= FEW:
+        return [window]
+    return [
+        Window((1, kw), (1, sw), ((0, 0), horizontal), (1, dw)),
+        Window((kh, 1), (sh, 1), (vertical, (0, 0)), (dh, 1)),
+    ]

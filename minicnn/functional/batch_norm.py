@@ -100,7 +100,7 @@ def batch_norm(
         )
     count = x.size // x.shape[-1] if x.shape[-1] else 0
     if not training or not count:  # nothing has no mean
-        return (x - running_mean) * (gamma / (Tensor(running_var) + eps).astype(x.dtype).sqrt()) + beta
+        return (x - running_mean) * (gamma / (Tensor(running_var).astype(x.dtype) + eps).sqrt()) + beta
     if count == 1:
         raise ValueError("batch_norm: one pixel in the whole batch has no variance: use a larger batch, or eval()")
     axes = tuple(range(x.ndim - 1))

@@ -22,7 +22,7 @@ from ..tensor import Tensor, apply
 from .conv import Conv2dTranspose
 from .layout import check_convolution
 from .shapes import pad
-from .windows import IntPair, Padding, Window, pair
+from .windows import IntPair, Padding, Pair, Window, pair
 
 __all__ = ["conv_transpose2d"]
 
@@ -55,12 +55,7 @@ def conv_transpose2d(
     """
     check_convolution("conv_transpose2d", x, weight, bias, groups, transposed=True)
     window = Window.of(weight.shape[:2], stride, padding, dilation)
-    extra = pair(output_padding, "output_padding", 0)
-    if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):
-        raise ValueError(
-            f"conv_transpose2d: output_padding {output_padding} must be smaller than the stride {stride} "
-            f"or the dilation {dilation}"
-        )
+    extra = extra_pixels("conv_transpose2d", output_padding, window)
     h, w = (
         (n - 1) * s - sum(p) + d * (k - 1) + e + 1
         for n, k, s, p, d, e in zip(x.shape[1:3], *window, extra, strict=True)
@@ -75,3 +70,14 @@ def conv_transpose2d(
         y = apply(Conv2dTranspose(window._replace(padding=((0, 0), (0, 0))), groups, whole), x, weight)
         y = pad(y, ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)))[:, top : top + h, left : left + w]
     return y if bias is None else y + bias
+
+
+def extra_pixels(name: str, output_padding: IntPair, window: Window) -> Pair:
+    """output_padding as a pair; ValueError if it is as large as the stride and the dilation."""
+    extra = pair(output_padding, f"{name}: output_padding", 0)
+    if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):
+        raise ValueError(
+            f"{name}: output_padding {output_padding} must be smaller than the stride {window.stride} "
+            f"or the dilation {window.dilation}"
+        )
+    return extra

@@ -36,6 +36,7 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, device_of, to_device
+from ..checks import choice, number
 from ..random import draw, generator
 from ..tensor import Tensor, apply
 
@@ -78,10 +79,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "t
     The numbers are keyed by manual_seed and the count of draws: the same for any number of threads, and on a GPU.
         Raises ValueError for another p or scale.
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p is a probability from 0 to 1, not {p}")
-    if scale not in ("training", "evaluation"):
-        raise ValueError(f"dropout: scale is 'training' or 'evaluation', not {scale!r}")
+    check_dropout("dropout", p, scale)
     p = float(p)
     if p == 0:
         return x
@@ -89,6 +87,11 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "t
     if training:
         return apply(Dropout(p, draw(), 1 / (1 - p) if inverted else 1.0), x)
     return x if scale == "training" else x * (1.0 - p)
+
+
+def check_dropout(name: str, p: float, scale: str) -> None:
+    number(f"{name}: p, a probability,", p, 0, 1)
+    choice(f"{name}: scale", scale, "training", "evaluation")
 
 
 # Faster versions of the functions marked @kernel, which run in their place:

@@ -184,9 +184,7 @@ def pool_window(
     """The window; for ceil_mode, with as much padding on the far side as the last one reaches past it."""
     if x.ndim != 4:
         raise ValueError(f"{name} needs x of (N, H, W, C), not {x.shape}")
-    window = Window.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
-    if any(2 * max(p) > k for p, k in zip(window.padding, window.kernel_size, strict=True)):
-        raise ValueError(f"{name}: padding {padding} is more than half of the window {kernel_size}")
+    window = Window.of_pooling(name, kernel_size, stride, padding, dilation)
     window.output_size(*x.shape[1:3])  # ValueError if it does not fit
     return window.with_overhang(*x.shape[1:3]) if ceil_mode else window
 

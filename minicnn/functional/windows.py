@@ -100,6 +100,15 @@ class Window(NamedTuple):
         vertical, horizontal = (pair(side, "padding", 0) for side in sides)
         return cls(kernel, steps, (vertical, horizontal), holes)
 
+    @classmethod
+    def of_pooling(cls, name: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> "Window":
+        """The same for pooling: in steps of the kernel's size if the stride is None, and with so little padding
+        that each window sees a pixel; else a ValueError that begins with `name`."""
+        window = cls.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
+        if any(2 * max(p) > k for p, k in zip(window.padding, window.kernel_size, strict=True)):
+            raise ValueError(f"{name}: padding {padding} is more than half of the window {kernel_size}")
+        return window
+
     def output_size(self, height: int, width: int) -> Pair:
         """(OH, OW); ValueError if the window does not fit into the padded image."""
         oh, ow = (

@@ -40,11 +40,7 @@ def _gaussian(shape: Shape, std: float) -> Array:
 
 def started(initialiser: Initialiser | None, shape: Shape, name: str) -> Array:
     """An array of that shape by an initialiser, or by he() if there is none. TypeError if it is no
-    initialiser, such as he, whose brackets were forgotten; ValueError for a shape with a 0 or another result."""
-    if not all(isinstance(n, (int, np.integer)) for n in shape):
-        raise TypeError(f"{name}: sizes are whole numbers, not {shape}")
-    if min(shape) < 1:
-        raise ValueError(f"{name}: a weight of shape {shape} has no numbers: sizes are at least 1")
+    initialiser, such as he, whose brackets were forgotten; ValueError for another result."""
     try:
         array = (initialiser or he())(shape)
         found = array.shape

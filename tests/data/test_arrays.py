@@ -71,7 +71,6 @@ def test_lengths_that_differ():
     [
         (3, r"int64 \(\)"),
         (["a", "b"], r"<U1 \(2,\)"),
-        ([True, False], r"bool \(2,\)"),
         ([1j], r"complex128 \(1,\)"),
         ([None], r"object \(1,\)"),
     ],
@@ -81,6 +80,14 @@ def test_what_is_no_array_of_numbers(wrong, got):
     for name, arguments in (("X", (wrong, Y)), ("y", (X, wrong))):
         with pytest.raises(TypeError, match=f"^{name} {takes}{got}$"):
             Arrays(*arguments)
+
+
+def test_booleans_are_labels_and_no_images():
+    """Which a loader hands on as 0 and 1."""
+    ((_, labels),) = DataLoader(Arrays(X[:3], [True, False, True]), 3, num_workers=0)
+    assert labels.dtype == np.int64 and labels.tolist() == [1, 0, 1]
+    with pytest.raises(TypeError, match=r"^X must be an array .*, got bool \(2,\)$"):
+        Arrays([True, False], [0, 1])
 
 
 def test_lists_of_unequal_lengths():
