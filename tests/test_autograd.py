@@ -564,7 +564,7 @@ def test_static_methods_in_the_manner_of_pytorch(method):
         (lambda self, grad: self.saved_tensors, AttributeError, "a Square has no saved_tensors: .*self.saved_inputs"),
         (lambda self, grad: self.saved_input, AttributeError, "no attribute 'saved_input'"),
         (lambda self, grad: self.saved_inputs[1], IndexError, "out of range"),
-        (lambda self, grad: grad * Tensor(np.ones(2, np.float32)), TypeError, "Mul: dtypes float64 and float32"),
+        (lambda self, grad: grad * Tensor(np.ones(2, np.float32)), TypeError, "Mul: dtypes float32 and float64"),
         (lambda self, grad: grad.reshape(3), ValueError, "Reshape of shape"),
         (lambda self: None, TypeError, "takes 1 positional argument"),
     ],
