@@ -287,7 +287,7 @@ def view_of(path: str, config: dict[str, Any], arrays: dict[str, Any]) -> View:
     try:  # older runs do not say the resize
         view = View(**{"resize": complete(config)["resize"], **config["view"]})
         numbers = view.size, view.resize, *view.mean, *view.std
-        if len(numbers) != 8 or not all(map(is_number, numbers)):
+        if len(numbers) != 8 or not all(map(is_number, numbers)) or not 0 < view.size <= view.resize:
             raise ValueError(f"its view is damaged: {config['view']}")
         return replace(view, mean_image=arrays.get("view.mean_image"))
     except (ValueError, TypeError) as error:
