@@ -37,7 +37,7 @@ from onnx_format import Found, read_onnx, write_onnx
 from options import Parser, UsageError, command
 from pictures import IMAGENET, RAW, View
 from runs import load_network, require_sound, save_network, view_of
-from weight_files import Arrays, float32, read, unwrapped, write
+from weight_files import Arrays, float32, read, renamed, unwrapped, write
 
 from minicnn import nn
 from minicnn.checkpoint import CheckpointError
@@ -197,7 +197,7 @@ def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     "lrn" among them, if the constants are not BVLC's: local_size, alpha, beta and k of lrn_param.
     """
     endings = {"_w": ".weight", "_b": ".bias"}  # as Caffe2 has them
-    arrays = {name[:-2] + endings.get(name[-2:], name[-2:]): array for name, array in arrays.items()}
+    arrays = renamed(arrays, lambda name: name[:-2] + endings.get(name[-2:], name[-2:]))
     found, lrn = arrays.pop("mean", BVLC_MEAN), arrays.pop("lrn", BVLC_LRN)
     resize = arrays.pop("resize", np.array([View.resize]))
     numbers = lrn.shape == (4,) and lrn.dtype.kind == "f" and np.isfinite(lrn).all()
@@ -348,7 +348,8 @@ def from_arrays(arrays: Arrays, mean: np.ndarray | None) -> Network:
         return from_torchvision(arrays)
     if "conv1.weight" in arrays or "conv1_w" in arrays:
         return from_caffe(arrays, mean)
-    raise CheckpointError(f"no names as torchvision or Caffe has them, but {', '.join(list(arrays)[:3])} ...")
+    names = ", ".join(list(arrays)[:3]) or "none"
+    raise CheckpointError(f"no names as torchvision or Caffe has them, but {names} ...")
 
 
 def is_onnx(path: str) -> bool:
