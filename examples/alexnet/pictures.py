@@ -15,7 +15,7 @@ from recipes import kind_and_folder
 
 import minicnn
 from minicnn.data import CIFAR10, DataError, DataLoader, ImageFolder, ImageNet, PixelStatistics, SyntheticImages
-from minicnn.data.folder import PictureFiles, folders, some
+from minicnn.data.folder import PictureFiles, composed, folders, some
 from minicnn.data.transforms import (
     CenterCrop,
     Compose,
@@ -104,11 +104,14 @@ class View:
         return Compose(steps)
 
 
-def datasets(what: str, seed: int, size: int, verify: bool = True, least: int | None = None) -> tuple[Any, Any]:
+def datasets(
+    what: str, seed: int, size: int, verify: bool = True, least: int | None = None,
+    known: Sequence[str] = (),
+) -> tuple[Any, Any]:  # fmt: skip
     """(training set, validation set) for an argument of --data, see dataset."""
     if least is not None and least < size:
         raise UsageError(f"--resize {least}: the network sees {size} pixels, so at least as many are needed")
-    train, val = (dataset(what, part, seed, size, verify, least) for part in ("train", "val"))
+    train, val = (dataset(what, part, seed, size, verify, least, known) for part in ("train", "val"))
     return train, val
 
 
@@ -120,8 +123,9 @@ def dataset(
     has to be there.
 
     size: of drawn pictures. verify: the checksums of CIFAR-10? least: how many pixels a photo's
-    short side needs. known: a network's classes. Where the folders have just these names, the
-    labels are in this order, as with 0 to 999, which sort otherwise."""
+    short side needs. known: a network's classes. Where the folders have just these names, in
+    either of Unicode's forms, the labels are in this order, as with 0 to 999, which sort otherwise;
+    and where there is no train/, val/ may lack some."""
     train, (kind, folder) = part == "train", kind_and_folder(what)
     if kind == "synthetic":
         return SyntheticImages(SYNTHETIC[part], seed=2 * seed + (not train), size=size)
@@ -143,9 +147,13 @@ def dataset(
         raise DataError(
             f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of pictures per class"
         )
-    classes: Sequence[str] = folders(root / "train") if not train and (root / "train").is_dir() else []
-    if set(known) == set(classes or folders(root / part)):
+    alone = not (root / "train").is_dir()
+    classes: Sequence[str] = folders(root / (part if alone else "train"))
+    found, asked = composed(classes, what).keys(), composed(known, "classes").keys()
+    if found == asked or (alone and found < asked):
         classes = known
+    elif train or alone:
+        classes = []
     return announced(ImageFolder(root / part, classes=classes or None, least=least), what)
 
 

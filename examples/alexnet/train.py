@@ -159,20 +159,20 @@ def fit(
     load_network has, `source`."""
     minicnn.manual_seed(settings.seed)
     size = INPUT_SIZE[settings.variant]
-    pictures, val_pictures = datasets(settings.data, settings.seed, size, settings.verify, settings.resize)
-    classes, earlier, seen = pictures.classes, {}, None
+    earlier, seen = source[1:] if source else (saved.get("config", {}), None)
+    known, verify = earlier.get("classes", ()), settings.verify
+    pictures, val_pictures = datasets(settings.data, settings.seed, size, verify, settings.resize, known)
+    classes = pictures.classes
     if saved:
-        earlier, seen = saved["config"], view_of(settings.resume, saved["config"], arrays)
-        require_classes(settings.resume, earlier["classes"], settings.data, classes)
-    elif source:
-        _, earlier, seen = source
+        seen = view_of(settings.resume, earlier, arrays)
+        require_classes(settings.resume, known, settings.data, classes)
     statistics = pixel_statistics(pictures, settings, part_of(arrays, "statistics"))
     view = View.of(size, settings, statistics, seen)
     loader, val_loader = training(pictures, view, settings, statistics), validation(val_pictures, view, settings)
     constants = earlier.get("lrn", {**LRN, "alpha": settings.lrn_alpha})
     net = network(settings, len(classes), constants)
     if source:
-        print(f"from {settings.source}: {take_weights(net, source[0], earlier['classes'], classes)}")
+        print(f"from {settings.source}: {take_weights(net, source[0], known, classes)}")
     if settings.freeze:
         freeze(net)
     optimizer = sgd(net, settings)
@@ -192,8 +192,8 @@ def fit(
             schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
     introduce(settings, given, net, optimizer, loader, val_loader)
 
-    known = earlier if earlier.get("classes") == classes else {}  # these keep the names that they have
-    names = known.get("names", getattr(pictures, "names", classes))
+    names = getattr(pictures, "names", classes)
+    names = earlier.get("names", names) if known == classes else names  # these keep the names that they have
     more = {"classes": classes, "names": names, "lrn": constants}
     run = Run(settings, more | {"minicnn": minicnn.__version__}, view, saved)
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)

@@ -46,7 +46,7 @@ class ImageNet(PictureFiles):
     def __init__(self, root: str | os.PathLike[str], *, train: bool = True, least: int | None = None):
         root = os.fspath(root)
         train_folder, val = (os.path.join(tree(root), part) for part in ("train", "val"))
-        *ids, words = word_files(root) or [None]
+        *ids, words = word_files(root) or [""]
         named = _read_words(words, *ids) if words else {}
         if train:
             found = ImageFolder(train_folder)
