@@ -49,11 +49,11 @@ Groups: the C/G input channels of group i reach the O/G output channels of group
 product is made once for each group, on its part of the channels. The paper splits conv2, conv4 and
 conv5 in two, one part for each of its GPUs.
 
-| where libraries differ | here                       | PyTorch          | Caffe            |
-| ---------------------- | -------------------------- | ---------------- | ---------------- |
-| images                 | (N, H, W, C)               | (N, C, H, W)     | (N, C, H, W)     |
-| weights                | (KH, KW, C/G, O)           | (O, C/G, KH, KW) | (O, C/G, KH, KW) |
-| padding                | each side may have its own | symmetric        | symmetric        |
+| where libraries differ | here                       | PyTorch 2.14, and Caffe's files |
+| ---------------------- | -------------------------- | ------------------------------- |
+| images                 | (N, H, W, C)               | (N, C, H, W)                    |
+| weights                | (KH, KW, C/G, O)           | (O, C/G, KH, KW)                |
+| padding                | each side may have its own | one number an axis              |
 
 >>> import minicnn, minicnn.functional as F
 >>> edge = minicnn.Tensor([[1.0, -1.0]]).reshape(1, 2, 1, 1)  # how much brighter than its right neighbour?

@@ -12,12 +12,12 @@ log p = z − log(1 + e^z) and log(1 − p) = −log(1 + e^z),
 
 of which the second form does not overflow.
 
-| where libraries differ | mse_loss of shapes (N,) and (N, 1)   |
-| ---------------------- | ------------------------------------ |
-| here, Optax, Chainer   | an error                             |
-| PyTorch 2.14           | N² numbers, with a warning           |
-| Paddle 3.3             | N² numbers, silently                 |
-| Keras 3.15             | N numbers: the axis of 1 is left out |
+| where libraries differ       | mse_loss of shapes (N,) and (N, 1)   |
+| ---------------------------- | ------------------------------------ |
+| here, Optax 0.2, Chainer 7.8 | an error                             |
+| PyTorch 2.14                 | N² numbers, with a warning           |
+| Paddle 3.3                   | N² numbers, silently                 |
+| Keras 3.15                   | N numbers: the axis of 1 is left out |
 
 >>> import minicnn, minicnn.functional as F
 >>> z = minicnn.Tensor([0.0, 100.0, -100.0], requires_grad=True)

@@ -11,8 +11,8 @@ The gradient is as simple as a gradient can be. With log p_label = z_label − l
 the probabilities, less 1 at the right answer. Softmax and logarithm are therefore one operation here:
 apart, the logarithm of a probability that has been rounded to 0 would be −∞.
 
-PyTorch takes logits and class numbers as this does, and so does Paddle; Keras takes probabilities,
-unless it is told otherwise.
+PyTorch 2.14 takes logits and class numbers as this does, and so does Paddle 3.3; Keras 3.15 takes
+probabilities, unless it is told otherwise.
 
 >>> import minicnn, minicnn.functional as F
 >>> z = minicnn.Tensor([[0.0, 0.0], [0.0, 0.0]], requires_grad=True)
