@@ -2,14 +2,14 @@
 # OpenVINO 2026.4.1 sums one channel too few in an ONNX LRN whose size is even, and says nothing.
 #
 # ONNX defines LRN (opset 13) for any size: channel c is divided by a sum over the channels from
-# c - floor((size - 1) / 2) to c + ceil((size - 1) / 2), which are `size` of them, times alpha / size.
+# c - floor((size - 1) / 2) to c + ceil((size - 1) / 2), `size` of them, times alpha / size.
 # For even sizes OpenVINO's CPU device leaves the last of these out and still divides by `size`. For
 # odd sizes it agrees with the definition. Seen with onnx 1.23.2, which checks the file, NumPy 2.4.6
 # and CPython 3.11:
 #
-#   size 3: defined [0.6    0.2857 0.1429 0.0714 0.15  ], OpenVINO [0.6    0.2857 0.1429 0.0714 0.15  ]
-#   size 4: defined [0.1905 0.0941 0.0471 0.0952 0.2   ], OpenVINO [0.8    0.381  0.1905 0.0952 0.2   ]
-#   size 2: defined [0.4   0.2   0.1   0.05  0.125], OpenVINO [2.    1.    0.5   0.25  0.125]
+# size 3: defined [0.6    0.2857 0.1429 0.0714 0.15  ], OpenVINO [0.6    0.2857 0.1429 0.0714 0.15  ]
+# size 4: defined [0.1905 0.0941 0.0471 0.0952 0.2   ], OpenVINO [0.8    0.381  0.1905 0.0952 0.2   ]
+# size 2: defined [0.4   0.2   0.1   0.05  0.125], OpenVINO [2.    1.    0.5   0.25  0.125]
 #
 # The exit status is 0 as long as this is so.
 set -eu
