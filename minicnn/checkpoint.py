@@ -13,6 +13,13 @@ import numpy as np
 from .backends.devices import to_device
 from .tensor import Tensor
 
+DTYPES = {  # safetensors' names for what NumPy has
+    **{f"{kind.upper()}{bits}": f"<{kind}{bits // 8}" for kind in "iu" for bits in (8, 16, 32, 64)},
+    **{f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
+    "BOOL": "?",
+}
+OTHER_KIND = "numbers that NumPy does not have: save them as float32 or float16"
+
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint, or not whole."""
@@ -54,8 +61,6 @@ def replacing(path: str | os.PathLike[str], sync: bool = True) -> Iterator[Path]
         raise
 
 
-# of the format's dtypes those that a Tensor has, by the names in a file
-DTYPES = "BOOL", "U8", "U16", "U32", "U64", "I8", "I16", "I32", "I64", "F16", "F32", "F64"
 OTHERS = (".npz", ".npy", ".pth", ".pt", ".ckpt", ".bin", ".h5", ".onnx")  # which other programs would misread
 
 
@@ -116,8 +121,8 @@ def _contiguous(name: str, array: Any) -> np.ndarray:
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(arrays, info) of a file that save wrote, or that any program wrote as safetensors.
 
-    Raises CheckpointError if it is not such a file, is not whole, or holds numbers that no Tensor has (bfloat16,
-    float8, complex ones), OSError if it cannot be read.
+    Raises CheckpointError if it is not such a file or not whole, if it holds numbers that NumPy does not have, or if an
+    info in its metadata is another program's; OSError if it cannot be read.
     """
     safetensors = require_safetensors()
     if Path(path).exists() and not Path(path).is_file():
@@ -127,22 +132,23 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            others = [name for name in kinds if kinds[name] not in DTYPES]
+            arrays = {} if others else {name: file.get_tensor(name) for name in kinds}
             text = (file.metadata() or {}).get("info", "{}")
-            if other := next((name for name in dtypes if dtypes[name] not in DTYPES), None):
-                raise CheckpointError(
-                    f"{path} holds numbers of another kind than NumPy's: {other} is {dtypes[other]}; "
-                    f"these can be read: {' '.join(DTYPES)}"
-                )
-            arrays = {name: file.get_tensor(name) for name in dtypes}
-    except (OSError, CheckpointError):
+    except OSError:
         raise
     except Exception as error:  # a damaged header makes the JSON reader raise ValueError, RecursionError and others
         raise CheckpointError(f"{path} is not a checkpoint, or not whole: {error}") from None
+    for name in others:
+        raise CheckpointError(f"{path}: {name} holds {kinds[name]}, {OTHER_KIND}")
     try:
         info = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint: its info is no JSON, as save writes it: {error}") from None
+    except (ValueError, RecursionError):
+        info = None
     if not isinstance(info, dict):
-        raise CheckpointError(f"{path} is not a checkpoint: its info is {type(info).__name__}, not a table of names")
+        raise CheckpointError(
+            f"{path} is not a checkpoint: its info is no table of names in JSON, as save writes it"
+            " (safetensors.numpy.load_file reads the arrays of other programs)"
+        )
     return arrays, info

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,7 @@ class View:
     std: tuple[float, ...]
     mean_image: NDArray[np.float32] | None = None
     resize: int = 256
+    NUMBERS: ClassVar[tuple[str, ...]] = "size", "mean", "std", "resize"
 
     @classmethod
     def of(
@@ -77,7 +78,7 @@ class View:
 
     def numbers(self) -> dict[str, Any]:
         """All but the mean image, for JSON."""
-        return {"size": self.size, "mean": self.mean, "std": self.std, "resize": self.resize}
+        return {name: getattr(self, name) for name in self.NUMBERS}
 
     def steps(self, *crops: Transform) -> list[Transform]:
         """From a picture of any size to what the network sees of it, through these crops."""

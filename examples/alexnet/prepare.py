@@ -28,7 +28,7 @@ from minicnn.checkpoint import replacing, require_safetensors
 from minicnn.data import DataError, ImageNet, PixelStatistics, read_image
 from minicnn.data.folder import IMAGES, pillow, some
 from minicnn.data.folder import pictures as pictures_in
-from minicnn.data.imagenet import CAFFE, WORDS, tree
+from minicnn.data.imagenet import CAFFE, tree, word_files
 from minicnn.data.transforms import CenterCrop, Compose, Resize
 
 BEGUN, BROKEN = "prepare.json", "broken.txt"  # the settings of a run, and the pictures that it could not read
@@ -199,11 +199,11 @@ def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Na
 
 def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: Namespace) -> str:
     """What belongs to the pictures: labels, words, statistics. Returns what train.py calls them."""
-    source, target = Path(settings.source), Path(settings.target)
+    target = Path(settings.target)
     val = os.path.join(tree(settings.source), "val")
     flat = val, os.path.join(val, IMAGES)
     labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in pictures if os.path.dirname(p.source) in flat]
-    texts = {name: (source / name).read_bytes() for name in WORDS if (source / name).exists()}
+    texts = {os.path.basename(path): Path(path).read_bytes() for path in word_files(settings.source)}
     if labels:
         texts[CAFFE] = os.fsencode("".join(labels))
     for name, content in texts.items():

@@ -220,6 +220,8 @@ class PCAColor:
     | Albumentations 1.4.24, 2.0.8  | none: Σ pᵢ αᵢ (pᵢ · (x − mean color)) is     | that picture itself |
     |                               | added to each pixel x, contrast along pᵢ     |                     |
 
+    (Of fb.resnet.torch and cuda-convnet2 the source was read, Albumentations was run.)
+
     The paper names no scale, but it matters, for λ grows with its square: of ImageNet's pixels on 0 to 1 the largest is
     about 0.22, which shifts a channel by about 3 gray levels of 255; with pixels and covariance on 0 to 255 the same
     formula shifts it by over 800.

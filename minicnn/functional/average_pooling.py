@@ -10,12 +10,14 @@ is lost by rounding than after KW·KH.
 
 How many pixels count is the one question. Libraries answer it differently where there is padding:
 
-| where libraries differ | padding counts                                        |
-| ---------------------- | ----------------------------------------------------- |
-| here, and in PyTorch   | yes, unless count_include_pad is False                |
-| Caffe, Chainer, Flax   | yes                                                   |
-| TensorFlow, ONNX       | no (ONNX by default)                                  |
-| Paddle                 | no, unless it is told so                              |
+| where libraries differ                       | padding counts                         |
+| -------------------------------------------- | -------------------------------------- |
+| here, and in PyTorch 2.14                    | yes, unless count_include_pad is False |
+| OpenCV 4.14 for Caffe, Chainer 7.8           | yes                                    |
+| MXNet 1.9, Flax 0.12                         | yes, unless they are told otherwise    |
+| TensorFlow 2.21; Keras 3.15 on it and on JAX | no                                     |
+| ONNX 1.23, Paddle 3.3                        | no, unless they are told otherwise     |
+| Keras 3.15 on PyTorch                        | there is none: it repeats the edge     |
 
 >>> import minicnn, minicnn.functional as F
 >>> x = minicnn.Tensor([4.0, 8.0, 2.0]).reshape(1, 1, 3, 1)

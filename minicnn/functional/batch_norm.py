@@ -29,13 +29,13 @@ has no batch normalisation; it is here to compare with.
 
     C channels, the last axis   (N, H, W) or whatever comes before it
 
-| where libraries differ | running variance | ε by default | weight of the newest batch  |
-| ---------------------- | ---------------- | ------------ | --------------------------- |
-| here, PyTorch 2.14     | unbiased         | 1e-5         | momentum, 0.1               |
-| Chainer 7.8            | unbiased         | 2e-5         | 1 − decay                   |
-| Paddle 3.3             | biased           | 1e-5         | 1 − momentum                |
-| Keras 3.15             | biased           | 1e-3         | 1 − momentum, which is 0.99 |
-| Flax 0.12              | biased           | 1e-5         | 1 − momentum, which is 0.99 |
+| where libraries differ | running variance | ε by default | weight of the newest batch      |
+| ---------------------- | ---------------- | ------------ | ------------------------------- |
+| here, PyTorch 2.14     | unbiased         | 1e-5         | momentum, by default 0.1        |
+| Chainer 7.8            | unbiased         | 2e-5         | 1 − decay                       |
+| Paddle 3.3             | biased           | 1e-5         | 1 − momentum                    |
+| Keras 3.15             | biased           | 1e-3         | 1 − momentum, by default 1−0.99 |
+| Flax 0.12              | biased           | 1e-5         | 1 − momentum, by default 1−0.99 |
 
 >>> import numpy as np, minicnn, minicnn.functional as F
 >>> x = minicnn.Tensor([[1.0], [3.0]])

@@ -44,11 +44,11 @@ to any order. convolve_transpose by itself is lesson conv_transpose.
 Groups: the C/G input channels of group i reach the O/G output channels of group i, and no others:
 one product for each group. The paper splits conv2, conv4 and conv5 in two, one part for each GPU.
 
-| where libraries differ | here                       | PyTorch          | Caffe            |
-| ---------------------- | -------------------------- | ---------------- | ---------------- |
-| images                 | (N, H, W, C)               | (N, C, H, W)     | (N, C, H, W)     |
-| weights                | (KH, KW, C/G, O)           | (O, C/G, KH, KW) | (O, C/G, KH, KW) |
-| padding                | each side may have its own | symmetric        | symmetric        |
+| where libraries differ | here                       | PyTorch 2.14, and Caffe's files |
+| ---------------------- | -------------------------- | ------------------------------- |
+| images                 | (N, H, W, C)               | (N, C, H, W)                    |
+| weights                | (KH, KW, C/G, O)           | (O, C/G, KH, KW)                |
+| padding                | each side may have its own | one number an axis              |
 
 >>> import minicnn, minicnn.functional as F
 >>> edge = minicnn.Tensor([[1.0, -1.0]]).reshape(1, 2, 1, 1)  # how much darker is the next?

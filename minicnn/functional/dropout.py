@@ -8,10 +8,10 @@ The derivative is dx = dy · s where m, else 0: the gradient passes where the nu
 dropped is 0 even if it was infinite or NaN, for which x · 0 is NaN. It is the same map, linear in
 dy, and so is every further derivative.
 
-| where texts differ            | s           | training         | evaluation  |
-| ----------------------------- | ----------- | ---------------- | ----------- |
-| scale="training", as PyTorch  | 1 / (1 − p) | x / (1 − p) or 0 | x           |
-| scale="evaluation", the paper | 1           | x or 0           | x · (1 − p) |
+| where texts differ                | s           | training         | evaluation  |
+| --------------------------------- | ----------- | ---------------- | ----------- |
+| scale="training", as PyTorch 2.14 | 1 / (1 − p) | x / (1 − p) or 0 | x           |
+| scale="evaluation", the paper     | 1           | x or 0           | x · (1 − p) |
 
 The two differ by the factor 1 − p, in training and in evaluation alike: a network trained with one
 serves the other once the next layer's weights are scaled. It would have trained otherwise, though,

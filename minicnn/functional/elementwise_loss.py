@@ -16,12 +16,12 @@ and |z| times how far that is from t: nothing where it is t, even if |z| is infi
 Second derivatives follow by the product rule: if g arrives at dz = dy (p − t), then dy gets g (p − t),
 t gets −g dy, and z gets g dy p (1 − p), as p is its sigmoid.
 
-| where libraries differ | mse_loss of shapes (N,) and (N, 1)   |
-| ---------------------- | ------------------------------------ |
-| here, Optax, Chainer   | an error                             |
-| PyTorch 2.14           | N² numbers, with a warning           |
-| Paddle 3.3             | N² numbers, silently                 |
-| Keras 3.15             | N numbers: the axis of 1 is left out |
+| where libraries differ       | mse_loss of shapes (N,) and (N, 1)   |
+| ---------------------------- | ------------------------------------ |
+| here, Optax 0.2, Chainer 7.8 | an error                             |
+| PyTorch 2.14                 | N² numbers, with a warning           |
+| Paddle 3.3                   | N² numbers, silently                 |
+| Keras 3.15                   | N numbers: the axis of 1 is left out |
 
 >>> import minicnn, minicnn.functional as F
 >>> z = minicnn.Tensor([0.0, 200.0, -200.0], requires_grad=True)

@@ -12,9 +12,9 @@ whose window is the whole image (lesson conv): there the same line reads y = im2
 
     N batch (any number of axes)   in, out features
 
-| where libraries differ | here      | PyTorch   |
-| ---------------------- | --------- | --------- |
-| weight                 | (in, out) | (out, in) |
+| where libraries differ | here, Paddle 3.3, Keras 3.15, Flax 0.12 | PyTorch 2.14, Chainer 7.8 |
+| ---------------------- | --------------------------------------- | ------------------------- |
+| weight                 | (in, out)                               | (out, in)                 |
 
 >>> import minicnn, minicnn.functional as F
 >>> weight = minicnn.Tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])

@@ -5,7 +5,8 @@
     dL/dz = p − onehot(label)                  for the derivative of log Σ e^z is e^z / Σ e^z = p
 
 Softmax and logarithm are one operation here: apart, the logarithm of a probability that was rounded
-to 0 would be −∞. (PyTorch takes logits and class numbers too, Keras probabilities by default.)
+to 0 would be −∞. (PyTorch 2.14 and Paddle 3.3 take logits and class numbers too, Keras 3.15
+probabilities by default.)
 Second derivatives: if g arrives at dz = dy (p − onehot), dy gets ⟨g, p − onehot⟩, and p gets dy g,
 of which z gets p (dy g − ⟨dy g, p⟩), as in lesson softmax.
 

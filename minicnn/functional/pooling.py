@@ -33,10 +33,10 @@ Gather keep the winners.
 
 The padding of a maximum is −∞, and not 0, which would win over negative pixels.
 
-| where libraries differ    | here and in PyTorch                 | others                     |
-| ------------------------- | ----------------------------------- | -------------------------- |
-| equal maxima              | the first, row by row, gets all     | they share it (tinygrad)   |
-| the last window overhangs | left out, unless ceil_mode          | taken (Caffe; Chainer max) |
+| where libraries differ    | here and in PyTorch 2.14        | others                                     |
+| ------------------------- | ------------------------------- | ------------------------------------------ |
+| equal maxima              | the first, row by row, gets all | they share it (tinygrad 0.14)              |
+| the last window overhangs | left out, unless ceil_mode      | taken (OpenCV 4.14 for Caffe, Chainer 7.8) |
 
 >>> import minicnn, minicnn.functional as F
 >>> x = minicnn.Tensor([[1.0, 3.0, 2.0], [4.0, 8.0, 5.0], [7.0, 6.0, 9.0]], requires_grad=True)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 
 import evaluate
 import hypothesis.strategies as st
@@ -250,6 +251,55 @@ def test_another_folder_of_the_same_classes(run, photos, tmp_path):
     (tmp_path / "photos").rename(tmp_path / "moved")
     result = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", tmp_path / "moved")
     assert result.status == 0 and re.search(r"^6 pictures .*, top-1 \d+\.\d\d%$", result.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_whose_accents_are_written_otherwise(run, photos, tmp_path, forms):
+    """As after a copy from another system, where they sort otherwise too: the classes are the same,
+    for what measures a network, goes on with it, or begins with it."""
+    folder, last = photos(), tmp_path / "run" / "last.safetensors"
+
+    def call(part, form):
+        for before, after in {"cat": "bz", "dog": "b\u00e4"}.items():
+            known = (tmp_path / "photos" / part / unicodedata.normalize(f, n) for f in forms for n in (before, after))
+            (found,) = {path for path in known if path.exists()}
+            found.rename(found.with_name(unicodedata.normalize(form, after)))
+
+    call("train", forms[0])
+    call("val", forms[1])
+    trained = run("train.py", "--data", folder, "--epochs", 1, "--out", last.parent)
+    assert trained.status == 0, trained.err
+    classes = minicnn.load(last)[1]["config"]["classes"]
+    assert classes == sorted(unicodedata.normalize(forms[0], name) for name in ("bz", "b\u00e4", "eel"))
+    before = run("evaluate.py", "--checkpoint", last)
+    call("train", forms[1])
+    assert before.status == 0 and run("evaluate.py", "--checkpoint", last).out == before.out
+    begun = run("train.py", "--from", last, "--data", folder, "--epochs", 1, "--out", tmp_path / "other")
+    assert begun.status == 0 and "all its layers, for the classes are the same" in begun.out, begun.err
+    for path in (last, tmp_path / "other" / "last.safetensors"):
+        result = run("train.py", "--resume", path, "--epochs", 2)
+        assert result.status == 0 and minicnn.load(path)[1]["config"]["classes"] == classes, result.err
+    shutil.rmtree(folder / "train")
+    assert run("evaluate.py", "--checkpoint", last).status == 0
+
+
+def test_pictures_that_lack_some_of_the_classes(run, mistake, photos, tmp_path):
+    """A validation set may, as long as the classes are known: of train/, or of the network."""
+    folder, last = photos(), tmp_path / "run" / "last.safetensors"
+    shutil.rmtree(folder / "val" / "cat")
+    assert run("train.py", "--data", folder, "--epochs", 1, "--out", last.parent).status == 0
+    result = run("evaluate.py", "--checkpoint", last)
+    assert result.status == 0 and "4 pictures" in result.out and re.search(r"^cat +0 ", result.out, re.MULTILINE)
+    (folder / "train").rename(tmp_path / "elsewhere")
+    assert run("evaluate.py", "--checkpoint", last).out == result.out
+    (folder / "val" / "dog").rename(folder / "val" / "gnu")
+    mistake("knows 3 classes", "evaluate.py", "--checkpoint", last)
+    (tmp_path / "elsewhere").rename(folder / "train")
+    shutil.rmtree(folder / "val" / "gnu")
+    shutil.rmtree(folder / "train" / "cat")  # other data, of two classes
+    mistake(["knows 3 classes", "has 2"], "evaluate.py", "--checkpoint", last)
+    begun = run("train.py", "--from", last, "--data", folder, "--epochs", 1, "--out", tmp_path / "two")
+    assert begun.status == 0 and "fc8 is new, for 2 classes instead of 3" in begun.out, begun.err
 
 
 def test_data_that_do_not_fit(mistake, finished, changed, photos, tmp_path):
