@@ -1,4 +1,4 @@
-# make train: AlexNet on synthetic pictures.   make test: the test suite.   Both set up .venv first.
+# make train: AlexNet on synthetic images.   make test: the test suite.   Both set up .venv first.
 # make bench: minicnn beside PyTorch, in an environment of its own.   make oldest: the tests with old packages.
 PYTHON ?= python3
 VENV = .venv

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from .sections import BEST, COMPILED, DEFAULT, FLOOR, OURS, Result
 from .turns import spread
 
-COLOURS = {OURS: "#0b6e99", DEFAULT: "#e8b088", BEST: "#c0563f", COMPILED: "#7d8f69"}
+COLORS = {OURS: "#0b6e99", DEFAULT: "#e8b088", BEST: "#c0563f", COMPILED: "#7d8f69"}
 Groups = list[tuple[str, dict[str, float]]]  # label, and a number for each contender
 
 
@@ -52,7 +52,7 @@ def _layers(seconds: Result, way: str) -> Groups:
     least = sum(max(values.values(), default=0) for _, values in found) / 50
     large = [group for group in found if max(group[1].values(), default=0) >= least]
     small = [group[1] for group in found if group not in large]
-    return [*large, ("the rest", {name: sum(v.get(name, 0) for v in small) for name in COLOURS})]
+    return [*large, ("the rest", {name: sum(v.get(name, 0) for v in small) for name in COLORS})]
 
 
 def _medians(seconds: dict[str, list[float]]) -> dict[str, float]:
@@ -61,11 +61,11 @@ def _medians(seconds: dict[str, list[float]]) -> dict[str, float]:
 
 def bars(axes: Any, title: str, unit: str, groups: Groups) -> None:
     """A group of bars for each label, with the floor as a line across them."""
-    names = [name for name in COLOURS if any(values.get(name) for _, values in groups)]
+    names = [name for name in COLORS if any(values.get(name) for _, values in groups)]
     width = 0.8 / max(1, len(names))
     for i, name in enumerate(names):
         places = [g - 0.4 + width * (i + 0.5) for g in range(len(groups))]
-        axes.bar(places, [values.get(name, 0) for _, values in groups], width * 0.94, color=COLOURS[name], label=name)
+        axes.bar(places, [values.get(name, 0) for _, values in groups], width * 0.94, color=COLORS[name], label=name)
     floors = {g: values[FLOOR] for g, (_, values) in enumerate(groups) if FLOOR in values}
     if floors:
         ends = [g - 0.44 for g in floors], [g + 0.44 for g in floors]

@@ -2,7 +2,7 @@
 
 A line of standard input is a method of `Worker` and its arguments as JSON, a line of standard output the answer.
 Runs under the peer's own interpreter, Python 3.7 or newer, with nothing but the peer and its NumPy: so it imports
-nothing from this package, and uses nothing newer. What the network is, its weights and its pictures
+nothing from this package, and uses nothing newer. What the network is, its weights and its images
 come in a folder that `peers` has written.
 """
 

@@ -15,7 +15,7 @@ from minicnn.data import Arrays, DataLoader
 
 
 def draw_digits(n: int, seed: int) -> Arrays:
-    """Pictures (n, 28, 28, 1) and what they show (n,): digits, large or small, turned, in noise."""
+    """Images (n, 28, 28, 1) and what they show (n,): digits, large or small, turned, in noise."""
     rng = np.random.default_rng(seed)
     pictures, digits = rng.normal(0, 0.12, (n, 28, 28, 1)).astype(np.float32), rng.integers(0, 10, n)
     for picture, digit in zip(pictures, digits, strict=True):
@@ -25,7 +25,7 @@ def draw_digits(n: int, seed: int) -> Arrays:
     return Arrays(pictures, digits)
 
 
-def lenet() -> nn.Sequential:  # pictures (N, 28, 28, 1) -> logits (N, 10)
+def lenet() -> nn.Sequential:  # images (N, 28, 28, 1) -> logits (N, 10)
     return nn.Sequential(
         nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),  # -> (N, 14, 14, 6)
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),  # -> (N, 5, 5, 16)

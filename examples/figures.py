@@ -202,7 +202,7 @@ def lrn() -> Drawing:
         for c, (name, color) in marked.items():
             axes.bar(c, numbers[c], color=color, label=name)
             axes.text(c, numbers[c], f"{numbers[c]:.0f}", ha="center", va="bottom", color=color)
-        axes.set(xlabel="channel", ylabel="activity", title=f"{words} local response normalisation")
+        axes.set(xlabel="channel", ylabel="activity", title=f"{words} local response normalization")
         axes.set(xticks=range(0, len(x), 2), ylim=(0, 1.1 * numbers.max()))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="upper right")

@@ -135,7 +135,7 @@ def alive():
 
 
 def network():
-    """A small one, and two pictures for it."""
+    """A small one, and two images for it."""
     x = Tensor(np.random.default_rng(0).standard_normal((2, 6, 6, 2), np.float32))
     return nn.Sequential(
         nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 4), nn.Dropout()
@@ -598,12 +598,12 @@ def test_what_pytorch_calls_in_forward():
 
 @pytest.mark.parametrize("base", [Function, nn.Module])
 def test_classes_beside_it_get_their_options(base):
-    class Labelled:
+    class Labeled:
         def __init_subclass__(cls, label, **options):
             super().__init_subclass__(**options)
             cls.label = label
 
-    class Mine(base, Labelled, label="mine"):
+    class Mine(base, Labeled, label="mine"):
         pass
 
     assert Mine.label == "mine"

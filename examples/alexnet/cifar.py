@@ -7,7 +7,7 @@ program that trains one of them: python examples/alexnet/cifar.py --data DIR [--
 
 Every constant is from cuda-convnet (Krizhevsky 2011, 2012), from the files of its folder example-layers: what the
 layers are is in layers-80sec.cfg and layers-18pct.cfg, how they learn in layer-params-80sec.cfg and
-layer-params-18pct.cfg. As there, pictures are whole, 32 × 32, neither cropped nor mirrored, on the scale of 0 to 255
+layer-params-18pct.cfg. As there, images are whole, 32 × 32, neither cropped nor mirrored, on the scale of 0 to 255
 less the mean image of the training set. One thing differs: here they come in another order in each epoch.
 """
 
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--no-verify", dest="verify", action="store_false", help=NO_VERIFY)
     parser.add_argument("--network", choices=EPOCHS, help="80sec (default) has 26%% error; 18pct has 18%%, much later")
     parser.add_argument(
-        "--epochs", type=natural, metavar="N", help="training goes over the pictures N times (default: 10; 18pct: 140)"
+        "--epochs", type=natural, metavar="N", help="training goes over the images N times (default: 10; 18pct: 140)"
     )
     parser.add_argument("--seed", type=seed, metavar="N", help="weights and order follow from N (default: 0)")
     add_machine(parser)

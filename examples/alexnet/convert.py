@@ -12,13 +12,13 @@ torchvision's alexnet is variant 2014; BVLC AlexNet, of Caffe, is variant 2012. 
 | a pixel            | red, green, blue        | red, green, blue       | blue, green, red        |
 | its scale          | as the View says        | ImageNet's mean, std   | 0 to 255, less a mean   |
 | what is seen       | the central square      | the central square     | all, squeezed to square |
-| normalisation      | α times the sum, k = 2  | none                   | α times the mean, k = 1 |
+| normalization      | α times the sum, k = 2  | none                   | α times the mean, k = 1 |
 | dropout            | as config.json says     | scaled in training     | scaled in training      |
 
-Groups have the same order in Caffe, and there too normalisation comes before pooling, as in the paper. (In CaffeNet it
+Groups have the same order in Caffe, and there too normalization comes before pooling, as in the paper. (In CaffeNet it
 comes after: that is another network, though its arrays have the same names and shapes.)
 
-The central squares may lie one pixel apart. torchvision scales a picture's long side to
+The central squares may lie one pixel apart. torchvision scales an image's long side to
 int(256 · long / short), and its crop begins at round(rest / 2), halves to the even number; here
 the first is rounded and the second is floored.
 """
@@ -74,7 +74,7 @@ of a checkpoint that has objects of other programs in it, load and save the
 state dict alone.
 No file is overwritten."""
 
-Network = tuple[nn.Module, dict[str, Any], View]  # with its settings, and how it sees a picture
+Network = tuple[nn.Module, dict[str, Any], View]  # with its settings, and how it sees an image
 LAYERS = {  # here: in torchvision, in Caffe
     "conv1.conv": ("features.0", "conv1"),
     "conv2.conv": ("features.3", "conv2"),
@@ -254,7 +254,7 @@ def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
 # ----------------------------------------------------------------------------------------------------------------- ONNX
 def from_onnx(found: Found, mean: np.ndarray | None = None) -> Network:
     """The network, settings and view of a graph. If it does not say what it wants to see, that is
-    for a network with normalisation what Caffe's sees, and else what torchvision's does."""
+    for a network with normalization what Caffe's sees, and else what torchvision's does."""
     arrays, config = found.arrays, dict(found.config)
     if mean is not None and (found.told or config["variant"] != "2012"):
         raise UsageError("--mean is for Caffe's network, this is another")
@@ -335,7 +335,7 @@ def bring(source: str, target: str, names: str | None, mean: str | None) -> None
         )
         say(f"its weights are taken for pixels in {sees} are; the file does not say it")
         if theirs.side not in (None, view.size):
-            say(f"its graph is for pictures {theirs.side} pixels wide, this network for {view.size}: other logits")
+            say(f"its graph is for images {theirs.side} pixels wide, this network for {view.size}: other logits")
 
 
 def from_arrays(arrays: Arrays, mean: np.ndarray | None) -> Network:
@@ -366,7 +366,7 @@ def take(source: str, target: str, framework: str) -> None:
         write(target, (to_caffe if framework == "caffe" else to_torchvision)(net, config, view))
     say(f"{target}: AlexNet for {framework}, {len(config['classes'])} classes")
     if view.resize != View.resize:
-        say(f"the short side of its pictures is scaled to {view.resize} pixels, not to {View.resize}")
+        say(f"the short side of its images is scaled to {view.resize} pixels, not to {View.resize}")
     if framework == "caffe":
         n, k, alpha, beta = (config["lrn"][name] for name in ("n", "k", "alpha", "beta"))
         say(f"norm1 and norm2: lrn_param {{ local_size: {n} alpha: {alpha * n:g} beta: {beta:g} k: {k:g} }}")

@@ -7,13 +7,13 @@ bit: so a mean image is in the file whole, and the graph cuts its middle out (Sl
 the paper's dropout, which scales what is seen in evaluation, is a node of its own (Mul).
 
 In come graphs of the same layers, whatever names they have: a graph is followed from its logits
-back to its picture, by what each node takes. Some things are written in more than one way:
+back to its image, by what each node takes. Some things are written in more than one way:
 
     a linear layer      Gemm, with its weights either way round, or MatMul and Add
     the flatten         Flatten, or Reshape
-    a normalisation     LRN, or what PyTorch's exporters make of it: x / (k + α · the mean of squares)^β
+    a normalization     LRN, or what PyTorch's exporters make of it: x / (k + α · the mean of squares)^β
 
-In both ways to write a normalisation α multiplies the mean of the n squares, here their sum: α here
+In both ways to write a normalization α multiplies the mean of the n squares, here their sum: α here
 is theirs / n.
 """
 
@@ -39,7 +39,7 @@ OPS: dict[type, str] = {
 }  # fmt: skip
 SAME = "Dropout", "Identity", "Cast"  # which change no number where a network predicts, or only its width
 SETTINGS = "variant", "groups", "init", "lrn", "dropout", "dropout_scale"  # what there is to say of a network here
-RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad"  # between the squares and the mean of a normalisation
+RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad"  # between the squares and the mean of a normalization
 
 
 def require_onnx() -> Any:
@@ -82,7 +82,7 @@ def write_onnx(path: str, net: nn.Module, arrays: Arrays, config: dict[str, Any]
     """
     onnx = require_onnx()
     nodes, value, node = [], "input", onnx.helper.make_node
-    if view.mean_image is not None:  # its middle, on the scale of the pictures' numbers
+    if view.mean_image is not None:  # its middle, on the scale of the images' numbers
         top = (view.resize - view.size) // 2
         arrays = {
             **{"mean_image": view.mean_image.transpose(2, 0, 1), "top_left": np.array([top, top])},
@@ -140,7 +140,7 @@ Kind = tuple[str, dict[str, Any], tuple[int, ...] | None]  # op, attributes and 
 
 class Found(NamedTuple):
     """What is read of a file: settings of alexnet; its parameters, with channels first; the width
-    of the pictures that the graph is for, if that is fixed; and what write_onnx told of it, if that
+    of the images that the graph is for, if that is fixed; and what write_onnx told of it, if that
     wrote it, with the mean image (3, H, W) that it may have."""
 
     config: dict[str, Any]
@@ -164,7 +164,7 @@ def read_onnx(path: str) -> Found:
             steps, mean_image = steps[1:], graph.constant("mean_image")
             if mean_image is None:
                 raise CheckpointError("its mean image is no longer in it, as after a program that simplifies graphs")
-        config, arrays = recognised(steps, (told.get("network") or {}) if told else None)
+        config, arrays = recognized(steps, (told.get("network") or {}) if told else None)
     except (CheckpointError, onnx.checker.ValidationError) as error:  # the second of weights in a file beside it
         raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
     except OSError:
@@ -175,7 +175,7 @@ def read_onnx(path: str) -> Found:
 
 
 class Graph:
-    """A graph, to be followed from its logits back to its picture."""
+    """A graph, to be followed from its logits back to its image."""
 
     def __init__(self, onnx: Any, graph: Any) -> None:
         self.onnx = onnx
@@ -212,7 +212,7 @@ class Graph:
             elif added is not None:
                 raise CheckpointError(f"something is added to what {node.name or op} makes, which is {op}")
             elif op == "LRN":
-                steps.append(self.normalisation(node))
+                steps.append(self.normalization(node))
             elif op == "Div":
                 steps.append(self.spelled_out(node))
             elif op == "MaxPool":
@@ -288,14 +288,14 @@ class Graph:
         harmless["pads"] = [[0, 0, bottom, right] for bottom in (0, 1) for right in (0, 1)]
         return Step("MaxPool", {"strides": [1, 1]} | without(found, **harmless))
 
-    def normalisation(self, node: Any) -> Step:
+    def normalization(self, node: Any) -> Step:
         found = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0} | self.attributes_of(node)
         if found["size"] % 2 == 0:  # of which ONNX and PyTorch have different ones in the middle
             raise CheckpointError(f"{node.name or 'LRN'} is over {found['size']} channels, an even number")
         return Step("LRN", {name: n if name == "size" else decimal(n) for name, n in found.items()})
 
     def spelled_out(self, node: Any) -> Step:
-        """x / (k + α · mean)^β, where the mean is of the squares of n neighbours."""
+        """x / (k + α · mean)^β, where the mean is of the squares of n neighbors."""
         base, beta = self.parted(self.back_to(node.input[1], "Pow"))
         total, k = self.parted(self.back_to(base, "Add"))
         mean, alpha = self.parted(self.back_to(total, "Mul"))
@@ -319,7 +319,7 @@ class Graph:
         if node is not None and node.op_type in (*SAME, *RESHAPES):
             return self.back_to(node.input[0], *ops)
         if node is None or node.op_type not in ops:
-            raise CheckpointError(f"a quotient that is no normalisation: {value} is not made by {' or '.join(ops)}")
+            raise CheckpointError(f"a quotient that is no normalization: {value} is not made by {' or '.join(ops)}")
         return node
 
 
@@ -335,12 +335,12 @@ def decimal(number: Any) -> float:
     return float(str(np.float32(np.asarray(number).item())))
 
 
-def recognised(steps: list[Step], told: dict[str, Any] | None = None) -> tuple[dict[str, Any], Arrays]:
+def recognized(steps: list[Step], told: dict[str, Any] | None = None) -> tuple[dict[str, Any], Arrays]:
     """Which AlexNet this is, and its parameters by their names here. CheckpointError if it is
     none, or not the one that the file says it is."""
     found = [step.kind() for step in steps]
     if ("MaxPool", "LRN") in pairwise(step.op for step in steps):
-        raise CheckpointError("it pools before it normalises, as CaffeNet does, and AlexNet does not: another network")
+        raise CheckpointError("it pools before it normalizes, as CaffeNet does, and AlexNet does not: another network")
     norm = next((step.attributes for step in steps if step.op == "LRN"), None)
     lrn, variants = LRN, [("2014", True), ("tutorial", True)]
     if norm is not None:

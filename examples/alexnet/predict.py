@@ -33,8 +33,8 @@ Answer = list[tuple[int, float]]  # classes, the most probable first, and their 
 
 
 def find(names: Sequence[str]) -> list[str]:
-    """The names, and in place of a folder's those of all pictures in it, at any depth, sorted. Hidden files and folders
-    do not count; what else is no picture is skipped, and a line says so."""
+    """The names, and in place of a folder's those of all images in it, at any depth, sorted. Hidden files and folders
+    do not count; what else is no image is skipped, and a line says so."""
 
     def fail(error: OSError) -> NoReturn:
         raise error
@@ -55,15 +55,15 @@ def find(names: Sequence[str]) -> list[str]:
             files += [os.path.join(folder, one) for one in here if one[0] != "."]
         pictures = sorted(file for file in files if file.lower().endswith(ENDINGS))
         if not pictures:
-            raise UsageError(f"{name}: no pictures in this folder (endings accepted: {' '.join(ENDINGS)})")
+            raise UsageError(f"{name}: no images in this folder (endings accepted: {' '.join(ENDINGS)})")
         if others := set(files) - set(pictures):
-            complain(f"{name}: no pictures, skipped: {some(others)}")
+            complain(f"{name}: no images, skipped: {some(others)}")
         found += pictures
     return found
 
 
 class Photos:
-    """Picture files as a dataset: (picture, its place among the names). The name - is the standard input. `least`: how
+    """Image files as a dataset: (image, its place among the names). The name - is the standard input. `least`: how
     many pixels of the short side are needed.
 
     For one that cannot be read there is a black one, and in `errors` a line that says why. Of the first `keep`, small
@@ -75,7 +75,7 @@ class Photos:
         self.errors: dict[int, str] = {}
         self.kept: dict[int, NDArray[np.uint8]] = {}
         if "-" in names and sys.stdin is None:  # closed, as by <&-
-            raise UsageError("-: there is no standard input to read a picture from")
+            raise UsageError("-: there is no standard input to read an image from")
         self.standard_input = sys.stdin.buffer.read() if "-" in names else b""
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class Photos:
 
 
 def predict(net: nn.Module, loader: DataLoader, top: int) -> Iterator[tuple[int, Answer]]:
-    """(place, answer) for each picture, batch by batch."""
+    """(place, answer) for each image, batch by batch."""
     for images, places in loader:
         with no_grad():
             p = F.softmax(outputs(net, images)).numpy()  # (N, K)
@@ -111,7 +111,7 @@ def predict(net: nn.Module, loader: DataLoader, top: int) -> Iterator[tuple[int,
 
 @own_settings()
 def draw(path: Path, drawn: Sequence[tuple[NDArray[np.uint8], Answer]], names: Sequence[str]) -> None:
-    """Each picture with its first five bars beside it, as in the paper's figure 4."""
+    """Each image with its first five bars beside it, as in the paper's figure 4."""
     figure = new_figure(7, 2.2 * len(drawn))
     labels, fonts = drawable([short(name, 36) for name in names])
     for (left, right), (picture, answer) in zip(figure.subplots(len(drawn), 2, squeeze=False), drawn, strict=True):
@@ -145,7 +145,7 @@ def command_line() -> Parser:
     )
     parser.add_argument(
         "photos", nargs="+", metavar="photo",
-        help="a picture file, a folder (all pictures in it, at any depth), or - for a picture from the standard input",
+        help="an image file, a folder (all images in it, at any depth), or - for an image from the standard input",
     )  # fmt: skip
     add_network(parser)
     parser.add_argument(

@@ -1,9 +1,9 @@
-"""The folder of a run: what it did, in numbers and pictures, and the network, to use or to train on.
+"""The folder of a run: what it did, in numbers and images, and the network, to use or to train on.
 
     config.json        all settings                        curves.png   loss and accuracy by epoch
     metrics.csv        a row for each epoch                filters.png  conv1's kernels, as the paper's figure 3
     last.safetensors   everything, to continue from        best.safetensors   the network of the best epoch, to use
-    ten_crop.json      with --ten-crop: what the network of the last epoch gets right, over ten crops of each picture
+    ten_crop.json      with --ten-crop: what the network of the last epoch gets right, over ten crops of each image
 
 Each file is written whole or not at all.
 """
@@ -44,7 +44,7 @@ NEEDED = "variant", "groups", "init", "classes", "view"  # settings without whic
 
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
-    """In here settings.out is the folder of this run, and of no other that begins. An interrupt, or a picture that
+    """In here settings.out is the folder of this run, and of no other that begins. An interrupt, or an image that
     cannot be read, says how to go on; what ends before the first epoch leaves nothing. A run that moves takes its best
     network with it.
 
@@ -311,7 +311,7 @@ def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict
 
 
 def view_of(path: str, config: dict[str, Any], arrays: dict[str, Any]) -> View:
-    """How a network sees a picture, from the settings and arrays of its file."""
+    """How a network sees an image, from the settings and arrays of its file."""
     image, size = arrays.get("view.mean_image"), INPUT_SIZE[config["variant"]]
     try:  # older runs do not say the resize
         view = View(**{"resize": complete(config)["resize"], **config["view"]}, mean_image=image)
@@ -330,7 +330,7 @@ Network = tuple[nn.Module, dict[str, Any], View]
 
 
 def load_network(path: str, device: str = "cpu") -> Network:
-    """(network in evaluation mode, its settings, how it sees a picture) from a best.safetensors, a last.safetensors or
+    """(network in evaluation mode, its settings, how it sees an image) from a best.safetensors, a last.safetensors or
     what convert.py wrote."""
     arrays, info = read_checkpoint(path)
     config = info.get("config")

@@ -1,5 +1,5 @@
 """Train AlexNet: python examples/alexnet/train.py [--recipe NAME] [--data FOLDER] …, or with no arguments on synthetic
-pictures. See --help."""
+images. See --help."""
 
 import os
 import sys
@@ -113,7 +113,7 @@ def update(net: nn.Module, optimizer: Optimizer, images: Any, labels: Any) -> tu
 def train_epoch(
     net: nn.Module, loader: DataLoader, optimizer: Optimizer, title: str, schedule: Schedule | None = None
 ) -> dict[str, float]:
-    """One pass over the training pictures, with a step of the schedule after each update: the last learning rate (of
+    """One pass over the training images, with a step of the schedule after each update: the last learning rate (of
     the first parameters), mean loss, top-1 in percent, images per second. It ends early if the loss is no number."""
     training_mode(net)
     score, start = Score(), time.perf_counter()
@@ -193,7 +193,7 @@ def fit(
             for name, group in zip(("lr", "head_lr"), optimizer.param_groups, strict=False):
                 if name in given:
                     group["lr"], schedule.waited = getattr(settings, name), 0
-        else:  # of so many pictures as there are today
+        else:  # of so many images as there are today
             schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
     introduce(settings, given, net, optimizer, loader, val_loader)
 
@@ -219,7 +219,7 @@ def fit(
     if settings.ten_crop:  # once, at the end: it takes ten times as long
         result = evaluate(net, validation(val_pictures, view, settings, crops=10))
         run.write(TEN_CROP, result)
-        say(f"ten crops of each picture: {in_words(result, len(classes))}")
+        say(f"ten crops of each image: {in_words(result, len(classes))}")
     conclude(run)
     say(f"{time.perf_counter() - begun:.0f} s; the run is in {settings.out}")
 
@@ -240,12 +240,12 @@ def introduce(
     say(f"data: {settings.data}{drawn}")
     pictures = len(loader.dataset)
     say(
-        f"      {pictures} pictures to train on, {len(val_loader.dataset)} to validate, "
+        f"      {pictures} images to train on, {len(val_loader.dataset)} to validate, "
         f"{len(loader.dataset.classes)} classes"
     )
     seen = {label for _, label in getattr(val_loader.dataset, "samples", ())}
     if lacking := [name for label, name in enumerate(loader.dataset.classes) if seen and label not in seen]:
-        say(f"      no pictures to validate: {some(lacking)}")
+        say(f"      no images to validate: {some(lacking)}")
     if len(loader) == 1 and pictures > 1:
         size = -(-pictures // 4)
         say(

@@ -50,7 +50,7 @@ class CIFAR10:
         self.images.flags.writeable = False
 
     def __repr__(self) -> str:
-        return f"CIFAR10({len(self):,} pictures, {len(self.classes)} classes)"
+        return f"CIFAR10({len(self):,} images, {len(self.classes)} classes)"
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -10,7 +10,7 @@ before.
 
 Of two arrays, Arrays(X, y) makes a dataset.
 
-On a GPU the same loop gets arrays of that GPU. Pictures cross as bytes, through memory that it can fetch from by
+On a GPU the same loop gets arrays of that GPU. Images cross as bytes, through memory that it can fetch from by
 itself, while the batch before is worked on, and become numbers there:
 
     DataLoader(dataset, 128, transform=RandomCrop(227), normalize=Normalize(mean, std), device="gpu")

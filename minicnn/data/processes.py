@@ -1,5 +1,5 @@
 """Worker processes for a DataLoader. Threads wait for each other wherever Python runs, processes do not: two of them
-load 1.1 to 1.4 times as many JPEGs of 256 x 256 (benchmarks/loader.py). Pictures come back in shared memory, and stay
+load 1.1 to 1.4 times as many JPEGs of 256 x 256 (benchmarks/loader.py). Images come back in shared memory, and stay
 there; a pipe would take as long as loading them.
 """
 
@@ -28,9 +28,9 @@ from ..backends import backend_of, chosen_backend, use_backend
 from .folder import DataError, quiet
 
 LINE = 64  # bytes of a cache line
-ENDED = "a process that loads pictures was ended from outside, perhaps for lack of memory; fewer take less"
+ENDED = "a process that loads images was ended from outside, perhaps for lack of memory; fewer take less"
 NOT_BEGUN = (
-    "a process that loads pictures ended before it began. It imports the program first: put the program's own code"
+    "a process that loads images ended before it began. It imports the program first: put the program's own code"
     ' under `if __name__ == "__main__":` (any other reason it has written on standard error)'
 )
 

@@ -1,4 +1,4 @@
-"""Batch normalisation: give every channel mean 0 and variance 1 over the batch, then a mean and a
+"""Batch normalization: give every channel mean 0 and variance 1 over the batch, then a mean and a
 variance that can be learned.
 
     x̂ = (x − μ) / √(σ² + ε)         y = γ x̂ + β           Ioffe and Szegedy 2015, algorithm 1
@@ -9,7 +9,7 @@ running averages of them are kept:
     running = (1 − momentum) · running + momentum · batch              (with the unbiased variance)
 
 In evaluation the running averages take the place of μ and σ². That makes a network's answer to one
-image independent of its neighbours.
+image independent of its neighbors.
 
 Backward. Write s for √(σ² + ε), and mean for the mean over all axes but the channels. To first
 order a small change δx changes
@@ -25,7 +25,7 @@ and L by Σ dx̂ times that, where dx̂ = γ dy. As Σ dx̂ mean(δx) = Σ mean(
 
 What of dx̂ would only move the mean or the variance is taken out again. This file has no Function
 for it: autograd differentiates the lines of the code one by one, to any order. The paper of AlexNet
-has no batch normalisation; it is here to compare with.
+has no batch normalization; it is here to compare with.
 
     C channels, the last axis   (N, H, W) or whatever comes before it
 
@@ -105,9 +105,9 @@ def batch_norm(
         raise ValueError("batch_norm: one pixel in the whole batch has no variance: use a larger batch, or eval()")
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes)  # (C,)
-    centred = x - mean
-    var = (centred * centred).mean(axes)  # (C,)
+    centered = x - mean
+    var = (centered * centered).mean(axes)  # (C,)
     with on_device_of(x.data):
         running_mean += momentum * (mean.data - running_mean)
         running_var += momentum * (var.data * (count / (count - 1)) - running_var)
-    return centred * (gamma / (var + eps).sqrt()) + beta
+    return centered * (gamma / (var + eps).sqrt()) + beta

@@ -1,4 +1,4 @@
-"""Local response normalisation: strong responses quiet their neighbours (Krizhevsky et al. 2012,
+"""Local response normalization: strong responses quiet their neighbors (Krizhevsky et al. 2012,
 section 3.3).
 
 ![one pixel's channels, before and after](../figures/lrn.png)
@@ -93,17 +93,17 @@ class Constants(NamedTuple):
 
 
 @kernel
-def normalise(x: Array, constants: Constants) -> Array:
+def normalize(x: Array, constants: Constants) -> Array:
     """y = x / s^β"""
     return x / base(x, constants) ** constants.beta
 
 
 @kernel
-def normalise_backward(dy: Array, x: Array, constants: Constants) -> Array:
+def normalize_backward(dy: Array, x: Array, constants: Constants) -> Array:
     """dx = dy s^-β − 2αβ x Sᵀ(dy x r)"""
     s = base(x, constants)
-    from_neighbours = sum_window(dy * x / s ** (constants.beta + 1), constants.window[::-1])  # Sᵀ
-    return dy / s**constants.beta - 2 * constants.alpha * constants.beta * x * from_neighbours
+    from_neighbors = sum_window(dy * x / s ** (constants.beta + 1), constants.window[::-1])  # Sᵀ
+    return dy / s**constants.beta - 2 * constants.alpha * constants.beta * x * from_neighbors
 
 
 def base(x: Array, constants: Constants) -> Array:
@@ -126,7 +126,7 @@ class LocalResponseNorm(Function):
         self.constants = constants
 
     def forward(self, x: Array) -> Array:
-        return normalise(x, self.constants)
+        return normalize(x, self.constants)
 
     def backward(self, dy: Tensor) -> Gradients:
         return apply(LocalResponseNormBackward(self.constants), dy, self.saved_inputs[0])
@@ -139,7 +139,7 @@ class LocalResponseNormBackward(Function):
         self.constants = constants
 
     def forward(self, dy: Array, x: Array) -> Array:
-        return normalise_backward(dy, x, self.constants)
+        return normalize_backward(dy, x, self.constants)
 
     def backward(self, g: Tensor) -> Gradients:
         dy, x = self.saved_inputs  # dy is saved only if the gradient of x is wanted
@@ -179,7 +179,7 @@ class WindowSum(Function):
 
 @float16_in_float32
 def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> Tensor:
-    """x / (k + α Σ x²)^β over n neighbouring channels (Krizhevsky et al. 2012, section 3.3; its constants
+    """x / (k + α Σ x²)^β over n neighboring channels (Krizhevsky et al. 2012, section 3.3; its constants
     are the defaults).
 
     Args:

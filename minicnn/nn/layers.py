@@ -62,7 +62,7 @@ class Conv2d(Module):
         groups: int = 1,
         bias: bool = True,
         *,
-        weight_init: init.Initialiser | None = None,
+        weight_init: init.Initializer | None = None,
         bias_init: float = 0.0,
     ) -> None:
         _check_groups("Conv2d", groups, in_channels, out_channels)
@@ -107,14 +107,14 @@ class ConvTranspose2d(Module):
         dilation: IntPair = 1,
         groups: int = 1,
         bias: bool = True,
-        weight_init: init.Initialiser | None = None,
+        weight_init: init.Initializer | None = None,
         bias_init: float = 0.0,
     ) -> None:
         _check_groups("ConvTranspose2d", groups, in_channels, out_channels)
         window = Window.of(kernel_size, stride, padding, dilation)
         extra_pixels("ConvTranspose2d", output_padding, window)
         kernel = window.kernel_size
-        # an initialiser wants the outputs on the last axis, where a transposed layer has its inputs
+        # an initializer wants the outputs on the last axis, where a transposed layer has its inputs
         weight = init.started(weight_init, (*kernel, in_channels // groups, out_channels), "ConvTranspose2d")
         self.weight = Parameter(weight.reshape(*kernel, out_channels // groups, in_channels))
         self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
@@ -168,7 +168,7 @@ class Linear(Module):
         out_features: int,
         bias: bool = True,
         *,
-        weight_init: init.Initialiser | None = None,
+        weight_init: init.Initializer | None = None,
         bias_init: float = 0.0,
     ) -> None:
         shape = whole("Linear: in_features", in_features, 1), whole("Linear: out_features", out_features, 1)
@@ -252,7 +252,7 @@ class AdaptiveAvgPool2d(Module):
 
 
 class LocalResponseNorm(Module):
-    """x / (k + α Σ x²)^β over n neighbouring channels, with the paper's constants; see
+    """x / (k + α Σ x²)^β over n neighboring channels, with the paper's constants; see
     functional.local_response_norm. k, alpha and beta by name: PyTorch's order is another."""
 
     def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> None:
@@ -269,7 +269,7 @@ class LocalResponseNorm(Module):
 
 
 class BatchNorm2d(Module):
-    """Batch normalisation of each channel of images (N, H, W, num_features); see functional.batch_norm.
+    """Batch normalization of each channel of images (N, H, W, num_features); see functional.batch_norm.
 
     gamma starts at 1 and beta at 0; the buffers running_mean and running_var at 0 and 1.
     """

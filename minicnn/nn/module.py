@@ -282,7 +282,7 @@ class Module:
 
     # ------------------------------------------------------------------------------------------------------------ modes
     def train(self: Self, mode: bool = True) -> Self:
-        """Into training mode, or out of it: dropout and batch normalisation behave differently."""
+        """Into training mode, or out of it: dropout and batch normalization behave differently."""
         for _, module in self.named_modules():
             module.training = mode
         return self

@@ -73,7 +73,7 @@ def test_a_mistake_is_one_line(arguments, said, capsys):
 
 @pytest.fixture
 def prepared(monkeypatch, tmp_path):
-    """A folder with a narrow network and a picture."""
+    """A folder with a narrow network and an image."""
     with monkeypatch.context() as patch:
         narrow(patch)
         net = networks.build("tutorial")

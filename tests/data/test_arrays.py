@@ -108,4 +108,4 @@ def test_what_data_sets_and_loaders_print():
         "num_workers=0, processes=False, normalize=Normalize(mean=0.5, std=0.2), device='cpu')"
     )
     assert repr(SyntheticImages(20, 1, 64)) == "SyntheticImages(20, seed=1, size=64)"
-    assert repr(PixelStatistics()) == "PixelStatistics(0 pictures)"
+    assert repr(PixelStatistics()) == "PixelStatistics(0 images)"

@@ -53,7 +53,7 @@ def test_images_and_labels(written, train, inner):
 
 
 def test_what_it_prints(written):
-    assert repr(CIFAR10(written[0], train=False, verify=False)) == "CIFAR10(4 pictures, 10 classes)"
+    assert repr(CIFAR10(written[0], train=False, verify=False)) == "CIFAR10(4 images, 10 classes)"
 
 
 def test_the_first_kilobyte_of_a_record_is_red(tmp_path):

@@ -24,7 +24,7 @@ NORMALIZE = Normalize((0.5, 0.4, 0.3), 0.25)
 
 
 class Noise:
-    """Pictures, of which those from `large` on are larger; `bad` cannot be read."""
+    """Images, of which those from `large` on are larger; `bad` cannot be read."""
 
     def __init__(self, n=20, large=99, bad=99):
         self.n, self.large, self.bad = n, large, bad

@@ -151,7 +151,7 @@ def test_a_mean_image_may_have_another_size(converted, side):
 )
 def test_an_unusual_resize_is_said(run, to, variant, mean, std, resize):
     trained("a.safetensors", variant, View(224, mean, std, resize=resize))
-    said = "the short side of its pictures is scaled to 253 pixels, not to 256\n"
+    said = "the short side of its images is scaled to 253 pixels, not to 256\n"
     assert (said in run("a.safetensors", "b.npz", "--to", to).out) == (resize == 253)
 
 

@@ -97,7 +97,7 @@ def test_confusion_is_a_naive_count(data, classes, n):
 
 
 def test_evaluate_averages_over_pictures_not_batches():
-    """Five pictures in batches of two: loss and accuracies as computed by hand over all five."""
+    """Five images in batches of two: loss and accuracies as computed by hand over all five."""
     rng = np.random.default_rng(0)
     dataset = [(rng.random((1, 1, 6), np.float32), label) for label in (0, 3, 5, 5, 1)]
     net = nn.Sequential(flatten=nn.Flatten(), dropout=nn.Dropout(0.5), fc=nn.Linear(6, 6)).train()
@@ -122,7 +122,7 @@ def linear(features, classes):
 
 
 def naive_crops(net, pictures):
-    """The mean of the softmax outputs of each picture's crops (N, 10, H, W, 3), in float64, one after the other."""
+    """The mean of the softmax outputs of each image's crops (N, 10, H, W, 3), in float64, one after the other."""
     means = np.zeros((len(pictures), net.fc.bias.size))
     for mean, crops in zip(means, pictures, strict=True):
         for crop in crops:
@@ -170,7 +170,7 @@ def test_agrees_with_the_last_row_of_metrics(run, finished, look, batch):
     loss, top1, top5 = map(float, re.search(r"loss (\S+), top-1 (\S+)%, top-5 (\S+)%", result.out).groups())
     assert loss == pytest.approx(row["val_loss"], abs=2e-4)
     assert (top1, top5) == pytest.approx((row["val_top1"], row["val_top5"]), abs=0.006)
-    assert "20 pictures" in result.out and "synthetic" in result.out
+    assert "20 images" in result.out and "synthetic" in result.out
 
 
 def test_best_agrees_with_the_best_row(run, finished, look):
@@ -250,7 +250,7 @@ def test_another_folder_of_the_same_classes(run, photos, tmp_path):
     assert trained.status == 0, trained.err
     (tmp_path / "photos").rename(tmp_path / "moved")
     result = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", tmp_path / "moved")
-    assert result.status == 0 and re.search(r"^6 pictures .*, top-1 \d+\.\d\d%$", result.out, re.MULTILINE)
+    assert result.status == 0 and re.search(r"^6 images .*, top-1 \d+\.\d\d%$", result.out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
@@ -289,7 +289,7 @@ def test_pictures_that_lack_some_of_the_classes(run, mistake, photos, tmp_path):
     shutil.rmtree(folder / "val" / "cat")
     assert run("train.py", "--data", folder, "--epochs", 1, "--out", last.parent).status == 0
     result = run("evaluate.py", "--checkpoint", last)
-    assert result.status == 0 and "4 pictures" in result.out and re.search(r"^cat +0 ", result.out, re.MULTILINE)
+    assert result.status == 0 and "4 images" in result.out and re.search(r"^cat +0 ", result.out, re.MULTILINE)
     (folder / "train").rename(tmp_path / "elsewhere")
     assert run("evaluate.py", "--checkpoint", last).out == result.out
     (folder / "val" / "dog").rename(folder / "val" / "gnu")
@@ -324,7 +324,7 @@ def test_classes_that_are_mere_numbers_are_of_no_other_names(mistake, changed, p
 @pytest.mark.parametrize("with_train", [False, True])
 def test_folders_that_are_called_by_numbers(run, look, photos, tmp_path, monkeypatch, with_train):
     """They sort otherwise: 0, 1, 10, 11, 2. A network that takes everything for class 10 has the
-    five pictures of that folder right, of sixteen."""
+    five images of that folder right, of sixteen."""
     look.small_world(monkeypatch)
     picture = photos(classes=1, train=1, val=1) / "val" / "cat" / "0.jpg"
     for k in range(12):
@@ -340,7 +340,7 @@ def test_folders_that_are_called_by_numbers(run, look, photos, tmp_path, monkeyp
     result = run("evaluate.py", *arguments)
     assert result.status == 0, result.err
     report = json.loads(result.out)
-    assert report["top1"] == 31.25 and report["classes"][10]["recall"] == 100 and report["classes"][2]["pictures"] == 1
+    assert report["top1"] == 31.25 and report["classes"][10]["recall"] == 100 and report["classes"][2]["images"] == 1
 
 
 @pytest.fixture
@@ -362,7 +362,7 @@ def test_data_of_some_of_the_classes(run, knows_five, prefix, gone):
     for name in gone.split():
         shutil.rmtree(data / name)
     result = run(*arguments, f"{prefix}{data}")
-    line = f"evaluate.py: {prefix}{data} (val) has no pictures of 3 of 5 classes: cat, eel, fox\n"
+    line = f"evaluate.py: {prefix}{data} (val) has no images of 3 of 5 classes: cat, eel, fox\n"
     assert result.status == 0 and result.err == line, result.err
     report = json.loads(result.out)
     for k, name in enumerate(("cat", "dog", "eel", "fox", "gnu")):
@@ -379,9 +379,9 @@ def test_a_folder_that_has_one_part_alone(run, knows_five, split, classes):
         if name not in classes:
             shutil.rmtree(data / split / name)
     result = run("evaluate.py", "--checkpoint", checkpoint, "--split", split, "--json", "-")
-    assert result.status == 0 and ("no pictures of" in result.err) == (len(classes) < 5), result.err
+    assert result.status == 0 and ("no images of" in result.err) == (len(classes) < 5), result.err
     rows = json.loads(result.out)["classes"]
-    assert [row["class"] for row in rows if row["pictures"]] == classes
+    assert [row["class"] for row in rows if row["images"]] == classes
 
 
 @pytest.mark.parametrize("gone", [["train"], []])
@@ -393,7 +393,7 @@ def test_a_folder_without_any_class(mistake, knows_five, gone):
     words = ["val", "no class folders"] if gone else ["val", "missing: cat, dog, eel, fox, gnu; unknown: none"]
     mistake(words, "evaluate.py", "--checkpoint", checkpoint)
     (data / "val" / "dog").mkdir()
-    mistake(["val/dog", "no pictures"], "evaluate.py", "--checkpoint", checkpoint)
+    mistake(["val/dog", "no images"], "evaluate.py", "--checkpoint", checkpoint)
 
 
 @pytest.fixture
@@ -444,7 +444,7 @@ def test_a_network_that_diverged(mistake, changed):
 def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(run, mistake, changed):
     path = changed(without=["data", "seed", "verify"])
     mistake("--data", "evaluate.py", "--checkpoint", path)
-    assert "20 pictures" in run("evaluate.py", "--checkpoint", path, "--data", "synthetic").out
+    assert "20 images" in run("evaluate.py", "--checkpoint", path, "--data", "synthetic").out
 
 
 def test_the_report(run, finished, look, tmp_path):
@@ -457,16 +457,16 @@ def test_the_report(run, finished, look, tmp_path):
     assert report == same and look.files(tmp_path) == {"report.json"}
     settings = {"checkpoint": str(arguments[2]), "data": "synthetic", "split": "val", "crops": 1, "device": "cpu"}
     assert settings.items() <= report["settings"].items() and report["config"]["epochs"] == 3
-    assert (report["pictures"], len(report["classes"]), len(report["confusion"])) == (20, 10, 10)
+    assert (report["images"], len(report["classes"]), len(report["confusion"])) == (20, 10, 10)
 
     confusion, rows = np.array(report["confusion"]), report["classes"]
-    assert [row["pictures"] for row in rows] == confusion.sum(axis=1).tolist() == [2] * 10
+    assert [row["images"] for row in rows] == confusion.sum(axis=1).tolist() == [2] * 10
     assert [row["right"] for row in rows] == confusion.diagonal().tolist()
     assert report["top1"] == pytest.approx(100 * confusion.trace() / 20)
     numbers = f"loss {report['loss']:.4f}, top-1 {report['top1']:.2f}%, top-5 {report['top5']:.2f}%"
     head, _, title, *lines, wrote = printed.out.splitlines()
     assert wrote == f"wrote {tmp_path / 'report.json'}"
-    assert head == f"20 pictures of synthetic (val): {numbers}" and title.split()[:2] == ["class", "pictures"]
+    assert head == f"20 images of synthetic (val): {numbers}" and title.split()[:2] == ["class", "images"]
     for line, row in zip(lines, rows, strict=False):
         assert line.split()[:3] == [row["class"], "2", f"{row['recall']:.1f}%"]
     for k, line in enumerate(lines[-10:]):
@@ -475,7 +475,7 @@ def test_the_report(run, finished, look, tmp_path):
 
 def test_the_training_pictures(run, finished):
     result = run("evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--split", "train")
-    assert result.status == 0 and result.out.startswith("30 pictures of synthetic (train): ")
+    assert result.status == 0 and result.out.startswith("30 images of synthetic (train): ")
 
 
 def test_words_stand_for_classes(run, changed):

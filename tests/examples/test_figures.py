@@ -42,7 +42,7 @@ def drawn(tmp_path_factory):
 
 
 def alike(a, b, same_program):
-    """Do two pictures show the same? Another matplotlib draws other letters, so then blocks of pixels
+    """Do two images show the same? Another matplotlib draws other letters, so then blocks of pixels
     are compared, with how much ink there is."""
     if a.shape != b.shape or same_program:
         return a.shape == b.shape and np.abs(a - b).mean() < 0.1
@@ -68,7 +68,7 @@ def test_what_is_committed_is_up_to_date(drawn, name):
         else:
             assert_allclose(said[key], value, rtol=1e-12)
     assert alike(old, new, drew == draws), "python examples/figures.py draws another one"
-    for same_program in (True, False):  # and pictures are told apart
+    for same_program in (True, False):  # and images are told apart
         assert alike(old, old, same_program)
         assert not any(alike(old, x, same_program) for x in (np.full_like(old, 255), old[:, ::-1], old[:-1]))
     assert path.stat().st_size < 60_000 and old.shape[1] <= 1000

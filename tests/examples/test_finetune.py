@@ -96,7 +96,7 @@ def test_as_many_classes_of_other_names_are_others(run, source, photos, tmp_path
 
 def test_folders_called_by_numbers_have_the_labels_of_the_network(run, photos, look, tmp_path, monkeypatch):
     """They sort otherwise: 0, 1, 10, 11, 2. All layers are kept, and a network that takes everything
-    for class 10 has the five pictures of that folder right, of sixteen; also when the run goes on."""
+    for class 10 has the five images of that folder right, of sixteen; also when the run goes on."""
     look.small_world(monkeypatch)
     picture = photos(classes=1, train=1, val=1) / "val" / "cat" / "0.jpg"
     for k in range(12):
@@ -188,7 +188,7 @@ def test_both_rates_follow_the_schedule(tune, tmp_path):
     assert saved["optimizer.lr"].shape == (2,) and saved["schedule.base_lrs"].tolist() == [0.01, 0.04]
 
 
-# -- how it sees pictures -------------------------------------------------------------------------------------------
+# -- how it sees images -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -47,8 +47,8 @@ def narrow(request, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def normalised(self, x, alpha=None, beta=None, bias=None, size=None):
-    """For onnx's own evaluator, which normalises only as many channels as there are pictures."""
+def normalized(self, x, alpha=None, beta=None, bias=None, size=None):
+    """For onnx's own evaluator, which normalizes only as many channels as there are images."""
     return (frameworks.norm(x, size, alpha, beta, bias).astype(x.dtype),)
 
 
@@ -59,7 +59,7 @@ def ran(path, x):
     if runtime is not None:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     else:
-        session = ReferenceEvaluator(model, new_ops=[type("LRN", (OpRun,), {"_run": normalised})])
+        session = ReferenceEvaluator(model, new_ops=[type("LRN", (OpRun,), {"_run": normalized})])
     names = {tensor.name for tensor in model.graph.initializer}
     (name,) = (value.name for value in model.graph.input if value.name not in names)
     return session.run(None, {name: np.ascontiguousarray(x, np.float32)})[0]
@@ -130,7 +130,7 @@ def test_forms_of_a_graph(form, framework):
     assert found.side == view.size and view.std == (RAW if framework == CAFFE else IMAGENET[1])
     if framework == CAFFE:
         assert config["lrn"] == {"n": 5, "k": 1.0, "alpha": 2e-5, "beta": 0.75}
-        x = x[:, ::-1]  # red first, as minicnn's pictures are
+        x = x[:, ::-1]  # red first, as minicnn's images are
     assert difference(ours(net, x), expected) < 1e-5
     if form.shared:
         assert len(model.graph.initializer) == 15
@@ -185,7 +185,7 @@ def test_files_of_pytorchs_exporters(framework, dynamo, count, training):
 
 @pytest.mark.parametrize("spelled", ["op", "spelled out"])
 @pytest.mark.parametrize("lrn", [{"local_size": 3, "alpha": 3e-4, "beta": 0.6, "k": 1.5}, BVLC_LRN])
-def test_constants_of_normalisation(lrn, spelled):
+def test_constants_of_normalization(lrn, spelled):
     arrays, x = weights(CAFFE), seen_by(CAFFE)
     onnx.save(frameworks.onnx_model(CAFFE, arrays, Form(lrn=spelled), lrn), "a.onnx")
     net, config, _ = convert.from_onnx(onnx_format.read_onnx("a.onnx"))
@@ -403,7 +403,7 @@ def test_a_mean_image_is_in_the_graph():
 
 
 def test_a_mean_image_that_is_no_longer_there():
-    """As after programs that compute beforehand what does not depend on the picture; or is none of
+    """As after programs that compute beforehand what does not depend on the image; or is none of
     this size."""
     trained("net.safetensors", "2012", {}, View(227, (0.0,) * 3, RAW, np.ones((256, 256, 3), np.float32)))
     assert run_program("convert.py", "net.safetensors", "net.onnx").status == 0
@@ -491,7 +491,7 @@ def twice(graph, nodes):
 
 
 def adding(graph, nodes):
-    """Something is added to the picture."""
+    """Something is added to the image."""
     conv = nodes["Conv"][0]
     graph.node.insert(0, onnx.helper.make_node("Add", ["x", conv.input[2]], ["more"]))
     nodes["Conv"][0].input[0] = "more"
@@ -527,7 +527,7 @@ CHANGES = [
     (taking("Conv", 1, 0, "x"), "its layer 1 is Conv", Form()),
     (taking("Conv", 1, 0, "nobody"), "takes what no node before it makes", Form()),
     (taking("Conv", 1, 0, lambda nodes: nodes["Gemm"][0].output[0]), "takes what no node before it makes", Form()),
-    (taking("Div", 0, 1, "x"), "a quotient that is no normalisation", SPELLED),
+    (taking("Div", 0, 1, "x"), "a quotient that is no normalization", SPELLED),
     (taking("Div", 0, 0, "x"), "divides by no root", SPELLED),
     (taking("Mul", 0, 1, "x"), "divides by no root", SPELLED),
     (taking("Mul", 1, 1, "x"), "Mul is Mul, but not of a value and a constant", SPELLED),
@@ -560,7 +560,7 @@ def test_graphs_of_another_network(change, words, form):
 
 def test_caffenet():
     said = changed(lambda *_: None, form=Form(pool_first=True))
-    assert "it pools before it normalises, as CaffeNet does, and AlexNet does not" in said
+    assert "it pools before it normalizes, as CaffeNet does, and AlexNet does not" in said
 
 
 def test_files_that_are_not_whole_or_none():

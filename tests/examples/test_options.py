@@ -393,7 +393,7 @@ def test_other_memory(capsys, said):
 
 
 def test_pillows_warnings_are_not_shown():
-    """Of a picture that it reads all the same, and does not name."""
+    """Of an image that it reads all the same, and does not name."""
 
     def main():
         warnings.warn_explicit("Corrupt EXIF data", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")

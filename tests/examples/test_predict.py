@@ -1,4 +1,4 @@
-"""predict.py: which photos, their answers for people and for programs, the picture of them, and photos that cannot be
+"""predict.py: which photos, their answers for people and for programs, the image of them, and photos that cannot be
 read."""
 
 import io
@@ -94,14 +94,14 @@ def test_names_that_end_lines(run, finished, tmp_path):
     words = [f"{i}\n\x1b[1m" for i in range(10)]
     minicnn.save(tmp_path / "words.safetensors", arrays, {"config": {**info["config"], "names": words}})
     photo = picture(tmp_path / "a\nb" / "photo\x1b.jpg", 0)
-    (photo.parent / "c\nd.txt").write_text("no picture")
-    (photo.parent / "e\nf.jpg").write_text("no picture")
+    (photo.parent / "c\nd.txt").write_text("no image")
+    (photo.parent / "e\nf.jpg").write_text("no image")
     arguments = ["predict.py", "--checkpoint", tmp_path / "words.safetensors", photo.parent]
     result, lines = run(*arguments), run(*arguments, "--json").out.splitlines()
     folder = tmp_path / r"a\nb"
     assert result.status == 1 and result.err == (
-        f"predict.py: {folder}: no pictures, skipped: {folder}/c\\nd.txt\n"
-        f"predict.py: {folder}/e\\nf.jpg: not a picture that Pillow can read\n"
+        f"predict.py: {folder}: no images, skipped: {folder}/c\\nd.txt\n"
+        f"predict.py: {folder}/e\\nf.jpg: not an image that Pillow can read\n"
     )
     title, *answers = result.out.splitlines()
     assert title == f"{folder}/photo\\x1b.jpg" and len(answers) == 5
@@ -157,14 +157,14 @@ def test_folders_at_any_depth_in_order(asked, tmp_path):
     for name in ("b/z.jpg", "b/c/d/1.PNG", "b/c/a.jpeg", "b/.hidden.jpg", "b/.git/x.jpg", "a.gif"):
         picture(tmp_path / name, len(name))
     for name in ("b/notes.txt", "b/c/table.csv", "b/.DS_Store"):
-        (tmp_path / name).write_text("no picture")
+        (tmp_path / name).write_text("no image")
     result = asked(tmp_path / "b", tmp_path / "a.gif", "--json")
     found = [name.removeprefix(f"{tmp_path}/") for name, _ in answers(result)]
     assert found == ["b/c/a.jpeg", "b/c/d/1.PNG", "b/z.jpg", "a.gif"]
     assert result.status == 0 and len(result.err.splitlines()) == 1
     assert all(word in result.err for word in ("skipped", "b/c/table.csv", "b/notes.txt")) and "DS" not in result.err
     for i in range(9):
-        (tmp_path / "b" / f"{i}.txt").write_text("no picture")
+        (tmp_path / "b" / f"{i}.txt").write_text("no image")
     assert len(asked(tmp_path / "b").err.splitlines()[0]) < 600
 
 
@@ -183,7 +183,7 @@ def test_a_folder_without_pictures(mistake, finished, photo, tmp_path):
     (tmp_path / "empty").mkdir()
     best = finished.folder / "best.safetensors"
     assert not mistake(
-        ["empty", "no pictures", ".jpg"], "predict.py", "--checkpoint", best, photo, tmp_path / "empty"
+        ["empty", "no images", ".jpg"], "predict.py", "--checkpoint", best, photo, tmp_path / "empty"
     ).out
 
 
@@ -191,10 +191,10 @@ def test_standard_input(asked, photo, monkeypatch):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(photo.read_bytes())))
     (one, answer), (two, same) = answers(asked("-", photo, "--json"))
     assert (one, two) == ("-", str(photo)) and answer == same
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"this is no picture")))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"this is no image")))
     result = asked("-")
     assert (result.status, result.out) == (1, "")
-    assert result.err == "predict.py: standard input: not a picture that Pillow can read\n"
+    assert result.err == "predict.py: standard input: not an image that Pillow can read\n"
     monkeypatch.setattr("sys.stdin", None)
     result = asked("-")
     assert (result.status, result.out) == (2, "") and "no standard input" in result.err
@@ -235,7 +235,7 @@ def test_answers_come_before_all_photos_are_read():
 def test_the_others_are_answered(asked, photo, tmp_path, kind):
     path = tmp_path / "other.jpg"
     if kind == "text":
-        path.write_text("this is no picture")
+        path.write_text("this is no image")
     elif kind == "truncated":
         path.write_bytes(photo.read_bytes()[:-700])
     result = asked(photo, path, photo, path, "--json")
@@ -278,7 +278,7 @@ def test_the_program_draws(asked, photo, tmp_path):
 
 def test_of_many_photos_the_first_are_drawn(run, finished, photos, tmp_path, monkeypatch, capsys):
     folder, broken = photos() / "train", tmp_path / "a.jpg"
-    broken.write_text("this is no picture")
+    broken.write_text("this is no image")
     monkeypatch.setattr(predict, "MOST_DRAWN", 3)
     drawn, drawing = [], tmp_path / "bars.png"
     monkeypatch.setattr(predict, "draw", lambda path, pictures, names: drawn.append([x.mean() for x, _ in pictures]))

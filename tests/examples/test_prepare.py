@@ -29,7 +29,7 @@ def test_each_picture_becomes_the_square_in_its_middle(shrink, photos, tmp_path)
     assert result.status == 0 and not result.err
     target = tmp_path / "small"
     assert result.out == (
-        f"{target}: 12 pictures to train on and 6 to validate, 32 x 32 pixels; 0 were there before, 0 left out\n"
+        f"{target}: 12 images to train on and 6 to validate, 32 x 32 pixels; 0 were there before, 0 left out\n"
         f"to train on them: train.py --data {target}\n"
     )
     assert pictures(target) == pictures(source)

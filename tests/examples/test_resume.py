@@ -18,7 +18,7 @@ import minicnn
 
 
 def test_the_same_seed_the_same_run(run, look, tmp_path):
-    """However many threads or processes load the pictures, and whatever was drawn before."""
+    """However many threads or processes load the images, and whatever was drawn before."""
     for name, options in {"a": (3, 1), "b": (3, 0), "c": (4, 1), "d": (3, 1, "--processes")}.items():
         minicnn.manual_seed(ord(name))
         seed, workers, *others = options
@@ -82,14 +82,14 @@ def test_a_picture_that_cannot_be_read(mistake, run, photos, look, tmp_path):
     folder, last = photos(), tmp_path / "run" / "last.safetensors"
     path = folder / "val" / "dog" / "0.jpg"
     whole, command = path.read_bytes(), ["train.py", "--data", folder, "--epochs"]
-    path.write_text("no picture")
-    found = mistake(f"{path}: not a picture", *command, 1, "--out", last.parent)
+    path.write_text("no image")
+    found = mistake(f"{path}: not an image", *command, 1, "--out", last.parent)
     assert "--resume" not in found.err and not last.parent.exists()
     path.write_bytes(whole)
     assert run(*command, 1, "--out", last.parent).status == 0
-    path.write_text("no picture")
+    path.write_text("no image")
     again = ["train.py", "--resume", last, "--epochs", 2]
-    mistake([f"{path}: not a picture", f"; when that is mended, go on with --resume {last}"], *again)
+    mistake([f"{path}: not an image", f"; when that is mended, go on with --resume {last}"], *again)
     path.write_bytes(whole)
     assert run(*again).status == 0 and len(look.metrics(last.parent)) == 2
 
@@ -141,7 +141,7 @@ def test_a_finished_run_does_not_move(run, look, tmp_path):
 
 
 def test_runs_that_begin_at_once_have_folders_of_their_own(run, monkeypatch, tmp_path):
-    """The second begins when the first has looked at its pictures; given a folder, it is told that it is taken."""
+    """The second begins when the first has looked at its images; given a folder, it is told that it is taken."""
     results, original = [], pictures.pixel_statistics
 
     def meanwhile(*arguments):
@@ -282,7 +282,7 @@ def test_the_best_network_of_a_run_that_moved(run, monkeypatch, tmp_path):
 
 
 def test_a_schedule_goes_on_where_the_epoch_is(run, photos, look, tmp_path):
-    """Though there are fewer pictures now, and fewer updates in an epoch."""
+    """Though there are fewer images now, and fewer updates in an epoch."""
     command = ["train.py", "--data", photos(train=8), "--batch-size", 2, "--warmup", 0]
     assert run(*command, "--epochs", 1, "--out", tmp_path / "run").status == 0
     for name in ("cat", "dog", "eel"):

@@ -1,4 +1,4 @@
-"""The run folder: pictures, checkpoints, and what is left when a disk is full."""
+"""The run folder: images, checkpoints, and what is left when a disk is full."""
 
 import errno
 import json
@@ -253,7 +253,7 @@ def test_random_numbers_that_are_damaged(mistake, finished, tmp_path, random):
     mistake(words, "train.py", "--resume", tmp_path / "last.safetensors", "--epochs", 4)
 
 
-# -- pictures -------------------------------------------------------------------------------------------------------
+# -- images -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["curves.png", "filters.png"])
@@ -363,7 +363,7 @@ def test_no_space_for_one_file(mistake, run, at_epoch, changing_top1, disk, look
 
 @pytest.mark.parametrize("name", ["metrics.csv", "curves.png", "filters.png"])
 def test_what_is_there_to_be_looked_at_ends_no_run(run, at_epoch, disk, look, tmp_path, name):
-    """A table or a picture that cannot be replaced, as where another program has it open, is a line
+    """A table or an image that cannot be replaced, as where another program has it open, is a line
     for each epoch; once it can be, it has everything."""
     folder = tmp_path / "run"
     assert run("train.py", "--epochs", 3, "--out", tmp_path / "undisturbed").status == 0
@@ -405,7 +405,7 @@ def test_curves_of_few_classes_have_no_five_best(run, photos, monkeypatch, tmp_p
 
 
 def test_what_a_run_needs_is_saved_first(run, monkeypatch, look, tmp_path):
-    """An interrupt while a picture is drawn costs no epoch."""
+    """An interrupt while an image is drawn costs no epoch."""
 
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Local response normalisation (lesson functional/lrn.py) on all threads, in blocks of pixels: 12 ms a layer of AlexNet
+"""Local response normalization (lesson functional/lrn.py) on all threads, in blocks of pixels: 12 ms a layer of AlexNet
 where whole arrays take 53."""
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from .threads import Array, parallel, slices
 Constants = Any  # functional.lrn.Constants, which is on a floor above this one
 
 
-def normalise(x: Array, constants: Constants) -> Array:
+def normalize(x: Array, constants: Constants) -> Array:
     """y = x / (k + α Σ x²)^β"""
     y = empty_like(x)
 
@@ -25,7 +25,7 @@ def normalise(x: Array, constants: Constants) -> Array:
     return y
 
 
-def normalise_backward(dy: Array, x: Array, constants: Constants) -> Array:
+def normalize_backward(dy: Array, x: Array, constants: Constants) -> Array:
     """dx = dy s^-β − 2αβ x Sᵀ(dy x s^(-β-1))"""
     dx = empty_like(x)
 
@@ -90,7 +90,7 @@ def _apart(like: Array, window: tuple[int, int], name: str) -> tuple[Array, Arra
 
 
 def _window_sum(row: Array, p: int, n: int, name: str) -> Array:
-    """The sums of n neighbours each in a row of _apart: (P, C + n − 1), of which the last n − 1 reach into the next
+    """The sums of n neighbors each in a row of _apart: (P, C + n − 1), of which the last n − 1 reach into the next
     pixel and mean nothing. Sums of 2, of 4, … as long as they fit, then the rest one by one: 3 additions for n = 5."""
     size = len(row) // (p + 1) * p
     total, width = row, 1
