@@ -12,7 +12,7 @@ from minicnn.data import (  # noqa: E402
     ImageFolder,
     reading,
 )
-from minicnn.data.folder import ENDINGS, pictures  # noqa: E402
+from minicnn.data.folder import ENDINGS, image_files  # noqa: E402
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -207,7 +207,7 @@ def test_what_is_no_regular_file_is_not_listed(save, tmp_path):
     folder = ImageFolder(tmp_path)
     assert folder.classes == ["a", "b"]
     assert [Path(path).name for path, _ in folder.samples] == ["1.png", "linked.png", "2.png"]
-    assert len(pictures(str(tmp_path / "a"))) == 2
+    assert len(image_files(str(tmp_path / "a"))) == 2
 
 
 def test_avif_is_listed_where_pillow_can_read_it(save, tmp_path, monkeypatch):
