@@ -90,10 +90,10 @@ def _counts(x: Tensor, window: Window, padding: tuple[Pair, Pair] | None) -> Arr
 
 def _parts(window: Window) -> list[Window]:
     """The windows to sum over, one after the other: of a large one its rows, then what these have become."""
-    (kh, kw), (sh, sw), (vertical, horizontal), (dh, dw) = window
+    (kh, kw), (sh, sw), (vertical, horizontal), _ = window
     if kh * kw <= FEW:
         return [window]
     return [
-        Window((1, kw), (1, sw), ((0, 0), horizontal), (1, dw)),
-        Window((kh, 1), (sh, 1), (vertical, (0, 0)), (dh, 1)),
+        window._replace(kernel_size=(1, kw), stride=(1, sw), padding=((0, 0), horizontal)),
+        window._replace(kernel_size=(kh, 1), stride=(sh, 1), padding=(vertical, (0, 0))),
     ]

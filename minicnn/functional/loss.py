@@ -164,6 +164,7 @@ def checked_options(name: str, reduction: str, weight: Any, ignore_index: Any, l
     array = weight.data if isinstance(weight, Tensor) else as_array(weight)
     if array.ndim != 1 or array.dtype.kind not in "fiu":
         raise ValueError(f"{name}: weight is a number for each class, (K,), not {array.dtype} of shape {array.shape}")
+    # equivalent (term): on a CPU every array is the host's
     for extreme in (array.min(), array.max()) if on_host(array) and array.size else ():
         number(f"{name}: weight, each of it,", extreme.item(), 0)
     return array
