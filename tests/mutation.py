@@ -64,7 +64,7 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.functional.elementwise_loss": f"tests/functional/test_loss.py {AGREE} loss",
     "minicnn.functional.adaptive_pooling": f"tests/functional/test_adaptive_pooling.py {EXTREMES}",
     "minicnn.functional.average_pooling": f"tests/functional/test_pooling.py {EXTREMES}",
-    "minicnn.data.pixels": f"tests/data/test_pictures.py {AGREE} images",
+    "minicnn.data.pixels": f"tests/data/test_pixels.py {AGREE} pixels",
     "minicnn.backends.numpy.windows": f"{FAST}windows.py {AGREE} windows",
     "minicnn.backends.numpy.conv": f"{FAST}conv.py {AGREE} conv",
     "minicnn.backends.numpy.winograd": f"{FAST}winograd.py",
