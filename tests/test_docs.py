@@ -72,11 +72,3 @@ def test_nothing_is_loaded_from_elsewhere(pages):
         for source in page.loaded:
             inside = source.startswith("data:") or (path.parent / source).exists()
             assert inside, f"{path.name} loads {source[:80]}"
-
-
-def test_no_sentence_is_taken_for_a_section(pages):
-    """pdoc takes a line of letters that ends in a colon, with a block below it, for a section of a docstring."""
-    sections = {"Arguments:", "Attributes:", "Example:", "Raises:", "Returns:", "Yields:"}
-    for path in pages:
-        found = set(re.findall(r"<h6[^>]*>(.*?)</h6>", path.read_text(encoding="utf-8")))
-        assert found <= sections, path.name
