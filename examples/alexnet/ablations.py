@@ -39,11 +39,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from ablation_report import GOAL, Run, reached, report
 from drawing import require_matplotlib
 from evaluate import evaluate
-from options import CIFAR10_FILES, NO_VERIFY, Parser, UsageError, add_machine, command, natural, use_machine
+from options import CIFAR10_FILES, NO_VERIFY, Parser, UsageError, add_machine, command, natural, say, use_machine
 from train import train_epoch
 
 import minicnn
@@ -344,12 +345,12 @@ def main() -> None:
     results = Results(folder, counts)
     results.read(known)
     waiting = [job for job in jobs if job.key not in results.runs]
-    print(f"{len(jobs)} runs, {len(waiting)} of them to be done")
+    say(f"{len(jobs)} runs, {len(waiting)} of them to be done")
     for i, job in enumerate(waiting):
         results.read([job])  # another program may have done it meanwhile
         if job.key not in results.runs:
             minutes = results.seconds_per_epoch(pictures) * sum(job.epochs for job in waiting[i:]) / 60
-            print(f"about {minutes:.0f} minutes to go; now {job.key}")
+            say(f"about {minutes:.0f} minutes to go; now {job.key}")
             results.add(job, run(job, pictures))
 
     results.read(known)  # also what an earlier call, or another program, has done

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from drawing import drawable, new_figure, own_settings, require_matplotlib
 from numpy.typing import NDArray
+from options import printable
 
 FEW = 20  # classes whose matrix can be read number by number
 CELLS = 100  # most rows of an image
@@ -39,8 +40,9 @@ def per_class(confusion: Matrix, classes: Sequence[str], names: Sequence[str]) -
 
 
 def short(name: str, letters: int = LETTERS) -> str:
-    """A name, cut if it is longer than that, without what cannot be drawn: names of folders can be any bytes."""
-    name = name.encode(errors="replace").decode()
+    """A name, cut if it is longer than that, in one line, without what cannot be drawn: names of folders can be any
+    bytes."""
+    name = printable(name.encode(errors="replace").decode())
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 

@@ -5,9 +5,21 @@ import sys
 import time
 from argparse import RawDescriptionHelpFormatter
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from confusion import FEW, draw, matrix_text, per_class, table_text
-from options import Parser, UsageError, add_network, batch_of, command, natural, output_file, progress_bar
+from options import (
+    Parser,
+    UsageError,
+    add_network,
+    batch_of,
+    command,
+    complain,
+    natural,
+    output_file,
+    progress_bar,
+    say,
+)
 from pictures import dataset, validation
 from runs import FIVE, begin, require_classes
 
@@ -16,6 +28,7 @@ from minicnn import functional as F
 from minicnn.backends.devices import Array, on_device_of, to_device
 from minicnn.checkpoint import CheckpointError, replacing
 from minicnn.data import DataError, DataLoader
+from minicnn.data.folder import some
 
 MOST_KEPT, OFTEN = 50, 0.5  # batches and seconds between counts
 
@@ -139,8 +152,8 @@ def command_line() -> Parser:
     parser.add_argument(
         "--data",
         metavar="WHAT",
-        help="the images: synthetic, cifar10:DIR, imagenet:DIR or a folder with train/ and val/ "
-        "(default: those it was trained on)",
+        help="the images: synthetic, cifar10:DIR, imagenet:DIR or a folder with train/ and val/, or one of them, "
+        "where folders have names of the network's classes, of all or of some (default: those it was trained on)",
     )
     parser.add_argument("--split", choices=("train", "val"), default="val", help="which part of them (default: val)")
     parser.add_argument(
@@ -172,6 +185,10 @@ def main() -> None:
     score = Score(len(classes))
     result = evaluate(net, validation(pictures, view, settings, settings.crops), score)
     require_number(result["loss"], settings.checkpoint)
+    if lacking := [names[k] for k in np.flatnonzero(score.confusion.sum(axis=1) == 0)]:
+        complain(
+            f"{what} ({settings.split}) has no images of {len(lacking)} of {len(classes)} classes: {some(lacking)}"
+        )
 
     table = per_class(score.confusion, classes, names)
     report = {"settings": vars(settings), "config": config, "images": score.seen, **result}
@@ -180,7 +197,7 @@ def main() -> None:
         print(text)
     else:
         of = "" if settings.crops == 1 else " (of the mean probabilities of ten crops)"
-        print(
+        say(
             f"{score.seen} images of {what} ({settings.split}): "
             f"loss {result['loss']:.4f}{of}, {in_words(result, len(classes), digits=2, between=', ')}"
         )
@@ -190,9 +207,12 @@ def main() -> None:
         if settings.json:
             with replacing(settings.json) as path:
                 path.write_text(text + "\n")
+            say(f"wrote {settings.json}")
     if settings.draw:
         with replacing(settings.draw) as path:
             draw(path, score.confusion, names)
+        if settings.json != "-":
+            say(f"wrote {settings.draw}")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 import argparse
 import io
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from model import VARIANTS
@@ -32,6 +34,7 @@ FIXED = (  # what a checkpoint fixes: the network, how it sees images, what has 
 )  # fmt: skip
 NETWORK = ("variant", "groups", "init", "lrn_alpha", "dropout_scale")  # what weights are of
 MACHINE = ("workers", "processes", "threads", "backend", "precision")  # what another device wants otherwise
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that terminals act on, and ends of lines
 MOST_WORKERS = 24  # unless told: at 700 images a second each, as many as an H200 learns from in TF32
 
 
@@ -70,7 +73,7 @@ def command(main: Callable[[], None]) -> int:
         complain(f"there is not enough memory: {str(error) or 'a lower --batch-size takes less'}")
         return 2
     except KeyboardInterrupt as error:
-        print(f"interrupted: {error}" if error.args else "interrupted", file=sys.stderr)
+        print(printable(f"interrupted: {error}" if error.args else "interrupted"), file=sys.stderr)
         return 130
 
 
@@ -85,17 +88,33 @@ def batch_of(size: int) -> Iterator[None]:
         ) from None
 
 
+def say(message: str) -> None:
+    """A line on the standard output."""
+    print(printable(message))
+
+
 def complain(message: str) -> None:
     """A line on the standard error."""
-    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+    print(printable(f"{os.path.basename(sys.argv[0])}: {message}"), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text in one line that moves no cursor and changes no color: names of files and classes may
+    have any characters."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is one line, without the usage. No argument may be empty, as "$DATA" is where
-    the shell knows no DATA."""
+    """An ArgumentParser whose complaint is one line, without the usage, and names the option that was
+    meant. No argument may be empty, as "$DATA" is where the shell knows no DATA."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found = super().parse_args(args, namespace)
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            wrong = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            close = [close for word in wrong for close in get_close_matches(word, self._option_string_actions, 1)]
+            meant = f": did you mean {' and '.join(close)}?" * bool(close)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         for name, value in vars(found).items():
             if value == "" or (isinstance(value, list) and "" in value):
                 self.error(f"argument {name.replace('_', '-')}: '' is no name")
@@ -334,7 +353,8 @@ Hinton (2012), on images that this program draws."""
 EXAMPLES = """\
 A run writes into its folder: config.json, with all settings; metrics.csv,
 curves.png and filters.png, which show how it goes; best.safetensors, the
-network of the best epoch; and last.safetensors, from which it can go on.
+network of the best epoch, which is that of the highest top-1 and, among equal
+ones, of the lowest loss; and last.safetensors, from which it can go on.
 The 2012 network takes 683 MB.
 
 examples:

@@ -6,16 +6,16 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from options import UsageError, complain, progress_bar
+from options import UsageError, complain, progress_bar, say
 from recipes import kind_and_folder
 
 import minicnn
 from minicnn.data import CIFAR10, DataError, DataLoader, ImageFolder, ImageNet, PixelStatistics, SyntheticImages
-from minicnn.data.folder import ImageFiles, folders, some
+from minicnn.data.folder import ImageFiles, composed, folders, some
 from minicnn.data.transforms import (
     CenterCrop,
     Compose,
@@ -53,6 +53,7 @@ class View:
     std: tuple[float, ...]
     mean_image: NDArray[np.float32] | None = None
     resize: int = 256
+    NUMBERS: ClassVar[tuple[str, ...]] = "size", "mean", "std", "resize"
 
     @classmethod
     def of(
@@ -77,7 +78,7 @@ class View:
 
     def numbers(self) -> dict[str, Any]:
         """All but the mean image, for JSON."""
-        return {"size": self.size, "mean": self.mean, "std": self.std, "resize": self.resize}
+        return {name: getattr(self, name) for name in self.NUMBERS}
 
     def steps(self, *crops: Transform) -> list[Transform]:
         """From an image of any size to what the network sees of it, through these crops."""
@@ -103,11 +104,16 @@ class View:
         return Compose(steps)
 
 
-def datasets(what: str, seed: int, size: int, verify: bool = True, least: int | None = None) -> tuple[Any, Any]:
-    """(training set, validation set) for an argument of --data, see dataset."""
+def datasets(
+    what: str, seed: int, size: int, verify: bool = True, least: int | None = None, known: Sequence[str] = ()
+) -> tuple[Any, Any]:
+    """(training set, validation set) for an argument of --data, see dataset. known: the classes of a
+    network that goes on; where the data have just these, the labels are in this order."""
     if least is not None and least < size:
         raise UsageError(f"--resize {least}: the network sees {size} pixels, so at least as many are needed")
     train, val = (dataset(what, part, seed, size, verify, least) for part in ("train", "val"))
+    if len(known) == len(train.classes):
+        train, val = labeled_as(known, train), labeled_as(known, val)
     return train, val
 
 
@@ -119,8 +125,8 @@ def dataset(
     has to be there.
 
     size: of drawn images. verify: the checksums of CIFAR-10? least: how many pixels a photo's
-    short side needs. known: a network's classes. Where the folders have just these names, the
-    labels are in this order, as with 0 to 999, which sort otherwise."""
+    short side needs. known: the classes of a network that is measured. Where it knows all classes
+    of the data, the labels are its own."""
     train, (kind, folder) = part == "train", kind_and_folder(what)
     if kind == "synthetic":
         return SyntheticImages(SYNTHETIC[part], seed=2 * seed + (not train), size=size)
@@ -130,7 +136,7 @@ def dataset(
         return (
             CIFAR10(folder, train, verify=verify)
             if kind == "cifar10"
-            else announced(ImageNet(folder, train=train, least=least), folder)
+            else labeled_as(known, announced(ImageNet(folder, train=train, least=least), folder))
         )
     root = Path(what)
     if not what or not root.is_dir():
@@ -142,10 +148,22 @@ def dataset(
         raise DataError(
             f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of images per class"
         )
-    classes: Sequence[str] = folders(root / "train") if not train and (root / "train").is_dir() else []
-    if set(known) == set(classes or folders(root / part)):
-        classes = known
-    return announced(ImageFolder(root / part, classes=classes or None, least=least), what)
+    classes = None  # of folders to train on, of which there have to be two
+    if known or not train:
+        classes = folders(root / ("train" if (root / "train").is_dir() else part)) or None
+    return labeled_as(known, announced(ImageFolder(root / part, classes=classes, least=least), what))
+
+
+def labeled_as(known: Sequence[str], pictures: Any) -> Any:
+    """Image files with the labels that a network gives to their classes, by name: folders called 0
+    to 999 sort otherwise than numbers, and there may be fewer than it knows. As they are if it
+    does not know all of them."""
+    labels = {name: label for label, name in enumerate(composed(known, "classes"))}
+    found = composed(pictures.classes, "classes")
+    if not isinstance(pictures, ImageFiles) or not labels.keys() >= found.keys():
+        return pictures
+    own = [labels[name] for name in found]
+    return ImageFiles([(path, own[label]) for path, label in pictures.samples], list(known), pictures.least)
 
 
 def announced(pictures: ImageFiles, root: str) -> ImageFiles:
@@ -169,9 +187,9 @@ def pixel_statistics(
         return PixelStatistics.of(saved)
     kind, folder = kind_and_folder(settings.data)
     if kind in ("imagenet", "photos") and (path := Path(folder) / STATISTICS).exists():
-        print(f"mean image and colors of the training images: {path}")
+        say(f"mean image and colors of the training images: {path}")
         return _stored(path, len(dataset), settings.resize)
-    print(f"mean image and colors of the {len(dataset)} training images: computed now")
+    say(f"mean image and colors of the {len(dataset)} training images: computed now")
     statistics, square = PixelStatistics(), Compose([Resize(settings.resize), CenterCrop(settings.resize)])
     loader = DataLoader(dataset, 32, transform=square, num_workers=minicnn.get_num_threads())
     with progress_bar(total=len(dataset), desc="statistics", unit=" images") as bar:

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from confusion import short
 from drawing import drawable, new_figure, own_settings
 from evaluate import outputs, require_number
 from numpy.typing import NDArray
-from options import Parser, UsageError, add_network, command, complain, natural, output_file
+from options import Parser, UsageError, add_network, command, complain, natural, output_file, printable, say
 from pictures import validation
 from runs import begin
 
@@ -166,7 +167,7 @@ def main() -> None:
     photos = Photos(find(settings.photos), view.resize, MOST_DRAWN if settings.draw else 0)
     if settings.draw and os.path.realpath(settings.draw) in map(os.path.realpath, photos.names):
         raise UsageError(f"--draw {settings.draw} is one of the photos: take another name")
-    width, drawn = min(36, max(map(len, names))), []
+    width, drawn = max(len(short(name, 36)) for name in names), []
     for place, answer in predict(net, validation(photos, view, settings, settings.crops), settings.top):
         if place in photos.errors:
             complain(photos.errors[place])
@@ -179,12 +180,14 @@ def main() -> None:
             print(json.dumps({"photo": photos.names[place], "answers": answers}))
         else:
             lines = [f"  {short(names[k], width):<{width}}  {100 * p:5.1f}%  {'█' * round(30 * p)}" for k, p in answer]
-            print(photos.names[place], *map(str.rstrip, lines), sep="\n")
+            print(printable(photos.names[place]), *map(str.rstrip, lines), sep="\n")
         if place in photos.kept:
             drawn.append((photos.kept[place], answer))
     if drawn:
         with replacing(settings.draw) as path:
             draw(path, drawn, names)
+        if not settings.json:
+            say(f"wrote {settings.draw}")
         if len(photos) > MOST_DRAWN:
             complain(f"{settings.draw} has the first {MOST_DRAWN} of {len(photos)} photos")
     elif settings.draw:

@@ -17,16 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from numpy.typing import NDArray
-from options import Parser, UsageError, command, natural, number, progress_bar, side
+from options import Parser, UsageError, command, natural, number, printable, progress_bar, say, side
 from pictures import STATISTICS, announced
 
 import minicnn
 from minicnn.checkpoint import replacing, require_safetensors
 from minicnn.data import DataError, ImageNet, PixelStatistics, read_image
 from minicnn.data.folder import IMAGES, image_files, pillow, some
-from minicnn.data.imagenet import CAFFE, WORDS, tree
+from minicnn.data.imagenet import CAFFE, tree, word_files
 from minicnn.data.transforms import CenterCrop, Compose, Resize
 
 BEGUN, BROKEN = "prepare.json", "broken.txt"  # the settings of a run, and the images that it could not read
@@ -174,12 +175,12 @@ def whole(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | None:
 def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Namespace) -> None:
     """Name those of the images that could not be read. Raises DataError unless they may be left out, and each folder
     has others."""
-    reasons, path = list(broken.values()), os.path.join(settings.target, BROKEN)
+    reasons, path = list(map(printable, broken.values())), os.path.join(settings.target, BROKEN)
     with replacing(path) as temporary:
         temporary.write_text("\n".join(reasons) + "\n", encoding="utf-8", errors="surrogateescape")
     print(*reasons[:SHOWN], sep="\n", file=sys.stderr)
     if len(reasons) > SHOWN:
-        print(f"and {len(reasons) - SHOWN} more, see {path}", file=sys.stderr)
+        print(printable(f"and {len(reasons) - SHOWN} more, see {path}"), file=sys.stderr)
     if not settings.skip_broken:
         raise DataError(
             f"{len(reasons)} of {len(pictures)} images cannot be read ({path}), the others are done; mend or remove"
@@ -197,11 +198,11 @@ def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Na
 
 def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: Namespace) -> str:
     """What belongs to the images: labels, words, statistics. Returns what train.py calls them."""
-    source, target = Path(settings.source), Path(settings.target)
+    target = Path(settings.target)
     val = os.path.join(tree(settings.source), "val")
     flat = val, os.path.join(val, IMAGES)
     labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in pictures if os.path.dirname(p.source) in flat]
-    texts = {name: (source / name).read_bytes() for name in WORDS if (source / name).exists()}
+    texts = {os.path.basename(path): Path(path).read_bytes() for path in word_files(settings.source)}
     if labels:
         texts[CAFFE] = os.fsencode("".join(labels))
     for name, content in texts.items():
@@ -221,11 +222,11 @@ def prepare(settings: Namespace) -> None:
         pictures = [picture for picture in pictures if picture not in done.broken]
     name = finish(pictures, done.statistics, settings)
     trained = sum(picture.train for picture in pictures)
-    print(
+    say(
         f"{settings.target}: {trained} images to train on and {len(pictures) - trained} to validate, {settings.size} "
-        f"x {settings.size} pixels; {done.before} were there before, {len(done.broken)} left out\n"
-        f"to train on them: train.py --data {name}"
+        f"x {settings.size} pixels; {done.before} were there before, {len(done.broken)} left out"
     )
+    say(f"to train on them: train.py --data {name}")
 
 
 DESCRIPTION = """\

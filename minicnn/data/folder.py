@@ -24,6 +24,9 @@ class ImageFiles:
     def __init__(self, samples: list[tuple[str, int]], classes: list[str], least: int | None):
         self.samples, self.classes, self.least = samples, classes, least
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} images, {len(self.classes)} classes)"
+
     def __len__(self) -> int:
         return len(self.samples)
 

@@ -11,7 +11,7 @@ from .folder import IMAGES, DataError, ImageFiles, ImageFolder, files, folders, 
 
 CAFFE, KAGGLE, TINY = "val.txt", "LOC_val_solution.csv", "val_annotations.txt"
 KAGGLES_TREE = os.path.join("ILSVRC", "Data", "CLS-LOC")
-WORDS = ("synset_words.txt", "LOC_synset_mapping.txt")
+WORDS = ("synset_words.txt",), ("LOC_synset_mapping.txt",), ("wnids.txt", "words.txt")  # the last are tiny-imagenet's
 DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
 
 
@@ -29,7 +29,7 @@ class ImageNet(ImageFiles):
     In Kaggle's archive train and val are in root/ILSVRC/Data/CLS-LOC, and are read there. So is
     tiny-imagenet: root/train/<synset>/images/*.JPEG, root/val/images/*.JPEG, and the labels of
     those in root/val/val_annotations.txt, where each line is a file, its class's id and a box, with
-    tabs between.
+    tabs between; root/words.txt has the words for the ids in root/wnids.txt, and for many others.
 
     Other subsets of ImageNet, and other images in such folders, do as well. Without train/, a validation set has the
     classes that the file of words lists. The numbers in the devkit's ILSVRC2012_validation_ground_truth.txt follow an
@@ -46,8 +46,8 @@ class ImageNet(ImageFiles):
     def __init__(self, root: str | os.PathLike[str], *, train: bool = True, least: int | None = None):
         root = os.fspath(root)
         train_folder, val = (os.path.join(tree(root), part) for part in ("train", "val"))
-        words = _first(root, WORDS)
-        named = _read_words(words) if words else {}
+        *ids, words = word_files(root) or [""]
+        named = _read_words(words, *ids) if words else {}
         if train:
             found = ImageFolder(train_folder)
             classes, samples = found.classes, found.samples
@@ -56,7 +56,7 @@ class ImageNet(ImageFiles):
             if not os.path.isdir(val) or not classes:
                 raise DataError(
                     f"{root}: needs the folder val/ with the validation images, and train/ or one of"
-                    f" {' and '.join(WORDS)} to tell the classes"
+                    f" {WORDS[0][0]} and {WORDS[1][0]} to tell the classes"
                 )
             flat = not folders(val) or (folders(val) == [IMAGES] and IMAGES not in classes)
             samples = _labeled(root, val, classes) if flat else ImageFolder(val, classes=classes).samples
@@ -122,10 +122,20 @@ def _read_labels(path: str, classes: Sequence[str], stems: Container[str]) -> di
     return labels
 
 
-def _read_words(path: str) -> dict[str, str]:
+def word_files(root: str) -> list[str]:
+    """The paths of the first of WORDS of which all are there; the last one has the words."""
+    paths = ([os.path.join(root, name) for name in names] for names in WORDS)
+    return next((found for found in paths if all(map(os.path.isfile, found))), [])
+
+
+def _read_words(path: str, ids: str | None = None) -> dict[str, str]:
+    """The words of each class; only of those in a file of ids, if there is one."""
+    known = {synset for _, synset in lines(ids)} if ids else None
     named = {}
     for place, line in lines(path, errors="replace"):
         synset, *words = line.split(None, 1)
+        if known is not None and synset not in known:
+            continue
         if not words:
             raise DataError(f"{place}: {line[:60]!r} is not a class's id and its words")
         named[synset] = words[0]

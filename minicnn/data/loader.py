@@ -120,6 +120,16 @@ class DataLoader:
                 f" drop_last is {drop_last}"
             )
 
+    def __repr__(self) -> str:
+        """Batches, of which dataset, and the settings."""
+        settings = {
+            "batch_size": self.batch_size, "transform": self.transform, "shuffle": self.shuffle, "seed": self.seed,
+            "num_workers": self.num_workers, "processes": self.processes, "normalize": self.normalize,
+            "device": self.device,
+        }  # fmt: skip
+        given = ", ".join(f"{name}={value!r}" for name, value in settings.items() if value is not None)
+        return f"DataLoader({len(self.dataset):,} samples of {type(self.dataset).__name__}, {given})"
+
     def __len__(self) -> int:
         """Batches per epoch."""
         whole, rest = divmod(len(self.dataset), self.batch_size)

@@ -18,6 +18,7 @@ from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from math import prod
+from multiprocessing import spawn
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Processes:
     that there is always a slot for each process.
 
     The processes end when this object is dropped. Raises TypeError if `load` cannot be pickled, DataError without
-    shared memory.
+    shared memory, and for a program that is in no file, as one on the standard input.
     """
 
     def __init__(self, load: Callable[..., Any], number: int, nbytes: int, lend: int):
@@ -53,6 +54,12 @@ class Processes:
             raise TypeError(
                 f"processes need a dataset and transforms that can be pickled, unlike threads: {error}"
             ) from None
+        program = spawn.get_preparation_data("").get("init_main_from_path")
+        if program is not None and not os.path.exists(program):  # as "<stdin>"
+            raise DataError(
+                f"processes import the program first, and there is no file {os.path.basename(program)}: run it from a"
+                " file, or let threads load (processes=False)"
+            )
         context = multiprocessing.get_context("spawn")  # a forked child would inherit locks that nobody holds any more
         slots = number + 1 + lend  # so that one can be emptied while all are at work
         nbytes = -(-nbytes // LINE) * LINE

@@ -37,6 +37,9 @@ class PixelStatistics:
         self.sums: NDArray[np.int64] = np.zeros((0, 0, 3), np.int64)  # takes the size of the first image
         self.products: NDArray[np.int64] = np.zeros((3, 3), np.int64)
 
+    def __repr__(self) -> str:
+        return f"PixelStatistics({self.count:,} images)"
+
     def add(self, image: NDArray[np.uint8]) -> None:
         """Count an image. Raises DataError if it is not uint8 (H, W, 3), or not of the size of the others."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:

@@ -166,6 +166,9 @@ class SyntheticImages:
             raise ValueError(f"SyntheticImages got seed={seed}; give an integer from 0 to 2**64 - 1")
         self.classes = [pattern.__name__ for pattern in PATTERNS]
 
+    def __repr__(self) -> str:
+        return f"SyntheticImages({self.n}, seed={self.seed}, size={self.size})"
+
     def __len__(self) -> int:
         return self.n
 

@@ -29,9 +29,18 @@ from ..backends.devices import Array
 from .folder import DataError, pillow, scaled
 from .pixels import normalize
 
+__all__ = [
+    "CenterCrop", "Compose", "Normalize", "PCAColor", "RandomCrop", "RandomHorizontalFlip", "Resize", "SubtractMean",
+    "TenCrop",
+]  # fmt: skip
+
 Image = NDArray[Any]  # (H, W, 3) or (H, W, 1), uint8 or float32
 CHANNELS = (3, 1)
 Transform = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
+
+
+def __dir__() -> list[str]:
+    return __all__  # what tab completion offers
 
 
 @dataclass
@@ -210,6 +219,8 @@ class PCAColor:
     | Albumentations 1.3.1          | Σ pᵢ λᵢ α on the scale 0 to 1, one α for all | that image itself |
     | Albumentations 1.4.24, 2.0.8  | none: Σ pᵢ αᵢ (pᵢ · (x − mean color)) is     | that image itself |
     |                               | added to each pixel x, contrast along pᵢ     |                     |
+
+    (Of fb.resnet.torch and cuda-convnet2 the source was read, Albumentations was run.)
 
     The paper names no scale, but it matters, for λ grows with its square: of ImageNet's pixels on 0 to 1 the largest is
     about 0.22, which shifts a channel by about 3 gray levels of 255; with pixels and covariance on 0 to 255 the same

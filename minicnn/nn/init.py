@@ -18,8 +18,14 @@ import numpy as np
 from ..backends.devices import Array
 from ..random import generator
 
+__all__ = ["constant", "he", "lecun", "normal", "xavier"]
+
 Shape = tuple[int, ...]
 Initializer = Callable[[Shape], Array]
+
+
+def __dir__() -> list[str]:
+    return __all__  # what tab completion offers
 
 
 def _fans(shape: Shape) -> tuple[int, int]:
@@ -34,11 +40,7 @@ def _gaussian(shape: Shape, std: float) -> Array:
 
 def started(initializer: Initializer | None, shape: Shape, name: str) -> Array:
     """An array of that shape by an initializer, or by he() if there is none. TypeError if it is no
-    initializer, such as he, whose brackets were forgotten; ValueError for a shape with a 0 or another result."""
-    if not all(isinstance(n, (int, np.integer)) for n in shape):
-        raise TypeError(f"{name}: sizes are whole numbers, not {shape}")
-    if min(shape) < 1:
-        raise ValueError(f"{name}: a weight of shape {shape} has no numbers: sizes are at least 1")
+    initializer, such as he, whose brackets were forgotten; ValueError for another result."""
     try:
         array = (initializer or he())(shape)
         found = array.shape

@@ -31,6 +31,12 @@ def test_classes_and_files_are_sorted_and_labeled(save, tmp_path):
     assert [label for _, label in folder] == [0, 1, 2, 2, 2, 2]
 
 
+def test_what_a_folder_prints(save, tmp_path):
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        save(name)
+    assert repr(ImageFolder(tmp_path)) == "ImageFolder(3 images, 2 classes)"
+
+
 def test_only_visible_files_with_a_picture_ending_count(save, tmp_path):
     for name in (
         "a/1.PNG",

@@ -237,6 +237,19 @@ def test_tiny_imagenet(tiny):
     assert [(os.path.relpath(path, tiny), label) for path, label in val.samples] == [
         ("val/images/val_0.JPEG", 2), ("val/images/val_1.JPEG", 0), ("val/images/val_2.JPEG", 3)
     ]  # fmt: skip
+    assert train.names == val.names == SYNSETS
+    everything = "".join(f"{synset}\t{words}\n" for synset, words in zip(SYNSETS, WORDS, strict=True))
+    (tiny / "words.txt").write_text("n00001740\tentity\n" + everything + "n99999999\n")
+    assert ImageNet(tiny).names == SYNSETS  # of which classes it is, is not said: another file of that name, perhaps
+    (tiny / "wnids.txt").write_text("\n".join(SYNSETS[::-1]))
+    (tiny / "train").rename(tiny / "elsewhere")
+    without_train = ImageNet(tiny, train=False)
+    (tiny / "elsewhere").rename(tiny / "train")
+    for dataset in (ImageNet(tiny), ImageNet(tiny, train=False), without_train):
+        assert dataset.classes == SYNSETS and dataset.names == WORDS
+    words(tiny, "synset_words.txt")
+    (tiny / "wnids.txt").write_text("")
+    assert ImageNet(tiny).names == WORDS  # this one comes first
     (tiny / "val.txt").write_text("".join(f"val_{i}.JPEG {i}\n" for i in range(3)))  # as prepare.py writes it
     assert [label for _, label in ImageNet(tiny, train=False).samples] == [0, 1, 2]
 

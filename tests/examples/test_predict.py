@@ -87,12 +87,38 @@ def test_lines_of_json_agree_with_those_for_people(asked, photo, tmp_path):
     assert shown == [(name, f"{100 * p:.1f}") for _, answer in programs for name, p in answer] and len(shown) == 6
 
 
+def test_names_that_end_lines(run, finished, tmp_path):
+    """Of photos, of what is skipped and of classes: each has a line all the same, and JSON has the
+    names."""
+    arrays, info = minicnn.load(finished.folder / "best.safetensors")
+    words = [f"{i}\n\x1b[1m" for i in range(10)]
+    minicnn.save(tmp_path / "words.safetensors", arrays, {"config": {**info["config"], "names": words}})
+    photo = picture(tmp_path / "a\nb" / "photo\x1b.jpg", 0)
+    (photo.parent / "c\nd.txt").write_text("no image")
+    (photo.parent / "e\nf.jpg").write_text("no image")
+    arguments = ["predict.py", "--checkpoint", tmp_path / "words.safetensors", photo.parent]
+    result, lines = run(*arguments), run(*arguments, "--json").out.splitlines()
+    folder = tmp_path / r"a\nb"
+    assert result.status == 1 and result.err == (
+        f"predict.py: {folder}: no images, skipped: {folder}/c\\nd.txt\n"
+        f"predict.py: {folder}/e\\nf.jpg: not an image that Pillow can read\n"
+    )
+    title, *answers = result.out.splitlines()
+    assert title == f"{folder}/photo\\x1b.jpg" and len(answers) == 5
+    assert all(re.match(r"  \d\\n\\x1b\[1m  +\d", line) for line in answers)
+    found = {line["photo"]: line for line in map(json.loads, lines)}
+    assert {a["name"] for a in found[str(photo)]["answers"]} < set(words) and len(found) == 2
+    report = run("evaluate.py", "--checkpoint", tmp_path / "words.safetensors").out
+    assert "\x1b" not in report and len(report.splitlines()) == 1 + 1 + 11 + 1 + 11 and r"9\n\x1b[1m " in report
+
+
 def test_words_stand_for_classes(run, finished, photo, tmp_path):
     arrays, info = minicnn.load(finished.folder / "best.safetensors")
     words = [f"thing number {i}, which has quite a long name" for i in range(10)]
     minicnn.save(tmp_path / "words.safetensors", arrays, {"config": {**info["config"], "names": words}})
     arguments = ["predict.py", "--checkpoint", tmp_path / "words.safetensors", photo, "--draw", tmp_path / "bars.png"]
-    lines = run(*arguments).out.splitlines()[1:]
+    _, *lines, wrote = run(*arguments).out.splitlines()
+    assert wrote == f"wrote {tmp_path / 'bars.png'}"
     assert all(re.match(r"  thing number \d, which has quite a l…  +\d", line) for line in lines)
     (answer,) = run(*arguments, "--json").out.splitlines()
     for a in json.loads(answer)["answers"]:

@@ -1,10 +1,14 @@
 """train.py: the same command does the same again, and a run that has ended goes on."""
 
+import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 from math import cos, pi
+from pathlib import Path
 
 import evaluate
 import pictures
@@ -152,6 +156,53 @@ def test_runs_that_begin_at_once_have_folders_of_their_own(run, monkeypatch, tmp
     assert [result.status for result in (first, *results)] == [0, 0, 2] and "holds a run" in results[1].err
     assert first.out.endswith("runs/alexnet\n") and results[0].out.endswith("runs/alexnet-2\n")
     assert (tmp_path / "runs/alexnet/last.safetensors").exists()
+
+
+def test_a_run_goes_on_in_one_program_at_a_time(run, at_epoch, look, tmp_path):
+    """Its first one or one that resumes it. The other gets a line and changes nothing, and may go on
+    when the first has ended, however it did; meanwhile it may go on elsewhere."""
+    pytest.importorskip("fcntl")
+    folder, results = tmp_path / "run", []
+    last = folder / "last.safetensors"
+
+    def meanwhile():
+        before = {name: (folder / name).read_bytes() for name in look.files(folder)}
+        results.append(run("train.py", "--resume", last, "--epochs", 9))
+        assert before == {name: (folder / name).read_bytes() for name in look.files(folder)}
+
+    for first in (["--epochs", 3, "--out", folder], ["--resume", last, "--epochs", 5]):
+        at_epoch(2, meanwhile)
+        assert run("train.py", *first).status == 0
+    line = f"train.py: {folder} has a run that another program goes on with: wait until it has ended\n"
+    assert [(result.status, result.err) for result in results] == [(2, line)] * 2
+    assert look.files(folder) == look.FILES and len(look.metrics(folder)) == 5
+
+    program = "import os, sys, runs\nwith runs.alone(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
+    folders = Path(minicnn.__file__).parents[1], look.PROGRAMS
+    with subprocess.Popen(
+        [sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={"PYTHONPATH": os.pathsep.join(map(str, folders))},
+    ) as other:  # fmt: skip
+        other.stdout.readline()
+        assert run("train.py", "--resume", last, "--epochs", 6).err == line
+        assert run("train.py", "--resume", last, "--epochs", 6, "--out", tmp_path / "elsewhere").status == 0
+        other.kill()
+    assert run("train.py", "--resume", last, "--epochs", 6).status == 0
+
+
+@pytest.mark.parametrize("what", ["no fcntl", "no locks"])
+def test_where_there_are_no_locks_a_run_goes_on_all_the_same(run, monkeypatch, tmp_path, what):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    if what == "no fcntl":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    assert run("train.py", "--epochs", 1, "--out", tmp_path / "run").status == 0
+    assert run("train.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 2).status == 0
 
 
 def test_momentum_can_change_but_not_begin_or_end(run, mistake, tmp_path):

@@ -98,11 +98,33 @@ def test_best_is_the_best_epoch(run, changing_top1, look, tmp_path):
     assert len(best_epochs) > 1
 
 
-def test_of_epochs_as_good_as_each_other_the_last_is_kept(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"loss": 1.0, "top1": 50.0, "top5": 100.0})
-    assert run("train.py", "--epochs", 2, "--out", tmp_path).status == 0
-    last, best = (minicnn.load(tmp_path / f"{name}.safetensors")[0] for name in ("last", "best"))
-    assert all(np.array_equal(array, last[f"model.{name}"]) for name, array in best.items())
+@pytest.mark.parametrize(
+    "losses, best",
+    [([1, 1], 2), ([1, 2], 1), ([2, 1], 2), ([3, 1, 2], 2), ([1, 3, 1, 2], 3), ([3, 2, 1], 3)],
+)
+def test_of_epochs_with_the_same_top_1_the_one_of_the_lowest_loss_is_kept(run, monkeypatch, tmp_path, losses, best):
+    """And the last of those; also when the run goes on, epoch by epoch. A higher top-1 is better
+    with any loss, a lower one worse."""
+    weights = []
+
+    def measured(net, *_):
+        weights.append({name: array.copy() for name, array in net.state_dict().items()})
+        return {"loss": float(losses[len(weights) - 1]), "top1": top1[len(weights) - 1], "top5": 100.0}
+
+    def kept(*arguments):
+        result = run("train.py", *arguments)
+        (line,) = [line for line in result.out.splitlines() if line.startswith("best: ")]
+        return int(re.search(r"in epoch (\d+);", line)[1]), minicnn.load(tmp_path / "best.safetensors")[0]
+
+    monkeypatch.setattr(evaluate, "evaluate", measured)
+    top1 = [50.0] * len(losses)
+    epoch, arrays = kept("--epochs", len(losses), "--out", tmp_path)
+    assert epoch == best and all(np.array_equal(array, weights[best - 1][name]) for name, array in arrays.items())
+    for loss, value, expected in ((9.0, 60.0, True), (0.1, 55.0, False), (9.0, 60.0, True), (9.5, 60.0, False)):
+        losses, top1 = [*losses, loss], [*top1, value]
+        best = len(losses) if expected else best
+        epoch, arrays = kept("--resume", tmp_path / "last.safetensors", "--epochs", len(losses))
+        assert epoch == best and all(np.array_equal(array, weights[best - 1][name]) for name, array in arrays.items())
 
 
 def test_what_differs_from_the_recipe_is_printed(run, finished, look, tmp_path):
