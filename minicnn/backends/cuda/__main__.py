@@ -27,7 +27,7 @@ CONSTANTS = {
     "matmul": {"TILE": matmul.TILE},
     "ops": {"PACK": 4, "WIDE": 24},
     "optimizer": {"PACK": 4, "MOST": optimizer.MOST},
-    "images": {"PACK": 4},
+    "pixels": {"PACK": 4},
     "pooling": POOL1,
     "windows": CONV1,
 }
