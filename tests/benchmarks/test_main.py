@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,6 +99,17 @@ def test_a_machine_without_a_compiler(unmeasured, monkeypatch, capsys):
     unmeasured.pop("options")
     assert program.main([*unmeasured["arguments"], "--without-compile"]) == 0
     assert not capsys.readouterr().err and not unmeasured["options"].compiled
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_torch_compile_without_a_compiler(monkeypatch, tmp_path):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("CXX", str(tmp_path / "g++"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    problem = sections.cannot_compile(sections.Options(1))
+    assert re.fullmatch(r"PyTorch compiled is left out: torch.compile does not work here \(.*compiler.*\)", problem)
+    assert sections.cannot_compile(sections.Options(1, compiled=False)) is None
 
 
 def test_who_takes_part(monkeypatch):
