@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from .report import (
-    COLOURS,
+    COLORS,
     DISTURBED,
     MEDIANS,
     WAYS,
@@ -212,4 +212,4 @@ def _by_layer(seconds: Result, way: str) -> Groups:
     least = sum(max(values.values(), default=0) for _, values in found) / 50
     large = [group for group in found if max(group[1].values(), default=0) >= least]
     small = [group[1] for group in found if group not in large]
-    return [*large, ("the rest", {name: sum(v.get(name, 0) for v in small) for name in COLOURS})]
+    return [*large, ("the rest", {name: sum(v.get(name, 0) for v in small) for name in COLORS})]

@@ -382,7 +382,7 @@ def kernels(options: Options, found: Result, until: float) -> None:
 
 # ------------------------------------------------------------------------------------------------------- whole networks
 def steps(network: str, batches: Sequence[int], compiled: bool, options: Options, found: Result, until: float) -> None:
-    """Training steps and inference by precision and batch, on pictures that are on the GPU already. `compiled`: beside
+    """Training steps and inference by precision and batch, on images that are on the GPU already. `compiled`: beside
     PyTorch's best through torch.compile, which takes half a minute each time, and nothing else."""
     agreed, figures, problems = (
         found.setdefault(*new) for new in (("agreement", {}), ("measured", []), ("problems", []))
@@ -420,7 +420,7 @@ def steps(network: str, batches: Sequence[int], compiled: bool, options: Options
 
 
 def agreement(contenders: Sequence[Contender], network: str, precisions: Sequence[str], found: Result) -> None:
-    """How far the others' loss and gradients are from minicnn's, on two pictures and without dropout, and whether that
+    """How far the others' loss and gradients are from minicnn's, on two images and without dropout, and whether that
     is near enough (AGREEMENT)."""
     exact: networks.Gradients | None = None
     ours, *others = contenders

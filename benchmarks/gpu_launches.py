@@ -15,7 +15,7 @@ from minicnn.backends.cuda import launch, products
 # place are read and written, and those that it finds through a struct do not show.
 MORE = {"linear.add_bias": 1, "optimizer.sgd": 5, "optimizer.adam": 7}
 # Operations for each number of a kernel's largest array, roughly; 1 where nothing else is said.
-OPERATIONS = {"lrn.normalise": 20, "lrn.normalise_backward": 50, "dropout.drop": 15, "optimizer.adam": 12}
+OPERATIONS = {"lrn.normalize": 20, "lrn.normalize_backward": 50, "dropout.drop": 15, "optimizer.adam": 12}
 
 
 # Kinds: one of minicnn's backends/cuda, by cuBLAS, CuPy's own. Besides, there are transfers and waits.

@@ -134,7 +134,7 @@ def _steps(r: Result) -> Iterator[str]:
     yield "## Training step and inference"
     if r["agreement"]:
         yield (
-            "Checked first, on two pictures and without dropout: how far the others' loss and gradients are from "
+            "Checked first, on two images and without dropout: how far the others' loss and gradients are from "
             f"{OURS}'s, relative to their size. In TF32 a gradient may be {OWN_ROUNDINGS} times as far as rounding "
             f"takes {OURS}'s own: its distance in TF32 from that in fp32."
         )
@@ -144,7 +144,7 @@ def _steps(r: Result) -> Iterator[str]:
             for what, a in r["agreement"].items()
         ))  # fmt: skip
     yield (
-        "Each contender has a process of its own, with the same weights and pictures, which are on the GPU already, "
+        "Each contender has a process of its own, with the same weights and images, which are on the GPU already, "
         "and one turn in every round. **PyTorch** as it comes; **PyTorch best** with channels_last, cuDNN's search for "
         "the fastest way and SGD(fused=True); **PyTorch compiled** is that through torch.compile. Times are between "
         f"two events on the GPU, after a warm-up. {MEDIANS}"

@@ -67,7 +67,7 @@ class Timed(Worker):
         return host / count, self.between(begin, self.mark()) / count
 
     def take(self, batch: int, precision: str) -> None:
-        """So many pictures from now on, and products in that precision."""
+        """So many images from now on, and products in that precision."""
         self.begin(precision, *networks.pictures(self.network, batch))
 
     def attempt(self, batch: int, precision: str) -> str | None:
@@ -109,7 +109,7 @@ class OnGPU(Timed, ours.Ours):
 
 
 class Network(OnGPU, ours.Network):
-    """A training step and inference, on pictures that are on the GPU already."""
+    """A training step and inference, on images that are on the GPU already."""
 
     def __init__(self, threads: int, network: str) -> None:
         super().__init__(threads, network, 1)
@@ -145,7 +145,7 @@ class Steps:
 
 
 class Loop(OnGPU):
-    """The loop of examples/alexnet/train.py, on pictures that come from the host; recorded."""
+    """The loop of examples/alexnet/train.py, on images that come from the host; recorded."""
 
     def __init__(self, threads: int, network: str, batch: int) -> None:
         super().__init__(threads)

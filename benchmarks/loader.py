@@ -1,10 +1,10 @@
-"""Loading pictures: the DataLoader beside bare Pillow, and how long a training step waits for its next batch.
+"""Loading images: the DataLoader beside bare Pillow, and how long a training step waits for its next batch.
 
     python -m benchmarks.loader [--data FOLDER]    # FOLDER/train/<class>/*.jpg; without it, JPEGs are drawn
 
 Both sides load the same files for training: JPEGs in draft mode, the short side scaled to 256 pixels, a random crop of
 227, half of them mirrored. Pillow's side is a plain loop in each of as many threads as there are cores. Then the same
-for what examples/alexnet/prepare.py makes of these files, that with all that the paper does to a picture, and training
+for what examples/alexnet/prepare.py makes of these files, that with all that the paper does to an image, and training
 steps of the 2012 network on either.
 """
 
@@ -39,7 +39,7 @@ from .sections import OURS, Result
 from .turns import BenchmarkError, Contender, Worker, enough, measure, ratios, running, spread
 
 SHORT_SIDE, SIZE, BATCH, STEPS = 256, 227, 32, 5
-FEWEST = (STEPS + 1) * BATCH  # pictures: the steps of a turn lie within an epoch
+FEWEST = (STEPS + 1) * BATCH  # images: the steps of a turn lie within an epoch
 AUGMENT = Compose([Resize(SHORT_SIDE), RandomCrop(SIZE), RandomHorizontalFlip()])
 PILLOW, ARRAYS, THREADS, PROCESSES = "Pillow", "Pillow to arrays", "threads", "processes"
 FIRST, LOADED, READY = "first batch", "with loading", "without"
@@ -47,7 +47,7 @@ FIRST, LOADED, READY = "first batch", "with loading", "without"
 
 # --------------------------------------------------------------------------------------------------------- contenders
 class Loading(Worker):
-    """Loads the pictures of a folder once, on so many cores."""
+    """Loads the images of a folder once, on so many cores."""
 
     def __init__(self, cores: int, folder: str, processes: bool = False) -> None:
         self.cores, self.dataset = cores, ImageFolder(folder, least=SHORT_SIDE)
@@ -148,12 +148,12 @@ class Training(ours.Network):
         return self.shares
 
 
-# ----------------------------------------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------------------------------------- images
 def link(folder: str, number: int, tree: Path) -> None:
-    """A tree of so many pictures of another one, from all over it."""
+    """A tree of so many images of another one, from all over it."""
     dataset = ImageNet(folder)
     if len(dataset) < FEWEST:
-        raise UsageError(f"--data {folder}: {len(dataset)} pictures; it takes at least {FEWEST}")
+        raise UsageError(f"--data {folder}: {len(dataset)} images; it takes at least {FEWEST}")
     number = min(number, len(dataset))
     for i in range(number):
         path, label = dataset.samples[i * len(dataset) // number]
@@ -171,7 +171,7 @@ def draw(number: int, tree: Path) -> None:
 
 
 def place(tree: Path, name: str, file: str, make: Callable[[Path], Any]) -> None:
-    """Make a picture of a class, in train/; the first of each class in val/ as well."""
+    """Make an image of a class, in train/; the first of each class in val/ as well."""
     for folder in (tree / "train" / name, tree / "val" / name):
         if folder.parent.name == "train" or not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def prepare(source: Path, target: Path) -> Result:
     if ended.returncode:
         raise BenchmarkError(ended.stderr.strip())
     seconds = time.perf_counter() - start
-    return {"pictures": sum(len(ImageNet(target, train=train)) for train in (True, False)), "seconds": seconds}
+    return {"images": sum(len(ImageNet(target, train=train)) for train in (True, False)), "seconds": seconds}
 
 
 # --------------------------------------------------------------------------------------------------------- measuring
@@ -229,7 +229,7 @@ def run(data: str | None, number: int, rounds: int | None) -> Result:
         results: Result = {"machine": machine.describe(every), "data": "drawn" if data is None else "photographs"}
         results["prepare"] = prepare(photos, prepared)
         trees = {"as they are": photos / "train", f"prepared at {SHORT_SIDE}": prepared / "train"}
-        results["pictures"] = len(ImageFolder(photos / "train"))
+        results["images"] = len(ImageFolder(photos / "train"))
         results["loading"] = [
             loading(name, folder, cores, rounds) for name, folder in trees.items() for cores in sorted({1, every})
         ]
@@ -239,7 +239,7 @@ def run(data: str | None, number: int, rounds: int | None) -> Result:
 
 
 def markdown(results: Result) -> str:
-    m, count, prepared = results["machine"], results["pictures"], results["prepare"]
+    m, count, prepared = results["machine"], results["images"], results["prepare"]
     rows, recipes, steps = [], [], []
 
     def rates(seconds: Result, *names: str) -> list[str]:
@@ -258,25 +258,25 @@ def markdown(results: Result) -> str:
         seconds = r["seconds"]["load"]
         done = f"{len(seconds[THREADS])} ({r['discarded']})"
         recipes.append([str(r["cores"]), *rates(seconds, THREADS, PROCESSES), done])
-    rate = prepared["pictures"] / prepared["seconds"]
+    rate = prepared["images"] / prepared["seconds"]
     blocks = [
-        "# Loading pictures",
+        "# Loading images",
         described(m, f"Pillow {Image.__version__}"),
         f"{count} JPEGs, {results['data']}, loaded as for training: in draft mode, the short side at {SHORT_SIDE} "
         f"pixels, a random crop of {SIZE}, half of them mirrored. **{PILLOW}** does it in a plain loop for each core, "
-        f"to pictures in its own memory or on to arrays; {OURS}'s DataLoader with a **thread** or a **process** for "
+        f"to images in its own memory or on to arrays; {OURS}'s DataLoader with a **thread** or a **process** for "
         f"each core, to batches of {BATCH}. They took turns. {MEDIANS} {DISTURBED}.",
         table(
-            ["JPEGs", "cores", *(f"{name}, pictures/s" for name in (PILLOW, ARRAYS, THREADS, PROCESSES)),
+            ["JPEGs", "cores", *(f"{name}, images/s" for name in (PILLOW, ARRAYS, THREADS, PROCESSES)),
              *(f"{ours}, % of {name}" for ours in (THREADS, PROCESSES) for name in (PILLOW, ARRAYS)),
              "rounds (thrown away)"], *rows,
         ),
-        f"prepare.py did {prepared['pictures']} in {prepared['seconds']:.1f} s on all cores, {rate:.0f} a second, its "
+        f"prepare.py did {prepared['images']} in {prepared['seconds']:.1f} s on all cores, {rate:.0f} a second, its "
         "start and end included.",
         "## As the paper does it",
         f"The JPEGs of {SHORT_SIDE} x {SHORT_SIDE} with all of sections 2 and 4.1: the mean image taken off, crops, "
         "flips, colors shifted along their principal components. They become numbers of 32 bits, four times as large.",
-        table(["cores", *(f"{how}, pictures/s" for how in (THREADS, PROCESSES)), "rounds (thrown away)"], *recipes),
+        table(["cores", *(f"{how}, images/s" for how in (THREADS, PROCESSES)), "rounds (thrown away)"], *recipes),
         "## In training",
         f"Steps of the 2012 network at batch {BATCH}, on all cores, {STEPS} in a turn: each on a batch that one worker "
         "has loaded during the steps before, to float32; or all on one batch.",

@@ -1,5 +1,5 @@
 """What all contenders compute: AlexNet as examples/alexnet/model.py builds it, its weights,
-pictures, and whether two agree."""
+images, and whether two agree."""
 
 from collections.abc import Iterable, Mapping
 from math import prod, sqrt

@@ -12,7 +12,7 @@ from typing import Any
 from .sections import BEST, COMPILED, DEFAULT, FLOOR, OURS, Result
 from .turns import Spread, ratios, spread
 
-COLOURS = {OURS: "#0b6e99", DEFAULT: "#e8b088", BEST: "#c0563f", COMPILED: "#7d8f69"}
+COLORS = {OURS: "#0b6e99", DEFAULT: "#e8b088", BEST: "#c0563f", COMPILED: "#7d8f69"}
 MEDIANS = "Medians with quartiles (extremes, of fewer than five rounds); ratios are taken within each round."
 DISTURBED = "Rounds in which other processes took more than 5% of the cores' time were thrown away"
 WAYS = ("step", "inference")
@@ -144,11 +144,11 @@ def speeds(measured: Iterable[Result], way: str) -> Groups:
 
 def bars(axes: Any, title: str, unit: str, groups: Groups) -> None:
     """A group of bars for each label, with the floor as a line across them."""
-    names = [name for name in COLOURS if any(values.get(name) for _, values in groups)]
+    names = [name for name in COLORS if any(values.get(name) for _, values in groups)]
     width = 0.8 / max(1, len(names))
     for i, name in enumerate(names):
         places = [g - 0.4 + width * (i + 0.5) for g in range(len(groups))]
-        axes.bar(places, [values.get(name, 0) for _, values in groups], width * 0.94, color=COLOURS[name], label=name)
+        axes.bar(places, [values.get(name, 0) for _, values in groups], width * 0.94, color=COLORS[name], label=name)
     floors = {g: values[FLOOR] for g, (_, values) in enumerate(groups) if FLOOR in values}
     if floors:
         ends = [g - 0.44 for g in floors], [g + 0.44 for g in floors]

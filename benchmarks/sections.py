@@ -9,7 +9,7 @@ from . import machine, networks
 from .cases import CASES, CHAIN, CHAINS
 from .turns import SHORTEST, BenchmarkError, Contender, measure, running, spread
 
-# Pictures, and how far gradients may be apart, relative to their norm. 13 are the fewest with which the 3 × 3 layers go
+# Images, and how far gradients may be apart, relative to their norm. 13 are the fewest with which the 3 × 3 layers go
 # Winograd's way; among so many windows rounding decides a near tie or two, and one moves conv1's gradient by 1e-3.
 AGREEMENT = {2: 1e-3, 13: 1e-2}
 OURS, DEFAULT, BEST, COMPILED, FLOOR = "minicnn", "PyTorch", "PyTorch best", "PyTorch compiled", "floor"
@@ -83,7 +83,7 @@ def agreement(options: Options) -> Result:
             with running(*options.contenders("Network", network, batch)) as (ours, *others):
                 reference = ours.ask("gradients")
                 for other in others:
-                    what = f"{network}, {other.name}, {batch} pictures"
+                    what = f"{network}, {other.name}, {batch} images"
                     results[what] = agree(reference, other.ask("gradients"), network, other.name, allowed)
     return results
 

@@ -8,7 +8,7 @@ from .backends import use_backend
 from .backends.cuda.products import set_matmul_precision
 from .backends.devices import DeviceError, is_available, memory_stats, synchronize
 from .backends.numpy.threads import get_num_threads, set_num_threads
-from .checkpoint import load, save
+from .checkpoint import CheckpointError, load, save
 from .dlpack import from_dlpack
 from .gradcheck import GradcheckError, gradcheck, gradgradcheck
 from .random import manual_seed
@@ -16,7 +16,8 @@ from .tensor import Tensor, apply, grad
 
 __version__ = "0.1.0"
 __all__ = [
-    "DeviceError", "Function", "GradcheckError", "Tensor", "apply", "data", "from_dlpack", "functional",
-    "get_num_threads", "grad", "gradcheck", "gradgradcheck", "is_available", "load", "manual_seed", "memory_stats",
-    "nn", "no_grad", "optim", "save", "set_matmul_precision", "set_num_threads", "synchronize", "use_backend",
+    "CheckpointError", "DeviceError", "Function", "GradcheckError", "Tensor", "apply", "data", "from_dlpack",
+    "functional", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "is_available", "load", "manual_seed",
+    "memory_stats", "nn", "no_grad", "optim", "save", "set_matmul_precision", "set_num_threads", "synchronize",
+    "use_backend",
 ]  # fmt: skip

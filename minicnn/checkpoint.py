@@ -13,6 +13,13 @@ import numpy as np
 from .backends.devices import to_device
 from .tensor import Tensor
 
+DTYPES = {  # safetensors' names for what NumPy has
+    **{f"{kind.upper()}{bits}": f"<{kind}{bits // 8}" for kind in "iu" for bits in (8, 16, 32, 64)},
+    **{f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
+    "BOOL": "?",
+}
+OTHER_KIND = "numbers that NumPy does not have: save them as float32 or float16"
+
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint, or not whole."""
@@ -114,7 +121,8 @@ def _contiguous(name: str, array: Any) -> np.ndarray:
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(arrays, info) of a file that save wrote, or that any program wrote as safetensors.
 
-    Raises CheckpointError if it is not such a file or not whole, OSError if it cannot be read.
+    Raises CheckpointError if it is not such a file or not whole, if it holds numbers that NumPy does not have, or if an
+    info in its metadata is another program's; OSError if it cannot be read.
     """
     safetensors = require_safetensors()
     if Path(path).exists() and not Path(path).is_file():
@@ -124,17 +132,23 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            info = json.loads((file.metadata() or {}).get("info", "{}"))
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            others = [name for name in kinds if kinds[name] not in DTYPES]
+            arrays = {} if others else {name: file.get_tensor(name) for name in kinds}
+            text = (file.metadata() or {}).get("info", "{}")
     except OSError:
         raise
-    except (TypeError, AttributeError) as error:  # a dtype that NumPy does not have
-        raise CheckpointError(f"{path} holds numbers of another kind than NumPy's: {error}") from None
     except Exception as error:  # a damaged header makes the JSON reader raise ValueError, RecursionError and others
         raise CheckpointError(f"{path} is not a checkpoint, or not whole: {error}") from None
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biuf":  # bfloat16 is read where a package has taught it to NumPy, as JAX does
-            raise CheckpointError(f"{path} holds numbers of another kind than NumPy's: {name} is {array.dtype}")
+    for name in others:
+        raise CheckpointError(f"{path}: {name} holds {kinds[name]}, {OTHER_KIND}")
+    try:
+        info = json.loads(text)
+    except (ValueError, RecursionError):
+        info = None
     if not isinstance(info, dict):
-        raise CheckpointError(f"{path} is not a checkpoint: its info is {type(info).__name__}, not a table of names")
+        raise CheckpointError(
+            f"{path} is not a checkpoint: its info is no table of names in JSON, as save writes it"
+            " (safetensors.numpy.load_file reads the arrays of other programs)"
+        )
     return arrays, info

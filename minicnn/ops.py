@@ -1,8 +1,8 @@
 """The elementary operations: arithmetic, reductions, shapes, indexing.
 
-Each is a Function: `forward` computes on arrays, `backward` says in Tensors how the gradient g = dL/dy flows to each
-input. The backward passes are written with the operators of the g they are handed, so they are differentiable in turn,
-and this file need not know Tensor.
+Each is a Function: `forward` computes on arrays, `backward` says in Tensors how the gradient dy = dL/dy
+of the output y flows to each input. The backward passes are written with the operators of the dy that
+they are handed, so they are differentiable in turn, and this file need not know Tensor.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,15 @@ Tensor = Any  # minicnn.tensor.Tensor, which is on a floor above this one
 Shape = tuple[int, ...]
 
 
-def unbroadcast(grad: Tensor, shape: Shape) -> Tensor:
+def unbroadcast(gradient: Tensor, shape: Shape) -> Tensor:
     """Sum a gradient over the axes along which an input of that shape was repeated: the transpose of broadcasting."""
-    if grad.data.shape == shape:
-        return grad
-    lead = grad.ndim - len(shape)
-    repeated = [i + lead for i, size in enumerate(shape) if size == 1 != grad.shape[i + lead]]
+    if gradient.data.shape == shape:
+        return gradient
+    lead = gradient.ndim - len(shape)
+    repeated = [i + lead for i, size in enumerate(shape) if size == 1 != gradient.shape[i + lead]]
     if not repeated:
-        return grad.sum(axis=tuple(range(lead)))
-    return grad.sum(axis=(*range(lead), *repeated)).reshape(shape)
+        return gradient.sum(axis=tuple(range(lead)))
+    return gradient.sum(axis=(*range(lead), *repeated)).reshape(shape)
 
 
 @kernel
@@ -45,14 +45,14 @@ class _Broadcasting(Function):
     """Two inputs that are broadcast against each other: each gradient is summed back to its input's shape."""
 
     ufunc: Any
-    partials: Callable[..., tuple[Tensor | None, Tensor | None]]  # of grad: the two gradients, before they are summed
+    partials: Callable[..., tuple[Tensor | None, Tensor | None]]  # of dy: the two gradients, before they are summed
 
     def forward(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
         return broadcast(a, b, self.ufunc)
 
-    def backward(self, grad: Tensor) -> Gradients:
-        (a, b), (da, db) = self.shapes, self.partials(grad)
+    def backward(self, dy: Tensor) -> Gradients:
+        (a, b), (da, db) = self.shapes, self.partials(dy)
         if a == b:
             return da, db  # nothing was broadcast
         a_needed, b_needed = self.needs_input_grad
@@ -62,24 +62,24 @@ class _Broadcasting(Function):
 class Add(_Broadcasting):
     ufunc = np.add
 
-    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        return grad, grad
+    def partials(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return dy, dy
 
 
 class Sub(_Broadcasting):
     ufunc = np.subtract
 
-    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        return grad, -grad if self.needs_input_grad[1] else None
+    def partials(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return dy, -dy if self.needs_input_grad[1] else None
 
 
 class Mul(_Broadcasting):
     ufunc = np.multiply
     saves = ((1,), (0,))
 
-    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def partials(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.saved_inputs
-        return grad * b if self.needs_input_grad[0] else None, grad * a if self.needs_input_grad[1] else None
+        return dy * b if self.needs_input_grad[0] else None, dy * a if self.needs_input_grad[1] else None
 
 
 class Div(_Broadcasting):
@@ -87,9 +87,9 @@ class Div(_Broadcasting):
     promotes_integers = True
     saves = ((1,), (0, 1))
 
-    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def partials(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.saved_inputs
-        da = grad / b
+        da = dy / b
         return da, -da * (a / b) if self.needs_input_grad[1] else None  # d(a/b)/db = −a/b²
 
 
@@ -104,8 +104,8 @@ class DivScalar(Function):
     def forward(self, x: Array) -> Array:
         return broadcast(x, x.dtype.type(self.number), np.true_divide)
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad.apply(DivScalar(self.number), grad)
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy.apply(DivScalar(self.number), dy)
 
 
 class Pow(_Broadcasting):
@@ -115,16 +115,16 @@ class Pow(_Broadcasting):
     promotes_integers = True
     saves = ((0, 1), (0, 1))
 
-    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def partials(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.saved_inputs
         da = db = None
         if self.needs_input_grad[0]:
             both_zero = (a.data == 0) & (b.data == 0)  # a⁰ is 1 everywhere, also at 0
-            da = grad * b * a ** (b - 1 + both_zero)
+            da = dy * b * a ** (b - 1 + both_zero)
         if self.needs_input_grad[1]:
             positive = a.data > 0
             base = a * positive + ~positive  # 1, whose logarithm is 0, where a is not positive
-            db = grad.apply(Masked(positive), grad) * (base**b * base.log())
+            db = dy.apply(Masked(positive), dy) * (base**b * base.log())
         return da, db
 
 
@@ -133,11 +133,11 @@ class _Extreme(_Broadcasting):
 
     saves = ((0, 1), (0, 1))
 
-    def partials(self, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def partials(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = (t.data for t in self.saved_inputs)
         y = self.ufunc(a, b)
-        grad = grad * (1 - 0.5 * (a == b))
-        return grad.apply(Masked(a == y), grad), grad.apply(Masked(b == y), grad)
+        dy = dy * (1 - 0.5 * (a == b))
+        return dy.apply(Masked(a == y), dy), dy.apply(Masked(b == y), dy)
 
 
 class Maximum(_Extreme):
@@ -152,8 +152,8 @@ class Neg(Function):
     def forward(self, x: Array) -> Array:
         return np.negative(x)
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return -grad
+    def backward(self, dy: Tensor) -> Gradients:
+        return -dy
 
 
 class PowScalar(Function):
@@ -168,11 +168,11 @@ class PowScalar(Function):
     def forward(self, x: Array) -> Array:
         return np.square(x) if self.exponent == 2 else np.power(x, x.dtype.type(self.exponent))
 
-    def backward(self, grad: Tensor) -> Gradients:
+    def backward(self, dy: Tensor) -> Gradients:
         if self.exponent == 0:  # x⁰ is 1 everywhere, also at 0
             # equivalent (gradient): zeros times anything
-            return grad.apply(Masked(np.bool_(False)), grad)
-        return grad * (self.exponent * self.saved_inputs[0] ** (self.exponent - 1))
+            return dy.apply(Masked(np.bool_(False)), dy)
+        return dy * (self.exponent * self.saved_inputs[0] ** (self.exponent - 1))
 
 
 class Exp(Function):
@@ -182,8 +182,8 @@ class Exp(Function):
         self.y = np.exp(x)
         return self.y
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad * self.saved_output(grad)
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy * self.saved_output(dy)
 
 
 class Log(Function):
@@ -193,8 +193,8 @@ class Log(Function):
     def forward(self, x: Array) -> Array:
         return np.log(x)
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad / self.saved_inputs[0]
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy / self.saved_inputs[0]
 
 
 class Sqrt(Function):
@@ -204,8 +204,8 @@ class Sqrt(Function):
         self.y = np.sqrt(x)
         return self.y
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad / (2.0 * self.saved_output(grad))
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy / (2.0 * self.saved_output(dy))
 
 
 class Abs(Function):
@@ -214,8 +214,8 @@ class Abs(Function):
     def forward(self, x: Array) -> Array:
         return np.abs(x)
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad * np.sign(self.saved_inputs[0].data)
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy * np.sign(self.saved_inputs[0].data)
 
 
 class Clip(Function):
@@ -233,9 +233,9 @@ class Clip(Function):
         y = np.clip(x, self.low, self.high)
         return y if y.dtype == x.dtype else y.astype(x.dtype)
 
-    def backward(self, grad: Tensor) -> Gradients:
+    def backward(self, dy: Tensor) -> Gradients:
         x = self.saved_inputs[0].data
-        return grad.apply(Masked(x == self.forward(x)), grad)
+        return dy.apply(Masked(x == self.forward(x)), dy)
 
 
 class Where(Function):
@@ -248,11 +248,11 @@ class Where(Function):
         self.shapes = a.shape, b.shape
         return np.where(self.condition, a, b)
 
-    def backward(self, grad: Tensor) -> Gradients:
+    def backward(self, dy: Tensor) -> Gradients:
         a, b = self.shapes
         return (
-            unbroadcast(grad.apply(Masked(self.condition), grad), a) if self.needs_input_grad[0] else None,
-            unbroadcast(grad.apply(Masked(~self.condition), grad), b) if self.needs_input_grad[1] else None,
+            unbroadcast(dy.apply(Masked(self.condition), dy), a) if self.needs_input_grad[0] else None,
+            unbroadcast(dy.apply(Masked(~self.condition), dy), b) if self.needs_input_grad[1] else None,
         )
 
 
@@ -272,8 +272,8 @@ class Masked(Function):
     def forward(self, x: Array) -> Array:
         return masked(x, self.mask)
 
-    def backward(self, g: Tensor) -> Gradients:
-        return g.apply(Masked(self.mask), g)
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy.apply(Masked(self.mask), dy)
 
 
 class Cast(Function):
@@ -284,8 +284,8 @@ class Cast(Function):
         self.was = x.dtype
         return x.astype(self.to)
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad.astype(self.was)
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy.astype(self.was)
 
 
 # ----------------------------------------------------------------------------------------------------------- reductions
@@ -327,8 +327,8 @@ class Sum(_Reduction):
         y = total(x, axes)
         return y.reshape(self.kept) if self.keepdims else y
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad.reshape(self.kept).broadcast_to(self.was)
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy.reshape(self.kept).broadcast_to(self.was)
 
 
 class _ExtremeOf(_Reduction):
@@ -342,12 +342,12 @@ class _ExtremeOf(_Reduction):
         self.y = self.extreme(x, axis=axes, keepdims=self.keepdims)
         return self.y
 
-    def backward(self, grad: Tensor) -> Gradients:
+    def backward(self, dy: Tensor) -> Gradients:
         x = self.saved_inputs[0].data
         ties = x == np.reshape(self.y, self.kept)
         axes, _ = self.reduced(x)
-        share = grad.reshape(self.kept) / np.maximum(ties.sum(axis=axes, keepdims=True), 1)
-        return grad.apply(Masked(ties), share.broadcast_to(x.shape))
+        share = dy.reshape(self.kept) / np.maximum(ties.sum(axis=axes, keepdims=True), 1)
+        return dy.apply(Masked(ties), share.broadcast_to(x.shape))
 
 
 class Max(_ExtremeOf):
@@ -369,11 +369,11 @@ class MatMul(Function):
         self.shapes = a.shape, b.shape
         return matmul(a, b)
 
-    def backward(self, grad: Tensor) -> Gradients:
+    def backward(self, dy: Tensor) -> Gradients:
         a, b = self.saved_inputs
         return (
-            unbroadcast(grad @ b.swapaxes(-1, -2), self.shapes[0]) if self.needs_input_grad[0] else None,
-            unbroadcast(a.swapaxes(-1, -2) @ grad, self.shapes[1]) if self.needs_input_grad[1] else None,
+            unbroadcast(dy @ b.swapaxes(-1, -2), self.shapes[0]) if self.needs_input_grad[0] else None,
+            unbroadcast(a.swapaxes(-1, -2) @ dy, self.shapes[1]) if self.needs_input_grad[1] else None,
         )
 
 
@@ -386,8 +386,8 @@ class Reshape(Function):
         self.was = x.shape
         return x.reshape(self.to)
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad.reshape(self.was)
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy.reshape(self.was)
 
 
 class Transpose(Function):
@@ -397,9 +397,9 @@ class Transpose(Function):
     def forward(self, x: Array) -> Array:
         return x.transpose(self.axes)
 
-    def backward(self, grad: Tensor) -> Gradients:
+    def backward(self, dy: Tensor) -> Gradients:
         inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
-        return grad.transpose(inverse)
+        return dy.transpose(inverse)
 
 
 class BroadcastTo(Function):
@@ -410,8 +410,8 @@ class BroadcastTo(Function):
         self.was = x.shape
         return np.broadcast_to(x, self.to)
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return unbroadcast(grad, self.was)
+    def backward(self, dy: Tensor) -> Gradients:
+        return unbroadcast(dy, self.was)
 
 
 class Index(Function):
@@ -426,8 +426,8 @@ class Index(Function):
         self.was = x.shape
         return x[self.index]
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad.apply(IndexAdd(self.index, self.was, self.once), grad)
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy.apply(IndexAdd(self.index, self.was, self.once), dy)
 
 
 class IndexAdd(Function):
@@ -446,8 +446,8 @@ class IndexAdd(Function):
         array.add.at(y, self.index, x)
         return y if y.dtype == x.dtype else y.astype(x.dtype)
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad[self.index]
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy[self.index]
 
 
 class Concatenate(Function):
@@ -459,10 +459,10 @@ class Concatenate(Function):
         self.sizes = [array.shape[self.axis] for array in arrays]
         return y
 
-    def backward(self, grad: Tensor) -> Gradients:
-        lead = (slice(None),) * (self.axis % grad.ndim)
+    def backward(self, dy: Tensor) -> Gradients:
+        lead = (slice(None),) * (self.axis % dy.ndim)
         ends = np.cumsum(self.sizes).tolist()
-        return tuple([grad[lead + (slice(end - n, end),)] for end, n in zip(ends, self.sizes, strict=True)])
+        return tuple([dy[lead + (slice(end - n, end),)] for end, n in zip(ends, self.sizes, strict=True)])
 
 
 class Pad(Function):
@@ -474,10 +474,8 @@ class Pad(Function):
     def forward(self, x: Array) -> Array:
         return np.pad(x, self.widths, constant_values=self.value) if self.widths else x.copy()
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad[
-            tuple([slice(before, n - after) for (before, after), n in zip(self.widths, grad.shape, strict=True)])
-        ]
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy[tuple([slice(before, n - after) for (before, after), n in zip(self.widths, dy.shape, strict=True)])]
 
 
 class ToDevice(Function):
@@ -488,5 +486,5 @@ class ToDevice(Function):
         self.was = device_of(x)
         return to_device(x, self.device)
 
-    def backward(self, grad: Tensor) -> Gradients:
-        return grad.to(self.was)
+    def backward(self, dy: Tensor) -> Gradients:
+        return dy.to(self.was)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from . import ops
+from . import habits, ops
 from .autograd import Copy, Function, backward_pass, is_recording, memory_of, set_grad_enabled
 from .backends import devices
+from .habits import refusals
 
 _accumulating = threading.Lock()  # of several threads' backward passes into one leaf, none loses a gradient
 Axis = int | tuple[int, ...] | None
@@ -44,6 +45,7 @@ class Tensor:
 
     __slots__ = "data", "grad", "grad_fn", "hooks", "requires_grad", "version"
     __array_ufunc__ = None  # so that ndarray * Tensor asks the Tensor
+    locals().update(refusals(habits.TENSOR))
 
     def __init__(self, data: Any, *, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
         if isinstance(data, Tensor):
@@ -119,6 +121,9 @@ class Tensor:
         elif self.requires_grad:
             notes += ", requires_grad=True"
         return f"Tensor({body}{notes})"
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in habits.TENSOR]
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -390,6 +395,8 @@ class Tensor:
 
     def std(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """The square root of var, with the same arguments."""
+        if self.dtype == np.float16:
+            return self.astype(np.float32).std(axis, keepdims=keepdims, ddof=ddof).astype(np.float16)
         return self.var(axis, keepdims=keepdims, ddof=ddof).sqrt()
 
     def _count(self, axis: Axis) -> int:
@@ -517,10 +524,12 @@ def apply(function: Function, *args: Any) -> Tensor:
     try:
         data = devices.run_there(function.forward, arrays) if devices.opened else function.forward(*arrays)
         if not hasattr(data, "base"):  # as arrays have, and Tensors have not
-            raise TypeError(f"{function.name}.forward returned a {type(data).__name__}, not an array")
-    except TypeError as error:
-        if isinstance(function, type):
-            raise TypeError(f"apply takes a new object for each call: apply({function.__name__}(…), x)") from error
+            raise TypeError(
+                f"{function.name}.forward returned a {type(data).__name__}, not an array: it is handed arrays, "
+                "computes with NumPy's functions and returns one array"
+            )
+    except (TypeError, AttributeError) as error:
+        _check_function(function, error)
         raise
     except ValueError as error:
         shapes = " and ".join(str(tensor.shape) for tensor in inputs)
@@ -551,8 +560,22 @@ def _arrays(args: tuple[Any, ...]) -> list[devices.Array]:
     return arrays
 
 
+def _check_function(function: Any, cause: BaseException | None = None) -> None:
+    """TypeError for what apply cannot take, a class of Functions or no Function."""
+    if isinstance(function, type) and issubclass(function, Function):
+        raise TypeError(f"apply takes a new object for each call: apply({function.__name__}(…), x)") from cause
+    if not isinstance(function, Function):
+        what = getattr(function, "__name__", type(function).__name__)
+        raise TypeError(
+            f"apply takes an object of a subclass of minicnn.Function, which knows its derivative, and then its "
+            f"inputs; {what} is none"
+        ) from cause
+
+
 def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
     """The arguments as Tensors of one device and, if anything among them is floating, of one dtype."""
+    if not isinstance(function, Function):
+        _check_function(function)
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
     if not tensors:
         raise TypeError(f"{function.name}: none of the arguments is a Tensor: wrap an array as Tensor(array)")
@@ -564,7 +587,10 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         arrays = [arg if isinstance(arg, Tensor) else devices.as_array(arg) for arg in args if hasattr(arg, "dtype")]
         dtypes = [array.dtype for array in arrays if array.dtype.kind == "f"][:1]
     if any(dtype != dtypes[0] for dtype in dtypes):
-        raise TypeError(f"{function.name}: dtypes {dtypes[0]} and {dtypes[-1]} do not mix: convert one with .astype()")
+        narrow, *_, wide = sorted(dtypes, key=lambda dtype: dtype.itemsize)
+        raise TypeError(
+            f"{function.name}: dtypes {narrow} and {wide} do not mix: convert the {wide} one, x.astype(np.{narrow})"
+        )
     here = devices.device_of(like)
     with devices.on_device(here):
         inputs = tuple([_converted(arg, dtypes[0] if dtypes else None, like) for arg in args])

@@ -1,4 +1,4 @@
-"""torchvision's alexnet and Caffe's BVLC AlexNet, once more: what they see of a picture, and what
+"""torchvision's alexnet and Caffe's BVLC AlexNet, once more: what they see of an image, and what
 they make of it, in NumPy with channels first, in PyTorch, and as ONNX graphs. The names and shapes
 of their weights, and numbers for these with which a signal neither dies nor explodes. Their layers
 are written here as those frameworks have them, and not taken from examples/alexnet/model.py, which
@@ -29,7 +29,7 @@ CAFFE = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
 
 class Block(NamedTuple):
-    """A convolution and a ReLU, and whether normalisation and pooling (3 × 3, stride 2) follow."""
+    """A convolution and a ReLU, and whether normalization and pooling (3 × 3, stride 2) follow."""
 
     inputs: int
     outputs: int
@@ -187,7 +187,7 @@ class Form(NamedTuple):
     dropout: bool = False  # with its mask as another output, here and there
     shared: bool = False  # is there one of equal weights?
     softmax: bool = False
-    side: int | None = None  # of the pictures, if not N × 3 × 227 or 224
+    side: int | None = None  # of the images, if not N × 3 × 227 or 224
     last_pads: tuple[int, ...] = (0, 0, 0, 0)  # of the pooling of conv5
     ceil_mode: int | None = None
     constants: bool = False  # are weights in nodes of their own?

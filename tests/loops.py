@@ -59,7 +59,7 @@ def sum_window(x, window):
     return y
 
 
-def normalise_backward(g, a, norm):
+def normalize_backward(g, a, norm):
     before, after = norm.n // 2, (norm.n - 1) // 2
     d = norm.k + norm.alpha * sum_window(a.astype(float) ** 2, (before, after))
     da = g * d**-norm.beta
@@ -112,7 +112,7 @@ def adam(parameters, step):
             w[place] = step.keep * w[place] - step.rate * m[place] / (np.sqrt(v[place]) + step.eps)
 
 
-def normalise_pictures(images, scale, shift, out=None):
+def normalize_pixels(images, scale, shift, out=None):
     y = np.zeros(images.shape, np.float32) if out is None else out
     for place in np.ndindex(y.shape):
         y[place] = images[place] * scale[place[-1]] - shift[place[-1]]
@@ -189,8 +189,8 @@ FLOATING = {  # what is rounded to the dtype of the first array
     ),
     "loss.negative_log_likelihood": negative_log_likelihood,
     "loss.negative_log_likelihood_backward": negative_log_likelihood_backward,
-    "lrn.normalise": lambda a, norm: reference.local_response_norm(a.astype(float), *norm),
-    "lrn.normalise_backward": normalise_backward,
+    "lrn.normalize": lambda a, norm: reference.local_response_norm(a.astype(float), *norm),
+    "lrn.normalize_backward": normalize_backward,
     "lrn.sum_window": sum_window,
     "pooling.gather": gather,
     "pooling.scatter": scatter,
@@ -218,7 +218,7 @@ KERNELS = {
     "ops.total": total,
     "optimizer.adam": adam,
     "optimizer.sgd": sgd,
-    "pictures.normalise": normalise_pictures,
+    "pixels.normalize": normalize_pixels,
     "pooling.winners": winners,
 }
 

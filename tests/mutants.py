@@ -1,7 +1,7 @@
 """Mutants of a source text: each has one small mistake of the kinds that people make.
 
 They come from the syntax tree: operators, signs, comparisons and conditions, constants, bounds and indices; a term, a
-factor, a call, an argument or a statement left out; NumPy functions mistaken for their neighbours; gradients lost or
+factor, a call, an argument or a statement left out; NumPy functions mistaken for their neighbors; gradients lost or
 scaled. Left alone are the module's own statements, annotations, docstrings, decorators, the texts of error messages,
 zip's `strict`, and what chooses a device: `like`, `device` and `with on_device_of(…)`. What compiles to the same
 bytecode counts once.
@@ -69,7 +69,7 @@ def mutants_of(source: str, filename: str) -> Iterator[Mutant]:
         if not isinstance(top, (ast.FunctionDef, ast.ClassDef)):
             continue
         module = ast.Module([top], [])
-        seen = [_behaviour(compile(module, filename, "exec"))]
+        seen = [_behavior(compile(module, filename, "exec"))]
         for path in _paths((Link(module, "body", 0, top),)):
             link = path[-1]
             for kind, new in [*_variants(path), *_lost_gradients(path)]:
@@ -79,8 +79,8 @@ def mutants_of(source: str, filename: str) -> Iterator[Mutant]:
                 after = prefix + _text(new if around is link.node else around)
                 code = compile(ast.fix_missing_locations(module), filename, "exec")
                 link.put(link.node)
-                if (behaviour := _behaviour(code)) not in seen:
-                    seen.append(behaviour)
+                if (behavior := _behavior(code)) not in seen:
+                    seen.append(behavior)
                     yield Mutant(_name(path), _line(path), kind, before, after, *_reach(path), _member(path), code)
 
 
@@ -209,14 +209,14 @@ def _plus(node: Any, n: int) -> ast.BinOp:
     return ast.BinOp(node, ast.Add() if n > 0 else ast.Sub(), ast.Constant(abs(n)))
 
 
-def _behaviour(code: CodeType) -> tuple:
+def _behavior(code: CodeType) -> tuple:
     """All that a code object does, without the places in the source."""
-    constants = tuple([_behaviour(c) if isinstance(c, CodeType) else (type(c), repr(c)) for c in code.co_consts])
+    constants = tuple([_behavior(c) if isinstance(c, CodeType) else (type(c), repr(c)) for c in code.co_consts])
     return code.co_name, code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants
 
 
 def _context(path: Path) -> tuple[str, ast.AST]:
-    """The node around the path's end whose text is enough to recognise the place by; for a default, "name=" and it."""
+    """The node around the path's end whose text is enough to recognize the place by; for a default, "name=" and it."""
     for link in reversed(path):
         if isinstance(link.parent, ast.arguments):
             names = link.parent.kwonlyargs if link.field == "kw_defaults" else link.parent.args

@@ -46,6 +46,7 @@ from mutants import Mutant, mutants_of
 ROOT = Path(__file__).resolve().parent.parent
 AGREE = "tests/backends/test_agreement.py -k"  # its rows for one file's kernels, with the file's own tests
 FAST = "tests/backends/numpy/test_"
+EXTREMES = "tests/test_extremes.py"
 LESSONS = [path.stem.removeprefix("test_") for path in sorted((ROOT / "tests/functional").glob("test_*.py"))]
 TABLE = {  # module: its tests, in one file or several; a lesson's are in the file of its name if nothing else is said
     **{f"minicnn.functional.{name}": f"tests/functional/test_{name}.py" for name in LESSONS if name != "every_op"},
@@ -62,8 +63,9 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.functional.softmax": "tests/functional/test_activation.py",
     "minicnn.functional.loss": f"tests/functional/test_loss.py {AGREE} loss",
     "minicnn.functional.elementwise_loss": f"tests/functional/test_loss.py {AGREE} loss",
-    "minicnn.functional.average_pooling": "tests/functional/test_pooling.py",
-    "minicnn.data.pictures": f"tests/data/test_pictures.py {AGREE} pictures",
+    "minicnn.functional.adaptive_pooling": f"tests/functional/test_adaptive_pooling.py {EXTREMES}",
+    "minicnn.functional.average_pooling": f"tests/functional/test_pooling.py {EXTREMES}",
+    "minicnn.data.pixels": f"tests/data/test_pixels.py {AGREE} pixels",
     "minicnn.backends.numpy.windows": f"{FAST}windows.py {AGREE} windows",
     "minicnn.backends.numpy.conv": f"{FAST}conv.py {AGREE} conv",
     "minicnn.backends.numpy.winograd": f"{FAST}winograd.py",
@@ -79,6 +81,7 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.gradcheck": "tests/test_gradcheck.py",
     "minicnn.optim.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
     "minicnn.optim.schedule": "tests/optim/test_schedule.py",
+    "minicnn.checks": "tests/test_checks.py",
 }
 MARK = re.compile(r"(.*?)\s*(?:#|//) equivalent \((.+?)\): (.+)")  # code, kinds, reason
 LIMIT = 10.0, 5.0  # seconds of CPU time, plus so many times what the same tests take on the unchanged code

@@ -31,7 +31,7 @@ KERNELS = {
         "loss",
         "ops",
         "optimizer",
-        "pictures",
+        "pixels",
     )
 }
 SWAPS = {

@@ -14,7 +14,7 @@ OPTIMIZERS = {
 
 
 def small_network():
-    """For pictures of 15 × 15 and 3 classes, always with the same weights."""
+    """For images of 15 × 15 and 3 classes, always with the same weights."""
     manual_seed(3)
     return nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=2, padding=2),

@@ -1,4 +1,4 @@
-"""The programs as a shell runs them, but in this process, with a tiny network in AlexNet's place and small pictures; and
+"""The programs as a shell runs them, but in this process, with a tiny network in AlexNet's place and small images; and
 helpers to look at what they leave."""
 
 import contextlib
@@ -63,7 +63,7 @@ def run_program(name, *arguments, stderr=None):
 
 @pytest.fixture
 def run(monkeypatch):
-    """run("train.py", "--epochs", 2, …) -> status, out, err. Pictures of curves and filters are left out."""
+    """run("train.py", "--epochs", 2, …) -> status, out, err. Images of curves and filters are left out."""
     import runs
 
     small_world(monkeypatch)
@@ -89,7 +89,7 @@ def mistake(run):
 
 
 def write_cifar10(folder, count=4):
-    """CIFAR-10's binary version with so many pictures in each file; the brighter, the later their class."""
+    """CIFAR-10's binary version with so many images in each file; the brighter, the later their class."""
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     rng = np.random.default_rng(0)
     folder.mkdir()
@@ -115,7 +115,7 @@ def metrics(folder):
 
 
 def state(folder):
-    """All that a run leaves but pictures, times and the folder's name, bit for bit."""
+    """All that a run leaves but images, times and the folder's name, bit for bit."""
 
     def timeless(rows):
         return [{name: value for name, value in row.items() if name not in ("images_per_s", "seconds")} for row in rows]

@@ -135,7 +135,7 @@ def alive():
 
 
 def network():
-    """A small one, and two pictures for it."""
+    """A small one, and two images for it."""
     x = Tensor(np.random.default_rng(0).standard_normal((2, 6, 6, 2), np.float32))
     return nn.Sequential(
         nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 4), nn.Dropout()
@@ -522,3 +522,88 @@ def test_an_error_inside_a_forward_keeps_its_cause():
         apply(Broken(), Tensor(np.ones(2)))
     assert isinstance(caught.value.__cause__, ValueError)
     assert "the reader's own line" in "".join(traceback.format_exception(caught.value))
+
+
+def wrong(**members):
+    """A Function whose mistakes are these members, at work: forward and backward of a Tensor (2,)."""
+    right = {"forward": lambda self, x: x * x, "backward": lambda self, grad: grad, "saves": ((0,),)}
+    square = type("Square", (Function,), right | members)
+    apply(square(), Tensor(np.ones(2), requires_grad=True)).backward(np.ones(2))
+
+
+@pytest.mark.parametrize(
+    "saves", [(0,), 0, "x", ("x",), (("x",),), [0], ((-1,),), ((True,),), None, (None,), ((0.0,),)]
+)
+def test_what_saves_may_be_is_said_when_the_class_is_made(saves):
+    fails(
+        TypeError,
+        r"^Square.saves is .*: write a tuple for each input, .* such as \(\(0,\),\) for x²$",
+        wrong,
+        saves=saves,
+    )
+
+
+def test_what_saves_may_be():
+    for saves in ((), ((),), [[0]], ((0,), (1,)), property(lambda self: ((0,),))):
+        wrong(saves=saves)
+    fails(
+        TypeError, r"^Square.saves is \(\(0, 1\),\), but its inputs are numbered from 0 to 0$", wrong, saves=((0, 1),)
+    )
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_static_methods_in_the_manner_of_pytorch(method):
+    static = {method: staticmethod(lambda ctx, x: x)}
+    fails(TypeError, rf"^Square.{method} is static: .* write def {method}\(self, ", wrong, **static)
+
+
+@pytest.mark.parametrize(
+    "backward, error, words",
+    [
+        (lambda self, grad: self.saved_output(grad), AttributeError, "that Square.forward keeps: write self.y = …"),
+        (lambda self, grad: self.saved_tensors, AttributeError, "a Square has no saved_tensors: .*self.saved_inputs"),
+        (lambda self, grad: self.saved_input, AttributeError, "no attribute 'saved_input'"),
+        (lambda self, grad: self.saved_inputs[1], IndexError, "out of range"),
+        (lambda self, grad: grad * Tensor(np.ones(2, np.float32)), TypeError, "Mul: dtypes float32 and float64"),
+        (lambda self, grad: grad.reshape(3), ValueError, "Reshape of shape"),
+        (lambda self: None, TypeError, "takes 1 positional argument"),
+    ],
+)
+def test_an_error_in_a_backward_pass_names_the_operation(backward, error, words):
+    fails(error, rf"^Square.backward: .*{words}", wrong, backward=backward)
+
+
+def test_an_error_with_other_arguments_stays_as_it_is():
+    def backward(self, grad):
+        raise ValueError("a", 1)
+
+    with pytest.raises(ValueError) as caught:
+        wrong(backward=backward)
+    assert caught.value.args == ("a", 1)
+
+
+@pytest.mark.parametrize("gradients", [lambda grad: (grad, grad), lambda grad: [grad], lambda grad: ()])
+def test_the_number_of_gradients(gradients):
+    words = r"^Square.backward returned \d gradients for 1 inputs: return one for each in a tuple"
+    many = {"backward": lambda self, grad: gradients(grad)}
+    if type(gradients(1)) is list:
+        words = "^Square.backward returned a list, not a Tensor, for input 0"
+    fails(RuntimeError, words, wrong, **many)
+
+
+def test_what_pytorch_calls_in_forward():
+    words = "^a Square has no save_for_backward: name the inputs .* `saves`"
+    fails(AttributeError, words, wrong, forward=lambda self, x: self.save_for_backward(x))
+
+
+@pytest.mark.parametrize("base", [Function, nn.Module])
+def test_classes_beside_it_get_their_options(base):
+    class Labeled:
+        def __init_subclass__(cls, label, **options):
+            super().__init_subclass__(**options)
+            cls.label = label
+
+    class Mine(base, Labeled, label="mine"):
+        pass
+
+    assert Mine.label == "mine"

@@ -74,6 +74,22 @@ def test_float32_sums_do_not_drift(shape, axis, backend):
     np.testing.assert_allclose(Tensor(x.data[::-1]).mean(axis).numpy(), 0.1, rtol=1e-6)
 
 
+@BACKENDS
+@pytest.mark.parametrize("shape", [(1, 300_000, 1, 2), (2, 1, 100_000, 3), (1, 300, 1000, 17)])
+def test_means_of_large_windows_do_not_drift(shape, backend):
+    x = Tensor(np.full(shape, 0.1, np.float32))
+    np.testing.assert_allclose(F.adaptive_avg_pool2d(x, 1).numpy(), 0.1, rtol=3e-6)
+    np.testing.assert_allclose(F.adaptive_avg_pool2d(x, (1, 3)).numpy(), 0.1, rtol=3e-6)
+
+
+@BACKENDS
+def test_windows_are_added_up_by_rows_and_columns(backend):
+    x = Tensor(np.full((1, 200, 201, 2), 0.1, np.float32))
+    for window in ((200, 201), 150):
+        np.testing.assert_allclose(F.avg_pool2d(x, window).numpy(), 0.1, rtol=1e-5)
+    np.testing.assert_allclose(F.avg_pool2d(x, 200, 1, 100).numpy()[0, 100, 100], 0.1, rtol=1e-5)
+
+
 C = 24  # squares of 300 overflow, and so do 300 sums of 300
 
 
@@ -90,8 +106,21 @@ def test_float16_counts_further_than_2048_in_the_gradient_of_an_index():
     assert x.grad.dtype == np.float16 and x.grad.numpy().tolist() == [5000, 0]
 
 
+def test_the_eps_of_batch_norm_is_added_in_float32():
+    """In float16, which the averages may be of, 1e-8 is 0."""
+    x, one = Tensor(np.full((1, 1), 0.5, np.float16)), Tensor(np.ones(1, np.float16))
+    y = F.batch_norm(
+        x, gamma=one, beta=one, running_mean=np.zeros(1, np.float16), running_var=np.zeros(1, np.float16), eps=1e-8
+    )
+    assert y.item() == 5000
+
+
 HALF = {
     "mean": lambda x: x.mean((0, 1, 2)),
+    "std": lambda x: (x * 8).std((0, 1)),
+    "mse_loss": lambda x: F.mse_loss(x, np.full(x.shape, 100.0)),
+    "mse_loss of a Tensor": lambda x: F.mse_loss(x, Tensor(np.full(x.shape, 100, x.dtype))),
+    "binary_cross_entropy": lambda x: F.binary_cross_entropy_with_logits(x, np.zeros(x.shape)),
     "var": lambda x: x.var((0, 1)),
     "avg_pool2d": lambda x: F.avg_pool2d(x, (30, 20)),
     "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 1),

@@ -6,7 +6,7 @@ from reference import fails
 
 import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, nn
+from minicnn import Tensor, habits, nn
 from minicnn.data import CIFAR10, DataLoader, ImageFolder, ImageNet
 
 X = Tensor(np.ones((2, 4, 4, 2)))
@@ -45,3 +45,26 @@ HABITS = [  # (what, their arguments by position, of which the last is …)
 @pytest.mark.parametrize("what, arguments", HABITS, ids=[getattr(what, "__qualname__", what) for what, _ in HABITS])
 def test_their_order_of_arguments_is_an_error(what, arguments):
     fails(TypeError, "positional|takes no arguments", what, *arguments)
+
+
+@pytest.mark.parametrize("name", habits.TENSOR)
+def test_a_tensor_says_what_to_write_instead(name):
+    """By an AttributeError, so that whoever asks whether it has such a method is told that it has not."""
+    x = Tensor([[4.0, 1.0]])
+    message = fails(AttributeError, f"^a Tensor has no {name}: write ", getattr, x, name)
+    assert not hasattr(x, name) and not hasattr(Tensor, name) and name not in dir(x)
+    instead = message.partition(": write ")[2]
+    names = {"x": x, "y": Tensor([[1.0], [3.0]]), "np": np, "minicnn": minicnn, "low": 0, "high": 1, "axis": 1}
+    if not any(sign in instead for sign in ("…", " = ", "[x]", "gpu")):  # what is an expression can be computed
+        eval(instead, names | {"mask": x > 2, "value": 0.0})
+
+
+def test_the_names_a_tensor_has():
+    x = Tensor([1.0])
+    assert {"reshape", "data", "grad", "T", "__add__"} <= set(dir(x)) and not set(habits.TENSOR) & set(dir(x))
+    with pytest.raises(AttributeError, match=r"^'Tensor' object has no attribute 'reshap'$") as caught:
+        x.reshap  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("reshap", x)  # from which Python guesses what was meant
+    with pytest.raises(AttributeError) as caught:
+        x.view  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("view", None)  # there is nothing to guess

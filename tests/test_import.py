@@ -15,7 +15,7 @@ import minicnn
 PACKAGE = Path(minicnn.__file__).parent
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 FLOORS = [  # from the ground up; a room imports from lower floors, and from itself
-    ["backends/devices", "random"],
+    ["backends/devices", "checks", "random", "habits"],
     ["backends"],  # its __init__.py: the registry
     ["backends/numpy", "backends/cuda"],
     ["autograd"],
@@ -163,3 +163,14 @@ def test_no_message_installs_what_others_have_named_minicnn():
         path for folder in ("minicnn", "examples", "benchmarks") for path in (PACKAGE.parent / folder).rglob("*.py")
     ]
     assert not [path.name for path in files if re.search(r"install ['\"]?minicnn", path.read_text(encoding="utf-8"))]
+
+
+def test_what_tab_completion_offers():
+    for module in (minicnn.nn.init, minicnn.data.transforms):
+        assert dir(module) == sorted(module.__all__) and all(hasattr(module, name) for name in module.__all__)
+        public = {name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+        assert set(module.__all__) <= public
+    assert "he" in dir(minicnn.nn.init) and "Resize" in dir(minicnn.data.transforms)
+    for module in (minicnn, minicnn.nn, minicnn.data, minicnn.optim):
+        assert set(module.__all__) <= set(dir(module))
+    assert minicnn.CheckpointError is minicnn.checkpoint.CheckpointError

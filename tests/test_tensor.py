@@ -541,6 +541,18 @@ def test_what_is_forgotten_in_an_operation_of_ones_own():
     fails(TypeError, r"minicnn.apply\(Swish\(…\), x\)", Swish.apply, x)
 
 
+@pytest.mark.parametrize(
+    "function", [np.exp, lambda a: a, None, "exp", nn.ReLU(), nn.Linear(1, 1), Tensor([1.0]), nn.ReLU]
+)
+def test_apply_takes_functions_of_its_own_kind(function):
+    x = Tensor([[1.0]], requires_grad=True)
+    what = getattr(function, "__name__", type(function).__name__)
+    words = f"apply takes an object of a subclass of minicnn.Function, .*; {what} is none$"
+    for arguments in ((x,), (x, 2.0), (np.exp,), ()):
+        fails(TypeError, words, minicnn.apply, function, *arguments)
+    fails(TypeError, words, x.apply, function)
+
+
 class OfAnotherLibrary:
     """An array that NumPy can read, whose dtype and device are not NumPy's, such as PyTorch's."""
 

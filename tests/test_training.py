@@ -13,7 +13,7 @@ from minicnn.optim import SGD
 
 
 def small_alexnet(classes=5):
-    """All of AlexNet's kinds of layers, for pictures of 32×32."""
+    """All of AlexNet's kinds of layers, for images of 32×32."""
     return nn.Sequential(
         conv1=nn.Conv2d(3, 16, 5, stride=2),  # 14 × 14
         relu1=nn.ReLU(),

@@ -33,7 +33,7 @@ def same(a, b):
 
 
 def flat_val(root, kaggle=False):
-    """The pictures of val/ in one folder, and a file with their labels."""
+    """The images of val/ in one folder, and a file with their labels."""
     lines = []
     for label, folder in enumerate(sorted((root / "val").iterdir())):
         for picture in sorted(folder.iterdir()):

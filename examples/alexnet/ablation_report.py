@@ -16,8 +16,8 @@ from drawing import new_figure, own_settings
 
 from minicnn.checkpoint import replacing
 
-GOAL = 25.0  # per cent of the training pictures that are wrong, in the paper's figure 1
-PAPER = {  # how much more of ImageNet's pictures are wrong then, top-1, where the paper says so
+GOAL = 25.0  # per cent of the training images that are wrong, in the paper's figure 1
+PAPER = {  # how much more of ImageNet's images are wrong then, top-1, where the paper says so
     "no normalization": "1.4 (3.3)", "pooling without overlap": "0.4 (3.4)", "no color shift": "over 1 (4.1)",
 }  # fmt: skip
 COLORS = ("#0072b2", "#d55e00", "#009e73")  # which the color-blind can tell apart
@@ -35,7 +35,7 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def compare(arms: dict[str, list[Run]]) -> list[dict[str, Any]]:
-    """A row for each arm: how many of the test pictures were wrong in the end, and how many more than with the baseline
+    """A row for each arm: how many of the test images were wrong in the end, and how many more than with the baseline
     of the same seed."""
     errors = {name: [run["test_error"][-1][1] for run in runs] for name, runs in arms.items()}
     rows = []
@@ -156,7 +156,7 @@ def draw_races(races: dict[str, list[Run]]) -> Any:
 
 
 def draw_differences(rows: list[dict[str, Any]]) -> Any:
-    """How many more pictures are wrong after each change: means and standard deviations over the seeds."""
+    """How many more images are wrong after each change: means and standard deviations over the seeds."""
     changes = [row for row in rows if row["name"] != "baseline"]
     figure = new_figure(7.5, 1 + 0.4 * len(changes))
     axes = figure.subplots()

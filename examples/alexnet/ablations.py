@@ -1,7 +1,7 @@
 """What each idea of the paper buys, measured on CIFAR-10: python examples/alexnet/ablations.py --data DIR
 
 One small network has all the ideas. Each other run changes one thing in it (two also lower the learning rate, because
-they fail at the baseline's); what counts is how many more of the test pictures are then wrong, in the mean of several
+they fail at the baseline's); what counts is how many more of the test images are then wrong, in the mean of several
 seeds, each compared with the baseline from the same seed.
 
     --only           the baseline                              instead                  Krizhevsky et al. 2012
@@ -12,11 +12,11 @@ seeds, each compared with the baseline from the same seed.
     flips            mirrored half of the time                 never                    section 4.1
     color            shifted along its principal components    as it is                 section 4.1
     initialization   He's, for pixels of unit variance         N(0, 0.01) and 0 to 255  section 5
-    relu             figure 1: epochs until no more than 25% of the training pictures are wrong, with ReLU, tanh and
+    relu             figure 1: epochs until no more than 25% of the training images are wrong, with ReLU, tanh and
                      sigmoid, each at the best of a few rates; without normalization, without any regularization, and
                      with the paper's weights and pixels. Two run again with He's, which were not known then.
 
-By default 5,000 of the training pictures, all of the test pictures, and 24 epochs at a rate that falls along a cosine.
+By default 5,000 of the training images, all of the test images, and 24 epochs at a rate that falls along a cosine.
 Each run is kept, in the folder runs, as soon as it is done. So the same command goes on where it was interrupted, with
 more seeds as well, and two with the same --out and different --only share the work. At the end there are also table.md,
 table.json and the charts. The runs of all ideas together have taken 130 minutes of one core of an AMD EPYC (Milan),
@@ -39,11 +39,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from ablation_report import GOAL, Run, reached, report
 from drawing import require_matplotlib
 from evaluate import evaluate
-from options import CIFAR10_FILES, NO_VERIFY, Parser, UsageError, add_machine, command, natural, use_machine
+from options import CIFAR10_FILES, NO_VERIFY, Parser, UsageError, add_machine, command, natural, say, use_machine
 from train import train_epoch
 
 import minicnn
@@ -55,7 +56,7 @@ from minicnn.data.transforms import CenterCrop, Compose, Normalize, PCAColor, Ra
 from minicnn.nn import init
 from minicnn.optim import SGD, CosineLR
 
-# Pictures to train and to test on, epochs, and epochs at most of a race.
+# Images to train and to test on, epochs, and epochs at most of a race.
 SIZES = {"train": 5_000, "test": 10_000, "epochs": 24, "limit": 45}
 QUICK = {"train": 512, "test": 512, "epochs": 2, "limit": 2}
 SIDE, BATCH, TEST_EVERY = 24, 64, 8
@@ -127,7 +128,7 @@ def network(setting: Setting) -> nn.Sequential:
 
 
 class Pictures:
-    """The training and test pictures, and transforms that know of the training pixels."""
+    """The training and test images, and transforms that know of the training pixels."""
 
     def __init__(self, settings: Namespace, sizes: dict[str, int]) -> None:
         self.settings = settings
@@ -159,7 +160,7 @@ class Pictures:
 
 
 def evenly(dataset: CIFAR10, n: int) -> list[tuple[Any, int]]:
-    """n of the pictures, from all over the data set, or all if it has no more."""
+    """n of the images, from all over the data set, or all if it has no more."""
     n = min(n, len(dataset))
     return [dataset[i * len(dataset) // n] for i in range(n)]
 
@@ -227,7 +228,7 @@ def race(job: Job, pictures: Pictures) -> Run:
 
 
 def training(job: Job, rate: float, epochs: int, pictures: Pictures) -> Iterator[tuple[nn.Module, float]]:
-    """After each epoch, the network and how many per cent of the pictures it got wrong as it learned them. The rate
+    """After each epoch, the network and how many per cent of the images it got wrong as it learned them. The rate
     falls along a cosine; in a race it stays."""
     minicnn.manual_seed(job.seed)
     net = network(job.setting).to(pictures.settings.device)
@@ -322,12 +323,12 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=natural, default=3, metavar="N", help="make N runs of each kind (default: 3)")
     parser.add_argument(
-        "--pictures", type=natural, metavar="N", help=f"train on N pictures (default: {SIZES['train']:,})"
+        "--pictures", type=natural, metavar="N", help=f"train on N images (default: {SIZES['train']:,})"
     )
     parser.add_argument(
         "--epochs", type=natural, metavar="N", help=f"each run has N epochs (default: {SIZES['epochs']})"
     )
-    parser.add_argument("--quick", action="store_true", help="try the program: few pictures, few epochs, no meaning")
+    parser.add_argument("--quick", action="store_true", help="try the program: few images, few epochs, no meaning")
     add_machine(parser)
     parser.add_argument(
         "--out", default="runs/ablations", metavar="FOLDER", help="the results' folder (default: runs/ablations)"
@@ -344,12 +345,12 @@ def main() -> None:
     results = Results(folder, counts)
     results.read(known)
     waiting = [job for job in jobs if job.key not in results.runs]
-    print(f"{len(jobs)} runs, {len(waiting)} of them to be done")
+    say(f"{len(jobs)} runs, {len(waiting)} of them to be done")
     for i, job in enumerate(waiting):
         results.read([job])  # another program may have done it meanwhile
         if job.key not in results.runs:
             minutes = results.seconds_per_epoch(pictures) * sum(job.epochs for job in waiting[i:]) / 60
-            print(f"about {minutes:.0f} minutes to go; now {job.key}")
+            say(f"about {minutes:.0f} minutes to go; now {job.key}")
             results.add(job, run(job, pictures))
 
     results.read(known)  # also what an earlier call, or another program, has done

@@ -7,7 +7,7 @@ program that trains one of them: python examples/alexnet/cifar.py --data DIR [--
 
 Every constant is from cuda-convnet (Krizhevsky 2011, 2012), from the files of its folder example-layers: what the
 layers are is in layers-80sec.cfg and layers-18pct.cfg, how they learn in layer-params-80sec.cfg and
-layer-params-18pct.cfg. As there, pictures are whole, 32 × 32, neither cropped nor mirrored, on the scale of 0 to 255
+layer-params-18pct.cfg. As there, images are whole, 32 × 32, neither cropped nor mirrored, on the scale of 0 to 255
 less the mean image of the training set. One thing differs: here they come in another order in each epoch.
 """
 
@@ -17,6 +17,7 @@ import time
 from argparse import SUPPRESS, Namespace, RawDescriptionHelpFormatter
 from typing import Any
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from evaluate import evaluate
 from options import (
@@ -28,6 +29,7 @@ from options import (
     adopt,
     command,
     natural,
+    say,
     seed,
     use_machine,
 )
@@ -138,9 +140,13 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
     if mean_image is None:
         mean_image = pictures.images.mean(axis=0, dtype=np.float64).astype(np.float32)
     view = View(32, (0.0, 0.0, 0.0), RAW, mean_image, resize=32)
+    try:
+        transform = view.evaluation()
+    except ValueError as error:
+        raise CheckpointError(f"{settings.resume} is damaged: {error}") from None
     machine: dict[str, Any] = {"num_workers": settings.workers, "device": settings.device}
-    loader = DataLoader(pictures, BATCH, transform=view.evaluation(), shuffle=True, seed=settings.seed, **machine)
-    test_loader = DataLoader(test_pictures, BATCH, transform=view.evaluation(), **machine)
+    loader = DataLoader(pictures, BATCH, transform=transform, shuffle=True, seed=settings.seed, **machine)
+    test_loader = DataLoader(test_pictures, BATCH, transform=transform, **machine)
     net = network(settings.network).to(settings.device)
     optimizer = sgd(net, settings.network)
     if saved:
@@ -158,12 +164,12 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
         row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
         row["seconds"] = time.perf_counter() - begun
         run.keep(row, net, {"optimizer": optimizer})
-        print(
+        say(
             f"{title}  training error {100 - row['train_top1']:.2f}%  "
             f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
             f"{row['images_per_s']:.0f} images/s"
         )
-    print(f"the run is in {settings.out}")
+    say(f"the run is in {settings.out}")
 
 
 EXAMPLES = """\
@@ -182,7 +188,7 @@ def main() -> None:
     parser.add_argument("--no-verify", dest="verify", action="store_false", help=NO_VERIFY)
     parser.add_argument("--network", choices=EPOCHS, help="80sec (default) has 26%% error; 18pct has 18%%, much later")
     parser.add_argument(
-        "--epochs", type=natural, metavar="N", help="training goes over the pictures N times (default: 10; 18pct: 140)"
+        "--epochs", type=natural, metavar="N", help="training goes over the images N times (default: 10; 18pct: 140)"
     )
     parser.add_argument("--seed", type=seed, metavar="N", help="weights and order follow from N (default: 0)")
     add_machine(parser)

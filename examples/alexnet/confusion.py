@@ -1,5 +1,5 @@
 """Which classes a network takes for which. The confusion matrix (K, K) has a row for each class and a column for each
-answer; here it becomes figures for each class, text, and a picture."""
+answer; here it becomes figures for each class, text, and an image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from drawing import drawable, new_figure, own_settings, require_matplotlib
 from numpy.typing import NDArray
+from options import printable
 
 FEW = 20  # classes whose matrix can be read number by number
-CELLS = 100  # most rows of a picture
+CELLS = 100  # most rows of an image
 LETTERS = 24  # of a name
 
 Matrix = NDArray[np.int64]
 
 
 def per_class(confusion: Matrix, classes: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
-    """For each class: how many pictures it has, and how many of them, and what per cent (recall), are right; what per
+    """For each class: how many images it has, and how many of them, and what per cent (recall), are right; what per
     cent of the answers that say this class are right (precision); the class that it is most often taken for, and how
     often. What would be a share of nothing is None."""
     mistakes = confusion * (1 - np.eye(len(confusion), dtype=int))
@@ -27,7 +28,7 @@ def per_class(confusion: Matrix, classes: Sequence[str], names: Sequence[str]) -
         row = {
             "class": classes[k],
             "name": names[k],
-            "pictures": int(pictures),
+            "images": int(pictures),
             "right": int(right),
             "recall": float(100 * right / pictures) if pictures else None,
             "precision": float(100 * right / answers) if answers else None,
@@ -39,8 +40,9 @@ def per_class(confusion: Matrix, classes: Sequence[str], names: Sequence[str]) -
 
 
 def short(name: str, letters: int = LETTERS) -> str:
-    """A name, cut if it is longer than that, without what cannot be drawn: names of folders can be any bytes."""
-    name = name.encode(errors="replace").decode()
+    """A name, cut if it is longer than that, in one line, without what cannot be drawn: names of folders can be any
+    bytes."""
+    name = printable(name.encode(errors="replace").decode())
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
@@ -48,15 +50,15 @@ def table_text(table: list[dict[str, Any]], worst: int) -> str:
     """The figures for each class, or of more than `worst` classes for those with the lowest recall."""
     words = {row["class"]: short(row["name"]) for row in table}
     width = max(5, *map(len, words.values()))
-    lines = [f"{'class':<{width}}  pictures  recall  precision  most often taken for"]
+    lines = [f"{'class':<{width}}  images  recall  precision  most often taken for"]
     if len(table) > worst:
-        tried = [row for row in table if row["pictures"]]
+        tried = [row for row in table if row["images"]]
         table = sorted(tried, key=lambda row: (row["recall"], row["precision"] or 0))[:worst]
         lines.insert(0, f"the {len(table)} classes with the lowest recall, of {len(words)}:")
     for row in table:
         recall, precision = ("-" if row[name] is None else f"{row[name]:.1f}%" for name in ("recall", "precision"))
         other = f"{words[row['taken_for']]} ({row['times']})" if row["times"] else "-"
-        lines.append(f"{words[row['class']]:<{width}}  {row['pictures']:>8}  {recall:>6}  {precision:>9}  {other}")
+        lines.append(f"{words[row['class']]:<{width}}  {row['images']:>8}  {recall:>6}  {precision:>9}  {other}")
     return "\n".join(lines)
 
 
@@ -72,7 +74,7 @@ def matrix_text(confusion: Matrix, names: Sequence[str]) -> str:
 
 @own_settings()
 def draw(path: Path, confusion: Matrix, names: Sequence[str]) -> None:
-    """The matrix as a picture: what share of each class got which answer, on a scale that brings out small shares. The
+    """The matrix as an image: what share of each class got which answer, on a scale that brings out small shares. The
     counts of up to 20 classes are written in; of more than 100, several neighbors share a cell."""
     step = -(-len(names) // CELLS)
     starts = range(0, len(names), step)

@@ -12,13 +12,13 @@ torchvision's alexnet is variant 2014; BVLC AlexNet, of Caffe, is variant 2012. 
 | a pixel            | red, green, blue        | red, green, blue       | blue, green, red        |
 | its scale          | as the View says        | ImageNet's mean, std   | 0 to 255, less a mean   |
 | what is seen       | the central square      | the central square     | all, squeezed to square |
-| normalisation      | α times the sum, k = 2  | none                   | α times the mean, k = 1 |
+| normalization      | α times the sum, k = 2  | none                   | α times the mean, k = 1 |
 | dropout            | as config.json says     | scaled in training     | scaled in training      |
 
-Groups have the same order in Caffe, and there too normalisation comes before pooling, as in the paper. (In CaffeNet it
+Groups have the same order in Caffe, and there too normalization comes before pooling, as in the paper. (In CaffeNet it
 comes after: that is another network, though its arrays have the same names and shapes.)
 
-The central squares may lie one pixel apart. torchvision scales a picture's long side to
+The central squares may lie one pixel apart. torchvision scales an image's long side to
 int(256 · long / short), and its crop begins at round(rest / 2), halves to the even number; here
 the first is rounded and the second is floored.
 """
@@ -31,13 +31,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from model import INPUT_SIZE, LRN, alexnet
 from onnx_format import Found, read_onnx, write_onnx
-from options import Parser, UsageError, command
+from options import Parser, UsageError, command, say
 from pictures import IMAGENET, RAW, View
-from runs import load_network, save_network
-from weight_files import Arrays, float32, read, unwrapped, write
+from runs import load_network, require_sound, save_network, view_of
+from weight_files import Arrays, float32, read, renamed, unwrapped, write
 
 from minicnn import nn
 from minicnn.checkpoint import CheckpointError
@@ -73,7 +74,7 @@ of a checkpoint that has objects of other programs in it, load and save the
 state dict alone.
 No file is overwritten."""
 
-Network = tuple[nn.Module, dict[str, Any], View]  # with its settings, and how it sees a picture
+Network = tuple[nn.Module, dict[str, Any], View]  # with its settings, and how it sees an image
 LAYERS = {  # here: in torchvision, in Caffe
     "conv1.conv": ("features.0", "conv1"),
     "conv2.conv": ("features.3", "conv2"),
@@ -197,7 +198,7 @@ def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     "lrn" among them, if the constants are not BVLC's: local_size, alpha, beta and k of lrn_param.
     """
     endings = {"_w": ".weight", "_b": ".bias"}  # as Caffe2 has them
-    arrays = {name[:-2] + endings.get(name[-2:], name[-2:]): array for name, array in arrays.items()}
+    arrays = renamed(arrays, lambda name: name[:-2] + endings.get(name[-2:], name[-2:]))
     found, lrn = arrays.pop("mean", BVLC_MEAN), arrays.pop("lrn", BVLC_LRN)
     resize = arrays.pop("resize", np.array([View.resize]))
     numbers = lrn.shape == (4,) and lrn.dtype.kind == "f" and np.isfinite(lrn).all()
@@ -253,18 +254,26 @@ def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
 # ----------------------------------------------------------------------------------------------------------------- ONNX
 def from_onnx(found: Found, mean: np.ndarray | None = None) -> Network:
     """The network, settings and view of a graph. If it does not say what it wants to see, that is
-    for a network with normalisation what Caffe's sees, and else what torchvision's does."""
+    for a network with normalization what Caffe's sees, and else what torchvision's does."""
     arrays, config = found.arrays, dict(found.config)
     if mean is not None and (found.told or config["variant"] != "2012"):
         raise UsageError("--mean is for Caffe's network, this is another")
-    net = alexnet(config["variant"], len(arrays["fc8.bias"]), "zeros", config["groups"], config["lrn"])
-    if found.told:
+    net = alexnet(
+        config["variant"], len(arrays["fc8.bias"]), "zeros", config["groups"], config["lrn"],
+        config["dropout_scale"], config["dropout"],
+    )  # fmt: skip
+    if told := found.told:
         try:
-            told = found.told["preprocessing"]
-            view = View(told["size"], told["mean"], told["std"], resize=told["resize"])
-            config |= {"classes": found.told["classes"], "names": found.told["names"]}
-        except (KeyError, TypeError):
+            seen = {name: told["preprocessing"][name] for name in View.NUMBERS}
+            config |= {"classes": told["classes"], "names": told["names"], "view": seen}
+            image, side = found.mean_image, seen["resize"]
+            images = {} if image is None else {"view.mean_image": image.transpose(1, 2, 0).reshape(side, side, 3)}
+        except (KeyError, TypeError, ValueError):
             raise CheckpointError("its metadata are not as they were written") from None
+        require_sound("its metadata", {"config": config})
+        if len(config["classes"]) != net.fc8.bias.size:
+            raise CheckpointError(f"its metadata name {len(config['classes'])} of its {net.fc8.bias.size} classes")
+        view = view_of("its metadata", config, images)
     elif config["variant"] == "2012":
         arrays = other_colors(arrays, "conv1.conv")
         view = raw_view(BVLC_MEAN if mean is None else mean, np.array([View.resize]))
@@ -316,7 +325,7 @@ def bring(source: str, target: str, names: str | None, mean: str | None) -> None
         config["classes"], config["names"] = read_names(names, len(numbers))
     save_network(target, net, config, view)
     known = ", known by their numbers (--names gives them names)" if config["names"] == numbers else ""
-    print(f"{target}: AlexNet {config['variant']}, {len(numbers)} classes{known}")
+    say(f"{target}: AlexNet {config['variant']}, {len(numbers)} classes{known}")
     if isinstance(theirs, Found) and not theirs.told:
         caffes = "blue, green and red, from 0 to 255, less a mean, as Caffe's"
         sees = (
@@ -324,9 +333,9 @@ def bring(source: str, target: str, names: str | None, mean: str | None) -> None
             if config["variant"] == "2012"
             else "red, green and blue, by ImageNet's mean and std, as torchvision's"
         )
-        print(f"its weights are taken for pixels in {sees} are; the file does not say it")
+        say(f"its weights are taken for pixels in {sees} are; the file does not say it")
         if theirs.side not in (None, view.size):
-            print(f"its graph is for pictures {theirs.side} pixels wide, this network for {view.size}: other logits")
+            say(f"its graph is for images {theirs.side} pixels wide, this network for {view.size}: other logits")
 
 
 def from_arrays(arrays: Arrays, mean: np.ndarray | None) -> Network:
@@ -340,7 +349,8 @@ def from_arrays(arrays: Arrays, mean: np.ndarray | None) -> Network:
         return from_torchvision(arrays)
     if "conv1.weight" in arrays or "conv1_w" in arrays:
         return from_caffe(arrays, mean)
-    raise CheckpointError(f"no names as torchvision or Caffe has them, but {', '.join(list(arrays)[:3])} ...")
+    names = ", ".join(list(arrays)[:3]) or "none"
+    raise CheckpointError(f"no names as torchvision or Caffe has them, but {names} ...")
 
 
 def is_onnx(path: str) -> bool:
@@ -351,15 +361,15 @@ def take(source: str, target: str, framework: str) -> None:
     """From train.py to another framework."""
     net, config, view = load_network(source)
     if framework == "onnx":
-        write_onnx(target, net, outwards(usual_dropout(net, config), OURS), config, view)
+        write_onnx(target, net, outwards(net.state_dict(), OURS), config, view)
     else:
         write(target, (to_caffe if framework == "caffe" else to_torchvision)(net, config, view))
-    print(f"{target}: AlexNet for {framework}, {len(config['classes'])} classes")
+    say(f"{target}: AlexNet for {framework}, {len(config['classes'])} classes")
     if view.resize != View.resize:
-        print(f"the short side of its pictures is scaled to {view.resize} pixels, not to {View.resize}")
+        say(f"the short side of its images is scaled to {view.resize} pixels, not to {View.resize}")
     if framework == "caffe":
         n, k, alpha, beta = (config["lrn"][name] for name in ("n", "k", "alpha", "beta"))
-        print(f"norm1 and norm2: lrn_param {{ local_size: {n} alpha: {alpha * n:g} beta: {beta:g} k: {k:g} }}")
+        say(f"norm1 and norm2: lrn_param {{ local_size: {n} alpha: {alpha * n:g} beta: {beta:g} k: {k:g} }}")
 
 
 def main() -> None:

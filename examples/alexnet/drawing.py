@@ -1,4 +1,4 @@
-"""Pictures: how the programs draw, and the two of a run. They are drawn with matplotlib's own
+"""Images: how the programs draw, and the two of a run. They are drawn with matplotlib's own
 settings and none of the user's, some of which take programs or fonts that are not here."""
 
 import os
@@ -48,7 +48,7 @@ def drawable(names: Sequence[str]) -> tuple[list[str], list[str]]:
             break
         try:
             font = fonts.get_font(fonts.findfont(family))
-        except Exception:  # of a font of small pictures, or a damaged one
+        except Exception:  # of a font of small images, or a damaged one
             continue
         found = {letter for letter in missing if font.get_char_index(ord(letter))}
         missing -= found
@@ -84,7 +84,7 @@ def draw_curves(rows: list[dict[str, Any]], path: str | os.PathLike[str], top5: 
 
 @own_settings()
 def draw_filters(weight: Any, path: str | os.PathLike[str]) -> None:
-    """The kernels of the first layer (KH, KW, 3, O) as small pictures, each on a scale of its own:
+    """The kernels of the first layer (KH, KW, 3, O) as small images, each on a scale of its own:
     the paper's figure 3."""
     kh, kw, channels, n = weight.shape
     columns = 16

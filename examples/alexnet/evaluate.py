@@ -5,9 +5,21 @@ import sys
 import time
 from argparse import RawDescriptionHelpFormatter
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from confusion import FEW, draw, matrix_text, per_class, table_text
-from options import Parser, UsageError, add_network, batch_of, command, natural, output_file, progress_bar
+from options import (
+    Parser,
+    UsageError,
+    add_network,
+    batch_of,
+    command,
+    complain,
+    natural,
+    output_file,
+    progress_bar,
+    say,
+)
 from pictures import dataset, validation
 from runs import FIVE, begin, require_classes
 
@@ -16,6 +28,7 @@ from minicnn import functional as F
 from minicnn.backends.devices import Array, on_device_of, to_device
 from minicnn.checkpoint import CheckpointError, replacing
 from minicnn.data import DataError, DataLoader
+from minicnn.data.folder import some
 
 MOST_KEPT, OFTEN = 50, 0.5  # batches and seconds between counts
 
@@ -35,8 +48,8 @@ def top_k(logits: Array, labels: Array, k: int) -> Array:
 
 
 class Score:
-    """The mean loss of an epoch's pictures, and how many per cent of their labels are the best answer or among the five
-    best. Told the number of classes, it also has `confusion` (K, K): how many pictures of each class (the rows) got
+    """The mean loss of an epoch's images, and how many per cent of their labels are the best answer or among the five
+    best. Told the number of classes, it also has `confusion` (K, K): how many images of each class (the rows) got
     each answer (the columns), the first of equal ones.
 
     What a batch gives stays where it was computed, and is counted once in a while: for that the program has to wait
@@ -46,7 +59,7 @@ class Score:
     def __init__(self, classes: int = 0) -> None:
         self.kept: list[tuple[Array, Array, Array]] = []  # loss, logits and labels of each batch that is not counted
         self.counted = time.perf_counter()
-        self.sums, self.seen = np.zeros(3), 0  # of loss, top-1 and top-5; over so many pictures
+        self.sums, self.seen = np.zeros(3), 0  # of loss, top-1 and top-5; over so many images
         self.confusion = np.zeros((classes, classes), np.int64)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Array) -> None:
@@ -72,14 +85,14 @@ class Score:
         self.kept, self.counted = [], time.perf_counter()
 
     def result(self) -> dict[str, float]:
-        """loss, top1 and top5 of all pictures so far."""
+        """loss, top1 and top5 of all images so far."""
         self.count()
         loss, top1, top5 = (self.sums * (1, 100, 100) / self.seen).tolist()
         return {"loss": loss, "top1": top1, "top5": top5}
 
 
 def outputs(net: nn.Module, images: Array) -> Tensor:
-    """The network's logits (N, K) for pictures (N, S, S, 3).
+    """The network's logits (N, K) for images (N, S, S, 3).
 
     For ten crops of each, (N, 10, S, S, 3), the mean of their ten softmax outputs counts (section 4.1). Its logarithm
     is returned, which is as good as logits: softmax makes the mean of it again, and cross_entropy that mean's loss.
@@ -96,7 +109,7 @@ def outputs(net: nn.Module, images: Array) -> Tensor:
 
 @no_grad()
 def evaluate(net: nn.Module, loader: DataLoader, score: Score | None = None) -> dict[str, float]:
-    """loss, and top1 and top5 in percent, of a network over a data set, of whose pictures the loader gives one crop or
+    """loss, and top1 and top5 in percent, of a network over a data set, of whose images the loader gives one crop or
     ten. Counted by `score`, if there is more to count."""
     training, score = net.training, score or Score()
     net.eval()
@@ -108,7 +121,7 @@ def evaluate(net: nn.Module, loader: DataLoader, score: Score | None = None) -> 
 
 
 def in_words(result: dict[str, float], classes: int, digits: int = 1, prefix: str = "", between: str = "  ") -> str:
-    """What per cent of the pictures are right, and with more than five classes also in the five
+    """What per cent of the images are right, and with more than five classes also in the five
     best answers."""
     shown = ["top1", "top5"] if classes > FIVE else ["top1"]
     return between.join(f"top-{name[3:]} {result[prefix + name]:.{digits}f}%" for name in shown)
@@ -139,8 +152,8 @@ def command_line() -> Parser:
     parser.add_argument(
         "--data",
         metavar="WHAT",
-        help="the pictures: synthetic, cifar10:DIR, imagenet:DIR or a folder with train/ and val/ "
-        "(default: those it was trained on)",
+        help="the images: synthetic, cifar10:DIR, imagenet:DIR or a folder with train/ and val/, or one of them, "
+        "where folders have names of the network's classes, of all or of some (default: those it was trained on)",
     )
     parser.add_argument("--split", choices=("train", "val"), default="val", help="which part of them (default: val)")
     parser.add_argument(
@@ -172,16 +185,20 @@ def main() -> None:
     score = Score(len(classes))
     result = evaluate(net, validation(pictures, view, settings, settings.crops), score)
     require_number(result["loss"], settings.checkpoint)
+    if lacking := [names[k] for k in np.flatnonzero(score.confusion.sum(axis=1) == 0)]:
+        complain(
+            f"{what} ({settings.split}) has no images of {len(lacking)} of {len(classes)} classes: {some(lacking)}"
+        )
 
     table = per_class(score.confusion, classes, names)
-    report = {"settings": vars(settings), "config": config, "pictures": score.seen, **result}
+    report = {"settings": vars(settings), "config": config, "images": score.seen, **result}
     text = json.dumps({**report, "classes": table, "confusion": score.confusion.tolist()})
     if settings.json == "-":
         print(text)
     else:
         of = "" if settings.crops == 1 else " (of the mean probabilities of ten crops)"
-        print(
-            f"{score.seen} pictures of {what} ({settings.split}): "
+        say(
+            f"{score.seen} images of {what} ({settings.split}): "
             f"loss {result['loss']:.4f}{of}, {in_words(result, len(classes), digits=2, between=', ')}"
         )
         print("\n" + table_text(table, settings.worst))
@@ -190,9 +207,12 @@ def main() -> None:
         if settings.json:
             with replacing(settings.json) as path:
                 path.write_text(text + "\n")
+            say(f"wrote {settings.json}")
     if settings.draw:
         with replacing(settings.draw) as path:
             draw(path, score.confusion, names)
+        if settings.json != "-":
+            say(f"wrote {settings.draw}")
 
 
 if __name__ == "__main__":

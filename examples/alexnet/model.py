@@ -1,6 +1,6 @@
 """AlexNet, in the three forms that go by that name.
 
-| variant  | channels of conv1-5 | groups       | normalised | input | parameters | source                             |
+| variant  | channels of conv1-5 | groups       | normalized | input | parameters | source                             |
 | -------- | ------------------- | ------------ | ---------- | ----- | ---------- | ---------------------------------- |
 | 2012     | 96 256 384 384 256  | 2 in 2, 4, 5 | LRN        | 227   | 60,965,224 | Krizhevsky, Sutskever, Hinton 2012 |
 | 2012     | 96 256 384 384 256  | none         | LRN        | 227   | 62,378,344 | the same as if on one GPU          |
@@ -41,7 +41,7 @@ def alexnet(
     numbers in a window for independent, which pixels are not, and is for a ReLU, which fc8 does not have. "zeros" is
     for weights that are going to be loaded: to draw 61 million takes a second.
 
-    lrn: the constants of variant 2012's normalisation, where they are not the paper's.
+    lrn: the constants of variant 2012's normalization, where they are not the paper's.
     dropout: the share of fc6's and fc7's outputs that training leaves out. dropout_scale: "training" or, as in the
     paper (section 4.2), "evaluation"; see minicnn/functional/dropout.py.
     """

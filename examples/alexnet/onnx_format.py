@@ -1,17 +1,19 @@
 """AlexNet as an ONNX file, and its weights out of one.
 
 Out goes the network as it predicts: images (N, 3, H, W) to logits (N, classes), opset 13. Names of
-nodes and weights are those that they have here; what the network wants to see, and its classes, are
-in the file's metadata.
+nodes and weights are those that they have here; what the network wants to see, its settings and its
+classes are in the file's metadata. From these and its arrays the same network comes back, bit for
+bit: so a mean image is in the file whole, and the graph cuts its middle out (Slice, Div, Sub), and
+the paper's dropout, which scales what is seen in evaluation, is a node of its own (Mul).
 
 In come graphs of the same layers, whatever names they have: a graph is followed from its logits
-back to its picture, by what each node takes. Some things are written in more than one way:
+back to its image, by what each node takes. Some things are written in more than one way:
 
     a linear layer      Gemm, with its weights either way round, or MatMul and Add
     the flatten         Flatten, or Reshape
-    a normalisation     LRN, or what PyTorch's exporters make of it: x / (k + α · the mean of squares)^β
+    a normalization     LRN, or what PyTorch's exporters make of it: x / (k + α · the mean of squares)^β
 
-In both ways to write a normalisation α multiplies the mean of the n squares, here their sum: α here
+In both ways to write a normalization α multiplies the mean of the n squares, here their sum: α here
 is theirs / n.
 """
 
@@ -33,10 +35,11 @@ from minicnn.checkpoint import CheckpointError, replacing
 OPSET, IR_VERSION = 13, 7  # of 2020, which every runtime of today has
 OPS: dict[type, str] = {
     nn.Conv2d: "Conv", nn.ReLU: "Relu", nn.LocalResponseNorm: "LRN", nn.MaxPool2d: "MaxPool", nn.Flatten: "Flatten",
-    nn.Linear: "Gemm",
+    nn.Linear: "Gemm", nn.Dropout: "Mul",
 }  # fmt: skip
 SAME = "Dropout", "Identity", "Cast"  # which change no number where a network predicts, or only its width
-RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad"  # between the squares and the mean of a normalisation
+SETTINGS = "variant", "groups", "init", "lrn", "dropout", "dropout_scale"  # what there is to say of a network here
+RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad"  # between the squares and the mean of a normalization
 
 
 def require_onnx() -> Any:
@@ -50,7 +53,8 @@ def require_onnx() -> Any:
 
 def layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """(dotted name, layer) for all that does something where the network predicts, in order."""
-    return ((name, layer) for name, layer in net.named_modules() if type(layer) in OPS)
+    known = ((name, layer) for name, layer in net.named_modules() if type(layer) in OPS)
+    return ((name, layer) for name, layer in known if getattr(layer, "scale", "evaluation") == "evaluation")
 
 
 def attributes(layer: Any) -> dict[str, Any]:
@@ -64,6 +68,8 @@ def attributes(layer: Any) -> dict[str, Any]:
     if kind == "LRN":
         constants = {"size": layer.n, "alpha": layer.alpha * layer.n, "beta": layer.beta, "bias": layer.k}
         return {name: n if name == "size" else decimal(n) for name, n in constants.items()}
+    if kind == "Mul":
+        return {"factor": decimal(1 - layer.p)}
     return {"transB": 1} if kind == "Gemm" else {}
 
 
@@ -71,24 +77,34 @@ def attributes(layer: Any) -> dict[str, Any]:
 def write_onnx(path: str, net: nn.Module, arrays: Arrays, config: dict[str, Any], view: View) -> None:
     """The network as an ONNX file: whole or not at all.
 
-    arrays: its parameters by the names that they have here, with channels first; see convert.py's
-    outwards.
+    arrays: its parameters by the names that they have here, with channels first, see convert.py's
+    outwards. config, view: as load_network returns them.
     """
     onnx = require_onnx()
-    nodes, value = [], "input"
-    if view.mean_image is not None:  # its middle, on the scale of the pictures' numbers
+    nodes, value, node = [], "input", onnx.helper.make_node
+    if view.mean_image is not None:  # its middle, on the scale of the images' numbers
         top = (view.resize - view.size) // 2
-        middle = view.mean_image[top : top + view.size, top : top + view.size] / (255 * np.array(view.std))
-        arrays = {"mean_image": middle.transpose(2, 0, 1).astype(np.float32), **arrays}
-        nodes.append(onnx.helper.make_node("Sub", ["input", "mean_image"], ["centered"], "centered"))
+        arrays = {
+            **{"mean_image": view.mean_image.transpose(2, 0, 1), "top_left": np.array([top, top])},
+            **{"bottom_right": np.array([top + view.size] * 2), "height_width": np.array([1, 2])},
+            **{"scale": np.float32(255 * np.array(view.std)).reshape(3, 1, 1), **arrays},
+        }
+        nodes = [
+            node("Slice", ["mean_image", "top_left", "bottom_right", "height_width"], ["middle"], "middle"),
+            node("Div", ["middle", "scale"], ["mean"], "mean"),
+            node("Sub", ["input", "mean"], ["centered"], "centered"),
+        ]
         value = "centered"
     *_, (last, _) = layers(net)
     for name, layer in layers(net):
         if isinstance(layer, nn.LocalResponseNorm) and layer.n % 2 == 0:
             raise UsageError(f"{name} is over n = {layer.n} channels, and ONNX Runtime knows no even n")
-        inputs = [value, *(own for own in (f"{name}.weight", f"{name}.bias") if own in arrays)]
+        found = attributes(layer)
+        if "factor" in found:  # which a node takes as an input
+            arrays = {**arrays, f"{name}.factor": np.float32(found.pop("factor"))}
+        inputs = [value, *(own for part in ("weight", "bias", "factor") if (own := f"{name}.{part}") in arrays)]
         value = "logits" if name == last else name
-        nodes.append(onnx.helper.make_node(OPS[type(layer)], inputs, [value], name, **attributes(layer)))
+        nodes.append(node(OPS[type(layer)], inputs, [value], name, **found))
     ends = {"input": ["N", 3, view.size, view.size], "logits": ["N", len(config["classes"])]}
     ends = {name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ends[name]) for name in ends}
     weights = [onnx.numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()]
@@ -97,7 +113,8 @@ def write_onnx(path: str, net: nn.Module, arrays: Arrays, config: dict[str, Any]
     opsets = [onnx.helper.make_opsetid("", OPSET)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, **made_by)
     seen = {**view.numbers(), "colors": "RGB", "pixels": "(x / 255 - mean) / std"}
-    told = {"preprocessing": seen, "classes": config["classes"], "names": config["names"]}
+    told = {"preprocessing": seen, "network": {name: config[name] for name in SETTINGS}}
+    told |= {"classes": config["classes"], "names": config["names"]}
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in told.items()})
     onnx.checker.check_model(model, full_check=True)
     with replacing(path) as temporary:
@@ -123,13 +140,14 @@ Kind = tuple[str, dict[str, Any], tuple[int, ...] | None]  # op, attributes and 
 
 class Found(NamedTuple):
     """What is read of a file: settings of alexnet; its parameters, with channels first; the width
-    of the pictures that the graph is for, if that is fixed; and what write_onnx told of it, if that
-    wrote it."""
+    of the images that the graph is for, if that is fixed; and what write_onnx told of it, if that
+    wrote it, with the mean image (3, H, W) that it may have."""
 
     config: dict[str, Any]
     arrays: Arrays
     side: int | None
     told: dict[str, Any]
+    mean_image: np.ndarray | None = None
 
 
 def read_onnx(path: str) -> Found:
@@ -139,20 +157,25 @@ def read_onnx(path: str) -> Found:
         pass
     try:
         model = onnx.load(path)
-        graph = Graph(onnx, model.graph)
-        config, arrays = recognised(graph.steps())
         told = {p.key: json.loads(p.value) for p in model.metadata_props} if model.producer_name == "minicnn" else {}
+        graph, mean_image = Graph(onnx, model.graph), None
+        steps = graph.steps()
+        if told and steps and steps[0].op == "Sub":
+            steps, mean_image = steps[1:], graph.constant("mean_image")
+            if mean_image is None:
+                raise CheckpointError("its mean image is no longer in it, as after a program that simplifies graphs")
+        config, arrays = recognized(steps, (told.get("network") or {}) if told else None)
     except (CheckpointError, onnx.checker.ValidationError) as error:  # the second of weights in a file beside it
         raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
     except OSError:
         raise
     except Exception as error:  # there are many that can come of a broken file
         raise CheckpointError(f"{path} is not an ONNX file, or not whole ({type(error).__name__})") from None
-    return Found(config, arrays, graph.side, told)
+    return Found(config, arrays, graph.side, told, mean_image)
 
 
 class Graph:
-    """A graph, to be followed from its logits back to its picture."""
+    """A graph, to be followed from its logits back to its image."""
 
     def __init__(self, onnx: Any, graph: Any) -> None:
         self.onnx = onnx
@@ -189,11 +212,14 @@ class Graph:
             elif added is not None:
                 raise CheckpointError(f"something is added to what {node.name or op} makes, which is {op}")
             elif op == "LRN":
-                steps.append(self.normalisation(node))
+                steps.append(self.normalization(node))
             elif op == "Div":
                 steps.append(self.spelled_out(node))
             elif op == "MaxPool":
                 steps.append(self.pooling(node))
+            elif op == "Mul":
+                value, factor = self.parted(node)
+                steps.append(Step("Mul", {"factor": decimal(factor)}))
             else:
                 steps.append(Step("Flatten" if op == "Reshape" else op, {}))
         if value != self.picture or added is not None:
@@ -262,14 +288,14 @@ class Graph:
         harmless["pads"] = [[0, 0, bottom, right] for bottom in (0, 1) for right in (0, 1)]
         return Step("MaxPool", {"strides": [1, 1]} | without(found, **harmless))
 
-    def normalisation(self, node: Any) -> Step:
+    def normalization(self, node: Any) -> Step:
         found = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0} | self.attributes_of(node)
         if found["size"] % 2 == 0:  # of which ONNX and PyTorch have different ones in the middle
             raise CheckpointError(f"{node.name or 'LRN'} is over {found['size']} channels, an even number")
         return Step("LRN", {name: n if name == "size" else decimal(n) for name, n in found.items()})
 
     def spelled_out(self, node: Any) -> Step:
-        """x / (k + α · mean)^β, where the mean is of the squares of n neighbours."""
+        """x / (k + α · mean)^β, where the mean is of the squares of n neighbors."""
         base, beta = self.parted(self.back_to(node.input[1], "Pow"))
         total, k = self.parted(self.back_to(base, "Add"))
         mean, alpha = self.parted(self.back_to(total, "Mul"))
@@ -293,7 +319,7 @@ class Graph:
         if node is not None and node.op_type in (*SAME, *RESHAPES):
             return self.back_to(node.input[0], *ops)
         if node is None or node.op_type not in ops:
-            raise CheckpointError(f"a quotient that is no normalisation: {value} is not made by {' or '.join(ops)}")
+            raise CheckpointError(f"a quotient that is no normalization: {value} is not made by {' or '.join(ops)}")
         return node
 
 
@@ -304,28 +330,39 @@ def without(found: dict[str, Any], **harmless: list[Any]) -> dict[str, Any]:
 
 def decimal(number: Any) -> float:
     """The shortest decimal number that is this one in float32, as a file has it."""
-    return float(str(np.float32(number)))
+    if np.size(number) != 1:
+        raise CheckpointError(f"there are numbers {np.shape(number)} where AlexNet has one")
+    return float(str(np.float32(np.asarray(number).item())))
 
 
-def recognised(steps: list[Step]) -> tuple[dict[str, Any], Arrays]:
+def recognized(steps: list[Step], told: dict[str, Any] | None = None) -> tuple[dict[str, Any], Arrays]:
     """Which AlexNet this is, and its parameters by their names here. CheckpointError if it is
-    none."""
+    none, or not the one that the file says it is."""
     found = [step.kind() for step in steps]
     if ("MaxPool", "LRN") in pairwise(step.op for step in steps):
-        raise CheckpointError("it pools before it normalises, as CaffeNet does, and AlexNet does not: another network")
+        raise CheckpointError("it pools before it normalizes, as CaffeNet does, and AlexNet does not: another network")
     norm = next((step.attributes for step in steps if step.op == "LRN"), None)
     lrn, variants = LRN, [("2014", True), ("tutorial", True)]
     if norm is not None:
         n, k, alpha, beta = (norm[name] for name in ("size", "bias", "alpha", "beta"))
         lrn, variants = {"n": n, "k": k, "alpha": alpha / n, "beta": beta}, [("2012", True), ("2012", False)]
+    usual = {"init": "he" if norm is None else "paper", "lrn": lrn, "dropout": 0.5, "dropout_scale": "training"}
+    configs = (
+        [told]
+        if told is not None
+        else [{"variant": variant, "groups": groups, **usual} for variant, groups in variants]
+    )
     classes, differences = 1 if not steps or steps[-1].bias is None else len(steps[-1].bias), []
-    for variant, groups in variants:
-        known = list(layers(alexnet(variant, classes, "zeros", groups, lrn)))
+    for config in configs:
+        try:
+            variant, groups, _, lrn, dropout, scale = (config[name] for name in SETTINGS)
+            known = list(layers(alexnet(variant, classes, "zeros", groups, lrn, scale, dropout)))
+        except (KeyError, TypeError, ValueError):  # of what is told
+            raise CheckpointError("its metadata are not as they were written") from None
         pairs = zip_longest(found, (kind_of(layer) for _, layer in known))
         different = next(((i, *pair, variant) for i, pair in enumerate(pairs, 1) if pair[0] != pair[1]), None)
         if different is None:
-            config = {"variant": variant, "groups": groups, "init": "he" if norm is None else "paper", "lrn": lrn}
-            return config | {"dropout_scale": "training"}, parameters([name for name, _ in known], steps)
+            return config, parameters([name for name, _ in known], steps)
         differences.append(different)
     i, theirs, ours, variant = max(differences, key=lambda difference: difference[0])
     raise CheckpointError(f"another network: its layer {i} is {said(theirs)}, AlexNet {variant}'s {said(ours)}")

@@ -3,11 +3,13 @@
 import argparse
 import io
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from model import VARIANTS
@@ -26,13 +28,14 @@ DEFAULTS: dict[str, Any] = {  # of what no recipe sets
     "threads": None, "device": "cpu", "backend": None, "precision": None, "out": "runs/alexnet",
     "source": None, "freeze": False, "head_lr": None,
 }  # fmt: skip
-FIXED = (  # what a checkpoint fixes: the network, how it sees pictures, what has a state, and what a state counts in
+FIXED = (  # what a checkpoint fixes: the network, how it sees images, what has a state, and what a state counts in
     "recipe", "variant", "groups", "init", "lrn_alpha", "dropout_scale", "resize", "mean", "scale", "schedule",
     "update", "batch_size", "seed", "freeze",
 )  # fmt: skip
 NETWORK = ("variant", "groups", "init", "lrn_alpha", "dropout_scale")  # what weights are of
 MACHINE = ("workers", "processes", "threads", "backend", "precision")  # what another device wants otherwise
-MOST_WORKERS = 24  # unless told: at 700 pictures a second each, as many as an H200 learns from in TF32
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that terminals act on, and ends of lines
+MOST_WORKERS = 24  # unless told: at 700 images a second each, as many as an H200 learns from in TF32
 
 
 class UsageError(ValueError):
@@ -70,7 +73,7 @@ def command(main: Callable[[], None]) -> int:
         complain(f"there is not enough memory: {str(error) or 'a lower --batch-size takes less'}")
         return 2
     except KeyboardInterrupt as error:
-        print(f"interrupted: {error}" if error.args else "interrupted", file=sys.stderr)
+        print(printable(f"interrupted: {error}" if error.args else "interrupted"), file=sys.stderr)
         return 130
 
 
@@ -85,17 +88,33 @@ def batch_of(size: int) -> Iterator[None]:
         ) from None
 
 
+def say(message: str) -> None:
+    """A line on the standard output."""
+    print(printable(message))
+
+
 def complain(message: str) -> None:
     """A line on the standard error."""
-    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+    print(printable(f"{os.path.basename(sys.argv[0])}: {message}"), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text in one line that moves no cursor and changes no color: names of files and classes may
+    have any characters."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is one line, without the usage. No argument may be empty, as "$DATA" is where
-    the shell knows no DATA."""
+    """An ArgumentParser whose complaint is one line, without the usage, and names the option that was
+    meant. No argument may be empty, as "$DATA" is where the shell knows no DATA."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found = super().parse_args(args, namespace)
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            wrong = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            close = [close for word in wrong for close in get_close_matches(word, self._option_string_actions, 1)]
+            meant = f": did you mean {' and '.join(close)}?" * bool(close)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         for name, value in vars(found).items():
             if value == "" or (isinstance(value, list) and "" in value):
                 self.error(f"argument {name.replace('_', '-')}: '' is no name")
@@ -177,30 +196,29 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
             "1 - p, as in the paper ({usual})",
         ),
     },
-    "pictures": {
+    "images": {
         "resize": (
             side,
-            "each picture's short side is scaled to N pixels (default: 256; quick draws pictures of the size that the "
+            "each image's short side is scaled to N pixels (default: 256; quick draws images of the size that the "
             "network sees)",
         ),
         "mean": (
             ("imagenet", "image"),
-            "what is subtracted from pixels: ImageNet's mean color, or the mean image of the training pictures "
-            "({usual})",
+            "what is subtracted from pixels: ImageNet's mean color, or the mean image of the training images ({usual})",
         ),
         "scale": (
             ("unit", "raw"),
             "the scale of pixels: unit gives them a variance of one, raw leaves them from 0 to 255 "
             "(default: what suits --init)",
         ),
-        "crop": (("random", "center"), "the square of a picture that training sees: any, or its center ({usual})"),
-        "flip": (bool, "training mirrors half of the pictures ({usual})"),
-        "color_pca": (bool, "training shifts each picture's colors along the principal components of all ({usual})"),
-        "ten_crop": (bool, "in the end, the network is measured over ten crops of each picture too ({usual})"),
+        "crop": (("random", "center"), "the square of an image that training sees: any, or its center ({usual})"),
+        "flip": (bool, "training mirrors half of the images ({usual})"),
+        "color_pca": (bool, "training shifts each image's colors along the principal components of all ({usual})"),
+        "ten_crop": (bool, "in the end, the network is measured over ten crops of each image too ({usual})"),
     },
     "training": {
-        "epochs": (natural, "training goes over the pictures N times ({usual})"),
-        "batch_size": (natural, "each update follows from N pictures ({usual})"),
+        "epochs": (natural, "training goes over the images N times ({usual})"),
+        "batch_size": (natural, "each update follows from N images ({usual})"),
         "lr": (positive, "the highest learning rate ({usual})"),
         "momentum": (share, "each step keeps this share of the step before ({usual})"),
         "weight_decay": (positive, "N times each weight is added to its gradient ({usual})"),
@@ -266,7 +284,7 @@ def progress_bar(*args: Any, **options: Any) -> Any:
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """A trained network, in how many crops it sees a picture, and where it is computed."""
+    """A trained network, in how many crops it sees an image, and where it is computed."""
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
@@ -275,7 +293,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--crops", type=int, choices=(1, 10), default=1,
-        help="1: the network sees the middle of each picture (default); 10: it sees the corners, the middle and their "
+        help="1: the network sees the middle of each image (default); 10: it sees the corners, the middle and their "
         "mirror images, and the mean of its ten answers counts",
     )  # fmt: skip
     parser.add_argument(
@@ -331,11 +349,12 @@ def use_machine(settings: argparse.Namespace) -> None:
 
 DESCRIPTION = """\
 Train AlexNet. Without arguments it is the network of Krizhevsky, Sutskever and
-Hinton (2012), on pictures that this program draws."""
+Hinton (2012), on images that this program draws."""
 EXAMPLES = """\
 A run writes into its folder: config.json, with all settings; metrics.csv,
 curves.png and filters.png, which show how it goes; best.safetensors, the
-network of the best epoch; and last.safetensors, from which it can go on.
+network of the best epoch, which is that of the highest top-1 and, among equal
+ones, of the lowest loss; and last.safetensors, from which it can go on.
 The 2012 network takes 683 MB.
 
 examples:
@@ -358,7 +377,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     )
     parser.add_argument(
         "--recipe", choices=RECIPES,
-        help="a set of defaults for the options of network, pictures and training. quick (default) makes a good "
+        help="a set of defaults for the options of network, images and training. quick (default) makes a good "
         "network soon, paper trains as Krizhevsky, Sutskever and Hinton did, tutorial as textbooks do",
     )  # fmt: skip
 
@@ -367,7 +386,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         "--data", metavar="WHAT",
         help="what the network learns from. synthetic (default): ten classes of textures that this program draws; "
         f"cifar10:DIR: {CIFAR10_FILES}; imagenet:DIR: ImageNet's folders; or a FOLDER with train/ and "
-        "val/, each of which has a folder of pictures for each class",
+        "val/, each of which has a folder of images for each class",
     )  # fmt: skip
     data.add_argument(
         "--no-verify",
@@ -377,11 +396,11 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     )
     data.add_argument(
         "--workers", type=counted, metavar="N",
-        help=f"N threads or processes load pictures (default: 1; for a GPU, one per core, at most {MOST_WORKERS})",
+        help=f"N threads or processes load images (default: 1; for a GPU, one per core, at most {MOST_WORKERS})",
     )  # fmt: skip
     data.add_argument(
         "--processes", action=argparse.BooleanOptionalAction,
-        help="load pictures in processes and not in threads, which is faster with several (default: for a GPU)",
+        help="load images in processes and not in threads, which is faster with several (default: for a GPU)",
     )  # fmt: skip
 
     for title, options in RECIPE_OPTIONS.items():
@@ -412,7 +431,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     tuning.add_argument(
         "--from", dest="source", metavar="FILE",
         help="begin a run with the weights of a best.safetensors, a last.safetensors or what convert.py has written. "
-        "If the classes are others, the last layer is a new one. The network sees pictures as it did before, unless "
+        "If the classes are others, the last layer is a new one. The network sees images as it did before, unless "
         "--mean, --scale, --resize or --crop say otherwise",
     )  # fmt: skip
     tuning.add_argument(
@@ -467,7 +486,7 @@ def _take_over(
 
 
 def adopt_network(settings: argparse.Namespace, given: set[str], config: dict[str, Any], resize: int) -> None:
-    """Begin with the network of settings.source: its form and how it sees pictures are as `config`
+    """Begin with the network of settings.source: its form and how it sees images are as `config`
     says, which load_network has returned, and as the `resize` of its view. Raises UsageError if
     another form was asked for."""
     own = {name: config[name] for name in (*NETWORK, "dropout", "crop") if name in config}

@@ -1,4 +1,4 @@
-"""What to train on: the datasets of --data, and what happens to a picture on its way to the network, in training and in
+"""What to train on: the datasets of --data, and what happens to an image on its way to the network, in training and in
 evaluation."""
 
 import os
@@ -6,16 +6,16 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from options import UsageError, complain, progress_bar
+from options import UsageError, complain, progress_bar, say
 from recipes import kind_and_folder
 
 import minicnn
 from minicnn.data import CIFAR10, DataError, DataLoader, ImageFolder, ImageNet, PixelStatistics, SyntheticImages
-from minicnn.data.folder import PictureFiles, folders, some
+from minicnn.data.folder import ImageFiles, composed, folders, some
 from minicnn.data.transforms import (
     CenterCrop,
     Compose,
@@ -32,16 +32,16 @@ from minicnn.data.transforms import (
 # mean and standard deviation of ImageNet's pixels, on the scale of 0 to 1
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RAW = (1 / 255,) * 3  # the standard deviation that leaves pixels on the scale of 0 to 255
-SYNTHETIC = {"train": 1120, "val": 200}  # how many pictures
-STATISTICS = "statistics.safetensors"  # of the training pictures, where prepare.py has been
+SYNTHETIC = {"train": 1120, "val": 200}  # how many images
+STATISTICS = "statistics.safetensors"  # of the training images, where prepare.py has been
 
 
 @dataclass(eq=False)
 class View:
-    """How the network sees a picture: its short side is scaled to `resize` pixels, a square of `size` is cut out of it,
+    """How the network sees an image: its short side is scaled to `resize` pixels, a square of `size` is cut out of it,
     and channels become (x − mean) / std, on the scale of 0 to 1.
 
-    With a mean image (resize, resize, 3), on the scale of 0 to 255, the picture is first cut to its central square, and
+    With a mean image (resize, resize, 3), on the scale of 0 to 255, the image is first cut to its central square, and
     each pixel loses its own mean instead (section 2).
 
     The paper's weights want pixels of 0 to 255 less their mean; He's want unit variance. With one scale for the
@@ -53,6 +53,7 @@ class View:
     std: tuple[float, ...]
     mean_image: NDArray[np.float32] | None = None
     resize: int = 256
+    NUMBERS: ClassVar[tuple[str, ...]] = "size", "mean", "std", "resize"
 
     @classmethod
     def of(
@@ -77,19 +78,19 @@ class View:
 
     def numbers(self) -> dict[str, Any]:
         """All but the mean image, for JSON."""
-        return {"size": self.size, "mean": self.mean, "std": self.std, "resize": self.resize}
+        return {name: getattr(self, name) for name in self.NUMBERS}
 
     def steps(self, *crops: Transform) -> list[Transform]:
-        """From a picture of any size to what the network sees of it, through these crops."""
+        """From an image of any size to what the network sees of it, through these crops."""
         if self.mean_image is None:
             return [Resize(self.resize), *crops, Normalize(self.mean, self.std)]
         square = Resize(self.resize), CenterCrop(self.resize)
         return [*square, SubtractMean(self.mean_image, tuple(255 * std for std in self.std)), *crops]
 
     def evaluation(self, crops: int = 1) -> Compose:
-        """The middle of the picture, float32 (size, size, 3); or ten crops of it, (10, size, size, 3) (section 4.1)."""
+        """The middle of the image, float32 (size, size, 3); or ten crops of it, (10, size, size, 3) (section 4.1)."""
         if crops not in (1, 10):
-            raise ValueError(f"a picture is evaluated in 1 crop or in 10, not in {crops}")
+            raise ValueError(f"an image is evaluated in 1 crop or in 10, not in {crops}")
         return Compose(self.steps(CenterCrop(self.size) if crops == 1 else TenCrop(self.size)))
 
     def augmented(self, settings: Namespace, statistics: PixelStatistics | None) -> Compose:
@@ -103,11 +104,16 @@ class View:
         return Compose(steps)
 
 
-def datasets(what: str, seed: int, size: int, verify: bool = True, least: int | None = None) -> tuple[Any, Any]:
-    """(training set, validation set) for an argument of --data, see dataset."""
+def datasets(
+    what: str, seed: int, size: int, verify: bool = True, least: int | None = None, known: Sequence[str] = ()
+) -> tuple[Any, Any]:
+    """(training set, validation set) for an argument of --data, see dataset. known: the classes of a
+    network that goes on; where the data have just these, the labels are in this order."""
     if least is not None and least < size:
         raise UsageError(f"--resize {least}: the network sees {size} pixels, so at least as many are needed")
     train, val = (dataset(what, part, seed, size, verify, least) for part in ("train", "val"))
+    if len(known) == len(train.classes):
+        train, val = labeled_as(known, train), labeled_as(known, val)
     return train, val
 
 
@@ -118,9 +124,9 @@ def dataset(
     """The part "train" or "val" for an argument of --data. Of photographs to validate on, it alone
     has to be there.
 
-    size: of drawn pictures. verify: the checksums of CIFAR-10? least: how many pixels a photo's
-    short side needs. known: a network's classes. Where the folders have just these names, the
-    labels are in this order, as with 0 to 999, which sort otherwise."""
+    size: of drawn images. verify: the checksums of CIFAR-10? least: how many pixels a photo's
+    short side needs. known: the classes of a network that is measured. Where it knows all classes
+    of the data, the labels are its own."""
     train, (kind, folder) = part == "train", kind_and_folder(what)
     if kind == "synthetic":
         return SyntheticImages(SYNTHETIC[part], seed=2 * seed + (not train), size=size)
@@ -130,7 +136,7 @@ def dataset(
         return (
             CIFAR10(folder, train, verify=verify)
             if kind == "cifar10"
-            else announced(ImageNet(folder, train=train, least=least), folder)
+            else labeled_as(known, announced(ImageNet(folder, train=train, least=least), folder))
         )
     root = Path(what)
     if not what or not root.is_dir():
@@ -140,28 +146,40 @@ def dataset(
         )
     if not (root / part).is_dir():
         raise DataError(
-            f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of pictures per class"
+            f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of images per class"
         )
-    classes: Sequence[str] = folders(root / "train") if not train and (root / "train").is_dir() else []
-    if set(known) == set(classes or folders(root / part)):
-        classes = known
-    return announced(ImageFolder(root / part, classes=classes or None, least=least), what)
+    classes = None  # of folders to train on, of which there have to be two
+    if known or not train:
+        classes = folders(root / ("train" if (root / "train").is_dir() else part)) or None
+    return labeled_as(known, announced(ImageFolder(root / part, classes=classes, least=least), what))
 
 
-def announced(pictures: PictureFiles, root: str) -> PictureFiles:
-    """The pictures, once a line has said what else is in their folders, and not hidden: photos of another format, say,
+def labeled_as(known: Sequence[str], pictures: Any) -> Any:
+    """Image files with the labels that a network gives to their classes, by name: folders called 0
+    to 999 sort otherwise than numbers, and there may be fewer than it knows. As they are if it
+    does not know all of them."""
+    labels = {name: label for label, name in enumerate(composed(known, "classes"))}
+    found = composed(pictures.classes, "classes")
+    if not isinstance(pictures, ImageFiles) or not labels.keys() >= found.keys():
+        return pictures
+    own = [labels[name] for name in found]
+    return ImageFiles([(path, own[label]) for path, label in pictures.samples], list(known), pictures.least)
+
+
+def announced(pictures: ImageFiles, root: str) -> ImageFiles:
+    """The images, once a line has said what else is in their folders, and not hidden: photos of another format, say,
     or folders further down."""
     known = {path for path, _ in pictures.samples}
     entries = (entry for folder in set(map(os.path.dirname, known)) for entry in os.scandir(folder))
     if others := [e.path for e in entries if e.path not in known and e.name[0] != "."]:
-        complain(f"{root}: no pictures, skipped: {some(os.path.relpath(path, root) for path in others)}")
+        complain(f"{root}: no images, skipped: {some(os.path.relpath(path, root) for path in others)}")
     return pictures
 
 
 def pixel_statistics(
     dataset: Any, settings: Namespace, saved: dict[str, NDArray[Any]] | None = None
 ) -> PixelStatistics | None:
-    """The mean image and the colors of the training pictures, if --mean or --color-pca want them: as saved in a
+    """The mean image and the colors of the training images, if --mean or --color-pca want them: as saved in a
     checkpoint, or in the file that prepare.py wrote, or computed now."""
     if settings.mean != "image" and not settings.color_pca:
         return None
@@ -169,9 +187,9 @@ def pixel_statistics(
         return PixelStatistics.of(saved)
     kind, folder = kind_and_folder(settings.data)
     if kind in ("imagenet", "photos") and (path := Path(folder) / STATISTICS).exists():
-        print(f"mean image and colors of the training pictures: {path}")
+        say(f"mean image and colors of the training images: {path}")
         return _stored(path, len(dataset), settings.resize)
-    print(f"mean image and colors of the {len(dataset)} training pictures: computed now")
+    say(f"mean image and colors of the {len(dataset)} training images: computed now")
     statistics, square = PixelStatistics(), Compose([Resize(settings.resize), CenterCrop(settings.resize)])
     loader = DataLoader(dataset, 32, transform=square, num_workers=minicnn.get_num_threads())
     with progress_bar(total=len(dataset), desc="statistics", unit=" images") as bar:
@@ -183,7 +201,7 @@ def pixel_statistics(
 
 
 def _stored(path: Path, count: int, side: int) -> PixelStatistics:
-    """From a file, which has to be of so many pictures of this size."""
+    """From a file, which has to be of so many images of this size."""
     try:
         statistics = PixelStatistics.of(minicnn.load(path)[0])
     except DataError as error:
@@ -191,7 +209,7 @@ def _stored(path: Path, count: int, side: int) -> PixelStatistics:
     height, width, _ = statistics.sums.shape
     if (statistics.count, height, width) != (count, side, side):
         raise DataError(
-            f"{path} is of {statistics.count} pictures of {height}x{width}, not of {count} of {side}x{side}:"
+            f"{path} is of {statistics.count} images of {height}x{width}, not of {count} of {side}x{side}:"
             " run prepare.py again, or remove that file to have it computed here"
         )
     return statistics
@@ -204,14 +222,14 @@ def training(dataset: Any, view: View, settings: Namespace, statistics: PixelSta
 
 
 def validation(dataset: Any, view: View, settings: Namespace, crops: int = 1) -> DataLoader:
-    """Batches of a validation set, in order. In ten crops, a batch has a tenth of the pictures."""
+    """Batches of a validation set, in order. In ten crops, a batch has a tenth of the images."""
     return _loader(dataset, max(1, settings.batch_size // crops), view.evaluation(crops), settings)
 
 
 def _loader(dataset: Any, batch_size: int, transform: Compose, settings: Namespace, **options: Any) -> DataLoader:
     """A Normalize that comes last is left to the loader, so that a GPU is sent bytes. A mean image, of which each crop
-    needs another part, and colors shifted picture by picture are done with before: then it is sent numbers, 79 MB
-    instead of 20 for 128 pictures of 227 × 227."""
+    needs another part, and colors shifted image by image are done with before: then it is sent numbers, 79 MB
+    instead of 20 for 128 images of 227 × 227."""
     *steps, last = transform.transforms
     bytes_cross = isinstance(last, Normalize)
     return DataLoader(

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from confusion import short
 from drawing import drawable, new_figure, own_settings
 from evaluate import outputs, require_number
 from numpy.typing import NDArray
-from options import Parser, UsageError, add_network, command, complain, natural, output_file
+from options import Parser, UsageError, add_network, command, complain, natural, output_file, printable, say
 from pictures import validation
 from runs import begin
 
@@ -32,8 +33,8 @@ Answer = list[tuple[int, float]]  # classes, the most probable first, and their 
 
 
 def find(names: Sequence[str]) -> list[str]:
-    """The names, and in place of a folder's those of all pictures in it, at any depth, sorted. Hidden files and folders
-    do not count; what else is no picture is skipped, and a line says so."""
+    """The names, and in place of a folder's those of all images in it, at any depth, sorted. Hidden files and folders
+    do not count; what else is no image is skipped, and a line says so."""
 
     def fail(error: OSError) -> NoReturn:
         raise error
@@ -54,15 +55,15 @@ def find(names: Sequence[str]) -> list[str]:
             files += [os.path.join(folder, one) for one in here if one[0] != "."]
         pictures = sorted(file for file in files if file.lower().endswith(ENDINGS))
         if not pictures:
-            raise UsageError(f"{name}: no pictures in this folder (endings accepted: {' '.join(ENDINGS)})")
+            raise UsageError(f"{name}: no images in this folder (endings accepted: {' '.join(ENDINGS)})")
         if others := set(files) - set(pictures):
-            complain(f"{name}: no pictures, skipped: {some(others)}")
+            complain(f"{name}: no images, skipped: {some(others)}")
         found += pictures
     return found
 
 
 class Photos:
-    """Picture files as a dataset: (picture, its place among the names). The name - is the standard input. `least`: how
+    """Image files as a dataset: (image, its place among the names). The name - is the standard input. `least`: how
     many pixels of the short side are needed.
 
     For one that cannot be read there is a black one, and in `errors` a line that says why. Of the first `keep`, small
@@ -74,7 +75,7 @@ class Photos:
         self.errors: dict[int, str] = {}
         self.kept: dict[int, NDArray[np.uint8]] = {}
         if "-" in names and sys.stdin is None:  # closed, as by <&-
-            raise UsageError("-: there is no standard input to read a picture from")
+            raise UsageError("-: there is no standard input to read an image from")
         self.standard_input = sys.stdin.buffer.read() if "-" in names else b""
 
     def __len__(self) -> int:
@@ -99,7 +100,7 @@ class Photos:
 
 
 def predict(net: nn.Module, loader: DataLoader, top: int) -> Iterator[tuple[int, Answer]]:
-    """(place, answer) for each picture, batch by batch."""
+    """(place, answer) for each image, batch by batch."""
     for images, places in loader:
         with no_grad():
             p = F.softmax(outputs(net, images)).numpy()  # (N, K)
@@ -110,7 +111,7 @@ def predict(net: nn.Module, loader: DataLoader, top: int) -> Iterator[tuple[int,
 
 @own_settings()
 def draw(path: Path, drawn: Sequence[tuple[NDArray[np.uint8], Answer]], names: Sequence[str]) -> None:
-    """Each picture with its first five bars beside it, as in the paper's figure 4."""
+    """Each image with its first five bars beside it, as in the paper's figure 4."""
     figure = new_figure(7, 2.2 * len(drawn))
     labels, fonts = drawable([short(name, 36) for name in names])
     for (left, right), (picture, answer) in zip(figure.subplots(len(drawn), 2, squeeze=False), drawn, strict=True):
@@ -144,7 +145,7 @@ def command_line() -> Parser:
     )
     parser.add_argument(
         "photos", nargs="+", metavar="photo",
-        help="a picture file, a folder (all pictures in it, at any depth), or - for a picture from the standard input",
+        help="an image file, a folder (all images in it, at any depth), or - for an image from the standard input",
     )  # fmt: skip
     add_network(parser)
     parser.add_argument(
@@ -166,7 +167,7 @@ def main() -> None:
     photos = Photos(find(settings.photos), view.resize, MOST_DRAWN if settings.draw else 0)
     if settings.draw and os.path.realpath(settings.draw) in map(os.path.realpath, photos.names):
         raise UsageError(f"--draw {settings.draw} is one of the photos: take another name")
-    width, drawn = min(36, max(map(len, names))), []
+    width, drawn = max(len(short(name, 36)) for name in names), []
     for place, answer in predict(net, validation(photos, view, settings, settings.crops), settings.top):
         if place in photos.errors:
             complain(photos.errors[place])
@@ -179,12 +180,14 @@ def main() -> None:
             print(json.dumps({"photo": photos.names[place], "answers": answers}))
         else:
             lines = [f"  {short(names[k], width):<{width}}  {100 * p:5.1f}%  {'█' * round(30 * p)}" for k, p in answer]
-            print(photos.names[place], *map(str.rstrip, lines), sep="\n")
+            print(printable(photos.names[place]), *map(str.rstrip, lines), sep="\n")
         if place in photos.kept:
             drawn.append((photos.kept[place], answer))
     if drawn:
         with replacing(settings.draw) as path:
             draw(path, drawn, names)
+        if not settings.json:
+            say(f"wrote {settings.draw}")
         if len(photos) > MOST_DRAWN:
             complain(f"{settings.draw} has the first {MOST_DRAWN} of {len(photos)} photos")
     elif settings.draw:

@@ -1,7 +1,7 @@
 """Shrink photographs once, so that training need not: python examples/alexnet/prepare.py SOURCE TARGET
 
-The short side of each picture is scaled to 256 pixels and the square in its middle kept, as in the paper (section 2).
-What is written is read again, to verify it and for the statistics of the training pictures. A run that was broken off
+The short side of each image is scaled to 256 pixels and the square in its middle kept, as in the paper (section 2).
+What is written is read again, to verify it and for the statistics of the training images. A run that was broken off
 goes on where it was when it is started again: what is whole, and no older than its source, is only read.
 """
 
@@ -17,22 +17,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from numpy.typing import NDArray
-from options import Parser, UsageError, command, natural, number, progress_bar, side
+from options import Parser, UsageError, command, natural, number, printable, progress_bar, say, side
 from pictures import STATISTICS, announced
 
 import minicnn
 from minicnn.checkpoint import replacing, require_safetensors
 from minicnn.data import DataError, ImageNet, PixelStatistics, read_image
-from minicnn.data.folder import IMAGES, pillow, some
-from minicnn.data.folder import pictures as pictures_in
-from minicnn.data.imagenet import CAFFE, WORDS, tree
+from minicnn.data.folder import IMAGES, image_files, pillow, some
+from minicnn.data.imagenet import CAFFE, tree, word_files
 from minicnn.data.transforms import CenterCrop, Compose, Resize
 
-BEGUN, BROKEN = "prepare.json", "broken.txt"  # the settings of a run, and the pictures that it could not read
-CHUNK = 16  # pictures that a worker does at a time
-SHOWN = 10  # broken pictures that are named on the screen
+BEGUN, BROKEN = "prepare.json", "broken.txt"  # the settings of a run, and the images that it could not read
+CHUNK = 16  # images that a worker does at a time
+SHOWN = 10  # broken images that are named on the screen
 END_OF_JPEG = b"\xff\xd9"
 
 
@@ -45,7 +45,7 @@ class Picture(NamedTuple):
 
 @dataclass
 class Done:
-    """What became of some pictures."""
+    """What became of some images."""
 
     statistics: PixelStatistics = field(default_factory=PixelStatistics)  # of those to train on
     broken: dict[Picture, str] = field(default_factory=dict)  # and why
@@ -58,7 +58,7 @@ class Done:
 
 
 def listed(source: str, target: str) -> list[Picture]:
-    """All pictures of a tree, and what each will become. Raises DataError if it is no tree to train with."""
+    """All images of a tree, and what each will become. Raises DataError if it is no tree to train with."""
     pictures, taken, root = [], {}, os.path.join(tree(source), "")
     for train in (True, False):
         for path, label in announced(ImageNet(source, train=train), source).samples:
@@ -72,7 +72,7 @@ def listed(source: str, target: str) -> list[Picture]:
 
 
 def begin(settings: Namespace, expected: set[str]) -> None:
-    """Claim the target folder for a run with these settings, or for more of such a run; it may have no other pictures
+    """Claim the target folder for a run with these settings, or for more of such a run; it may have no other images
     than are expected."""
     source, target = Path(settings.source), Path(settings.target)
     if source.resolve() in (target.resolve(), *target.resolve().parents):
@@ -86,12 +86,12 @@ def begin(settings: Namespace, expected: set[str]) -> None:
     there: set[str] = set()
     for part in ("train", "val"):
         for at, *_ in os.walk(os.path.join(settings.target, part), topdown=False):
-            there.update(pictures_in(at))
+            there.update(image_files(at))
             with suppress(OSError):
-                os.rmdir(at)  # if it is empty: there is no class without pictures
+                os.rmdir(at)  # if it is empty: there is no class without images
     if others := there - expected:
         raise UsageError(
-            f"{target} holds pictures that {source} does not: {some(others)}; remove them, or take another folder"
+            f"{target} holds images that {source} does not: {some(others)}; remove them, or take another folder"
         )
     target.mkdir(parents=True, exist_ok=True)
     with replacing(note) as path:
@@ -105,7 +105,7 @@ def shrink_all(pictures: Sequence[Picture], settings: Namespace) -> Done:
     done, chunks = Done(), [pictures[i : i + CHUNK] for i in range(0, len(pictures), CHUNK)]
     pool, stop = ThreadPoolExecutor(settings.workers), threading.Event()
     try:
-        with progress_bar(total=len(pictures), desc="shrink", unit=" pictures") as bar:
+        with progress_bar(total=len(pictures), desc="shrink", unit=" images") as bar:
             results = pool.map(lambda chunk: shrink(chunk, settings.size, settings.quality, stop), chunks)
             for chunk, result in zip(chunks, results, strict=True):
                 done.merge(result)
@@ -119,7 +119,7 @@ def shrink_all(pictures: Sequence[Picture], settings: Namespace) -> Done:
 
 
 def shrink(pictures: Sequence[Picture], size: int, quality: int, stop: threading.Event) -> Done:
-    """Those that are not there yet, until `stop` is set. A picture that cannot be read does not stop the others."""
+    """Those that are not there yet, until `stop` is set. An image that cannot be read does not stop the others."""
     done = Done()
     for picture in pictures:
         if stop.is_set():
@@ -161,7 +161,7 @@ def write(picture: Picture, size: int, quality: int) -> NDArray[np.uint8]:
 
 
 def whole(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | None:
-    """The pixels of a picture that was written to its end, and is of this size."""
+    """The pixels of an image that was written to its end, and is of this size."""
     try:
         with open(path, "rb") as file:
             file.seek(-len(END_OF_JPEG), os.SEEK_END)
@@ -173,23 +173,23 @@ def whole(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | None:
 
 
 def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Namespace) -> None:
-    """Name those of the pictures that could not be read. Raises DataError unless they may be left out, and each folder
+    """Name those of the images that could not be read. Raises DataError unless they may be left out, and each folder
     has others."""
-    reasons, path = list(broken.values()), os.path.join(settings.target, BROKEN)
+    reasons, path = list(map(printable, broken.values())), os.path.join(settings.target, BROKEN)
     with replacing(path) as temporary:
         temporary.write_text("\n".join(reasons) + "\n", encoding="utf-8", errors="surrogateescape")
     print(*reasons[:SHOWN], sep="\n", file=sys.stderr)
     if len(reasons) > SHOWN:
-        print(f"and {len(reasons) - SHOWN} more, see {path}", file=sys.stderr)
+        print(printable(f"and {len(reasons) - SHOWN} more, see {path}"), file=sys.stderr)
     if not settings.skip_broken:
         raise DataError(
-            f"{len(reasons)} of {len(pictures)} pictures cannot be read ({path}), the others are done; mend or remove"
+            f"{len(reasons)} of {len(pictures)} images cannot be read ({path}), the others are done; mend or remove"
             " them and start again, or add --skip-broken to do without them"
         )
     kept = {os.path.dirname(picture.source) for picture in pictures if picture not in broken}
     if lost := {os.path.dirname(picture.source) for picture in broken} - kept:
         raise DataError(
-            f"no picture in {some(lost)} can be read, and a class needs one: mend one, or remove the class from train/"
+            f"no image in {some(lost)} can be read, and a class needs one: mend one, or remove the class from train/"
             " and val/"
         )
     for picture in broken:  # which may have been whole once
@@ -197,12 +197,12 @@ def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Na
 
 
 def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: Namespace) -> str:
-    """What belongs to the pictures: labels, words, statistics. Returns what train.py calls them."""
-    source, target = Path(settings.source), Path(settings.target)
+    """What belongs to the images: labels, words, statistics. Returns what train.py calls them."""
+    target = Path(settings.target)
     val = os.path.join(tree(settings.source), "val")
     flat = val, os.path.join(val, IMAGES)
     labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in pictures if os.path.dirname(p.source) in flat]
-    texts = {name: (source / name).read_bytes() for name in WORDS if (source / name).exists()}
+    texts = {os.path.basename(path): Path(path).read_bytes() for path in word_files(settings.source)}
     if labels:
         texts[CAFFE] = os.fsencode("".join(labels))
     for name, content in texts.items():
@@ -222,11 +222,11 @@ def prepare(settings: Namespace) -> None:
         pictures = [picture for picture in pictures if picture not in done.broken]
     name = finish(pictures, done.statistics, settings)
     trained = sum(picture.train for picture in pictures)
-    print(
-        f"{settings.target}: {trained} pictures to train on and {len(pictures) - trained} to validate, {settings.size} "
-        f"x {settings.size} pixels; {done.before} were there before, {len(done.broken)} left out\n"
-        f"to train on them: train.py --data {name}"
+    say(
+        f"{settings.target}: {trained} images to train on and {len(pictures) - trained} to validate, {settings.size} "
+        f"x {settings.size} pixels; {done.before} were there before, {len(done.broken)} left out"
     )
+    say(f"to train on them: train.py --data {name}")
 
 
 DESCRIPTION = """\
@@ -251,7 +251,7 @@ def parser() -> Parser:
     )
     parser.add_argument("target", metavar="TARGET", help="a new folder, or that of an earlier run")
     parser.add_argument(
-        "--size", type=side, default=256, metavar="N", help="make pictures of N x N pixels (default: 256)"
+        "--size", type=side, default=256, metavar="N", help="make images of N x N pixels (default: 256)"
     )
     quality = number(int, 1, 100, "a whole number from 1 to 100")
     parser.add_argument(
@@ -263,7 +263,7 @@ def parser() -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--skip-broken", action="store_true",
-        help="leave out pictures that cannot be read, and name them (default: do the others, then stop)",
+        help="leave out images that cannot be read, and name them (default: do the others, then stop)",
     )  # fmt: skip
     return parser
 

@@ -1,6 +1,6 @@
 """The three recipes of train.py: --recipe sets all that the table has, and each row's option sets one thing alone.
 
-quick       a good network from few pictures in little time, with what has been learned since 2012
+quick       a good network from few images in little time, with what has been learned since 2012
 paper       Krizhevsky, Sutskever and Hinton 2012, piece by piece
 tutorial    the network as textbooks print it, trained as plainly. Rate, epochs and the lack of weight decay are those
             of Zhang, Lipton, Li and Smola, "Dive into Deep Learning", section 8.1
@@ -57,7 +57,7 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
     column = {name: values[RECIPES.index(recipe)] for name, values in TABLE.items()}
     full = {"recipe": recipe, **column, **(QUICK.get(kind, {}) if recipe == "quick" else {}), **settings}
     if full["resize"] is None:
-        full["resize"] = INPUT_SIZE[full["variant"]] if kind == "synthetic" else 256  # drawn pictures have no border
+        full["resize"] = INPUT_SIZE[full["variant"]] if kind == "synthetic" else 256  # drawn images have no border
     if full["scale"] is None:
         full["scale"] = "raw" if full["init"] == "paper" else "unit"  # see View
     return full

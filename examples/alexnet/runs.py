@@ -1,9 +1,9 @@
-"""The folder of a run: what it did, in numbers and pictures, and the network, to use or to train on.
+"""The folder of a run: what it did, in numbers and images, and the network, to use or to train on.
 
     config.json        all settings                        curves.png   loss and accuracy by epoch
     metrics.csv        a row for each epoch                filters.png  conv1's kernels, as the paper's figure 3
     last.safetensors   everything, to continue from        best.safetensors   the network of the best epoch, to use
-    ten_crop.json      with --ten-crop: what the network of the last epoch gets right, over ten crops of each picture
+    ten_crop.json      with --ten-crop: what the network of the last epoch gets right, over ten crops of each image
 
 Each file is written whole or not at all.
 """
@@ -12,18 +12,17 @@ import csv
 import json
 import os
 import shutil
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from drawing import draw_curves, draw_filters, require_matplotlib
-from model import LRN, alexnet
-from options import DEFAULTS, UsageError, complain, home, is_number, require_settings, use_machine
+from model import INPUT_SIZE, LRN, alexnet
+from options import DEFAULTS, UsageError, complain, home, is_number, require_settings, say, side, use_machine
 from pictures import View
 from recipes import complete
 
@@ -45,13 +44,13 @@ NEEDED = "variant", "groups", "init", "classes", "view"  # settings without whic
 
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
-    """In here settings.out is the folder of this run, and of no other that begins. An interrupt, or a picture that
+    """In here settings.out is the folder of this run, and of no other that begins. An interrupt, or an image that
     cannot be read, says how to go on; what ends before the first epoch leaves nothing. A run that moves takes its best
     network with it.
 
     numbered: where settings.out has a run already, make it the first of settings.out-2, -3 … that has none.
-    Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a network; and for a copy that
-    would go on in the folder of what has come after it.
+    Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a network; for a copy that
+    would go on in the folder of what has come after it; and for a run that another program goes on with just now.
     """
     require_matplotlib()  # what is not installed is better missed now than after the first epoch
     minicnn.checkpoint.require_safetensors()
@@ -67,7 +66,8 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
         if newest and not stays and (best := Path(home(settings), BEST)).exists():
             with replacing(last.with_name(BEST)) as path:
                 shutil.copyfile(best, path)
-        yield
+        with alone(settings.out):
+            yield
     except BaseException as error:
         if not last.exists():
             with suppress(OSError):  # of a folder where there is something else by now
@@ -81,6 +81,29 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
         elif isinstance(error, DataError):
             raise DataError(f"{error}; when that is mended, go on with --resume {last}") from None
         raise
+
+
+@contextmanager
+def alone(folder: str) -> Iterator[None]:
+    """In here no other program can be in here with the same folder: it gets a UsageError. The system's
+    lock ends with the program, however that ends; where it has none, as on Windows and on some
+    network drives, nothing is locked."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{folder} has a run that another program goes on with: wait until it has ended") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def _claim(out: str, numbered: bool) -> tuple[str, list[Path]]:
@@ -114,7 +137,7 @@ class Run:
         self.folder, self.config, self.view = Path(settings.out), config | {"view": view.numbers()}, view
         self.rows: list[dict[str, Any]] = saved.get("rows", [])
         here = self.rows if (self.folder / BEST).exists() else []  # or it has been removed, or stayed elsewhere
-        self.best = max((row["val_top1"] for row in here), default=-1.0)
+        self.best = max(reversed(here), key=merit, default=None)  # the row of the best epoch, the last of equal ones
         self.write("config.json", self.config)
 
     def write(self, name: str, content: dict[str, Any]) -> None:
@@ -161,9 +184,9 @@ class Run:
     def save(self, net: nn.Module, parts: dict[str, Any], statistics: PixelStatistics | None) -> None:
         """last.safetensors: the network, the other parts, and how far it has come. best.safetensors
         goes first: if it cannot be written, the epoch counts as not done, and is done again."""
-        if self.rows[-1]["val_top1"] >= self.best:
+        if self.best is None or merit(self.rows[-1]) >= merit(self.best):
             save_network(self.folder / BEST, net, self.config, self.view)
-            self.best = self.rows[-1]["val_top1"]
+            self.best = self.rows[-1]
         arrays = _of_view(self.view)
         if statistics is not None:
             arrays |= {f"statistics.{name}": array for name, array in statistics.arrays().items()}
@@ -173,6 +196,11 @@ class Run:
         progress = {"epoch": self.rows[-1]["epoch"], "rows": self.rows}
         info = {"config": self.config, "random": minicnn.random.random_state(), **progress}
         minicnn.save(self.folder / LAST, arrays, info)
+
+
+def merit(row: dict[str, Any]) -> tuple[float, float]:
+    """What the best epoch has most of: of those with the same top-1, it has the lowest loss."""
+    return row["val_top1"], -row["val_loss"]
 
 
 def _earlier(config: dict[str, Any], saved: dict[str, Any]) -> list[dict[str, Any]]:
@@ -235,7 +263,7 @@ def has(config: Any, *names: str) -> bool:
 def finished(path: str, rows: list[Any], epochs: int) -> bool:
     """Whether a run has all its epochs; if so, say how it could go on."""
     if len(rows) >= epochs:
-        print(f"{path} has its {len(rows)} epochs: --epochs with a larger number goes on from there")
+        say(f"{path} has its {len(rows)} epochs: --epochs with a larger number goes on from there")
     return len(rows) >= epochs
 
 
@@ -274,8 +302,8 @@ def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict
     for part, thing in parts.items():
         try:
             thing.load_state_dict(part_of(arrays, part))
-        except ValueError as error:
-            raise CheckpointError(f"{path}: {error}") from None
+        except (ValueError, TypeError, OverflowError) as error:
+            raise CheckpointError(f"{path}: its {part} cannot go on: {error}") from None
     try:
         minicnn.random.set_random_state(info["random"])
     except (KeyError, ValueError, TypeError) as error:
@@ -283,22 +311,26 @@ def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict
 
 
 def view_of(path: str, config: dict[str, Any], arrays: dict[str, Any]) -> View:
-    """How a network sees a picture, from the settings and arrays of its file."""
+    """How a network sees an image, from the settings and arrays of its file."""
+    image, size = arrays.get("view.mean_image"), INPUT_SIZE[config["variant"]]
     try:  # older runs do not say the resize
-        view = View(**{"resize": complete(config)["resize"], **config["view"]})
-        numbers = view.size, view.resize, *view.mean, *view.std
-        if len(numbers) != 8 or not all(map(is_number, numbers)):
-            raise ValueError(f"its view is damaged: {config['view']}")
-        return replace(view, mean_image=arrays.get("view.mean_image"))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        view = View(**{"resize": complete(config)["resize"], **config["view"]}, mean_image=image)
+        numbers, shape = (view.size, view.resize, *view.mean, *view.std), (view.resize, view.resize, 3)
+        if len(numbers) != 8 or not all(map(is_number, numbers)) or (image is not None and image.shape != shape):
+            raise ValueError(f"{config['view']}, and the mean image {None if image is None else image.shape}")
+        if view.size != size or not side(str(view.resize)) >= size:
+            raise ValueError(f"size {view.size} and resize {view.resize}, of a network that sees {size} pixels")
+        view.evaluation()  # whose transforms refuse means and deviations that are no numbers, or none above 0
+        return view
+    except (ValueError, TypeError, ArgumentTypeError) as error:
+        raise CheckpointError(f"{path}: its view is damaged: {error}") from None
 
 
 Network = tuple[nn.Module, dict[str, Any], View]
 
 
 def load_network(path: str, device: str = "cpu") -> Network:
-    """(network in evaluation mode, its settings, how it sees a picture) from a best.safetensors, a last.safetensors or
+    """(network in evaluation mode, its settings, how it sees an image) from a best.safetensors, a last.safetensors or
     what convert.py wrote."""
     arrays, info = read_checkpoint(path)
     config = info.get("config")
@@ -330,25 +362,26 @@ def begin(parser: ArgumentParser) -> tuple[Namespace, nn.Module, dict[str, Any],
     if settings.draw:
         require_matplotlib()  # what is not installed is better missed now
     use_machine(settings)
-    named = settings.checkpoint is not None
-    if not named:
-        settings.checkpoint = newest_run()
-    net, config, view = load_network(settings.checkpoint, settings.device)
-    if not named:
-        complain(f"the newest run's network answers, {settings.checkpoint}, trained on {config.get('data')}")
+    if settings.checkpoint is not None:
+        return settings, *load_network(settings.checkpoint, settings.device)
+    settings.checkpoint, (net, config, view) = newest_network(settings.device)
+    complain(f"the newest run's network answers, {settings.checkpoint}, trained on {config.get('data')}")
     return settings, net, config, view
 
 
-def newest_run() -> str:
-    """The best network of the run in runs/ whose last epoch was done last. Raises UsageError if
-    there is none."""
+def newest_network(device: str) -> tuple[str, Network]:
+    """The file of the best network of the run in runs/ whose last epoch was done last, and what
+    load_network returns. Of a file that is damaged a line says so, and the next one is tried.
+    Raises UsageError if there is none."""
     times = {}
     for last in Path("runs").glob(f"*/{LAST}"):
         with suppress(OSError, ValueError):  # of one that is being removed, or damaged
             if has(json.loads((last.parent / "config.json").read_text()), *NEEDED):
                 times[last] = last.stat().st_mtime_ns
-    if not times:
-        raise UsageError("there is no run in runs/: train.py makes one, and --checkpoint FILE takes any other network")
-    last = max(times, key=lambda path: times[path])
-    best = last.with_name(BEST)
-    return str(best if best.exists() else last)
+    for last in sorted(times, key=lambda path: times[path], reverse=True):
+        for path in filter(os.path.exists, (last.with_name(BEST), last)):
+            try:
+                return str(path), load_network(str(path), device)
+            except CheckpointError as error:
+                complain(f"{error}; skipped")
+    raise UsageError("there is no run in runs/: train.py makes one, and --checkpoint FILE takes any other network")

@@ -1,5 +1,5 @@
 """Train AlexNet: python examples/alexnet/train.py [--recipe NAME] [--data FOLDER] …, or with no arguments on synthetic
-pictures. See --help."""
+images. See --help."""
 
 import os
 import sys
@@ -7,10 +7,11 @@ import time
 from argparse import Namespace
 from typing import Any
 
+import installed  # noqa: F401 (first)
 import numpy as np
 from evaluate import Score, evaluate, in_words
 from model import INPUT_SIZE, LRN, alexnet
-from options import DEFAULTS, MACHINE, adopt, adopt_network, batch_of, command, parse, progress_bar, use_machine
+from options import DEFAULTS, MACHINE, adopt, adopt_network, batch_of, command, parse, progress_bar, say, use_machine
 from pictures import View, datasets, pixel_statistics, training, validation
 from recipes import complete
 from runs import (
@@ -33,6 +34,7 @@ from minicnn import Tensor, nn
 from minicnn import functional as F
 from minicnn.backends.devices import describe_device
 from minicnn.data import DataLoader
+from minicnn.data.folder import some
 from minicnn.optim import SGD, CosineLR, Optimizer, ReduceLROnPlateau, Schedule, StepLR
 
 
@@ -111,7 +113,7 @@ def update(net: nn.Module, optimizer: Optimizer, images: Any, labels: Any) -> tu
 def train_epoch(
     net: nn.Module, loader: DataLoader, optimizer: Optimizer, title: str, schedule: Schedule | None = None
 ) -> dict[str, float]:
-    """One pass over the training pictures, with a step of the schedule after each update: the last learning rate (of
+    """One pass over the training images, with a step of the schedule after each update: the last learning rate (of
     the first parameters), mean loss, top-1 in percent, images per second. It ends early if the loss is no number."""
     training_mode(net)
     score, start = Score(), time.perf_counter()
@@ -159,20 +161,23 @@ def fit(
     load_network has, `source`."""
     minicnn.manual_seed(settings.seed)
     size = INPUT_SIZE[settings.variant]
-    pictures, val_pictures = datasets(settings.data, settings.seed, size, settings.verify, settings.resize)
-    classes, earlier, seen = pictures.classes, {}, None
+    earlier, seen = {}, None
     if saved:
         earlier, seen = saved["config"], view_of(settings.resume, saved["config"], arrays)
-        require_classes(settings.resume, earlier["classes"], settings.data, classes)
     elif source:
         _, earlier, seen = source
+    known = earlier.get("classes", [])
+    pictures, val_pictures = datasets(settings.data, settings.seed, size, settings.verify, settings.resize, known)
+    classes = pictures.classes
+    if saved:
+        require_classes(settings.resume, known, settings.data, classes)
     statistics = pixel_statistics(pictures, settings, part_of(arrays, "statistics"))
     view = View.of(size, settings, statistics, seen)
     loader, val_loader = training(pictures, view, settings, statistics), validation(val_pictures, view, settings)
     constants = earlier.get("lrn", {**LRN, "alpha": settings.lrn_alpha})
     net = network(settings, len(classes), constants)
     if source:
-        print(f"from {settings.source}: {take_weights(net, source[0], earlier['classes'], classes)}")
+        say(f"from {settings.source}: {take_weights(net, source[0], known, classes)}")
     if settings.freeze:
         freeze(net)
     optimizer = sgd(net, settings)
@@ -188,12 +193,13 @@ def fit(
             for name, group in zip(("lr", "head_lr"), optimizer.param_groups, strict=False):
                 if name in given:
                     group["lr"], schedule.waited = getattr(settings, name), 0
-        else:  # of so many pictures as there are today
+        else:  # of so many images as there are today
             schedule.load_state_dict({"count": len(saved["rows"]) * len(loader)})
     introduce(settings, given, net, optimizer, loader, val_loader)
 
-    known = earlier if earlier.get("classes") == classes else {}  # these keep the names that they have
-    names = known.get("names", getattr(pictures, "names", classes))
+    names = getattr(pictures, "names", classes)
+    if known == classes:  # these keep the names that they have
+        names = earlier.get("names", names)
     more = {"classes": classes, "names": names, "lrn": constants}
     run = Run(settings, more | {"minicnn": minicnn.__version__}, view, saved)
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
@@ -206,16 +212,16 @@ def fit(
             schedule.step(100 - result["val_top1"])
         row = {"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}
         run.keep(row, net, {"optimizer": optimizer, "schedule": schedule}, statistics)
-        print(
+        say(
             f"{title}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
             f"{in_words(result, len(classes), prefix='val_')}  {result['images_per_s']:.1f} images/s"
         )
     if settings.ten_crop:  # once, at the end: it takes ten times as long
         result = evaluate(net, validation(val_pictures, view, settings, crops=10))
         run.write(TEN_CROP, result)
-        print(f"ten crops of each picture: {in_words(result, len(classes))}")
+        say(f"ten crops of each image: {in_words(result, len(classes))}")
     conclude(run)
-    print(f"{time.perf_counter() - begun:.0f} s; the run is in {settings.out}")
+    say(f"{time.perf_counter() - begun:.0f} s; the run is in {settings.out}")
 
 
 def introduce(
@@ -230,19 +236,19 @@ def introduce(
         machine = f"cpu (threads {minicnn.get_num_threads()})"
     else:
         machine = f"{settings.device}, {describe_device(settings.device)}, with products in {settings.precision}"
-    print(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}, backend {settings.backend}")
-    print(f"data: {settings.data}{drawn}")
+    say(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}, backend {settings.backend}")
+    say(f"data: {settings.data}{drawn}")
     pictures = len(loader.dataset)
-    print(
-        f"      {pictures} pictures to train on, {len(val_loader.dataset)} to validate, "
+    say(
+        f"      {pictures} images to train on, {len(val_loader.dataset)} to validate, "
         f"{len(loader.dataset.classes)} classes"
     )
     seen = {label for _, label in getattr(val_loader.dataset, "samples", ())}
     if lacking := [name for label, name in enumerate(loader.dataset.classes) if seen and label not in seen]:
-        print(f"      no pictures to validate: {', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}")
+        say(f"      no images to validate: {some(lacking)}")
     if len(loader) == 1 and pictures > 1:
         size = -(-pictures // 4)
-        print(
+        say(
             f"      all {pictures} are one batch, so there is one update an epoch; --batch-size {size} makes "
             f"{-(-pictures // size)}"
         )
@@ -251,8 +257,8 @@ def introduce(
     other = [f"{name} {value}" for name, value in vars(settings).items() if value != usual.get(name, value)]
     other = [text for text in other if text.partition(" ")[0] not in told]
     config = os.path.join(settings.out, "config.json")
-    print(f"recipe {settings.recipe}{', but ' * bool(other)}{', '.join(other)}; all settings are in {config}")
-    print(f"{settings.out} will take {disk_space(net, optimizer) / 1e6:,.0f} MB of the disk")
+    say(f"recipe {settings.recipe}{', but ' * bool(other)}{', '.join(other)}; all settings are in {config}")
+    say(f"{settings.out} will take {disk_space(net, optimizer) / 1e6:,.0f} MB of the disk")
 
 
 def disk_space(net: nn.Module, optimizer: Optimizer) -> int:
@@ -264,12 +270,14 @@ def disk_space(net: nn.Module, optimizer: Optimizer) -> int:
 
 def conclude(run: Run) -> None:
     """Say what has come of it, and what can be done with it."""
-    best = [row["epoch"] for row in run.rows if row["val_top1"] == run.best]
-    if best:  # or what was the best has been removed
+    if best := run.best:  # or it has been removed
         path, programs = run.folder / BEST, os.path.dirname(sys.argv[0])
-        print(f"best: top-1 {run.best:.1f}% in epoch {best[-1]}; see curves.png, and filters.png (noise at first)")
-        print(f"to measure it: python {os.path.join(programs, 'evaluate.py')} --checkpoint {path}")
-        print(f"to ask it: python {os.path.join(programs, 'predict.py')} --checkpoint {path} PHOTO")
+        say(
+            f"best: top-1 {best['val_top1']:.1f}% in epoch {best['epoch']}; see curves.png, and filters.png (noise at "
+            "first)"
+        )
+        say(f"to measure it: python {os.path.join(programs, 'evaluate.py')} --checkpoint {path}")
+        say(f"to ask it: python {os.path.join(programs, 'predict.py')} --checkpoint {path} PHOTO")
 
 
 if __name__ == "__main__":

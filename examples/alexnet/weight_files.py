@@ -7,6 +7,7 @@ training around them, and the beginnings that PyTorch's wrappers give to names.
 import argparse
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,13 @@ from options import UsageError
 
 import minicnn
 from minicnn import from_dlpack
-from minicnn.checkpoint import CheckpointError, replacing, require_safetensors
+from minicnn.checkpoint import DTYPES, OTHER_KIND, CheckpointError, replacing, require_safetensors
 
 Arrays = dict[str, np.ndarray]
 PYTORCH = ".pth", ".pt", ".ckpt", ".bin", ".tar"  # the last of .pth.tar
 READ = ".pth (.pt, .ckpt, .bin, .pth.tar), .npz and .safetensors"
 AROUND = "state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights"
 COUNTS = "n_averaged", "total_ops", "total_params"  # of AveragedModel, and of a profiler
-DTYPES = {  # safetensors' names for what NumPy has
-    **{f"{kind.upper()}{bits}": f"<{kind}{bits // 8}" for kind in "iu" for bits in (8, 16, 32, 64)},
-    **{f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
-    "BOOL": "?",
-}
 
 
 def read(path: str) -> Arrays:
@@ -40,8 +36,6 @@ def read(path: str) -> Arrays:
         return readers[kind](path)
     except (CheckpointError, ImportError, OSError):
         raise
-    except BufferError as error:  # numbers that NumPy does not have
-        raise CheckpointError(f"{path}: {error}") from None
     except Exception as error:  # there are many that can come of a broken file, and of a refused pickle
         why = type(error).__name__
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):  # PyTorch's name for what it does not make
@@ -62,8 +56,14 @@ def read_pytorch(path: str) -> Arrays:
     tensors = {name: t.detach() for name, t in tensors if isinstance(name, str) and isinstance(t, torch.Tensor)}
     if not tensors:
         raise CheckpointError(f"{path} is no state dict, as torch.save(net.state_dict(), ...) writes it")
-    wide = {name: t.float() if t.dtype == torch.bfloat16 else t for name, t in tensors.items()}  # NumPy has no bfloat16
-    return {name: from_dlpack(t).data for name, t in wide.items()}
+    arrays = {}
+    for name, t in tensors.items():
+        try:
+            arrays[name] = from_dlpack(t.float() if t.dtype == torch.bfloat16 else t).data
+        except (BufferError, TypeError, minicnn.DeviceError):  # float8, complex, quantized, sparse, none at all (meta)
+            what = f"{name} is a tensor of {t.dtype}, {t.layout}, on {t.device}"
+            raise CheckpointError(f"{path}: {what}, which NumPy does not have: save it dense, as float32") from None
+    return arrays
 
 
 def read_npz(path: str) -> Arrays:
@@ -86,7 +86,7 @@ def read_safetensors(path: str) -> Arrays:
         elif kind in DTYPES:
             array = np.frombuffer(data, DTYPES[kind])
         else:
-            raise CheckpointError(f"{path}: {name} holds {kind}, numbers that NumPy does not have")
+            raise CheckpointError(f"{path}: {name} holds {kind}, {OTHER_KIND}")
         arrays[name] = array.reshape(entry["shape"])
     return arrays
 
@@ -104,20 +104,26 @@ def unwrapped(arrays: Arrays, first: tuple[str, ...]) -> Arrays:
     all of its own: "model.", say. What only counts something, such as how many networks were
     averaged, is left out.
     """
-    plain: Arrays = {}
-    for name, array in arrays.items():
-        parts = [part for part in name.split(".") if part not in ("module", "_orig_mod")]
-        if parts and parts[-1] in COUNTS:
-            continue
-        if (own := ".".join(parts)) in plain:
-            raise CheckpointError(f"{own} is there twice, once as {name}")
-        plain[own] = array
-    before = {name.removesuffix(f) for name in plain for f in first if name == f or name.endswith("." + f)}
+    weights = {name: array for name, array in arrays.items() if name.split(".")[-1] not in COUNTS}
+    plain = renamed(weights, lambda name: ".".join(p for p in name.split(".") if p not in ("module", "_orig_mod")))
+    before = {name.removesuffix(f): name for name in plain for f in first if f".{name}".endswith(f".{f}")}
     if len(before) > 1:
-        parts = " and ".join(sorted(repr(part.rstrip(".")) for part in before))
-        raise CheckpointError(f"there is more than one network in it: {parts}; save one of them alone")
-    prefix = before.pop() if before else ""
-    return {name.removeprefix(prefix): array for name, array in plain.items()}
+        firsts = ", ".join([*before.values()][:3])
+        raise CheckpointError(
+            f"more than one of its arrays may be AlexNet's first: {firsts}; this is another network, or several, of"
+            " which one is to be saved alone"
+        )
+    prefix, *_ = *before, ""
+    return renamed(plain, lambda name: name.removeprefix(prefix))
+
+
+def renamed(arrays: Arrays, own: Callable[[str], str]) -> Arrays:
+    """The arrays by other names. CheckpointError if two get the same."""
+    origins: dict[str, str] = {}
+    for name in arrays:
+        if (other := origins.setdefault(own(name), name)) != name:
+            raise CheckpointError(f"{own(name)} is there twice, as {other} and as {name}")
+    return {new: arrays[name] for new, name in origins.items()}
 
 
 def float32(arrays: Arrays) -> Arrays:

@@ -1,5 +1,5 @@
 """Data: arrays in, arrays out. A dataset has `len(dataset)` and `dataset[i]`, which is (image, label):
-of pictures, a uint8 array (H, W, 3) and an int. A list of such pairs is one; `Arrays(X, y)` makes one of
+of images, a uint8 array (H, W, 3) and an int. A list of such pairs is one; `Arrays(X, y)` makes one of
 two arrays. Where the labels have names, `dataset.classes` lists them.
 """
 

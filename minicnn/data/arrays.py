@@ -22,17 +22,21 @@ class Arrays:
     """X and y as a dataset: `dataset[i]` is (X[i], y[i]), views that cannot be written to.
 
     X: (N, …) numbers, images channels last, (N, H, W, C); an array, which is not copied, or lists
-    of numbers.
-    y: (N,) labels or targets of any integer or floating dtype, or (N, …) targets.
+        of numbers. For layers, whose weights are float32, convert others: X.astype(np.float32).
+    y: (N,) labels of any integer dtype or booleans, which are 0 and 1, targets of any floating dtype,
+        or (N, …) targets.
 
     Attributes: `X` and `y`, the arrays.
     Raises TypeError for what is no array of numbers, ValueError for lengths that differ.
     """
 
     def __init__(self, X: ArrayLike, y: ArrayLike):
-        self.X, self.y = _numbers("X", X), _numbers("y", y)
+        self.X, self.y = _numbers("X", X), _numbers("y", y, "biuf")
         if len(self.X) != len(self.y):
             raise ValueError(f"X and y must be of one length, got {len(self.X)} samples and {len(self.y)} labels")
+
+    def __repr__(self) -> str:
+        return f"Arrays(X {self.X.dtype} {self.X.shape}, y {self.y.dtype} {self.y.shape})"
 
     def __len__(self) -> int:
         return len(self.X)
@@ -41,13 +45,13 @@ class Arrays:
         return self.X[index], self.y[index]
 
 
-def _numbers(name: str, values: ArrayLike) -> NDArray[Any]:
+def _numbers(name: str, values: ArrayLike, kinds: str = "iuf") -> NDArray[Any]:
     """An array of integers or floating numbers, through which those it was made of cannot be changed."""
     try:
         array = np.asarray(values).view()
     except ValueError as error:  # lists of unequal lengths
         raise TypeError(f"{name} must be an array or lists of numbers: {error}") from None
-    if array.ndim == 0 or array.dtype.kind not in "iuf":
+    if array.ndim == 0 or array.dtype.kind not in kinds:
         raise TypeError(
             f"{name} must be an array (N, …) of integers or floating numbers, got {array.dtype} {array.shape}"
         )

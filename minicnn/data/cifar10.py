@@ -49,6 +49,9 @@ class CIFAR10:
         self.images: NDArray[np.uint8] = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))  # (N, 32, 32, 3)
         self.images.flags.writeable = False
 
+    def __repr__(self) -> str:
+        return f"CIFAR10({len(self):,} images, {len(self.classes)} classes)"
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -1,4 +1,4 @@
-"""ImageFolder: pictures in one folder per class."""
+"""ImageFolder: images in one folder per class."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from numpy.typing import NDArray
 
 from .reading import ENDINGS, FORMATS, DataError, formats, pillow, quiet, read_image, scaled
 
-__all__ = ["ENDINGS", "DataError", "ImageFolder", "PictureFiles", "pillow", "quiet", "read_image", "scaled"]
+__all__ = ["ENDINGS", "DataError", "ImageFiles", "ImageFolder", "pillow", "quiet", "read_image", "scaled"]
 
-IMAGES = "images"  # the folder within a class's own in which tiny-imagenet has its pictures
+IMAGES = "images"  # the folder within a class's own in which tiny-imagenet has its images
 
 
-class PictureFiles:
-    """A dataset of picture files: `dataset[i]` is (image, label), a uint8 array (H, W, 3) and an int. The image comes
+class ImageFiles:
+    """A dataset of image files: `dataset[i]` is (image, label), a uint8 array (H, W, 3) and an int. The image comes
     from `read_image(path, least)` when it is asked for.
     """
 
     def __init__(self, samples: list[tuple[str, int]], classes: list[str], least: int | None):
         self.samples, self.classes, self.least = samples, classes, least
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} images, {len(self.classes)} classes)"
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -32,12 +35,12 @@ class PictureFiles:
         return read_image(path, self.least), label
 
 
-class ImageFolder(PictureFiles):
-    """The pictures in `root/<class>/<file>`: `folder[i]` is (image, label), a uint8 array (H, W, 3) and an int.
+class ImageFolder(ImageFiles):
+    """The images in `root/<class>/<file>`: `folder[i]` is (image, label), a uint8 array (H, W, 3) and an int.
 
     Files count whose names end in one of `ENDINGS`, in either case (`.avif` where Pillow can read
     it). What is hidden does not, nor what is no regular file: pipes, and links that lead nowhere or
-    to themselves. Nor do folders within a class; but where a class has no pictures beside a single
+    to themselves. Nor do folders within a class; but where a class has no images beside a single
     folder called images, those in there are the class's, as tiny-imagenet has them. Files are
     listed now and decoded, by `read_image`, when they are asked for.
 
@@ -45,11 +48,11 @@ class ImageFolder(PictureFiles):
         sorted as strings, as torchvision sorts them: "10" comes before "2". To a validation folder
         pass the training folder's `classes`: each of its folders must have one of these names, and
         may write an accented letter as one character or as two (Unicode's NFC and NFD). A class
-        without a folder has no pictures there.
+        without a folder has no images there.
     least: the short side that will be needed, see `read_image`.
 
     Attributes: `classes`, and `samples`, the list of (path, label).
-    Raises DataError for a missing root, fewer than two classes, a class folder without pictures,
+    Raises DataError for a missing root, fewer than two classes, a class folder without images,
     folders that are not among `classes`, and two names that differ only in how accents are encoded.
     """
 
@@ -57,17 +60,17 @@ class ImageFolder(PictureFiles):
         root = os.fspath(root)
         if not os.path.isdir(root):
             what = "is not a folder" if os.path.exists(root) else "does not exist"
-            raise DataError(f"{root}: {what}; pass a folder that holds one folder of pictures per class")
+            raise DataError(f"{root}: {what}; pass a folder that holds one folder of images per class")
         found = folders(root)
         flat = not found or (found == [IMAGES] and IMAGES not in (classes or ()))
-        if flat and pictures(os.path.join(root, *found)):
+        if flat and image_files(os.path.join(root, *found)):
             raise DataError(
-                f"{root}: pictures, but no class folders; ImageNet's flat validation folder is read with"
+                f"{root}: images, but no class folders; ImageNet's flat validation folder is read with"
                 " minicnn.data.ImageNet (imagenet:DIR in train.py)"
             )
         if classes is None and len(found) < 2:
             number = f"only one class folder, {found[0]!r}" if found else "no class folders"
-            raise DataError(f"{root}: {number}; at least two are needed, each with the pictures of one class")
+            raise DataError(f"{root}: {number}; at least two are needed, each with the images of one class")
         classes = found if classes is None else list(classes)
         here, labels = composed(found, root), composed(classes, "classes")
         if not found or here.keys() - labels.keys():
@@ -92,18 +95,18 @@ def folders(root: str) -> list[str]:
 
 
 def files(folder: str) -> list[str]:
-    """The paths of a class's pictures, in its folder or in the folder images within, sorted. Raises
+    """The paths of a class's images, in its folder or in the folder images within, sorted. Raises
     DataError if there are none."""
     inner = folders(folder)
-    if found := pictures(folder) or (pictures(os.path.join(folder, IMAGES)) if inner == [IMAGES] else []):
+    if found := image_files(folder) or (image_files(os.path.join(folder, IMAGES)) if inner == [IMAGES] else []):
         return found
-    deeper = sum(len(pictures(at)) for name in inner for at, *_ in os.walk(os.path.join(folder, name)))
+    deeper = sum(len(image_files(at)) for name in inner for at, *_ in os.walk(os.path.join(folder, name)))
     within = f", but {deeper} in folders within it, which are not looked into" if deeper else ""
-    raise DataError(f"{folder}: no pictures in this folder{within} (endings accepted: {' '.join(ENDINGS)})")
+    raise DataError(f"{folder}: no images in this folder{within} (endings accepted: {' '.join(ENDINGS)})")
 
 
-def pictures(folder: str) -> list[str]:
-    """The paths of the pictures that lie in a folder itself, sorted."""
+def image_files(folder: str) -> list[str]:
+    """The paths of the images that lie in a folder itself, sorted."""
     known = formats()
     endings = tuple(ending for ending in ENDINGS if FORMATS[ending] in known)
     return sorted(

@@ -1,4 +1,4 @@
-"""ImageNet: the pictures of the 2012 challenge, 1,281,167 to train on and 50,000 to validate in 1,000 classes
+"""ImageNet: the images of the 2012 challenge, 1,281,167 to train on and 50,000 to validate in 1,000 classes
 (Russakovsky et al., "ImageNet large scale visual recognition challenge", 2015), in the folders that they come in.
 """
 
@@ -7,19 +7,19 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator, Sequence
 
-from .folder import IMAGES, DataError, ImageFolder, PictureFiles, files, folders, some
+from .folder import IMAGES, DataError, ImageFiles, ImageFolder, files, folders, some
 
 CAFFE, KAGGLE, TINY = "val.txt", "LOC_val_solution.csv", "val_annotations.txt"
 KAGGLES_TREE = os.path.join("ILSVRC", "Data", "CLS-LOC")
-WORDS = ("synset_words.txt", "LOC_synset_mapping.txt")
+WORDS = ("synset_words.txt",), ("LOC_synset_mapping.txt",), ("wnids.txt", "words.txt")  # the last are tiny-imagenet's
 DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
 
 
-class ImageNet(PictureFiles):
-    """The training or the validation pictures: `dataset[i]` is (image, label), a uint8 array (H, W, 3) and an int.
+class ImageNet(ImageFiles):
+    """The training or the validation images: `dataset[i]` is (image, label), a uint8 array (H, W, 3) and an int.
 
-        root/train/<synset>/*.JPEG    the training pictures; a class is called by its synset id, as n01440764
-        root/val/<synset>/*.JPEG      the validation pictures, in folders like these,
+        root/train/<synset>/*.JPEG    the training images; a class is called by its synset id, as n01440764
+        root/val/<synset>/*.JPEG      the validation images, in folders like these,
         root/val/*.JPEG               or all in one; then one of two files gives the labels:
         root/val.txt                      Caffe's: each line is a file and its class's number, from 0, by sorted ids
         root/LOC_val_solution.csv         Kaggle's: each line is a file without ending, a comma, and its class's id
@@ -29,9 +29,9 @@ class ImageNet(PictureFiles):
     In Kaggle's archive train and val are in root/ILSVRC/Data/CLS-LOC, and are read there. So is
     tiny-imagenet: root/train/<synset>/images/*.JPEG, root/val/images/*.JPEG, and the labels of
     those in root/val/val_annotations.txt, where each line is a file, its class's id and a box, with
-    tabs between.
+    tabs between; root/words.txt has the words for the ids in root/wnids.txt, and for many others.
 
-    Other subsets of ImageNet, and other pictures in such folders, do as well. Without train/, a validation set has the
+    Other subsets of ImageNet, and other images in such folders, do as well. Without train/, a validation set has the
     classes that the file of words lists. The numbers in the devkit's ILSVRC2012_validation_ground_truth.txt follow an
     order of its own, which lies in a file of MATLAB's, so it is not read.
 
@@ -40,14 +40,14 @@ class ImageNet(PictureFiles):
     Attributes: `classes`, the synset ids, sorted; `names`, the words of each, or the ids where there is no file of
     words; `samples`, the list of (path, label).
     Raises DataError, naming the file or folder, for folders or files that are missing, classes that are not known,
-    labels out of range, pictures without label and labels without picture.
+    labels out of range, images without label and labels without image.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, train: bool = True, least: int | None = None):
         root = os.fspath(root)
         train_folder, val = (os.path.join(tree(root), part) for part in ("train", "val"))
-        words = _first(root, WORDS)
-        named = _read_words(words) if words else {}
+        *ids, words = word_files(root) or [""]
+        named = _read_words(words, *ids) if words else {}
         if train:
             found = ImageFolder(train_folder)
             classes, samples = found.classes, found.samples
@@ -55,11 +55,11 @@ class ImageNet(PictureFiles):
             classes = folders(train_folder) if os.path.isdir(train_folder) else sorted(named)
             if not os.path.isdir(val) or not classes:
                 raise DataError(
-                    f"{root}: needs the folder val/ with the validation pictures, and train/ or one of"
-                    f" {' and '.join(WORDS)} to tell the classes"
+                    f"{root}: needs the folder val/ with the validation images, and train/ or one of"
+                    f" {WORDS[0][0]} and {WORDS[1][0]} to tell the classes"
                 )
             flat = not folders(val) or (folders(val) == [IMAGES] and IMAGES not in classes)
-            samples = _labelled(root, val, classes) if flat else ImageFolder(val, classes=classes).samples
+            samples = _labeled(root, val, classes) if flat else ImageFolder(val, classes=classes).samples
         if unknown := set(classes) - set(named) if named else ():
             raise DataError(f"{words}: has no words for the classes of {train_folder}: {some(unknown)}")
         self.names = [named.get(name, name) for name in classes]
@@ -73,31 +73,31 @@ def tree(root: str) -> str:
     return inner if not here and os.path.isdir(inner) else root
 
 
-def _labelled(root: str, val: str, classes: Sequence[str]) -> list[tuple[str, int]]:
-    """The pictures of one folder, with the labels that a file beside it gives them."""
+def _labeled(root: str, val: str, classes: Sequence[str]) -> list[tuple[str, int]]:
+    """The images of one folder, with the labels that a file beside it gives them."""
     path = _first(root, (CAFFE, KAGGLE)) or _first(val, (TINY,))
     if path is None:
         lies = f"; {DEVKIT} cannot be used, because its numbers follow the devkit's own order of the classes"
         raise DataError(
-            f"{val}: its pictures are in no class folders, so {root} needs their labels in {CAFFE} or {KAGGLE}"
+            f"{val}: its images are in no class folders, so {root} needs their labels in {CAFFE} or {KAGGLE}"
             + (lies if os.path.exists(os.path.join(root, DEVKIT)) else "")
         )
-    pictures: dict[str, str] = {}
+    by_stem: dict[str, str] = {}
     for name in files(val):
-        if (other := pictures.setdefault(_stem(name), name)) != name:
+        if (other := by_stem.setdefault(_stem(name), name)) != name:
             raise DataError(f"{name} and {other} have the same name but for the ending: labels cannot tell them apart")
-    labels = _read_labels(path, classes, pictures)
-    if labels.keys() != pictures.keys():
-        without_label, without_picture = pictures.keys() - labels.keys(), labels.keys() - pictures.keys()
+    labels = _read_labels(path, classes, by_stem)
+    if labels.keys() != by_stem.keys():
+        without_label, without_image = by_stem.keys() - labels.keys(), labels.keys() - by_stem.keys()
         raise DataError(
-            f"{path} does not fit {val}: pictures without a label: {some(without_label)};"
-            f" labels without a picture: {some(without_picture)}"
+            f"{path} does not fit {val}: images without a label: {some(without_label)};"
+            f" labels without an image: {some(without_image)}"
         )
-    return [(picture, labels[stem]) for stem, picture in pictures.items()]
+    return [(name, labels[stem]) for stem, name in by_stem.items()]
 
 
 def _read_labels(path: str, classes: Sequence[str], stems: Container[str]) -> dict[str, int]:
-    """The label of each picture, by its name without ending. A name that is among the stems has none, and may have a
+    """The label of each image, by its name without ending. A name that is among the stems has none, and may have a
     point in it."""
     between, called = {CAFFE: (None, ""), KAGGLE: (",", "comma"), TINY: ("\t", "tab")}[os.path.basename(path)]
     if between is None:
@@ -122,10 +122,20 @@ def _read_labels(path: str, classes: Sequence[str], stems: Container[str]) -> di
     return labels
 
 
-def _read_words(path: str) -> dict[str, str]:
+def word_files(root: str) -> list[str]:
+    """The paths of the first of WORDS of which all are there; the last one has the words."""
+    paths = ([os.path.join(root, name) for name in names] for names in WORDS)
+    return next((found for found in paths if all(map(os.path.isfile, found))), [])
+
+
+def _read_words(path: str, ids: str | None = None) -> dict[str, str]:
+    """The words of each class; only of those in a file of ids, if there is one."""
+    known = {synset for _, synset in lines(ids)} if ids else None
     named = {}
     for place, line in lines(path, errors="replace"):
         synset, *words = line.split(None, 1)
+        if known is not None and synset not in known:
+            continue
         if not words:
             raise DataError(f"{place}: {line[:60]!r} is not a class's id and its words")
         named[synset] = words[0]

@@ -10,7 +10,7 @@ before.
 
 Of two arrays, Arrays(X, y) makes a dataset.
 
-On a GPU the same loop gets arrays of that GPU. Pictures cross as bytes, through memory that it can fetch from by
+On a GPU the same loop gets arrays of that GPU. Images cross as bytes, through memory that it can fetch from by
 itself, while the batch before is worked on, and become numbers there:
 
     DataLoader(dataset, 128, transform=RandomCrop(227), normalize=Normalize(mean, std), device="gpu")
@@ -119,6 +119,16 @@ class DataLoader:
                 f"no batch to load: the dataset has {len(dataset)} samples, batch_size is {batch_size},"
                 f" drop_last is {drop_last}"
             )
+
+    def __repr__(self) -> str:
+        """Batches, of which dataset, and the settings."""
+        settings = {
+            "batch_size": self.batch_size, "transform": self.transform, "shuffle": self.shuffle, "seed": self.seed,
+            "num_workers": self.num_workers, "processes": self.processes, "normalize": self.normalize,
+            "device": self.device,
+        }  # fmt: skip
+        given = ", ".join(f"{name}={value!r}" for name, value in settings.items() if value is not None)
+        return f"DataLoader({len(self.dataset):,} samples of {type(self.dataset).__name__}, {given})"
 
     def __len__(self) -> int:
         """Batches per epoch."""

@@ -1,5 +1,5 @@
 """Worker processes for a DataLoader. Threads wait for each other wherever Python runs, processes do not: two of them
-load 1.1 to 1.4 times as many JPEGs of 256 x 256 (benchmarks/loader.py). Pictures come back in shared memory, and stay
+load 1.1 to 1.4 times as many JPEGs of 256 x 256 (benchmarks/loader.py). Images come back in shared memory, and stay
 there; a pipe would take as long as loading them.
 """
 
@@ -18,6 +18,7 @@ from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from math import prod
+from multiprocessing import spawn
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,9 @@ from ..backends import backend_of, chosen_backend, use_backend
 from .folder import DataError, quiet
 
 LINE = 64  # bytes of a cache line
-ENDED = "a process that loads pictures was ended from outside, perhaps for lack of memory; fewer take less"
+ENDED = "a process that loads images was ended from outside, perhaps for lack of memory; fewer take less"
 NOT_BEGUN = (
-    "a process that loads pictures ended before it began. It imports the program first: put the program's own code"
+    "a process that loads images ended before it began. It imports the program first: put the program's own code"
     ' under `if __name__ == "__main__":` (any other reason it has written on standard error)'
 )
 
@@ -43,7 +44,7 @@ class Processes:
     that there is always a slot for each process.
 
     The processes end when this object is dropped. Raises TypeError if `load` cannot be pickled, DataError without
-    shared memory.
+    shared memory, and for a program that is in no file, as one on the standard input.
     """
 
     def __init__(self, load: Callable[..., Any], number: int, nbytes: int, lend: int):
@@ -53,6 +54,12 @@ class Processes:
             raise TypeError(
                 f"processes need a dataset and transforms that can be pickled, unlike threads: {error}"
             ) from None
+        program = spawn.get_preparation_data("").get("init_main_from_path")
+        if program is not None and not os.path.exists(program):  # as "<stdin>"
+            raise DataError(
+                f"processes import the program first, and there is no file {os.path.basename(program)}: run it from a"
+                " file, or let threads load (processes=False)"
+            )
         context = multiprocessing.get_context("spawn")  # a forked child would inherit locks that nobody holds any more
         slots = number + 1 + lend  # so that one can be emptied while all are at work
         nbytes = -(-nbytes // LINE) * LINE

@@ -1,4 +1,4 @@
-"""read_image: any picture file as RGB bytes, by Pillow, and what Pillow leaves to do."""
+"""read_image: any image file as RGB bytes, by Pillow, and what Pillow leaves to do."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ FORMATS = {
 }  # fmt: skip
 ENDINGS = tuple(FORMATS)
 KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-SLIMMEST = 50  # times as long as wide, at most, is a picture that is made larger: others might fill the memory
-BAND = 1 << 22  # pixels of a large picture that are converted at a time
+SLIMMEST = 50  # times as long as wide, at most, is an image that is made larger: others might fill the memory
+BAND = 1 << 22  # pixels of a large image that are converted at a time
 PNG = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = b"Raw profile type exif", b"XML:com.adobe.xmp"  # the notes of a PNG that may say what is up
 
@@ -39,23 +39,23 @@ class DataError(ValueError):
 
 
 def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None) -> NDArray[np.uint8]:
-    """The picture in a file as a uint8 RGB array (H, W, 3), read-only, turned as its EXIF data say.
+    """The image in a file as a uint8 RGB array (H, W, 3), read-only, turned as its EXIF data say.
 
-    file: its path, or an open binary file, which errors call by its `.name`, or "picture" if it has
+    file: its path, or an open binary file, which errors call by its `.name`, or "image" if it has
         none. Its content tells the format, which may be any of those that `ENDINGS` names.
 
-    Grey, palette, CMYK and other pictures are converted to RGB, grey ones of 12 or 16 bits by their
+    Gray, palette, CMYK and other images are converted to RGB, gray ones of 12 or 16 bits by their
     high 8. Transparent parts are laid over white; of 16-bit RGB, a transparent color counts by its
-    high bytes. Of an animation the first frame counts. Colour profiles are ignored.
+    high bytes. Of an animation the first frame counts. Color profiles are ignored.
 
-    least: how many pixels of the short side will be needed. A picture that has more is scaled down
+    least: how many pixels of the short side will be needed. An image that has more is scaled down
         to them, as transforms.Resize would do afterwards, but sooner: a JPEG that is at least 2, 4
         or 8 times as large is only decoded to that fraction, and what is left over never becomes an
-        array. Of other pictures the result is that of Resize, of such a JPEG not quite: photographs
+        array. Of other images the result is that of Resize, of such a JPEG not quite: photographs
         differ by 1 to 5 gray levels of 255 in the mean.
 
     A JPEG that ends early is an error. Of one that is damaged in the middle the decoder often only
-    warns, and Pillow does not pass that on: the rest of the picture may be gray, and nothing says
+    warns, and Pillow does not pass that on: the rest of the image may be gray, and nothing says
     so.
 
     Raises DataError, naming the file, if it is no regular file, cannot be read or decoded, has
@@ -65,7 +65,7 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
     if least is not None and least < 1:
         raise ValueError(f"least must be at least 1 pixel, got {least}")
     pil = pillow()
-    name = getattr(file, "name", "picture") if hasattr(file, "read") else os.fspath(file)
+    name = getattr(file, "name", "image") if hasattr(file, "read") else os.fspath(file)
     try:
         if hasattr(file, "read"):
             return decoded(file, least)
@@ -75,14 +75,14 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
         with open(file, "rb") as opened:
             return decoded(opened, least)
     except pil.UnidentifiedImageError:
-        raise DataError(f"{name}: not a picture that Pillow can read") from None
+        raise DataError(f"{name}: not an image that Pillow can read") from None
     except Exception as error:  # broken files make decoders raise OSError, ValueError, SyntaxError and others
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         raise DataError(f"{name}: cannot be read: {reason}") from error
 
 
 def decoded(file: Any, least: int | None) -> NDArray[np.uint8]:
-    """The picture in an open file, see read_image."""
+    """The image in an open file, see read_image."""
     try:
         return pixels(file, least)
     except ValueError:  # of a PNG perhaps for its notes: Pillow takes 1 MB of each, and 64 MB of all
@@ -99,7 +99,7 @@ def pixels(file: Any, least: int | None) -> NDArray[np.uint8]:
     with pil.Image.open(file, formats=formats()) as image:
         if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
             raise DataError("its pixels have 32 bits, in a range that nothing tells; save it with 8 or 16 bits")
-        shift, inverted = grey_levels(image)
+        shift, inverted = gray_levels(image)
         mend_transparency(image)
         size, small, box = image.size, None, None
         if least is not None:
@@ -141,8 +141,8 @@ def without_notes(png: bytes) -> bytes:
     return b"".join(kept)
 
 
-def grey_levels(image: Any) -> tuple[int, bool]:
-    """(how many low bits are beyond 8, whether 0 is white) of a grey picture of 12 or 16 bits,
+def gray_levels(image: Any) -> tuple[int, bool]:
+    """(how many low bits are beyond 8, whether 0 is white) of a gray image of 12 or 16 bits,
     whose numbers Pillow hands out as they are stored."""
     if image.format != "TIFF" or not image.mode.startswith("I"):
         return 8, False
@@ -151,7 +151,7 @@ def grey_levels(image: Any) -> tuple[int, bool]:
 
 
 def mend_transparency(image: Any) -> None:
-    """Scale the transparent color of a PNG as its pixels. Pillow scales only those to 8 bits: grey
+    """Scale the transparent color of a PNG as its pixels. Pillow scales only those to 8 bits: gray
     ones of 2 and 4 bits, and RGB of 16 bits."""
     color = image.info.get("transparency")
     if image.format != "PNG" or color is None:
@@ -165,7 +165,7 @@ def mend_transparency(image: Any) -> None:
 
 
 def end_at(image: Any, right: float, bottom: float) -> None:
-    """Let a picture that ends within its last column or row have the one before it there: the
+    """Let an image that ends within its last column or row have the one before it there: the
     decoder has mixed the last one with what lies beyond the border, which may be anything."""
     width, height = image.size
     if right < width:
@@ -188,9 +188,9 @@ def rgb(image: Any, shift: int, inverted: bool) -> Any:
     pil = pillow()
     if image.mode.startswith("I"):  # convert() would clip at 255 instead of scaling
         levels = np.clip(image, 0, 65535)
-        grey = (levels >> shift).astype(np.uint8) ^ np.uint8(255 if inverted else 0)
-        grey[levels == image.info.get("transparency", -1)] = 255
-        image = pil.Image.fromarray(grey)
+        gray = (levels >> shift).astype(np.uint8) ^ np.uint8(255 if inverted else 0)
+        gray[levels == image.info.get("transparency", -1)] = 255
+        image = pil.Image.fromarray(gray)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = pil.Image.alpha_composite(pil.Image.new("RGBA", image.size, "white"), image)
@@ -218,19 +218,19 @@ def scaled(image: Any, short_side: int) -> Any:
 
 
 def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """(width, height) of a picture scaled so. Raises DataError if it would be made larger and is too slim for that."""
+    """(width, height) of an image scaled so. Raises DataError if it would be made larger and is too slim for that."""
     scale = short_side / min(size)
     width, height = (round(side * scale) for side in size)
     if scale > 1 and max(size) > SLIMMEST * min(size):
         raise DataError(
-            f"{size[0]} x {size[1]} pixels would become {width} x {height}, and a picture over {SLIMMEST} times as long"
+            f"{size[0]} x {size[1]} pixels would become {width} x {height}, and an image over {SLIMMEST} times as long"
             " as wide is not made larger: remove or crop it"
         )
     return width, height
 
 
 def quiet() -> None:
-    """Have Pillow not warn of damaged notes in pictures that it reads all the same, and does not name."""
+    """Have Pillow not warn of damaged notes in images that it reads all the same, and does not name."""
     warnings.filterwarnings("ignore", module="PIL")
 
 
@@ -239,7 +239,7 @@ def pillow() -> Any:
     try:
         import PIL.Image
     except ImportError as error:
-        raise ImportError("pictures are read and resized with Pillow: pip install pillow") from error
+        raise ImportError("images are read and resized with Pillow: pip install pillow") from error
     return PIL
 
 

@@ -1,4 +1,4 @@
-"""PixelStatistics: what the paper's recipe has to know of the training pictures: their mean image (section 2) and the
+"""PixelStatistics: what the paper's recipe has to know of the training images: their mean image (section 2) and the
 principal components of their colors (section 4.1).
 
 >>> import numpy as np
@@ -7,7 +7,7 @@ principal components of their colors (section 4.1).
 ...     statistics.add(np.full((2, 2, 3), level, np.uint8))
 >>> statistics.count, statistics.mean_image[0, 0].tolist()
 (3, [100.0, 100.0, 100.0])
->>> eigenvalues, eigenvectors = statistics.color_pca()  # gray pictures vary along gray alone
+>>> eigenvalues, eigenvectors = statistics.color_pca()  # gray images vary along gray alone
 >>> eigenvalues.round(3).tolist(), eigenvectors[:, 0].round(3).tolist()
 ([0.308, 0.0, 0.0], [0.577, 0.577, 0.577])
 """
@@ -24,21 +24,24 @@ from .folder import DataError
 
 
 class PixelStatistics:
-    """Sums over pictures of one size, uint8 (H, W, 3), in whole numbers: neither the order of the pictures nor how they
+    """Sums over images of one size, uint8 (H, W, 3), in whole numbers: neither the order of the images nor how they
     are divided among workers changes a result.
 
-    Attributes: `count`, how many pictures were added; `sums` (H, W, 3) int64, of each pixel over the pictures;
+    Attributes: `count`, how many images were added; `sums` (H, W, 3) int64, of each pixel over the images;
     `products` (3, 3) int64, of each channel times each, over all pixels.
-    Raises DataError where a result is asked for before the first picture.
+    Raises DataError where a result is asked for before the first image.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.sums: NDArray[np.int64] = np.zeros((0, 0, 3), np.int64)  # takes the size of the first picture
+        self.sums: NDArray[np.int64] = np.zeros((0, 0, 3), np.int64)  # takes the size of the first image
         self.products: NDArray[np.int64] = np.zeros((3, 3), np.int64)
 
+    def __repr__(self) -> str:
+        return f"PixelStatistics({self.count:,} images)"
+
     def add(self, image: NDArray[np.uint8]) -> None:
-        """Count a picture. Raises DataError if it is not uint8 (H, W, 3), or not of the size of the others."""
+        """Count an image. Raises DataError if it is not uint8 (H, W, 3), or not of the size of the others."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise DataError(f"PixelStatistics takes uint8 images (H, W, 3), got {image.dtype} {image.shape}")
         self._fit(image.shape)
@@ -50,7 +53,7 @@ class PixelStatistics:
         self.count += 1
 
     def merge(self, other: PixelStatistics) -> None:
-        """Count the pictures of another as well. Raises DataError if they are of another size."""
+        """Count the images of another as well. Raises DataError if they are of another size."""
         if other.count:
             self._fit(other.sums.shape)
             self.count += other.count
@@ -104,12 +107,12 @@ class PixelStatistics:
             self.sums = np.zeros(shape, np.int64)
         if self.sums.shape != shape:
             raise DataError(
-                f"PixelStatistics takes pictures of one size: the first was {self.sums.shape}, this one is {shape};"
+                f"PixelStatistics takes images of one size: the first was {self.sums.shape}, this one is {shape};"
                 " put Resize and CenterCrop before it"
             )
 
     def _pixels(self) -> int:
-        """How many were added up: all of all pictures."""
+        """How many were added up: all of all images."""
         if self.count == 0:
-            raise DataError("PixelStatistics has no results before the first picture")
+            raise DataError("PixelStatistics has no results before the first image")
         return self.count * self.sums.shape[0] * self.sums.shape[1]

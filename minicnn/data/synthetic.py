@@ -1,10 +1,10 @@
 """SyntheticImages: ten classes of textures, drawn on demand, so that a network can be trained with nothing to download.
 
-All pictures are made the same way, so that only the arrangement in space tells the class. A pattern gives each pixel's
+All images are made the same way, so that only the arrangement in space tells the class. A pattern gives each pixel's
 signed distance from the nearest edge (positive on the figure, negative on the ground); a soft step turns the distance
-into a mask between 0 and 1; the mask blends two random colours; a slope of brightness and some grain go on top. Colours
+into a mask between 0 and 1; the mask blends two random colors; a slope of brightness and some grain go on top. Colors
 carry no label, and since figure and ground may swap theirs, no single pixel does either: a model that weighs pixels or
-counts colours learns little. What tells the classes apart is how edges run, and that is what convolutions find.
+counts colors learns little. What tells the classes apart is how edges run, and that is what convolutions find.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-# How hard the task is. Lengths are in pixels of a picture of side 227; other sides show the same scene, scaled.
+# How hard the task is. Lengths are in pixels of an image of side 227; other sides show the same scene, scaled.
 PERIOD = (20.0, 48.0)  # from one stripe (ring, dot, ...) to the next; drawn uniformly on a log scale
-DUTY = (0.45, 0.55)  # share of the picture that the figure covers
+DUTY = (0.45, 0.55)  # share of the image that the figure covers
 TILT = 8.0  # degrees that a pattern may lean to either side
-CONTRAST = 0.4  # least difference of the two colours in each channel; 1 is the channel's whole range
+CONTRAST = 0.4  # least difference of the two colors in each channel; 1 is the channel's whole range
 SHADE = 0.05  # brightness added or taken away at the border, at most; 1 is the whole range
 GRAIN = 0.05  # amplitude of the noise of single pixels; 1 is the whole range
 EDGE = 3.0  # width of the blend from ground to figure
@@ -29,7 +29,7 @@ EDGE = 3.0  # width of the blend from ground to figure
 SIDE = 227  # the side at which the lengths above hold
 SMALLEST = 64  # on a smaller side the finest patterns would be lost between the pixels
 
-# A pattern takes a random generator, the coordinates x (1, W) and y (H, 1) from the picture's centre, a period and a
+# A pattern takes a random generator, the coordinates x (1, W) and y (H, 1) from the image's center, a period and a
 # duty, and returns the signed distances (H, W). Its scalars are Python floats, which leave float32 arrays float32.
 
 
@@ -73,7 +73,7 @@ def zigzag(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
 
 
 def checks(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
-    """Figure where one of two sets of stripes runs, but not both: about half of the picture, whatever the duty."""
+    """Figure where one of two sets of stripes runs, but not both: about half of the image, whatever the duty."""
     x, y = lean(rng, x, y)
     columns, rows = stripes(rng, x / period, period, duty), stripes(rng, y / period, period, duty)
     return np.minimum(np.maximum(columns, rows), -np.minimum(columns, rows))
@@ -97,17 +97,17 @@ def dots(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     height = period * math.sqrt(0.75)
     row = y / height + rng.random()
     column = x / period + rng.random() + np.floor(row) / 2
-    x, y = period * (column - np.floor(column) - 0.5), height * (row - np.floor(row) - 0.5)  # from the disc's centre
+    x, y = period * (column - np.floor(column) - 0.5), height * (row - np.floor(row) - 0.5)  # from the disc's center
     return math.sqrt(duty * period * height / math.pi) - np.sqrt(x * x + y * y)
 
 
 def blocks(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     """A grid whose cells are figure or ground at random."""
     cell = 0.9 * period
-    centres = np.arange(-SIDE / 2, SIDE / 2 + cell, cell, dtype=np.float32) - cell * rng.random()
-    figure = rng.permutation(len(centres) ** 2).reshape(len(centres), -1) < duty * len(centres) ** 2
-    rows = np.clip((cell / 2 - abs(y - centres)) / EDGE + 0.5, 0, 1)  # (H, cells): how far a pixel lies in each
-    columns = np.clip((cell / 2 - abs(x.T - centres)) / EDGE + 0.5, 0, 1)  # (W, cells)
+    centers = np.arange(-SIDE / 2, SIDE / 2 + cell, cell, dtype=np.float32) - cell * rng.random()
+    figure = rng.permutation(len(centers) ** 2).reshape(len(centers), -1) < duty * len(centers) ** 2
+    rows = np.clip((cell / 2 - abs(y - centers)) / EDGE + 0.5, 0, 1)  # (H, cells): how far a pixel lies in each
+    columns = np.clip((cell / 2 - abs(x.T - centers)) / EDGE + 0.5, 0, 1)  # (W, cells)
     return EDGE * (rows @ figure.astype(np.float32) @ columns.T - 0.5)
 
 
@@ -127,7 +127,7 @@ PATTERNS = (horizontal, vertical, diagonal, zigzag, checks, rings, rays, dots, b
 
 
 def draw(rng: Generator, pattern: Callable[..., Any], size: int) -> np.ndarray:
-    """One picture, uint8 (size, size, 3). The grain comes last, so that all sizes draw the same scene from one seed."""
+    """One image, uint8 (size, size, 3). The grain comes last, so that all sizes draw the same scene from one seed."""
     axis = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5) * SIDE
     x, y = axis[None, :], axis[:, None]
     period, duty = PERIOD[0] * (PERIOD[1] / PERIOD[0]) ** rng.random(), rng.uniform(*DUTY)
@@ -141,16 +141,16 @@ def draw(rng: Generator, pattern: Callable[..., Any], size: int) -> np.ndarray:
     angle = rng.uniform(0, math.tau)
     light = (x * math.cos(angle) + y * math.sin(angle)) * (SHADE * math.sqrt(2) / SIDE)
     light += GRAIN * (2 * rng.random((size, size), dtype=np.float32) - 1)
-    picture = np.empty((size, size, 3), np.uint8)
+    image = np.empty((size, size, 3), np.uint8)
     for channel, (low, high) in enumerate(zip(ground.tolist(), figure.tolist(), strict=True)):
-        picture[:, :, channel] = 255 * (low + (high - low) * mask + light)
-    return picture
+        image[:, :, channel] = 255 * (low + (high - low) * mask + light)
+    return image
 
 
 class SyntheticImages:
-    """`n` pictures of ten textures: `dataset[i]` is a uint8 array (size, size, 3) and its label, an int.
+    """`n` images of ten textures: `dataset[i]` is a uint8 array (size, size, 3) and its label, an int.
 
-    The label is i % 10, so the classes are balanced, and in turn: shuffle. Picture i follows from seed and i alone, up
+    The label is i % 10, so the classes are balanced, and in turn: shuffle. Image i follows from seed and i alone, up
     to float rounding. A negative index counts from the end, as in a list. A mirror image stays in its class.
 
     Raises ValueError for n < 1, size < 64 or a seed outside 0 ... 2**64 - 1, IndexError for an index out of range.
@@ -159,12 +159,15 @@ class SyntheticImages:
     def __init__(self, n: int, seed: int = 0, size: int = SIDE):
         self.n, self.seed, self.size = operator.index(n), operator.index(seed), operator.index(size)
         if self.n < 1:
-            raise ValueError(f"SyntheticImages was asked for n={n} pictures; ask for at least 1")
+            raise ValueError(f"SyntheticImages was asked for n={n} images; ask for at least 1")
         if self.size < SMALLEST:
             raise ValueError(f"SyntheticImages got size={size}; its patterns need at least {SMALLEST} pixels a side")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"SyntheticImages got seed={seed}; give an integer from 0 to 2**64 - 1")
         self.classes = [pattern.__name__ for pattern in PATTERNS]
+
+    def __repr__(self) -> str:
+        return f"SyntheticImages({self.n}, seed={self.seed}, size={self.size})"
 
     def __len__(self) -> int:
         return self.n
@@ -172,7 +175,7 @@ class SyntheticImages:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         i = operator.index(index)
         if not -self.n <= i < self.n:
-            raise IndexError(f"picture {i} was asked for, but there are {self.n}: 0 to {self.n - 1}")
+            raise IndexError(f"image {i} was asked for, but there are {self.n}: 0 to {self.n - 1}")
         i %= self.n
         label = i % len(PATTERNS)
         rng = np.random.Generator(np.random.Philox(key=self.seed << 64 | i))  # counter-based: no state but the key

@@ -9,7 +9,7 @@ float32; crops and flips take both kinds, PCAColor float32 alone. A Normalize th
 handed to the DataLoader by itself, which then has a GPU do it. An image that a transform cannot
 take raises DataError.
 
-The paper's way (Krizhevsky et al. 2012, sections 2 and 4.1), with the PixelStatistics of the training pictures:
+The paper's way (Krizhevsky et al. 2012, sections 2 and 4.1), with the PixelStatistics of the training images:
 
     Compose([Resize(256), CenterCrop(256), SubtractMean(statistics.mean_image),
              RandomCrop(227), RandomHorizontalFlip(), PCAColor(*statistics.color_pca())])
@@ -27,11 +27,20 @@ from numpy.typing import NDArray
 
 from ..backends.devices import Array
 from .folder import DataError, pillow, scaled
-from .pictures import normalise
+from .pixels import normalize
+
+__all__ = [
+    "CenterCrop", "Compose", "Normalize", "PCAColor", "RandomCrop", "RandomHorizontalFlip", "Resize", "SubtractMean",
+    "TenCrop",
+]  # fmt: skip
 
 Image = NDArray[Any]  # (H, W, 3) or (H, W, 1), uint8 or float32
 CHANNELS = (3, 1)
 Transform = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
+
+
+def __dir__() -> list[str]:
+    return __all__  # what tab completion offers
 
 
 @dataclass
@@ -50,7 +59,7 @@ class Compose:
 class Resize:
     """Scale the short side to `short_side` pixels and the long one in proportion (bilinear, antialiased).
 
-    A picture that is over 50 times as long as wide is not made larger: DataError.
+    An image that is over 50 times as long as wide is not made larger: DataError.
 
     | where libraries differ   | here                | torchvision 0.29.1                        |
     | ------------------------ | ------------------- | ----------------------------------------- |
@@ -72,9 +81,9 @@ class Resize:
         height, width = _sides(image, self, "uint8")
         if min(height, width) == self.short_side:
             return image
-        grey = image.shape[2] == 1
-        result = np.asarray(scaled(pillow().Image.fromarray(image[:, :, 0] if grey else image), self.short_side))
-        return result[:, :, None] if grey else result
+        gray = image.shape[2] == 1
+        result = np.asarray(scaled(pillow().Image.fromarray(image[:, :, 0] if gray else image), self.short_side))
+        return result[:, :, None] if gray else result
 
 
 @dataclass
@@ -118,7 +127,7 @@ class RandomCrop:
 class TenCrop:
     """Ten squares of `size` pixels, (10, size, size, C): the four corners and the center, then their mirror images.
 
-    The paper evaluates a picture by the mean of the network's ten softmax outputs for them (section 4.1).
+    The paper evaluates an image by the mean of the network's ten softmax outputs for them (section 4.1).
     """
 
     size: int
@@ -195,7 +204,7 @@ class PCAColor:
     """The image with its colors shifted along the principal components of the training pixels, as another light would
     shift them (section 4.1):
 
-        image + Σᵢ pᵢ · λᵢ · αᵢ · scale        αᵢ ~ N(0, std), drawn once for all the pixels of a picture at each use
+        image + Σᵢ pᵢ · λᵢ · αᵢ · scale        αᵢ ~ N(0, std), drawn once for all the pixels of an image at each use
 
     eigenvalues, eigenvectors: λ (3,) and, in columns, p (3, 3), of the covariance of the training pixels' RGB values on
         the scale 0 to 1, as PixelStatistics.color_pca() returns them.
@@ -207,9 +216,11 @@ class PCAColor:
     | ----------------------------- | -------------------------------------------- | ------------------- |
     | here and fb.resnet.torch      | Σ pᵢ λᵢ αᵢ on the scale 0 to 1               | the training pixels |
     | cuda-convnet2                 | Σ pᵢ √λᵢ αᵢ; then the image is /(1 + std)    | the training pixels |
-    | Albumentations 1.3.1          | Σ pᵢ λᵢ α on the scale 0 to 1, one α for all | that picture itself |
-    | Albumentations 1.4.24, 2.0.8  | none: Σ pᵢ αᵢ (pᵢ · (x − mean color)) is     | that picture itself |
+    | Albumentations 1.3.1          | Σ pᵢ λᵢ α on the scale 0 to 1, one α for all | that image itself |
+    | Albumentations 1.4.24, 2.0.8  | none: Σ pᵢ αᵢ (pᵢ · (x − mean color)) is     | that image itself |
     |                               | added to each pixel x, contrast along pᵢ     |                     |
+
+    (Of fb.resnet.torch and cuda-convnet2 the source was read, Albumentations was run.)
 
     The paper names no scale, but it matters, for λ grows with its square: of ImageNet's pixels on 0 to 1 the largest is
     about 0.22, which shifts a channel by about 3 gray levels of 255; with pixels and covariance on 0 to 255 the same
@@ -260,14 +271,14 @@ class Normalize:
 
     def __call__(self, images: Array, rng: np.random.Generator | None = None) -> Array:
         self.check(images)
-        return normalise(images, *self._numbers(images))
+        return normalize(images, *self._numbers(images))
 
     def write(self, image: Image, out: NDArray[np.float32]) -> None:
         """out[...] = self(image), for an image that has been checked, without another array in between."""
-        normalise(image, *self._numbers(image), out)
+        normalize(image, *self._numbers(image), out)
 
     def check(self, images: Array) -> None:
-        """DataError unless these are images to normalise."""
+        """DataError unless these are images to normalize."""
         if images.dtype != np.uint8 or images.ndim < 3 or images.shape[-1] not in self._channels:
             shapes = " or ".join(f"(…, H, W, {number})" for number in self._channels)
             raise DataError(f"{self} takes uint8 images {shapes}, got {images.dtype} {images.shape}")

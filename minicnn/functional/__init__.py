@@ -1,13 +1,19 @@
 """The functions a network is made of. Each file is a lesson: the equation, the derivation of its
 gradient, and the code.
 
-Read them in this order: linear, activation, softmax, loss, elementwise_loss, windows, conv,
-conv_transpose, pooling, average_pooling, adaptive_pooling, lrn, dropout, batch_norm.
+In every lesson x are the inputs, y is the output, and dx means dL/dx, the gradient of x:
+backward(dy) returns dx. Where dy is itself an input, because a derivative is differentiated again,
+the gradient of the output is called g.
+
+What comes first is examples/engine.py, forty lines that run without this package, and then
+minicnn/autograd.py. Read the lessons in this order: linear, activation, softmax, loss,
+elementwise_loss, windows, conv, conv_transpose, pooling, average_pooling, adaptive_pooling, lrn,
+dropout, batch_norm.
 
 A public function takes and returns Tensors; the functions beside it that take arrays, marked
-@kernel, do the work. (A forward that is one call of NumPy's, as tanh's is, has none beside it.) Where a
-backend (minicnn/backends) has a faster version of one of those, it runs in its place. The __all__ of a
-lesson lists what is public of it, and is the only list of those names.
+@kernel, do the work. (A forward that is one call of NumPy's, as tanh's is, has none beside it.)
+Where a backend (minicnn/backends) has a faster version of one of those, it runs in its place. The
+__all__ of a lesson lists what is public of it, and is the only list of those names.
 """
 
 from .activation import *

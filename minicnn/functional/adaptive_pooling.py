@@ -2,21 +2,24 @@
 
     y[p, q] = mean of x[h, w]  over  ⌊p·H/OH⌋ ≤ h < ⌈(p+1)·H/OH⌉  and  ⌊q·W/OW⌋ ≤ w < ⌈(q+1)·W/OW⌉
 
-So the linear layer behind it always sees OH·OW·C numbers, whatever the image's size; with one bin for the
-whole image it is global average pooling (Lin, Chen and Yan 2013, section 3.2). The bins are those of PyTorch.
-They cover the image, none is empty, and where H is a multiple of OH they are windows side by side; else
-some are a pixel larger than others, or share a pixel. Where the image is smaller than OH × OW, pixels repeat.
+So the linear layer behind it always sees OH·OW·C numbers, whatever the image's size; with one bin
+for the whole image it is global average pooling (Lin, Chen and Yan 2013, section 3.2). The bins are
+those of PyTorch. They cover the image, none is empty, and where H is a multiple of OH they are
+windows side by side; else some are a pixel larger than others, or share a pixel. Where the image is
+smaller than OH × OW, pixels repeat.
 
-Forward. A bin is a rectangle, and every row of it has as many pixels: its mean is the mean over its columns
-of the means over its rows. Therefore one axis is pooled after the other, in OH + OW steps, not OH · OW:
+Forward. A bin is a rectangle, and every row of it has as many pixels: its mean is the mean over its
+columns of the means over its rows. Therefore one axis is pooled after the other, in OH + OW steps,
+not OH · OW:
 
     along an axis      y[p] = 1/|bin p| · Σ x[h]  over h in bin p
 
-Backward. That is linear in x: x[h] is in y[p] with the weight 1/|bin p| for every bin p that holds h, so
+Backward. That is linear in x: x[h] is in y[p] with the weight 1/|bin p| if bin p holds h, so
 
     dx[h] = Σ dy[p] / |bin p|  over the bins p that hold h
 
-which is linear in dy, and the transpose of the first; so the gradient of each is the other, to any order.
+which is linear in dy, with the same weights: Σ dy[p] y[p] = Σ dx[h] x[h], sorted by p or by h. So
+the gradient of each of the two is the other, to any order.
 
     N images   H W C input height, width, channels   OH OW output height, width
 
@@ -28,6 +31,12 @@ Tensor([1., 3.], dtype=float64, grad_fn=Reshape)
 >>> (6 * y).sum().backward()
 >>> x.grad.reshape(5)
 Tensor([2., 2., 4., 2., 2.], dtype=float64)
+
+Try: into which numbers do 10 and 20 turn as an image of three pixels, and of four?
+
+>>> x = minicnn.Tensor([10.0, 20.0]).reshape(1, 2, 1, 1)
+>>> F.adaptive_avg_pool2d(x, (3, 1)).reshape(3), F.adaptive_avg_pool2d(x, (4, 1)).reshape(4)
+(Tensor([10., 15., 20.], dtype=float32), Tensor([10., 10., 20., 20.], dtype=float32))
 """
 
 import numpy as np
@@ -35,6 +44,7 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
+from ..ops import total
 from ..tensor import Tensor, apply
 from .precision import float16_in_float32
 from .windows import IntPair, pair
@@ -50,8 +60,9 @@ def bins(size: int, count: int) -> list[tuple[int, int]]:
 @kernel
 def bin_means(x: Array, axis: int, count: int) -> Array:
     """(…, size, …) -> (…, count, …): the mean of each bin along that axis."""
-    x = np.moveaxis(x, axis, 0)
-    return np.stack([x[start:end].mean(0) for start, end in bins(len(x), count)], axis)
+    lead = (slice(None),) * axis
+    parts = [(x[lead + (slice(start, end),)], end - start) for start, end in bins(x.shape[axis], count)]
+    return np.stack([total(pixels, (axis,)) / size for pixels, size in parts], axis)
 
 
 @kernel

@@ -4,16 +4,20 @@
 
 It is the sum of each window, divided by the number of pixels that count. The sum is lesson pooling's
 gather without winners, for every pixel of a window has its part in it, and so its gradient is scatter
-without winners: each window gives its dy to all of its pixels.
+without winners: each window gives its dy to all of its pixels. A window is a rectangle, so its sum is
+that of the sums of its rows; in a large one, the rows are added up first: after KW + KH additions less
+is lost by rounding than after KW·KH.
 
 How many pixels count is the one question. Libraries answer it differently where there is padding:
 
-| where libraries differ | padding counts                                        |
-| ---------------------- | ----------------------------------------------------- |
-| here, and in PyTorch   | yes, unless count_include_pad is False                |
-| Caffe, Chainer, Flax   | yes                                                   |
-| TensorFlow, ONNX       | no (ONNX by default)                                  |
-| Paddle                 | no, unless it is told so                              |
+| where libraries differ                       | padding counts                         |
+| -------------------------------------------- | -------------------------------------- |
+| here, and in PyTorch 2.14                    | yes, unless count_include_pad is False |
+| OpenCV 4.14 for Caffe, Chainer 7.8           | yes                                    |
+| MXNet 1.9, Flax 0.12                         | yes, unless they are told otherwise    |
+| TensorFlow 2.21; Keras 3.15 on it and on JAX | no                                     |
+| ONNX 1.23, Paddle 3.3                        | no, unless they are told otherwise     |
+| Keras 3.15 on PyTorch                        | there is none: it repeats the edge     |
 
 >>> import minicnn, minicnn.functional as F
 >>> x = minicnn.Tensor([4.0, 8.0, 2.0]).reshape(1, 1, 3, 1)
@@ -21,6 +25,12 @@ How many pixels count is the one question. Libraries answer it differently where
 Tensor([4.       , 4.6666665, 3.3333333], dtype=float32)
 >>> F.avg_pool2d(x, (1, 3), stride=1, padding=(0, 1), count_include_pad=False).reshape(3)
 Tensor([6.       , 4.6666665, 5.       ], dtype=float32)
+
+Try: which convolution does the same as the first?
+
+>>> thirds = minicnn.Tensor([[1 / 3] * 3]).reshape(1, 3, 1, 1)
+>>> F.conv2d(x, thirds, padding=(0, 1)).reshape(3).numpy().round(4)
+array([4.    , 4.6667, 3.3333], dtype=float32)
 """
 
 import numpy as np
@@ -32,6 +42,8 @@ from .precision import float16_in_float32
 from .windows import IntPair, Padding, Pair, Window
 
 __all__ = ["avg_pool2d"]
+
+FEW = 64  # pixels, which are added up at once
 
 
 @float16_in_float32
@@ -55,7 +67,9 @@ def avg_pool2d(
     """
     window = pool_window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
     counts = _counts(x, window, Window.of(kernel_size, padding=padding).padding if count_include_pad else None)
-    return apply(Gather(None, window), x) / counts
+    for part in _parts(window):
+        x = apply(Gather(None, part), x)
+    return x / counts
 
 
 def _counts(x: Tensor, window: Window, padding: tuple[Pair, Pair] | None) -> Array:
@@ -68,4 +82,18 @@ def _counts(x: Tensor, window: Window, padding: tuple[Pair, Pair] | None) -> Arr
         h, w = top + h + bottom, left + w + right
         window = window._replace(padding=((0, all_bottom - bottom), (0, all_right - right)))
     with on_device_of(x.data):  # float32 has every count, and leaves float64 and float32 as they are
-        return gather(np.ones_like(x.data, dtype=np.float32, shape=(1, h, w, 1)), None, window)
+        counts = np.ones_like(x.data, dtype=np.float32, shape=(1, h, w, 1))
+        for part in _parts(window):
+            counts = gather(counts, None, part)
+        return counts
+
+
+def _parts(window: Window) -> list[Window]:
+    """The windows to sum over, one after the other: of a large one its rows, then what these have become."""
+    (kh, kw), (sh, sw), (vertical, horizontal), _ = window
+    if kh * kw <= FEW:
+        return [window]
+    return [
+        window._replace(kernel_size=(1, kw), stride=(1, sw), padding=((0, 0), horizontal)),
+        window._replace(kernel_size=(kh, 1), stride=(sh, 1), padding=(vertical, (0, 0))),
+    ]

@@ -1,33 +1,41 @@
-"""Batch normalisation: give every channel mean 0 and variance 1 over the batch, then a mean and a variance that can be
-learned.
+"""Batch normalization: give every channel mean 0 and variance 1 over the batch, then a mean and a
+variance that can be learned.
 
-    x̂ = (x − μ) / √(σ² + ε)         y = γ x̂ + β                      Ioffe and Szegedy 2015, algorithm 1
+    x̂ = (x − μ) / √(σ² + ε)         y = γ x̂ + β           Ioffe and Szegedy 2015, algorithm 1
 
-In training μ and σ² are the mean and the (biased) variance of each channel over all other axes, and running averages
-of them are kept:
+In training μ and σ² are the mean and the (biased) variance of each channel over all other axes, and
+running averages of them are kept:
 
     running = (1 − momentum) · running + momentum · batch              (with the unbiased variance)
 
-In evaluation the running averages take the place of μ and σ². That makes a network's answer to one image independent
-of its neighbours.
+In evaluation the running averages take the place of μ and σ². That makes a network's answer to one
+image independent of its neighbors.
 
-Backward. Autograd differentiates these lines one by one; by hand, with M = number of pixels in the batch and dx̂ = γ
-dy, it comes to
+Backward. Write s for √(σ² + ε), and mean for the mean over all axes but the channels. To first
+order a small change δx changes
 
-    dx = (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)) / √(σ² + ε)              dγ = Σ dy·x̂       dβ = Σ dy
+    μ by    δμ = mean(δx)
+    s by    δs = mean((x − μ)(δx − δμ)) / s = mean(x̂ δx)            as x − μ = s x̂, of mean 0
+    x̂ by    (δx − δμ − x̂ δs) / s = (δx − mean(δx) − x̂ mean(x̂ δx)) / s
 
-(what of dx̂ would only move the mean or the variance is taken out again). The paper of AlexNet has no batch
-normalisation; it is here to compare with.
+and L by Σ dx̂ times that, where dx̂ = γ dy. As Σ dx̂ mean(δx) = Σ mean(dx̂) δx, and likewise
+Σ dx̂ x̂ mean(x̂ δx) = Σ mean(dx̂ x̂) x̂ δx, what stands beside δx is
+
+    dx = (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) / s          dγ = Σ dy x̂       dβ = Σ dy
+
+What of dx̂ would only move the mean or the variance is taken out again. This file has no Function
+for it: autograd differentiates the lines of the code one by one, to any order. The paper of AlexNet
+has no batch normalization; it is here to compare with.
 
     C channels, the last axis   (N, H, W) or whatever comes before it
 
-| where libraries differ | running variance | ε by default | weight of the newest batch  |
-| ---------------------- | ---------------- | ------------ | --------------------------- |
-| here, PyTorch 2.14     | unbiased         | 1e-5         | momentum, 0.1               |
-| Chainer 7.8            | unbiased         | 2e-5         | 1 − decay                   |
-| Paddle 3.3             | biased           | 1e-5         | 1 − momentum                |
-| Keras 3.15             | biased           | 1e-3         | 1 − momentum, which is 0.99 |
-| Flax 0.12              | biased           | 1e-5         | 1 − momentum, which is 0.99 |
+| where libraries differ | running variance | ε by default | weight of the newest batch      |
+| ---------------------- | ---------------- | ------------ | ------------------------------- |
+| here, PyTorch 2.14     | unbiased         | 1e-5         | momentum, by default 0.1        |
+| Chainer 7.8            | unbiased         | 2e-5         | 1 − decay                       |
+| Paddle 3.3             | biased           | 1e-5         | 1 − momentum                    |
+| Keras 3.15             | biased           | 1e-3         | 1 − momentum, by default 1−0.99 |
+| Flax 0.12              | biased           | 1e-5         | 1 − momentum, by default 1−0.99 |
 
 >>> import numpy as np, minicnn, minicnn.functional as F
 >>> x = minicnn.Tensor([[1.0], [3.0]])
@@ -39,6 +47,12 @@ Tensor([[-1.],
         [ 1.]], dtype=float32)
 >>> print(mean, var)
 [0.2] [1.1]
+
+Try: what changes if every x is multiplied by 10 and moved by 5? Nothing but the running averages:
+
+>>> F.batch_norm(10 * x + 5, gamma=one, beta=zero, **running, training=True, eps=0.0)
+Tensor([[-1.],
+        [ 1.]], dtype=float32)
 """
 
 from ..backends.devices import Array, on_device_of
@@ -86,14 +100,14 @@ def batch_norm(
         )
     count = x.size // x.shape[-1] if x.shape[-1] else 0
     if not training or not count:  # nothing has no mean
-        return (x - running_mean) * (gamma / (Tensor(running_var) + eps).astype(x.dtype).sqrt()) + beta
+        return (x - running_mean) * (gamma / (Tensor(running_var).astype(x.dtype) + eps).sqrt()) + beta
     if count == 1:
         raise ValueError("batch_norm: one pixel in the whole batch has no variance: use a larger batch, or eval()")
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes)  # (C,)
-    centred = x - mean
-    var = (centred * centred).mean(axes)  # (C,)
+    centered = x - mean
+    var = (centered * centered).mean(axes)  # (C,)
     with on_device_of(x.data):
         running_mean += momentum * (mean.data - running_mean)
         running_var += momentum * (var.data * (count / (count - 1)) - running_var)
-    return centred * (gamma / (var + eps).sqrt()) + beta
+    return centered * (gamma / (var + eps).sqrt()) + beta

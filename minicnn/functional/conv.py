@@ -7,59 +7,59 @@
 
     y[n, p, q, :] = b + Σ_ij  x[n, p·s + i·d, q·s + j·d, :] @ K[i, j]
 
-where K[i, j] is a matrix (C, O) and @ the matrix product. (The kernel is not turned around, so this is
-strictly a correlation, as in PyTorch and Caffe.) Lay the window of each output pixel out as one row of
-a matrix X (lesson windows), and the whole sum is one product:
+where K[i, j] is a matrix (C, O). (K is not turned around: strictly, this is a correlation.) Lay the
+window of each output pixel out as a row of a matrix X (lesson windows), and the sum is one product:
 
     X = im2col(x)                     (N·OH·OW, KH·KW·C)
     y = X @ K + b                     K as a matrix (KH·KW·C, O), y as (N·OH·OW, O)
 
-The backward pass follows from that line. L is a number computed from y, and dz means dL/dz for every
-array z. To first order, small changes δX, δK, δb change y by δX @ K + X @ δK + δb, and L by the sum
-of dy ∘ that, where ∘ multiplies entry by entry. In this sum,
+![the shapes, forward and back](../figures/conv.png)
+
+Backward: dx means dL/dx. To first order, small changes δX, δK, δb change y by δX @ K + X @ δK + δb,
+and L by the sum of dy ∘ that, where ∘ multiplies element by element. In it
 
     Σ_ro dy[r,o] Σ_k δX[r,k] K[k,o]  =  Σ_rk (Σ_o dy[r,o] K[k,o]) δX[r,k]
 
-and what stands before δX is dX; likewise for the other two. im2col only copies: with x and X as long
-vectors X = A x, where each row of A has a single 1. Hence dx = Aᵀ dX, and that is col2im: it adds each
-entry of dX to the pixel that it was copied from. What falls on the padding is dropped. So
+and what stands before δX is dX; likewise for the other two. im2col only copies: for long vectors it
+is X = A x, where each row of A has a single 1. Hence dx = Aᵀ dX, which is col2im: each element of
+dX is added to the pixel that it was copied from, or dropped if that was padding. So
 
     dx = col2im(dy @ Kᵀ)        dK = Xᵀ @ dy        db = Σ dy over images and pixels
 
-For the backward pass a convolution keeps x, if dK is wanted, and K, if dx is wanted. It does not keep
-X, which is about KH·KW/s² times as large as x: im2col runs once more.
-
-Every further derivative is made of the same three maps:
+For that a convolution keeps x, if dK is wanted, and K, if dx is. It does not keep X, about KH·KW/s²
+times as large as x: im2col runs once more. Every further derivative is made of the same maps:
 
     convolve(x, K) = y        convolve_transpose(dy, K) = dx        convolve_weight(x, dy) = dK
 
-The number T(x, K, dy) = Σ dy ∘ convolve(x, K), without the bias, is linear in each of x, K and dy, and
-its derivatives by dy, x and K are these three maps. Now let g be the gradient that flows into one of
-the maps, of the shape of its output. The number to differentiate is then
+T(x, K, dy) = Σ dy ∘ convolve(x, K), without b, is linear in x, in K and in dy; its derivatives by
+dy, x and K are the maps. If g arrives at the output of one, the number to differentiate is
 
     Σ g ∘ convolve(x, K)            = T(x, K, g)
     Σ g ∘ convolve_transpose(dy, K) = T(g, K, dy)
     Σ g ∘ convolve_weight(x, dy)    = T(x, g, dy)
 
-which is T with g in the place of one argument, so its derivatives are the three maps again: the
-gradients of each map come from the other two. convolve_transpose by itself is known as transposed
-convolution (Zeiler et al. 2010; conv_transpose.py).
+which is T with g in the place of one argument: the gradients of each map come from the other two,
+to any order. convolve_transpose by itself is lesson conv_transpose.
 
-Groups: the C/G input channels of group i reach the O/G output channels of group i, and no others. The
-product is made once for each group, on its part of the channels. The paper splits conv2, conv4 and
-conv5 in two, one part for each of its GPUs.
+Groups: the C/G input channels of group i reach the O/G output channels of group i, and no others:
+one product for each group. The paper splits conv2, conv4 and conv5 in two, one part for each GPU.
 
-| where libraries differ | here                       | PyTorch          | Caffe            |
-| ---------------------- | -------------------------- | ---------------- | ---------------- |
-| images                 | (N, H, W, C)               | (N, C, H, W)     | (N, C, H, W)     |
-| weights                | (KH, KW, C/G, O)           | (O, C/G, KH, KW) | (O, C/G, KH, KW) |
-| padding                | each side may have its own | symmetric        | symmetric        |
+| where libraries differ | here                       | PyTorch 2.14, and Caffe's files |
+| ---------------------- | -------------------------- | ------------------------------- |
+| images                 | (N, H, W, C)               | (N, C, H, W)                    |
+| weights                | (KH, KW, C/G, O)           | (O, C/G, KH, KW)                |
+| padding                | each side may have its own | one number an axis              |
 
 >>> import minicnn, minicnn.functional as F
->>> edge = minicnn.Tensor([[1.0, -1.0]]).reshape(1, 2, 1, 1)  # how much brighter than its right neighbour?
+>>> edge = minicnn.Tensor([[1.0, -1.0]]).reshape(1, 2, 1, 1)  # how much darker is the next?
 >>> x = minicnn.Tensor([5.0, 5.0, 2.0, 2.0]).reshape(1, 1, 4, 1)
 >>> F.conv2d(x, edge).reshape(3)
 Tensor([0., 3., 0.], dtype=float32)
+
+Try: which kernel moves an image by one pixel to the right?
+
+>>> F.conv2d(x, minicnn.Tensor([[1.0, 0.0, 0.0]]).reshape(1, 3, 1, 1), padding="same").reshape(4)
+Tensor([0., 5., 5., 2.], dtype=float32)
 """
 
 from math import prod

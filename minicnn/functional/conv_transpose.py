@@ -1,21 +1,28 @@
-"""Transposed convolution: lesson conv's map from dy back to dx, as a layer that makes images larger.
+"""Transposed convolution: lesson conv's map from dy back to dx, as a layer that enlarges images.
 
-Where conv2d gathers from each window into one pixel, this adds each pixel's multiple of the kernel to a window of the
-result; where windows overlap, the multiples add up. It is not the inverse of conv2d, but its transpose:
-⟨conv2d(x), y⟩ = ⟨x, conv_transpose2d(y)⟩ for all x and y (Zeiler et al. 2010).
+Where conv2d gathers from each window into one pixel, this adds each pixel's multiple of the kernel
+to a window of the result; where windows overlap, the multiples add up (Zeiler et al. 2010). It is
+not the inverse of conv2d, but its transpose: ⟨conv2d(x), y⟩ = ⟨x, conv_transpose2d(y)⟩ for all x
+and y. So its gradients, to any order, are the maps of lesson conv.
 
 >>> import minicnn, minicnn.functional as F
 >>> kernel = minicnn.Tensor([[1.0, 2.0, 3.0]]).reshape(1, 3, 1, 1)
 >>> x = minicnn.Tensor([1.0, 10.0]).reshape(1, 1, 2, 1)
 >>> F.conv_transpose2d(x, kernel, stride=2).reshape(5)
 Tensor([ 1.,  2., 13., 20., 30.], dtype=float32)
+
+Try: which kernel writes each pixel twice?
+
+>>> twice = minicnn.Tensor([[1.0, 1.0]]).reshape(1, 2, 1, 1)
+>>> F.conv_transpose2d(x, twice, stride=2).reshape(4)
+Tensor([ 1.,  1., 10., 10.], dtype=float32)
 """
 
 from ..tensor import Tensor, apply
 from .conv import Conv2dTranspose
 from .layout import check_convolution
 from .shapes import pad
-from .windows import IntPair, Padding, Window, pair
+from .windows import IntPair, Padding, Pair, Window, pair
 
 __all__ = ["conv_transpose2d"]
 
@@ -48,12 +55,7 @@ def conv_transpose2d(
     """
     check_convolution("conv_transpose2d", x, weight, bias, groups, transposed=True)
     window = Window.of(weight.shape[:2], stride, padding, dilation)
-    extra = pair(output_padding, "output_padding", 0)
-    if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):
-        raise ValueError(
-            f"conv_transpose2d: output_padding {output_padding} must be smaller than the stride {stride} "
-            f"or the dilation {dilation}"
-        )
+    extra = extra_pixels("conv_transpose2d", output_padding, window)
     h, w = (
         (n - 1) * s - sum(p) + d * (k - 1) + e + 1
         for n, k, s, p, d, e in zip(x.shape[1:3], *window, extra, strict=True)
@@ -68,3 +70,14 @@ def conv_transpose2d(
         y = apply(Conv2dTranspose(window._replace(padding=((0, 0), (0, 0))), groups, whole), x, weight)
         y = pad(y, ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)))[:, top : top + h, left : left + w]
     return y if bias is None else y + bias
+
+
+def extra_pixels(name: str, output_padding: IntPair, window: Window) -> Pair:
+    """output_padding as a pair; ValueError if it is as large as the stride and the dilation."""
+    extra = pair(output_padding, f"{name}: output_padding", 0)
+    if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):
+        raise ValueError(
+            f"{name}: output_padding {output_padding} must be smaller than the stride {window.stride} "
+            f"or the dilation {window.dilation}"
+        )
+    return extra

@@ -1,20 +1,21 @@
-"""Dropout: leave out half of the neurons, other ones each time, so that none can rely on another (Krizhevsky et al.
-2012, section 4.2).
+"""Dropout: leave out half of the neurons, other ones each time, so that none can rely on another
+(Krizhevsky et al. 2012, section 4.2).
 
-    training      y = x · s where m, else 0  m is false with probability p, drawn anew for each number and each call
-    evaluation    y = x · (1 − p) · s        which is the expectation of the above
+    training      y = x · s where m, else 0    m is false with probability p, drawn anew each time
+    evaluation    y = x · (1 − p) · s          which is the expectation of the above
 
-The derivative is dx = dy · s where m, else 0: the gradient passes where the number did. What is dropped is 0 even if
-it was infinite or NaN, for which x · 0 is NaN.
+The derivative is dx = dy · s where m, else 0: the gradient passes where the number did. What is
+dropped is 0 even if it was infinite or NaN, for which x · 0 is NaN. It is the same map, linear in
+dy, and so is every further derivative.
 
-| where texts differ            | s           | training         | evaluation  |
-| ----------------------------- | ----------- | ---------------- | ----------- |
-| scale="training", as PyTorch  | 1 / (1 − p) | x / (1 − p) or 0 | x           |
-| scale="evaluation", the paper | 1           | x or 0           | x · (1 − p) |
+| where texts differ                | s           | training         | evaluation  |
+| --------------------------------- | ----------- | ---------------- | ----------- |
+| scale="training", as PyTorch 2.14 | 1 / (1 − p) | x / (1 − p) or 0 | x           |
+| scale="evaluation", the paper     | 1           | x or 0           | x · (1 − p) |
 
-The two differ by the factor 1 − p, in training and in evaluation alike: a network trained with one serves the other
-once the next layer's weights are scaled. It would have trained otherwise, though, for a learning rate and a weight
-decay go with one size of weights.
+The two differ by the factor 1 − p, in training and in evaluation alike: a network trained with one
+serves the other once the next layer's weights are scaled. It would have trained otherwise, though,
+for a learning rate and a weight decay go with one size of weights.
 
 >>> import minicnn, minicnn.functional as F
 >>> _ = minicnn.manual_seed(1)
@@ -22,6 +23,12 @@ decay go with one size of weights.
 Tensor([0., 0., 2., 2., 0., 0., 0., 0.], dtype=float32)
 >>> F.dropout(minicnn.Tensor([1.0] * 8), p=0.5, training=False, scale="evaluation")
 Tensor([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], dtype=float32)
+
+Try: what is the mean of those that are kept, and what the mean of all?
+
+>>> y = F.dropout(minicnn.Tensor(np.ones(100_000)), p=0.2).numpy()
+>>> print(f"{y[y > 0].mean():.2f} {y.mean():.2f}")
+1.25 1.00
 """
 
 import numpy as np
@@ -29,6 +36,7 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, device_of, to_device
+from ..checks import choice, number
 from ..random import draw, generator
 from ..tensor import Tensor, apply
 
@@ -71,10 +79,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "t
     The numbers are keyed by manual_seed and the count of draws: the same for any number of threads, and on a GPU.
         Raises ValueError for another p or scale.
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p is a probability from 0 to 1, not {p}")
-    if scale not in ("training", "evaluation"):
-        raise ValueError(f"dropout: scale is 'training' or 'evaluation', not {scale!r}")
+    check_dropout("dropout", p, scale)
     p = float(p)
     if p == 0:
         return x
@@ -82,6 +87,11 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "t
     if training:
         return apply(Dropout(p, draw(), 1 / (1 - p) if inverted else 1.0), x)
     return x if scale == "training" else x * (1.0 - p)
+
+
+def check_dropout(name: str, p: float, scale: str) -> None:
+    number(f"{name}: p, a probability,", p, 0, 1)
+    choice(f"{name}: scale", scale, "training", "evaluation")
 
 
 # Faster versions of the functions marked @kernel, which run in their place:

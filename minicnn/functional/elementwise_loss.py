@@ -3,30 +3,47 @@
     mse_loss     L = (prediction − target)²
 
     binary_cross_entropy_with_logits
-                 L = −t log p − (1 − t) log(1 − p),   p = sigmoid(z) of one logit z and a target t, 0 … 1
+                 L = −t log p − (1 − t) log(1 − p)    p = sigmoid(z), logit z, target t from 0 to 1
 
 The second is cross-entropy with two answers, yes and no, for which one logit is enough. As
 log p = z − log(1 + e^z) and log(1 − p) = −log(1 + e^z),
 
-    L = log(1 + e^z) − t z = max(z, 0) + log(1 + e^−|z|) − t z         dL/dz = p − t
+    L = log(1 + e^z) − t z = log(1 + e^−|z|) + |z| · (1 − t where z > 0, else t)       dL/dz = p − t
 
-of which the second form does not overflow.
+of which the second form does not overflow. It is the loss of the answer that the sign of z stands for,
+and |z| times how far that is from t: nothing where it is t, even if |z| is infinite.
 
-| where libraries differ | mse_loss of shapes (N,) and (N, 1)   |
-| ---------------------- | ------------------------------------ |
-| here, Optax, Chainer   | an error                             |
-| PyTorch 2.14           | N² numbers, with a warning           |
-| Paddle 3.3             | N² numbers, silently                 |
-| Keras 3.15             | N numbers: the axis of 1 is left out |
+Second derivatives follow by the product rule: if g arrives at dz = dy (p − t), then dy gets g (p − t),
+t gets −g dy, and z gets g dy p (1 − p), as p is its sigmoid.
+
+| where libraries differ       | mse_loss of shapes (N,) and (N, 1)   |
+| ---------------------------- | ------------------------------------ |
+| here, Optax 0.2, Chainer 7.8 | an error                             |
+| PyTorch 2.14                 | N² numbers, with a warning           |
+| Paddle 3.3                   | N² numbers, silently                 |
+| Keras 3.15                   | N numbers: the axis of 1 is left out |
 
 >>> import minicnn, minicnn.functional as F
->>> z = minicnn.Tensor([0.0, 100.0, -100.0], requires_grad=True)
+>>> z = minicnn.Tensor([0.0, 200.0, -200.0], requires_grad=True)
 >>> loss = F.binary_cross_entropy_with_logits(z, [1.0, 1.0, 1.0], reduction="none")
 >>> loss.detach()  # log 2, as it does not know; right; and as wrong as its logit is large
-Tensor([  0.6931472,   0.       , 100.       ], dtype=float32)
+Tensor([  0.6931472,   0.       , 200.       ], dtype=float32)
 >>> loss.sum().backward()
 >>> z.grad  # p − t
 Tensor([-0.5,  0. , -1. ], dtype=float32)
+
+Try: train. A linear layer, whose bias is the weight of a third input that is always 1, learns "and".
+Does it learn "exclusive or"? No line parts the two answers, so the loss stays at log 2:
+
+>>> x = minicnn.Tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+>>> for target in ([0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]):
+...     w = minicnn.Tensor([0.0, 0.0, 0.0], requires_grad=True)
+...     for step in range(200):
+...         loss = F.binary_cross_entropy_with_logits(x @ w, target)
+...         w.data -= minicnn.grad(loss, w)[0].data
+...     print(f"{loss.item():.2f}")
+0.08
+0.69
 """
 
 from typing import Any
@@ -36,8 +53,10 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
+from ..checks import choice
 from ..tensor import Tensor, apply
 from .activation import sigmoid
+from .precision import float16_in_float32
 
 __all__ = ["binary_cross_entropy_with_logits", "mse_loss"]
 
@@ -59,10 +78,12 @@ class LogisticLoss(Function):
 
 @kernel
 def logistic_loss(z: Array, t: Array) -> Array:
-    """log(1 + e^z) − t z"""
-    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - t * z
+    """log(1 + e^−|z|) + |z| · (1 − t where z > 0, else t)"""
+    size, off = np.abs(z), np.where(z > 0, 1 - t, t)  # equivalent (comparison): 0 times either is 0
+    return np.log1p(np.exp(-size)) + np.where(off == 0, off, size) * off  # 0 · 0, never ∞ · 0
 
 
+@float16_in_float32
 def binary_cross_entropy_with_logits(logits: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
     """−t log p − (1 − t) log(1 − p) for p = sigmoid(logits), the probability that the answer is yes.
 
@@ -78,6 +99,7 @@ def binary_cross_entropy_with_logits(logits: Tensor, target: Any, *, reduction: 
     return reduced("binary_cross_entropy_with_logits", losses, reduction)
 
 
+@float16_in_float32
 def mse_loss(prediction: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
     """(prediction − target)², averaged over all numbers.
 
@@ -100,10 +122,9 @@ def _same_shape(name: str, prediction: Tensor, target: Any) -> None:
 
 def reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
     """The losses' "mean" or "sum", or with "none" the losses; ValueError for another reduction."""
-    if reduction == "mean":
-        return losses.mean()
-    if reduction == "sum":
-        return losses.sum()
-    if reduction != "none":
-        raise ValueError(f"{name}: reduction is 'mean', 'sum' or 'none', not {reduction!r}")
-    return losses
+    check_reduction(name, reduction)
+    return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+
+
+def check_reduction(name: str, reduction: str) -> None:
+    choice(f"{name}: reduction", reduction, "mean", "sum", "none")

@@ -6,19 +6,30 @@ Backward, for dy = dL/dy:
 
     dx = dy Wᵀ          dW = xᵀ dy          db = Σ dy    over the batch
 
-Those are the gradients of a product and of a broadcast sum, and autograd finds them: `@` and `+` are all there is. It
-is convolution whose window is the whole image (lesson conv): there the same line reads y = im2col(x) W + b.
+Those are the gradients of a product and of a broadcast sum, and autograd finds them: `@` and `+`
+are all there is; of the second derivatives too, for dx and dW are products again. It is convolution
+whose window is the whole image (lesson conv): there the same line reads y = im2col(x) W + b.
 
     N batch (any number of axes)   in, out features
 
-| where libraries differ | here      | PyTorch   |
-| ---------------------- | --------- | --------- |
-| weight                 | (in, out) | (out, in) |
+| where libraries differ | here, Paddle 3.3, Keras 3.15, Flax 0.12 | PyTorch 2.14, Chainer 7.8 |
+| ---------------------- | --------------------------------------- | ------------------------- |
+| weight                 | (in, out)                               | (out, in)                 |
 
 >>> import minicnn, minicnn.functional as F
 >>> weight = minicnn.Tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
 >>> F.linear(minicnn.Tensor([[1.0, 2.0, 3.0]]), weight, bias=minicnn.Tensor([0.5, 0.5]))
 Tensor([[4.5, 7.5]], dtype=float32)
+
+Try: a batch has one sample, and one of its features is 0. What is dW? Each number in it is an input
+times a gradient, so the weights of that feature learn nothing:
+
+>>> weight.requires_grad = True
+>>> F.linear(minicnn.Tensor([[1.0, 0.0, 3.0]]), weight).backward([[1.0, 10.0]])
+>>> weight.grad
+Tensor([[ 1., 10.],
+        [ 0.,  0.],
+        [ 3., 30.]], dtype=float32)
 """
 
 from math import prod

@@ -1,18 +1,14 @@
 """Cross-entropy: one number that says how wrong the network is about classes.
 
     N samples   K classes   z the K logits of a sample   p = softmax(z)
+    L = −log p_label = log Σ e^z − z_label     for each sample, and its mean over the batch
+    dL/dz = p − onehot(label)                  for the derivative of log Σ e^z is e^z / Σ e^z = p
 
-    L = −log p_label                 for each sample, and its mean over the batch
-
-The gradient is as simple as a gradient can be. With log p_label = z_label − log Σ e^z,
-
-    dL/dz = p − onehot(label)
-
-the probabilities, less 1 at the right answer. Softmax and logarithm are therefore one operation here:
-apart, the logarithm of a probability that has been rounded to 0 would be −∞.
-
-PyTorch takes logits and class numbers as this does, and so does Paddle; Keras takes probabilities,
-unless it is told otherwise.
+Softmax and logarithm are one operation here: apart, the logarithm of a probability that was rounded
+to 0 would be −∞. (PyTorch 2.14 and Paddle 3.3 take logits and class numbers too, Keras 3.15
+probabilities by default.)
+Second derivatives: if g arrives at dz = dy (p − onehot), dy gets ⟨g, p − onehot⟩, and p gets dy g,
+of which z gets p (dy g − ⟨dy g, p⟩), as in lesson softmax.
 
 >>> import minicnn, minicnn.functional as F
 >>> z = minicnn.Tensor([[0.0, 0.0], [0.0, 0.0]], requires_grad=True)
@@ -23,6 +19,11 @@ unless it is told otherwise.
 >>> z.grad  # (p − onehot) / N
 Tensor([[-0.25,  0.25],
         [ 0.25, -0.25]], dtype=float32)
+
+Try: what does a network lose that is wrong, and sure of it?
+
+>>> F.cross_entropy(minicnn.Tensor([[100.0, 0.0]]), [1]).item()
+100.0
 """
 
 from typing import Any
@@ -32,9 +33,10 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, array_module, as_array, on_device_of, on_host, to_device
+from ..checks import number, whole
 from ..ops import Masked
 from ..tensor import Tensor, apply
-from .elementwise_loss import reduced
+from .elementwise_loss import check_reduction, reduced
 from .precision import float16_in_float32
 from .softmax import log_softmax, softmax
 
@@ -68,7 +70,6 @@ def onehot(labels: Array, classes: int) -> Array:
 class CrossEntropy(Function):
     """The loss of each sample."""
 
-    promotes_integers = True
     saves = ((0,),)
 
     def __init__(self, labels: Array):
@@ -114,43 +115,59 @@ def cross_entropy(
 
     Args:
         logits: (N, K), floating: not yet probabilities.
-        labels: (N,) integers from 0 to K − 1: an array, a list or an integer Tensor.
+        labels: (N,) integers from 0 to K − 1, or booleans: an array, a list or a Tensor.
         reduction: "mean" over the batch (NaN for an empty one), "sum", or "none" for the N losses; it
             and what follows by name.
-        weight: (K,), how much a sample of each class counts, also in the mean.
-        ignore_index: a label whose samples do not count, also in the mean. None by default, where
-            PyTorch has −100.
+        weight: (K,) numbers from 0, how much a sample of each class counts, also in the mean.
+        ignore_index: a label whose samples do not count, also in the mean, whatever their logits. None
+            by default, where PyTorch has −100.
         label_smoothing: this share of the target, from 0 to 1, is spread over all classes (Szegedy et
             al. 2016, section 7).
 
     Raises TypeError for labels that are not integers, ValueError if shapes do not fit or a label is out of range. (For
         labels on a GPU nobody waits to see: one out of range makes the loss NaN.)
     """
+    weight = checked_options("cross_entropy", reduction, weight, ignore_index, label_smoothing)
     numbers, kept = _class_numbers(labels, logits, ignore_index)
     if not logits.shape[1]:  # of no classes there are no samples either, and no largest logit
         return reduced("cross_entropy", logits.reshape(-1), reduction)
+    logits = logits if logits.dtype.kind == "f" else logits.astype(np.float32)
+    if kept is not None:  # selected, not multiplied by 0: a row that does not count may hold ∞
+        logits = apply(Masked(kept.reshape(-1, 1)), logits)
     losses = apply(CrossEntropy(numbers), logits)
     if weight is None and kept is None and not label_smoothing:
         return reduced("cross_entropy", losses, reduction)
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"cross_entropy: label_smoothing is a share, from 0 to 1, not {label_smoothing}")
-    weight = np.ones(logits.shape[1]) if weight is None else weight.data if isinstance(weight, Tensor) else weight
-    weight = to_device(as_array(weight), logits.device)
+    weight = to_device(np.ones(logits.shape[1]) if weight is None else weight, logits.device)
     if weight.shape != logits.shape[1:]:
         raise ValueError(f"cross_entropy: weight of shape {weight.shape}, not {logits.shape[1:]}: one for each class")
     with on_device_of(logits.data):
         counts = weight[numbers]  # how much each sample counts, (N,)
         if kept is not None:
             counts = counts * kept
-        whole = counts.sum()
-        whole = np.where(whole == 0, np.nan, whole)
-    losses = losses * counts
+        all_counts = np.where(counts.any(), counts.sum(), np.nan)
+        counting, weighing = Masked(counts != 0), Masked(weight != 0)  # these too: a loss may be ∞
+    losses = apply(counting, losses) * counts
     if label_smoothing:
-        spread = -(log_softmax(logits) * weight).mean(axis=1)
-        losses = (1 - label_smoothing) * losses + label_smoothing * spread
-    if kept is not None:
-        losses = apply(Masked(kept), losses)
-    return losses.sum() / whole if reduction == "mean" else reduced("cross_entropy", losses, reduction)
+        spread = -(apply(weighing, log_softmax(logits)) * weight).mean(axis=1)
+        losses = (1 - label_smoothing) * losses + label_smoothing * (spread if kept is None else spread * kept)
+    return losses.sum() / all_counts if reduction == "mean" else reduced("cross_entropy", losses, reduction)
+
+
+def checked_options(name: str, reduction: str, weight: Any, ignore_index: Any, label_smoothing: Any) -> Any:
+    """The weight as an array; ValueError if it or another option does not fit. (A weight on a GPU is not looked at.)"""
+    check_reduction(name, reduction)
+    number(f"{name}: label_smoothing, a share,", label_smoothing, 0, 1)
+    if ignore_index is not None:
+        whole(f"{name}: ignore_index", ignore_index)
+    if weight is None:
+        return None
+    array = weight.data if isinstance(weight, Tensor) else as_array(weight)
+    if array.ndim != 1 or array.dtype.kind not in "fiu":
+        raise ValueError(f"{name}: weight is a number for each class, (K,), not {array.dtype} of shape {array.shape}")
+    # equivalent (term): on a CPU every array is the host's
+    for extreme in (array.min(), array.max()) if on_host(array) and array.size else ():
+        number(f"{name}: weight, each of it,", extreme.item(), 0)
+    return array
 
 
 def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tuple[Array, Array | None]:
@@ -159,7 +176,7 @@ def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tup
     numbers = labels.data if isinstance(labels, Tensor) else np.asarray(labels)
     if logits.ndim != 2 or numbers.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), not {logits.shape} and {numbers.shape}")
-    if numbers.dtype.kind not in "iu" and numbers.size:
+    if numbers.dtype.kind not in "iub" and numbers.size:
         raise TypeError(f"cross_entropy: labels are class numbers, integers; these are {numbers.dtype}")
     kept = None
     with on_device_of(numbers):

@@ -1,43 +1,42 @@
-"""Local response normalisation: strong responses quiet their neighbours (Krizhevsky et al. 2012,
+"""Local response normalization: strong responses quiet their neighbors (Krizhevsky et al. 2012,
 section 3.3).
 
-    n channels in a window   C channels, the last of any number of axes   Σ over the window of channel c
+![one pixel's channels, before and after](../figures/lrn.png)
 
-    b_c = a_c / s_c^β          s_c = k + α Σ_j a_j²
+    y_c = x_c / s_c^β          s_c = k + α Σ_j x_j²          (the paper writes a for x and b for y)
 
 where j runs over the n channels around c at the same pixel, as far as they exist: c − n/2 … c + n/2
-for odd n. In the paper k = 2, n = 5, α = 1e-4 and β = 3/4; it stands after the ReLU of conv1 and conv2
-and before their pooling. Below, products, powers and quotients are entry by entry.
+for odd n. In the paper k = 2, n = 5, α = 1e-4 and β = 3/4; it stands after the ReLU of conv1 and
+conv2 and before their pooling. Below, products, powers and quotients are taken element by element.
 
-Let S(x)_c = Σ x_j over the window of c; so s = k + α S(a²). Its transpose is Sᵀ(x)_i = Σ x_c over
-all channels c whose window holds i: the mirrored window, which is the same one if n is odd.
+Let S(x)_c = Σ x_j over the window of c, so that s = k + α S(x²), and let ⟨u, w⟩ be the sum of all
+products u_c w_c. In ⟨u, S(w)⟩ the product u_c w_j stands once if the window of c holds j. Collected
+by j the same sum is ⟨Sᵀ(u), w⟩: Sᵀ(u)_j = Σ u_c over all c whose window holds j. That is a sum over
+the mirrored window, which is the same one if n is odd.
 
-Backward: L is one number, g = dL/db is given, and dL/da is wanted. Channel i stands in its own
-numerator and in the s of every channel whose window holds it:
+Backward. L is one number, dy = dL/dy is given, and dx is wanted. To first order a small change δx
+changes, with r = s^(-β-1),
 
-    dL/da_i = g_i s_i^-β  +  Σ_c g_c a_c · (−β) s_c^(-β-1) · 2α a_i     over the c whose window holds i
+    s by    δs = 2α S(x δx)
+    y by    δy = s^-β δx − β x r δs
+    L by    ⟨dy, δy⟩ = ⟨dy s^-β, δx⟩ − 2αβ ⟨dy x r, S(x δx)⟩ = ⟨dy s^-β − 2αβ x Sᵀ(dy x r), δx⟩
 
-Write r for s^(-β-1), and this is
+What stands beside δx is dx = dy s^-β − 2αβ x Sᵀ(dy x r). Only x is kept for it: s is found again.
 
-    dL/da   = g s^-β  −  2αβ a Sᵀ(g a r)
+Second derivatives. Now dx is an output, computed from dy and x, and g is the gradient that it is
+given. By the chain rule the gradients of dy and x are those of the number ⟨g, dx⟩, with g fixed. In
+it S moves over to the other side once more:
 
-Of the forward pass only a is kept for this; s is computed again.
+    ⟨g, dx⟩ = ⟨g dy, s^-β⟩ − 2αβ ⟨g x, Sᵀ(dy x r)⟩ = ⟨g dy, s^-β⟩ − 2αβ ⟨t, dy x r⟩,  t = S(g x)
 
-Second derivatives. Now dL/da is an output: let M be a number computed from it, v the gradient of M
-with respect to dL/da, and ⟨x, y⟩ the sum of the products x y. By the chain rule the gradients of M by
-g and by a are those of ⟨v, dL/da⟩ with v held fixed. Since ⟨v a, Sᵀ(u)⟩ = ⟨S(v a), u⟩ for every u,
-and here u = g a r,
+This is linear in dy, so the gradient of dy is what stands beside it: g s^-β − 2αβ x r t. A change
+δx is felt in three places. The derivatives of s^-β and r by s are −β r and −(β + 1) r/s, so
 
-    ⟨v, dL/da⟩ = ⟨v g, s^-β⟩ − 2αβ ⟨S(v a), g a r⟩
+    by x itself    −2αβ ⟨t, dy r δx⟩           = ⟨−2αβ dy r t, δx⟩
+    by t           −2αβ ⟨S(g δx), dy x r⟩      = ⟨−2αβ g Sᵀ(dy x r), δx⟩
+    by s           ⟨e, δs⟩ = 2α ⟨e, S(x δx)⟩   = ⟨2α x Sᵀ(e), δx⟩
 
-and its gradients can be read off:
-
-    by g                      v s^-β − 2αβ a r S(v a)
-    by a, if s were constant  −2αβ (g r S(v a) + v Sᵀ(g a r))
-    by s                      e = −β g v r + 2αβ(β + 1) g a S(v a) r/s
-    by a, through s           2α a Sᵀ(e)                             because s = k + α S(a²)
-
-and the gradient by a is the sum of its two parts.
+with e = −β g dy r + 2αβ(β + 1) t dy x r/s; the gradient of x is the sum of what stands beside δx.
 
 | where libraries differ | α times  | default k | the window for even n   |
 | ---------------------- | -------- | --------- | ----------------------- |
@@ -52,9 +51,17 @@ and the gradient by a is the sum of its two parts.
 | Chainer 7.8            | the sum  | 2         | n + 1 channels around c |
 
 >>> import minicnn, minicnn.functional as F
->>> a = minicnn.Tensor([3.0, 4.0, 0.0])  # divided by √(3² + 4²), √(3² + 4² + 0²) and √(4² + 0²)
->>> F.local_response_norm(a, n=3, k=0.0, alpha=1.0, beta=0.5)
+>>> x = minicnn.Tensor([3.0, 4.0, 0.0])  # divided by √(3² + 4²), √(3² + 4² + 0²) and √(4² + 0²)
+>>> F.local_response_norm(x, n=3, k=0.0, alpha=1.0, beta=0.5)
 Tensor([0.6, 0.8, 0. ], dtype=float32)
+
+Try: how much larger is y if x is 10 times as large? Of small x nearly 10 times, as s stays near k.
+Of large x, where s is nearly α Σ x_j², it is 10^(1 − 2β) times as large, which is smaller:
+
+>>> for x in (minicnn.Tensor([1.0, 2.0, 3.0]), minicnn.Tensor([1e5, 2e5, 3e5])):
+...     print((F.local_response_norm(10 * x) / F.local_response_norm(x)).numpy().round(2))
+[9.51 9.51 9.51]
+[0.32 0.32 0.32]
 """
 
 import operator
@@ -86,22 +93,22 @@ class Constants(NamedTuple):
 
 
 @kernel
-def normalise(a: Array, constants: Constants) -> Array:
-    """b = a / s^β"""
-    return a / base(a, constants) ** constants.beta
+def normalize(x: Array, constants: Constants) -> Array:
+    """y = x / s^β"""
+    return x / base(x, constants) ** constants.beta
 
 
 @kernel
-def normalise_backward(g: Array, a: Array, constants: Constants) -> Array:
-    """dL/da = g s^-β − 2αβ a Sᵀ(g a s^(-β-1))"""
-    s = base(a, constants)
-    from_neighbours = sum_window(g * a / s ** (constants.beta + 1), constants.window[::-1])  # Sᵀ
-    return g / s**constants.beta - 2 * constants.alpha * constants.beta * a * from_neighbours
+def normalize_backward(dy: Array, x: Array, constants: Constants) -> Array:
+    """dx = dy s^-β − 2αβ x Sᵀ(dy x r)"""
+    s = base(x, constants)
+    from_neighbors = sum_window(dy * x / s ** (constants.beta + 1), constants.window[::-1])  # Sᵀ
+    return dy / s**constants.beta - 2 * constants.alpha * constants.beta * x * from_neighbors
 
 
-def base(a: Array, constants: Constants) -> Array:
-    """s = k + α S(a²)"""
-    return constants.k + constants.alpha * sum_window(a * a, constants.window)
+def base(x: Array, constants: Constants) -> Array:
+    """s = k + α S(x²)"""
+    return constants.k + constants.alpha * sum_window(x * x, constants.window)
 
 
 @kernel
@@ -118,11 +125,11 @@ class LocalResponseNorm(Function):
     def __init__(self, constants: Constants):
         self.constants = constants
 
-    def forward(self, a: Array) -> Array:
-        return normalise(a, self.constants)
+    def forward(self, x: Array) -> Array:
+        return normalize(x, self.constants)
 
-    def backward(self, g: Tensor) -> Gradients:
-        return apply(LocalResponseNormBackward(self.constants), g, self.saved_inputs[0])
+    def backward(self, dy: Tensor) -> Gradients:
+        return apply(LocalResponseNormBackward(self.constants), dy, self.saved_inputs[0])
 
 
 class LocalResponseNormBackward(Function):
@@ -131,30 +138,30 @@ class LocalResponseNormBackward(Function):
     def __init__(self, constants: Constants):
         self.constants = constants
 
-    def forward(self, g: Array, a: Array) -> Array:
-        return normalise_backward(g, a, self.constants)
+    def forward(self, dy: Array, x: Array) -> Array:
+        return normalize_backward(dy, x, self.constants)
 
-    def backward(self, v: Tensor) -> Gradients:
-        g, a = self.saved_inputs  # g is saved only if the gradient by a is wanted
+    def backward(self, g: Tensor) -> Gradients:
+        dy, x = self.saved_inputs  # dy is saved only if the gradient of x is wanted
         _, k, alpha, beta = self.constants
         factor = 2 * alpha * beta
 
-        def S(x: Tensor) -> Tensor:
-            return apply(WindowSum(self.constants.window), x)
+        def S(w: Tensor) -> Tensor:
+            return apply(WindowSum(self.constants.window), w)
 
-        def St(x: Tensor) -> Tensor:
-            return apply(WindowSum(self.constants.window[::-1]), x)
+        def St(u: Tensor) -> Tensor:
+            return apply(WindowSum(self.constants.window[::-1]), u)
 
-        s = k + alpha * S(a * a)
+        s = k + alpha * S(x * x)
         r = s ** (-beta - 1)
-        sva = S(v * a)
-        by_g = by_a = None
+        t = S(g * x)
+        by_dy = by_x = None
         if self.needs_input_grad[0]:
-            by_g = v * s**-beta - factor * a * r * sva
+            by_dy = g * s**-beta - factor * x * r * t
         if self.needs_input_grad[1]:
-            e = g * r * (factor * (beta + 1) * a * sva / s - beta * v)
-            by_a = -factor * (g * r * sva + v * St(g * a * r)) + 2 * alpha * a * St(e)
-        return by_g, by_a
+            e = dy * r * (factor * (beta + 1) * x * t / s - beta * g)
+            by_x = -factor * (dy * r * t + g * St(dy * x * r)) + 2 * alpha * x * St(e)
+        return by_dy, by_x
 
 
 class WindowSum(Function):
@@ -166,13 +173,13 @@ class WindowSum(Function):
     def forward(self, x: Array) -> Array:
         return sum_window(x, self.window)
 
-    def backward(self, g: Tensor) -> Gradients:
-        return apply(WindowSum(self.window[::-1]), g)
+    def backward(self, dy: Tensor) -> Gradients:
+        return apply(WindowSum(self.window[::-1]), dy)
 
 
 @float16_in_float32
 def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> Tensor:
-    """x / (k + α Σ x²)^β over n neighbouring channels (Krizhevsky et al. 2012, section 3.3; its constants
+    """x / (k + α Σ x²)^β over n neighboring channels (Krizhevsky et al. 2012, section 3.3; its constants
     are the defaults).
 
     Args:

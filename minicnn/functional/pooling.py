@@ -1,5 +1,7 @@
-"""Max-pooling: one number for each window and channel, so that the image shrinks and small shifts matter
-less (Krizhevsky et al. 2012, section 3.4).
+"""Max-pooling: one number for each window and channel, so that the image shrinks and small shifts
+matter less (Krizhevsky et al. 2012, section 3.4).
+
+![who wins in windows that overlap](../figures/pooling.png)
 
     N images   H W C input height, width, channels   OH OW output height, width   KH KW window
 
@@ -7,28 +9,34 @@ For each image and channel, output pixel (p, q) has a window of KH × KW pixels,
 
     max_pool2d   y[p, q] = the maximum of its window
 
-Max-pooling copies one pixel, the winner, out of each window. Its derivative puts the gradient of the
-window back at the winner's place. The paper's windows overlap, 3 × 3 pixels in steps of 2, so a pixel
-may win several windows and collect a gradient from each. Away from ties, small changes of x do not
-change who wins, so the winners are treated as constants: they are computed from arrays and not
-recorded. With them fixed, max-pooling is y = gather(x, winner), which is linear; its transpose is
+Max-pooling copies one pixel, the winner, out of each window. Its derivative puts the gradient of
+the window back at the winner's place. The paper's windows overlap, 3 × 3 pixels in steps of 2, so a
+pixel may win several windows and collect a gradient from each. Away from ties, small changes of x
+do not change who wins, so the winners are treated as constants: they are computed from arrays and
+not recorded. With them fixed, max-pooling is y = gather(x, winner), which is linear, and so is
 scatter:
 
     gather(x, winner)    y[p, q]      = x at the winner's place in window (p, q)
     scatter(dy, winner)  dx[h, w]     = Σ dy[p, q]  over the windows (p, q) that (h, w) has won
 
-so the gradient of one is the other, to any order. A window with a NaN has no winner: y is NaN there,
-and its gradient goes nowhere.
+They are transposes. Σ dy[p, q] · y[p, q] has a term dy[p, q] · x[h, w] for each window and its
+winner; sorted by the winners it is Σ x[h, w] · dx[h, w]:
 
-For the backward pass MaxPool2d keeps x and y, and finds the winners by comparing them: they are needed
-only there. Scatter and Gather keep the winners.
+    ⟨dy, gather(x)⟩ = ⟨scatter(dy), x⟩
+
+Whichever side is differentiated, what stands beside x is scatter(dy), the gradient of gather, and
+what stands beside dy is gather(x), the gradient of scatter. So each is the other's, to any order. A
+window with a NaN has no winner: y is NaN there, and its gradient goes nowhere.
+
+For the backward pass MaxPool2d keeps x and y, and finds the winners by comparing them. Scatter and
+Gather keep the winners.
 
 The padding of a maximum is −∞, and not 0, which would win over negative pixels.
 
-| where libraries differ    | here and in PyTorch                 | others                     |
-| ------------------------- | ----------------------------------- | -------------------------- |
-| equal maxima              | the first, row by row, gets all     | they share it (tinygrad)   |
-| the last window overhangs | left out, unless ceil_mode          | taken (Caffe; Chainer max) |
+| where libraries differ    | here and in PyTorch 2.14        | others                                     |
+| ------------------------- | ------------------------------- | ------------------------------------------ |
+| equal maxima              | the first, row by row, gets all | they share it (tinygrad 0.14)              |
+| the last window overhangs | left out, unless ceil_mode      | taken (OpenCV 4.14 for Caffe, Chainer 7.8) |
 
 >>> import minicnn, minicnn.functional as F
 >>> x = minicnn.Tensor([[1.0, 3.0, 2.0], [4.0, 8.0, 5.0], [7.0, 6.0, 9.0]], requires_grad=True)
@@ -41,6 +49,12 @@ Tensor([[8., 8.],
 Tensor([[0., 0., 0.],
         [0., 3., 0.],
         [0., 0., 1.]], dtype=float32)
+
+Try: how do you make min-pooling of it?
+
+>>> -F.max_pool2d(-x.detach().reshape(1, 3, 3, 1), kernel_size=2, stride=1).reshape(2, 2)
+Tensor([[1., 2.],
+        [4., 5.]], dtype=float32)
 """
 
 import numpy as np
@@ -132,8 +146,8 @@ class Gather(Function):
         self.size = x.shape[1:3]
         return gather(x, self.winner, self.window)
 
-    def backward(self, g: Tensor) -> Gradients:
-        return apply(Scatter(self.winner, self.window, self.size), g)
+    def backward(self, dy: Tensor) -> Gradients:
+        return apply(Scatter(self.winner, self.window, self.size), dy)
 
 
 def max_pool2d(
@@ -170,9 +184,7 @@ def pool_window(
     """The window; for ceil_mode, with as much padding on the far side as the last one reaches past it."""
     if x.ndim != 4:
         raise ValueError(f"{name} needs x of (N, H, W, C), not {x.shape}")
-    window = Window.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
-    if any(2 * max(p) > k for p, k in zip(window.padding, window.kernel_size, strict=True)):
-        raise ValueError(f"{name}: padding {padding} is more than half of the window {kernel_size}")
+    window = Window.of_pooling(name, kernel_size, stride, padding, dilation)
     window.output_size(*x.shape[1:3])  # ValueError if it does not fit
     return window.with_overhang(*x.shape[1:3]) if ceil_mode else window
 

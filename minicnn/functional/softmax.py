@@ -4,20 +4,39 @@
     log_softmax(x) = x − log Σ_j e^x_j
 
 Both derivatives can be written with the output y, so the input need not be kept. The derivative of
-softmax is ∂y_i/∂x_j = y_i (δ_ij − y_j): raising one number raises its own probability and lowers all
-others. Summed over the outputs i with their gradients,
+softmax is ∂y_i/∂x_j = y_i (δ_ij − y_j): raising one number raises its own probability and lowers
+all others. Summed over the outputs i with their gradients,
 
     softmax        dx_j = Σ_i dy_i y_i (δ_ij − y_j)  =  y_j (dy_j − Σ_i dy_i y_i)
     log_softmax    dx_j = Σ_i dy_i (δ_ij − e^y_j)    =  dy_j − e^y_j Σ_i dy_i
 
-The exponentials are taken of x − max x, row by row. That changes nothing (e^max cancels), and then none
-overflows and in each row at least one is 1, so no sum is 0. One maximum for all rows would not do: a row
-far below it would become 0/0.
+Second derivatives, for one row, with ⟨u, w⟩ = Σ_i u_i w_i. Let g be the gradient that arrives at
+dx: the gradients of dy and y are those of the number ⟨g, dx⟩, with g fixed,
+
+    softmax        ⟨g, dx⟩ = ⟨g y, dy⟩ − ⟨g, y⟩⟨y, dy⟩      by dy  y (g − ⟨g, y⟩), the same map
+                                                            by y   g dy − g ⟨y, dy⟩ − ⟨g, y⟩ dy
+    log_softmax    ⟨g, dx⟩ = ⟨g, dy⟩ − ⟨g, e^y⟩ Σ_i dy_i    by dy  g − ⟨g, e^y⟩
+                                                            by y   −g e^y Σ_i dy_i
+
+and what arrives at y goes on to x as each gradient of y does. Autograd finds these, for dx is
+computed with Tensors.
+
+The exponentials are taken of x − max x, row by row. That changes nothing (e^max cancels), and then
+none overflows and in each row at least one is 1, so no sum is 0. One maximum for all rows would not
+do: a row far below it would become 0/0.
 
 >>> import minicnn, minicnn.functional as F
 >>> F.softmax(minicnn.Tensor([[1000.0, 1000.0], [-1000.0, 0.0]]))
 Tensor([[0.5, 0.5],
         [0. , 1. ]], dtype=float32)
+
+Try: how sure does softmax become of the larger number, if all are multiplied by 0, 1 or 10?
+
+>>> for factor in (0, 1, 10):
+...     print(F.softmax(factor * minicnn.Tensor([1.0, 1.5])).numpy().round(2))
+[0.5 0.5]
+[0.38 0.62]
+[0.01 0.99]
 """
 
 import numpy as np

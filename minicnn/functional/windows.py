@@ -1,15 +1,20 @@
-"""Windows: what a kernel sees as it slides over an image, and how to lay it out so that sliding becomes one matrix
-product.
+"""Windows: what a kernel sees as it slides over an image, and how to lay it out so that sliding
+becomes one matrix product.
 
-Convolution and pooling look at an image through a window of KH × KW pixels that moves in steps of the stride. Output
-pixel (p, q) sees
+![a window becomes a row, and the way back](../figures/windows.png)
 
-    x[p·s + i·d, q·s + j·d, :]      for i in 0 … KH−1, j in 0 … KW−1        (s stride, d dilation, x with its padding)
+Convolution and pooling look at an image through a window of KH × KW pixels that moves in steps of
+the stride. Output pixel (p, q) sees
 
-`im2col` copies each such window into one row of a matrix, so that a convolution is a matrix product (lesson conv).
-`col2im` is its transpose: every entry of such a matrix is added to the pixel that it was copied from. Windows overlap,
-so a pixel may be copied many times, and then receives as many sums. That the two are transposes is what makes one the
-gradient of the other: ⟨im2col(x), c⟩ = ⟨x, col2im(c)⟩ for all x and c.
+    x[p·s + i·d, q·s + j·d, :]    for i in 0 … KH−1, j in 0 … KW−1
+
+where s is the stride, d the dilation, and x has its padding around it.
+
+`im2col` copies each such window into one row of a matrix, so that a convolution is a matrix product
+(lesson conv). `col2im` is its transpose: every entry of such a matrix is added to the pixel that it
+was copied from. Windows overlap, so a pixel may be copied many times, and then receives as many
+sums. That the two are transposes is what makes one the gradient of the other:
+⟨im2col(x), c⟩ = ⟨x, col2im(c)⟩ for all x and c.
 
 Along one axis, H pixels with padding pt + pb give
 
@@ -17,8 +22,8 @@ Along one axis, H pixels with padding pt + pb give
 
     N images   H W height, width   C channels   KH KW kernel   OH OW output height, width
 
-Images are channels last, (N, H, W, C): the C numbers of a pixel lie side by side in memory, so a row of a window is
-one run of KW·C numbers.
+Images are channels last, (N, H, W, C): the C numbers of a pixel lie side by side in memory, so a
+row of a window is one run of KW·C numbers.
 
 >>> import numpy as np
 >>> x = np.arange(9.0).reshape(1, 3, 3, 1)
@@ -32,6 +37,13 @@ array([[0., 1., 3., 4.],
 array([[1., 2., 1.],
        [2., 4., 2.],
        [1., 2., 1.]])
+
+Try: are they transposes, also with a stride and padding? Of any two arrays, the two sums are equal:
+
+>>> rng, window = np.random.default_rng(0), Window.of(kernel_size=3, stride=2, padding=1)
+>>> x, c = rng.random((2, 5, 5, 4)), rng.random((2 * 3 * 3, 3 * 3 * 4))
+>>> bool(np.isclose((im2col(x, window) * c).sum(), (x * col2im(c, x.shape, window)).sum()))
+True
 """
 
 import operator
@@ -87,6 +99,15 @@ class Window(NamedTuple):
             )
         vertical, horizontal = (pair(side, "padding", 0) for side in sides)
         return cls(kernel, steps, (vertical, horizontal), holes)
+
+    @classmethod
+    def of_pooling(cls, name: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> "Window":
+        """The same for pooling: in steps of the kernel's size if the stride is None, and with so little padding
+        that each window sees a pixel; else a ValueError that begins with `name`."""
+        window = cls.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
+        if any(2 * max(p) > k for p, k in zip(window.padding, window.kernel_size, strict=True)):
+            raise ValueError(f"{name}: padding {padding} is more than half of the window {kernel_size}")
+        return window
 
     def output_size(self, height: int, width: int) -> Pair:
         """(OH, OW); ValueError if the window does not fit into the padded image."""

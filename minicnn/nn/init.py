@@ -1,4 +1,4 @@
-"""Initialisers: where a weight starts. Each takes a shape and returns a float32 array drawn from this process's random
+"""Initializers: where a weight starts. Each takes a shape and returns a float32 array drawn from this process's random
 numbers.
 
 What matters is the variance. A sum of fan_in products has fan_in times their variance, so weights of variance 1/fan_in
@@ -18,8 +18,14 @@ import numpy as np
 from ..backends.devices import Array
 from ..random import generator
 
+__all__ = ["constant", "he", "lecun", "normal", "xavier"]
+
 Shape = tuple[int, ...]
-Initialiser = Callable[[Shape], Array]
+Initializer = Callable[[Shape], Array]
+
+
+def __dir__() -> list[str]:
+    return __all__  # what tab completion offers
 
 
 def _fans(shape: Shape) -> tuple[int, int]:
@@ -32,15 +38,11 @@ def _gaussian(shape: Shape, std: float) -> Array:
     return generator().standard_normal(shape, np.float32) * np.float32(std)
 
 
-def started(initialiser: Initialiser | None, shape: Shape, name: str) -> Array:
-    """An array of that shape by an initialiser, or by he() if there is none. TypeError if it is no
-    initialiser, such as he, whose brackets were forgotten; ValueError for a shape with a 0 or another result."""
-    if not all(isinstance(n, (int, np.integer)) for n in shape):
-        raise TypeError(f"{name}: sizes are whole numbers, not {shape}")
-    if min(shape) < 1:
-        raise ValueError(f"{name}: a weight of shape {shape} has no numbers: sizes are at least 1")
+def started(initializer: Initializer | None, shape: Shape, name: str) -> Array:
+    """An array of that shape by an initializer, or by he() if there is none. TypeError if it is no
+    initializer, such as he, whose brackets were forgotten; ValueError for another result."""
     try:
-        array = (initialiser or he())(shape)
+        array = (initializer or he())(shape)
         found = array.shape
     except (TypeError, AttributeError) as error:
         raise TypeError(
@@ -51,26 +53,26 @@ def started(initialiser: Initialiser | None, shape: Shape, name: str) -> Array:
     return array
 
 
-def constant(value: float) -> Initialiser:
+def constant(value: float) -> Initializer:
     """Every number the same."""
     return lambda shape: np.full(shape, value, np.float32)
 
 
-def normal(std: float = 0.01) -> Initialiser:
+def normal(std: float = 0.01) -> Initializer:
     """N(0, std²), std being 0.01 in Krizhevsky et al. 2012, section 5."""
     return lambda shape: _gaussian(shape, std)
 
 
-def lecun() -> Initialiser:
+def lecun() -> Initializer:
     """N(0, 1/fan_in): LeCun et al. 1998, Efficient BackProp."""
     return lambda shape: _gaussian(shape, sqrt(1 / _fans(shape)[0]))
 
 
-def xavier() -> Initialiser:
+def xavier() -> Initializer:
     """N(0, 2/(fan_in + fan_out)): Glorot and Bengio 2010."""
     return lambda shape: _gaussian(shape, sqrt(2 / sum(_fans(shape))))
 
 
-def he() -> Initialiser:
+def he() -> Initializer:
     """N(0, 2/fan_in): He et al. 2015, for layers followed by a ReLU."""
     return lambda shape: _gaussian(shape, sqrt(2 / _fans(shape)[0]))

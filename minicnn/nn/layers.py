@@ -8,6 +8,11 @@ import numpy as np
 
 from .. import functional as F
 from ..backends.devices import Array
+from ..checks import number, whole
+from ..functional.conv_transpose import extra_pixels
+from ..functional.dropout import check_dropout
+from ..functional.elementwise_loss import check_reduction
+from ..functional.loss import checked_options
 from ..functional.windows import IntPair, Padding, Window, pair
 from ..tensor import Tensor
 from . import init
@@ -57,7 +62,7 @@ class Conv2d(Module):
         groups: int = 1,
         bias: bool = True,
         *,
-        weight_init: init.Initialiser | None = None,
+        weight_init: init.Initializer | None = None,
         bias_init: float = 0.0,
     ) -> None:
         _check_groups("Conv2d", groups, in_channels, out_channels)
@@ -102,12 +107,14 @@ class ConvTranspose2d(Module):
         dilation: IntPair = 1,
         groups: int = 1,
         bias: bool = True,
-        weight_init: init.Initialiser | None = None,
+        weight_init: init.Initializer | None = None,
         bias_init: float = 0.0,
     ) -> None:
         _check_groups("ConvTranspose2d", groups, in_channels, out_channels)
-        kernel = Window.of(kernel_size, stride, padding, dilation).kernel_size
-        # an initialiser wants the outputs on the last axis, where a transposed layer has its inputs
+        window = Window.of(kernel_size, stride, padding, dilation)
+        extra_pixels("ConvTranspose2d", output_padding, window)
+        kernel = window.kernel_size
+        # an initializer wants the outputs on the last axis, where a transposed layer has its inputs
         weight = init.started(weight_init, (*kernel, in_channels // groups, out_channels), "ConvTranspose2d")
         self.weight = Parameter(weight.reshape(*kernel, out_channels // groups, in_channels))
         self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
@@ -131,7 +138,10 @@ class ConvTranspose2d(Module):
 
 
 def _check_groups(name: str, groups: int, in_channels: int, out_channels: int) -> None:
-    if groups < 1 or in_channels % groups or out_channels % groups:
+    sizes = {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}
+    for size, value in sizes.items():
+        whole(f"{name}: {size}", value, 1)
+    if in_channels % groups or out_channels % groups:
         raise ValueError(
             f"{name}: groups={groups} must divide both in_channels={in_channels} and out_channels={out_channels}"
         )
@@ -158,10 +168,11 @@ class Linear(Module):
         out_features: int,
         bias: bool = True,
         *,
-        weight_init: init.Initialiser | None = None,
+        weight_init: init.Initializer | None = None,
         bias_init: float = 0.0,
     ) -> None:
-        self.weight = Parameter(init.started(weight_init, (in_features, out_features), "Linear"))
+        shape = whole("Linear: in_features", in_features, 1), whole("Linear: out_features", out_features, 1)
+        self.weight = Parameter(init.started(weight_init, shape, "Linear"))
         self.bias = Parameter(init.constant(bias_init)((out_features,))) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -187,7 +198,7 @@ class MaxPool2d(Module):
         *,
         ceil_mode: bool = False,
     ) -> None:
-        Window.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)  # or an error
+        Window.of_pooling("MaxPool2d", kernel_size, stride, padding, dilation)  # or an error
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.ceil_mode = ceil_mode
 
@@ -212,7 +223,7 @@ class AvgPool2d(Module):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        Window.of(kernel_size, kernel_size if stride is None else stride, padding)  # or an error
+        Window.of_pooling("AvgPool2d", kernel_size, stride, padding, 1)  # or an error
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
@@ -241,12 +252,13 @@ class AdaptiveAvgPool2d(Module):
 
 
 class LocalResponseNorm(Module):
-    """x / (k + α Σ x²)^β over n neighbouring channels, with the paper's constants; see
+    """x / (k + α Σ x²)^β over n neighboring channels, with the paper's constants; see
     functional.local_response_norm. k, alpha and beta by name: PyTorch's order is another."""
 
     def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> None:
-        if n < 1:
-            raise ValueError(f"LocalResponseNorm: n is how many channels are summed, at least 1, not {n}")
+        whole("LocalResponseNorm: n, how many channels are summed,", n, 1)
+        for name, value in (("k", k), ("alpha", alpha), ("beta", beta)):
+            number(f"LocalResponseNorm: {name}", value)
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
 
     def forward(self, x: Tensor) -> Tensor:
@@ -257,7 +269,7 @@ class LocalResponseNorm(Module):
 
 
 class BatchNorm2d(Module):
-    """Batch normalisation of each channel of images (N, H, W, num_features); see functional.batch_norm.
+    """Batch normalization of each channel of images (N, H, W, num_features); see functional.batch_norm.
 
     gamma starts at 1 and beta at 0; the buffers running_mean and running_var at 0 and 1.
     """
@@ -266,8 +278,9 @@ class BatchNorm2d(Module):
     running_var: Array
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        if num_features < 1 or eps < 0:
-            raise ValueError(f"BatchNorm2d needs num_features ≥ 1 and eps ≥ 0, not {num_features} and {eps}")
+        whole("BatchNorm2d: num_features", num_features, 1)
+        number("BatchNorm2d: eps", eps, 0)
+        number("BatchNorm2d: momentum", momentum, 0, 1)
         self.gamma = Parameter(np.ones(num_features, np.float32))
         self.beta = Parameter(np.zeros(num_features, np.float32))
         self.register_buffer("running_mean", np.zeros(num_features, np.float32))
@@ -322,6 +335,7 @@ class LeakyReLU(Module):
     """x where it is positive, else negative_slope · x; see functional.leaky_relu."""
 
     def __init__(self, negative_slope: float = 0.01) -> None:
+        number("LeakyReLU: negative_slope", negative_slope)
         self.negative_slope = negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
@@ -343,7 +357,7 @@ class Softmax(Module):
     probabilities that people look at."""
 
     def __init__(self, axis: int = -1) -> None:
-        self.axis = axis
+        self.axis = whole("Softmax: axis", axis)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(x, self.axis)
@@ -356,7 +370,7 @@ class LogSoftmax(Module):
     """log softmax(x) along an axis; see functional.log_softmax."""
 
     def __init__(self, axis: int = -1) -> None:
-        self.axis = axis
+        self.axis = whole("LogSoftmax: axis", axis)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.log_softmax(x, self.axis)
@@ -370,8 +384,7 @@ class Dropout(Module):
     functional.dropout."""
 
     def __init__(self, p: float = 0.5, *, scale: str = "training") -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p is a probability, from 0 to 1, not {p}")
+        check_dropout("Dropout", p, scale)
         self.p, self.scale = p, scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -399,6 +412,7 @@ class CrossEntropyLoss(Module):
         ignore_index: int | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
+        checked_options("CrossEntropyLoss", reduction, weight, ignore_index, label_smoothing)
         self.options = {
             "reduction": reduction, "weight": weight, "ignore_index": ignore_index, "label_smoothing": label_smoothing
         }  # fmt: skip
@@ -411,6 +425,7 @@ class BCEWithLogitsLoss(Module):
     """The mean of binary cross-entropy; see functional.binary_cross_entropy_with_logits."""
 
     def __init__(self, *, reduction: str = "mean") -> None:
+        check_reduction("BCEWithLogitsLoss", reduction)
         self.reduction = reduction
 
     def forward(self, logits: Tensor, target: Any) -> Tensor:
@@ -421,6 +436,7 @@ class MSELoss(Module):
     """The mean of (prediction − target)²; see functional.mse_loss."""
 
     def __init__(self, *, reduction: str = "mean") -> None:
+        check_reduction("MSELoss", reduction)
         self.reduction = reduction
 
     def forward(self, prediction: Tensor, target: Any) -> Tensor:

@@ -4,12 +4,13 @@ Sequential: a chain. ModuleList: modules by number.
 A module's attributes are its contents: every Parameter and every Module assigned to it counts, in
 the order of assignment, under the name of the attribute. Nothing is registered, except buffers
 (arrays that belong to the state but are not learned). What would be lost without a word is an
-error: modules or parameters in a plain list, tuple, set or dict, and a parameter that is replaced
-by something else.
+error: modules or parameters in a plain container or in the class, a Tensor that requires a gradient
+but is no Parameter, and a parameter or module that is replaced by something else.
 """
 
-from collections import deque
+from collections import UserDict, UserList, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..backends.devices import Array
 from ..tensor import Tensor
 
 Self = TypeVar("Self", bound="Module")
+Numbered = TypeVar("Numbered", bound="_Numbered")
 Hook = Callable[["Module", tuple[Any, ...], Any], None]
 
 
@@ -30,42 +32,98 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any) -> None:
+        if isinstance(data, Tensor):
+            raise TypeError("a Parameter is made of an array: write nn.Parameter(tensor.data)")
         super().__init__(data, requires_grad=True)
         flags = self.data.flags
         if not flags.c_contiguous or not getattr(flags, "writeable", True):  # as an array of JAX is not
             with devices.on_device_of(self.data):
                 self.data = self.data.copy(order="C")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. Raises TypeError if `data` would become anything but an array of its
+        shape and dtype, which neither the optimizer nor the layer could work with."""
+        if name == "data" and hasattr(self, "data"):
+            value = np.asarray(value) if isinstance(value, np.generic) else value  # NumPy's 0-d results
+            if not _is_array(value) or (value.shape, value.dtype) != (self.shape, self.dtype):
+                raise TypeError(
+                    f"a Parameter of shape {self.shape} and dtype {self.dtype} cannot become {_described(value)}: "
+                    "write p.data[...] = … for new values, net.astype(…) for another dtype, or assign "
+                    "an nn.Parameter(…) to the module (the optimizer then has to be made anew)"
+                )
+            self.version[0] += 1
+        object.__setattr__(self, name, value)
+
+
+def _is_array(value: Any) -> bool:
+    return not isinstance(value, (np.generic, Tensor)) and devices.kind_of(type(value)) is not None
+
+
+def _described(value: Any) -> str:
+    if _is_array(value):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return f"a {type(value).__name__}"
+
+
+# what can hold modules that nobody finds; an array can if its dtype is object
+CONTAINERS: Any = (
+    list, tuple, set, frozenset, dict, deque, UserDict, UserList, MappingProxyType,
+    type({}.keys()), type({}.values()), type({}.items()),
+)  # fmt: skip
+
 
 def _part_in(value: Any) -> str | None:
-    """What a plain container holds at any depth, "Module" or "Parameter"; None if neither."""
-    if not isinstance(value, (list, tuple, set, frozenset, dict, deque)):
-        return None
-    for item in value.values() if isinstance(value, dict) else value:
-        if isinstance(item, (Module, Parameter)):
-            return "Module" if isinstance(item, Module) else "Parameter"
-        inside = _part_in(item)
-        if inside is not None:
-            return inside
+    """What a value is or, if it is a container, what it holds at any depth that a network has to
+    know of; None if nothing."""
+    stack: list[Any] = [value]
+    seen: dict[int, Any] = {}
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Module):
+            return "Module"
+        if isinstance(value, Tensor):
+            if isinstance(value, Parameter):
+                return "Parameter"
+            if value.requires_grad and value.grad_fn is None:
+                return "Tensor that requires a gradient"
+        elif id(value) in seen:  # a list that holds itself
+            continue
+        elif isinstance(value, CONTAINERS):
+            seen[id(value)] = value  # and so it lives on, for else another could get its id
+            stack.extend(value.values() if isinstance(value, Mapping) else value)
+        elif isinstance(value, np.ndarray) and value.dtype == object:
+            stack.extend(value.ravel().tolist())
     return None
 
 
-def _refuse_container(owner: "Module", name: str, value: Any) -> None:
-    """TypeError if the attribute is a plain container of modules or parameters, which nobody would
-    find."""
-    part = _part_in(value)
+def _refuse_lost(owner: str, name: str, value: Any) -> None:
+    """TypeError if the attribute is, or holds, modules or parameters that nobody would find."""
+    part = None if isinstance(value, Parameter) else _part_in(value)
     if part is None:
         return
-    instead = "wrap the modules in nn.ModuleList([…])"
-    if part == "Parameter":
-        instead = "give each parameter an attribute of its own, or to a Module in an nn.ModuleList"
-    elif isinstance(value, dict):
+    what = f"a {part}" if isinstance(value, Tensor) else f"a {type(value).__name__} that holds a {part}"
+    if isinstance(value, Tensor):
+        instead = "write nn.Parameter(array), or give its .detach() if it is not to be trained"
+    elif part != "Module":
+        instead = "give each nn.Parameter an attribute of its own, or to a Module in an nn.ModuleList"
+    elif isinstance(value, Mapping):
         instead = "write nn.Sequential(**modules), or give each module an attribute of its own"
+    else:
+        instead = "wrap the modules in nn.ModuleList([…])"
     raise TypeError(
-        f"{type(owner).__name__}.{name} is a {type(value).__name__} that holds a {part}: only a "
-        "Parameter or Module that is itself an attribute is trained, saved and moved: "
-        f"{instead}"
+        f"{owner}.{name} is {what}: only a Parameter or Module that is itself an attribute is "
+        f"trained, saved and moved: {instead}"
     )
+
+
+def _buffer(owner: str, name: str, value: Any) -> Array:
+    """The value of a buffer, checked."""
+    if isinstance(value, np.generic):  # NumPy turns 0-d results into scalars
+        return np.asarray(value)
+    if not _is_array(value):
+        what = type(value).__name__
+        raise TypeError(f"{owner}: the buffer {name!r} is a {what}; a buffer is an array, such as a Tensor's .data")
+    return value
 
 
 class Module:
@@ -88,22 +146,52 @@ class Module:
     _buffers: tuple[str, ...] = ()
     _hooks: dict[object, Hook] = {}
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Raises TypeError for modules and parameters that belong to the class, which all its objects
+        would share and none would find."""
+        super().__init_subclass__(**options)
+        for name, value in vars(cls).items():
+            if (part := _part_in(value)) is not None:
+                raise TypeError(
+                    f"{cls.__name__}.{name} is or holds a {part} and belongs to the class: assign it "
+                    f"in __init__, self.{name} = …, so that it is trained, saved and moved"
+                )
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute.
 
-        Raises TypeError for a plain list, tuple, set or dict that holds modules or parameters, and
-        for an attribute that is a Parameter and would become anything but a Parameter, a Module or
-        None.
+        Raises TypeError for what would be lost: a plain container of modules or parameters; a Tensor
+        that requires a gradient, is no Parameter and was not computed; anything but a Parameter, a
+        Module or None over one of the two; what is no array over a buffer. So it does for this module,
+        or one around it, as a part of itself.
         """
-        before = vars(self).get(name)
-        if isinstance(before, Parameter) and not isinstance(value, (Parameter, Module, type(None))):
-            raise TypeError(
-                f"{type(self).__name__}.{name} is a Parameter and would be lost, replaced by a "
-                f"{type(value).__name__}: write {name}.data[...] = … for new values, or assign "
-                "nn.Parameter(…) for a new parameter (the optimizer then has to be made anew)"
-            )
-        _refuse_container(self, name, value)
+        before, owner = vars(self).get(name), type(self).__name__
+        if name in self._buffers:
+            value = _buffer(owner, name, value)
+        elif isinstance(value, Module):
+            self._refuse_around(value)
+        elif not isinstance(value, Parameter):
+            if isinstance(before, (Parameter, Module)) and value is not None:
+                instead = "assign a Module, or None to do without it"
+                if isinstance(before, Parameter):
+                    instead = (
+                        f"write {name}.data[...] = … for new values, or assign "
+                        "nn.Parameter(…) for a new parameter (the optimizer then has to be made anew)"
+                    )
+                raise TypeError(
+                    f"{owner}.{name} is a {'Parameter' if isinstance(before, Parameter) else 'Module'} and would be "
+                    f"lost, replaced by a {type(value).__name__}: {instead}"
+                )
+            _refuse_lost(owner, name, value)
         object.__setattr__(self, name, value)
+
+    def _refuse_around(self, part: "Module") -> None:
+        """TypeError if this module is inside that one, of which it would then have no end."""
+        if any(module is self for _, module in part.named_modules()):
+            raise TypeError(
+                f"a {type(self).__name__} cannot have as its part a {type(part).__name__} that it is a "
+                "part of itself: keep a weakref.ref of a module around it"
+            )
 
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
@@ -145,9 +233,7 @@ class Module:
     # --------------------------------------------------------------------------------------------------------- contents
     def register_buffer(self, name: str, array: Array) -> None:
         """Set attribute `name` to an array that is part of the state but not learned, such as a running mean."""
-        if isinstance(array, Tensor):
-            raise TypeError(f"register_buffer: {name!r} is a Tensor; a buffer is an array, such as its .data")
-        setattr(self, name, array)
+        setattr(self, name, _buffer(type(self).__name__, name, array))
         self._buffers = (*self._buffers, name)
 
     def children(self) -> Iterator["Module"]:
@@ -160,7 +246,7 @@ class Module:
             if isinstance(value, Module):
                 yield name, value
             elif name != "_hooks":
-                _refuse_container(self, name, value)  # it was empty when it was assigned
+                _refuse_lost(type(self).__name__, name, value)  # it was empty when it was assigned
 
     def named_modules(self, *, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
         """(dotted name, module): this one, under the name "", and all inside it, outer before inner."""
@@ -187,7 +273,7 @@ class Module:
             elif isinstance(value, Module):
                 yield from value._entries(f"{prefix}{name}.")
             elif name != "_hooks":
-                _refuse_container(self, name, value)  # it was empty when it was assigned
+                _refuse_lost(type(self).__name__, name, value)  # it was empty when it was assigned
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -196,7 +282,7 @@ class Module:
 
     # ------------------------------------------------------------------------------------------------------------ modes
     def train(self: Self, mode: bool = True) -> Self:
-        """Into training mode, or out of it: dropout and batch normalisation behave differently."""
+        """Into training mode, or out of it: dropout and batch normalization behave differently."""
         for _, module in self.named_modules():
             module.training = mode
         return self
@@ -217,7 +303,8 @@ class Module:
         for _, module in self.named_modules():
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):
-                    value.data = function(value.data)
+                    # past the check of Parameter, for the dtype may be another
+                    object.__setattr__(value, "data", function(value.data))
                     value.version[0] += 1
                     if value.grad is not None:
                         value.grad = Tensor(function(value.grad.data))
@@ -283,7 +370,7 @@ class Module:
 
     def summary(self, input_shape: tuple[int, ...]) -> str:
         """A table of the layers, in the order they run: output shape, parameters and FLOPs, for an input of that shape
-        (N, …)."""
+        (N, …). If a layer cannot take what reaches it, the error has the table as far as it got."""
         rows = [("layer", "output", "parameters", "FLOPs")]
         flops: list[int] = []
 
@@ -304,19 +391,90 @@ class Module:
         try:
             with no_grad():
                 self.eval()(Tensor(np.zeros(input_shape, dtype)))
+        except (TypeError, ValueError) as error:
+            if len(rows) > 1:
+                error.args = (f"{error}\n\nthe layers before it:\n{_table(rows)}",)
+            raise
         finally:
             for remove in removers:
                 remove()
             for module, mode in modes:
                 module.training = mode
         rows.append(("total", "", f"{sum(p.size for p in self.parameters()):,}", f"{sum(flops):,}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return "\n".join(
-            f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows
-        )
+        return _table(rows)
 
 
-class Sequential(Module):
+def _table(rows: list[tuple[str, str, str, str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows)
+
+
+class _Numbered(Module):
+    """What Sequential and ModuleList share: modules by number, which can be exchanged, added and taken out."""
+
+    def __len__(self) -> int:
+        return len(list(self.children()))
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __setitem__(self, index: int | slice, new: Any) -> None:
+        """Put another module in the place of the one of that number, whose name it gets, or modules in
+        the place of a slice, as in a list."""
+        entries = list(self.named_children())
+        if isinstance(index, slice):
+            entries[index] = [("", module) for module in new]
+        else:
+            entries[index] = entries[index][0], new
+        self._renew(entries)
+
+    def __delitem__(self, index: int | slice) -> None:
+        """Take one out, or a slice; those after it get smaller numbers."""
+        entries = list(self.named_children())
+        del entries[index]
+        self._renew(entries)
+
+    def pop(self, index: int = -1) -> Module:
+        """Take the module of that number out, by default the last, and return it."""
+        module = list(self.children())[index]
+        del self[index]
+        return module
+
+    def insert(self: Numbered, index: int, module: Module) -> Numbered:
+        """Add a module before the one of that number; that and those after it get larger numbers."""
+        entries = list(self.named_children())
+        entries.insert(index, ("", module))
+        return self._renew(entries)
+
+    def append(self: Numbered, module: Module) -> Numbered:
+        """Add a module at the end. Raises TypeError for what is no Module."""
+        return self._renew([*self.named_children(), ("", module)])
+
+    def extend(self: Numbered, modules: Iterable[Module]) -> Numbered:
+        """Add modules at the end."""
+        return self._renew([*self.named_children(), *[("", module) for module in modules]])
+
+    __iadd__ = extend
+
+    def _renew(self: Numbered, entries: list[tuple[str, Any]]) -> Numbered:
+        """Have these modules in place of the present ones. Names that are numbers are given anew. Raises
+        TypeError, having changed nothing, for what is no Module, or one around this."""
+        present = set(self.children())
+        for _, module in entries:
+            if not isinstance(module, Module):
+                kind = type(self).__name__
+                several = "; extend takes several" if isinstance(module, (list, tuple)) else ""
+                raise TypeError(f"{kind} is made of Modules, not of a {type(module).__name__}{several}")
+            if module not in present:
+                self._refuse_around(module)
+        for name, _ in list(self.named_children()):
+            delattr(self, name)
+        for i, (name, module) in enumerate(entries):
+            object.__setattr__(self, str(i) if not name or name.isdecimal() else name, module)
+        return self
+
+
+class Sequential(_Numbered):
     """Modules one after the other; they are named 0, 1, 2, … or by keyword.
 
     >>> from minicnn import nn
@@ -340,19 +498,10 @@ class Sequential(Module):
                 raise ValueError(f"Sequential: a layer cannot be named {name!r}, which is an attribute already")
             setattr(self, name, module)
 
-    def __len__(self) -> int:
-        return len(list(self.children()))
-
     def __getitem__(self, index: Any) -> Module:
         """The layer of that number, or a Sequential of a slice."""
         layers = list(self.children())
         return Sequential(*layers[index]) if isinstance(index, slice) else layers[index]
-
-    def __setitem__(self, index: int, module: Module) -> None:
-        """Put another layer in the place of the one of that number."""
-        if not isinstance(module, Module):
-            raise TypeError(f"Sequential is made of Modules, not of a {type(module).__name__}")
-        setattr(self, [name for name, _ in self.named_children()][index], module)
 
     def forward(self, x: Any) -> Any:
         for module in self.children():
@@ -360,7 +509,7 @@ class Sequential(Module):
         return x
 
 
-class ModuleList(Module):
+class ModuleList(_Numbered):
     """Modules by number, for a forward of one's own; as attributes they are named 0, 1, 2, …
 
     >>> from minicnn import nn
@@ -371,23 +520,7 @@ class ModuleList(Module):
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         """Raises TypeError for what is no Module."""
-        for module in modules:
-            self.append(module)
-
-    def append(self: Self, module: Module) -> Self:
-        """Add a module at the end. Raises TypeError for what is no Module."""
-        if not isinstance(module, Module):
-            raise TypeError(
-                f"ModuleList is made of Modules, not of a {type(module).__name__}: write ModuleList([module, …])"
-            )
-        setattr(self, str(len(self)), module)  # type: ignore[arg-type]
-        return self
-
-    def __len__(self) -> int:
-        return len(list(self.children()))
-
-    def __iter__(self) -> Iterator[Module]:
-        return self.children()
+        self.extend(modules)
 
     @overload
     def __getitem__(self, index: int) -> Module: ...

@@ -36,6 +36,8 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
             "clip_grad_norm: no parameter has a gradient: call it after backward(), with the parameters themselves "
             "(a generator, such as net.parameters(), can be used once)"
         )
+    # float16 in float32, in which sums of squares do not overflow and small factors are not rounded away
+    gradients = [(p, g.astype(np.float32) if g.dtype == np.float16 else g) for p, g in gradients]
     # each by its own largest entry, or squares of float32 might overflow
     largest = float(np.max([abs(g).max().item() for _, g in gradients if g.size], initial=0))  # NaN, if one is
     squares = [((g / largest) ** 2).sum().item() for _, g in gradients] if largest else []
@@ -44,5 +46,6 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
         raise ValueError(f"clip_grad_norm: the gradients' norm is {norm}")
     if norm > max_norm:
         for p, g in gradients:
-            p.grad = g * (max_norm / norm)
+            scaled = g * (max_norm / norm)
+            p.grad = scaled if scaled.dtype == p.dtype else scaled.astype(p.dtype)
     return norm

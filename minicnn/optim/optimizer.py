@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backends import devices, kernel_of_many
 from ..backends.devices import Array, assign, on_device_of
+from ..checks import choice, number
 from ..tensor import Tensor
 
 Arrays = tuple[Array, ...]  # of one parameter: (w, g), its value and gradient, and the state that belongs to it
@@ -172,7 +173,7 @@ class Optimizer:
             raise ValueError("an optimizer needs parameters: leaf Tensors with requires_grad, as module.parameters()")
         for p in params:
             _check_contiguous(p)
-        _at_least_0("lr", group["lr"])
+        number("lr", group["lr"], 0)
 
     @property
     def lr(self) -> float:
@@ -260,17 +261,23 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Copy back what state_dict returned. Settings other than lr may be missing, and stay as they
         are: older states have none. Raises ValueError, having written nothing, if the names, shapes or
-        kinds of number are not the same or a setting is out of range."""
+        kinds of number are not the same or a setting or count is out of range."""
+        if not isinstance(state, Mapping):
+            raise ValueError(f"a state is a dict, as state_dict() returns, not a {type(state).__name__}")
         none = np.zeros(len(self.params), int)
         own = {**self.state_dict(), "missed": none}
         state = {"missed": none, **state}
         missing = own.keys() - state.keys() - (self.defaults.keys() - {"lr"})
         problems = [f"{name} is missing" for name in missing]
         for name, value in state.items():
-            misfit = devices.misfit(value, own[name]) if name in own else "is unexpected"
+            # a setting may be a whole number, as in lr=1
+            like = np.zeros(own[name].shape, int) if name in self.defaults.keys() & own.keys() else own.get(name)
+            misfit = "is unexpected" if like is None else devices.misfit(value, like)
             problems += [f"{name} {misfit}"] if misfit else []
         counts = {name: np.asarray(state[name]) for name in ("steps", "missed") if not problems}
         problems += [f"{name} is {n}" for name, n in counts.items() if n.dtype.kind not in "iu" or (n < 0).any()]
+        if not problems and (counts["missed"] > counts["steps"]).any():
+            problems = [f"of {counts['steps']} steps {counts['missed'].max()} were missed"]
         if problems:
             raise ValueError(
                 f"this is not the state of {type(self).__name__} over these parameters: {'; '.join(problems)}"
@@ -316,19 +323,6 @@ def _numbers(values: list[Any]) -> Array | None:
     return None if rows.dtype.kind not in "biuf" else rows if len(values) > 1 else np.asarray(rows[0])
 
 
-def _holds(condition: Callable[[], bool]) -> bool:
-    """Is it true? Of a value of another type, such as None, it is not."""
-    try:
-        return bool(condition())
-    except TypeError:
-        return False
-
-
-def _at_least_0(name: str, value: float) -> None:
-    if not _holds(lambda: value >= 0):
-        raise ValueError(f"{name} must be 0 or more, not {value!r}")
-
-
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum and weight decay.
 
@@ -370,7 +364,9 @@ class SGD(Optimizer):
     def check(self, group: dict[str, Any]) -> None:
         super().check(group)
         for name in ("momentum", "weight_decay"):
-            _at_least_0(name, group[name])
+            number(name, group[name], 0)
+        for name in ("nesterov", "paper_update"):
+            choice(name, group[name], False, True)
         if group["nesterov"] and (not group["momentum"] or group["paper_update"]):
             raise ValueError("nesterov needs a momentum above 0, and has no paper_update form")
 
@@ -384,7 +380,9 @@ class Adam(Optimizer):
 
         m ← β₁ m + (1 − β₁) g     v ← β₂ v + (1 − β₂) g²     w ← w − lr · m̂ / (√v̂ + ε)
 
-    with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ) at step t; weight_decay · w is added to g first.
+    with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ) at step t; weight_decay · w is added to g first. In float32 the
+    square of a gradient beyond 1e19 is infinite, and what it was for stands still from then on, as in
+    PyTorch: clip_grad_norm keeps gradients from it.
     """
 
     slots = ("mean", "square")
@@ -402,10 +400,12 @@ class Adam(Optimizer):
     def check(self, group: dict[str, Any]) -> None:
         super().check(group)
         betas = group["betas"]
-        if not _holds(lambda: len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
-            raise ValueError(f"betas must be two numbers from 0 to 1, without 1, not {betas}")
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"betas must be two numbers from 0 to 1, not {betas!r}")
+        for i, beta in enumerate(betas):
+            number(f"betas[{i}]", beta, 0, below=1)
         for name in ("eps", "weight_decay"):
-            _at_least_0(name, group[name])
+            number(name, group[name], 0)
 
     def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
         adam(parameters, AdamStep.of(group, self.count))

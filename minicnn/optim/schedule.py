@@ -2,12 +2,26 @@
 step() is called, after an epoch or after an update, as you choose. Groups whose rates differ at first keep
 their own: each rate follows from the one that its group had when the schedule was made."""
 
+from collections.abc import Callable, Mapping
 from math import cos, inf, pi
 from typing import Any
 
 import numpy as np
 
+from ..checks import choice, number, whole
 from .optimizer import Optimizer
+
+
+def count(name: str, value: Any) -> int:
+    """A whole number from 0, also as a float, which JSON may have made of it."""
+    number(name, value, 0, 2**53)
+    return whole(name, int(value) if value == int(value) else value)
+
+
+def level(name: str, value: Any) -> float:
+    """Any number, also an infinite one."""
+    number(name, value, finite=False)
+    return float(value)
 
 
 class Schedule:
@@ -18,11 +32,16 @@ class Schedule:
     it was made with: a run can be continued with others, for more epochs, say.
     """
 
-    progress: tuple[str, ...] = ("count",)
+    progress: Mapping[str, Callable[[str, Any], Any]] = {"count": count}  # what it consists of, and what that may be
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer, self.count = optimizer, 0
         self.base_lrs: list[float] = [group["lr"] for group in optimizer.param_groups]
+
+    def __repr__(self) -> str:
+        """How far it has come, and its settings."""
+        numbers = {name: value for name, value in vars(self).items() if name != "optimizer"}
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in numbers.items())})"
 
     def state_dict(self) -> dict[str, Any]:
         """The numbers that say how far it has come, and base_lrs."""
@@ -30,16 +49,19 @@ class Schedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what state_dict returned. Without base_lrs it stays on its own. Raises ValueError,
-        having changed nothing, if the names or the number of groups are others, or count is negative."""
+        having changed nothing, if the names or the number of groups are others, or a number is out of range."""
+        if not isinstance(state, Mapping):
+            raise ValueError(f"a state is a dict, as state_dict() returns, not a {type(state).__name__}")
         base_lrs = np.ravel(state.get("base_lrs", self.base_lrs)).tolist()
-        if state.keys() - {"base_lrs"} != set(self.progress) or len(base_lrs) != len(self.base_lrs):
+        groups = len(self.optimizer.param_groups)
+        if state.keys() - {"base_lrs"} != set(self.progress) or len(base_lrs) != groups:
             raise ValueError(
-                f"this is no state of {type(self).__name__} over {len(self.base_lrs)} groups: {sorted(state)}, not "
-                f"{sorted([*self.progress, 'base_lrs'])}"
+                f"this is no state of {type(self).__name__} over {groups} groups: {sorted(map(str, state))}, "
+                f"with {len(base_lrs)} base_lrs, not {sorted([*self.progress, 'base_lrs'])}"
             )
-        progress = {name: type(getattr(self, name))(state[name]) for name in self.progress}
-        if progress["count"] < 0 or not all(0 <= lr < inf for lr in base_lrs):
-            raise ValueError(f"a schedule's count and rates are not {progress['count']} and {base_lrs}")
+        progress = {name: fits(f"{type(self).__name__}: {name}", state[name]) for name, fits in self.progress.items()}
+        for lr in base_lrs:
+            number(f"{type(self).__name__}: a rate of base_lrs", lr, 0)
         self.base_lrs = base_lrs
         vars(self).update(progress)
 
@@ -72,8 +94,8 @@ class StepLR(_Formula):
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
         super().__init__(optimizer)
-        if step_size < 1:
-            raise ValueError(f"step_size must be at least 1, not {step_size}")
+        whole("StepLR: step_size", step_size, 1)
+        number("StepLR: gamma", gamma, 0)
         self.step_size, self.gamma = step_size, gamma
 
     def rate(self, base_lr: float) -> float:
@@ -89,6 +111,9 @@ class CosineLR(_Formula):
 
     def __init__(self, optimizer: Optimizer, total_steps: int, *, warmup_steps: int = 0, min_lr: float = 0.0) -> None:
         super().__init__(optimizer)
+        whole("CosineLR: total_steps", total_steps)
+        whole("CosineLR: warmup_steps", warmup_steps)
+        number("CosineLR: min_lr", min_lr, 0)
         if not 0 <= warmup_steps < total_steps:
             raise ValueError(f"CosineLR needs 0 ≤ warmup_steps < total_steps, not {warmup_steps} and {total_steps}")
         self.total_steps, self.warmup_steps, self.min_lr = total_steps, warmup_steps, min_lr
@@ -113,7 +138,7 @@ class ReduceLROnPlateau(Schedule):
         min_lr: no rate falls lower than this.
     """
 
-    progress = ("count", "best", "waited")
+    progress = {"count": count, "best": level, "waited": count}
 
     def __init__(
         self,
@@ -126,10 +151,11 @@ class ReduceLROnPlateau(Schedule):
         min_lr: float = 0.0,
     ) -> None:
         super().__init__(optimizer)
-        if mode not in ("min", "max") or not 0 < factor < 1:
-            raise ValueError(
-                f"ReduceLROnPlateau needs mode 'min' or 'max' and 0 < factor < 1, not {mode!r} and {factor}"
-            )
+        choice("ReduceLROnPlateau: mode", mode, "min", "max")
+        number("ReduceLROnPlateau: factor", factor, 5e-324, below=1)  # the smallest number above 0
+        whole("ReduceLROnPlateau: patience", patience, 0)
+        number("ReduceLROnPlateau: threshold", threshold, 0)
+        number("ReduceLROnPlateau: min_lr", min_lr, 0)
         self.sign = 1 if mode == "min" else -1
         self.factor, self.patience, self.threshold, self.min_lr = factor, patience, threshold, min_lr
         self.best, self.waited = inf, 0

@@ -323,9 +323,7 @@ def test_the_table_says_which_kernel_has_which_versions(sevens):
 # ------------------------------------------------------------------------------------ everything by each of them
 def losses(name, steps):
     """Of a few steps of training, and the parameters after them."""
-    net = small_network()
-    for p in net.parameters():
-        p.data = p.data.astype(np.float64)
+    net = small_network().astype(np.float64)
     seen = train(
         net, OPTIMIZERS[name](net.parameters()), np.random.default_rng(0).standard_normal((2, 15, 15, 3)), [0, 2], steps
     )

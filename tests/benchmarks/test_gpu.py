@@ -141,7 +141,7 @@ def test_a_training_step_takes_few_launches_and_no_transfer_but_the_pictures_and
     entries = prediction["launches"]
     counts = {kind: sum(e["times"] for e in entries if e["kind"] == kind) for kind in ("kernel", "product", "cupy")}
     assert counts["kernel"] + counts["product"] + counts["cupy"] <= gpu_report.MOST
-    assert counts["product"] == 2 * 11 + 10  # conv2, 4 and 5 have two groups; conv1 makes no gradient for the pictures
+    assert counts["product"] == 2 * 11 + 10  # conv2, 4 and 5 have two groups; conv1 makes no gradient for the images
     transfers = [(e["name"], e["bytes"], e["times"]) for e in entries if e["kind"] == "transfer"]
     assert transfers == [("pinned, to the GPU", 128 * 227 * 227 * 3, 1), ("pinned, to the GPU", 128 * 8, 1)]
 
@@ -405,7 +405,7 @@ def test_a_sanitizer_for_each_file_of_kernels():
 
 
 class FakeContender:
-    """Takes no time to speak of; all but minicnn have no memory for 512 pictures. `off` is how wrong it computes."""
+    """Takes no time to speak of; all but minicnn have no memory for 512 images. `off` is how wrong it computes."""
 
     threads = {"asked": 1}
     tasks = ("step", "inference")
@@ -574,7 +574,7 @@ def made():
     ]  # fmt: skip
     floor = {"seconds": 1e-4, "bound": "memory"}
     product = Launch("product", "product", "2×3 · 3×4", 2_000_000, 4e9)._asdict()
-    kernel = Launch("lrn.normalise", "kernel", "9×9", 3_000_000, 1e6)._asdict()
+    kernel = Launch("lrn.normalize", "kernel", "9×9", 3_000_000, 1e6)._asdict()
     entries = [
         {
             **product,

@@ -1,4 +1,4 @@
-"""The loader's benchmark: its pictures, what each side does with them, its table, its mistakes."""
+"""The loader's benchmark: its images, what each side does with them, its table, its mistakes."""
 
 import functools
 import json
@@ -18,7 +18,7 @@ RESULTS = {
         **{"date": "2030-01-02", "processor": "a processor", "cores": 2, "caches": "L2 512K", "memory_gib": 24},
         **{"system": "Linux", "python": "3.11", "numpy": "2.4", "blas": "a BLAS", "minicnn": None},
     },
-    **{"data": "drawn", "pictures": 100, "prepare": {"pictures": 120, "seconds": 4.0}},
+    **{"data": "drawn", "images": 100, "prepare": {"images": 120, "seconds": 4.0}},
     "loading": [
         {
             **{"tree": "as they are", "cores": 2, "discarded": 3, "missing": 0},
@@ -47,7 +47,7 @@ RESULTS = {
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A tree of 200 pictures, of 40 x 30 pixels."""
+    """A tree of 200 images, of 40 x 30 pixels."""
     monkeypatch.setattr(loader, "SyntheticImages", lambda n, size: Small(n))
     loader.draw(200, tmp_path / "tree")
     return tmp_path / "tree"
@@ -187,7 +187,7 @@ def test_mistakes(arguments, status, said, capsys):
 def test_too_few_pictures(tree, capsys, monkeypatch):
     monkeypatch.setattr(loader, "FEWEST", 201)
     assert loader.main(["--data", str(tree), "--pictures", "300"]) == 2
-    assert f"--data {tree}: 200 pictures; it takes at least 201" in capsys.readouterr().err
+    assert f"--data {tree}: 200 images; it takes at least 201" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_the_files_of_a_run(monkeypatch, capsys, tmp_path):
     assert asked == [("photos", 512, 4)]
     said = capsys.readouterr()
     assert said.out.rstrip("\n") + "\n" == (tmp_path / "loader.md").read_text() and not said.err
-    assert json.loads((tmp_path / "loader.json").read_text())["pictures"] == 100
+    assert json.loads((tmp_path / "loader.json").read_text())["images"] == 100
     loader.main(["--output", str(tmp_path)])
     assert asked[1] == (None, 512, None) and "drawn" in capsys.readouterr().err
 
@@ -219,7 +219,7 @@ def test_a_whole_run(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "measure", functools.partial(measure, busy=lambda: None))  # so others may work as well
     assert loader.main(["--rounds", "1", "--pictures", "192", "--output", str(tmp_path)]) == 0
     results = json.loads((tmp_path / "loader.json").read_text())
-    assert results["data"] == "drawn" and results["pictures"] == 192 and results["prepare"]["pictures"] == 202
+    assert results["data"] == "drawn" and results["images"] == 192 and results["prepare"]["images"] == 202
     assert [(r["tree"], r["cores"] == 1) for r in results["loading"]][:1] == [("as they are", True)]
     assert len(results["recipe"]) == len(results["loading"]) / 2
     assert all(0 <= share < 1 for r in results["training"] for share in r["waited"])

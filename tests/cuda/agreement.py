@@ -96,5 +96,5 @@ def agrees(
 
 def on_device(kernel, place):
     """Whether that argument of a kernel is to be on the GPU if it is an array: all are, but the scale and the shift of
-    pictures."""
-    return not kernel.__module__.endswith("pictures")
+    images."""
+    return not kernel.__module__.endswith("pixels")

@@ -169,7 +169,7 @@ def _library(source: str, constants: tuple[str, ...]) -> ctypes.PyDLL:
     address = ["-fsanitize=address"] if ADDRESS in os.environ else []
     compile, link = [*COMPILE, *(address or UNDEFINED)], [*LINK, *address]  # both take twice as long to compile
     if int(version.partition(".")[0]) >= 12:
-        compile.append("-ftrivial-auto-var-init=pattern")  # what is not initialised is not 0 by chance
+        compile.append("-ftrivial-auto-var-init=pattern")  # what is not initialized is not 0 by chance
     key = hashlib.sha256("\0".join([text, HEADER.read_text(), version, *compile, *link]).encode()).hexdigest()[:24]
     folder = _cache()
     library = folder / f"{key}.so"

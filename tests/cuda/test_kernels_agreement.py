@@ -10,7 +10,7 @@ from minicnn import backends
 from minicnn.backends.cuda import backend
 
 # these have only the index types that they need
-NARROW = ("activation", "dropout", "loss", "optimizer", "pictures", "conv", "ops.matmul")
+NARROW = ("activation", "dropout", "loss", "optimizer", "pixels", "conv", "ops.matmul")
 
 
 @pytest.mark.parametrize("name", sorted(backend.kernels))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from limits import AT_INFINITY
 
 import minicnn.functional as F
 from minicnn import DeviceError, Tensor, nn, optim
@@ -32,6 +33,16 @@ def test_cross_entropy(gpu, options, there):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_an_ignored_row_may_hold_anything(gpu):
+    z = np.array([[np.inf, 1.0, np.nan], [0.0, 1.0, 2.0]], np.float32)
+    for options in ({}, {"label_smoothing": 0.1}, {"weight": [0.5, 2.0, 1.5]}):
+        x = Tensor(z, requires_grad=True, device="gpu")
+        loss = F.cross_entropy(x, [-1, 2], ignore_index=-1, **options)
+        loss.backward()
+        assert loss.item() == pytest.approx(F.cross_entropy(Tensor(z[1:]), [2], **options).item())
+        assert not x.grad.numpy()[0].any() and x.grad.numpy()[1].all()
+
+
 def test_on_another_gpu_than_the_current_one(standin):
     x = Tensor(np.ones((5, 3), np.float32), requires_grad=True, device="gpu:1")
     for options in OPTIONS:
@@ -51,6 +62,16 @@ def test_binary_cross_entropy_and_float16(gpu):
     half = Tensor(np.full((1, 4, 4, 8), 300.0, np.float16), device="gpu")
     assert F.avg_pool2d(half, 2).numpy().tolist() == np.full((1, 2, 2, 8), 300.0).tolist()
     assert half.mean().item() == 300 and half.var().item() == 0
+
+
+@pytest.mark.parametrize("name", AT_INFINITY)
+def test_limits_are_reached(name, gpu):
+    function, values, gradients = AT_INFINITY[name]
+    x = Tensor(np.array([-np.inf, np.inf], np.float32), requires_grad=True, device="gpu")
+    y = function(x)
+    y.backward(Tensor(np.ones(2, np.float32), device="gpu"))
+    np.testing.assert_array_equal(y.numpy(), values)
+    np.testing.assert_array_equal(x.grad.numpy(), gradients)
 
 
 def test_methods_without_a_gradient_on_another_gpu(standin):

@@ -38,7 +38,7 @@ ODD = [  # file, types, constants
     ("lrn", {}, {"PACK": 1, "C": 64, "BEFORE": 16, "AFTER": 15}),
     ("ops", {}, {"PACK": 1, "WIDE": 7}),
     ("optimizer", {}, {"PACK": 1}),
-    ("pictures", {}, {"PACK": 1}),
+    ("pixels", {}, {"PACK": 1}),
     ("pooling", BYTE, {**WINDOW, "PACK": 1, "PADDED": 1, "ALL": 0}),
     ("pooling", BYTE, {**WINDOW, "C": 8, "PACK": 4, "PADDED": 1, "ALL": 1}),
     ("pooling", {"place": "unsigned"}, {**WINDOW, "C": 8, "PACK": 4, "PADDED": 1, "ALL": 0}),
@@ -50,7 +50,7 @@ ODD = [  # file, types, constants
 
 @pytest.fixture(scope="module")
 def uses():
-    """Those of ODD, and what AlexNet's training step launches, for a batch of one picture: for 128 it is the same, for
+    """Those of ODD, and what AlexNet's training step launches, for a batch of one image: for 128 it is the same, for
     all arrays have less than 2³¹ numbers then too. Nothing is computed."""
     found = dict.fromkeys((file, tuple(types.items()), tuple(constants.items())) for file, types, constants in ODD)
 

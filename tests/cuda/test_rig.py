@@ -400,7 +400,7 @@ def test_the_programs(kind, tmp_path):
     checkpoint = out / "last.safetensors"
     assert "epoch 3/3" in on_rig("--zeros", ALEXNET / "train.py", "--resume", checkpoint, "--epochs", 3, timeout=300)
     there = ["--checkpoint", checkpoint, "--device", "gpu"]
-    assert "200 pictures" in on_rig("--zeros", ALEXNET / "evaluate.py", *there, timeout=300)
+    assert "200 images" in on_rig("--zeros", ALEXNET / "evaluate.py", *there, timeout=300)
     assert "relu.png" in on_rig("--zeros", ALEXNET / "predict.py", photo, *there)
 
 

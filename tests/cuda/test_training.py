@@ -115,7 +115,7 @@ def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeyp
 
 
 def test_out_of_memory_is_one_line(standin, run, mistake, tmp_path):
-    """While the network is moved there, while pictures arrive, and in the middle of a step."""
+    """While the network is moved there, while images arrive, and in the middle of a step."""
     arguments = ["train.py", "--epochs", 1, "--batch-size", 16, "--device", "gpu", "--out"]
     assert run(*arguments, tmp_path / "enough").status == 0
     most = standin.gpus[0].most
@@ -143,7 +143,7 @@ def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monk
     monkeypatch.setattr(evaluate.Score, "count", noted)
     options = ["--device", "gpu", "--epochs", 1, "--batch-size", 5, "--out", tmp_path]
     assert run("train.py", *options).status == 0
-    assert [batches for _, batches, _ in places][: len(counts)] == counts  # training: six batches of five pictures
+    assert [batches for _, batches, _ in places][: len(counts)] == counts  # training: six batches of five images
     parameters = len(minicnn.load(tmp_path / "best.safetensors")[0])
     *_, last = places[: len(counts)]
     between = [entry for i, entry in enumerate(standin.log[: last[2]]) if not any(a <= i < b for a, _, b in places)]
@@ -159,7 +159,7 @@ def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monk
 
 
 def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
-    """At full size: the very programs, with a step of two pictures. Weights repeat themselves, and the optimizer is not
+    """At full size: the very programs, with a step of two images. Weights repeat themselves, and the optimizer is not
     saved, which takes half the time."""
     some = np.random.default_rng(0).standard_normal(99_991, np.float32)
     monkeypatch.setattr(nn.init, "_gaussian", lambda shape, std: np.resize(some, shape) * np.float32(std))

@@ -1,4 +1,4 @@
-"""Pictures to be written into a test's folder."""
+"""Images to be written into a test's folder."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
 @pytest.fixture
 def save(tmp_path):
-    """save("cat/1.png", picture) writes a picture or bytes below tmp_path and returns the path."""
+    """save("cat/1.png", image) writes an image or bytes below tmp_path and returns the path."""
 
     def write(name, content=RGB, **options):
         from PIL import Image

@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from minicnn.data import Arrays, DataLoader
-from minicnn.data.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip
+from minicnn.data import Arrays, DataLoader, PixelStatistics, SyntheticImages
+from minicnn.data.transforms import CenterCrop, Compose, Normalize, RandomCrop, RandomHorizontalFlip
 
 X = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
 Y = np.arange(10) % 3
@@ -71,7 +71,6 @@ def test_lengths_that_differ():
     [
         (3, r"int64 \(\)"),
         (["a", "b"], r"<U1 \(2,\)"),
-        ([True, False], r"bool \(2,\)"),
         ([1j], r"complex128 \(1,\)"),
         ([None], r"object \(1,\)"),
     ],
@@ -83,6 +82,30 @@ def test_what_is_no_array_of_numbers(wrong, got):
             Arrays(*arguments)
 
 
+def test_booleans_are_labels_and_no_images():
+    """Which a loader hands on as 0 and 1."""
+    ((_, labels),) = DataLoader(Arrays(X[:3], [True, False, True]), 3, num_workers=0)
+    assert labels.dtype == np.int64 and labels.tolist() == [1, 0, 1]
+    with pytest.raises(TypeError, match=r"^X must be an array .*, got bool \(2,\)$"):
+        Arrays([True, False], [0, 1])
+
+
 def test_lists_of_unequal_lengths():
     with pytest.raises(TypeError, match=r"^X must be an array or lists of numbers: .*inhomogeneous"):
         Arrays([[1, 2], [3]], [0, 1])
+
+
+def test_what_data_sets_and_loaders_print():
+    dataset = Arrays(np.zeros((1200, 8, 8, 1), np.uint8), np.arange(1200))
+    assert repr(dataset) == "Arrays(X uint8 (1200, 8, 8, 1), y int64 (1200,))"
+    assert repr(DataLoader(dataset, 4)) == (
+        "DataLoader(1,200 samples of Arrays, batch_size=4, shuffle=False, seed=0, num_workers=2, processes=False, "
+        "device='cpu')"
+    )
+    loader = DataLoader([dataset[0]], 1, transform=CenterCrop(4), normalize=Normalize(0.5, 0.2), num_workers=0)
+    assert repr(loader) == (
+        "DataLoader(1 samples of list, batch_size=1, transform=CenterCrop(size=4), shuffle=False, seed=0, "
+        "num_workers=0, processes=False, normalize=Normalize(mean=0.5, std=0.2), device='cpu')"
+    )
+    assert repr(SyntheticImages(20, 1, 64)) == "SyntheticImages(20, seed=1, size=64)"
+    assert repr(PixelStatistics()) == "PixelStatistics(0 images)"

@@ -52,6 +52,10 @@ def test_images_and_labels(written, train, inner):
     assert len(list(dataset)) == len(labels)
 
 
+def test_what_it_prints(written):
+    assert repr(CIFAR10(written[0], train=False, verify=False)) == "CIFAR10(4 images, 10 classes)"
+
+
 def test_the_first_kilobyte_of_a_record_is_red(tmp_path):
     record = bytes([7]) + bytes([255] * 1024) + bytes(1024) + bytes([*range(32)] * 32)
     write_cifar10_binary(tmp_path, np.zeros((1, 32, 32, 3)), np.zeros(1), cifar10.TEST_FILES)

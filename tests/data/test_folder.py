@@ -12,12 +12,12 @@ from minicnn.data import (  # noqa: E402
     ImageFolder,
     reading,
 )
-from minicnn.data.folder import ENDINGS, pictures  # noqa: E402
+from minicnn.data.folder import ENDINGS, image_files  # noqa: E402
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
 
-def test_classes_and_files_are_sorted_and_labelled(save, tmp_path):
+def test_classes_and_files_are_sorted_and_labeled(save, tmp_path):
     for name in ("dog/b.png", "dog/a.png", "Cat/z.png", "ant/1.png", "dog/d.png", "dog/c.png"):
         save(name)
     folder = ImageFolder(tmp_path)
@@ -29,6 +29,12 @@ def test_classes_and_files_are_sorted_and_labelled(save, tmp_path):
     assert image.dtype == np.uint8 and not image.flags.writeable and type(label) is int and label == 2
     np.testing.assert_array_equal(image, RGB)
     assert [label for _, label in folder] == [0, 1, 2, 2, 2, 2]
+
+
+def test_what_a_folder_prints(save, tmp_path):
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        save(name)
+    assert repr(ImageFolder(tmp_path)) == "ImageFolder(3 images, 2 classes)"
 
 
 def test_only_visible_files_with_a_picture_ending_count(save, tmp_path):
@@ -74,18 +80,18 @@ def test_errors_of_the_folder_are_one_line(save, tmp_path):
             ImageFolder(root, **options)
         return str(info.value)
 
-    root, usage = tmp_path / "root", "; pass a folder that holds one folder of pictures per class"
+    root, usage = tmp_path / "root", "; pass a folder that holds one folder of images per class"
     assert message(root) == f"{root}: does not exist{usage}"
     file = save("file.png")
     assert message(file) == f"{file}: is not a folder{usage}"
     root.mkdir()
-    needs = "; at least two are needed, each with the pictures of one class"
+    needs = "; at least two are needed, each with the images of one class"
     assert message(root) == f"{root}: no class folders{needs}"
     save("root/cat/1.png")
     assert message(root) == f"{root}: only one class folder, 'cat'{needs}"
     (root / "dog").mkdir()
     assert message(root) == (
-        f"{root}/dog: no pictures in this folder (endings accepted:"
+        f"{root}/dog: no images in this folder (endings accepted:"
         " .jpg .jpeg .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm .avif)"
     )
     differ = f"{root}: class folders differ from the classes asked for"
@@ -105,20 +111,20 @@ def test_pictures_in_no_class_folders_may_be_imagenets(save, tmp_path, classes):
     with pytest.raises(DataError) as info:
         ImageFolder(tmp_path, classes=classes)
     assert str(info.value) == (
-        f"{tmp_path}: pictures, but no class folders; ImageNet's flat validation folder is read with"
+        f"{tmp_path}: images, but no class folders; ImageNet's flat validation folder is read with"
         " minicnn.data.ImageNet (imagenet:DIR in train.py)"
     )
 
 
 def test_a_validation_folder_may_lack_classes(save, tmp_path):
-    """The labels stay those of all classes; but a folder that is there has pictures, and at least one is."""
+    """The labels stay those of all classes; but a folder that is there has images, and at least one is."""
     for name in ("train/ant/1.png", "train/bee/1.png", "train/cat/1.png", "val/cat/1.png", "val/ant/1.png"):
         save(name)
     classes = ImageFolder(tmp_path / "train").classes
     val = ImageFolder(tmp_path / "val", classes=classes)
     assert val.classes == ["ant", "bee", "cat"] and [label for _, label in val.samples] == [0, 2]
     (tmp_path / "val" / "bee").mkdir()
-    with pytest.raises(DataError, match="val/bee: no pictures in this folder"):
+    with pytest.raises(DataError, match="val/bee: no images in this folder"):
         ImageFolder(tmp_path / "val", classes=classes)
     save("val/dog/1.png")
     with pytest.raises(DataError, match=r"\(missing: none; unknown: dog\)"):
@@ -176,7 +182,7 @@ def test_pictures_further_down_are_counted(save, tmp_path):
 
     save("one/a/deep/1.png"), save("one/a/deep/er/2.png"), save("one/a/other/3.png"), save("one/a/other/notes.txt", b"")
     save("one/b/1.png")
-    counted = "no pictures in this folder, but 3 in folders within it, which are not looked into"
+    counted = "no images in this folder, but 3 in folders within it, which are not looked into"
     assert message("one") == f"one/a: {counted}"
     save("two/a/images/1.png"), save("two/a/more/2.png"), save("two/b/1.png")
     assert message("two") == f"two/a: {counted.replace('3', '2')}"
@@ -185,15 +191,13 @@ def test_pictures_further_down_are_counted(save, tmp_path):
 @pytest.mark.parametrize("classes", [None, ["a", "b"]])
 def test_a_flat_folder_of_tiny_imagenets_is_read_with_another_class(save, tmp_path, classes):
     save("images/val_0.JPEG")
-    with pytest.raises(
-        DataError, match="pictures, but no class folders; ImageNet's flat validation folder is read with"
-    ):
+    with pytest.raises(DataError, match="images, but no class folders; ImageNet's flat validation folder is read with"):
         ImageFolder(tmp_path, classes=classes)
     assert len(ImageFolder(tmp_path, classes=["images", "other"])) == 1
 
 
 def test_what_is_no_regular_file_is_not_listed(save, tmp_path):
-    """A link to itself, one to nothing, a pipe; a link to a picture is."""
+    """A link to itself, one to nothing, a pipe; a link to an image is."""
     save("a/1.png"), save("b/2.png")
     os.symlink("loop.png", tmp_path / "a" / "loop.png")
     os.symlink("nothing.png", tmp_path / "a" / "dangling.png")
@@ -203,7 +207,7 @@ def test_what_is_no_regular_file_is_not_listed(save, tmp_path):
     folder = ImageFolder(tmp_path)
     assert folder.classes == ["a", "b"]
     assert [Path(path).name for path, _ in folder.samples] == ["1.png", "linked.png", "2.png"]
-    assert len(pictures(str(tmp_path / "a"))) == 2
+    assert len(image_files(str(tmp_path / "a"))) == 2
 
 
 def test_avif_is_listed_where_pillow_can_read_it(save, tmp_path, monkeypatch):

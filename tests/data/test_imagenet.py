@@ -22,7 +22,7 @@ def stem(i):
 
 @pytest.fixture
 def root(tmp_path):
-    """root/train with two pictures of each class, in name alone."""
+    """root/train with two images of each class, in name alone."""
     for synset in reversed(SYNSETS):
         folder = tmp_path / "train" / synset
         folder.mkdir(parents=True)
@@ -32,7 +32,7 @@ def root(tmp_path):
 
 
 def flat(root, labels, caffe=True):
-    """A flat val/ whose pictures have these labels, and the file that says so."""
+    """A flat val/ whose images have these labels, and the file that says so."""
     (root / "val").mkdir()
     for i in range(len(labels)):
         (root / "val" / f"{stem(i)}.JPEG").touch()
@@ -134,7 +134,7 @@ def test_names_without_ending_and_case_of_endings(root):
 
 @pytest.mark.parametrize("ending", ["", ".JPEG"])
 def test_names_with_points(root, ending):
-    """What follows the last one is an ending only if there is no such picture."""
+    """What follows the last one is an ending only if there is no such image."""
     (root / "val").mkdir()
     for i in (0, 1):
         (root / "val" / f"crane.{i}.JPEG").touch()
@@ -209,7 +209,7 @@ def test_imagenet_as_kaggle_unpacks_it(root):
     (tree / "train").rename(root / "elsewhere")
     assert [label for _, label in ImageNet(root, train=False).samples] == [3, 1, 0]
     (root / "LOC_val_solution.csv").unlink()
-    assert f"{tree}/val: its pictures are in no class folders, so {root} needs their labels in val.txt" in message(root)
+    assert f"{tree}/val: its images are in no class folders, so {root} needs their labels in val.txt" in message(root)
     (root / "train").mkdir()  # then the tree is here
     assert message(root, train=True).startswith(f"{root}/train: no class folders")
 
@@ -237,6 +237,19 @@ def test_tiny_imagenet(tiny):
     assert [(os.path.relpath(path, tiny), label) for path, label in val.samples] == [
         ("val/images/val_0.JPEG", 2), ("val/images/val_1.JPEG", 0), ("val/images/val_2.JPEG", 3)
     ]  # fmt: skip
+    assert train.names == val.names == SYNSETS
+    everything = "".join(f"{synset}\t{words}\n" for synset, words in zip(SYNSETS, WORDS, strict=True))
+    (tiny / "words.txt").write_text("n00001740\tentity\n" + everything + "n99999999\n")
+    assert ImageNet(tiny).names == SYNSETS  # of which classes it is, is not said: another file of that name, perhaps
+    (tiny / "wnids.txt").write_text("\n".join(SYNSETS[::-1]))
+    (tiny / "train").rename(tiny / "elsewhere")
+    without_train = ImageNet(tiny, train=False)
+    (tiny / "elsewhere").rename(tiny / "train")
+    for dataset in (ImageNet(tiny), ImageNet(tiny, train=False), without_train):
+        assert dataset.classes == SYNSETS and dataset.names == WORDS
+    words(tiny, "synset_words.txt")
+    (tiny / "wnids.txt").write_text("")
+    assert ImageNet(tiny).names == WORDS  # this one comes first
     (tiny / "val.txt").write_text("".join(f"val_{i}.JPEG {i}\n" for i in range(3)))  # as prepare.py writes it
     assert [label for _, label in ImageNet(tiny, train=False).samples] == [0, 1, 2]
 
@@ -257,7 +270,7 @@ def test_mistakes_in_tiny_imagenet(tiny):
         " 4 classes"
     )
     labels.write_text(f"val_0.JPEG\t{SYNSETS[0]}\t1\n")
-    assert message(tiny).endswith("pictures without a label: val_1, val_2; labels without a picture: none")
+    assert message(tiny).endswith("images without a label: val_1, val_2; labels without an image: none")
     labels.unlink()
     assert "needs their labels in val.txt or LOC_val_solution.csv" in message(tiny)
 
@@ -277,7 +290,7 @@ def test_folders_that_are_missing(root, tmp_path):
     nowhere = tmp_path / "nowhere"
     assert message(nowhere, train=True).startswith(f"{nowhere}/train: does not exist; ")
     needs = (
-        ": needs the folder val/ with the validation pictures, and train/ or one of synset_words.txt and"
+        ": needs the folder val/ with the validation images, and train/ or one of synset_words.txt and"
         " LOC_synset_mapping.txt to tell the classes"
     )
     assert message(nowhere) == f"{nowhere}{needs}"
@@ -298,7 +311,7 @@ def test_val_folders_that_differ_from_train(root):
 def test_labels_that_are_missing(root):
     flat(root, [0, 1])
     (root / "val.txt").unlink()
-    needs = f"{root}/val: its pictures are in no class folders, so {root} needs their labels in val.txt or LOC_val_solution.csv"
+    needs = f"{root}/val: its images are in no class folders, so {root} needs their labels in val.txt or LOC_val_solution.csv"
     assert message(root) == needs
     (root / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n361\n")
     assert message(root) == (
@@ -338,13 +351,13 @@ def test_labels_and_pictures_that_do_not_belong_together(root):
     (root / "val" / f"{stem(0)}.JPEG").unlink()
     (root / "val" / "more.JPEG").touch()
     assert message(root) == (
-        f"{root}/val.txt does not fit {root}/val: pictures without a label: more; labels without a picture: {stem(0)}"
+        f"{root}/val.txt does not fit {root}/val: images without a label: more; labels without an image: {stem(0)}"
     )
     (root / "val" / "more.JPEG").unlink()
-    assert message(root).endswith(f": pictures without a label: none; labels without a picture: {stem(0)}")
+    assert message(root).endswith(f": images without a label: none; labels without an image: {stem(0)}")
     write_labels(root, [0, 1])
     (root / "val" / f"{stem(0)}.JPEG").touch()
-    assert message(root).endswith(f": pictures without a label: {stem(2)}; labels without a picture: none")
+    assert message(root).endswith(f": images without a label: {stem(2)}; labels without an image: none")
 
 
 def test_two_labels_of_one_picture(root):
@@ -368,7 +381,7 @@ def test_words_that_do_not_fit(root):
 
 def test_no_pictures_to_validate_on(root):
     flat(root, [])
-    assert message(root).startswith(f"{root}/val: no pictures in this folder (endings accepted: ")
+    assert message(root).startswith(f"{root}/val: no images in this folder (endings accepted: ")
 
 
 def test_bytes_that_are_no_text(root):

@@ -135,7 +135,7 @@ def test_labels(name):
 
 @WORKERS
 def test_labels_for_any_workers(options):
-    """Batches of arrays too, some larger than their pictures, and to the last, smaller one."""
+    """Batches of arrays too, some larger than their images, and to the last, smaller one."""
     rng = np.random.default_rng(0)
     for labels in (rng.random(7), rng.random((7, 5), np.float32), rng.integers(0, 9, (7, 40, 1)), rng.random(7) < 0.5):
         dataset = [(np.full((2, 3, 3), i, np.uint8), label) for i, label in enumerate(labels)]
@@ -586,7 +586,7 @@ def test_an_error_names_the_file_once(tmp_path):
     with pytest.raises(DataError, match=f"^{tmp_path}/b/4.png: image is uint8"):
         list(DataLoader(folder, 4))
     (tmp_path / "a/2.png").write_bytes(b"text")
-    with pytest.raises(DataError, match=f"^{tmp_path}/a/2.png: not a picture that Pillow can read$"):
+    with pytest.raises(DataError, match=f"^{tmp_path}/a/2.png: not an image that Pillow can read$"):
         list(DataLoader(folder, 4))
 
 

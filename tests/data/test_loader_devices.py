@@ -1,4 +1,4 @@
-"""The loader's normalisation, memory and devices on a machine without a GPU; with one: tests/cuda/test_training.py."""
+"""The loader's normalization, memory and devices on a machine without a GPU; with one: tests/cuda/test_training.py."""
 
 import sys
 

@@ -24,7 +24,7 @@ NORMALIZE = Normalize((0.5, 0.4, 0.3), 0.25)
 
 
 class Noise:
-    """Pictures, of which those from `large` on are larger; `bad` cannot be read."""
+    """Images, of which those from `large` on are larger; `bad` cannot be read."""
 
     def __init__(self, n=20, large=99, bad=99):
         self.n, self.large, self.bad = n, large, bad
@@ -271,15 +271,18 @@ UNDER_MAIN = 'if __name__ == "__main__":'
         ("file", "if True:", f"put the program's own code under `{UNDER_MAIN}`"),
         ("file", UNDER_MAIN, "Can't get attribute 'Mine' on <module '__mp_main__' from"),
         ("-c", "if True:", "Can't get attribute 'Mine' on <module '__main__' (built-in)>; put its class in a module"),
+        ("-", UNDER_MAIN, "there is no file <stdin>: run it from a file, or let threads load (processes=False)"),
+        ("gone", UNDER_MAIN, "there is no file program.py: run it from a file"),
     ],
-    ids=["no guard", "a class under the guard", "a class of python -c"],
+    ids=["no guard", "a class under the guard", "as in a notebook", "standard input", "a file that is gone"],
 )
 def test_processes_that_cannot_begin(tmp_path, how, guard, words):
-    """The last line is their reason."""
+    """The last line is their reason. A notebook's cells are in no file, as `python -c` is not."""
     program = LOAD.format(guard=guard)
-    (tmp_path / "program.py").write_text(program)
+    (tmp_path / "program.py").write_text("import os; os.remove('program.py')\n" * (how == "gone") + program)
+    arguments = {"-c": ["-c", program], "-": ["-"]}.get(how, ["program.py"])
     result = subprocess.run(
-        [sys.executable, *(["program.py"] if how == "file" else ["-c", program])], cwd=tmp_path, timeout=60,
+        [sys.executable, *arguments], cwd=tmp_path, timeout=60, input=program,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 1 and result.stdout == "", result.stderr

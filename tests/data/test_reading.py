@@ -27,10 +27,10 @@ RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 # -- what is in a file ----------------------------------------------------------------------------------------------
 
 
-def test_grey_palette_and_two_level_pictures(save):
-    grey = RGB[:, :, 0]
-    np.testing.assert_array_equal(read_image(save("grey.png", grey)), np.dstack([grey] * 3))
-    few = RGB // 128 * 255  # 8 colours
+def test_gray_palette_and_two_level_pictures(save):
+    gray = RGB[:, :, 0]
+    np.testing.assert_array_equal(read_image(save("gray.png", gray)), np.dstack([gray] * 3))
+    few = RGB // 128 * 255  # 8 colors
     np.testing.assert_array_equal(read_image(save("p.png", Image.fromarray(few).convert("P", dither=0, colors=8))), few)
     two = Image.fromarray(few[:, :, 0]).convert("1")
     np.testing.assert_array_equal(read_image(save("1.png", two)), np.dstack([few[:, :, 0]] * 3))
@@ -38,10 +38,10 @@ def test_grey_palette_and_two_level_pictures(save):
 
 @pytest.mark.parametrize("name", ["16.png", "16.tif", "16.pgm"])
 def test_16_bit_pictures_keep_their_high_byte(save, name):
-    grey = np.array([[0, 255, 256, 1000, 65535]], np.uint16)
+    gray = np.array([[0, 255, 256, 1000, 65535]], np.uint16)
     if name == "16.pgm":  # which Pillow 10.1 cannot write
-        grey = b"P5 5 1 65535\n" + grey.astype(">u2").tobytes()
-    assert read_image(save(name, grey))[0, :, 1].tolist() == [0, 0, 1, 3, 255]
+        gray = b"P5 5 1 65535\n" + gray.astype(">u2").tobytes()
+    assert read_image(save(name, gray))[0, :, 1].tolist() == [0, 0, 1, 3, 255]
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
@@ -52,10 +52,10 @@ def test_pictures_of_32_bits_are_refused(save, kind):
 
 
 def test_cmyk_jpeg(save):
-    colours = np.repeat(np.uint8([[[255, 0, 0]], [[0, 255, 0]], [[0, 0, 255]], [[255, 255, 255]]]), 32, axis=1)
-    colours = np.repeat(colours, 32, axis=0)  # (128, 32, 3)
-    image = read_image(save("cmyk.jpg", Image.fromarray(colours).convert("CMYK"), quality=95, subsampling=0))
-    assert abs(image.astype(int) - colours)[8:].mean() < 3
+    colors = np.repeat(np.uint8([[[255, 0, 0]], [[0, 255, 0]], [[0, 0, 255]], [[255, 255, 255]]]), 32, axis=1)
+    colors = np.repeat(colors, 32, axis=0)  # (128, 32, 3)
+    image = read_image(save("cmyk.jpg", Image.fromarray(colors).convert("CMYK"), quality=95, subsampling=0))
+    assert abs(image.astype(int) - colors)[8:].mean() < 3
 
 
 def test_transparent_pictures_are_laid_over_white(save):
@@ -63,8 +63,8 @@ def test_transparent_pictures_are_laid_over_white(save):
     rgba = np.dstack([np.full_like(alpha, v) for v in (100, 0, 255)] + [alpha])
     expected = [[255, 255, 255], [224, 204, 255], [100, 0, 255]]
     assert read_image(save("rgba.png", rgba))[0].tolist() == expected
-    grey = Image.merge("LA", [Image.fromarray(np.full_like(alpha, 100)), Image.fromarray(alpha)])
-    assert read_image(save("la.png", grey))[0].tolist() == [[255] * 3, [224] * 3, [100] * 3]
+    gray = Image.merge("LA", [Image.fromarray(np.full_like(alpha, 100)), Image.fromarray(alpha)])
+    assert read_image(save("la.png", gray))[0].tolist() == [[255] * 3, [224] * 3, [100] * 3]
     palette = Image.new("P", (2, 1))
     palette.putpalette([9, 9, 9, 40, 50, 60])
     palette.putpixel((1, 0), 1)
@@ -98,7 +98,7 @@ def test_a_broken_file_is_named_in_one_line(save, tmp_path):
     cut = save("b/cut.jpg", jpeg_bytes(tmp_path)[:-500])
     number = save("b/number.ppm", b"P6 x 2 255\n")
     folder = ImageFolder(tmp_path)
-    unknown, broken = "not a picture that Pillow can read", "cannot be read: "
+    unknown, broken = "not an image that Pillow can read", "cannot be read: "
     expected = {empty: unknown, text: unknown, cut: broken + "image file is trunc", number: broken + "invalid literal"}
     for index, (path, reason) in enumerate(expected.items()):
         with pytest.raises(DataError) as info:
@@ -117,9 +117,9 @@ def test_an_open_file_will_do(save):
 
 def test_an_open_file_is_named_in_errors(save, tmp_path):
     path, cut = save("text.png", b"hello"), io.BytesIO(jpeg_bytes(tmp_path)[:-500])
-    with open(path, "rb") as file, pytest.raises(DataError, match=f"^{path}: not a picture that Pillow can read$"):
+    with open(path, "rb") as file, pytest.raises(DataError, match=f"^{path}: not an image that Pillow can read$"):
         read_image(file)
-    with pytest.raises(DataError, match=r"^picture: cannot be read: image file is trunc"):
+    with pytest.raises(DataError, match=r"^image: cannot be read: image file is trunc"):
         read_image(cut)
     cut.name = "standard input"
     with pytest.raises(DataError, match=r"^standard input: cannot be read: image file is trunc"):
@@ -144,11 +144,11 @@ def test_an_error_without_a_message_is_named(monkeypatch, save):
 def test_without_pillow_the_error_says_how_to_get_it(monkeypatch, save):
     path = save("1.png")
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ImportError, match=r"^pictures are read and resized with Pillow: pip install pillow$"):
+    with pytest.raises(ImportError, match=r"^images are read and resized with Pillow: pip install pillow$"):
         read_image(path)
 
 
-# -- files that are no pictures, or of no kind that is read -----------------------------------------
+# -- files that are no images, or of no kind that is read -----------------------------------------
 
 
 def refused(path, least=None):
@@ -203,7 +203,7 @@ for name in sys.argv[1:]:
     environment = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
     command = [sys.executable, "-c", program, *names]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert result.stdout.splitlines() == [f"{name}: not a picture that Pillow can read" for name in names]
+    assert result.stdout.splitlines() == [f"{name}: not an image that Pillow can read" for name in names]
     assert not (tmp_path / "bin" / "called").exists()
 
 
@@ -211,7 +211,7 @@ for name in sys.argv[1:]:
 def test_formats_that_no_ending_names_are_not_read(save, format):
     picture = Image.fromarray(np.zeros((16, 16, 3), np.uint8))
     path = save("a.png", picture, format=format)
-    assert refused(path) == f"{path}: not a picture that Pillow can read"
+    assert refused(path) == f"{path}: not an image that Pillow can read"
 
 
 def test_the_formats_are_those_of_the_endings(monkeypatch):
@@ -230,7 +230,7 @@ def test_an_error_is_one_line_whatever_the_name(save):
     path = save("a\nb\x1b[31m\x85\u2028é狗.jpg", b"hello")
     with pytest.raises(DataError) as info:
         read_image(path)
-    assert str(info.value) == f"{path.parent}/a\\nb\\x1b[31m\\x85\\u2028é狗.jpg: not a picture that Pillow can read"
+    assert str(info.value) == f"{path.parent}/a\\nb\\x1b[31m\\x85\\u2028é狗.jpg: not an image that Pillow can read"
     assert info.value.args[0].startswith(str(path))
 
 
@@ -305,7 +305,7 @@ def test_a_damaged_png_with_long_notes_is_an_error_of_its_own(tmp_path_factory, 
     try:
         assert read_image(io.BytesIO(bytes(cut))).dtype == np.uint8
     except DataError as error:
-        assert str(error).startswith("picture: ")
+        assert str(error).startswith("image: ")
 
 
 # -- how much of a file is decoded ----------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ def test_a_slim_picture_is_read_unless_it_has_to_become_larger(save, name):
     with pytest.raises(DataError) as info:
         read_image(path, 256)
     assert str(info.value) == (
-        f"{path}: cannot be read: 5000 x 1 pixels would become 1280000 x 256, and a picture over 50 times as long as wide"
+        f"{path}: cannot be read: 5000 x 1 pixels would become 1280000 x 256, and an image over 50 times as long as wide"
         " is not made larger: remove or crop it"
     )
 
@@ -455,23 +455,23 @@ def test_only_a_large_picture_is_converted_by_bands(save, monkeypatch):
             yield top, band
 
     monkeypatch.setattr(reading, "bands", noted)
-    grey, rgb = save("grey.png", np.zeros((10, 7), np.uint8)), save("rgb.png", np.zeros((10, 7, 3), np.uint8))
+    gray, rgb = save("gray.png", np.zeros((10, 7), np.uint8)), save("rgb.png", np.zeros((10, 7, 3), np.uint8))
     clear = save("clear.png", np.zeros((10, 7, 3), np.uint8), transparency=(1, 2, 3))
     monkeypatch.setattr(reading, "BAND", 70)
-    for path in (grey, rgb, clear):
+    for path in (gray, rgb, clear):
         read_image(path), read_image(path, 5)
     assert sizes == []
     monkeypatch.setattr(reading, "BAND", 30)  # four rows
     by_bands = [(7, 4), (7, 4), (7, 2)]
     for path, least, expected in (
-        (grey, None, by_bands), (rgb, None, by_bands), (clear, None, by_bands), (grey, 5, by_bands), (rgb, 5, []),
+        (gray, None, by_bands), (rgb, None, by_bands), (clear, None, by_bands), (gray, 5, by_bands), (rgb, 5, []),
         (clear, 5, by_bands),
     ):  # fmt: skip
         read_image(path, least)
         assert sizes == expected
         sizes.clear()
     monkeypatch.setattr(reading, "BAND", 3)
-    read_image(grey)
+    read_image(gray)
     assert sizes == [(7, 1)] * 10
 
 
@@ -481,7 +481,7 @@ def test_only_a_large_picture_is_converted_by_bands(save, monkeypatch):
 def test_a_hole_in_a_jpeg_is_not_seen_as_the_docstring_says(tmp_path):
     whole = jpeg_bytes(tmp_path)
     assert read_image(io.BytesIO(whole[: len(whole) // 2] + b"\xff\xd9"))[-1, -1].tolist() == [128, 128, 128]
-    assert "rest of the picture may be gray" in re.sub(r"\s+", " ", read_image.__doc__)
+    assert "rest of the image may be gray" in re.sub(r"\s+", " ", read_image.__doc__)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The mean image, the covariance and the principal components, against NumPy's on the pictures themselves."""
+"""The mean image, the covariance and the principal components, against NumPy's on the images themselves."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_color_pca_takes_the_covariance_apart(n, height, width, seed):
 
 
 def test_sums_are_exact_for_millions_of_pictures():
-    """Two million white pictures and a black one of 256 × 256: the sum of their squares is beyond float64's integers,
+    """Two million white images and a black one of 256 × 256: the sum of their squares is beyond float64's integers,
     its square beyond int64's."""
     statistics = added(np.full((1, 256, 256, 3), 255, np.uint8))
     n = 2_000_000
@@ -135,6 +135,6 @@ def test_one_size_only():
 
 @pytest.mark.parametrize("result", ["mean_image", "mean", "covariance", "color_pca"])
 def test_no_results_without_pictures(result):
-    with pytest.raises(DataError, match="before the first picture"):
+    with pytest.raises(DataError, match="before the first image"):
         value = getattr(PixelStatistics(), result)
         value()

@@ -1,4 +1,4 @@
-"""SyntheticImages: what it promises about its pictures, and that linear models cannot solve them."""
+"""SyntheticImages: what it promises about its images, and that linear models cannot solve them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -9,8 +9,8 @@ import pytest
 from minicnn.data.synthetic import CONTRAST, PATTERNS, SyntheticImages
 
 TRAIN, TEST = 1500, 500
-# Ten colours that mix dark with bright channels, as no picture does: whoever can count colours can tell them apart.
-PAINT = [colour for colour in product((20, 140, 240), repeat=3) if {20, 240} <= set(colour)][:10]
+# Ten colors that mix dark with bright channels, as no image does: whoever can count colors can tell them apart.
+PAINT = [color for color in product((20, 140, 240), repeat=3) if {20, 240} <= set(color)][:10]
 
 
 def coarse(picture, side):
@@ -60,7 +60,7 @@ def logistic_regression(x, labels):
 
 
 def paint_label(picture, label):
-    """The same picture with a square on it whose place and colour say the label: easy for pixels and for colours."""
+    """The same image with a square on it whose place and color say the label: easy for pixels and for colors."""
     row, column = divmod(label, 4)
     painted = picture.copy()
     painted[32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = PAINT[label]
@@ -153,8 +153,8 @@ def test_indices_are_those_of_a_list():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"n": 0}, "n=0 pictures; ask for at least 1"),
-        ({"n": -5}, "n=-5 pictures"),
+        ({"n": 0}, "n=0 images; ask for at least 1"),
+        ({"n": -5}, "n=-5 images"),
         ({"n": 10, "size": 63}, "size=63; its patterns need at least 64 pixels"),
         ({"n": 10, "seed": -1}, "seed=-1; give an integer from 0"),
         ({"n": 10, "seed": 2**64}, "give an integer from 0 to"),

@@ -189,7 +189,7 @@ def test_normalize_computes_its_equation():
 
 @given(st.integers(0, 3), st.integers(0, 9), st.integers(0, 9), st.sampled_from([1, -1, 2]))
 def test_normalize_takes_batches(n, height, width, step):
-    """Bit for bit what it makes of each picture."""
+    """Bit for bit what it makes of each image."""
     images = np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)[:, ::step, ::step]
     normalize, before = Normalize([0.1, 0.2, 0.3], [1, 2, 3]), images.copy()
     result = normalize(images)
@@ -209,7 +209,7 @@ PIPELINE = Compose([Resize(24), RandomCrop(20), RandomHorizontalFlip(), Normaliz
 
 
 def test_the_papers_way():
-    """Sections 2 and 4.1, in order: every number follows from the picture and the draws."""
+    """Sections 2 and 4.1, in order: every number follows from the image and the draws."""
     image, mean = rng().integers(0, 256, (30, 40, 3), dtype=np.uint8), rng(1).random((24, 24, 3)) * 255
     steps = [Resize(24), CenterCrop(24), SubtractMean(mean), RandomCrop(20), RandomHorizontalFlip()]
     result = Compose([*steps, PCAColor(EIGENVALUES, EIGENVECTORS)])(image, rng(3))
@@ -306,19 +306,19 @@ def test_what_is_no_image(transform, kind):
 
 @given(sides, sides, kinds, seeds, st.data())
 def test_a_picture_of_one_channel_is_cropped_and_mirrored_as_one_of_three(height, width, dtype, seed, data):
-    grey = rng(seed).integers(0, 256, (height, width, 1), dtype=np.uint8).astype(dtype)
-    three = grey.repeat(3, 2)
+    gray = rng(seed).integers(0, 256, (height, width, 1), dtype=np.uint8).astype(dtype)
+    three = gray.repeat(3, 2)
     size = data.draw(st.integers(1, min(height, width)))
     for transform in (CenterCrop(size), RandomCrop(size), RandomCrop(size, 2), TenCrop(size), RandomHorizontalFlip()):
-        result = transform(grey[::-1], rng(seed))
+        result = transform(gray[::-1], rng(seed))
         assert result.dtype == dtype
         np.testing.assert_array_equal(result, transform(three[::-1], rng(seed))[..., :1])
 
 
 @given(sides, sides, seeds, sides)
 def test_a_picture_of_one_channel_becomes_numbers_as_one_of_three(height, width, seed, short):
-    grey = rng(seed).integers(0, 256, (height, width, 1), dtype=np.uint8)
-    three, mean = grey.repeat(3, 2), rng(seed).random((height, width, 1)) * 255
+    gray = rng(seed).integers(0, 256, (height, width, 1), dtype=np.uint8)
+    three, mean = gray.repeat(3, 2), rng(seed).random((height, width, 1)) * 255
     for one, other in (
         (Resize(short), Resize(short)),
         (Normalize(0.3, 0.2), Normalize((0.3,) * 3, (0.2,) * 3)),
@@ -326,13 +326,13 @@ def test_a_picture_of_one_channel_becomes_numbers_as_one_of_three(height, width,
         (SubtractMean(mean, 2.0), SubtractMean(mean.repeat(3, 2), 2.0)),
         (SubtractMean(mean, (2.0,)), SubtractMean(mean.repeat(3, 2), (2.0,) * 3)),
     ):
-        result, expected = one(grey, rng()), other(three, rng())
+        result, expected = one(gray, rng()), other(three, rng())
         assert result.dtype == expected.dtype and result.shape == (*expected.shape[:2], 1)
         np.testing.assert_array_equal(result, expected[:, :, :1])
     out = np.full((2, height, width, 1), np.nan, np.float32)
-    Normalize(0.3, 0.2).write(grey, out[1])
-    np.testing.assert_array_equal(out[1], Normalize(0.3, 0.2)(grey))
-    np.testing.assert_array_equal(Normalize(0.3, 0.2)(grey[None]), out[1:])
+    Normalize(0.3, 0.2).write(gray, out[1])
+    np.testing.assert_array_equal(out[1], Normalize(0.3, 0.2)(gray))
+    np.testing.assert_array_equal(Normalize(0.3, 0.2)(gray[None]), out[1:])
 
 
 def test_what_needs_color_says_so():

@@ -17,7 +17,7 @@ mistake, run = programs.mistake, programs.run  # fixtures
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A run of three epochs on synthetic pictures, to be looked at only: its folder, and what it printed."""
+    """A run of three epochs on synthetic images, to be looked at only: its folder, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "deep" / "er"
     with pytest.MonkeyPatch.context() as patch:
         small_world(patch)
@@ -29,7 +29,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path):
-    """photos(classes=3, train=4, val=2) writes train/ and val/ with pictures of several sizes; returns their folder."""
+    """photos(classes=3, train=4, val=2) writes train/ and val/ with images of several sizes; returns their folder."""
     image = pytest.importorskip("PIL.Image")
 
     def write(classes=3, train=4, val=2):
@@ -120,7 +120,7 @@ def refused(mistake, tmp_path):
 
 @pytest.fixture
 def fails_after(monkeypatch):
-    """fails_after(n, error): the n-th picture from now is half written when the error comes; None: it goes unnoticed."""
+    """fails_after(n, error): the n-th image from now is half written when the error comes; None: it goes unnoticed."""
 
     def install(n, error):
         image_class = pytest.importorskip("PIL.Image").Image

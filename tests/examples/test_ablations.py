@@ -93,7 +93,7 @@ def pictures(data):
 
 
 def seen(pictures, setting, epochs=4):
-    """What the network gets of the first pictures, in several epochs: (epochs, N, 24, 24, 3)."""
+    """What the network gets of the first images, in several epochs: (epochs, N, 24, 24, 3)."""
     loader = pictures.training(setting, seed=0)
     loader.shuffle = False
     return np.stack([np.concatenate([images for images, _ in loader]) for _ in range(epochs)])

@@ -237,6 +237,15 @@ def test_a_checkpoint_that_is_damaged(run, mistake, data, tmp_path, damage, word
     mistake([str(last), "is damaged", word], "cifar.py", "--resume", last, "--epochs", 2)
 
 
+@pytest.mark.parametrize("image", [np.zeros((32, 32, 3, 2)), np.zeros(0), np.full((32, 32, 3), np.nan)])
+def test_a_mean_image_that_is_damaged(run, mistake, data, tmp_path, image):
+    assert run("cifar.py", "--data", data, "--no-verify", "--epochs", 1, "--out", tmp_path / "run").status == 0
+    last = tmp_path / "run" / "last.safetensors"
+    arrays, info = minicnn.load(last)
+    minicnn.save(last, {**arrays, "view.mean_image": image}, info)
+    mistake([str(last), "is damaged", "mean_image"], "cifar.py", "--resume", last, "--epochs", 2)
+
+
 def test_a_run_goes_on_for_more_epochs(run, data, look, tmp_path):
     """At the rates of a schedule for all of them."""
     assert train(run, data, "--epochs", 2, "--out", tmp_path / "run").status == 0

@@ -1,4 +1,4 @@
-"""confusion.py: figures for each class, the text and the picture of a confusion matrix."""
+"""confusion.py: figures for each class, the text and the image of a confusion matrix."""
 
 import confusion
 import hypothesis.strategies as st
@@ -24,13 +24,13 @@ def matrices(draw):
 
 @given(matrices())
 def test_figures_of_each_class(matrix):
-    """Counted from the list of all pictures, each a pair of its class and the answer."""
+    """Counted from the list of all images, each a pair of its class and the answer."""
     pairs = [(i, k) for (i, k), count in np.ndenumerate(matrix) for _ in range(count)]
     classes, names = [f"n{k}" for k in range(len(matrix))], [f"name {k}" for k in range(len(matrix))]
     for k, row in enumerate(confusion.per_class(matrix, classes, names)):
         answers, sources = [a for i, a in pairs if i == k], [i for i, a in pairs if a == k]
         wrong = [a for a in answers if a != k]
-        assert (row["class"], row["name"], row["pictures"]) == (classes[k], names[k], len(answers))
+        assert (row["class"], row["name"], row["images"]) == (classes[k], names[k], len(answers))
         assert row["right"] == answers.count(k) == sources.count(k)
         assert row["recall"] == (pytest.approx(100 * answers.count(k) / len(answers)) if answers else None)
         assert row["precision"] == (pytest.approx(100 * sources.count(k) / len(sources)) if sources else None)
@@ -44,7 +44,7 @@ MATRIX = np.array([[7, 0, 3], [0, 0, 0], [12, 0, 100]])
 def test_the_texts():
     table = confusion.per_class(MATRIX, ["a", "b", "c"], ["ant", "a bee of more than 24 letters", "cat"])
     assert confusion.table_text(table, worst=3).splitlines() == [
-        "class                     pictures  recall  precision  most often taken for",
+        "class                     images  recall  precision  most often taken for",
         "ant                             10   70.0%      36.8%  cat (3)",
         "a bee of more than 24 l…         0       -          -  -",
         "cat                            112   89.3%      97.1%  ant (12)",
@@ -58,7 +58,7 @@ def test_the_texts():
 
 
 def test_of_many_classes_the_worst_are_listed():
-    """Those without pictures are not the worst; of equal recall, the one that is said wrongly more often comes first."""
+    """Those without images are not the worst; of equal recall, the one that is said wrongly more often comes first."""
     matrix = np.diag([9, 5, 5, 1, 0]) + np.array([[1, 0, 0, 0, 0], [0, 0, 5, 0, 0], [0, 1, 0, 4, 0], [0] * 5, [0] * 5])
     table = confusion.per_class(matrix, list("abcde"), list("ABCDE"))
     title, _, *lines = confusion.table_text(table, worst=4).splitlines()

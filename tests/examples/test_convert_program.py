@@ -4,13 +4,14 @@ import itertools
 import os
 import pickle
 import sys
+from dataclasses import replace
 
 import convert
 import frameworks
 import numpy as np
 import pytest
 from frameworks import CAFFE, CLASSES, PICTURES, TORCHVISION, weights
-from model import LRN, alexnet
+from model import INPUT_SIZE, LRN, alexnet
 from pictures import IMAGENET, RAW, View
 from programs import run_program
 from runs import load_network, save_network
@@ -69,7 +70,7 @@ def saved(path, framework=CAFFE, **changes):
 def trained(path, variant, view, groups=True):
     """A network as train.py might leave it."""
     config = {"variant": variant, "groups": groups, "init": "he", "lrn": LRN, "dropout_scale": "training"}
-    names = [str(k) for k in range(CLASSES)]
+    names, view = [str(k) for k in range(CLASSES)], replace(view, size=INPUT_SIZE[variant])
     save_network(path, alexnet(variant, CLASSES, groups=groups), {**config, "classes": names, "names": names}, view)
 
 
@@ -150,7 +151,7 @@ def test_a_mean_image_may_have_another_size(converted, side):
 )
 def test_an_unusual_resize_is_said(run, to, variant, mean, std, resize):
     trained("a.safetensors", variant, View(224, mean, std, resize=resize))
-    said = "the short side of its pictures is scaled to 253 pixels, not to 256\n"
+    said = "the short side of its images is scaled to 253 pixels, not to 256\n"
     assert (said in run("a.safetensors", "b.npz", "--to", to).out) == (resize == 253)
 
 
@@ -228,11 +229,35 @@ def test_arrays_of_another_network(refused, changes, words):
     refused(["a.npz: ", words], "a.npz", "b.safetensors")
 
 
+NONE = "no names as torchvision or Caffe has them, but {0}, {1}, {2} ..."
+OTHER_NAMES = {  # for torchvision's, and what is said of them
+    lambda name: name.replace(".weight", ".weight_orig"): NONE,  # PyTorch's pruning
+    lambda name: name.replace(".weight", ".parametrizations.weight.original0"): NONE,  # its weight norm
+    lambda name: f"model/{name}": NONE,
+    lambda name: name.replace(".", "_"): NONE,
+    lambda name: name.upper(): NONE,
+    lambda name: name.replace("features.", "backbone.features.").replace("6.bias", "6.b"): "classifier.6.bias is miss",
+}
+
+
 def test_arrays_of_no_alexnet(refused):
     saved("a.npz", TORCHVISION, **{"features.3.weight": np.zeros((12, 4, 3, 3), np.float32)})
     refused("features.3.weight is float32 (12, 4, 3, 3), not float32 (12, 4, 5, 5)", "a.npz", "b.safetensors")
-    np.savez("a.npz", x=np.zeros(2), y=np.zeros(2))
-    refused(["a.npz: ", "as torchvision or Caffe has them, but x, y ..."], "a.npz", "b.safetensors")
+    for names, words in OTHER_NAMES.items():
+        own = {names(name): array for name, array in weights(TORCHVISION).items()}
+        np.savez("a.npz", **own)
+        refused(["a.npz: ", words.format(*own)], "a.npz", "b.safetensors")
+    np.savez("a.npz")
+    refused("as torchvision or Caffe has them, but none ...", "a.npz", "b.safetensors")
+    for more, words in {
+        "conv1.weight": "another network: conv1.weight is unexpected",
+        "classifier.7.bias": "another network: classifier.7.bias is unexpected",
+        "module.classifier.6.bias": "there twice, as classifier.6.bias and as module.classifier.6.bias",
+    }.items():
+        saved("a.npz", TORCHVISION, **{more: np.zeros(2, np.float32)})
+        refused(["a.npz: ", words], "a.npz", "b.safetensors")
+    saved("a.npz", conv1_w=weights(CAFFE)["conv1.weight"])
+    refused("conv1.weight is there twice, as conv1.weight and as conv1_w", "a.npz", "b.safetensors")
     trained("ours.safetensors", "2014", USUAL)
     refused("--to torchvision or --to caffe", "ours.safetensors", "b.safetensors")
     saved("theirs.npz", TORCHVISION)
@@ -295,8 +320,13 @@ def test_files_of_pytorch_that_are_no_state_dict(refused, tmp_path):
     for other in (torch.ones(3), {"state_dict": {}}, {"a": 1}):
         torch.save(other, "a.pth")
         refused("a.pth is no state dict", "a.pth", "b.safetensors")
-    torch.save({"a": torch.ones(2).to(torch.float8_e4m3fn)}, "a.pth")
-    refused(["a.pth: ", "torch.float8"], "a.pth", "b.safetensors")
+    for tensor, words in {
+        torch.ones(2).to(torch.float8_e4m3fn): "torch.float8_e4m3fn, torch.strided, on cpu",
+        torch.ones(2).to(torch.complex64): "torch.complex64, torch.strided, on cpu",
+        torch.ones(2, device="meta"): "torch.float32, torch.strided, on meta",
+    }.items():
+        torch.save({"a": torch.ones(2), "b": tensor}, "a.pth")
+        refused(f"a.pth: b is a tensor of {words}, which NumPy does not have: save it dense", "a.pth", "b.safetensors")
     torch.save(torch.nn.Linear(2, 2), "module.pth")
     whole = (tmp_path / "whole.pth").read_bytes()
     cut = (whole[:length] for length in range(0, len(whole), 500))

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 
 import evaluate
 import hypothesis.strategies as st
@@ -96,7 +97,7 @@ def test_confusion_is_a_naive_count(data, classes, n):
 
 
 def test_evaluate_averages_over_pictures_not_batches():
-    """Five pictures in batches of two: loss and accuracies as computed by hand over all five."""
+    """Five images in batches of two: loss and accuracies as computed by hand over all five."""
     rng = np.random.default_rng(0)
     dataset = [(rng.random((1, 1, 6), np.float32), label) for label in (0, 3, 5, 5, 1)]
     net = nn.Sequential(flatten=nn.Flatten(), dropout=nn.Dropout(0.5), fc=nn.Linear(6, 6)).train()
@@ -121,7 +122,7 @@ def linear(features, classes):
 
 
 def naive_crops(net, pictures):
-    """The mean of the softmax outputs of each picture's crops (N, 10, H, W, 3), in float64, one after the other."""
+    """The mean of the softmax outputs of each image's crops (N, 10, H, W, 3), in float64, one after the other."""
     means = np.zeros((len(pictures), net.fc.bias.size))
     for mean, crops in zip(means, pictures, strict=True):
         for crop in crops:
@@ -169,7 +170,7 @@ def test_agrees_with_the_last_row_of_metrics(run, finished, look, batch):
     loss, top1, top5 = map(float, re.search(r"loss (\S+), top-1 (\S+)%, top-5 (\S+)%", result.out).groups())
     assert loss == pytest.approx(row["val_loss"], abs=2e-4)
     assert (top1, top5) == pytest.approx((row["val_top1"], row["val_top5"]), abs=0.006)
-    assert "20 pictures" in result.out and "synthetic" in result.out
+    assert "20 images" in result.out and "synthetic" in result.out
 
 
 def test_best_agrees_with_the_best_row(run, finished, look):
@@ -211,12 +212,95 @@ def test_the_newest_run_answers_and_says_so(run, mistake, monkeypatch, look, tmp
             assert found.err == f"{program}: the newest run's network answers, {path}, trained on synthetic\n"
 
 
+@pytest.mark.parametrize("program", ["evaluate.py", "predict.py"])
+def test_a_newest_run_that_is_damaged_hides_no_other(run, mistake, finished, monkeypatch, tmp_path, program):
+    """A line for each file that is skipped; of a run whose last network is damaged the best answers."""
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("PIL.Image").new("RGB", (80, 80)).save("photo.png")
+    arguments = ["photo.png"] * (program == "predict.py")
+    for i, name in enumerate("abc"):
+        shutil.copytree(finished.folder, f"runs/{name}")
+        os.utime(f"runs/{name}/last.safetensors", (i, 10 + i))
+    whole = (tmp_path / "runs/c/best.safetensors").read_bytes()
+    (tmp_path / "runs/c/last.safetensors").write_bytes(b"")
+    os.utime("runs/c/last.safetensors", (9, 19))
+    answered = "evaluate.py: the newest run's network answers, runs/{}.safetensors, trained on synthetic"
+    answered = answered.replace("evaluate.py", program)
+    assert run(program, *arguments).err.splitlines() == [answered.format("c/best")]
+    (tmp_path / "runs/c/best.safetensors").unlink()
+    (tmp_path / "runs/b/best.safetensors").write_bytes(whole[:-9])
+    result = run(program, *arguments)
+    assert result.status == 0
+    *skipped, last = result.err.splitlines()
+    assert last == answered.format("b/last")
+    assert [line.partition(" is not a checkpoint, or not whole: ")[0] for line in skipped] == [
+        f"{program}: runs/c/last.safetensors",
+        f"{program}: runs/b/best.safetensors",
+    ]
+    assert all(line.endswith("; skipped") for line in skipped)
+    shutil.rmtree("runs/a")
+    (tmp_path / "runs/b/last.safetensors").write_text("text")
+    os.utime("runs/b/last.safetensors", (1, 11))
+    result = run(program, *arguments)
+    assert result.status == 2 and len(result.err.splitlines()) == 4 and "no run in runs/" in result.err
+
+
 def test_another_folder_of_the_same_classes(run, photos, tmp_path):
     trained = run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run")
     assert trained.status == 0, trained.err
     (tmp_path / "photos").rename(tmp_path / "moved")
     result = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", tmp_path / "moved")
-    assert result.status == 0 and re.search(r"^6 pictures .*, top-1 \d+\.\d\d%$", result.out, re.MULTILINE)
+    assert result.status == 0 and re.search(r"^6 images .*, top-1 \d+\.\d\d%$", result.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_whose_accents_are_written_otherwise(run, photos, tmp_path, forms):
+    """As after a copy from another system, where they sort otherwise too: the classes are the same,
+    for what measures a network, goes on with it, or begins with it."""
+    folder, last = photos(), tmp_path / "run" / "last.safetensors"
+
+    def call(part, form):
+        for before, after in {"cat": "bz", "dog": "b\u00e4"}.items():
+            known = (tmp_path / "photos" / part / unicodedata.normalize(f, n) for f in forms for n in (before, after))
+            (found,) = {path for path in known if path.exists()}
+            found.rename(found.with_name(unicodedata.normalize(form, after)))
+
+    call("train", forms[0])
+    call("val", forms[1])
+    trained = run("train.py", "--data", folder, "--epochs", 1, "--out", last.parent)
+    assert trained.status == 0, trained.err
+    classes = minicnn.load(last)[1]["config"]["classes"]
+    assert classes == sorted(unicodedata.normalize(forms[0], name) for name in ("bz", "b\u00e4", "eel"))
+    before = run("evaluate.py", "--checkpoint", last)
+    call("train", forms[1])
+    assert before.status == 0 and run("evaluate.py", "--checkpoint", last).out == before.out
+    begun = run("train.py", "--from", last, "--data", folder, "--epochs", 1, "--out", tmp_path / "other")
+    assert begun.status == 0 and "all its layers, for the classes are the same" in begun.out, begun.err
+    for path in (last, tmp_path / "other" / "last.safetensors"):
+        result = run("train.py", "--resume", path, "--epochs", 2)
+        assert result.status == 0 and minicnn.load(path)[1]["config"]["classes"] == classes, result.err
+    shutil.rmtree(folder / "train")
+    assert run("evaluate.py", "--checkpoint", last).status == 0
+
+
+def test_pictures_that_lack_some_of_the_classes(run, mistake, photos, tmp_path):
+    """A validation set may, as long as the classes are known: of train/, or of the network."""
+    folder, last = photos(), tmp_path / "run" / "last.safetensors"
+    shutil.rmtree(folder / "val" / "cat")
+    assert run("train.py", "--data", folder, "--epochs", 1, "--out", last.parent).status == 0
+    result = run("evaluate.py", "--checkpoint", last)
+    assert result.status == 0 and "4 images" in result.out and re.search(r"^cat +0 ", result.out, re.MULTILINE)
+    (folder / "train").rename(tmp_path / "elsewhere")
+    assert run("evaluate.py", "--checkpoint", last).out == result.out
+    (folder / "val" / "dog").rename(folder / "val" / "gnu")
+    mistake("knows 3 classes", "evaluate.py", "--checkpoint", last)
+    (tmp_path / "elsewhere").rename(folder / "train")
+    shutil.rmtree(folder / "val" / "gnu")
+    shutil.rmtree(folder / "train" / "cat")  # other data, of two classes
+    fewer = run("evaluate.py", "--checkpoint", last)
+    assert fewer.status == 0 and "has no images of 2 of 3 classes: cat, dog" in fewer.err
+    begun = run("train.py", "--from", last, "--data", folder, "--epochs", 1, "--out", tmp_path / "two")
+    assert begun.status == 0 and "fc8 is new, for 2 classes instead of 3" in begun.out, begun.err
 
 
 def test_data_that_do_not_fit(mistake, finished, changed, photos, tmp_path):
@@ -241,7 +325,7 @@ def test_classes_that_are_mere_numbers_are_of_no_other_names(mistake, changed, p
 @pytest.mark.parametrize("with_train", [False, True])
 def test_folders_that_are_called_by_numbers(run, look, photos, tmp_path, monkeypatch, with_train):
     """They sort otherwise: 0, 1, 10, 11, 2. A network that takes everything for class 10 has the
-    five pictures of that folder right, of sixteen."""
+    five images of that folder right, of sixteen."""
     look.small_world(monkeypatch)
     picture = photos(classes=1, train=1, val=1) / "val" / "cat" / "0.jpg"
     for k in range(12):
@@ -257,7 +341,60 @@ def test_folders_that_are_called_by_numbers(run, look, photos, tmp_path, monkeyp
     result = run("evaluate.py", *arguments)
     assert result.status == 0, result.err
     report = json.loads(result.out)
-    assert report["top1"] == 31.25 and report["classes"][10]["recall"] == 100 and report["classes"][2]["pictures"] == 1
+    assert report["top1"] == 31.25 and report["classes"][10]["recall"] == 100 and report["classes"][2]["images"] == 1
+
+
+@pytest.fixture
+def knows_five(run, photos, tmp_path):
+    """(checkpoint, its data): a network of five classes."""
+    data = photos(classes=5)
+    assert run("train.py", "--data", data, "--epochs", 1, "--out", tmp_path / "run").status == 0
+    return tmp_path / "run" / "best.safetensors", data
+
+
+@pytest.mark.parametrize("prefix", ["", "imagenet:"])
+@pytest.mark.parametrize("gone", ["train/cat val/cat train/eel val/eel train/fox val/fox", "val/cat val/eel val/fox"])
+def test_data_of_some_of_the_classes(run, knows_five, prefix, gone):
+    """Are measured by their names, and a line says which are missing: the figures of those that are
+    there are what they were."""
+    checkpoint, data = knows_five
+    arguments = "evaluate.py", "--checkpoint", checkpoint, "--json", "-", "--data"
+    whole = json.loads(run(*arguments, data).out)
+    for name in gone.split():
+        shutil.rmtree(data / name)
+    result = run(*arguments, f"{prefix}{data}")
+    line = f"evaluate.py: {prefix}{data} (val) has no images of 3 of 5 classes: cat, eel, fox\n"
+    assert result.status == 0 and result.err == line, result.err
+    report = json.loads(result.out)
+    for k, name in enumerate(("cat", "dog", "eel", "fox", "gnu")):
+        assert report["confusion"][k] == (whole["confusion"][k] if name in ("dog", "gnu") else [0] * 5)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("classes", [["gnu"], ["dog", "gnu"], ["cat", "dog", "eel", "fox", "gnu"]])
+def test_a_folder_that_has_one_part_alone(run, knows_five, split, classes):
+    """Of as few classes as there are."""
+    checkpoint, data = knows_five
+    shutil.rmtree(data / ("train" if split == "val" else "val"))
+    for name in ("cat", "dog", "eel", "fox", "gnu"):
+        if name not in classes:
+            shutil.rmtree(data / split / name)
+    result = run("evaluate.py", "--checkpoint", checkpoint, "--split", split, "--json", "-")
+    assert result.status == 0 and ("no images of" in result.err) == (len(classes) < 5), result.err
+    rows = json.loads(result.out)["classes"]
+    assert [row["class"] for row in rows if row["images"]] == classes
+
+
+@pytest.mark.parametrize("gone", [["train"], []])
+def test_a_folder_without_any_class(mistake, knows_five, gone):
+    checkpoint, data = knows_five
+    for name in ("val", *gone):
+        shutil.rmtree(data / name)
+    (data / "val").mkdir()
+    words = ["val", "no class folders"] if gone else ["val", "missing: cat, dog, eel, fox, gnu; unknown: none"]
+    mistake(words, "evaluate.py", "--checkpoint", checkpoint)
+    (data / "val" / "dog").mkdir()
+    mistake(["val/dog", "no images"], "evaluate.py", "--checkpoint", checkpoint)
 
 
 @pytest.fixture
@@ -308,7 +445,7 @@ def test_a_network_that_diverged(mistake, changed):
 def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(run, mistake, changed):
     path = changed(without=["data", "seed", "verify"])
     mistake("--data", "evaluate.py", "--checkpoint", path)
-    assert "20 pictures" in run("evaluate.py", "--checkpoint", path, "--data", "synthetic").out
+    assert "20 images" in run("evaluate.py", "--checkpoint", path, "--data", "synthetic").out
 
 
 def test_the_report(run, finished, look, tmp_path):
@@ -321,15 +458,16 @@ def test_the_report(run, finished, look, tmp_path):
     assert report == same and look.files(tmp_path) == {"report.json"}
     settings = {"checkpoint": str(arguments[2]), "data": "synthetic", "split": "val", "crops": 1, "device": "cpu"}
     assert settings.items() <= report["settings"].items() and report["config"]["epochs"] == 3
-    assert (report["pictures"], len(report["classes"]), len(report["confusion"])) == (20, 10, 10)
+    assert (report["images"], len(report["classes"]), len(report["confusion"])) == (20, 10, 10)
 
     confusion, rows = np.array(report["confusion"]), report["classes"]
-    assert [row["pictures"] for row in rows] == confusion.sum(axis=1).tolist() == [2] * 10
+    assert [row["images"] for row in rows] == confusion.sum(axis=1).tolist() == [2] * 10
     assert [row["right"] for row in rows] == confusion.diagonal().tolist()
     assert report["top1"] == pytest.approx(100 * confusion.trace() / 20)
     numbers = f"loss {report['loss']:.4f}, top-1 {report['top1']:.2f}%, top-5 {report['top5']:.2f}%"
-    head, _, title, *lines = printed.out.splitlines()
-    assert head == f"20 pictures of synthetic (val): {numbers}" and title.split()[:2] == ["class", "pictures"]
+    head, _, title, *lines, wrote = printed.out.splitlines()
+    assert wrote == f"wrote {tmp_path / 'report.json'}"
+    assert head == f"20 images of synthetic (val): {numbers}" and title.split()[:2] == ["class", "images"]
     for line, row in zip(lines, rows, strict=False):
         assert line.split()[:3] == [row["class"], "2", f"{row['recall']:.1f}%"]
     for k, line in enumerate(lines[-10:]):
@@ -338,7 +476,7 @@ def test_the_report(run, finished, look, tmp_path):
 
 def test_the_training_pictures(run, finished):
     result = run("evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--split", "train")
-    assert result.status == 0 and result.out.startswith("30 pictures of synthetic (train): ")
+    assert result.status == 0 and result.out.startswith("30 images of synthetic (train): ")
 
 
 def test_words_stand_for_classes(run, changed):
@@ -354,8 +492,10 @@ def test_words_stand_for_classes(run, changed):
 
 def test_the_drawing(run, finished, tmp_path):
     image = pytest.importorskip("PIL.Image")
-    result = run("evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--draw", tmp_path / "matrix.png")
-    assert result.status == 0 and not result.err
+    arguments = "evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--draw", tmp_path / "matrix.png"
+    result = run(*arguments)
+    assert result.status == 0 and not result.err and result.out.endswith(f"\nwrote {tmp_path / 'matrix.png'}\n")
+    assert "wrote" not in run(*arguments, "--json", "-").out
     with image.open(tmp_path / "matrix.png") as picture:
         assert picture.format == "PNG" and picture.width > 500 and picture.height > 500
 

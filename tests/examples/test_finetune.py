@@ -2,6 +2,8 @@
 rate of its own for the last one."""
 
 import json
+import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -92,6 +94,46 @@ def test_as_many_classes_of_other_names_are_others(run, source, photos, tmp_path
     assert not np.array_equal(arrays["fc8.weight"], weights(tmp_path / "run")["fc8.weight"])
 
 
+def test_folders_called_by_numbers_have_the_labels_of_the_network(run, photos, look, tmp_path, monkeypatch):
+    """They sort otherwise: 0, 1, 10, 11, 2. All layers are kept, and a network that takes everything
+    for class 10 has the five images of that folder right, of sixteen; also when the run goes on."""
+    look.small_world(monkeypatch)
+    picture = photos(classes=1, train=1, val=1) / "val" / "cat" / "0.jpg"
+    for k in range(12):
+        for part in ("train", "val"):
+            (tmp_path / "numbers" / part / str(k)).mkdir(parents=True)
+            for i in range(5 if k == 10 else 1):
+                shutil.copyfile(picture, tmp_path / "numbers" / part / str(k) / f"{i}.jpg")
+    net, names = look.tiny("2014", 12), [str(k) for k in range(12)]
+    net.fc8.bias.data[10] = 1e3
+    config = {"variant": "2014", "groups": True, "init": "he", "classes": names, "names": [f"a {k}" for k in names]}
+    runs.save_network(tmp_path / "net.safetensors", net, config, View(look.SIZE, *IMAGENET, resize=70))
+    options = "--from", tmp_path / "net.safetensors", "--data", tmp_path / "numbers", "--lr", 0, "--weight-decay", 0
+    result = run("train.py", *options, "--epochs", 1, "--out", tmp_path / "run")
+    assert result.status == 0 and "all its layers, for the classes are the same" in result.out, result.err
+    last = tmp_path / "run" / "last.safetensors"
+    assert run("train.py", "--resume", last, "--epochs", 2).status == 0
+    config = minicnn.load(last)[1]["config"]
+    assert config["classes"] == names and config["names"][10] == "a 10"
+    for row in look.metrics(tmp_path / "run"):
+        assert row["val_top1"] == row["train_top1"] == 31.25
+
+
+def test_accents_that_are_encoded_otherwise_name_the_same_classes(run, photos, tmp_path):
+    """As folders that come from a Mac do."""
+    data, last = photos(classes=2), tmp_path / "run" / "last.safetensors"
+    for form, other in (("NFC", "NFD"), ("NFD", "NFC")):
+        for part in ("train", "val"):
+            before, name = (data / part / unicodedata.normalize(f, "été") for f in (other, form))
+            (before if before.exists() else data / part / "cat").rename(name)
+        if form == "NFC":
+            assert run("train.py", "--data", data, "--epochs", 1, "--out", last.parent).status == 0
+    result = run("train.py", "--data", data, "--epochs", 1, "--from", last, "--out", tmp_path / "tuned")
+    assert result.status == 0 and "the classes are the same" in result.out
+    for result in (run("train.py", "--resume", last, "--epochs", 2), run("evaluate.py", "--checkpoint", last)):
+        assert result.status == 0, result.err
+
+
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_frozen_layers_stay_bit_for_bit(tune, source, tmp_path, name):
     """And are of no concern to the optimizer."""
@@ -146,7 +188,7 @@ def test_both_rates_follow_the_schedule(tune, tmp_path):
     assert saved["optimizer.lr"].shape == (2,) and saved["schedule.base_lrs"].tolist() == [0.01, 0.04]
 
 
-# -- how it sees pictures -------------------------------------------------------------------------------------------
+# -- how it sees images -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -85,17 +85,17 @@ NORM, POOL = nn.LocalResponseNorm, nn.MaxPool2d
 
 
 @pytest.mark.parametrize(
-    "variant, normalised, hidden",
+    "variant, normalized, hidden",
     [
         ("2012", [NORM], [nn.Linear, nn.ReLU, nn.Dropout]),  # section 3.5
         ("2014", [], [nn.Dropout, nn.Linear, nn.ReLU]),
         ("tutorial", [], [nn.Linear, nn.ReLU, nn.Dropout]),
     ],
 )
-def test_the_order_of_layers(unwritten, variant, normalised, hidden):
+def test_the_order_of_layers(unwritten, variant, normalized, hidden):
     kinds = [type(module) for _, module in layers(model.alexnet(variant))]
     plain = [nn.Conv2d, nn.ReLU]
-    assert kinds == [*[*plain, *normalised, POOL] * 2, *plain * 3, POOL, nn.Flatten, *hidden * 2, nn.Linear]
+    assert kinds == [*[*plain, *normalized, POOL] * 2, *plain * 3, POOL, nn.Flatten, *hidden * 2, nn.Linear]
 
 
 @pytest.mark.parametrize("variant", model.VARIANTS)
@@ -115,7 +115,7 @@ def test_settings_of_layers(unwritten, variant):
     assert all((kinds[i + 1] if variant == "2014" else kinds[i - 2]) is nn.Linear for i in dropped)
 
 
-def test_other_constants_of_normalisation(unwritten):
+def test_other_constants_of_normalization(unwritten):
     constants = {"n": 3, "k": 1.0, "alpha": 2e-5, "beta": 0.5}
     modules = [module for _, module in layers(model.alexnet("2012", lrn=constants))]
     assert [vars(module) for module in modules if isinstance(module, nn.LocalResponseNorm)] == [constants] * 2
@@ -126,7 +126,7 @@ def sample(parameter):
     return parameter.data.ravel()[:: 1 + parameter.size // 100_000].astype(np.float64)
 
 
-def test_the_papers_initialisation():
+def test_the_papers_initialization():
     """Section 5: weights N(0, 0.01); biases 1 in conv2, conv4, conv5 and the hidden linear layers, 0 elsewhere."""
     for name, p in model.alexnet("2012", 10, "paper").named_parameters():
         if name.endswith("bias"):
@@ -136,7 +136,7 @@ def test_the_papers_initialisation():
             assert abs(sample(p).mean()) < 5 * 0.01 / math.sqrt(len(sample(p))), name
 
 
-def test_he_initialisation():
+def test_he_initialization():
     """N(0, 2/fan_in), fan_in being what one group sees, between the pixels and the logits, where it is the paper's; no
     biases."""
     for name, p in model.alexnet("2012", 10, "he").named_parameters():
@@ -149,7 +149,7 @@ def test_he_initialisation():
 
 
 @pytest.mark.parametrize("settings", [{"variant": "2013"}, {"variant": 2012}, {"weight_init": "xavier"}])
-def test_unknown_variants_and_initialisations(settings):
+def test_unknown_variants_and_initializations(settings):
     with pytest.raises(ValueError, match=r"2012.*2014.*tutorial.*he.*paper") as info:
         model.alexnet(**settings)
     assert repr(*settings.values()) in str(info.value)

@@ -4,6 +4,7 @@ have them, are in tests/frameworks.py."""
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import warnings
@@ -14,7 +15,9 @@ import numpy as np
 import onnx_format
 import pytest
 from frameworks import BVLC_LRN, CAFFE, CLASSES, PICTURES, TORCHVISION, Form, logits, weights
-from model import LRN, alexnet
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from model import INPUT_SIZE, LRN, alexnet
 from pictures import IMAGENET, RAW, View
 from programs import run_program
 from runs import load_network, save_network
@@ -30,8 +33,10 @@ try:
 except ImportError:
     runtime = None
 
+MEAN_IMAGE = np.random.default_rng(0).normal(120, 20, (250, 250, 3)).astype(np.float32)
 LESS_MEAN, USUAL = View(227, (0.5, 0.25, 0.75), RAW), View(224, *IMAGENET)
 MEAN = np.float32([104.25, 116.5, 127.9])  # blue, green, red
+LESS_IMAGE = View(227, (0.0, 0.0, 0.0), RAW, MEAN_IMAGE, 250)
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +47,8 @@ def narrow(request, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def normalised(self, x, alpha=None, beta=None, bias=None, size=None):
-    """For onnx's own evaluator, which normalises only as many channels as there are pictures."""
+def normalized(self, x, alpha=None, beta=None, bias=None, size=None):
+    """For onnx's own evaluator, which normalizes only as many channels as there are images."""
     return (frameworks.norm(x, size, alpha, beta, bias).astype(x.dtype),)
 
 
@@ -54,7 +59,7 @@ def ran(path, x):
     if runtime is not None:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     else:
-        session = ReferenceEvaluator(model, new_ops=[type("LRN", (OpRun,), {"_run": normalised})])
+        session = ReferenceEvaluator(model, new_ops=[type("LRN", (OpRun,), {"_run": normalized})])
     names = {tensor.name for tensor in model.graph.initializer}
     (name,) = (value.name for value in model.graph.input if value.name not in names)
     return session.run(None, {name: np.ascontiguousarray(x, np.float32)})[0]
@@ -125,7 +130,7 @@ def test_forms_of_a_graph(form, framework):
     assert found.side == view.size and view.std == (RAW if framework == CAFFE else IMAGENET[1])
     if framework == CAFFE:
         assert config["lrn"] == {"n": 5, "k": 1.0, "alpha": 2e-5, "beta": 0.75}
-        x = x[:, ::-1]  # red first, as minicnn's pictures are
+        x = x[:, ::-1]  # red first, as minicnn's images are
     assert difference(ours(net, x), expected) < 1e-5
     if form.shared:
         assert len(model.graph.initializer) == 15
@@ -180,7 +185,7 @@ def test_files_of_pytorchs_exporters(framework, dynamo, count, training):
 
 @pytest.mark.parametrize("spelled", ["op", "spelled out"])
 @pytest.mark.parametrize("lrn", [{"local_size": 3, "alpha": 3e-4, "beta": 0.6, "k": 1.5}, BVLC_LRN])
-def test_constants_of_normalisation(lrn, spelled):
+def test_constants_of_normalization(lrn, spelled):
     arrays, x = weights(CAFFE), seen_by(CAFFE)
     onnx.save(frameworks.onnx_model(CAFFE, arrays, Form(lrn=spelled), lrn), "a.onnx")
     net, config, _ = convert.from_onnx(onnx_format.read_onnx("a.onnx"))
@@ -236,11 +241,13 @@ NETWORKS = {
     "the paper's dropout": ("2012", {"dropout_scale": "evaluation"}, LESS_MEAN),
     "the paper's dropout, tutorial": ("tutorial", {"dropout_scale": "evaluation"}, USUAL),
     "another dropout": ("2014", {"dropout_scale": "evaluation", "dropout": 0.3}, USUAL),
+    "no dropout": ("2014", {"dropout_scale": "evaluation", "dropout": 0.0}, USUAL),
+    "the paper's recipe": ("2012", {"dropout_scale": "evaluation", "init": "paper"}, LESS_IMAGE),
 }
 NAMES = [f"great {k}, ñ" for k in range(CLASSES)]
 
 
-def trained(path, variant, options, view):
+def trained(path, variant, options, view, names=NAMES):
     """A network as train.py might leave it."""
     config = {"variant": variant, "groups": True, "init": "he", "lrn": LRN, "dropout_scale": "training", **options}
     net, rng = (
@@ -250,7 +257,7 @@ def trained(path, variant, options, view):
     for p in net.parameters():
         scale = np.sqrt(2 / np.prod(p.shape[:-1])) if p.ndim > 1 else 10 if view.std == RAW else 0.3
         p.data[...] = rng.standard_normal(p.shape, np.float32) * np.float32(scale)
-    save_network(path, net, {**config, "classes": [f"n{k}" for k in range(CLASSES)], "names": NAMES}, view)
+    save_network(path, net, {**config, "classes": [f"n{k}" for k in range(CLASSES)], "names": names}, view)
     return net
 
 
@@ -266,10 +273,17 @@ def written(request):
 
 def test_logits_are_the_same_in_other_programs(written):
     net, view, _ = written
-    x = PICTURES[:, : view.size, : view.size].transpose(0, 3, 1, 2) / 255
-    x = (x - np.array(view.mean)[:, None, None]) / np.array(view.std)[:, None, None]
+    pixels = PICTURES[:, : view.size, : view.size] / 255
+    x, seen = ((pixels - mean) / np.array(view.std) for mean in (view.mean, middle(view)))
+    x, seen = x.transpose(0, 3, 1, 2), seen.transpose(0, 3, 1, 2)
     for count in (1, 2):  # N is any number
-        assert difference(ran("net.onnx", x[:count]), ours(net, x[:count])) < 1e-5
+        assert difference(ran("net.onnx", x[:count]), ours(net, seen[:count])) < 1e-5
+
+
+def middle(view):
+    """The mean of each pixel that the network sees, from 0 to 1."""
+    top = (view.resize - view.size) // 2
+    return view.mean if view.mean_image is None else view.mean_image[top:, top:][: view.size, : view.size] / 255
 
 
 @pytest.mark.slow
@@ -295,8 +309,14 @@ def test_what_is_in_the_file(written):
     graph = model.graph
     assert [(o.domain, o.version) for o in model.opset_import] == [("", 13)] and model.ir_version <= 8
     names = [name for name, _ in onnx_format.layers(net)]
-    assert [node.name for node in graph.node] == names and names[0] == "conv1.conv" and names[-1] == "fc8"
-    assert {tensor.name for tensor in graph.initializer} == {name for name, _ in net.named_parameters()}
+    first = [] if view.mean_image is None else ["middle", "mean", "centered"]
+    assert [node.name for node in graph.node] == first + names and names[0] == "conv1.conv" and names[-1] == "fc8"
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    factors = {f"{name}.factor": layer.p for name, layer in net.named_modules() if name.endswith(".dropout")}
+    usual = load_network("net.safetensors")[1]["dropout_scale"] == "training"
+    assert all(tensors.pop(name) == np.float32(1 - factors[name]) for name in factors if not usual)
+    more = {"mean_image", "top_left", "bottom_right", "height_width", "scale"} if first else set()
+    assert tensors.keys() - more == {name for name, _ in net.named_parameters()} and more <= tensors.keys()
     assert not {"Dropout", "Transpose", "Softmax"} & {node.op_type for node in graph.node}
     shapes = {
         value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -309,35 +329,99 @@ def test_what_is_in_the_file(written):
     assert told["preprocessing"]["mean"] == list(view.mean) and told["preprocessing"]["std"] == list(view.std)
 
 
-def test_it_comes_back(written):
-    net, _, _ = written
-    settings = convert.from_onnx(onnx_format.read_onnx("net.onnx"))[1]
-    before = load_network("net.safetensors")[1]
-    kept = ("variant", "groups", "lrn", "classes", "names")
-    assert [settings[name] for name in kept] == [before[name] for name in kept]
-    assert settings["dropout_scale"] == "training"
-    result = run_program("convert.py", "net.onnx", "back.safetensors")
-    assert result.status == 0 and "taken for" not in result.out, result.err
-    other, config, view = load_network("back.safetensors")
-    assert config["names"] == NAMES and view.numbers() == load_network("net.safetensors")[2].numbers()
-    folded = convert.usual_dropout(net, load_network("net.safetensors")[1])
+SETTINGS = (*onnx_format.SETTINGS, "classes", "names", "view")
+
+
+def came_back(path, back):
+    """Whether two networks are the same, bit for bit: their arrays, and all settings that they
+    have."""
+    (net, config, view), (other, settings, seen) = load_network(path), load_network(back)
+    assert {name: config[name] for name in SETTINGS} == {name: settings[name] for name in SETTINGS}
+    assert net.state_dict().keys() == other.state_dict().keys()
     for name, array in other.state_dict().items():
-        np.testing.assert_array_equal(array, folded[name], strict=True)
+        np.testing.assert_array_equal(array, net.state_dict()[name], strict=True)
+    assert (view.mean_image is None) == (seen.mean_image is None)
+    if view.mean_image is not None:
+        np.testing.assert_array_equal(seen.mean_image, view.mean_image, strict=True)
+
+
+def test_it_comes_back(written, tmp_path):
+    """And what goes out again is the same file."""
+    for source, target in itertools.pairwise(["net.onnx", "back.safetensors", "again.onnx"]):
+        result = run_program("convert.py", source, target)
+        assert result.status == 0 and "taken for" not in result.out, result.err
+    came_back("net.safetensors", "back.safetensors")
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "net.onnx").read_bytes()
     assert run_program("convert.py", "net.onnx", "more.safetensors", "--mean", "1,2,3").status == 2
 
 
+SHARES = st.floats(0, 0.999) | st.sampled_from([0.5, 0.3, 0.0])
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    variant=st.sampled_from([("2012", True), ("2012", False), ("2014", True), ("tutorial", True)]),
+    dropout=st.tuples(SHARES, st.sampled_from(["training", "evaluation"])),
+    lrn=st.tuples(st.sampled_from([1, 3, 5, 7]), *[st.floats(1e-5, 3)] * 3),
+    init=st.sampled_from(["he", "paper"]),
+    mean=st.tuples(*[st.floats(0, 1)] * 3),
+    std=st.just(RAW) | st.tuples(*[st.floats(0.01, 1)] * 3),
+    image=st.booleans(),
+    resize=st.integers(227, 300),
+    words=st.text(),
+)
+def test_whatever_its_settings_it_comes_back(variant, dropout, lrn, init, mean, std, image, resize, words):
+    for name in ("net.onnx", "back.safetensors"):
+        if os.path.exists(name):
+            os.remove(name)
+    image = np.random.default_rng(0).normal(120, 20, (resize, resize, 3)).astype(np.float32) if image else None
+    options = {
+        "groups": variant[1], "init": init, "lrn": dict(zip(LRN, lrn, strict=True)), "dropout": dropout[0],
+        "dropout_scale": dropout[1],
+    }  # fmt: skip
+    view = View(INPUT_SIZE[variant[0]], (0.0, 0.0, 0.0) if image is not None else mean, std, image, resize)
+    trained("net.safetensors", variant[0], options, view, [words, *NAMES[1:]])
+    for source, target in itertools.pairwise(["net.safetensors", "net.onnx", "back.safetensors"]):
+        result = run_program("convert.py", source, target)
+        assert result.status == 0, result.err
+    came_back("net.safetensors", "back.safetensors")
+
+
 def test_a_mean_image_is_in_the_graph():
+    """The graph subtracts its middle, and it comes back whole."""
     image = np.random.default_rng(0).normal(120, 20, (256, 256, 3)).astype(np.float32)
     for std in (RAW, IMAGENET[1]):
         view = View(227, (0.0, 0.0, 0.0), std, image)
-        net = trained("net.safetensors", "2012", {}, view)
-        assert run_program("convert.py", "net.safetensors", f"{std[0]}.onnx").status == 0
+        net = trained("net.safetensors", "2012", {"dropout_scale": "evaluation"}, view)
+        for source, target in itertools.pairwise(["net.safetensors", f"{std[0]}.onnx", f"{std[0]}.safetensors"]):
+            assert run_program("convert.py", source, target).status == 0
         picture = np.random.default_rng(1).integers(0, 256, (256, 256, 3), dtype=np.uint8)
         mine = ours(net, view.evaluation()(picture, np.random.default_rng())[None].transpose(0, 3, 1, 2))
         crop = picture[14:241, 14:241].transpose(2, 0, 1)[None] / 255 / np.array(std)[:, None, None]
         assert difference(ran(f"{std[0]}.onnx", crop), mine) < 1e-5
-    result = run_program("convert.py", f"{std[0]}.onnx", "back.safetensors")
-    assert result.status == 2 and "Sub" in result.err and result.err.count("\n") == 1
+        came_back("net.safetensors", f"{std[0]}.safetensors")
+
+
+def test_a_mean_image_that_is_no_longer_there():
+    """As after programs that compute beforehand what does not depend on the image; or is none of
+    this size."""
+    trained("net.safetensors", "2012", {}, View(227, (0.0,) * 3, RAW, np.ones((256, 256, 3), np.float32)))
+    assert run_program("convert.py", "net.safetensors", "net.onnx").status == 0
+    model = onnx.load("net.onnx")
+    (whole,) = (tensor for tensor in model.graph.initializer if tensor.name == "mean_image")
+    for side, words in ((227, "its metadata are not as they were written"), (None, "its mean image is no longer in")):
+        if side:
+            whole.CopyFrom(onnx.numpy_helper.from_array(np.ones((3, side, side), np.float32), "mean_image"))
+        else:
+            whole.name = "another"
+            model.graph.node[0].input[0] = "another"
+        onnx.save(model, "a.onnx")
+        result = run_program("convert.py", "a.onnx", "back.safetensors")
+        assert result.status == 2 and words in result.err and result.err.count("\n") == 1, result.err
+    model.producer_name = "another"  # of whose networks nothing is known
+    onnx.save(model, "a.onnx")
+    result = run_program("convert.py", "a.onnx", "back.safetensors")
+    assert result.status == 2 and "its layer 1 is Sub, AlexNet 2012's Conv" in result.err, result.err
 
 
 def test_what_has_no_onnx_form():
@@ -407,7 +491,7 @@ def twice(graph, nodes):
 
 
 def adding(graph, nodes):
-    """Something is added to the picture."""
+    """Something is added to the image."""
     conv = nodes["Conv"][0]
     graph.node.insert(0, onnx.helper.make_node("Add", ["x", conv.input[2]], ["more"]))
     nodes["Conv"][0].input[0] = "more"
@@ -443,7 +527,7 @@ CHANGES = [
     (taking("Conv", 1, 0, "x"), "its layer 1 is Conv", Form()),
     (taking("Conv", 1, 0, "nobody"), "takes what no node before it makes", Form()),
     (taking("Conv", 1, 0, lambda nodes: nodes["Gemm"][0].output[0]), "takes what no node before it makes", Form()),
-    (taking("Div", 0, 1, "x"), "a quotient that is no normalisation", SPELLED),
+    (taking("Div", 0, 1, "x"), "a quotient that is no normalization", SPELLED),
     (taking("Div", 0, 0, "x"), "divides by no root", SPELLED),
     (taking("Mul", 0, 1, "x"), "divides by no root", SPELLED),
     (taking("Mul", 1, 1, "x"), "Mul is Mul, but not of a value and a constant", SPELLED),
@@ -476,7 +560,7 @@ def test_graphs_of_another_network(change, words, form):
 
 def test_caffenet():
     said = changed(lambda *_: None, form=Form(pool_first=True))
-    assert "it pools before it normalises, as CaffeNet does, and AlexNet does not" in said
+    assert "it pools before it normalizes, as CaffeNet does, and AlexNet does not" in said
 
 
 def test_files_that_are_not_whole_or_none():
@@ -522,11 +606,26 @@ def test_bytes_that_have_changed():
 
 
 def test_metadata_that_have_changed():
+    """Of each change either a line comes, or a network that can be used."""
     trained("net.safetensors", "2014", {}, USUAL)
     assert run_program("convert.py", "net.safetensors", "net.onnx").status == 0
-    model = onnx.load("net.onnx")
-    for value in ("{", "3", "{}", '{"size": 224}'):
-        model.metadata_props[0].value = value
-        onnx.save(model, "a.onnx")
-        result = run_program("convert.py", "a.onnx", "b.safetensors")
-        assert result.status == 2 and "a.onnx" in result.err and result.err.count("\n") == 1, (value, result.err)
+    model, refused = onnx.load("net.onnx"), []
+    assert [prop.key for prop in model.metadata_props] == ["preprocessing", "network", "classes", "names"]
+    for prop in model.metadata_props:
+        whole, others = json.loads(prop.value), (None, "text", -1, [], {}, ["a"], [None] * CLASSES)
+        changes = [*map(json.dumps, others), "{"]
+        if isinstance(whole, dict):
+            changes += [json.dumps({**whole, name: other}) for name in whole for other in others]
+            changes += [json.dumps({n: whole[n] for n in whole if n != name}) for name in whole]
+        for prop.value in changes:
+            onnx.save(model, "a.onnx")
+            result = run_program("convert.py", "a.onnx", "b.safetensors")
+            if result.status == 0:
+                assert all(json.loads(prop.value)[name] == whole[name] for name in View.NUMBERS), prop.value
+                came_back("net.safetensors", "b.safetensors")
+                os.remove("b.safetensors")
+            else:
+                assert result.status == 2 and "a.onnx" in result.err and result.err.count("\n") == 1, result.err
+                refused.append((prop.key, prop.value))
+        prop.value = json.dumps(whole)
+    assert len(refused) > 80 and not os.path.exists("b.safetensors"), len(refused)

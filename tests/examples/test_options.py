@@ -136,6 +136,52 @@ def test_bad_options(mistake, tmp_path, option, value):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "program, arguments, meant",
+    [
+        ("train.py", "--bath-size 3", "--batch-size"),
+        ("train.py", "--epoch=3", "--epochs"),
+        ("train.py", "--weight_decay 0", "--weight-decay"),
+        ("train.py", "--no-flips --lrs 1", "--no-flip and --lr"),
+        ("evaluate.py", "--chekpoint a", "--checkpoint"),
+        ("predict.py", "photo.jpg --tpo 3", "--top"),
+        ("prepare.py", "a b --skip-borken", "--skip-broken"),
+        ("cifar.py", "--netwrok 80sec", "--network"),
+        ("ablations.py", "--data a --seed 5", "--seeds"),
+        ("convert.py", "a b --too caffe", "--to"),
+    ],
+)
+def test_the_option_that_was_meant_is_named(mistake, program, arguments, meant):
+    wrong = next(word for word in arguments.split() if word.startswith("--") and word != "--data")
+    mistake(["unrecognized arguments: ", wrong, f": did you mean {meant}? (--help"], program, *arguments.split())
+
+
+def test_an_option_that_is_like_no_other(mistake):
+    found = mistake("unrecognized arguments: --xyzzy -7 (--help", "train.py", "--xyzzy", "-7")
+    assert "mean" not in found.err
+
+
+def test_lines_move_no_cursor(capsys):
+    """Whatever is in the name of a file: ends of lines, and characters that terminals act on."""
+    for text, shown in {
+        "a\nb\r\tc": r"a\nb\r\tc",
+        "\x1b[31mred\x07\x7f\x9b": r"\x1b[31mred\x07\x7f\x9b",
+        "\u2028 \u2029": r"\u2028 \u2029",
+        "été 猫 \xa0\u3000\u200d\udcff \\n": "été 猫 \xa0\u3000\u200d\udcff \\n",  # as they are
+    }.items():
+        assert options.printable(text) == shown
+    options.say("a\nb")
+    options.complain("c\nd")
+    out, err = capsys.readouterr()
+    assert out == "a\\nb\n" and err.endswith(": c\\nd\n")
+
+    def interrupted():
+        raise KeyboardInterrupt("go on with e\nf")
+
+    assert options.command(interrupted) == 130
+    assert capsys.readouterr().err == "interrupted: go on with e\\nf\n"
+
+
 def test_processes_without_workers(mistake, tmp_path):
     mistake("--no-processes", "train.py", "--processes", "--workers", 0, "--out", tmp_path / "run")
 
@@ -347,7 +393,7 @@ def test_other_memory(capsys, said):
 
 
 def test_pillows_warnings_are_not_shown():
-    """Of a picture that it reads all the same, and does not name."""
+    """Of an image that it reads all the same, and does not name."""
 
     def main():
         warnings.warn_explicit("Corrupt EXIF data", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
@@ -387,6 +433,33 @@ def test_in_a_process_of_its_own(look, tmp_path, program, arguments):
     )
     assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1), result.stderr
     assert look.files(tmp_path) == {"text.safetensors"}
+
+
+PROGRAMS = "ablations", "cifar", "convert", "evaluate", "predict", "prepare", "train"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("missing", ["minicnn", "numpy"])
+def test_in_a_python_that_has_no_minicnn(look, tmp_path, program, missing):
+    """As in a fresh clone: a line says what to run."""
+    hidden = tmp_path / "sitecustomize.py"
+    hidden.write_text(f"import sys\nsys.modules[{missing!r}] = None\n")
+    result = subprocess.run(
+        [sys.executable, look.PROGRAMS / f"{program}.py", "--help"], capture_output=True, text=True, cwd=tmp_path,
+        env={"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(minicnn.__file__).parents[1])])},
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (2, "")
+    clone = look.PROGRAMS.parents[1]
+    assert result.stderr == (
+        f"{program}.py: {missing} is not installed in this Python: run {sys.executable} -m pip install "
+        f'-e "{clone}[examples]" (README.md has more, under "With pip")\n'
+    )
+    assert (clone / "pyproject.toml").exists() and "## With pip" in (clone / "README.md").read_text()
+
+
+def test_every_program_looks_for_minicnn_first(look):
+    programs = [path.stem for path in look.PROGRAMS.glob("*.py") if "__main__" in path.read_text()]
+    assert sorted(programs) == list(PROGRAMS)
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])

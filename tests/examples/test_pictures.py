@@ -1,4 +1,4 @@
-"""What happens to a picture on its way to the network: views, augmentation, the statistics of the training pictures."""
+"""What happens to an image on its way to the network: views, augmentation, the statistics of the training images."""
 
 import shutil
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ def picture(height=50, width=44, seed=0):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of 4 pictures of 40 × 40 to train on, and 2 to validate."""
+    """A folder of 4 images of 40 × 40 to train on, and 2 to validate."""
     image = pytest.importorskip("PIL.Image")
     for part, count in (("train", 2), ("val", 1)):
         for name in ("cat", "dog"):
@@ -42,7 +42,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("init, least, most", [("he", 3, 6), ("paper", 255, 255)])
 @pytest.mark.parametrize("mean", ["imagenet", "image"])
-def test_the_scale_of_inputs_suits_the_initialisation(init, least, most, mean):
+def test_the_scale_of_inputs_suits_the_initialization(init, least, most, mean):
     """About unit variance for He's weights, 0 to 255 less the mean for the paper's."""
     settings, statistics = settings_of(init=init, mean=mean, resize=40), PixelStatistics()
     statistics.add(np.full((40, 40, 3), 115, np.uint8))
@@ -166,7 +166,7 @@ def test_statistics_are_computed_from_central_squares(folder, capsys):
     for given in ({"mean": "image"}, {"color_pca": True}):
         statistics = pictures.pixel_statistics(dataset, settings_of(data=str(folder), resize=20, **given))
         assert statistics.count == 4 and statistics.mean_image.shape == (20, 20, 3)
-        assert capsys.readouterr().out == "mean image and colors of the 4 training pictures: computed now\n"
+        assert capsys.readouterr().out == "mean image and colors of the 4 training images: computed now\n"
     assert pictures.pixel_statistics(dataset, settings_of()) is None
     assert capsys.readouterr().out == ""
 
@@ -183,10 +183,10 @@ def test_statistics_of_a_prepared_folder_are_used(folder, capsys, prefix):
     assert found.mean_image[0, 0, 0] == 1.5
     assert str(folder / "statistics.safetensors") in capsys.readouterr().out
     settings.resize = 20
-    with pytest.raises(DataError, match=r"4 pictures of 40x40, not of 4 of 20x20: run prepare\.py again, or remove"):
+    with pytest.raises(DataError, match=r"4 images of 40x40, not of 4 of 20x20: run prepare\.py again, or remove"):
         pictures.pixel_statistics(dataset, settings)
     settings.resize = 40
-    with pytest.raises(DataError, match="4 pictures of 40x40, not of 3 of 40x40"):
+    with pytest.raises(DataError, match="4 images of 40x40, not of 3 of 40x40"):
         pictures.pixel_statistics(dataset.samples[:3], settings)
 
 
@@ -233,7 +233,7 @@ def test_what_is_no_picture_is_named(folder, capsys, prefix):
     assert len(train) == 4
     line = capsys.readouterr().err
     assert (
-        line.endswith(f": {folder}: no pictures, skipped: train/cat/IMG_1.HEIC, train/dog/more\n")
+        line.endswith(f": {folder}: no images, skipped: train/cat/IMG_1.HEIC, train/dog/more\n")
         and line.count("\n") == 1
     )
 

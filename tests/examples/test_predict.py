@@ -1,4 +1,4 @@
-"""predict.py: which photos, their answers for people and for programs, the picture of them, and photos that cannot be
+"""predict.py: which photos, their answers for people and for programs, the image of them, and photos that cannot be
 read."""
 
 import io
@@ -87,12 +87,38 @@ def test_lines_of_json_agree_with_those_for_people(asked, photo, tmp_path):
     assert shown == [(name, f"{100 * p:.1f}") for _, answer in programs for name, p in answer] and len(shown) == 6
 
 
+def test_names_that_end_lines(run, finished, tmp_path):
+    """Of photos, of what is skipped and of classes: each has a line all the same, and JSON has the
+    names."""
+    arrays, info = minicnn.load(finished.folder / "best.safetensors")
+    words = [f"{i}\n\x1b[1m" for i in range(10)]
+    minicnn.save(tmp_path / "words.safetensors", arrays, {"config": {**info["config"], "names": words}})
+    photo = picture(tmp_path / "a\nb" / "photo\x1b.jpg", 0)
+    (photo.parent / "c\nd.txt").write_text("no image")
+    (photo.parent / "e\nf.jpg").write_text("no image")
+    arguments = ["predict.py", "--checkpoint", tmp_path / "words.safetensors", photo.parent]
+    result, lines = run(*arguments), run(*arguments, "--json").out.splitlines()
+    folder = tmp_path / r"a\nb"
+    assert result.status == 1 and result.err == (
+        f"predict.py: {folder}: no images, skipped: {folder}/c\\nd.txt\n"
+        f"predict.py: {folder}/e\\nf.jpg: not an image that Pillow can read\n"
+    )
+    title, *answers = result.out.splitlines()
+    assert title == f"{folder}/photo\\x1b.jpg" and len(answers) == 5
+    assert all(re.match(r"  \d\\n\\x1b\[1m  +\d", line) for line in answers)
+    found = {line["photo"]: line for line in map(json.loads, lines)}
+    assert {a["name"] for a in found[str(photo)]["answers"]} < set(words) and len(found) == 2
+    report = run("evaluate.py", "--checkpoint", tmp_path / "words.safetensors").out
+    assert "\x1b" not in report and len(report.splitlines()) == 1 + 1 + 11 + 1 + 11 and r"9\n\x1b[1m " in report
+
+
 def test_words_stand_for_classes(run, finished, photo, tmp_path):
     arrays, info = minicnn.load(finished.folder / "best.safetensors")
     words = [f"thing number {i}, which has quite a long name" for i in range(10)]
     minicnn.save(tmp_path / "words.safetensors", arrays, {"config": {**info["config"], "names": words}})
     arguments = ["predict.py", "--checkpoint", tmp_path / "words.safetensors", photo, "--draw", tmp_path / "bars.png"]
-    lines = run(*arguments).out.splitlines()[1:]
+    _, *lines, wrote = run(*arguments).out.splitlines()
+    assert wrote == f"wrote {tmp_path / 'bars.png'}"
     assert all(re.match(r"  thing number \d, which has quite a l…  +\d", line) for line in lines)
     (answer,) = run(*arguments, "--json").out.splitlines()
     for a in json.loads(answer)["answers"]:
@@ -131,14 +157,14 @@ def test_folders_at_any_depth_in_order(asked, tmp_path):
     for name in ("b/z.jpg", "b/c/d/1.PNG", "b/c/a.jpeg", "b/.hidden.jpg", "b/.git/x.jpg", "a.gif"):
         picture(tmp_path / name, len(name))
     for name in ("b/notes.txt", "b/c/table.csv", "b/.DS_Store"):
-        (tmp_path / name).write_text("no picture")
+        (tmp_path / name).write_text("no image")
     result = asked(tmp_path / "b", tmp_path / "a.gif", "--json")
     found = [name.removeprefix(f"{tmp_path}/") for name, _ in answers(result)]
     assert found == ["b/c/a.jpeg", "b/c/d/1.PNG", "b/z.jpg", "a.gif"]
     assert result.status == 0 and len(result.err.splitlines()) == 1
     assert all(word in result.err for word in ("skipped", "b/c/table.csv", "b/notes.txt")) and "DS" not in result.err
     for i in range(9):
-        (tmp_path / "b" / f"{i}.txt").write_text("no picture")
+        (tmp_path / "b" / f"{i}.txt").write_text("no image")
     assert len(asked(tmp_path / "b").err.splitlines()[0]) < 600
 
 
@@ -157,7 +183,7 @@ def test_a_folder_without_pictures(mistake, finished, photo, tmp_path):
     (tmp_path / "empty").mkdir()
     best = finished.folder / "best.safetensors"
     assert not mistake(
-        ["empty", "no pictures", ".jpg"], "predict.py", "--checkpoint", best, photo, tmp_path / "empty"
+        ["empty", "no images", ".jpg"], "predict.py", "--checkpoint", best, photo, tmp_path / "empty"
     ).out
 
 
@@ -165,10 +191,10 @@ def test_standard_input(asked, photo, monkeypatch):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(photo.read_bytes())))
     (one, answer), (two, same) = answers(asked("-", photo, "--json"))
     assert (one, two) == ("-", str(photo)) and answer == same
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"this is no picture")))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"this is no image")))
     result = asked("-")
     assert (result.status, result.out) == (1, "")
-    assert result.err == "predict.py: standard input: not a picture that Pillow can read\n"
+    assert result.err == "predict.py: standard input: not an image that Pillow can read\n"
     monkeypatch.setattr("sys.stdin", None)
     result = asked("-")
     assert (result.status, result.out) == (2, "") and "no standard input" in result.err
@@ -209,7 +235,7 @@ def test_answers_come_before_all_photos_are_read():
 def test_the_others_are_answered(asked, photo, tmp_path, kind):
     path = tmp_path / "other.jpg"
     if kind == "text":
-        path.write_text("this is no picture")
+        path.write_text("this is no image")
     elif kind == "truncated":
         path.write_bytes(photo.read_bytes()[:-700])
     result = asked(photo, path, photo, path, "--json")
@@ -252,7 +278,7 @@ def test_the_program_draws(asked, photo, tmp_path):
 
 def test_of_many_photos_the_first_are_drawn(run, finished, photos, tmp_path, monkeypatch, capsys):
     folder, broken = photos() / "train", tmp_path / "a.jpg"
-    broken.write_text("this is no picture")
+    broken.write_text("this is no image")
     monkeypatch.setattr(predict, "MOST_DRAWN", 3)
     drawn, drawing = [], tmp_path / "bars.png"
     monkeypatch.setattr(predict, "draw", lambda path, pictures, names: drawn.append([x.mean() for x, _ in pictures]))

@@ -29,7 +29,7 @@ def test_each_picture_becomes_the_square_in_its_middle(shrink, photos, tmp_path)
     assert result.status == 0 and not result.err
     target = tmp_path / "small"
     assert result.out == (
-        f"{target}: 12 pictures to train on and 6 to validate, 32 x 32 pixels; 0 were there before, 0 left out\n"
+        f"{target}: 12 images to train on and 6 to validate, 32 x 32 pixels; 0 were there before, 0 left out\n"
         f"to train on them: train.py --data {target}\n"
     )
     assert pictures(target) == pictures(source)
@@ -142,8 +142,10 @@ def test_imagenet_as_kaggle_unpacks_it(shrink, photos, tmp_path):
 
 
 def test_tiny_imagenets_layout(shrink, photos, tmp_path):
-    """Its folders called images, and labels in the validation folder."""
+    """Its folders called images, labels in the validation folder, and words for more than its classes."""
     source = photos()
+    (source / "words.txt").write_text("ant\tan ant\ncat\ta cat\ndog\ta dog\neel\tan eel\n")
+    (source / "wnids.txt").write_text("eel\ncat\ndog\n")
     flat_val(source)
     for folder in (*(source / "train").iterdir(), source / "val"):
         pictures_there = list(folder.iterdir())
@@ -159,6 +161,7 @@ def test_tiny_imagenets_layout(shrink, photos, tmp_path):
     for train in (True, False):
         before, after = ImageNet(source, train=train), ImageNet(tmp_path / "small", train=train)
         assert len(after) == (12 if train else 6) and after.classes == ["cat", "dog", "eel"]
+        assert after.names == before.names == ["a cat", "a dog", "an eel"]
         assert [(os.path.relpath(path, tmp_path / "small"), label) for path, label in after.samples] == [
             (os.path.relpath(path, source), label) for path, label in before.samples
         ]

@@ -1,4 +1,4 @@
-"""prepare.py: full disks, broken pictures, trees and options that it does not take."""
+"""prepare.py: full disks, broken images, trees and options that it does not take."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ def test_a_full_disk_leaves_only_whole_pictures(refused, shrink, photos, tmp_pat
 def spoilt(source):
     for name in ("train/cat/1.jpg", "val/eel/0.jpg"):
         os.truncate(source / name, 300)
-    (source / "train/dog/0.jpg").write_text("no picture")
+    (source / "train/dog/0.jpg").write_text("no image")
     return [f"{source}/{name}" for name in ("train/cat/1.jpg", "train/dog/0.jpg", "val/eel/0.jpg")]
 
 
@@ -46,9 +46,9 @@ def test_broken_pictures_do_not_stop_the_others(shrink, photos, tmp_path):
     assert result.status == 2 and not result.out
     *named, last = result.err.splitlines()
     assert [line.partition(": ")[0] for line in named] == broken
-    assert named[1].endswith(": not a picture that Pillow can read") and ": cannot be read: " in named[0]
+    assert named[1].endswith(": not an image that Pillow can read") and ": cannot be read: " in named[0]
     assert last == (
-        f"prepare.py: 3 of 18 pictures cannot be read ({target}/broken.txt), the others are done; mend or remove them and"
+        f"prepare.py: 3 of 18 images cannot be read ({target}/broken.txt), the others are done; mend or remove them and"
         " start again, or add --skip-broken to do without them"
     )
     assert (target / "broken.txt").read_text().splitlines() == named
@@ -67,7 +67,7 @@ def test_broken_pictures_that_were_removed(shrink, photos, tmp_path):
     for path in broken:
         os.remove(path)
     result = shrink(source)
-    assert result.status == 0 and "10 pictures to train on and 5 to validate" in result.out
+    assert result.status == 0 and "10 images to train on and 5 to validate" in result.out
 
 
 @pytest.mark.parametrize("layout", ["folders", "flat"])
@@ -80,7 +80,7 @@ def test_broken_pictures_can_be_left_out(shrink, photos, tmp_path, layout):
     result = shrink(source, "--skip-broken")
     assert result.status == 0
     assert [line.partition(": ")[0] for line in result.err.splitlines()] == broken
-    assert "10 pictures to train on and 5 to validate, 32 x 32 pixels; 0 were there before, 3 left out\n" in result.out
+    assert "10 images to train on and 5 to validate, 32 x 32 pixels; 0 were there before, 3 left out\n" in result.out
     assert result.out.endswith(f"train.py --data {'imagenet:' * (layout == 'flat')}{target}\n")
     assert (target / "broken.txt").read_text() == result.err
     assert len(ImageNet(target)) == 10 and len(ImageNet(target, train=False)) == 5
@@ -90,7 +90,7 @@ def test_broken_pictures_can_be_left_out(shrink, photos, tmp_path, layout):
 def test_a_picture_that_broke_after_it_was_prepared(shrink, photos, tmp_path):
     source, target = photos(), tmp_path / "small"
     assert shrink(source).status == 0
-    (source / "train/cat/1.jpg").write_text("no picture any more")
+    (source / "train/cat/1.jpg").write_text("no image any more")
     os.utime(source / "train/cat/1.jpg", (2e9, 2e9))
     assert shrink(source).status == 2 and (target / "train/cat/1.jpg").exists()
     assert shrink(source, "--skip-broken").status == 0
@@ -106,11 +106,11 @@ def test_names_as_long_as_they_may_be(shrink, photos, tmp_path):
 def test_of_many_broken_pictures_the_first_are_named(shrink, photos, tmp_path):
     source = photos(train=9)
     for path in sorted(source.glob("train/*/[1-8].jpg")):
-        path.write_text("no picture")
+        path.write_text("no image")
     result = shrink(source)
     lines = result.err.splitlines()
     assert len(lines) == 12 and lines[10] == f"and 14 more, see {tmp_path}/small/broken.txt"
-    assert "24 of 33 pictures" in lines[11] and (tmp_path / "small/broken.txt").read_text().count("\n") == 24
+    assert "24 of 33 images" in lines[11] and (tmp_path / "small/broken.txt").read_text().count("\n") == 24
 
 
 @pytest.mark.parametrize("layout", ["folders", "flat"])
@@ -118,16 +118,16 @@ def test_of_many_broken_pictures_the_first_are_named(shrink, photos, tmp_path):
 def test_a_class_that_is_lost(shrink, photos, tmp_path, layout, part):
     source, target = photos(), tmp_path / "small"
     for path in (source / part / "dog").iterdir():
-        path.write_text("no picture")
+        path.write_text("no image")
     if layout == "flat":
         flat_val(source)
     result = shrink(source, "--skip-broken")
-    if (part, layout) == ("val", "flat"):  # needs no picture of each class
+    if (part, layout) == ("val", "flat"):  # needs no image of each class
         assert result.status == 0 and "and 4 to validate" in result.out
         return
     assert result.status == 2
     assert result.err.splitlines()[-1] == (
-        f"prepare.py: no picture in {source}/{part}/dog can be read, and a class needs one: mend one, or remove the"
+        f"prepare.py: no image in {source}/{part}/dog can be read, and a class needs one: mend one, or remove the"
         " class from train/ and val/"
     )
     assert not (target / "statistics.safetensors").exists()
@@ -138,7 +138,7 @@ def test_pictures_that_do_not_belong(refused, shrink, photos, tmp_path):
     shrink(source)
     os.remove(source / "val/dog/1.jpg")
     before = (target / "statistics.safetensors").read_bytes()
-    refused(f"{target} holds pictures that {source} does not: {target}/val/dog/1.jpg; remove them, or take", source)
+    refused(f"{target} holds images that {source} does not: {target}/val/dog/1.jpg; remove them, or take", source)
     assert (target / "statistics.safetensors").read_bytes() == before
     os.remove(target / "val/dog/1.jpg")
     assert shrink(source).status == 0

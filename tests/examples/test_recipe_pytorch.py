@@ -59,9 +59,7 @@ def test_ten_updates(monkeypatch, share, batch):
     dataset, _ = pictures.datasets(settings.data, settings.seed, size)
     statistics = pictures.pixel_statistics(dataset, settings)
     loader = pictures.training(dataset, pictures.View.of(size, settings, statistics), settings, statistics)
-    net = train.network(settings, 10).train()
-    for p in net.parameters():
-        p.data = p.data.astype(np.float64)
+    net = train.network(settings, 10).train().astype(np.float64)
     optimizer = train.sgd(net, settings)
     schedule = train.schedule_for(optimizer, settings, settings.epochs * len(loader))
 

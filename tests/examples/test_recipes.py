@@ -55,7 +55,7 @@ def squares(photos):
     return np.stack([image[4:76] for image, _ in photos]).astype(np.float64)  # (N, 72, 72, 3)
 
 
-# -- pictures -------------------------------------------------------------------------------------------------------
+# -- images -------------------------------------------------------------------------------------------------------
 
 
 def test_each_pixel_less_its_mean_over_the_training_set(photos, paper):
@@ -69,8 +69,8 @@ def test_each_pixel_less_its_mean_over_the_training_set(photos, paper):
 
 
 def test_crops_flips_and_colors(photos, paper):
-    """Section 4.1: random crops and their horizontal reflections; to each pixel of a picture Σᵢ pᵢ·λᵢ·αᵢ, with the
-    eigenvectors and eigenvalues of the RGB values' covariance and α ~ N(0, 0.1), drawn once for a picture and use."""
+    """Section 4.1: random crops and their horizontal reflections; to each pixel of an image Σᵢ pᵢ·λᵢ·αᵢ, with the
+    eigenvectors and eigenvalues of the RGB values' covariance and α ~ N(0, 0.1), drawn once for an image and use."""
     statistics = pixel_statistics(photos, paper)
     loader = training(photos, View.of(64, paper, statistics), paper, statistics)
     eigenvalues, eigenvectors = np.linalg.eigh(np.cov(squares(photos).reshape(-1, 3).T / 255, bias=True))

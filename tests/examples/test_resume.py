@@ -1,10 +1,14 @@
 """train.py: the same command does the same again, and a run that has ended goes on."""
 
+import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 from math import cos, pi
+from pathlib import Path
 
 import evaluate
 import pictures
@@ -14,7 +18,7 @@ import minicnn
 
 
 def test_the_same_seed_the_same_run(run, look, tmp_path):
-    """However many threads or processes load the pictures, and whatever was drawn before."""
+    """However many threads or processes load the images, and whatever was drawn before."""
     for name, options in {"a": (3, 1), "b": (3, 0), "c": (4, 1), "d": (3, 1, "--processes")}.items():
         minicnn.manual_seed(ord(name))
         seed, workers, *others = options
@@ -78,14 +82,14 @@ def test_a_picture_that_cannot_be_read(mistake, run, photos, look, tmp_path):
     folder, last = photos(), tmp_path / "run" / "last.safetensors"
     path = folder / "val" / "dog" / "0.jpg"
     whole, command = path.read_bytes(), ["train.py", "--data", folder, "--epochs"]
-    path.write_text("no picture")
-    found = mistake(f"{path}: not a picture", *command, 1, "--out", last.parent)
+    path.write_text("no image")
+    found = mistake(f"{path}: not an image", *command, 1, "--out", last.parent)
     assert "--resume" not in found.err and not last.parent.exists()
     path.write_bytes(whole)
     assert run(*command, 1, "--out", last.parent).status == 0
-    path.write_text("no picture")
+    path.write_text("no image")
     again = ["train.py", "--resume", last, "--epochs", 2]
-    mistake([f"{path}: not a picture", f"; when that is mended, go on with --resume {last}"], *again)
+    mistake([f"{path}: not an image", f"; when that is mended, go on with --resume {last}"], *again)
     path.write_bytes(whole)
     assert run(*again).status == 0 and len(look.metrics(last.parent)) == 2
 
@@ -137,7 +141,7 @@ def test_a_finished_run_does_not_move(run, look, tmp_path):
 
 
 def test_runs_that_begin_at_once_have_folders_of_their_own(run, monkeypatch, tmp_path):
-    """The second begins when the first has looked at its pictures; given a folder, it is told that it is taken."""
+    """The second begins when the first has looked at its images; given a folder, it is told that it is taken."""
     results, original = [], pictures.pixel_statistics
 
     def meanwhile(*arguments):
@@ -152,6 +156,53 @@ def test_runs_that_begin_at_once_have_folders_of_their_own(run, monkeypatch, tmp
     assert [result.status for result in (first, *results)] == [0, 0, 2] and "holds a run" in results[1].err
     assert first.out.endswith("runs/alexnet\n") and results[0].out.endswith("runs/alexnet-2\n")
     assert (tmp_path / "runs/alexnet/last.safetensors").exists()
+
+
+def test_a_run_goes_on_in_one_program_at_a_time(run, at_epoch, look, tmp_path):
+    """Its first one or one that resumes it. The other gets a line and changes nothing, and may go on
+    when the first has ended, however it did; meanwhile it may go on elsewhere."""
+    pytest.importorskip("fcntl")
+    folder, results = tmp_path / "run", []
+    last = folder / "last.safetensors"
+
+    def meanwhile():
+        before = {name: (folder / name).read_bytes() for name in look.files(folder)}
+        results.append(run("train.py", "--resume", last, "--epochs", 9))
+        assert before == {name: (folder / name).read_bytes() for name in look.files(folder)}
+
+    for first in (["--epochs", 3, "--out", folder], ["--resume", last, "--epochs", 5]):
+        at_epoch(2, meanwhile)
+        assert run("train.py", *first).status == 0
+    line = f"train.py: {folder} has a run that another program goes on with: wait until it has ended\n"
+    assert [(result.status, result.err) for result in results] == [(2, line)] * 2
+    assert look.files(folder) == look.FILES and len(look.metrics(folder)) == 5
+
+    program = "import os, sys, runs\nwith runs.alone(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
+    folders = Path(minicnn.__file__).parents[1], look.PROGRAMS
+    with subprocess.Popen(
+        [sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={"PYTHONPATH": os.pathsep.join(map(str, folders))},
+    ) as other:  # fmt: skip
+        other.stdout.readline()
+        assert run("train.py", "--resume", last, "--epochs", 6).err == line
+        assert run("train.py", "--resume", last, "--epochs", 6, "--out", tmp_path / "elsewhere").status == 0
+        other.kill()
+    assert run("train.py", "--resume", last, "--epochs", 6).status == 0
+
+
+@pytest.mark.parametrize("what", ["no fcntl", "no locks"])
+def test_where_there_are_no_locks_a_run_goes_on_all_the_same(run, monkeypatch, tmp_path, what):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    if what == "no fcntl":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    assert run("train.py", "--epochs", 1, "--out", tmp_path / "run").status == 0
+    assert run("train.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 2).status == 0
 
 
 def test_momentum_can_change_but_not_begin_or_end(run, mistake, tmp_path):
@@ -231,7 +282,7 @@ def test_the_best_network_of_a_run_that_moved(run, monkeypatch, tmp_path):
 
 
 def test_a_schedule_goes_on_where_the_epoch_is(run, photos, look, tmp_path):
-    """Though there are fewer pictures now, and fewer updates in an epoch."""
+    """Though there are fewer images now, and fewer updates in an epoch."""
     command = ["train.py", "--data", photos(train=8), "--batch-size", 2, "--warmup", 0]
     assert run(*command, "--epochs", 1, "--out", tmp_path / "run").status == 0
     for name in ("cat", "dog", "eel"):

@@ -1,4 +1,4 @@
-"""The run folder: pictures, checkpoints, and what is left when a disk is full."""
+"""The run folder: images, checkpoints, and what is left when a disk is full."""
 
 import errno
 import json
@@ -92,7 +92,7 @@ def test_a_network_that_is_saved_to_be_used(monkeypatch, look, tmp_path):
 
 def test_a_network_is_loaded_with_its_own_settings(monkeypatch, tmp_path):
     """All that alexnet takes but the weights."""
-    given, view = [], View(8, (0.0, 0.0, 0.0), RAW)
+    given, view = [], View(224, (0.0, 0.0, 0.0), RAW)
     net = nn.Sequential(fc=nn.Linear(2, 2))
     monkeypatch.setattr(runs, "alexnet", lambda *arguments: given.append(arguments) or net)
     lrn = {"n": 3, "k": 1, "alpha": 1, "beta": 1}
@@ -122,6 +122,10 @@ def bfloat16(path, *_):
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
 
 
+def info_that_is_no_json(path, _, arrays, __):
+    pytest.importorskip("safetensors.numpy").save_file(arrays, path, {"info": "a network of\nanother program"})
+
+
 BROKEN = {  # what writes a file that is no checkpoint, given its path, a whole file, its arrays and its settings
     "missing": lambda path, *_: None,
     "folder": lambda path, *_: path.mkdir(),
@@ -137,6 +141,7 @@ BROKEN = {  # what writes a file that is no checkpoint, given its path, a whole 
     "unknown": lambda path, _, arrays, config: minicnn.save(path, arrays, {"config": {**config, "variant": "2013"}}),
     "classes": lambda path, _, arrays, config: minicnn.save(path, arrays, {"config": {**config, "classes": ["a"]}}),
     "bfloat16": bfloat16,
+    "info": info_that_is_no_json,
 }
 
 
@@ -156,7 +161,7 @@ def test_unreadable_checkpoints(mistake, finished, look, tmp_path, program, kind
     assert look.files(tmp_path) == before
 
 
-JUNK = None, "x", -1, 1.5, [], {}, True, [1, "a"], {"a": 1}
+JUNK = None, "x", -1, 0, 1.5, [], {}, True, [1, "a"], {"a": 1}, float("nan"), float("inf")
 
 
 def damages(info, at=()):
@@ -197,6 +202,49 @@ def test_settings_that_are_damaged(run, finished, tmp_path, monkeypatch):
     assert seen - refused <= unused, sorted(map(str, seen - refused - unused))
 
 
+DAMAGED_VIEWS = [  # what no file says of its view, of a network that sees 224 pixels
+    *(("size", value) for value in (-1, 0, 223, 224.0, "224", None, True)),
+    *(("resize", value) for value in (-1, 0, 223, 256.0, 10**9, "256", None)),
+    *(("mean", value) for value in (0, [0, 0], [0, 0, "x"], [0, 0, np.nan], [0, 0, np.inf], [[0, 0, 0]], None)),
+    *(("std", value) for value in (1, [1, 1], [1, 1, 0], [1, 1, -1], [1, 1, np.nan], [1, 1, np.inf], [1, 1, None])),
+]
+
+
+def test_views_that_are_damaged():
+    config = {"variant": "2014", "groups": True, "init": "he", "classes": ["a", "b"]}
+    whole = {"size": 224, "mean": [0, 0.5, -1], "std": [1, 1e-3, 255], "resize": 4096}
+    view = runs.view_of("a file", {**config, "view": whole}, {})
+    assert view.numbers() == whole and runs.view_of("", {**config, "view": {**whole, "resize": 224}}, {}).resize == 224
+    for name, value in [*DAMAGED_VIEWS, ("colors", "RGB"), ("resize", 4097)]:
+        with pytest.raises(CheckpointError, match=r"^a file: its view is damaged: [^\n]*$"):
+            runs.view_of("a file", {**config, "view": {**whole, name: value}}, {})
+
+
+@pytest.mark.parametrize("image", [(64, 64, 3), (72, 72, 1), (72, 72), (72, 60, 3), "nan"])
+@pytest.mark.parametrize("program", ["evaluate.py", "predict.py", "train.py"])
+def test_a_mean_image_that_is_damaged(mistake, look, tmp_path, program, image):
+    net, path = look.tiny("2014", 3), str(tmp_path / "net.safetensors")
+    pixels = np.full((72, 72, 3), np.nan) if image == "nan" else np.zeros(image)
+    config = {"variant": "2014", "groups": True, "init": "he", "classes": ["a", "b", "c"]}
+    view = View(look.SIZE, (0.0, 0.0, 0.0), RAW, pixels.astype(np.float32), resize=72)
+    runs.save_network(path, net, config, view)
+    option = "--from" if program == "train.py" else "--checkpoint"
+    words = [path, "view is damaged", "finite" if image == "nan" else f"the mean image {image}"]
+    mistake(words, program, option, path, *["photo.jpg"] * (program == "predict.py"))
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), np.zeros(0), np.array(np.inf)], ids=["two", "none", "infinite"])
+def test_a_state_that_is_damaged(mistake, run, tmp_path, value):
+    """Of the network, of its optimizer and of a schedule that has a state."""
+    last = tmp_path / "last.safetensors"
+    assert run("train.py", "--schedule", "plateau", "--epochs", 1, "--out", tmp_path).status == 0
+    arrays, info = minicnn.load(last)
+    for name in ("model.fc8.bias", "optimizer.velocity.0", "schedule.count", "schedule.waited"):
+        minicnn.save(last, {**arrays, name: value}, info)
+        words = [str(last), f"its {name.partition('.')[0]} cannot go on: "]
+        mistake(words, "train.py", "--resume", last, "--epochs", 2)
+
+
 @pytest.mark.parametrize("random", [None, -1, [], [1], [1, "a"], [-1, 0], {}])
 def test_random_numbers_that_are_damaged(mistake, finished, tmp_path, random):
     arrays, info = minicnn.load(finished.folder / "last.safetensors")
@@ -205,7 +253,7 @@ def test_random_numbers_that_are_damaged(mistake, finished, tmp_path, random):
     mistake(words, "train.py", "--resume", tmp_path / "last.safetensors", "--epochs", 4)
 
 
-# -- pictures -------------------------------------------------------------------------------------------------------
+# -- images -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["curves.png", "filters.png"])
@@ -315,7 +363,7 @@ def test_no_space_for_one_file(mistake, run, at_epoch, changing_top1, disk, look
 
 @pytest.mark.parametrize("name", ["metrics.csv", "curves.png", "filters.png"])
 def test_what_is_there_to_be_looked_at_ends_no_run(run, at_epoch, disk, look, tmp_path, name):
-    """A table or a picture that cannot be replaced, as where another program has it open, is a line
+    """A table or an image that cannot be replaced, as where another program has it open, is a line
     for each epoch; once it can be, it has everything."""
     folder = tmp_path / "run"
     assert run("train.py", "--epochs", 3, "--out", tmp_path / "undisturbed").status == 0
@@ -357,7 +405,7 @@ def test_curves_of_few_classes_have_no_five_best(run, photos, monkeypatch, tmp_p
 
 
 def test_what_a_run_needs_is_saved_first(run, monkeypatch, look, tmp_path):
-    """An interrupt while a picture is drawn costs no epoch."""
+    """An interrupt while an image is drawn costs no epoch."""
 
     def interrupt(*_):
         raise KeyboardInterrupt

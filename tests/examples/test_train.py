@@ -29,7 +29,7 @@ COLUMNS = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,images
 
 
 def test_an_epoch(monkeypatch):
-    """The mean loss and top-1 of its pictures before each update, which the bar counts; one update a batch, one step of
+    """The mean loss and top-1 of its images before each update, which the bar counts; one update a batch, one step of
     the schedule after each."""
     rng, counted = np.random.default_rng(0), []
     bar = SimpleNamespace(update=counted.append, set_description=lambda *_, **__: None)
@@ -79,7 +79,7 @@ def test_metrics(finished, look):
     assert all(0 < row["lr"] <= config["lr"] for row in rows)
     for row in rows:
         assert 1 < row["train_loss"] < 10 and 1 < row["val_loss"] < 10 and row["images_per_s"] > 0  # ln 10 is 2.3
-        assert 0 <= row["val_top1"] <= row["val_top5"] <= 100 and row["val_top1"] % 5 == 0  # of 20 pictures
+        assert 0 <= row["val_top1"] <= row["val_top5"] <= 100 and row["val_top1"] % 5 == 0  # of 20 images
         assert row["train_top1"] * 30 / 100 == pytest.approx(round(row["train_top1"] * 30 / 100), abs=1e-3)
     assert max(row["val_top5"] for row in rows) > 1  # in percent
     assert 0 < rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
@@ -98,11 +98,33 @@ def test_best_is_the_best_epoch(run, changing_top1, look, tmp_path):
     assert len(best_epochs) > 1
 
 
-def test_of_epochs_as_good_as_each_other_the_last_is_kept(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluate, "evaluate", lambda *_: {"loss": 1.0, "top1": 50.0, "top5": 100.0})
-    assert run("train.py", "--epochs", 2, "--out", tmp_path).status == 0
-    last, best = (minicnn.load(tmp_path / f"{name}.safetensors")[0] for name in ("last", "best"))
-    assert all(np.array_equal(array, last[f"model.{name}"]) for name, array in best.items())
+@pytest.mark.parametrize(
+    "losses, best",
+    [([1, 1], 2), ([1, 2], 1), ([2, 1], 2), ([3, 1, 2], 2), ([1, 3, 1, 2], 3), ([3, 2, 1], 3)],
+)
+def test_of_epochs_with_the_same_top_1_the_one_of_the_lowest_loss_is_kept(run, monkeypatch, tmp_path, losses, best):
+    """And the last of those; also when the run goes on, epoch by epoch. A higher top-1 is better
+    with any loss, a lower one worse."""
+    weights = []
+
+    def measured(net, *_):
+        weights.append({name: array.copy() for name, array in net.state_dict().items()})
+        return {"loss": float(losses[len(weights) - 1]), "top1": top1[len(weights) - 1], "top5": 100.0}
+
+    def kept(*arguments):
+        result = run("train.py", *arguments)
+        (line,) = [line for line in result.out.splitlines() if line.startswith("best: ")]
+        return int(re.search(r"in epoch (\d+);", line)[1]), minicnn.load(tmp_path / "best.safetensors")[0]
+
+    monkeypatch.setattr(evaluate, "evaluate", measured)
+    top1 = [50.0] * len(losses)
+    epoch, arrays = kept("--epochs", len(losses), "--out", tmp_path)
+    assert epoch == best and all(np.array_equal(array, weights[best - 1][name]) for name, array in arrays.items())
+    for loss, value, expected in ((9.0, 60.0, True), (0.1, 55.0, False), (9.0, 60.0, True), (9.5, 60.0, False)):
+        losses, top1 = [*losses, loss], [*top1, value]
+        best = len(losses) if expected else best
+        epoch, arrays = kept("--resume", tmp_path / "last.safetensors", "--epochs", len(losses))
+        assert epoch == best and all(np.array_equal(array, weights[best - 1][name]) for name, array in arrays.items())
 
 
 def test_what_differs_from_the_recipe_is_printed(run, finished, look, tmp_path):
@@ -170,7 +192,7 @@ def test_the_end_says_what_is_best_and_what_comes_next(run, monkeypatch, look, t
 
 def test_synthetic_data_say_so(finished):
     assert "synthetic" in finished.out and "not photo" in finished.out
-    assert "30 pictures" in finished.out and "20 to validate" in finished.out and "4,250 parameters" in finished.out
+    assert "30 images" in finished.out and "20 to validate" in finished.out and "4,250 parameters" in finished.out
 
 
 def test_a_line_for_each_epoch_and_no_bar_without_a_terminal(finished):
@@ -200,12 +222,12 @@ def test_a_bar_on_a_terminal(run, monkeypatch, tmp_path, columns):
 
 
 def paper(*options):
-    """A run of the paper's recipe that waits for no more than an epoch, in small pictures and batches."""
+    """A run of the paper's recipe that waits for no more than an epoch, in small images and batches."""
     return ["train.py", "--recipe", "paper", "--resize", 72, "--batch-size", 8, "--patience", 0, *options]
 
 
 def test_the_papers_recipe_from_the_command_line(run, look, changing_top1, tmp_path):
-    """On drawn pictures. The validation accuracy is made up, and the rate falls after each epoch that is no better."""
+    """On drawn images. The validation accuracy is made up, and the rate falls after each epoch that is no better."""
     result = run(*paper("--epochs", 5, "--seed", 3, "--out", tmp_path / "run"))
     assert result.status == 0 and not result.err
     assert "computed now" in result.out and "recipe paper, but " in result.out
@@ -225,7 +247,7 @@ def test_the_papers_recipe_from_the_command_line(run, look, changing_top1, tmp_p
     ten_crop = json.loads((tmp_path / "run" / "ten_crop.json").read_text())
     assert (
         set(ten_crop) == {"loss", "top1", "top5"}
-        and f"ten crops of each picture: top-1 {ten_crop['top1']:.1f}%" in result.out
+        and f"ten crops of each image: top-1 {ten_crop['top1']:.1f}%" in result.out
     )
     assert look.files(tmp_path / "run") == look.FILES | {"ten_crop.json"}
 
@@ -275,7 +297,7 @@ def test_a_rate_by_hand_starts_the_waiting_anew(run, look, tmp_path, monkeypatch
 @pytest.mark.parametrize("given", [
     ("--update", "paper"),  # the other rule's velocities have another scale and sign
     ("--batch-size", 7),  # a cosine's progress counts batches
-    ("--seed", 8),  # drawn pictures follow from it
+    ("--seed", 8),  # drawn images follow from it
     ("--recipe", "paper"), ("--mean", "image"), ("--dropout-scale", "evaluation"), ("--schedule", "plateau"),
     ("--variant", "2014"), ("--init", "paper"), ("--no-groups",),
 ])  # fmt: skip
@@ -321,7 +343,7 @@ def test_a_folder_of_pictures(run, photos, look, tmp_path, variant, init):
     options = ["--variant", variant, "--init", init, "--epochs", 2, "--batch-size", 5, "--lr", 0.001]
     result = run("train.py", "--data", photos(), *options, "--out", tmp_path / "run")
     assert result.status == 0 and not result.err
-    assert "12 pictures" in result.out and "6 to validate" in result.out and "3 classes" in result.out
+    assert "12 images" in result.out and "6 to validate" in result.out and "3 classes" in result.out
     assert [row["step"] for row in look.metrics(tmp_path / "run")] == [3, 6]
     assert all(row["val_top5"] == 100 for row in look.metrics(tmp_path / "run")) and "top-5" not in result.out
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -351,8 +373,8 @@ def test_data_that_are_not_there(mistake, look, tmp_path):
         (["val"], None, ["train/", "val/"]),
         (["train"], None, ["train/", "val/"]),
         (["train/eel"], None, ["val", "eel"]),
-        ([], "train/eel", ["train/eel", "no pictures"]),
-        ([], "val/eel", ["val/eel", "no pictures"]),
+        ([], "train/eel", ["train/eel", "no images"]),
+        ([], "val/eel", ["val/eel", "no images"]),
         (["train/dog", "train/eel"], None, ["train", "one class", "cat"]),
         (["train/cat", "train/dog", "train/eel"], None, ["train", "class"]),
         (["val/cat", "val/dog", "val/eel"], None, ["val", "missing: cat, dog, eel"]),
@@ -375,10 +397,10 @@ def test_a_validation_set_may_lack_a_class(run, photos, look, tmp_path):
     shutil.rmtree(root / "val" / "cat")
     result = run("train.py", "--data", root, "--epochs", 1, "--out", tmp_path / "run")
     assert result.status == 0, result.err
-    assert "no pictures to validate: cat\n" in result.out
+    assert "no images to validate: cat\n" in result.out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["classes"] == ["cat", "dog", "eel"]
     report = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", root)
-    assert report.status == 0 and "cat" in report.out and "4 pictures" in report.out, report
+    assert report.status == 0 and "cat" in report.out and "4 images" in report.out, report
 
 
 @pytest.mark.parametrize("workers", [0, 2])

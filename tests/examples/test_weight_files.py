@@ -162,7 +162,7 @@ def test_safetensors_that_are_not_whole_or_hold_other_numbers(tmp_path):
     whole = path.read_bytes()
     for content in (b"", b"text", whole[:7], whole[:20], whole[:-1], whole + b"x"):
         fails("is not a .safetensors file, or not whole", path, content)
-    fails("features.0.weight holds F8_E4M3, numbers that NumPy does not have", path, float8(whole))
+    fails("features.0.weight holds F8_E4M3, numbers that NumPy does not have: save them as", path, float8(whole))
 
 
 def float8(whole):
@@ -177,9 +177,14 @@ def float8(whole):
 @pytest.mark.parametrize(
     "names, words",
     [
-        (["features.0.weight", "module.features.0.weight"], "features.0.weight is there twice, once as module."),
-        (["student.features.0.weight", "teacher.features.0.weight"], "more than one network in it: 'student' and 'tea"),
-        (["conv1.weight", "model.conv1.weight"], "more than one network in it: '' and 'model'"),
+        (["features.0.weight", "module.features.0.weight"], "there twice, as features.0.weight and as module.features"),
+        (["model.conv1.weight", "model.fc8.bias", "fc8.bias"], "there twice, as model.fc8.bias and as fc8.bias"),
+        (["student.features.0.weight", "teacher.features.0.weight"], "first: student.features.0.weight, teacher.feat"),
+        (
+            ["conv1.weight", "model.conv1.weight"],
+            "may be AlexNet's first: conv1.weight, model.conv1.weight; this is an",
+        ),
+        (["conv1.weight", "layer1.0.conv1.weight", "layer1.1.conv1.weight"], "layer1.0.conv1.weight, layer1.1.conv1."),
     ],
 )
 def test_names_of_which_there_are_too_many(names, words):

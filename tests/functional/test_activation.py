@@ -8,6 +8,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import ACTIVATIONS, reaches_its_limits
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import agree, arrays, differentiable, distinct, refuses
 
@@ -152,3 +153,9 @@ def test_axes_that_do_not_exist(f):
     for shape, axis in (((2, 3), 2), ((0, 3), 5), ((2, 3), -3), ((), 1), ((), -2)):
         with refuses(ValueError, f"axis {axis}", str(len(shape))):
             f(Tensor(np.ones(shape)), axis=axis)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_limits_are_reached(name, dtype):
+    reaches_its_limits(name, dtype)

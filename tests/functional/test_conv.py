@@ -232,5 +232,5 @@ def test_conv_transpose2d_sizes():
 @pytest.mark.parametrize("function", [F.conv2d, F.conv_transpose2d])
 def test_dtypes_do_not_mix(function):
     x, weight = _tensors((1, 3, 3, 1), (2, 2, 1, 1))
-    with refuses(TypeError, "float32", "float64", ".astype()"):
+    with refuses(TypeError, "float32 and float64", "the float64 one, x.astype(np.float32)"):
         function(x, weight.astype(np.float32))

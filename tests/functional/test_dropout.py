@@ -48,7 +48,7 @@ def test_evaluation_gives_what_training_does_on_average(p, scale):
     five_sigma = 5 * np.sqrt(p * (1 - p) / n)
     assert abs((y == 0).mean() - p) < five_sigma
     assert abs(y.mean() / expected - 1) < five_sigma / (1 - p)
-    assert abs((y[1:] * y[:-1] == 0).mean() - (1 - (1 - p) ** 2)) < 2 * five_sigma  # neighbours are independent
+    assert abs((y[1:] * y[:-1] == 0).mean() - (1 - (1 - p) ** 2)) < 2 * five_sigma  # neighbors are independent
     assert_array_equal(F.dropout(Tensor(np.ones(3)), p, False, scale=scale).data, expected)
 
 

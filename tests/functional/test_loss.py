@@ -5,11 +5,12 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import LOSSES, reaches_its_limits
 from numpy.testing import assert_allclose
 from reference import agree, arrays, differentiable, normal, refuses
 
 import minicnn.functional as F
-from minicnn import Tensor, grad
+from minicnn import Tensor, grad, nn
 
 REDUCTIONS = {"mean": np.mean, "sum": np.sum, "none": np.asarray}
 LABELS = [0, 2, 1, 2]
@@ -98,7 +99,7 @@ def test_labels_out_of_range(lowest, highest):
         F.cross_entropy(Tensor(np.ones((1, 3))), np.array([255], np.uint8))
 
 
-@pytest.mark.parametrize("labels", [[0.0, 1.0], [True, False], np.array([1, 2], np.float32), ["a", "b"]])
+@pytest.mark.parametrize("labels", [[0.0, 1.0], np.array([1, 2], np.float32), ["a", "b"]])
 def test_labels_that_are_no_integers(labels):
     with refuses(TypeError, "cross_entropy", "integers", str(np.asarray(labels).dtype)):
         F.cross_entropy(Tensor(np.ones((2, 3))), labels)
@@ -177,6 +178,66 @@ def test_samples_that_do_not_count_alike(reduction, weight, ignored, smoothing):
     differentiable(lambda x: F.cross_entropy(x, labels, **options), z)
 
 
+def test_booleans_are_the_classes_0_and_1():
+    z = Tensor(normal(4, 2))
+    labels = np.array([True, False, True, True])
+    for options in ({}, {"ignore_index": 1}, {"weight": [0.5, 2.0], "label_smoothing": 0.1}):
+        expected = F.cross_entropy(z, labels.astype(int), **options).item()
+        for kind in (labels, labels.tolist(), Tensor(labels)):
+            assert F.cross_entropy(z, kind, **options).item() == expected
+    p = Tensor([0.25, 0.5, 1.0, -1.0], requires_grad=True)
+    for f in (F.mse_loss, F.binary_cross_entropy_with_logits):
+        assert f(p, labels).item() == f(p, labels.astype(np.float32)).item()
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"weight": [1.0, 2.0, 0.5]}])
+def test_rows_that_are_ignored_may_hold_anything(bad, reduction, options):
+    z = normal(4, 3)
+    z[1], z[3, 0] = bad, bad
+    labels = np.array([2, -1, 0, -1])
+    x, y = Tensor(z, requires_grad=True), Tensor(z[[0, 2]], requires_grad=True)
+    loss = F.cross_entropy(x, labels, ignore_index=-1, reduction=reduction, **options)
+    few = F.cross_entropy(y, labels[[0, 2]], reduction=reduction, **options)
+    loss.sum().backward()
+    few.sum().backward()
+    assert_allclose(loss.data[[0, 2]] if reduction == "none" else loss.data, few.data)
+    assert_allclose(x.grad.data[[0, 2]], y.grad.data)
+    assert not x.grad.data[[1, 3]].any() and (reduction != "none" or not loss.data[[1, 3]].any())
+
+
+def test_a_class_of_weight_0_does_not_count_even_if_its_loss_is_infinite():
+    """As the right class, and as one that label smoothing spreads over."""
+    z = Tensor(np.array([[0.0, -np.inf, 1.0], [1.0, -np.inf, 2.0]]), requires_grad=True)
+    loss = F.cross_entropy(z, [1, 0], weight=[1.0, 0.0, 1.0])
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log(1 + np.e)) and not z.grad.data[0].any()
+    smooth = F.cross_entropy(z, [1, 0], weight=[1.0, 0.0, 1.0], label_smoothing=0.3)
+    smooth.backward()
+    without = Tensor(np.array([[0.0, 1.0], [1.0, 2.0]]))
+    spread = -F.log_softmax(without).data.sum(axis=1) / 3
+    assert smooth.item() == pytest.approx(0.7 * loss.item() + 0.3 * spread.sum()) and np.isfinite(z.grad.data).all()
+
+
+def test_integers_become_real_numbers_with_every_option():
+    z = np.array([[1, 3, 2], [0, 1, 0]])
+    for options in ({"label_smoothing": 0.1}, {"ignore_index": 0}, {"weight": np.array([1, 2, 3])}):
+        loss = F.cross_entropy(Tensor(z), [0, 1], **options)
+        assert loss.dtype == np.float32
+        assert loss.item() == pytest.approx(F.cross_entropy(Tensor(z.astype(np.float32)), [0, 1], **options).item())
+
+
+def test_of_one_class_an_ignored_sample_is_none():
+    z = Tensor(np.array([[1.0], [2.0]]))
+    assert F.cross_entropy(z, [-1, 0], ignore_index=-1, reduction="none").data.tolist() == [0, 0]
+
+
+def test_the_layer_asks_when_it_is_made():
+    with refuses(ValueError, "CrossEntropyLoss: reduction is 'mean', 'sum' or 'none', not 'median'"):
+        nn.CrossEntropyLoss(reduction="median")
+
+
 def test_nothing_flows_into_an_ignored_sample():
     """Though its loss is infinite, and whatever the reduction."""
     z = Tensor(np.array([[0.0, -np.inf], [1.0, 2.0]]), requires_grad=True)
@@ -194,6 +255,18 @@ def test_nothing_flows_into_an_ignored_sample():
         (dict(weight=[1.0, 2.0]), r"weight of shape \(2,\), not \(3,\)"),
         (dict(label_smoothing=1.5), "label_smoothing.*1.5"),
         (dict(label_smoothing=-0.1), "label_smoothing"),
+        (
+            dict(label_smoothing="0.1"),
+            "cross_entropy: label_smoothing, a share, must be a number from 0 to 1, not '0.1'",
+        ),
+        (dict(weight="heavy"), r"cross_entropy: weight is a number for each class, \(K,\), not <U5 of shape \(\)"),
+        (dict(weight=[1.0, -2.0, 1.0]), r"weight, each of it, must be a finite number from 0, not -2.0"),
+        (dict(weight=Tensor([1.0, 2.0, np.nan])), r"weight, each of it, must be a finite number from 0, not nan"),
+        (dict(weight=[1.0, np.inf, 1.0]), "weight, each of it, must be a finite number from 0, not inf"),
+        (dict(weight=[]), r"weight of shape \(0,\), not \(3,\)"),
+        (dict(weight=[[1.0, 2.0, 3.0]]), r"weight is a number for each class.*not float64 of shape \(1, 3\)"),
+        (dict(weight=["a", "b", "c"]), r"weight is a number for each class.*not <U1 of shape \(3,\)"),
+        (dict(ignore_index=1.5), "ignore_index must be a whole number, not 1.5"),
         (dict(ignore_index=5, reduction="median"), "reduction"),
         (dict(ignore_index=0), "from -1 to 2"),
     ],
@@ -251,3 +324,9 @@ def test_binary_cross_entropy_far_from_0():
     assert_allclose(z.grad.data, [0, 0, -1, 1, 0])
     with pytest.raises(ValueError, match=r"binary_cross_entropy_with_logits.*\(5,\).*\(5, 1\)"):
         F.binary_cross_entropy_with_logits(z, np.ones((5, 1)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("name", LOSSES)
+def test_limits_are_reached(name, dtype):
+    reaches_its_limits(name, dtype)

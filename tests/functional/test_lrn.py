@@ -1,4 +1,4 @@
-"""minicnn/functional/lrn.py: local response normalisation. α is near 1 here: at the paper's 1e-4 a channel too few in
+"""minicnn/functional/lrn.py: local response normalization. α is near 1 here: at the paper's 1e-4 a channel too few in
 the sum would change the result by 1e-5 and pass."""
 
 import numpy as np
@@ -83,7 +83,7 @@ def test_third_derivatives():
 
 
 @pytest.mark.parametrize("n", range(7, 12))
-def test_a_pixel_does_not_see_its_neighbours(n):
+def test_a_pixel_does_not_see_its_neighbors(n):
     a = normal(2, 3, 4)
     a[0, 1, 0] = a[1, 2, 3] = np.nan
     x = Tensor(a, requires_grad=True)

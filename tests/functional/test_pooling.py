@@ -1,5 +1,7 @@
 """minicnn/functional/pooling.py: maxima and means of windows."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import reference
@@ -10,7 +12,8 @@ from reference import agree, arrays, differentiable, distinct, pairs, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor, use_backend
-from minicnn.functional import pooling
+from minicnn.functional import average_pooling, pooling
+from minicnn.functional.windows import Window
 
 
 @st.composite
@@ -63,6 +66,25 @@ def test_the_first_of_equal_maxima_takes_the_whole_gradient(data, case):
 def test_avg_pool2d_is_the_equation(data, case, counted):
     shape, options = case
     agree(F.avg_pool2d, reference.avg_pool2d, data.draw(arrays(shape)), **counted, **options)
+
+
+@given(st.data(), cases(dilated=False), st.sampled_from([{}, {"count_include_pad": False}]))
+def test_large_windows_are_added_up_row_by_row(data, case, counted):
+    """As if any of more than a pixel were large."""
+    shape, options = case
+    with patch.object(average_pooling, "FEW", 1):
+        agree(F.avg_pool2d, reference.avg_pool2d, data.draw(arrays(shape)), **counted, **options)
+
+
+@pytest.mark.parametrize(
+    "size, steps", [((8, 8), 1), ((64, 1), 1), ((13, 5), 2), ((5, 13), 2), ((65, 1), 2), ((1, 65), 2)]
+)
+def test_which_windows_are_large(size, steps):
+    first, *_ = parts = average_pooling._parts(Window.of(size, 3, padding=((1, 2), (3, 4))))
+    assert len(parts) == steps
+    if steps == 2:
+        assert first == Window((1, size[1]), (1, 3), ((0, 0), (3, 4)), (1, 1))
+        assert parts[1] == Window((size[0], 1), (3, 1), ((1, 2), (0, 0)), (1, 1))
 
 
 def test_derivatives_of_max_pool2d():

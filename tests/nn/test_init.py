@@ -1,4 +1,4 @@
-"""Initialisers: their variances for convolution and linear shapes, their seed, the error for shapes without a fan."""
+"""Initializers: their variances for convolution and linear shapes, their seed, the error for shapes without a fan."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ FAN_OUT = {CONV: 3 * 5 * 60, LINEAR: 200}
 
 @pytest.mark.parametrize("shape", [CONV, LINEAR])
 @pytest.mark.parametrize(
-    ("initialiser", "variance"),
+    ("initializer", "variance"),
     [
         (init.normal(), lambda shape: 0.01**2),
         (init.normal(0.5), lambda shape: 0.25),
@@ -22,8 +22,8 @@ FAN_OUT = {CONV: 3 * 5 * 60, LINEAR: 200}
         (init.he(), lambda shape: 2 / FAN_IN[shape]),
     ],
 )
-def test_variances(initialiser, variance, shape):
-    w = initialiser(shape)
+def test_variances(initializer, variance, shape):
+    w = initializer(shape)
     std = np.sqrt(variance(shape))
     assert w.shape == shape and w.dtype == np.float32 and w.flags.writeable and w.flags.c_contiguous
     np.testing.assert_allclose(w.std(), std, rtol=0.02)  # 60,000 numbers: 0.3% is one standard deviation
@@ -45,10 +45,10 @@ def test_constant():
     assert init.constant(1.5)((2, 3)).tolist() == [[1.5] * 3] * 2 and init.constant(0)((2,)).dtype == np.float32
 
 
-@pytest.mark.parametrize("initialiser", [init.lecun(), init.xavier(), init.he()])
-def test_a_weight_has_an_input_and_an_output_axis(initialiser):
+@pytest.mark.parametrize("initializer", [init.lecun(), init.xavier(), init.he()])
+def test_a_weight_has_an_input_and_an_output_axis(initializer):
     for shape in [(), (3,)]:
         with pytest.raises(ValueError, match="two axes") as caught:
-            initialiser(shape)
+            initializer(shape)
         assert "\n" not in str(caught.value)
     assert init.normal()((3,)).shape == (3,)

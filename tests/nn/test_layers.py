@@ -150,7 +150,17 @@ def test_settings_that_do_not_fit():
     for channels in ((3, 4), (4, 3)):
         for layer in (nn.Conv2d, nn.ConvTranspose2d):
             fails(ValueError, f"{layer.__name__}: groups=2.*3", layer, *channels, 3, groups=2)
-    fails(ValueError, "groups", nn.Conv2d, 4, 4, 3, groups=0)
+    for groups in (0, -1, 1.0, "2", None):
+        for layer in (nn.Conv2d, nn.ConvTranspose2d):
+            fails(
+                ValueError,
+                f"{layer.__name__}: groups must be a whole number.*not {groups!r}",
+                layer,
+                4,
+                4,
+                3,
+                groups=groups,
+            )
     for kernel in (0, (3, 0), (1, 2, 3), "3"):
         fails((ValueError, TypeError), "kernel_size", nn.Conv2d, 4, 4, kernel)
     fails(ValueError, 'padding="same" needs a stride of 1, not 2', nn.Conv2d, 3, 8, 3, 2, padding="same")
@@ -167,6 +177,32 @@ def test_settings_that_do_not_fit():
             ((3, 1, "valid"), "padding.*'valid'"),
         ):
             fails(ValueError, words, make, *arguments)
+    for layer in (nn.MaxPool2d, nn.AvgPool2d):
+        for kernel, padding in ((3, 2), ((4, 2), (1, 2)), (2, ((0, 2), 0))):
+            fails(
+                ValueError, f"^{layer.__name__}: padding .* is more than half of the window", layer, kernel, 1, padding
+            )
+    for stride, dilation, extra in (
+        (1, 1, 1),
+        (2, 1, 2),
+        ((2, 3), 1, (2, 0)),
+        (1, 2, 2),
+        (2, 1, -1),
+        (2, 1, 0.5),
+        (2, 1, "1"),
+    ):
+        fails(
+            ValueError,
+            "^ConvTranspose2d: output_padding",
+            nn.ConvTranspose2d,
+            3,
+            8,
+            3,
+            stride,
+            0,
+            extra,
+            dilation=dilation,
+        )
     fails(ValueError, "output_size", nn.AdaptiveAvgPool2d, 0)
     for make in (
         lambda **o: nn.Linear(4, 2, **o),
@@ -182,7 +218,7 @@ def test_settings_that_do_not_fit():
         lambda: nn.Conv2d(0, 2, 1),
         lambda: nn.Conv2d(2, 0, 1),
     ):
-        fails(ValueError, "sizes are at least 1", make)
+        fails(ValueError, "(in|out)_(channels|features) must be a whole number from 1, not 0", make)
 
 
 def test_what_a_pooling_layer_says_of_itself():
@@ -195,16 +231,59 @@ def test_what_a_pooling_layer_says_of_itself():
 
 
 def test_sizes_that_are_no_whole_numbers():
-    for make in (lambda: nn.Linear(2.0, 1), lambda: nn.Linear("2", 1), lambda: nn.Linear(2, None)):
-        fails(TypeError, "Linear: sizes are whole numbers, not", make)
+    for layer, arguments in ((nn.Linear, ()), (nn.Conv2d, (3,)), (nn.ConvTranspose2d, (3,))):
+        for bad in (2.0, "2", None, -3, (2,)):
+            for sizes in ((bad, 1), (1, bad)):
+                words = (
+                    rf"^{layer.__name__}: {'in' if sizes[0] is bad else 'out'}_\w+ must be a whole number from 1, not "
+                )
+                assert fails(ValueError, words, layer, *sizes, *arguments).endswith(repr(bad))
     net = nn.Sequential(fc=nn.Linear(2, 1))
-    fails(TypeError, r"^fc \(Linear\): .*dtypes float64 and float32 do not mix", net, Tensor(np.ones((1, 2))))
+    words = r"^fc \(Linear\): .*dtypes float32 and float64 do not mix: convert the float64 one, x.astype\(np.float32\)$"
+    fails(TypeError, words, net, Tensor(np.ones((1, 2))))
 
 
 def test_settings_that_no_batch_would_fit():
     """They are refused when the layer is made, not at its first batch."""
-    for p in (1.5, -0.1, float("nan")):
-        fails(ValueError, "Dropout: p is a probability", nn.Dropout, p)
-    fails(ValueError, "LocalResponseNorm: n is", nn.LocalResponseNorm, 0)
-    for arguments in ((0,), (3, -1.0)):
-        fails(ValueError, "BatchNorm2d needs num_features ≥ 1 and eps ≥ 0", nn.BatchNorm2d, *arguments)
+    nan, inf = float("nan"), float("inf")
+    weights = {"negative": [1.0, -1.0], "infinite": [inf, 1.0], "NaN": [1.0, nan]}
+    for make, name, bad_ones in (
+        (nn.Dropout, "p", (1.5, -0.1, nan, "0.5", None, (0.5, 0.5))),
+        (nn.Dropout, "scale", ("inference", None, 1.0)),
+        (nn.LocalResponseNorm, "n", (0, -1, 5.0, "5")),
+        *((nn.LocalResponseNorm, name, (nan, inf, "2")) for name in ("k", "alpha", "beta")),
+        (nn.BatchNorm2d, "num_features", (0, -1, 3.0, "3")),
+        (lambda eps: nn.BatchNorm2d(3, eps), "eps", (-1.0, nan, inf, "0", None)),
+        (lambda momentum: nn.BatchNorm2d(3, momentum=momentum), "momentum", (-0.1, 1.1, nan, None, "0.1")),
+        (nn.LeakyReLU, "negative_slope", (nan, -inf, "0.1", None, [0.1])),
+        (nn.AdaptiveAvgPool2d, "output_size", (0, -1, 1.5, (1, 2, 3), None)),
+        (nn.Softmax, "axis", (None, 1.0, "last")),
+        (nn.LogSoftmax, "axis", (None, (0, 1))),
+        (nn.MSELoss, "reduction", ("average", None, 1)),
+        (nn.BCEWithLogitsLoss, "reduction", ("Mean", np.ones(2))),
+        (nn.CrossEntropyLoss, "reduction", ("median", None)),
+        (nn.CrossEntropyLoss, "label_smoothing", (1.1, -0.1, nan, "0.1", None)),
+        (nn.CrossEntropyLoss, "ignore_index", (0.5, "0", [1, 2])),
+        (nn.CrossEntropyLoss, "weight", (1.0, "heavy", ["a", "b"], [[1.0]], [True, False], [None, 1.0], *weights.values())),
+    ):  # fmt: skip
+        for bad in bad_ones:
+            fails(ValueError, f"^\\w+: {name}\\b.* not ", make, **{name: bad})
+    for bad in weights.values():
+        fails(
+            ValueError,
+            "weight, each of it, must be a finite number from 0, not (-1.0|nan|inf)",
+            nn.CrossEntropyLoss,
+            weight=bad,
+        )
+    (
+        nn.Dropout(0),
+        nn.Dropout(1),
+        nn.BatchNorm2d(1, 0, 1),
+        nn.BatchNorm2d(1, momentum=0),
+        nn.LeakyReLU(-1),
+        nn.MaxPool2d(2, 1, 1),
+    )
+    (
+        nn.CrossEntropyLoss(weight=[0, 1], label_smoothing=1, ignore_index=np.int64(-100)),
+        nn.ConvTranspose2d(1, 1, 3, 2, 0, 1),
+    )

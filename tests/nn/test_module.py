@@ -2,6 +2,8 @@
 
 import collections
 import copy
+import types
+import weakref
 
 import numpy as np
 import pytest
@@ -483,12 +485,219 @@ def test_modules_in_a_container_that_was_empty_at_first():
 
 
 def test_a_buffer_is_an_array():
-    fails(TypeError, "'mean' is a Tensor", nn.Module().register_buffer, "mean", Tensor([1.0]))
+    """Also later: a Tensor would be saved, and not be what load_state_dict writes to."""
+    fails(TypeError, "'mean' is a Tensor; a buffer is an array", nn.Module().register_buffer, "mean", Tensor([1.0]))
+    fails(TypeError, "'mean' is a list", nn.Module().register_buffer, "mean", [1.0])
     layer = nn.BatchNorm2d(1)
-    layer.running_mean = Tensor([0.0])
-    fails(
-        TypeError,
-        "running_mean and running_var are arrays, which it updates",
-        layer,
-        Tensor(np.ones((2, 1), np.float32)),
+    array = layer.running_mean
+    for value in (Tensor([0.0]), 0.0, None, nn.Parameter([0.0]), nn.ReLU()):
+        what = f"BatchNorm2d: the buffer 'running_mean' is a {type(value).__name__}"
+        fails(TypeError, what, setattr, layer, "running_mean", value)
+        assert layer.running_mean is array
+    layer.running_mean = other = np.ones(1)
+    assert layer.running_mean is other
+
+
+def test_a_buffer_of_one_number_stays_an_array():
+    """What NumPy computes from an array without axes is a number, to which load_state_dict could not write."""
+    net = nn.Module()
+    net.register_buffer("count", np.array(0))
+    net.count = net.count + 1
+    assert isinstance(net.count, np.ndarray) and net.count.shape == ()
+    net.load_state_dict({"count": np.array(5)})
+    assert net.count == 5
+
+
+# ---------------------------------------------------------------------------------------- more that would be lost
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (np.ones((5, 5), np.float32), r"an array of shape \(5, 5\) and dtype float32"),
+        (np.ones(6, np.float32), r"an array of shape \(6,\) and dtype float32"),
+        (np.ones((2, 3)), r"an array of shape \(2, 3\) and dtype float64"),
+        (np.float32(1), r"an array of shape \(\) and dtype float32"),
+        (Tensor(np.ones((2, 3), np.float32)), "a Tensor"),
+        ([[1.0, 2.0, 3.0]] * 2, "a list"),
+        (None, "a NoneType"),
+    ],
+)
+def test_the_array_of_a_parameter_keeps_its_shape_and_dtype(value, words):
+    linear = nn.Linear(2, 3)
+    array, version = linear.weight.data, linear.weight.version[0]
+    message = fails(
+        TypeError, f"shape \\(2, 3\\) and dtype float32 cannot become {words}: ", setattr, linear.weight, "data", value
     )
+    assert "p.data[...] = " in message and "nn.Parameter(" in message and "net.astype(" in message
+    assert linear.weight.data is array and linear.weight.version[0] == version
+
+
+def test_a_parameter_may_be_given_another_array_like_its_own():
+    linear = nn.Linear(2, 3)
+    linear.weight.data = array = np.ones((2, 3), np.float32)
+    assert linear.weight.data is array
+    scale = nn.Parameter(2.0)
+    scale.data = scale.data - np.float32(0.5)  # a number, to which no optimizer could write
+    assert isinstance(scale.data, np.ndarray) and scale.data == 1.5
+    scale.grad = Tensor(np.float32(1))
+    minicnn.optim.SGD([scale], lr=1.0).step()
+    assert scale.data == 0.5
+
+
+@pytest.mark.parametrize("write", [lambda p: p.data.__isub__(1), lambda p: np.zeros_like(p.data)])
+def test_a_backward_pass_that_reads_an_overwritten_parameter_says_so(write):
+    linear = nn.Linear(2, 3)
+    y = linear(Tensor(np.ones((1, 2), np.float32), requires_grad=True)).sum()
+    linear.weight.data = write(linear.weight)
+    fails(RuntimeError, "was overwritten since", y.backward)
+
+
+def test_a_parameter_is_made_of_an_array():
+    fails(TypeError, r"write nn.Parameter\(tensor.data\)", nn.Parameter, Tensor([1.0]))
+
+
+@pytest.mark.parametrize("value", [np.ones(3), Tensor([1.0]), F.relu, [], 0])
+def test_a_module_is_not_replaced_by_something_else(value):
+    net = nn.Sequential(fc=nn.Linear(2, 3))
+    message = fails(TypeError, "Sequential.fc is a Module and would be lost", setattr, net, "fc", value)
+    assert f"a {type(value).__name__}: assign a Module, or None" in message and isinstance(net.fc, nn.Linear)
+
+
+def test_a_module_may_become_another_a_parameter_or_none():
+    net = nn.Module()
+    for value in (nn.ReLU(), nn.Linear(2, 3), nn.Parameter([1.0]), nn.ReLU(), None, [1]):
+        net.part = value
+        assert net.part is value
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: {"a": m}.values(),
+        lambda m: {"a": m}.items(),
+        lambda m: {m: "a"}.keys(),
+        lambda m: collections.UserDict(a=m),
+        lambda m: collections.UserList([m]),
+        lambda m: types.MappingProxyType({"a": [m]}),
+        lambda m: np.array([[m, None]], object),
+        lambda m: [np.array([m], object)],
+    ],
+)
+def test_other_containers_of_modules_are_refused(make):
+    value = make(nn.ReLU())
+    message = fails(
+        TypeError, "that holds a Module: .*nn.(ModuleList|Sequential)", setattr, nn.Module(), "layers", value
+    )
+    assert f"Module.layers is a {type(value).__name__} " in message
+
+
+def test_a_container_that_holds_itself():
+    net = nn.Module()
+    net.around = around = []
+    around += [around, {"again": around}, [1], [1]]
+    assert list(net.parameters()) == []
+    around.append(nn.ReLU())
+    fails(TypeError, "Module.around is a list that holds a Module", net.eval)
+
+
+def test_a_tensor_to_be_trained_is_a_parameter():
+    net, leaf = nn.Module(), Tensor([1.0], requires_grad=True)
+    message = fails(TypeError, "Module.w is a Tensor that requires a gradient: ", setattr, net, "w", leaf)
+    assert "nn.Parameter(array)" in message and ".detach()" in message and not hasattr(net, "w")
+    message = fails(
+        TypeError, "Module.w is a list that holds a Tensor that requires a gradient", setattr, net, "w", [leaf]
+    )
+    assert "give each nn.Parameter an attribute" in message
+    net.computed, net.constant, net.detached = leaf * 2, Tensor([1.0]), leaf.detach()
+    frozen = nn.Parameter([1.0])
+    frozen.requires_grad, net.frozen = False, frozen
+    assert list(net.parameters()) == [frozen]
+
+
+@pytest.mark.parametrize(
+    "value, part",
+    [
+        (nn.Linear(2, 2), "Module"),
+        ([nn.ReLU()], "Module"),
+        (nn.Parameter([1.0]), "Parameter"),
+        (Tensor([1.0], requires_grad=True), "Tensor that requires a gradient"),
+    ],
+)
+def test_parts_that_belong_to_the_class_are_refused(value, part):
+    words = f"Net.layers is or holds a {part} and belongs to the class: .*self.layers = "
+    fails(TypeError, words, type, "Net", (nn.Module,), {"layers": value})
+    type("Net", (nn.Module,), {"sizes": [1, 2], "kind": nn.ReLU, "constant": Tensor([1.0])})
+
+
+def test_no_module_is_inside_itself():
+    outer, inner = nn.Module(), nn.Module()
+    outer.inner = nn.Sequential(inner)
+    for part in (inner, outer.inner, outer):
+        words = f"a {type(part).__name__} cannot have as its part a Module that it is a part of itself: .*weakref"
+        fails(TypeError, words, setattr, part, "outer", outer)
+    fails(TypeError, "weakref", outer.inner.append, outer)
+    assert [name for name, _ in outer.named_modules()] == ["", "inner", "inner.0"]
+    inner.outer = weakref.ref(outer)
+    assert inner.outer() is outer
+
+
+# ------------------------------------------------------------------------------------------- lists that are changed
+@pytest.mark.parametrize("kind", [nn.ModuleList, lambda modules: nn.Sequential(*modules)])
+def test_modules_by_number_are_edited_as_a_list_is(kind):
+    relus = [nn.ReLU() for _ in range(9)]
+    net, model = kind(relus[:4]), relus[:4]
+    edits = [
+        lambda a: a.__setitem__(1, relus[4]),
+        lambda a: a.__setitem__(-1, relus[5]),
+        lambda a: a.insert(1, relus[6]),
+        lambda a: a.insert(-1, relus[7]),
+        lambda a: a.__delitem__(0),
+        lambda a: a.extend(relus[:2]),
+        lambda a: a.append(relus[8]),
+        lambda a: a.__setitem__(slice(1, 3), [relus[2]]),
+        lambda a: a.__delitem__(slice(None, None, 2)),
+        lambda a: a.__iadd__(m for m in relus[4:6]),
+        lambda a: a.__setitem__(0, a[0]),
+    ]
+    for edit in edits:
+        edit(model), edit(net)
+        assert list(net) == model and len(net) == len(model)
+        assert [name for name, _ in net.named_children()] == [str(i) for i in range(len(model))]
+    for index in ((), (0,), (-2,)):
+        assert net.pop(*index) is model.pop(*index) and list(net) == model
+    assert net.insert(0, relus[0]) is net.append(relus[1]) is net.extend([]) is net
+
+
+def test_an_edit_that_fails_changes_nothing():
+    net = nn.ModuleList([nn.Linear(2, 2), nn.ReLU()])
+    before = list(net.named_children())
+    for edit in (
+        lambda: net.__setitem__(0, np.ones(2)),
+        lambda: net.__setitem__(slice(0, 1), [nn.ReLU(), F.relu]),
+        lambda: net.extend([nn.ReLU(), nn.ReLU]),
+        lambda: net.insert(0, None),
+    ):
+        fails(TypeError, "ModuleList is made of Modules, not of a [a-zA-Z]+$", edit)
+    fails(TypeError, "not of a list; extend takes several", net.append, [nn.ReLU()])
+    for edit in (lambda: net.__setitem__(2, nn.ReLU()), lambda: net.__delitem__(2), lambda: net.pop(2)):
+        fails(IndexError, "range", edit)
+    assert list(net.named_children()) == before
+
+
+def test_names_that_are_no_numbers_stay():
+    net = nn.Sequential(conv=nn.Conv2d(3, 4, 1), relu=nn.ReLU(), fc=nn.Linear(4, 2))
+    del net[1]
+    net.append(nn.ReLU()).insert(0, nn.Identity())
+    assert [name for name, _ in net.named_children()] == ["0", "conv", "fc", "3"]
+    assert list(net.state_dict()) == ["conv.weight", "conv.bias", "fc.weight", "fc.bias"]
+
+
+def test_a_summary_that_fails_shows_how_far_it_got():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(5, 3)))
+    with pytest.raises(ValueError) as caught:
+        net.summary((1, 8, 8, 3))
+    first, empty, title, *table = str(caught.value).split("\n")
+    assert first.startswith("2.1 (Linear): linear: x of shape (1, 144) does not fit a weight of shape (5, 3)")
+    assert empty == "" and title == "the layers before it:"
+    assert [row[0] for row in rows("\n".join(table))] == ["layer", "0 Conv2d", "1 ReLU", "2.0 Flatten"]
+    message = fails(ValueError, r"^0 \(Conv2d\)", net.summary, (1, 8, 8, 4))
+    assert "\n" not in message

@@ -27,6 +27,15 @@ def test_the_whole_is_at_most_so_long(scale):
     np.testing.assert_allclose(held[1], [4 * scale], rtol=1e-6)  # who holds a gradient keeps it
 
 
+def test_float16_is_measured_and_scaled_in_float32():
+    """100,000 squares of 1 overflow in float16, and a factor of 1e-5 has two digits there."""
+    p = nn.Parameter(np.zeros(100_000, np.float16))
+    p.grad = Tensor(np.full(100_000, 300, np.float16))
+    assert optim.clip_grad_norm(p, 1.0) == pytest.approx(300 * 100_000**0.5, rel=1e-6)
+    assert p.grad.dtype == np.float16
+    np.testing.assert_allclose(p.grad.data, 100_000**-0.5, rtol=1e-3)
+
+
 def test_what_is_short_enough_stays():
     for gradient in ([3.0, 4.0], [0.0, 0.0], []):
         (p,) = parameters(gradient)

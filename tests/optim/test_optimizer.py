@@ -352,11 +352,12 @@ def test_a_state_brings_the_settings_along(groups):
         assert {**ours, "params": 0} == {**theirs, "params": 0}
         assert all(type(ours[name]) is type(theirs[name]) for name in ("lr", "betas", "nesterov", "name"))
     bad = {**source.state_dict(), "eps": source.state_dict()["eps"] - 1}
-    fails(ValueError, "eps must be 0 or more", make([{}, {}]).load_state_dict, bad)
+    fails(ValueError, "eps must be a finite number from 0", make([{}, {}]).load_state_dict, bad)
     target = make([{}, {}])
     for name in ("lr", "steps", "mean.0"):
         fails(ValueError, "Odd", target.load_state_dict, {k: v for k, v in bad.items() if k != name})
     fails(ValueError, "eps", target.load_state_dict, bad)
+    fails(ValueError, "name is unexpected", target.load_state_dict, {**source.state_dict(), "name": 1})
     assert target.lr == 1e-3 and target.steps == 0
 
 
@@ -514,6 +515,53 @@ def test_states_of_another_optimizer():
     assert optimizer.lr == 0.1 and not any(v.any() for name, v in good.items() if "velocity" in name)
 
 
+@pytest.mark.parametrize(
+    "make, bad, words",
+    [
+        (optim.SGD, {"steps": 1e30}, "steps is 1e"),
+        (optim.SGD, {"steps": np.array(10**30)}, "steps is object"),
+        (optim.SGD, {"steps": "3"}, "steps is <U1"),
+        (optim.SGD, {"steps": np.array(2), "missed": np.array([0, 3, 0, 0])}, "of 2 steps 3 were missed"),
+        (optim.SGD, {"lr": np.inf}, "lr must be a finite number from 0, not inf"),
+        (optim.SGD, {"lr": np.nan}, "lr must .* not nan"),
+        (optim.SGD, {"lr": -1}, "lr must .* not -1"),
+        (optim.SGD, {"lr": "0.1"}, "lr is <U3"),
+        (optim.SGD, {"lr": [0.1, 0.2]}, r"lr has shape \(2,\), not \(\)"),
+        (optim.SGD, {"momentum": np.inf}, "momentum must .* not inf"),
+        (optim.SGD, {"momentum": 0.0, "nesterov": True}, "nesterov needs a momentum"),
+        (optim.SGD, {"nesterov": 0.5}, "nesterov is False or True, not 0.5"),
+        (optim.SGD, {"weight_decay": None}, "weight_decay is object"),
+        (optim.SGD, {3: 1}, "3 is unexpected"),
+        (optim.Adam, {"betas": [0.9, 1.0]}, r"betas\[1\] must .* below 1, not 1.0"),
+        (optim.Adam, {"betas": 0.9}, r"betas has shape \(\), not \(2,\)"),
+        (optim.Adam, {"eps": -1e-8}, "eps must .* not -1e-08"),
+    ],
+)
+def test_states_that_do_not_fit_change_nothing(make, bad, words):
+    options = {"lr": 0.1} | ({"momentum": 0.9} if make is optim.SGD else {})
+    params = parameters()
+    optimizer = make(params, **options)
+    step_with_gradients(params, optimizer, t=1)
+    before = {name: array.copy() for name, array in optimizer.state_dict().items()}
+    other = make(parameters(), **options)
+    step_with_gradients(other.params, other, other, t=5)
+    fails(ValueError, words, optimizer.load_state_dict, {**other.state_dict(), **bad})
+    after = optimizer.state_dict()
+    assert after.keys() == before.keys() and all(np.array_equal(after[name], before[name]) for name in before)
+
+
+def test_a_setting_may_be_a_whole_number():
+    optimizer = optim.SGD(parameters(), 0.1)
+    optimizer.load_state_dict(optim.SGD(parameters(), 1).state_dict())
+    assert optimizer.lr == 1
+
+
+@pytest.mark.parametrize("state", [[("lr", 0.1)], ("lr",), None, 3, np.ones(2)])
+def test_what_is_no_state(state):
+    words = rf"^a state is a dict, as state_dict\(\) returns, not a {type(state).__name__}$"
+    fails(ValueError, words, optim.SGD(parameters(), 0.1).load_state_dict, state)
+
+
 def test_arguments_that_do_not_fit():
     p = nn.Parameter(np.ones(2))
     for params in ([], [p * 2], p, [np.ones(2)], [p, None], iter([])):
@@ -522,14 +570,19 @@ def test_arguments_that_do_not_fit():
     fails(ValueError, "once", optim.SGD, [p, p], 0.1)
     fails(ValueError, "contiguous", optim.SGD, [p, Tensor(np.ones((2, 3)).T, requires_grad=True)], 0.1)
     for name in ("lr", "momentum", "weight_decay"):
-        for bad in (-0.1, np.nan, None, "fast"):
+        for bad in (-0.1, np.nan, np.inf, None, "0.1"):
             fails(ValueError, f"{name}.*{bad}", optim.SGD, [p], **{"lr": 0.1, name: bad})
     for make in (optim.Adam, optim.AdamW):
         for name in ("lr", "eps", "weight_decay"):
             fails(ValueError, f"{name}.*-1", make, [p], **{name: -1})
         for betas in ((-0.1, 0.9), (0.9, 1.0), (1.0, 0.9), (0.9, -0.1), 0.9, None, (0.9, None), (0.9,), (0.1,) * 3):
             fails(ValueError, "betas", make, [p], betas=betas)
+        fails(ValueError, r"^betas\[0\] must be a number from 0, below 1, not 1.0$", make, [p], betas=(1.0, 0.9))
     fails(ValueError, "nesterov.*momentum", optim.SGD, [p], 0.1, nesterov=True)
+    for name in ("nesterov", "paper_update"):
+        for bad in (0.5, "no", None, 2, np.ones(2)):
+            fails(ValueError, f"{name} is False or True, not ", optim.SGD, [p], 0.1, 0.9, **{name: bad})
+    optim.SGD([p], 1, 1.5, nesterov=1), optim.SGD([p], np.float32(0.5), np.float16(0.5), nesterov=np.True_)
     fails(ValueError, "nesterov", optim.SGD, [p], 0.1, 0.9, nesterov=True, paper_update=True)
     assert optim.SGD([p], 0).lr == 0
     for optimizer in (optim.SGD([p], 0.0, 0, weight_decay=0), optim.Adam([p], 0, eps=0)):
@@ -588,13 +641,13 @@ def test_momentum_that_is_set_on_the_way(backend):
 
 
 @pytest.mark.parametrize(
-    "name, bad", [("lr", None), ("lr", np.nan), ("lr", -1.0), ("weight_decay", None), ("momentum", "a")]
+    "name, bad", [("lr", None), ("lr", np.nan), ("lr", np.inf), ("lr", -1.0), ("weight_decay", None), ("momentum", "a")]
 )
 def test_settings_that_are_spoilt_on_the_way(name, bad):
     p, q = ready([1.0], [1.0])
     optimizer = optim.SGD([{"params": [p]}, {"params": [q]}], 0.5, 0.9)
     optimizer.param_groups[1][name] = bad
-    fails(ValueError, f"{name} must be 0 or more, not {bad!r}", optimizer.step)
+    fails(ValueError, f"{name} must be a finite number from 0, not {bad!r}", optimizer.step)
     assert p.data.tolist() == [1] and optimizer.steps == 0 and p.version == [0]
 
 

@@ -192,12 +192,86 @@ def test_arguments_and_states_that_do_not_fit():
     for total, warmup in [(0, 0), (5, 5), (5, -1), (-1, 0)]:
         fails(ValueError, f"{warmup} and {total}", optim.CosineLR, opt, total, warmup_steps=warmup)
     fails(ValueError, "'best'", optim.ReduceLROnPlateau, opt, "best")
+    nan, inf = np.nan, np.inf
+    for make, name, bad_ones in (
+        (lambda step_size: optim.StepLR(opt, step_size), "step_size", (-1, 2.5, "2", None)),
+        (lambda gamma: optim.StepLR(opt, 1, gamma), "gamma", (-0.1, nan, inf, "0.1")),
+        (lambda total_steps: optim.CosineLR(opt, total_steps), "total_steps", (10.0, "10", None)),
+        (lambda warmup_steps: optim.CosineLR(opt, 9, warmup_steps=warmup_steps), "warmup_steps", (0.5, "1")),
+        (lambda min_lr: optim.CosineLR(opt, 9, min_lr=min_lr), "min_lr", (-0.1, nan, "0")),
+        (lambda **o: optim.ReduceLROnPlateau(opt, **o), "mode", ("lower", None, 1)),
+        (lambda **o: optim.ReduceLROnPlateau(opt, **o), "factor", (nan, "0.1", None)),
+        (lambda **o: optim.ReduceLROnPlateau(opt, **o), "patience", (-1, 0.5, "3")),
+        (lambda **o: optim.ReduceLROnPlateau(opt, **o), "threshold", (-1e-4, nan, "0")),
+        (lambda **o: optim.ReduceLROnPlateau(opt, **o), "min_lr", (-1e-4, inf, "0")),
+    ):
+        for bad in bad_ones:
+            fails(ValueError, rf"^\w+: {name} .* not ", make, **{name: bad})
     for factor in (0, 1, 1.5, -0.1):
         fails(ValueError, f"factor.*{factor}", optim.ReduceLROnPlateau, opt, factor=factor)
     step, plateau = optim.StepLR(opt, 2), optim.ReduceLROnPlateau(opt)
     for schedule, state in [(step, plateau.state_dict()), (plateau, step.state_dict()), (step, {})]:
         fails(ValueError, type(schedule).__name__, schedule.load_state_dict, state)
     fails(NotImplementedError, "_Formula does not define rate", _Formula(opt).step)
+
+
+@pytest.mark.parametrize("make", SCHEDULES)
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        ({"count": 1.5}, "count must be a whole number, not 1.5"),
+        ({"count": "3"}, "count must be a number from 0 to .* not '3'"),
+        ({"count": -1}, "count .* not -1"),
+        ({"count": np.nan}, "count .* not nan"),
+        ({"count": 1e30}, "count .* not 1e"),
+        ({"count": None}, "count .* not None"),
+        ({"best": np.nan}, "best must be a number.* not nan"),
+        ({"best": "2.0"}, "best must be a number.* not '2.0'"),
+        ({"waited": -5}, "waited .* not -5"),
+        ({"waited": 0.5}, "waited must be a whole number, not 0.5"),
+        ({"base_lrs": "abc"}, "base_lrs .* not 'abc'"),
+        ({"base_lrs": None}, "base_lrs .* not None"),
+        ({"base_lrs": []}, r"over 1 groups: .*, with 0 base_lrs, not \["),
+        ({"extra": 1}, "no state of .*'extra'"),
+        ({7: 1}, "no state of .*'7'"),
+    ],
+)
+def test_states_that_do_not_fit_change_nothing(make, bad, words):
+    opt = optimizer()
+    schedule = make(opt)
+    plateau = isinstance(schedule, optim.ReduceLROnPlateau)
+    for _ in range(4):
+        schedule.step(*[1.0] * plateau)
+    before, lr = schedule.state_dict(), opt.lr
+    state = make(optimizer()).state_dict()
+    if not plateau and bad.keys() & {"best", "waited"}:
+        words = "no state of"
+    fails(ValueError, words, schedule.load_state_dict, {**state, **bad})
+    assert schedule.state_dict() == before and opt.lr == lr
+
+
+@pytest.mark.parametrize("make", SCHEDULES)
+def test_what_is_no_state(make):
+    for state in ([("count", 1)], ("count",), None, 3):
+        words = rf"^a state is a dict, as state_dict\(\) returns, not a {type(state).__name__}$"
+        fails(ValueError, words, make(optimizer()).load_state_dict, state)
+
+
+def test_the_largest_count_and_the_smallest_factor():
+    schedule = optim.ReduceLROnPlateau(optimizer(), factor=5e-324)
+    state = schedule.state_dict()
+    schedule.load_state_dict({**state, "count": 2**53})  # up to which a float counts in steps of 1
+    assert schedule.count == 2**53
+    fails(ValueError, "count", schedule.load_state_dict, {**state, "count": 2**53 + 1})
+
+
+def test_a_state_for_groups_that_came_later_changes_nothing():
+    opt = optimizer()
+    schedule = optim.StepLR(opt, 1)
+    opt.add_param_group({"params": [nn.Parameter(np.ones(1))]})
+    for state in ({"count": 3}, {"count": 3, "base_lrs": [0.5]}):
+        fails(ValueError, "over 2 groups", schedule.load_state_dict, state)
+    assert schedule.state_dict() == {"count": 0, "base_lrs": [0.8]}
 
 
 def test_pytorchs_order_of_arguments_is_an_error():
@@ -218,8 +292,26 @@ def test_rates_of_a_state():
     groups = [{"params": nn.Parameter(np.ones(1)), "lr": lr} for lr in (0.5, 0.25)]
     schedule = optim.StepLR(optim.SGD(groups, 0.1), 1)
     for bad in ([0.1, -0.1], [np.inf, 0.1], [0.1, np.nan]):
-        with pytest.raises(ValueError, match="count and rates are not 0 and"):
+        with pytest.raises(ValueError, match="StepLR: a rate of base_lrs must be a finite number from 0, not"):
             schedule.load_state_dict({"count": 0, "base_lrs": bad})
     assert schedule.base_lrs == [0.5, 0.25]
     schedule.load_state_dict({"count": 0, "base_lrs": [0, 0.5]})
     assert [group["lr"] for group in schedule.optimizer.param_groups] == [0, 0.5]
+
+
+def test_what_a_schedule_prints():
+    sgd = optimizer(0.1)
+    for schedule, text in (
+        (optim.StepLR(sgd, 3), "StepLR(count=0, base_lrs=[0.1], step_size=3, gamma=0.1)"),
+        (
+            optim.CosineLR(sgd, 9, warmup_steps=2),
+            "CosineLR(count=0, base_lrs=[0.1], total_steps=9, warmup_steps=2, min_lr=0.0)",
+        ),
+    ):
+        assert repr(schedule) == text
+    schedule.step()
+    assert repr(schedule).startswith("CosineLR(count=1, ")
+    assert repr(optim.ReduceLROnPlateau(sgd)) == (
+        "ReduceLROnPlateau(count=0, base_lrs=[0.1], sign=1, factor=0.1, patience=10, threshold=0.0001, min_lr=0.0, "
+        "best=inf, waited=0)"
+    )

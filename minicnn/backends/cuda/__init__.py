@@ -7,7 +7,7 @@ Nothing here imports CuPy before a GPU is asked for: arrays bring it along.
 """
 
 from .. import Backend
-from . import activation, conv, devices, dropout, loss, lrn, ops, optimizer, pictures, pooling, products, windows
+from . import activation, conv, devices, dropout, loss, lrn, ops, optimizer, pixels, pooling, products, windows
 
 devices.Device.register("gpu", devices.GPU())
 backend = Backend(
@@ -24,14 +24,14 @@ backend = Backend(
         "loss.negative_log_likelihood": loss.negative_log_likelihood,
         "loss.negative_log_likelihood_backward": loss.negative_log_likelihood_backward,
         "loss.onehot": loss.onehot,
-        "lrn.normalise": lrn.normalise,
-        "lrn.normalise_backward": lrn.normalise_backward,
+        "lrn.normalize": lrn.normalize,
+        "lrn.normalize_backward": lrn.normalize_backward,
         "lrn.sum_window": lrn.sum_window,
         "ops.matmul": products.matmul,
         "ops.total": ops.total,
         "optimizer.adam": optimizer.adam,
         "optimizer.sgd": optimizer.sgd,
-        "pictures.normalise": pictures.normalise,
+        "pixels.normalize": pixels.normalize,
         "pooling.gather": pooling.gather,
         "pooling.scatter": pooling.scatter,
         "pooling.window_maximum": pooling.window_maximum,

@@ -197,7 +197,7 @@ class Upload:
         self.turn = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An uninitialised array in pinned host memory; from any thread."""
+        """An uninitialized array in pinned host memory; from any thread."""
         with on_device(self.device):
             try:
                 return self.empty_pinned(shape, dtype)

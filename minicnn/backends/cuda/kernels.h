@@ -4,12 +4,12 @@
 //     typedef float real;           what the numbers are
 //     typedef unsigned Index;       wide enough to count them
 //     constexpr int KH = 3;         the geometry, so that loops are unrolled and divisions become multiplications
-//     constexpr int PACK = 4;       how many neighbouring numbers a thread takes at once: see Pack
+//     constexpr int PACK = 4;       how many neighboring numbers a thread takes at once: see Pack
 //
 // A kernel is one loop, and nothing in it may depend on which thread runs what, or when. Most kernels are
 //
-//     FOR_EACH(i, n) { … }          every i from 0 to n − 1, whichever thread of the grid it falls to; neighbouring i
-//                                   go to neighbouring threads, so i should run along memory
+//     FOR_EACH(i, n) { … }          every i from 0 to n − 1, whichever thread of the grid it falls to; neighboring i
+//                                   go to neighboring threads, so i should run along memory
 //
 // and those in which the threads of a block work on one result together are
 //
@@ -41,7 +41,7 @@
 // A pointer to rows that may lie apart in memory: the kernel is told how far. All others point to contiguous arrays.
 #define strided
 
-// PACK neighbouring numbers, read or written in one access to memory (two, if they are doubles). PACK is 4 where rows
+// PACK neighboring numbers, read or written in one access to memory (two, if they are doubles). PACK is 4 where rows
 // are whole numbers of packs and begin at multiples of 16 bytes, or of 4 if the numbers are bytes: memory is moved
 // faster, and a thread finds out once where four numbers belong. Elsewhere it is 1, and the other three mean nothing.
 template <class T>

@@ -97,7 +97,7 @@ def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> A
 
 
 def pack(length: int, *arrays: Array) -> int:
-    """PACK for arrays with rows of that length: how many neighbouring numbers a thread can take at once, 4 or 1."""
+    """PACK for arrays with rows of that length: how many neighboring numbers a thread can take at once, 4 or 1."""
     if length % 4:
         return 1
     for array in arrays:  # in a loop, for launches are many: a generator takes twice as long
@@ -107,12 +107,12 @@ def pack(length: int, *arrays: Array) -> int:
 
 
 def empty(shape: Iterable[int], dtype: Any) -> Array:
-    """An uninitialised array on the current GPU."""
+    """An uninitialized array on the current GPU."""
     return sys.modules["cupy"].ndarray(tuple(shape), dtype)
 
 
 def empty_like(array: Array) -> Array:
-    """An uninitialised contiguous array of the same shape and dtype."""
+    """An uninitialized contiguous array of the same shape and dtype."""
     return sys.modules["cupy"].ndarray(array.shape, array.dtype)
 
 

@@ -1,5 +1,5 @@
-// Local response normalisation on a GPU: the lesson functional/lrn.py. One thread for PACK channels of a pixel. What
-// their windows see beyond them a neighbouring thread has just read, so it comes from the cache: memory is read once
+// Local response normalization on a GPU: the lesson functional/lrn.py. One thread for PACK channels of a pixel. What
+// their windows see beyond them a neighboring thread has just read, so it comes from the cache: memory is read once
 // and written once, forward and backward.
 //
 //     C channels   BEFORE AFTER   how many channels before and after its own a window sees
@@ -29,7 +29,7 @@ __device__ float power(float number, float exponent) { return __powf(number, exp
 __device__ double power(double number, double exponent) { return pow(number, exponent); }
 
 // b = a s^−β: (P, C) -> (P, C)
-KERNEL void normalise(const real* __restrict__ a, real* __restrict__ b, Index count, real k, real alpha, real beta) {
+KERNEL void normalize(const real* __restrict__ a, real* __restrict__ b, Index count, real k, real alpha, real beta) {
     FOR_EACH(i, count / PACK) {
         const real* own = a + i * PACK;
         int c = i * PACK % C;
@@ -41,7 +41,7 @@ KERNEL void normalise(const real* __restrict__ a, real* __restrict__ b, Index co
 
 // dL/da = g s^−β − 2αβ a Sᵀ(g a s^(−β−1)): (P, C), (P, C) -> (P, C). A thread goes once through all the channels c + j
 // whose windows hold one of its own: with windows of 5, four results take eight sums, not twenty.
-KERNEL void normalise_backward(const real* __restrict__ g, const real* __restrict__ a, real* __restrict__ da,
+KERNEL void normalize_backward(const real* __restrict__ g, const real* __restrict__ a, real* __restrict__ da,
                                Index count, real k, real alpha, real beta) {
     FOR_EACH(i, count / PACK) {
         const real *own = a + i * PACK, *grad = g + i * PACK;

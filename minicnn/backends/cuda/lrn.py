@@ -1,4 +1,4 @@
-"""Local response normalisation on a GPU: the lesson functional/lrn.py, by the kernels of lrn.cu."""
+"""Local response normalization on a GPU: the lesson functional/lrn.py, by the kernels of lrn.cu."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from .launch import contiguous, empty_like, launch, pack
 LONG = 8  # channels: the loops over a window so long are not unrolled, nor is a channel's place in its pack known then
 
 
-def normalise(a: Array, norm: Any) -> Array:
+def normalize(a: Array, norm: Any) -> Array:
     """b = a / (k + α Σ a²)^β"""
-    return _launch("normalise", norm.window, (a,), (norm.k, norm.alpha, norm.beta))
+    return _launch("normalize", norm.window, (a,), (norm.k, norm.alpha, norm.beta))
 
 
-def normalise_backward(g: Array, a: Array, norm: Any) -> Array:
+def normalize_backward(g: Array, a: Array, norm: Any) -> Array:
     """dL/da = g s^-β − 2αβ a Sᵀ(g a s^(-β-1))"""
-    return _launch("normalise_backward", norm.window, (g, a), (norm.k, norm.alpha, norm.beta))
+    return _launch("normalize_backward", norm.window, (g, a), (norm.k, norm.alpha, norm.beta))
 
 
 def sum_window(x: Array, window: tuple[int, int]) -> Array:

@@ -2,7 +2,7 @@
 // are many rows and few columns, so the rows are cut into chunks, of which each block adds one up; a second launch adds
 // up what the first leaves. The order of the additions is always the same.
 //
-//     WIDE   how many packs of columns a block takes side by side: its threads read WIDE · PACK neighbours of a row at
+//     WIDE   how many packs of columns a block takes side by side: its threads read WIDE · PACK neighbors of a row at
 //            once, in BLOCK / WIDE rows
 
 // (rows, columns) -> (⌈rows / chunk⌉, columns). `count` blocks, of which `across` are side by side.

@@ -17,7 +17,7 @@ struct Place {
     long long at;  // which of its numbers
 };
 
-// Where is number i? The largest parameters come first, so most threads know at once, and neighbours find the same.
+// Where is number i? The largest parameters come first, so most threads know at once, and neighbors find the same.
 __device__ Place place_of(const Parameters& all, long long i) {
     int k = 0;
     while (i >= all.end[k]) ++k;

@@ -1,5 +1,5 @@
 // Pooling on a GPU: the lesson functional/pooling.py. One thread for PACK channels of each pixel that is written, so
-// nothing is written twice and nobody waits; windows overlap, but what one thread has read, its neighbours find in the
+// nothing is written twice and nobody waits; windows overlap, but what one thread has read, its neighbors find in the
 // cache.
 //
 //     C channels   H W image   KH KW window   SH SW stride   DH DW dilation   TOP LEFT padding   OH OW output

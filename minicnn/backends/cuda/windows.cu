@@ -3,13 +3,13 @@
 //     G groups of C channels   H W image   KH KW kernel   SH SW stride   DH DW dilation   TOP LEFT padding
 //     OH OW output             ROW         the length of a row of columns: KH·KW·C numbers, then zeros
 //     image LINE PIXEL         the strides of x, which may be some channels of a larger image
-//     RUN                      how many neighbouring windows a thread of im2col looks through
+//     RUN                      how many neighboring windows a thread of im2col looks through
 //     READ                     how many numbers it reads at once: a pack, where pixels are whole packs, or else one
 
 // (N, H, W, G·C) -> (G·N·OH·OW, ROW). A thread makes the same pack of columns for RUN windows side by side, so that
 // where these columns come from is found out once for all of them: 7 instructions a number where pixels are not whole
-// packs, as with three colours. When each number had a thread of its own there were 61, and they, not memory, took the
-// time: 410 µs for AlexNet's conv1 on an H200, whose memory needs 151. Neighbours still write side by side.
+// packs, as with three colors. When each number had a thread of its own there were 61, and they, not memory, took the
+// time: 410 µs for AlexNet's conv1 on an H200, whose memory needs 151. Neighbors still write side by side.
 KERNEL void im2col(const strided real* __restrict__ x, real* __restrict__ columns, Index count, int images,
                    long long image) {
     FOR_EACH(i, count) {

@@ -4,7 +4,7 @@ second algorithm (winograd.py).
 """
 
 from .. import Backend
-from . import activation, conv, dropout, loss, lrn, ops, optimizer, pictures, pooling, windows
+from . import activation, conv, dropout, loss, lrn, ops, optimizer, pixels, pooling, windows
 
 backend = Backend(
     "numpy",
@@ -19,8 +19,8 @@ backend = Backend(
         "dropout.drop": dropout.drop,
         "loss.negative_log_likelihood": loss.negative_log_likelihood,
         "loss.negative_log_likelihood_backward": loss.negative_log_likelihood_backward,
-        "lrn.normalise": lrn.normalise,
-        "lrn.normalise_backward": lrn.normalise_backward,
+        "lrn.normalize": lrn.normalize,
+        "lrn.normalize_backward": lrn.normalize_backward,
         "lrn.sum_window": lrn.sum_window,
         "ops.broadcast": ops.broadcast,
         "ops.masked": ops.masked,
@@ -28,7 +28,7 @@ backend = Backend(
         "ops.total": ops.total,
         "optimizer.adam": optimizer.adam,
         "optimizer.sgd": optimizer.sgd,
-        "pictures.normalise": pictures.normalise,
+        "pixels.normalize": pixels.normalize,
         "pooling.gather": pooling.gather,
         "pooling.scatter": pooling.scatter,
         "pooling.window_maximum": pooling.window_maximum,

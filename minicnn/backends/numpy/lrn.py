@@ -1,4 +1,4 @@
-"""Local response normalisation (lesson functional/lrn.py) on all threads, in blocks of pixels: 12 ms a layer of AlexNet
+"""Local response normalization (lesson functional/lrn.py) on all threads, in blocks of pixels: 12 ms a layer of AlexNet
 where whole arrays take 53."""
 
 from collections.abc import Callable
@@ -13,36 +13,36 @@ from .threads import Array, parallel, slices
 Constants = Any  # functional.lrn.Constants, which is on a floor above this one
 
 
-def normalise(a: Array, constants: Constants) -> Array:
-    """b = a / (k + α Σ a²)^β"""
-    b = empty_like(a)
+def normalize(x: Array, constants: Constants) -> Array:
+    """y = x / (k + α Σ x²)^β"""
+    y = empty_like(x)
 
-    def pixels(a: Array, b: Array) -> None:
-        s = _base(a, constants)
-        np.divide(a, _power(s, constants.beta)[:, : a.shape[1]], out=b)
+    def pixels(x: Array, y: Array) -> None:
+        s = _base(x, constants)
+        np.divide(x, _power(s, constants.beta)[:, : x.shape[1]], out=y)
 
-    _by_pixels(pixels, a, b)
-    return b
+    _by_pixels(pixels, x, y)
+    return y
 
 
-def normalise_backward(g: Array, a: Array, constants: Constants) -> Array:
-    """dL/da = g s^-β − 2αβ a Sᵀ(g a s^(-β-1))"""
-    da = empty_like(a)
+def normalize_backward(dy: Array, x: Array, constants: Constants) -> Array:
+    """dx = dy s^-β − 2αβ x Sᵀ(dy x s^(-β-1))"""
+    dx = empty_like(x)
 
-    def pixels(g: Array, a: Array, da: Array) -> None:
-        c = a.shape[1]
-        s = _base(a, constants)
-        np.divide(g, _power(s, constants.beta)[:, :c], out=da)  # g s^-β
-        t, row = _apart(a, constants.window[::-1], "t")
-        np.multiply(da, a, out=t)
-        t /= s[:, :c]  # g a s^(-β-1)
-        sums = _window_sum(row, len(a), constants.n, "sums")
+    def pixels(dy: Array, x: Array, dx: Array) -> None:
+        c = x.shape[1]
+        s = _base(x, constants)
+        np.divide(dy, _power(s, constants.beta)[:, :c], out=dx)  # dy s^-β
+        t, row = _apart(x, constants.window[::-1], "t")
+        np.multiply(dx, x, out=t)
+        t /= s[:, :c]  # dy x s^(-β-1)
+        sums = _window_sum(row, len(x), constants.n, "sums")
         sums *= 2 * constants.alpha * constants.beta
-        sums[:, :c] *= a
-        da -= sums[:, :c]
+        sums[:, :c] *= x
+        dx -= sums[:, :c]
 
-    _by_pixels(pixels, g, a, da)
-    return da
+    _by_pixels(pixels, dy, x, dx)
+    return dx
 
 
 def sum_window(x: Array, window: tuple[int, int]) -> Array:
@@ -69,11 +69,11 @@ def _by_pixels(function: Callable[..., None], a: Array, *others: Array) -> None:
     parallel(lambda lo, hi: function(*[array[lo:hi] for array in rows]), slices(len(first), step))
 
 
-def _base(a: Array, constants: Constants) -> Array:
-    """s = k + α S(a²), as _window_sum returns it"""
-    squares, row = _apart(a, constants.window, "squares")
-    np.multiply(a, a, out=squares)
-    s = _window_sum(row, len(a), constants.n, "base")
+def _base(x: Array, constants: Constants) -> Array:
+    """s = k + α S(x²), as _window_sum returns it"""
+    squares, row = _apart(x, constants.window, "squares")
+    np.multiply(x, x, out=squares)
+    s = _window_sum(row, len(x), constants.n, "base")
     s *= constants.alpha
     s += constants.k
     return s
@@ -90,7 +90,7 @@ def _apart(like: Array, window: tuple[int, int], name: str) -> tuple[Array, Arra
 
 
 def _window_sum(row: Array, p: int, n: int, name: str) -> Array:
-    """The sums of n neighbours each in a row of _apart: (P, C + n − 1), of which the last n − 1 reach into the next
+    """The sums of n neighbors each in a row of _apart: (P, C + n − 1), of which the last n − 1 reach into the next
     pixel and mean nothing. Sums of 2, of 4, … as long as they fit, then the rest one by one: 3 additions for n = 5."""
     size = len(row) // (p + 1) * p
     total, width = row, 1

@@ -61,14 +61,14 @@ class _Loan:
 
 
 def empty(shape: Iterable[int], dtype: Any = np.float32) -> np.ndarray:
-    """An uninitialised array, as np.empty; a large one on recycled memory."""
+    """An uninitialized array, as np.empty; a large one on recycled memory."""
     shape, dtype = tuple(shape), np.dtype(dtype)
     nbytes = prod(shape) * dtype.itemsize
     return np.asarray(_Loan(shape, dtype, nbytes)) if nbytes >= LARGE else np.empty(shape, dtype)
 
 
 def empty_like(array: np.ndarray) -> np.ndarray:
-    """An uninitialised contiguous array of the same shape and dtype."""
+    """An uninitialized contiguous array of the same shape and dtype."""
     return np.empty(array.shape, array.dtype) if array.nbytes < LARGE else empty(array.shape, array.dtype)
 
 
@@ -81,7 +81,7 @@ _scratch = _Scratch()
 
 
 def scratch(name: str, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
-    """This thread's buffer of that name, uninitialised, with the dtype of `like`. It lasts until the name is asked for
+    """This thread's buffer of that name, uninitialized, with the dtype of `like`. It lasts until the name is asked for
     again."""
     nbytes = prod(shape) * like.itemsize
     buffer = _scratch.buffers.get(name)

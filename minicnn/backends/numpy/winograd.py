@@ -1,6 +1,6 @@
 """Winograd's convolution: a 3 × 3 kernel with less than half of the multiplications (Winograd 1980; Lavin, Gray 2016).
 
-Two neighbouring outputs of a kernel g of three numbers see four inputs d and take six multiplications. Four will do:
+Two neighboring outputs of a kernel g of three numbers see four inputs d and take six multiplications. Four will do:
 
     y₀ = d₀g₀ + d₁g₁ + d₂g₂ = m₀ + m₁ + m₂        m₀ = (d₀ − d₂) g₀              m₃ = (d₁ − d₃) g₂
     y₁ = d₁g₀ + d₂g₁ + d₃g₂ = m₁ − m₂ − m₃        m₁ = (d₁ + d₂) (g₀ + g₁ + g₂)/2

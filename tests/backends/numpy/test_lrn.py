@@ -1,4 +1,4 @@
-"""minicnn/backends/numpy/lrn.py: blocks of pixels, and sums of neighbours in one long row."""
+"""minicnn/backends/numpy/lrn.py: blocks of pixels, and sums of neighbors in one long row."""
 
 import numpy as np
 import pytest

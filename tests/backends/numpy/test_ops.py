@@ -62,8 +62,17 @@ def test_matmul_with_one_inner_number_is_a_product_of_each_with_each(threads, sh
 
 LONG = [
     ((100, 4), (0,), 10), ((10, 4), (0,), 10), ((10, 10, 4), (0, 1), 10), ((5, 100), (0,), 1), ((4, 10), (0,), 4),
-    ((3, 10, 4), (1,), 3), ((2, 5, 3, 4), (0, 2), 2),
+    ((2, 5, 3, 4), (0, 2), 2), ((1, 10, 4), (1,), 10),
+    ((2, 5, 3, 4), (1, 3), 6),
 ]  # fmt: skip
+STACKS = [
+    ((3, 10, 4), (1,), 1),
+    ((2, 30, 4), (1,), 1),
+    ((6, 5, 3, 4), (2,), 3),
+    ((2, 3, 5, 2, 20), (2, 3), 1),
+    ((50, 2, 1), (1,), 20),
+    ((9, 3, 17), (1,), 1),
+]
 
 
 @pytest.mark.parametrize(("shape", "axes", "step"), LONG)
@@ -71,6 +80,14 @@ def test_a_long_sum_goes_to_the_threads_in_blocks(shape, axes, step, shared):
     x = np.random.default_rng(0).standard_normal(shape)
     np.testing.assert_allclose(fast.ops.total(x, axes), x.sum(axes), rtol=1e-12, atol=1e-12)
     assert shared == [fast.threads.slices(int(np.prod([shape[axis] for axis in axes])), step)]
+
+
+@pytest.mark.parametrize(("shape", "axes", "step"), STACKS)
+def test_a_long_sum_behind_other_axes_goes_to_the_threads_stack_by_stack(shape, axes, step, shared):
+    x = np.random.default_rng(0).standard_normal(shape)
+    for array in (x, x[..., ::-1]):
+        np.testing.assert_allclose(fast.ops.total(array, axes), array.sum(axes), rtol=1e-12, atol=1e-12)
+    assert shared == [fast.threads.slices(int(np.prod(shape[: axes[0]])), step)] * 2
 
 
 @pytest.mark.parametrize("columns", [2, 15, 16, 17, 96])
@@ -82,6 +99,9 @@ def test_sums_of_many_rows_do_not_drift(columns, axes):
     np.testing.assert_allclose(fast.ops.total(x, axes), 3000, rtol=rtol)
     backwards = np.ascontiguousarray(x[..., ::-1, :])[..., ::-1, :]
     np.testing.assert_allclose(fast.ops.total(backwards, axes), 3000, rtol=rtol)
+    with_gaps, repeated = np.repeat(x, 2, axis=-1)[..., ::2], np.broadcast_to(x[..., :1, :], x.shape)
+    for other in (with_gaps, repeated):
+        np.testing.assert_allclose(fast.ops.total(other, axes), 3000, rtol=rtol)
     y = fast.ops.total(x.astype(np.float16), axes)
     assert y.dtype == np.float16 and y.shape == (2, columns)[1 - axes[0] :]
     np.testing.assert_allclose(y, 3000, rtol=1e-3)

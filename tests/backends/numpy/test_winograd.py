@@ -190,7 +190,7 @@ def test_four_multiplications_for_two_outputs(d, g):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_a_number_stays_in_its_tiles(bad):
-    """The outputs that see such a pixel are not numbers either, nor may be their neighbours in the same tile of 2 × 2;
+    """The outputs that see such a pixel are not numbers either, nor may be their neighbors in the same tile of 2 × 2;
     all others are untouched."""
     x, weight = normal(3, 9, 8, 2), normal(3, 3, 2, 3, seed=1)
     expected = reference.conv2d(x, weight, padding=1)

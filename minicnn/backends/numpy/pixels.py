@@ -1,4 +1,4 @@
-"""Pixels to numbers (data/pictures.py), one pass over whole rows."""
+"""Pixels to numbers (data/pixels.py), one pass over whole rows."""
 
 from math import prod
 
@@ -8,7 +8,7 @@ from .memory import empty
 from .threads import Array
 
 
-def normalise(images: Array, scale: Array, shift: Array, out: Array | None = None) -> Array:
+def normalize(images: Array, scale: Array, shift: Array, out: Array | None = None) -> Array:
     """x · scale[c] − shift[c]: uint8 (…, H, W, C) -> float32"""
     if out is None:
         out = empty(images.shape, np.float32)

@@ -1,4 +1,4 @@
-"""The arithmetic of transforms.Normalize on a GPU: data/pictures.py, by the kernel of pictures.cu."""
+"""The arithmetic of transforms.Normalize on a GPU: data/pixels.py, by the kernel of pixels.cu."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from ..devices import Array
 from .launch import contiguous, empty, launch, pack
 
 
-def normalise(images: Array, scale: Sequence[float], shift: Sequence[float], out: Array | None = None) -> Array:
+def normalize(images: Array, scale: Sequence[float], shift: Sequence[float], out: Array | None = None) -> Array:
     """x · scale[c] − shift[c]: uint8 (…, H, W, C) -> float32. The kernel takes three channels in
     turn: a single one has the same numbers three times."""
     images, out = contiguous(images), empty(images.shape, np.float32) if out is None else out
     width = pack(out.size, images, out)
     numbers = images, out, out.size, *np.broadcast_to(scale, 3), *np.broadcast_to(shift, 3)
-    launch("pictures.normalise", out.size // width, *numbers, real=np.float32, PACK=width)
+    launch("pixels.normalize", out.size // width, *numbers, real=np.float32, PACK=width)
     return out

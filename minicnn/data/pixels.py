@@ -5,7 +5,7 @@ from ..backends.devices import Array, device_of, to_device
 
 
 @kernel
-def normalise(images: Array, scale: Array, shift: Array, out: Array | None = None) -> Array:
+def normalize(images: Array, scale: Array, shift: Array, out: Array | None = None) -> Array:
     """x · scale[c] − shift[c]: uint8 (…, H, W, C) -> float32, in `out` if that is given; scale and
     shift are C numbers each, on the host, where C is 3 or 1."""
     here = device_of(images)

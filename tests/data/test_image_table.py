@@ -1,6 +1,6 @@
 """Formats × modes × orientations: what read_image makes of a file is what a viewer shows.
 
-Each picture is of 2 × 3 squares of 16 pixels, each of one color, of which none of the eight turns makes
+Each image is of 2 × 3 squares of 16 pixels, each of one color, of which none of the eight turns makes
 the same. Files that Pillow cannot write are written here, byte by byte. What is expected is the array
 of the colors, turned by NumPy.
 """
@@ -30,13 +30,13 @@ TURNED = {
     8: lambda stored: np.rot90(stored),
 }
 COLORS = np.uint8([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 0], [0, 0, 0], [0, 255, 255]]])
-GREYS = np.uint8([[0, 255, 85], [170, 85, 0]])  # which 2 bits can tell, too
+GRAYS = np.uint8([[0, 255, 85], [170, 85, 0]])  # which 2 bits can tell, too
 ALPHAS = np.uint8([[255, 255, 0], [51, 255, 0]])
-WIDE = np.uint16([[0, 65535, 0x5501], [0xAAFF, 0x5500, 1]])  # 16 bits; their high ones are GREYS
+WIDE = np.uint16([[0, 65535, 0x5501], [0xAAFF, 0x5500, 1]])  # 16 bits; their high ones are GRAYS
 FINE = np.uint16([[0, 4095, 0x550], [0xAAF, 0x55F, 1]])  # 12 bits
 
 
-def grey(levels):
+def gray(levels):
     return np.dstack([levels] * 3)
 
 
@@ -104,7 +104,7 @@ def chunk(kind, content):
 
 
 def png(bits, kind, numbers, *chunks, late=False):
-    """kind: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGBA. numbers (2, 3) or (2, 3, channels). late: the
+    """kind: 0 gray, 2 RGB, 3 palette, 4 gray with alpha, 6 RGBA. numbers (2, 3) or (2, 3, channels). late: the
     orientation stands behind the pixels."""
 
     def write(orientation):
@@ -119,7 +119,7 @@ def png(bits, kind, numbers, *chunks, late=False):
 
 
 def tiff(bits, numbers, photometric=1, order="little", samples=1, deflate=False):
-    """photometric: 0 for grey whose 0 is white, 1 for grey, 2 for RGB."""
+    """photometric: 0 for gray whose 0 is white, 1 for gray, 2 for RGB."""
 
     def write(orientation):
         rows = large(np.asarray(numbers)).reshape(2 * SIDE, -1)
@@ -161,49 +161,49 @@ def mpo(orientation):
 
 
 WITHOUT_RED = np.uint8([[[255] * 3, *COLORS[0, 1:]], COLORS[1]])  # which is transparent
-WITHOUT_85 = grey(np.where(GREYS == 85, 255, GREYS))
+WITHOUT_85 = gray(np.where(GRAYS == 85, 255, GRAYS))
 DEEP = COLORS * np.uint16(257)
 DEEP[0, 0] = 0x1234, 0x5678, 0x9ABC  # in place of red
 ON = np.uint8([[0, 255, 0], [0, 0, 255]])
-RGBA, LA = np.dstack([COLORS, ALPHAS]), np.dstack([GREYS, ALPHAS])
-CMYK = np.dstack([255 - COLORS, np.zeros_like(GREYS)])
+RGBA, LA = np.dstack([COLORS, ALPHAS]), np.dstack([GRAYS, ALPHAS])
+CMYK = np.dstack([255 - COLORS, np.zeros_like(GRAYS)])
 PALETTE = chunk(b"PLTE", COLORS.tobytes())
 INDICES = np.arange(6).reshape(2, 3)
 EVERY, NONE = tuple(range(1, 9)), (None,)
 
 # name: (how it is written, the colors that a viewer shows, how far they may be off, orientations)
 TABLE = {
-    "jpeg L": (by_pillow("JPEG", "L", GREYS, quality=95), grey(GREYS), 2, EVERY),
+    "jpeg L": (by_pillow("JPEG", "L", GRAYS, quality=95), gray(GRAYS), 2, EVERY),
     "jpeg RGB": (by_pillow("JPEG", "RGB", quality=95), COLORS, 4, EVERY),
     "jpeg RGB 4:4:4": (by_pillow("JPEG", "RGB", quality=95, subsampling=0), COLORS, 4, EVERY),
     "jpeg RGB progressive": (by_pillow("JPEG", "RGB", quality=95, progressive=True), COLORS, 4, EVERY),
     "jpeg CMYK": (by_pillow("JPEG", "CMYK", quality=95), COLORS, 6, EVERY),
     "jpeg without EXIF": (by_pillow("JPEG", "RGB", quality=95), COLORS, 4, NONE),
     "mpo": (mpo, COLORS, 4, EVERY),
-    "png 1": (by_pillow("PNG", "1", ON), grey(ON), 0, EVERY),
-    "png L": (by_pillow("PNG", "L", GREYS), grey(GREYS), 0, EVERY),
-    "png L, transparent": (by_pillow("PNG", "L", GREYS, transparency=85), WITHOUT_85, 0, EVERY),
-    "png LA": (png(8, 4, LA), over_white(grey(GREYS), ALPHAS), 1, EVERY),
+    "png 1": (by_pillow("PNG", "1", ON), gray(ON), 0, EVERY),
+    "png L": (by_pillow("PNG", "L", GRAYS), gray(GRAYS), 0, EVERY),
+    "png L, transparent": (by_pillow("PNG", "L", GRAYS, transparency=85), WITHOUT_85, 0, EVERY),
+    "png LA": (png(8, 4, LA), over_white(gray(GRAYS), ALPHAS), 1, EVERY),
     "png RGB": (by_pillow("PNG", "RGB"), COLORS, 0, EVERY),
     "png RGB, transparent": (by_pillow("PNG", "RGB", transparency=(255, 0, 0)), WITHOUT_RED, 0, EVERY),
     "png RGBA": (by_pillow("PNG", "RGBA", RGBA), over_white(COLORS, ALPHAS), 1, EVERY),
     "png P": (palette("PNG"), COLORS, 0, EVERY),
     "png P, alphas": (palette("PNG", transparency=ALPHAS.tobytes()), over_white(COLORS, ALPHAS), 1, EVERY),
-    "png grey 1, own": (png(1, 0, ON // 255), grey(ON), 0, EVERY),
-    "png grey 2": (png(2, 0, GREYS // 85), grey(GREYS), 0, EVERY),
-    "png grey 4": (png(4, 0, GREYS // 17), grey(GREYS), 0, EVERY),
-    "png grey 1, transparent": (png(1, 0, ON // 255, chunk(b"tRNS", b"\0\0")), grey(ON | 255), 0, EVERY),
-    "png grey 2, transparent": (png(2, 0, GREYS // 85, chunk(b"tRNS", b"\0\1")), WITHOUT_85, 0, EVERY),
-    "png grey 4, transparent": (png(4, 0, GREYS // 17, chunk(b"tRNS", b"\0\5")), WITHOUT_85, 0, EVERY),
-    "png grey 16": (png(16, 0, WIDE), grey(WIDE >> 8), 0, EVERY),
-    "png grey 16, transparent": (
-        png(16, 0, WIDE, chunk(b"tRNS", b"\x55\x01")), grey(np.where(WIDE == 0x5501, 255, WIDE >> 8)), 0, EVERY),
-    "png grey 16, black transparent": (
-        png(16, 0, WIDE, chunk(b"tRNS", b"\0\0")), grey(np.where(WIDE == 0, 255, WIDE >> 8)), 0, EVERY),
+    "png gray 1, own": (png(1, 0, ON // 255), gray(ON), 0, EVERY),
+    "png gray 2": (png(2, 0, GRAYS // 85), gray(GRAYS), 0, EVERY),
+    "png gray 4": (png(4, 0, GRAYS // 17), gray(GRAYS), 0, EVERY),
+    "png gray 1, transparent": (png(1, 0, ON // 255, chunk(b"tRNS", b"\0\0")), gray(ON | 255), 0, EVERY),
+    "png gray 2, transparent": (png(2, 0, GRAYS // 85, chunk(b"tRNS", b"\0\1")), WITHOUT_85, 0, EVERY),
+    "png gray 4, transparent": (png(4, 0, GRAYS // 17, chunk(b"tRNS", b"\0\5")), WITHOUT_85, 0, EVERY),
+    "png gray 16": (png(16, 0, WIDE), gray(WIDE >> 8), 0, EVERY),
+    "png gray 16, transparent": (
+        png(16, 0, WIDE, chunk(b"tRNS", b"\x55\x01")), gray(np.where(WIDE == 0x5501, 255, WIDE >> 8)), 0, EVERY),
+    "png gray 16, black transparent": (
+        png(16, 0, WIDE, chunk(b"tRNS", b"\0\0")), gray(np.where(WIDE == 0, 255, WIDE >> 8)), 0, EVERY),
     "png RGB 16": (png(16, 2, COLORS * np.uint16(257)), COLORS, 0, EVERY),
     "png RGB 16, transparent": (
         png(16, 2, DEEP, chunk(b"tRNS", bytes.fromhex("123456789abc"))), WITHOUT_RED, 0, EVERY),
-    "png LA 16": (png(16, 4, LA * np.uint16(257)), over_white(grey(GREYS), ALPHAS), 1, EVERY),
+    "png LA 16": (png(16, 4, LA * np.uint16(257)), over_white(gray(GRAYS), ALPHAS), 1, EVERY),
     "png RGBA 16": (png(16, 6, RGBA * np.uint16(257)), over_white(COLORS, ALPHAS), 1, EVERY),
     "png P 4": (png(4, 3, INDICES, PALETTE), COLORS, 0, EVERY),
     "png P 4, alphas": (
@@ -215,49 +215,49 @@ TABLE = {
     "webp RGB": (by_pillow("WEBP", "RGB", quality=95), COLORS, 10, EVERY),
     "gif P": (palette("GIF"), COLORS, 0, NONE),
     "gif P, transparent": (palette("GIF", transparency=0), WITHOUT_RED, 0, NONE),
-    "bmp 1": (by_pillow("BMP", "1", ON), grey(ON), 0, NONE),
-    "bmp L": (by_pillow("BMP", "L", GREYS), grey(GREYS), 0, NONE),
+    "bmp 1": (by_pillow("BMP", "1", ON), gray(ON), 0, NONE),
+    "bmp L": (by_pillow("BMP", "L", GRAYS), gray(GRAYS), 0, NONE),
     "bmp P": (palette("BMP"), COLORS, 0, NONE),
     "bmp RGB": (by_pillow("BMP", "RGB"), COLORS, 0, NONE),
     "ppm RGB": (by_pillow("PPM", "RGB"), COLORS, 0, NONE),
-    "pgm L": (pgm(255, GREYS), grey(GREYS), 0, NONE),
-    "pgm of 4096 levels": (pgm(4095, FINE), grey(FINE >> 4), 0, NONE),
-    "pgm of 65536 levels": (pgm(65535, WIDE), grey(WIDE >> 8), 0, NONE),
+    "pgm L": (pgm(255, GRAYS), gray(GRAYS), 0, NONE),
+    "pgm of 4096 levels": (pgm(4095, FINE), gray(FINE >> 4), 0, NONE),
+    "pgm of 65536 levels": (pgm(65535, WIDE), gray(WIDE >> 8), 0, NONE),
     "tiff own RGB": (tiff(8, COLORS, 2, samples=3), COLORS, 0, EVERY),
-    "tiff grey 4": (tiff(4, GREYS // 17), grey(GREYS), 0, EVERY),
-    "tiff grey 8, 0 is white": (tiff(8, GREYS, 0), grey(255 - GREYS), 0, EVERY),
+    "tiff gray 4": (tiff(4, GRAYS // 17), gray(GRAYS), 0, EVERY),
+    "tiff gray 8, 0 is white": (tiff(8, GRAYS, 0), gray(255 - GRAYS), 0, EVERY),
 }  # fmt: skip
 for order in ("little", "big"):
     TABLE |= {
-        f"tiff grey 16 {order}": (tiff(16, WIDE, order=order), grey(WIDE >> 8), 0, EVERY),
+        f"tiff gray 16 {order}": (tiff(16, WIDE, order=order), gray(WIDE >> 8), 0, EVERY),
         f"tiff RGB 16 {order}": (tiff(16, COLORS * np.uint16(257), 2, order, 3), COLORS, 0, EVERY),
     }
 TABLE |= {
-    "tiff grey 16, 0 is white": (tiff(16, WIDE, 0), grey(255 - (WIDE >> 8)), 0, EVERY),
-    "tiff grey 16, 0 is white, deflate": (tiff(16, WIDE, 0, deflate=True), grey(255 - (WIDE >> 8)), 0, EVERY),
-    "tiff grey 12": (tiff(12, FINE), grey(FINE >> 4), 0, EVERY),
-    "tiff grey 12 deflate": (tiff(12, FINE, deflate=True), grey(FINE >> 4), 0, EVERY),
-    "tiff grey 8, 0 is white, deflate": (tiff(8, GREYS, 0, deflate=True), grey(255 - GREYS), 0, EVERY),
+    "tiff gray 16, 0 is white": (tiff(16, WIDE, 0), gray(255 - (WIDE >> 8)), 0, EVERY),
+    "tiff gray 16, 0 is white, deflate": (tiff(16, WIDE, 0, deflate=True), gray(255 - (WIDE >> 8)), 0, EVERY),
+    "tiff gray 12": (tiff(12, FINE), gray(FINE >> 4), 0, EVERY),
+    "tiff gray 12 deflate": (tiff(12, FINE, deflate=True), gray(FINE >> 4), 0, EVERY),
+    "tiff gray 8, 0 is white, deflate": (tiff(8, GRAYS, 0, deflate=True), gray(255 - GRAYS), 0, EVERY),
     "tiff RGB 16 deflate": (tiff(16, COLORS * np.uint16(257), 2, "little", 3, True), COLORS, 0, EVERY),
     "tiff RGB 16 big deflate": (tiff(16, COLORS * np.uint16(257), 2, "big", 3, True), COLORS, 0, EVERY),
-    "tiff grey 16 big deflate": (tiff(16, WIDE, 1, "big", 1, True), grey(WIDE >> 8), 0, EVERY),
+    "tiff gray 16 big deflate": (tiff(16, WIDE, 1, "big", 1, True), gray(WIDE >> 8), 0, EVERY),
 }
 for compression in ("raw", "tiff_lzw", "tiff_deflate", "packbits"):
     options = {"compression": compression}
     TABLE |= {
-        f"tiff 1 {compression}": (by_pillow("TIFF", "1", ON, **options), grey(ON), 0, EVERY),
-        f"tiff L {compression}": (by_pillow("TIFF", "L", GREYS, **options), grey(GREYS), 0, EVERY),
+        f"tiff 1 {compression}": (by_pillow("TIFF", "1", ON, **options), gray(ON), 0, EVERY),
+        f"tiff L {compression}": (by_pillow("TIFF", "L", GRAYS, **options), gray(GRAYS), 0, EVERY),
         f"tiff LA {compression}": (
-            by_pillow("TIFF", None, LA, **options), over_white(grey(GREYS), ALPHAS), 1, EVERY),
+            by_pillow("TIFF", None, LA, **options), over_white(gray(GRAYS), ALPHAS), 1, EVERY),
         f"tiff P {compression}": (palette("TIFF", **options), COLORS, 0, EVERY),
         f"tiff RGB {compression}": (by_pillow("TIFF", "RGB", **options), COLORS, 0, EVERY),
         f"tiff RGBA {compression}": (by_pillow("TIFF", "RGBA", RGBA, **options), over_white(COLORS, ALPHAS), 1, EVERY),
         f"tiff CMYK {compression}": (by_pillow("TIFF", "CMYK", **options), COLORS, 0, EVERY),
-        f"tiff I;16 {compression}": (by_pillow("TIFF", None, WIDE, **options), grey(WIDE >> 8), 0, EVERY),
+        f"tiff I;16 {compression}": (by_pillow("TIFF", None, WIDE, **options), gray(WIDE >> 8), 0, EVERY),
     }  # fmt: skip
 for compression in ("group3", "group4"):
-    TABLE[f"tiff 1 {compression}"] = by_pillow("TIFF", "1", ON, compression=compression), grey(ON), 0, EVERY
-for mode, colors, expected in (("L", GREYS, grey(GREYS)), ("RGB", COLORS, COLORS)):
+    TABLE[f"tiff 1 {compression}"] = by_pillow("TIFF", "1", ON, compression=compression), gray(ON), 0, EVERY
+for mode, colors, expected in (("L", GRAYS, gray(GRAYS)), ("RGB", COLORS, COLORS)):
     options = {"compression": "jpeg", "quality": 95}
     TABLE[f"tiff {mode} jpeg"] = by_pillow("TIFF", mode, colors, **options), expected, 4, EVERY
 if "avif" in features.get_supported():
@@ -318,6 +318,6 @@ def test_what_pillow_does_not_know_is_refused_and_not_wrong(write, expected):
     try:
         found = read_image(io.BytesIO(write(1)))
     except DataError as error:
-        assert str(error) == "picture: not a picture that Pillow can read"
+        assert str(error) == "image: not an image that Pillow can read"
     else:
-        np.testing.assert_array_equal(found, large(grey(expected)))
+        np.testing.assert_array_equal(found, large(gray(expected)))
