@@ -33,7 +33,7 @@ KERNELS = {
         "matmul",
         "ops",
         "optimizer",
-        "images",
+        "pixels",
     )
 }
 SWAPS = {

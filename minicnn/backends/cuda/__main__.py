@@ -5,6 +5,7 @@ neither CuPy nor a GPU.
 """
 
 import argparse
+import signal
 import sys
 
 from . import launch, matmul, optimizer
@@ -54,6 +55,8 @@ def main() -> None:
     name = parser.parse_args().name
     if name not in CONSTANTS:
         sys.exit(f"there are no kernels named {name!r}: use one of {names}")
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may stop, as head does
     source = launch.source(name, tuple(TYPES.items()), tuple(CONSTANTS[name].items()))
     print(HEAD.format(name=name, options=" ".join(launch.OPTIONS)) + source)
 
