@@ -5,7 +5,7 @@ neither CuPy nor a GPU.
 """
 
 import argparse
-import signal
+import os
 import sys
 
 from . import launch, matmul, optimizer
@@ -55,10 +55,11 @@ def main() -> None:
     name = parser.parse_args().name
     if name not in CONSTANTS:
         sys.exit(f"there are no kernels named {name!r}: use one of {names}")
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may stop, as head does
     source = launch.source(name, tuple(TYPES.items()), tuple(CONSTANTS[name].items()))
-    print(HEAD.format(name=name, options=" ".join(launch.OPTIONS)) + source)
+    try:
+        print(HEAD.format(name=name, options=" ".join(launch.OPTIONS)) + source, flush=True)
+    except BrokenPipeError:  # whoever reads has stopped, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
