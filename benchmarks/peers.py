@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from convert import channels_first, side_seen
-from options import Parser, natural
+from support.options import Parser, natural
 
 from minicnn import nn
 

@@ -11,9 +11,9 @@ import evaluate
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-import runs
 from hypothesis import given
-from pictures import IMAGENET, View
+from support import runs
+from support.images import IMAGENET, View
 
 import minicnn
 from minicnn import Tensor, nn
