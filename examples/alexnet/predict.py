@@ -129,10 +129,9 @@ def draw(path: Path, drawn: Sequence[tuple[NDArray[np.uint8], Answer]], names: S
 
 
 EXAMPLES = """\
-The exit status is 0 if each photo has an answer, 1 if some cannot be read, each
-of which is a line on the standard error, and 2 if nothing could be done.
-
-The program prints its answers, and writes a file only with --draw.
+The program prints its answers, and writes a file only with --draw. The exit
+status is 0 if each photo has an answer, 1 if some cannot be read, each of which
+is a line on the standard error, and 2 if nothing could be done.
 
 examples:
   predict.py cat.jpg dog.jpg

@@ -89,7 +89,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def pictures(data):
-    return ablations.Pictures(Namespace(data=data, verify=False, workers=0, device="cpu"), {"train": 30, "test": 5})
+    return ablations.Images(Namespace(data=data, verify=False, workers=0, device="cpu"), {"train": 30, "test": 5})
 
 
 def seen(pictures, setting, epochs=4):

@@ -177,7 +177,7 @@ def test_a_run_goes_on_in_one_program_at_a_time(run, at_epoch, look, tmp_path):
     assert [(result.status, result.err) for result in results] == [(2, line)] * 2
     assert look.files(folder) == look.FILES and len(look.metrics(folder)) == 5
 
-    program = "import os, sys, runs\nwith runs.alone(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
+    program = "import os, sys\nfrom support import runs\nwith runs.alone(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
     folders = Path(minicnn.__file__).parents[1], look.PROGRAMS
     with subprocess.Popen(
         [sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
