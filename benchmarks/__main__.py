@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from options import Parser, UsageError, natural
+from support.options import Parser, UsageError, natural
 
 from . import gpu, machine, sections
 from .command import command

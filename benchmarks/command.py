@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from options import UsageError
+from support.options import UsageError
 
 from minicnn import DeviceError
 from minicnn.data import DataError

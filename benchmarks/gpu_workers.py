@@ -14,10 +14,12 @@ from typing import Any
 
 import evaluate
 import numpy as np
-import train
+from evaluate import Score, batches
 from model import alexnet
+from support.options import batch_of
 
 from minicnn import Tensor, set_matmul_precision
+from minicnn import functional as F
 from minicnn.backends.cuda import products
 from minicnn.backends.cuda.products import has_tf32
 from minicnn.backends.devices import memory_stats, open_device
@@ -152,7 +154,7 @@ class Loop(OnGPU):
         self.network, self.batch = network, batch
         evaluate.OFTEN = math.inf  # its figures are fetched in the end only, not in the step that is recorded
         bar = SimpleNamespace(update=lambda n: None, set_description=lambda *_, **__: None)
-        train.progress_bar = lambda **_: nullcontext(bar)
+        evaluate.progress_bar = lambda **_: nullcontext(bar)
 
     def second_step(self) -> list[Launch]:
         """What one step launches, when the one before it has compiled and allocated what both need."""
@@ -174,8 +176,22 @@ class Loop(OnGPU):
                 found.clear()
 
             schedule = CosineLR(self.optimizer, 3)
-            train.train_epoch(self.net, Steps(loader, fetching), self.optimizer, "", schedule)
+            self.epoch(self.net, self.optimizer, schedule, Steps(loader, fetching))
         return steps[2]
+
+    @staticmethod
+    def epoch(net: Any, optimizer: Any, schedule: Any, loader: Any) -> None:
+        """The lines of train.py, which a test compares with these."""
+        score = Score()
+        for images, labels in batches(loader, "", score):
+            with batch_of(len(labels)):
+                logits = net(Tensor(images))  # (N, classes)
+                loss = F.cross_entropy(logits, Tensor(labels))
+                net.zero_grad()
+                loss.backward()
+                optimizer.step()
+            schedule.step()
+            score.add(loss, logits, labels)
 
     def recording(self) -> AbstractContextManager[list[Launch]]:
         return recording()

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pictures
-from options import Parser, UsageError, natural
 from PIL import Image
-from recipes import complete
+from support import images
+from support.options import Parser, UsageError, natural
+from support.recipes import complete
 
 import minicnn
 from minicnn import Tensor
@@ -76,9 +76,9 @@ class Recipe(Loading):
         super().__init__(cores, os.path.join(tree, "train"))
         own = {"batch_size": BATCH, "workers": cores, "processes": processes, "device": "cpu", "seed": 0}
         settings = argparse.Namespace(**complete({"recipe": "paper", "data": tree, **own}))
-        statistics = PixelStatistics.of(minicnn.load(os.path.join(tree, pictures.STATISTICS))[0])
-        view = pictures.View.of(SIZE, settings, statistics)
-        self.loader = pictures.training(self.dataset, view, settings, statistics)
+        statistics = PixelStatistics.of(minicnn.load(os.path.join(tree, images.STATISTICS))[0])
+        view = images.View.of(SIZE, settings, statistics)
+        self.loader = images.training(self.dataset, view, settings, statistics)
 
 
 class Bare(Loading):

@@ -18,7 +18,7 @@ from minicnn.backends import numpy as fast
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
-for folder in (ROOT / "examples" / "alexnet", ROOT / "tests"):
+for folder in (ROOT / "examples" / "ablations", ROOT / "examples" / "alexnet", ROOT / "tests"):
     sys.path.insert(0, str(folder))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job in the background, and of the programs it starts

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from pictures import IMAGENET
+from support.images import IMAGENET
 
 from minicnn import nn
 from minicnn.data import SyntheticImages

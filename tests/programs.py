@@ -3,6 +3,7 @@ helpers to look at what they leave."""
 
 import contextlib
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 
 import minicnn
-from minicnn import nn
+from minicnn import Tensor, nn
+from minicnn import functional as F
 
-PROGRAMS = Path(__file__).resolve().parents[1] / "examples" / "alexnet"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+PROGRAMS = EXAMPLES / "alexnet"
 FILES = {"config.json", "metrics.csv", "curves.png", "filters.png", "last.safetensors", "best.safetensors"}
 SIZE = 64
 
@@ -40,31 +43,52 @@ def tiny(
 
 def small_world(patch):
     import model
-    import pictures
-    import runs
+    from support import images, runs
 
     for module in (model, runs):
         patch.setattr(module, "alexnet", tiny)
     for variant in model.INPUT_SIZE:
         patch.setitem(model.INPUT_SIZE, variant, SIZE)
-    patch.setattr(pictures, "SYNTHETIC", {"train": 30, "val": 20})
+    patch.setattr(images, "SYNTHETIC", {"train": 30, "val": 20})
 
 
 def run_program(name, *arguments, stderr=None):
-    """What `python name arguments` does: its exit status, output and errors."""
+    """What `python name arguments` does: its exit status, output and errors. A name without a folder is in alexnet."""
+    path = EXAMPLES / name if "/" in name else PROGRAMS / name
     out, err = io.StringIO(), stderr or io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", [name, *map(str, arguments)])
         with pytest.raises(SystemExit) as exit:
-            runpy.run_path(str(PROGRAMS / name), run_name="__main__")
+            runpy.run_path(str(path), run_name="__main__")
     minicnn.set_matmul_precision("fp32")
     return SimpleNamespace(status=exit.value.code or 0, out=out.getvalue(), err=err.getvalue())
+
+
+def load_program(name):
+    """A program as a module, such as "cuda_convnet/train.py", whose name another has too."""
+    spec = importlib.util.spec_from_file_location(name.replace("/", "_").removesuffix(".py"), EXAMPLES / name)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path])  # of which the program makes more
+        patch.setitem(sys.modules, spec.name, module)  # where dataclasses look
+        spec.loader.exec_module(module)
+    return module
+
+
+def step(net, optimizer, images, labels):
+    """One update, as the programs' loops have it; returns the loss."""
+    logits = net(Tensor(images))
+    loss = F.cross_entropy(logits, Tensor(labels))
+    net.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
 
 
 @pytest.fixture
 def run(monkeypatch):
     """run("train.py", "--epochs", 2, …) -> status, out, err. Images of curves and filters are left out."""
-    import runs
+    from support import runs
 
     small_world(monkeypatch)
     for name in ("draw_curves", "draw_filters"):
@@ -80,7 +104,7 @@ def mistake(run):
         result = run(*arguments)
         assert result.status == 2, result.err
         assert len(result.err.splitlines()) == 1 and result.err.endswith("\n"), result.err
-        assert result.err.startswith(arguments[0] + ": ")
+        assert result.err.startswith(Path(arguments[0]).name + ": ")
         for word in [words] if isinstance(words, str) else words:
             assert word in result.err
         return result

@@ -31,14 +31,16 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import installed  # noqa: F401 (first)
+import support.installed  # noqa: F401 (first)
+
+# isort: split
 import numpy as np
 from model import INPUT_SIZE, LRN, alexnet
-from onnx_format import Found, read_onnx, write_onnx
-from options import Parser, UsageError, command, say
-from pictures import IMAGENET, RAW, View
-from runs import load_network, require_sound, save_network, view_of
-from weight_files import Arrays, float32, read, renamed, unwrapped, write
+from support.images import IMAGENET, RAW, View
+from support.onnx_format import Found, read_onnx, write_onnx
+from support.options import Parser, UsageError, command, say
+from support.runs import load_network, require_sound, save_network, view_of
+from support.weight_files import Arrays, float32, read, renamed, unwrapped, write
 
 from minicnn import nn
 from minicnn.checkpoint import CheckpointError
@@ -65,14 +67,19 @@ Carry AlexNet between minicnn, torchvision, Caffe and ONNX. FROM is one of
   exports it; needs the package onnx
 
   a network that train.py has trained, to go --to torchvision or caffe, or INTO
-  an .onnx, which ONNX Runtime and others run:
-
-    python examples/alexnet/convert.py best.safetensors alexnet.onnx
+  an .onnx, which ONNX Runtime and others run
 
 A file that could run code as it is read, such as a pickled .npy, is not read:
 of a checkpoint that has objects of other programs in it, load and save the
-state dict alone.
-No file is overwritten."""
+state dict alone."""
+EXAMPLES = """\
+The program writes INTO and nothing else, and overwrites no file.
+
+examples:
+  convert.py alexnet.pth alexnet.safetensors --names synset_words.txt
+  convert.py bvlc_alexnet.npz caffe.safetensors --mean 104,117,123
+  convert.py runs/photos/best.safetensors alexnet.npz --to caffe
+  convert.py runs/photos/best.safetensors alexnet.onnx"""
 
 Network = tuple[nn.Module, dict[str, Any], View]  # with its settings, and how it sees an image
 LAYERS = {  # here: in torchvision, in Caffe
@@ -373,7 +380,10 @@ def take(source: str, target: str, framework: str) -> None:
 
 
 def main() -> None:
-    parser = Parser(prog="convert.py", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="convert.py", description=DESCRIPTION, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("source", metavar="FROM", help="a .pth, .npz, .onnx or .safetensors, as above")
     parser.add_argument(
         "target", metavar="INTO", help="the .safetensors or .onnx to write; with --to also a .pth or .npz"

@@ -4,11 +4,15 @@ import json
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterator
 
-import installed  # noqa: F401 (first)
+import support.installed  # noqa: F401 (first)
+
+# isort: split
 import numpy as np
-from confusion import FEW, draw, matrix_text, per_class, table_text
-from options import (
+from support.confusion import FEW, draw, matrix_text, per_class, table_text
+from support.images import dataset, validation
+from support.options import (
     Parser,
     UsageError,
     add_network,
@@ -20,8 +24,7 @@ from options import (
     progress_bar,
     say,
 )
-from pictures import dataset, validation
-from runs import FIVE, begin, require_classes
+from support.runs import FIVE, begin, require_classes
 
 from minicnn import Tensor, nn, no_grad
 from minicnn import functional as F
@@ -58,7 +61,7 @@ class Score:
 
     def __init__(self, classes: int = 0) -> None:
         self.kept: list[tuple[Array, Array, Array]] = []  # loss, logits and labels of each batch that is not counted
-        self.counted = time.perf_counter()
+        self.begun = self.counted = time.perf_counter()
         self.sums, self.seen = np.zeros(3), 0  # of loss, top-1 and top-5; over so many images
         self.confusion = np.zeros((classes, classes), np.int64)
 
@@ -89,6 +92,23 @@ class Score:
         self.count()
         loss, top1, top5 = (self.sums * (1, 100, 100) / self.seen).tolist()
         return {"loss": loss, "top1": top1, "top5": top5}
+
+    def trained(self) -> dict[str, float]:
+        """The same of images that were trained on, as a run's table has it, and how many a second."""
+        result, seconds = self.result(), time.perf_counter() - self.begun
+        return {"train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": self.seen / seconds}
+
+
+def batches(loader: DataLoader, title: str, score: Score) -> Iterator[tuple[Array, Array]]:
+    """The loader's batches to train on, each added to the score before the next. A progress bar counts
+    them and shows the mean loss so far; if that is no number any more, they end early."""
+    with progress_bar(total=len(loader.dataset), desc=title, unit=" images") as bar:
+        for images, labels in loader:
+            yield images, labels
+            bar.set_description(f"{title}  loss {score.sums[0] / score.seen:.3f}", refresh=False)  # narrow ones show it
+            bar.update(len(labels))
+            if not np.isfinite(score.sums[0]):
+                break
 
 
 def outputs(net: nn.Module, images: Array) -> Tensor:
@@ -138,6 +158,8 @@ DESCRIPTION = """\
 Measure a network of train.py or convert.py: its loss, how many of its answers
 are right, and which classes it takes for which."""
 EXAMPLES = """\
+The program prints its results, and writes a file only with --draw or --json.
+
 examples:
   evaluate.py
   evaluate.py --checkpoint runs/photos/best.safetensors --crops 10
@@ -176,14 +198,14 @@ def main() -> None:
         raise UsageError(f"{settings.checkpoint} does not say what it was trained on: give --data to measure it on")
     try:
         seed, verify = config.get("seed", 0), config.get("verify", True)
-        pictures = dataset(what, settings.split, seed, view.size, verify, view.resize, classes)
+        images = dataset(what, settings.split, seed, view.size, verify, view.resize, classes)
     except (UsageError, DataError) as error:
         if given:
             raise
         raise UsageError(f"{error} ({settings.checkpoint} was trained on it: if it has moved, give --data)") from None
-    require_classes(settings.checkpoint, classes, what, pictures.classes)
+    require_classes(settings.checkpoint, classes, what, images.classes)
     score = Score(len(classes))
-    result = evaluate(net, validation(pictures, view, settings, settings.crops), score)
+    result = evaluate(net, validation(images, view, settings, settings.crops), score)
     require_number(result["loss"], settings.checkpoint)
     if lacking := [names[k] for k in np.flatnonzero(score.confusion.sum(axis=1) == 0)]:
         complain(

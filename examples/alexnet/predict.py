@@ -9,15 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import installed  # noqa: F401 (first)
+import support.installed  # noqa: F401 (first)
+
+# isort: split
 import numpy as np
-from confusion import short
-from drawing import drawable, new_figure, own_settings
 from evaluate import outputs, require_number
 from numpy.typing import NDArray
-from options import Parser, UsageError, add_network, command, complain, natural, output_file, printable, say
-from pictures import validation
-from runs import begin
+from support.confusion import short
+from support.drawing import drawable, new_figure, own_settings
+from support.images import validation
+from support.options import Parser, UsageError, add_network, command, complain, natural, output_file, printable, say
+from support.runs import begin
 
 from minicnn import functional as F
 from minicnn import nn, no_grad
@@ -53,12 +55,12 @@ def find(names: Sequence[str]) -> list[str]:
                 continue
             seen.add(real)
             files += [os.path.join(folder, one) for one in here if one[0] != "."]
-        pictures = sorted(file for file in files if file.lower().endswith(ENDINGS))
-        if not pictures:
+        images = sorted(file for file in files if file.lower().endswith(ENDINGS))
+        if not images:
             raise UsageError(f"{name}: no images in this folder (endings accepted: {' '.join(ENDINGS)})")
-        if others := set(files) - set(pictures):
+        if others := set(files) - set(images):
             complain(f"{name}: no images, skipped: {some(others)}")
-        found += pictures
+        found += images
     return found
 
 
@@ -83,10 +85,10 @@ class Photos:
 
     def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], int]:
         try:
-            picture = self._read(self.names[place])
+            image = self._read(self.names[place])
             if place < self.keep:
-                self.kept[place] = Resize(240)(picture, np.random.default_rng(0))
-            return picture, place
+                self.kept[place] = Resize(240)(image, np.random.default_rng(0))
+            return image, place
         except DataError as error:
             self.errors[place] = str(error)
             return np.zeros((1, 1, 3), np.uint8), place
@@ -114,8 +116,8 @@ def draw(path: Path, drawn: Sequence[tuple[NDArray[np.uint8], Answer]], names: S
     """Each image with its first five bars beside it, as in the paper's figure 4."""
     figure = new_figure(7, 2.2 * len(drawn))
     labels, fonts = drawable([short(name, 36) for name in names])
-    for (left, right), (picture, answer) in zip(figure.subplots(len(drawn), 2, squeeze=False), drawn, strict=True):
-        left.imshow(picture)
+    for (left, right), (photo, answer) in zip(figure.subplots(len(drawn), 2, squeeze=False), drawn, strict=True):
+        left.imshow(photo)
         left.axis("off")
         for row, (k, p) in enumerate(answer[:5]):
             right.barh(row, 100 * p, color="lightsteelblue")
@@ -127,8 +129,9 @@ def draw(path: Path, drawn: Sequence[tuple[NDArray[np.uint8], Answer]], names: S
 
 
 EXAMPLES = """\
-The exit status is 0 if each photo has an answer, 1 if some cannot be read, each
-of which is a line on the standard error, and 2 if nothing could be done.
+The program prints its answers, and writes a file only with --draw. The exit
+status is 0 if each photo has an answer, 1 if some cannot be read, each of which
+is a line on the standard error, and 2 if nothing could be done.
 
 examples:
   predict.py cat.jpg dog.jpg

@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import installed  # noqa: F401 (first)
+import support.installed  # noqa: F401 (first)
+
+# isort: split
 import numpy as np
 from numpy.typing import NDArray
-from options import Parser, UsageError, command, natural, number, printable, progress_bar, say, side
-from pictures import STATISTICS, announced
+from support.images import STATISTICS, announced
+from support.options import Parser, UsageError, command, natural, number, printable, progress_bar, say, side
 
 import minicnn
 from minicnn.checkpoint import replacing, require_safetensors
@@ -36,7 +38,7 @@ SHOWN = 10  # broken images that are named on the screen
 END_OF_JPEG = b"\xff\xd9"
 
 
-class Picture(NamedTuple):
+class Photo(NamedTuple):
     source: str
     target: str
     label: int
@@ -48,7 +50,7 @@ class Done:
     """What became of some images."""
 
     statistics: PixelStatistics = field(default_factory=PixelStatistics)  # of those to train on
-    broken: dict[Picture, str] = field(default_factory=dict)  # and why
+    broken: dict[Photo, str] = field(default_factory=dict)  # and why
     before: int = 0  # so many were there already
 
     def merge(self, other: "Done") -> None:
@@ -57,9 +59,9 @@ class Done:
         self.before += other.before
 
 
-def listed(source: str, target: str) -> list[Picture]:
+def listed(source: str, target: str) -> list[Photo]:
     """All images of a tree, and what each will become. Raises DataError if it is no tree to train with."""
-    pictures, taken, root = [], {}, os.path.join(tree(source), "")
+    photos, taken, root = [], {}, os.path.join(tree(source), "")
     for train in (True, False):
         for path, label in announced(ImageNet(source, train=train), source).samples:
             name, ending = os.path.splitext(path.removeprefix(root))
@@ -67,8 +69,8 @@ def listed(source: str, target: str) -> list[Picture]:
             if name in taken:
                 raise UsageError(f"{taken[name]} and {path} would both become {name}: rename one of them")
             taken[name] = path
-            pictures.append(Picture(path, os.path.join(target, name), label, train))
-    return pictures
+            photos.append(Photo(path, os.path.join(target, name), label, train))
+    return photos
 
 
 def begin(settings: Namespace, expected: set[str]) -> None:
@@ -100,12 +102,12 @@ def begin(settings: Namespace, expected: set[str]) -> None:
         (target / name).unlink(missing_ok=True)  # until they are true again
 
 
-def shrink_all(pictures: Sequence[Picture], settings: Namespace) -> Done:
+def shrink_all(photos: Sequence[Photo], settings: Namespace) -> Done:
     """In threads: Pillow decodes, scales and encodes outside of the interpreter's lock."""
-    done, chunks = Done(), [pictures[i : i + CHUNK] for i in range(0, len(pictures), CHUNK)]
+    done, chunks = Done(), [photos[i : i + CHUNK] for i in range(0, len(photos), CHUNK)]
     pool, stop = ThreadPoolExecutor(settings.workers), threading.Event()
     try:
-        with progress_bar(total=len(pictures), desc="shrink", unit=" images") as bar:
+        with progress_bar(total=len(photos), desc="shrink", unit=" images") as bar:
             results = pool.map(lambda chunk: shrink(chunk, settings.size, settings.quality, stop), chunks)
             for chunk, result in zip(chunks, results, strict=True):
                 done.merge(result)
@@ -118,45 +120,45 @@ def shrink_all(pictures: Sequence[Picture], settings: Namespace) -> Done:
     return done
 
 
-def shrink(pictures: Sequence[Picture], size: int, quality: int, stop: threading.Event) -> Done:
+def shrink(photos: Sequence[Photo], size: int, quality: int, stop: threading.Event) -> Done:
     """Those that are not there yet, until `stop` is set. An image that cannot be read does not stop the others."""
     done = Done()
-    for picture in pictures:
+    for photo in photos:
         if stop.is_set():
             raise CancelledError
-        pixels = None if outdated(picture) else whole(picture.target, size)
+        pixels = None if outdated(photo) else whole(photo.target, size)
         if pixels is not None:
             done.before += 1
         else:
             try:
-                pixels = write(picture, size, quality)
+                pixels = write(photo, size, quality)
             except DataError as error:
-                done.broken[picture] = str(error)
+                done.broken[photo] = str(error)
                 continue
-        if picture.train:
+        if photo.train:
             done.statistics.add(pixels)
     return done
 
 
-def outdated(picture: Picture) -> bool:
+def outdated(photo: Photo) -> bool:
     """Whether the source has changed since the target was written, or there is none."""
     try:
-        return os.path.getmtime(picture.source) > os.path.getmtime(picture.target)
+        return os.path.getmtime(photo.source) > os.path.getmtime(photo.target)
     except OSError:
         return True
 
 
-def write(picture: Picture, size: int, quality: int) -> NDArray[np.uint8]:
+def write(photo: Photo, size: int, quality: int) -> NDArray[np.uint8]:
     """The pixels of the target, once it is there. Raises DataError if the source cannot be read, OSError if the target
     cannot be written."""
     square = Compose([Resize(size), CenterCrop(size)])
-    pixels = square(read_image(picture.source, least=size), np.random.default_rng(0))  # which draw nothing
-    os.makedirs(os.path.dirname(picture.target), exist_ok=True)
-    with replacing(picture.target, sync=False) as temporary:
+    pixels = square(read_image(photo.source, least=size), np.random.default_rng(0))  # which draw nothing
+    os.makedirs(os.path.dirname(photo.target), exist_ok=True)
+    with replacing(photo.target, sync=False) as temporary:
         pillow().Image.fromarray(pixels).save(temporary, "JPEG", quality=quality)
         written = whole(temporary, size)
         if written is None:
-            raise UsageError(f"{picture.target}: cannot be read back as written; is the disk full, or failing?")
+            raise UsageError(f"{photo.target}: cannot be read back as written; is the disk full, or failing?")
     return written
 
 
@@ -172,7 +174,7 @@ def whole(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | None:
     return pixels if ends and pixels.shape == (size, size, 3) else None
 
 
-def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Namespace) -> None:
+def report(broken: dict[Photo, str], photos: Sequence[Photo], settings: Namespace) -> None:
     """Name those of the images that could not be read. Raises DataError unless they may be left out, and each folder
     has others."""
     reasons, path = list(map(printable, broken.values())), os.path.join(settings.target, BROKEN)
@@ -183,25 +185,25 @@ def report(broken: dict[Picture, str], pictures: Sequence[Picture], settings: Na
         print(printable(f"and {len(reasons) - SHOWN} more, see {path}"), file=sys.stderr)
     if not settings.skip_broken:
         raise DataError(
-            f"{len(reasons)} of {len(pictures)} images cannot be read ({path}), the others are done; mend or remove"
+            f"{len(reasons)} of {len(photos)} images cannot be read ({path}), the others are done; mend or remove"
             " them and start again, or add --skip-broken to do without them"
         )
-    kept = {os.path.dirname(picture.source) for picture in pictures if picture not in broken}
-    if lost := {os.path.dirname(picture.source) for picture in broken} - kept:
+    kept = {os.path.dirname(photo.source) for photo in photos if photo not in broken}
+    if lost := {os.path.dirname(photo.source) for photo in broken} - kept:
         raise DataError(
             f"no image in {some(lost)} can be read, and a class needs one: mend one, or remove the class from train/"
             " and val/"
         )
-    for picture in broken:  # which may have been whole once
-        Path(picture.target).unlink(missing_ok=True)
+    for photo in broken:  # which may have been whole once
+        Path(photo.target).unlink(missing_ok=True)
 
 
-def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: Namespace) -> str:
+def finish(photos: Sequence[Photo], statistics: PixelStatistics, settings: Namespace) -> str:
     """What belongs to the images: labels, words, statistics. Returns what train.py calls them."""
     target = Path(settings.target)
     val = os.path.join(tree(settings.source), "val")
     flat = val, os.path.join(val, IMAGES)
-    labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in pictures if os.path.dirname(p.source) in flat]
+    labels = [f"{os.path.basename(p.target)} {p.label}\n" for p in photos if os.path.dirname(p.source) in flat]
     texts = {os.path.basename(path): Path(path).read_bytes() for path in word_files(settings.source)}
     if labels:
         texts[CAFFE] = os.fsencode("".join(labels))
@@ -214,16 +216,16 @@ def finish(pictures: Sequence[Picture], statistics: PixelStatistics, settings: N
 
 def prepare(settings: Namespace) -> None:
     require_safetensors()
-    pictures = listed(settings.source, settings.target)
-    begin(settings, {picture.target for picture in pictures})
-    done = shrink_all(pictures, settings)
+    photos = listed(settings.source, settings.target)
+    begin(settings, {photo.target for photo in photos})
+    done = shrink_all(photos, settings)
     if done.broken:
-        report(done.broken, pictures, settings)
-        pictures = [picture for picture in pictures if picture not in done.broken]
-    name = finish(pictures, done.statistics, settings)
-    trained = sum(picture.train for picture in pictures)
+        report(done.broken, photos, settings)
+        photos = [photo for photo in photos if photo not in done.broken]
+    name = finish(photos, done.statistics, settings)
+    trained = sum(photo.train for photo in photos)
     say(
-        f"{settings.target}: {trained} images to train on and {len(pictures) - trained} to validate, {settings.size} "
+        f"{settings.target}: {trained} images to train on and {len(photos) - trained} to validate, {settings.size} "
         f"x {settings.size} pixels; {done.before} were there before, {len(done.broken)} left out"
     )
     say(f"to train on them: train.py --data {name}")
@@ -234,6 +236,11 @@ Shrink photographs once, so that training need not do it in each epoch. The
 short side of each is scaled to 256 pixels, and the square in the middle is
 kept. Started again, the program goes on where it was."""
 EXAMPLES = """\
+The program writes into TARGET: train/ and val/, with a JPEG for each image;
+statistics.safetensors, with the mean image and the colors of those to train
+on; prepare.json, with its settings; what SOURCE says of classes and labels;
+and, if there are images that cannot be read, broken.txt, with their names.
+
 examples:
   prepare.py photos small_photos
   prepare.py imagenet small_imagenet --skip-broken"""

@@ -364,8 +364,8 @@ def test_the_reference_runs_in_one_thread_and_on_memory_of_numpys(threads, monke
 @pytest.mark.slow
 def test_the_first_small_network_and_alexnet_train_as_the_lessons_are_written():
     """20 steps of the one, and one of the other, have the losses that the default has."""
-    import cifar
     import model
+    import programs
 
     def run(net, size, steps, lr):
         minicnn.manual_seed(1)
@@ -374,7 +374,7 @@ def test_the_first_small_network_and_alexnet_train_as_the_lessons_are_written():
         return train(net, optim.SGD(net.parameters(), lr, momentum=0.9), images, labels, steps)
 
     for make, size, steps in (
-        (lambda: cifar.network("80sec"), 32, 20),
+        (lambda: programs.load_program("cuda_convnet/train.py").network("80sec"), 32, 20),
         (lambda: model.alexnet("2012", 10), model.INPUT_SIZE["2012"], 1),
     ):
         found = {}

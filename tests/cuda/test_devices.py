@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import options
 import pytest
 import standin as stand_in
 import train
+from support import options
 
 import minicnn
 from minicnn import DeviceError, Tensor
@@ -62,7 +62,7 @@ def test_a_program_ends_in_one_line_and_status_2(absence, standin, tmp_path, cap
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", "--device", "gpu"])
     with stand_in.absences.ABSENCES[absence](standin):
-        status = options.command(lambda: train.train(*options.parse()))
+        status = options.command(train.main)
     out, err = capsys.readouterr()
     assert status == 2 and out == "" and list(tmp_path.iterdir()) == []
     assert re.fullmatch(rf"train.py: device 'gpu': .*{SAYS[absence]}.*\n", err)

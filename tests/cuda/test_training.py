@@ -8,13 +8,11 @@ import re
 
 import evaluate
 import numpy as np
-import options
-import pictures
 import programs
 import pytest
-import runs
 from standin import TRANSFERS
 from standin.devices import Stream
+from support import images, options, runs
 
 import minicnn
 from minicnn import Tensor, nn
@@ -163,7 +161,7 @@ def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
     saved, which takes half the time."""
     some = np.random.default_rng(0).standard_normal(99_991, np.float32)
     monkeypatch.setattr(nn.init, "_gaussian", lambda shape, std: np.resize(some, shape) * np.float32(std))
-    monkeypatch.setattr(pictures, "SYNTHETIC", {"train": 2, "val": 1})
+    monkeypatch.setattr(images, "SYNTHETIC", {"train": 2, "val": 1})
     options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run.save
     for device, how in {
         "cpu": lambda *_: None,
@@ -220,10 +218,10 @@ def test_targets_of_a_loader(gpu, options):
 def test_a_loader_for_a_second_gpu(gpu):
     if gpu.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("this machine has one GPU")
-    for images, labels in DataLoader(DATASET, 4, normalize=NORMALIZE, device="gpu:1"):
-        assert Tensor(images).device == Tensor(labels).device == "gpu:1"
+    for x, labels in DataLoader(DATASET, 4, normalize=NORMALIZE, device="gpu:1"):
+        assert Tensor(x).device == Tensor(labels).device == "gpu:1"
         score = evaluate.Score()
-        score.add(Tensor(images).mean(), Tensor(images).reshape(len(labels), -1), labels)
+        score.add(Tensor(x).mean(), Tensor(x).reshape(len(labels), -1), labels)
         assert np.isfinite(score.result()["loss"]) and score.seen == len(labels)
 
 

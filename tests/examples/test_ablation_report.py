@@ -1,11 +1,11 @@
-"""ablation_report.py: the arithmetic of its tables, and what its charts show."""
+"""ablations/report.py: the arithmetic of its tables, and what its charts show."""
 
 import os
 
-import ablation_report
-import ablations
 import numpy as np
 import pytest
+import report as ablation_report
+import run as ablations
 
 Image = pytest.importorskip("PIL.Image")
 

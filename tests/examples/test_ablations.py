@@ -1,4 +1,4 @@
-"""ablations.py: that each run changes one thing, and that nothing which was done is done again."""
+"""ablations/run.py: that each run changes one thing, and that nothing which was done is done again."""
 
 import dataclasses
 import itertools
@@ -9,10 +9,10 @@ import sys
 from argparse import Namespace
 from types import SimpleNamespace
 
-import ablation_report
-import ablations
 import numpy as np
 import pytest
+import report as ablation_report
+import run as ablations
 from programs import write_cifar10
 
 from minicnn import Tensor, nn
@@ -89,7 +89,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def pictures(data):
-    return ablations.Pictures(Namespace(data=data, verify=False, workers=0, device="cpu"), {"train": 30, "test": 5})
+    return ablations.Images(Namespace(data=data, verify=False, workers=0, device="cpu"), {"train": 30, "test": 5})
 
 
 def seen(pictures, setting, epochs=4):
@@ -177,7 +177,7 @@ def rates(monkeypatch):
                 calls.append([])
             calls[-1].append((optimizer.lr, optimizer.param_groups[0]["weight_decay"], title))
             rate = float(re.search(r"rate (\S+),", title).group(1))
-            return {"train_top1": 100 - errors[rate][len(calls[-1]) - 1], "train_loss": 1.0}
+            return errors[rate][len(calls[-1]) - 1]
 
         monkeypatch.setattr(ablations, "train_epoch", train_epoch)
         monkeypatch.setattr(ablations, "evaluate", lambda *_: {"top1": 55.0})
@@ -284,7 +284,7 @@ def program(data, no_charts, monkeypatch, tmp_path):
         monkeypatch.setattr(ablations, "run", run)  # the latest call's, also for one that it interrupts
         monkeypatch.setattr(ablations.Results, "seconds_per_epoch", lambda *_: 60.0)
         arguments = ["--quick", "--data", data, "--no-verify", "--out", tmp_path / "out", *arguments]
-        monkeypatch.setattr(sys, "argv", ["ablations.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["run.py", *map(str, arguments)])
         return ablations.command(ablations.main), done
 
     call.fail, call.folder, call.each = fail, tmp_path / "out", None
@@ -407,9 +407,9 @@ def test_results_of_other_runs(program, data, monkeypatch, capsys, change, optio
 
 def test_mistakes(mistake, data, tmp_path):
     out = ["--out", tmp_path / "out"]
-    mistake("--data", "ablations.py", *out)
-    mistake("nowhere", "ablations.py", "--data", tmp_path / "nowhere", *out)
-    mistake([str(data / "data_batch_1.bin"), "MD5"], "ablations.py", "--data", data, *out)
+    mistake("--data", "ablations/run.py", *out)
+    mistake("nowhere", "ablations/run.py", "--data", tmp_path / "nowhere", *out)
+    mistake([str(data / "data_batch_1.bin"), "MD5"], "ablations/run.py", "--data", data, *out)
     for option, value in (
         ("--only", "luck"),
         ("--seeds", "0"),
@@ -417,14 +417,14 @@ def test_mistakes(mistake, data, tmp_path):
         ("--epoch", "3"),
         ("--device", "x"),
     ):
-        mistake(value if option != "--epoch" else option, "ablations.py", "--data", data, *out, option, value)
+        mistake(value if option != "--epoch" else option, "ablations/run.py", "--data", data, *out, option, value)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_whole_of_it_on_a_few_pictures(run, no_charts, tmp_path):
     data, out = write_cifar10(tmp_path / "data"), tmp_path / "a" / "b"
     result = run(
-        "ablations.py",
+        "ablations/run.py",
         "--quick",
         "--data",
         data,

@@ -1,10 +1,10 @@
 """confusion.py: figures for each class, the text and the image of a confusion matrix."""
 
-import confusion
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
+from support import confusion
 
 WORDS = [
     "tench, Tinca tinca",

@@ -9,9 +9,9 @@ from frameworks import CAFFE, CLASSES, PICTURES, TORCHVISION, caffe_sees, conv, 
 from hypothesis import given
 from hypothesis import strategies as st
 from model import LRN, alexnet
-from pictures import IMAGENET, RAW, View
 from programs import run_program
-from runs import load_network
+from support.images import IMAGENET, RAW, View
+from support.runs import load_network
 
 from minicnn import Tensor, no_grad
 from minicnn import functional as F

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from frameworks import CAFFE, CLASSES, PICTURES, TORCHVISION, weights
 from model import INPUT_SIZE, LRN, alexnet
-from pictures import IMAGENET, RAW, View
 from programs import run_program
-from runs import load_network, save_network
+from support.images import IMAGENET, RAW, View
+from support.runs import load_network, save_network
 
 MEAN = np.float32([104.25, 116.5, 127.9])  # blue, green, red
 MEAN_IMAGE = (MEAN[:, None, None] + np.random.default_rng(0).normal(0, 20, (3, 256, 256))).astype(np.float32)

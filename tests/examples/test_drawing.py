@@ -7,11 +7,10 @@ import types
 import warnings
 from pathlib import Path
 
-import confusion
-import drawing
 import numpy as np
 import predict
 import pytest
+from support import confusion, drawing
 
 import minicnn
 

@@ -11,9 +11,9 @@ import evaluate
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-import runs
 from hypothesis import given
-from pictures import IMAGENET, View
+from support import runs
+from support.images import IMAGENET, View
 
 import minicnn
 from minicnn import Tensor, nn
@@ -516,6 +516,6 @@ def test_the_drawing(run, finished, tmp_path):
 )
 def test_mistakes_are_told_before_anything_is_measured(mistake, finished, monkeypatch, tmp_path, option, value, word):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("runs.load_network", lambda *_: pytest.fail("it has begun"))
+    monkeypatch.setattr("support.runs.load_network", lambda *_: pytest.fail("it has begun"))
     mistake([option, value, word], "evaluate.py", "--checkpoint", finished.folder / "best.safetensors", option, value)
     assert not list(tmp_path.iterdir())

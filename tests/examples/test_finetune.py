@@ -6,10 +6,10 @@ import shutil
 import unicodedata
 
 import numpy as np
+import programs
 import pytest
-import runs
-import train
-from pictures import IMAGENET, RAW, View
+from support import runs, start
+from support.images import IMAGENET, RAW, View
 
 import minicnn
 from minicnn import nn
@@ -161,11 +161,13 @@ def test_frozen_layers_work_as_in_evaluation():
         norm=nn.Sequential(norm=nn.BatchNorm2d(3), drop=nn.Dropout(0.9)), drop=nn.Dropout(0.5), flatten=nn.Flatten(),
         fc=nn.Linear(12, 2),
     )  # fmt: skip
-    train.freeze(net)
+    start.freeze(net)
+    start.training_mode(net)
     before = {name: array.copy() for name, array in net.state_dict().items()}
     dataset = [(rng.random((2, 2, 3), np.float32) + 3, i % 2) for i in range(6)]
     learned = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    train.train_epoch(net, DataLoader(dataset, 2, num_workers=0), SGD(learned, 0.1), "")
+    for images, labels in DataLoader(dataset, 2, num_workers=0):
+        programs.step(net, SGD(learned, 0.1), images, labels)
     assert len(learned) == 2 and not net.norm.norm.training and not net.norm.drop.training and net.drop.training
     after = net.state_dict()
     assert same(before, after, [name for name in before if name.startswith("norm")])

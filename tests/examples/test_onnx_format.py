@@ -12,15 +12,15 @@ import warnings
 import convert
 import frameworks
 import numpy as np
-import onnx_format
 import pytest
 from frameworks import BVLC_LRN, CAFFE, CLASSES, PICTURES, TORCHVISION, Form, logits, weights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model import INPUT_SIZE, LRN, alexnet
-from pictures import IMAGENET, RAW, View
 from programs import run_program
-from runs import load_network, save_network
+from support import onnx_format
+from support.images import IMAGENET, RAW, View
+from support.runs import load_network, save_network
 
 from minicnn import Tensor, no_grad
 

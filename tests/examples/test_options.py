@@ -10,15 +10,22 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import options
 import pytest
-import recipes
+from support import options, recipes
 
 import minicnn
 from minicnn.backends import devices
 from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 
+WRITES = {  # each program: what its --help says that it writes
+    "train.py": "config.json metrics.csv curves.png filters.png best.safetensors last.safetensors ten_crop.json",
+    "evaluate.py": "FILE.png FILE", "predict.py": "FILE.png", "convert.py": "INTO",
+    "prepare.py": "TARGET train/ val/ statistics.safetensors prepare.json broken.txt",
+    "cuda_convnet/train.py": "config.json metrics.csv curves.png filters.png best.safetensors last.safetensors",
+    "ablations/run.py": "runs table.md table.json differences.png relu.png",
+}  # fmt: skip
+PROGRAMS = sorted(WRITES)
 OPTIONS = [
     "recipe", "data", "workers", "processes", "seed", "threads", "device", "precision", "out", "resume",
     *(name.replace("_", "-") for name in recipes.TABLE),
@@ -35,11 +42,12 @@ def test_help_explains_every_option_in_groups(run):
     assert "synthetic" in result.out and "cifar10:DIR" in result.out and "FOLDER" in result.out
 
 
-@pytest.mark.parametrize("program", ["train", "evaluate", "predict", "prepare", "cifar", "ablations"])
-def test_help_has_examples_that_the_program_takes(run, monkeypatch, program):
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_says_what_is_written_and_has_examples_that_the_program_takes(run, monkeypatch, program):
     """Of options that are there, with values that they take."""
-    help = run(f"{program}.py", "--help").out
-    examples = re.findall(rf"^  ({program}.py.*)$", help.partition("\nexamples:\n")[2], re.MULTILINE)
+    help = run(program, "--help").out
+    assert all(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", help) for name in [*WRITES[program].split(), "writes"])
+    examples = re.findall(rf"^  ({program}.*)$", help.partition("\nexamples:\n")[2], re.MULTILINE)
     assert len(examples) >= 2 and not re.search(r"^.{101}", help.partition("\noptions:\n")[2], re.MULTILINE)
     taken, original = [], options.Parser.parse_args
 
@@ -49,7 +57,7 @@ def test_help_has_examples_that_the_program_takes(run, monkeypatch, program):
 
     monkeypatch.setattr(options.Parser, "parse_args", parse_args)
     for example in examples:
-        assert run(*shlex.split(example)).err == f"{program}.py: taken\n"
+        assert run(*shlex.split(example)).err == f"{Path(program).name}: taken\n"
     assert len(taken) == len(examples)
 
 
@@ -146,8 +154,8 @@ def test_bad_options(mistake, tmp_path, option, value):
         ("evaluate.py", "--chekpoint a", "--checkpoint"),
         ("predict.py", "photo.jpg --tpo 3", "--top"),
         ("prepare.py", "a b --skip-borken", "--skip-broken"),
-        ("cifar.py", "--netwrok 80sec", "--network"),
-        ("ablations.py", "--data a --seed 5", "--seeds"),
+        ("cuda_convnet/train.py", "--netwrok 80sec", "--network"),
+        ("ablations/run.py", "--data a --seed 5", "--seeds"),
         ("convert.py", "a b --too caffe", "--to"),
     ],
 )
@@ -199,7 +207,7 @@ def test_bad_options_of_the_other_programs(mistake, finished, program, option, v
         ("train.py", ["--resume", ""]),
         ("train.py", ["--out", ""]),
         ("train.py", ["--data", ""]),
-        ("cifar.py", ["--resume", "", "--data", "."]),
+        ("cuda_convnet/train.py", ["--resume", "", "--data", "."]),
         ("evaluate.py", ["--data", ""]),
         ("evaluate.py", ["--json", ""]),
         ("predict.py", ["photo.jpg", ""]),
@@ -288,7 +296,7 @@ def test_an_interrupt_is_status_130_and_success_0(capsys):
 
 def test_each_line_is_there_at_once(look):
     """Also where a file takes them, or a pipe."""
-    program = "import sys, options; options.command(lambda: print(sys.stdout.line_buffering))"
+    program = "import sys; from support import options; options.command(lambda: print(sys.stdout.line_buffering))"
     environment = {"PYTHONPATH": str(Path(minicnn.__file__).parents[1])}
     result = subprocess.run([sys.executable, "-c", program], cwd=look.PROGRAMS, env=environment, capture_output=True)
     assert result.stdout == b"True\n"
@@ -319,7 +327,7 @@ def test_a_standard_output_that_is_closed(monkeypatch):
 
 def test_the_place_of_a_closed_standard_error_is_kept(look):
     """Libraries in C write there, and would into a file of ours."""
-    program = "import os, options; options.command(lambda: print(os.open(os.devnull, os.O_RDONLY)))"
+    program = "import os; from support import options; options.command(lambda: print(os.open(os.devnull, os.O_RDONLY)))"
     result = subprocess.run(
         shlex.join([sys.executable, "-c", program]) + " 2>&-", shell=True, cwd=look.PROGRAMS, stdout=subprocess.PIPE,
         env={"PYTHONPATH": str(Path(minicnn.__file__).parents[1])},
@@ -435,37 +443,36 @@ def test_in_a_process_of_its_own(look, tmp_path, program, arguments):
     assert look.files(tmp_path) == {"text.safetensors"}
 
 
-PROGRAMS = "ablations", "cifar", "convert", "evaluate", "predict", "prepare", "train"
-
-
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("missing", ["minicnn", "numpy"])
 def test_in_a_python_that_has_no_minicnn(look, tmp_path, program, missing):
     """As in a fresh clone: a line says what to run."""
+    path = Path(program if "/" in program else f"alexnet/{program}")
     hidden = tmp_path / "sitecustomize.py"
     hidden.write_text(f"import sys\nsys.modules[{missing!r}] = None\n")
     result = subprocess.run(
-        [sys.executable, look.PROGRAMS / f"{program}.py", "--help"], capture_output=True, text=True, cwd=tmp_path,
+        [sys.executable, look.EXAMPLES / path, "--help"], capture_output=True, text=True, cwd=tmp_path,
         env={"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(minicnn.__file__).parents[1])])},
     )  # fmt: skip
     assert (result.returncode, result.stdout) == (2, "")
-    clone = look.PROGRAMS.parents[1]
+    clone = look.EXAMPLES.parent
     assert result.stderr == (
-        f"{program}.py: {missing} is not installed in this Python: run {sys.executable} -m pip install "
+        f"{path.name}: {missing} is not installed in this Python: run {sys.executable} -m pip install "
         f'-e "{clone}[examples]" (README.md has more, under "With pip")\n'
     )
     assert (clone / "pyproject.toml").exists() and "## With pip" in (clone / "README.md").read_text()
 
 
 def test_every_program_looks_for_minicnn_first(look):
-    programs = [path.stem for path in look.PROGRAMS.glob("*.py") if "__main__" in path.read_text()]
-    assert sorted(programs) == list(PROGRAMS)
+    found = [path for path in look.EXAMPLES.glob("*/*.py") if "__main__" in path.read_text()]
+    assert {path.relative_to(look.EXAMPLES).as_posix().removeprefix("alexnet/") for path in found} == set(PROGRAMS)
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])
 def test_a_reader_that_has_gone_is_no_mistake(look, lines):
     """As head: what is written sooner fails in a print, what is written last when the program ends."""
-    program = f"import sys, options; sys.exit(options.command(lambda: [print('x' * 70) for _ in range({lines})]))"
+    lines = f"lambda: [print('x' * 70) for _ in range({lines})]"
+    program = f"import sys; from support import options; sys.exit(options.command({lines}))"
     reading, writing = os.pipe()
     os.close(reading)
     result = subprocess.run(

@@ -127,8 +127,8 @@ def test_words_stand_for_classes(run, finished, photo, tmp_path):
 
 def test_ten_crops(asked, finished, photo):
     """The mean of the answers to each of the ten."""
-    import runs
     from PIL import ImageOps
+    from support import runs
 
     net, config, view = runs.load_network(finished.folder / "best.safetensors")
     pixels = minicnn.data.read_image(photo)

@@ -316,7 +316,7 @@ def test_any_picture_becomes_a_square(tmp_path_factory, height, width, size):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(
         folder / "1.png"
     )
-    picture = prepare.Picture(str(folder / "1.png"), str(folder / "made/1.jpg"), 0, True)
+    picture = prepare.Photo(str(folder / "1.png"), str(folder / "made/1.jpg"), 0, True)
     go = threading.Event()
     done = prepare.shrink([picture], size, 95, go)
     assert done.statistics.count == 1 and done.statistics.sums.shape == (size, size, 3) and not done.broken

@@ -6,11 +6,11 @@ import importlib
 import convert
 import frameworks
 import numpy as np
-import options
-import pictures
+import programs
 import pytest
 import train
-from model import INPUT_SIZE
+from model import INPUT_SIZE, LRN
+from support import images, options
 
 import minicnn
 from minicnn import manual_seed
@@ -51,15 +51,15 @@ def logits(x, parameters, masks):
 def test_ten_updates(monkeypatch, share, batch):
     """With a sixteenth of the channels, and with all; the rate falls once. Found: 5e-13 of a weight's movement at most."""
     frameworks.narrow(monkeypatch, share)
-    monkeypatch.setattr(pictures, "SYNTHETIC", {"train": 4 * batch, "val": batch})
+    monkeypatch.setattr(images, "SYNTHETIC", {"train": 4 * batch, "val": batch})
     settings, _ = options.parse(["--recipe", "paper", "--batch-size", str(batch), "--patience", "0"])
     options.use_machine(settings)
     manual_seed(settings.seed)
     size = INPUT_SIZE[settings.variant]
-    dataset, _ = pictures.datasets(settings.data, settings.seed, size)
-    statistics = pictures.pixel_statistics(dataset, settings)
-    loader = pictures.training(dataset, pictures.View.of(size, settings, statistics), settings, statistics)
-    net = train.network(settings, 10).train().astype(np.float64)
+    dataset, _ = images.datasets(settings.data, settings.seed, size)
+    statistics = images.pixel_statistics(dataset, settings)
+    loader = images.training(dataset, images.View.of(size, settings, statistics), settings, statistics)
+    net = train.network(settings, 10, LRN).train().astype(np.float64)
     optimizer = train.sgd(net, settings)
     schedule = train.schedule_for(optimizer, settings, settings.epochs * len(loader))
 
@@ -81,15 +81,15 @@ def test_ten_updates(monkeypatch, share, batch):
             for p in theirs:  # PyTorch's new rate scales all of the momentum, the paper's only what is added to it
                 sgd.state[p]["momentum_buffer"] *= before / sgd.param_groups[0]["lr"]
             continue
-        images, labels = batch[0].astype(np.float64), batch[1]
+        x, labels = batch[0].astype(np.float64), batch[1]
         seed, draws = minicnn.random.random_state()
         hidden = net.fc6.fc.bias.size
         masks = [dropout.drop(np.ones((len(labels), hidden)), 0.5, (seed, draws + i), 1.0) for i in range(2)]
-        loss, _ = train.update(net, optimizer, images, labels)
+        loss = programs.step(net, optimizer, x, labels)
         assert minicnn.random.random_state() == (seed, draws + 2)
 
         other = TF.cross_entropy(
-            logits(torch.tensor(images).permute(0, 3, 1, 2), theirs, list(map(torch.tensor, masks))),
+            logits(torch.tensor(x).permute(0, 3, 1, 2), theirs, list(map(torch.tensor, masks))),
             torch.tensor(labels),
         )
         sgd.zero_grad()

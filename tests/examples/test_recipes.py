@@ -5,13 +5,15 @@ import importlib
 
 import model
 import numpy as np
-import options
+import programs
 import pytest
 import train
 from evaluate import evaluate
 from model import INPUT_SIZE
-from pictures import IMAGENET, View, pixel_statistics, training, validation
-from recipes import RECIPES, TABLE
+from support import options
+from support.images import IMAGENET, View, pixel_statistics, training, validation
+from support.recipes import RECIPES, TABLE
+from support.start import Start
 
 from minicnn import Tensor, manual_seed, nn
 from minicnn.data import SyntheticImages
@@ -94,7 +96,7 @@ def test_ten_crops(photos, paper, small_network):
     """Section 4.1: four corners, the center and "their horizontal reflections (hence ten patches in all)", "averaging
     the predictions made by the network's softmax layer"."""
     view = View.of(64, paper, pixel_statistics(photos, paper))
-    net = train.network(paper, 6)
+    net = train.network(paper, 6, model.LRN)
     result = evaluate(net, validation(photos, view, paper, crops=10))
     images, losses = squares(photos) - squares(photos).mean(axis=0), []
     for image, (_, label) in zip(images, photos, strict=True):
@@ -112,7 +114,10 @@ def test_ten_crops(photos, paper, small_network):
 
 def test_dropout_halves_in_evaluation(paper, small_network):
     """Section 4.2: the output of each hidden neuron set to zero with probability 0.5; at test time all, times 0.5."""
-    net, x = train.network(paper, 5), np.random.default_rng(0).standard_normal((7, 64 * 64 * 3)).astype(np.float32)
+    net, x = (
+        train.network(paper, 5, model.LRN),
+        np.random.default_rng(0).standard_normal((7, 64 * 64 * 3)).astype(np.float32),
+    )
     outputs = x @ net.fc.weight.data + net.fc.bias.data
     manual_seed(3)
     kept = dropout.drop(np.ones((7, 5), np.float32), 0.5, (3, 0), 1.0)
@@ -127,9 +132,11 @@ def test_the_network_is_the_papers(monkeypatch):
     monkeypatch.setattr(
         train, "alexnet", lambda *args, **options: asked.update(args=args, **options) or nn.Linear(1, 1)
     )
-    train.network(settings_of("paper"), 1000)
+    settings = settings_of("paper")
+    train.network(settings, 1000, Start().lrn(settings))
     assert asked == {"args": ("2012", 1000, "paper", True, model.LRN), "dropout": 0.5, "dropout_scale": "evaluation"}
-    train.network(settings_of("quick", "--lrn-alpha", 0.33), 10)
+    settings = settings_of("quick", "--lrn-alpha", 0.33)
+    train.network(settings, 10, Start().lrn(settings))
     assert asked["args"][4] == {**model.LRN, "alpha": 0.33}
     assert INPUT_SIZE["2012"] == 227 and model.LRN == {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}
 
@@ -146,7 +153,7 @@ def test_the_update_rule():
     for lr in (0.01, 0.01, 0.001, 0.001):
         x, labels = rng.standard_normal((4, 3)).astype(np.float32), rng.integers(2, size=4)
         optimizer.lr = lr
-        train.update(net, optimizer, x, labels)
+        programs.step(net, optimizer, x, labels)
         v = 0.9 * v - 0.0005 * lr * w - lr * net.weight.grad.data
         w = w + v
         np.testing.assert_allclose(net.weight.data, w, rtol=1e-6)

@@ -11,8 +11,8 @@ from math import cos, pi
 from pathlib import Path
 
 import evaluate
-import pictures
 import pytest
+from support import images
 
 import minicnn
 
@@ -142,16 +142,16 @@ def test_a_finished_run_does_not_move(run, look, tmp_path):
 
 def test_runs_that_begin_at_once_have_folders_of_their_own(run, monkeypatch, tmp_path):
     """The second begins when the first has looked at its images; given a folder, it is told that it is taken."""
-    results, original = [], pictures.pixel_statistics
+    results, original = [], images.pixel_statistics
 
     def meanwhile(*arguments):
-        monkeypatch.setattr(pictures, "pixel_statistics", original)
+        monkeypatch.setattr(images, "pixel_statistics", original)
         results.append(run("train.py", "--epochs", 1))
         results.append(run("train.py", "--epochs", 1, "--out", "runs/alexnet"))
         return original(*arguments)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pictures, "pixel_statistics", meanwhile)
+    monkeypatch.setattr(images, "pixel_statistics", meanwhile)
     first = run("train.py", "--epochs", 1)
     assert [result.status for result in (first, *results)] == [0, 0, 2] and "holds a run" in results[1].err
     assert first.out.endswith("runs/alexnet\n") and results[0].out.endswith("runs/alexnet-2\n")
@@ -177,7 +177,7 @@ def test_a_run_goes_on_in_one_program_at_a_time(run, at_epoch, look, tmp_path):
     assert [(result.status, result.err) for result in results] == [(2, line)] * 2
     assert look.files(folder) == look.FILES and len(look.metrics(folder)) == 5
 
-    program = "import os, sys, runs\nwith runs.alone(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
+    program = "import os, sys\nfrom support import runs\nwith runs.alone(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
     folders = Path(minicnn.__file__).parents[1], look.PROGRAMS
     with subprocess.Popen(
         [sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -5,12 +5,11 @@ import json
 import os
 import shutil
 
-import drawing
 import numpy as np
 import pytest
-import runs
 from model import LRN
-from pictures import RAW, View
+from support import drawing, runs
+from support.images import RAW, View
 
 import minicnn
 from minicnn import nn

@@ -4,23 +4,23 @@ import contextlib
 import functools
 import io
 import json
+import math
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import evaluate
 import model
 import numpy as np
 import pytest
-import recipes
 import tqdm
 import train
-from options import parse
+from support import recipes, start
+from support.options import parse
 
 import minicnn
-from minicnn import nn
-from minicnn.data import DataLoader
-from minicnn.optim import SGD, StepLR
+from minicnn import Tensor, nn
 
 COLUMNS = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,images_per_s,seconds"
 
@@ -28,35 +28,63 @@ COLUMNS = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,images
 # -- an epoch ------------------------------------------------------------------------------------------------------
 
 
-def test_an_epoch(monkeypatch):
-    """The mean loss and top-1 of its images before each update, which the bar counts; one update a batch, one step of
-    the schedule after each."""
-    rng, counted = np.random.default_rng(0), []
-    bar = SimpleNamespace(update=counted.append, set_description=lambda *_, **__: None)
-    monkeypatch.setattr(train, "progress_bar", lambda total, desc, unit: contextlib.nullcontext(bar))
-    dataset = [(rng.random((1, 1, 6), np.float32), label) for label in (0, 3, 5, 5, 1)]
-    net = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(6, 6)).eval()
-    weight, losses, right = net.fc.weight.data.astype(np.float64), [], 0
-    optimizer = SGD(net.parameters(), 1e-30)
-    loader, schedule = DataLoader(dataset, 2, num_workers=0), StepLR(optimizer, 3, gamma=0.1)
-    result = train.train_epoch(net, loader, optimizer, "", schedule)
-    for image, label in dataset:
-        logits = image.ravel() @ weight
-        losses.append(np.log(np.exp(logits).sum()) - logits[label])
-        right += logits.argmax() == label
-    assert result["train_loss"] == pytest.approx(np.mean(losses)) and result["train_top1"] == pytest.approx(20 * right)
-    assert result["lr"] == 1e-30 and optimizer.lr == pytest.approx(1e-31)
-    assert counted == [2, 2, 1] and optimizer.steps == 3 and net.training and result["images_per_s"] > 0
+def test_an_epoch(run, look, tmp_path):
+    """With a rate of next to nothing, the mean loss and top-1 while training are those of the network that comes out,
+    over all images; there is one update a batch, and a step of the schedule after each."""
+    options = "--batch-size", 8, "--dropout", 0, "--lr", 1e-30, "--warmup", 0, "--epochs", 2
+    assert run("train.py", *options, "--out", tmp_path).status == 0
+    checkpoint = "--checkpoint", tmp_path / "last.safetensors"
+    found = json.loads(run("evaluate.py", *checkpoint, "--split", "train", "--json", "-").out)
+    rows = look.metrics(tmp_path)
+    for row in rows:
+        assert row["train_loss"] == pytest.approx(found["loss"], rel=1e-4)
+        assert row["train_top1"] == pytest.approx(found["top1"], rel=1e-4)
+    assert [row["step"] for row in rows] == [4, 8]
+    assert [row["lr"] for row in rows] == pytest.approx([1e-30 * (1 + math.cos(math.pi * i / 8)) / 2 for i in (3, 7)])
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_an_epoch_ends_when_the_loss_is_no_number():
-    dataset = [(np.ones((1, 1, 6), np.float32), 0)] * 5
-    net = nn.Sequential(flatten=nn.Flatten(), fc=nn.Linear(6, 6))
-    net.fc.bias.data[:] = np.nan
-    optimizer = SGD(net.parameters(), 0.0)
-    result = train.train_epoch(net, DataLoader(dataset, 2, num_workers=1), optimizer, "")
-    assert np.isnan(result["train_loss"]) and optimizer.steps == 1
+def test_dropout_is_on_in_each_epoch(run, look, tmp_path):
+    """Also in the second, after the validation."""
+    rows = {}
+    for share in (0, 0.9):
+        options = "--batch-size", 8, "--dropout", share, "--lr", 1e-30, "--epochs", 2
+        assert run("train.py", *options, "--out", tmp_path / str(share)).status == 0
+        rows[share] = look.metrics(tmp_path / str(share))
+    for i in range(2):
+        assert rows[0][i]["val_loss"] == pytest.approx(rows[0.9][i]["val_loss"])
+        assert abs(rows[0][i]["train_loss"] - rows[0.9][i]["train_loss"]) > 0.1
+
+
+LOADER = [(images, np.zeros(len(images), int)) for images in (np.zeros((2, 1)), np.zeros((2, 1)), np.zeros((1, 1)))]
+
+
+@pytest.mark.parametrize("losses, count", [([1.0, 3.0, 2.0], 3), ([math.nan, 1.0, 1.0], 1), ([1.0, math.inf, 1.0], 2)])
+def test_batches_are_counted_and_end_when_the_loss_is_no_number(monkeypatch, losses, count):
+    counted, said = [], []
+    bar = SimpleNamespace(update=counted.append, set_description=lambda text, refresh: said.append(text))
+    monkeypatch.setattr(evaluate, "progress_bar", lambda total, desc, unit: contextlib.nullcontext(bar))
+    monkeypatch.setattr(evaluate, "OFTEN", -1.0)
+    loader = type("Loader", (), {"dataset": range(5), "__iter__": lambda self: iter(LOADER)})()
+    score, given = evaluate.Score(), []
+    for (_, labels), loss in zip(evaluate.batches(loader, "epoch 1/1", score), losses, strict=False):
+        given.append(len(labels))
+        score.add(Tensor(loss), Tensor(np.zeros((len(labels), 6))), labels)
+    assert given == [2, 2, 1][:count] and counted == given
+    if count == 3:
+        assert said == [f"epoch 1/1  loss {mean:.3f}" for mean in (1, 2, 2)]
+        assert score.trained()["train_loss"] == pytest.approx(2) and score.trained()["images_per_s"] > 0
+
+
+def test_the_loop_is_the_same_in_each_program():
+    """The update's lines, of which benchmarks/gpu_workers.py records what a GPU is asked to do."""
+    root, updates = Path(train.__file__).parents[2], set()
+    for name in ("alexnet/train.py", "cuda_convnet/train.py", "ablations/run.py", "../benchmarks/gpu_workers.py"):
+        (lines,) = re.findall(
+            r" for images, labels in batches.*?optimizer\.step\(\)", (root / "examples" / name).read_text(), re.DOTALL
+        )
+        _, *lines = lines.splitlines()
+        updates.add("\n".join(line.partition("  #")[0].strip() for line in map(str.strip, lines)))
+    assert len(updates) == 1 and updates.pop().count("\n") == 5
 
 
 # -- what a run leaves ----------------------------------------------------------------------------------------------
@@ -154,7 +182,7 @@ def test_how_much_of_the_disk_a_run_takes_is_printed(finished):
     settings = parse(["--out", "there"])[0]
     for momentum, copies in ((0.9, 3), (0.0, 2)):
         settings.momentum = momentum
-        size = train.disk_space(net, train.sgd(net, settings))
+        size = start.disk_space(net, train.sgd(net, settings))
         assert size == pytest.approx(copies * 4 * (1000 * 100 + 100 + 100 * 10 + 10), abs=100)
 
 

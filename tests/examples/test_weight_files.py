@@ -11,7 +11,7 @@ import struct
 import numpy as np
 import pytest
 from convert import FIRST
-from weight_files import float32, read, unwrapped
+from support.weight_files import float32, read, unwrapped
 
 from minicnn.checkpoint import CheckpointError
 

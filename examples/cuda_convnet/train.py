@@ -1,5 +1,5 @@
 """The two small networks with which cuda-convnet, the program that AlexNet was trained with, sorts CIFAR-10, and a
-program that trains one of them: python examples/alexnet/cifar.py --data DIR [--network 18pct]
+program that trains one of them: python examples/cuda_convnet/train.py --data DIR [--network 18pct]
 
     network    its author's test error and time    layers
     80sec      26%, 80 seconds on a GTX 580        three convolutions of 5 × 5, two linear
@@ -15,27 +15,41 @@ import os
 import sys
 import time
 from argparse import SUPPRESS, Namespace, RawDescriptionHelpFormatter
+from pathlib import Path
 from typing import Any
 
-import installed  # noqa: F401 (first)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "alexnet"))  # whose options and run folders are used here
+import support.installed  # noqa: F401 (first)
+
+# isort: split
 import numpy as np
-from evaluate import evaluate
-from options import (
+from evaluate import Score, batches, evaluate
+from support.images import RAW, View
+from support.options import (
     CIFAR10_FILES,
     NO_VERIFY,
     Parser,
     UsageError,
     add_machine,
     adopt,
+    batch_of,
     command,
     natural,
     say,
     seed,
     use_machine,
 )
-from pictures import RAW, View
-from runs import Run, claimed, finished, has, part_of, read_checkpoint, require_classes, require_sound, restore
-from train import train_epoch
+from support.runs import (
+    Run,
+    claimed,
+    finished,
+    has,
+    part_of,
+    read_checkpoint,
+    require_classes,
+    require_sound,
+    restore,
+)
 
 import minicnn
 from minicnn import Tensor, nn
@@ -133,25 +147,25 @@ def slowdown(name: str, epoch: int, epochs: int) -> float:
 def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) -> None:
     """Train a network; arrays and saved, if not empty, are the checkpoint to go on from."""
     minicnn.manual_seed(settings.seed)
-    pictures, test_pictures = (CIFAR10(settings.data, part, verify=settings.verify) for part in (True, False))
+    dataset, test_dataset = (CIFAR10(settings.data, part, verify=settings.verify) for part in (True, False))
     if saved:
-        require_classes(settings.resume, saved["config"]["classes"], settings.data, pictures.classes)
+        require_classes(settings.resume, saved["config"]["classes"], settings.data, dataset.classes)
     mean_image = arrays.get("view.mean_image")
     if mean_image is None:
-        mean_image = pictures.images.mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean_image = dataset.images.mean(axis=0, dtype=np.float64).astype(np.float32)
     view = View(32, (0.0, 0.0, 0.0), RAW, mean_image, resize=32)
     try:
         transform = view.evaluation()
     except ValueError as error:
         raise CheckpointError(f"{settings.resume} is damaged: {error}") from None
     machine: dict[str, Any] = {"num_workers": settings.workers, "device": settings.device}
-    loader = DataLoader(pictures, BATCH, transform=transform, shuffle=True, seed=settings.seed, **machine)
-    test_loader = DataLoader(test_pictures, BATCH, transform=transform, **machine)
+    loader = DataLoader(dataset, BATCH, transform=transform, shuffle=True, seed=settings.seed, **machine)
+    test_loader = DataLoader(test_dataset, BATCH, transform=transform, **machine)
     net = network(settings.network).to(settings.device)
     optimizer = sgd(net, settings.network)
     if saved:
         restore(settings.resume, with_one_optimizer(arrays), saved, {"model": net, "optimizer": optimizer})
-    run = Run(settings, {"classes": pictures.classes}, view, saved)
+    run = Run(settings, {"classes": dataset.classes}, view, saved)
 
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
@@ -159,8 +173,19 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
         for group, rate in zip(optimizer.param_groups, RATES.values(), strict=True):
             group["lr"] = rate * slowdown(settings.network, epoch, settings.epochs)
         title = f"epoch {epoch}/{settings.epochs}"
-        row: dict[str, Any] = train_epoch(net, loader, optimizer, title)
-        row |= {"epoch": epoch, "step": optimizer.steps}
+
+        net.train()
+        score = Score()
+        for images, labels in batches(loader, title, score):
+            with batch_of(len(labels)):
+                logits = net(Tensor(images))
+                loss = F.cross_entropy(logits, Tensor(labels))
+                net.zero_grad()
+                loss.backward()
+                optimizer.step()
+            score.add(loss, logits, labels)
+
+        row: dict[str, Any] = {"lr": optimizer.lr, **score.trained(), "epoch": epoch, "step": optimizer.steps}
         row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
         row["seconds"] = time.perf_counter() - begun
         run.keep(row, net, {"optimizer": optimizer})
@@ -173,16 +198,20 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
 
 
 EXAMPLES = """\
+A run writes into its folder what examples/alexnet/train.py does: config.json,
+metrics.csv, curves.png, filters.png, best.safetensors and last.safetensors,
+about 2 MB.
+
 examples:
-  cifar.py --data cifar-10-batches-bin
-  cifar.py --data cifar-10-batches-bin --network 18pct --epochs 92
-  cifar.py --resume runs/cifar-18pct/last.safetensors"""
+  cuda_convnet/train.py --data cifar-10-batches-bin
+  cuda_convnet/train.py --data cifar-10-batches-bin --network 18pct --epochs 92
+  cuda_convnet/train.py --resume runs/cifar-18pct/last.safetensors"""
 
 
 def main() -> None:
     parser = Parser(
-        prog="cifar.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False,
-        argument_default=SUPPRESS, epilog=EXAMPLES,
+        prog="cuda_convnet/train.py", description=__doc__, epilog=EXAMPLES, allow_abbrev=False,
+        argument_default=SUPPRESS, formatter_class=RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--data", metavar="DIR", help=f"the folder of {CIFAR10_FILES}")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help=NO_VERIFY)
@@ -203,7 +232,7 @@ def main() -> None:
         config = saved.get("config")
         needed = DEFAULTS.keys() - {"resume", "backend"} | {"classes"}
         if not has(config, *needed) or config["network"] not in EPOCHS or not isinstance(saved.get("rows"), list):
-            raise CheckpointError(f"{settings.resume} is no last.safetensors that cifar.py has written")
+            raise CheckpointError(f"{settings.resume} is no last.safetensors that cuda_convnet/train.py has written")
         require_sound(settings.resume, saved)
         adopt(settings, set(given), config, fixed=("network", "seed"))
         if finished(settings.resume, saved["rows"], settings.epochs):

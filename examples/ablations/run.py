@@ -1,4 +1,4 @@
-"""What each idea of the paper buys, measured on CIFAR-10: python examples/alexnet/ablations.py --data DIR
+"""What each idea of the paper buys, measured on CIFAR-10: python examples/ablations/run.py --data DIR
 
 One small network has all the ideas. Each other run changes one thing in it (two also lower the learning rate, because
 they fail at the baseline's); what counts is how many more of the test images are then wrong, in the mean of several
@@ -39,22 +39,36 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import installed  # noqa: F401 (first)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "alexnet"))  # whose options and charts are used here
+import support.installed  # noqa: F401 (first)
+
+# isort: split
 import numpy as np
-from ablation_report import GOAL, Run, reached, report
-from drawing import require_matplotlib
-from evaluate import evaluate
-from options import CIFAR10_FILES, NO_VERIFY, Parser, UsageError, add_machine, command, natural, say, use_machine
-from train import train_epoch
+from evaluate import Score, batches, evaluate
+from report import GOAL, Run, reached, report
+from support.drawing import require_matplotlib
+from support.options import (
+    CIFAR10_FILES,
+    NO_VERIFY,
+    Parser,
+    UsageError,
+    add_machine,
+    batch_of,
+    command,
+    natural,
+    say,
+    use_machine,
+)
 
 import minicnn
-from minicnn import nn
+from minicnn import Tensor, nn
+from minicnn import functional as F
 from minicnn.checkpoint import replacing
 from minicnn.data import CIFAR10, DataLoader
 from minicnn.data.statistics import PixelStatistics
 from minicnn.data.transforms import CenterCrop, Compose, Normalize, PCAColor, RandomCrop, RandomHorizontalFlip
 from minicnn.nn import init
-from minicnn.optim import SGD, CosineLR
+from minicnn.optim import SGD, CosineLR, Optimizer
 
 # Images to train and to test on, epochs, and epochs at most of a race.
 SIZES = {"train": 5_000, "test": 10_000, "epochs": 24, "limit": 45}
@@ -127,7 +141,7 @@ def network(setting: Setting) -> nn.Sequential:
     )
 
 
-class Pictures:
+class Images:
     """The training and test images, and transforms that know of the training pixels."""
 
     def __init__(self, settings: Namespace, sizes: dict[str, int]) -> None:
@@ -154,9 +168,9 @@ class Pictures:
     def normalize(self, setting: Setting) -> Normalize:
         return Normalize(self.mean, self.std[setting.init])
 
-    def _loader(self, pictures: Any, transforms: Any, **options: Any) -> DataLoader:
+    def _loader(self, dataset: Any, transforms: Any, **options: Any) -> DataLoader:
         workers, device = self.settings.workers, self.settings.device
-        return DataLoader(pictures, BATCH, transform=Compose(transforms), num_workers=workers, device=device, **options)
+        return DataLoader(dataset, BATCH, transform=Compose(transforms), num_workers=workers, device=device, **options)
 
 
 def evenly(dataset: CIFAR10, n: int) -> list[tuple[Any, int]]:
@@ -193,31 +207,31 @@ def plan(ideas: Iterable[str], seeds: int, sizes: dict[str, int]) -> list[Job]:
     return jobs
 
 
-def run(job: Job, pictures: Pictures) -> Run:
+def run(job: Job, images: Images) -> Run:
     """Do it: what measure or race return, and seconds."""
     start = time.perf_counter()
-    result = race(job, pictures) if job.rates else measure(job, pictures)
+    result = race(job, images) if job.rates else measure(job, images)
     return {**result, "seconds": time.perf_counter() - start}
 
 
-def measure(job: Job, pictures: Pictures) -> Run:
+def measure(job: Job, images: Images) -> Run:
     """train_error, a list of per cent by epoch; test_error, a list of [epoch, per cent]; epochs."""
     train_error, test_error = [], []
-    for epoch, (net, error) in enumerate(training(job, job.setting.rate, job.epochs, pictures), 1):
+    for epoch, (net, error) in enumerate(training(job, job.setting.rate, job.epochs, images), 1):
         train_error.append(error)
         if epoch % TEST_EVERY == 0 or epoch == job.epochs:
-            test_error.append([epoch, 100 - evaluate(net, pictures.testing(job.setting))["top1"]])
+            test_error.append([epoch, 100 - evaluate(net, images.testing(job.setting))["top1"]])
     return {"train_error": train_error, "test_error": test_error, "epochs": job.epochs}
 
 
-def race(job: Job, pictures: Pictures) -> Run:
+def race(job: Job, images: Images) -> Run:
     """train_error, a list of per cent by epoch, of the best of the rates; rate; rates, all that were tried; epochs, of
     all rates together. Once the goal is reached, the other rates get one epoch less to do better."""
     tried: list[Run] = []
     limit = job.epochs
     for rate in job.rates:
         train_error = []
-        for _, error in training(job, rate, limit, pictures):
+        for _, error in training(job, rate, limit, images):
             train_error.append(error)
             if error <= GOAL:
                 limit = max(1, len(train_error) - 1)
@@ -227,19 +241,33 @@ def race(job: Job, pictures: Pictures) -> Run:
     return {**best, "rates": list(job.rates), "epochs": sum(len(run["train_error"]) for run in tried)}
 
 
-def training(job: Job, rate: float, epochs: int, pictures: Pictures) -> Iterator[tuple[nn.Module, float]]:
+def training(job: Job, rate: float, epochs: int, images: Images) -> Iterator[tuple[nn.Module, float]]:
     """After each epoch, the network and how many per cent of the images it got wrong as it learned them. The rate
     falls along a cosine; in a race it stays."""
     minicnn.manual_seed(job.seed)
-    net = network(job.setting).to(pictures.settings.device)
-    loader = pictures.training(job.setting, job.seed)
+    net = network(job.setting).to(images.settings.device)
+    loader = images.training(job.setting, job.seed)
     optimizer = SGD(net.parameters(), rate, momentum=0.9, weight_decay=job.setting.decay)
     schedule = CosineLR(optimizer, epochs)
     for epoch in range(1, epochs + 1):
-        result = train_epoch(net, loader, optimizer, f"{job.key}, rate {rate}, epoch {epoch}/{epochs}")
-        yield net, 100 - result["train_top1"]
+        yield net, train_epoch(net, loader, optimizer, f"{job.key}, rate {rate}, epoch {epoch}/{epochs}")
         if not job.rates:
             schedule.step()
+
+
+def train_epoch(net: nn.Module, loader: DataLoader, optimizer: Optimizer, title: str) -> float:
+    """One pass over the training images: how many per cent of them were wrong, each before the update with it."""
+    net.train()
+    score = Score()
+    for images, labels in batches(loader, title, score):
+        with batch_of(len(labels)):
+            logits = net(Tensor(images))
+            loss = F.cross_entropy(logits, Tensor(labels))
+            net.zero_grad()
+            loss.backward()
+            optimizer.step()
+        score.add(loss, logits, labels)
+    return 100 - score.result()["top1"]
 
 
 # -------------------------------------------------------------------------------------------------------------- program
@@ -247,8 +275,8 @@ class Results:
     """The runs that are done, by the key of the job; each is a file in the folder runs, so several programs can share
     the work."""
 
-    def __init__(self, folder: Path, pictures: dict[str, int]) -> None:
-        self.folder, self.pictures = folder / "runs", pictures  # how many, and a checksum
+    def __init__(self, folder: Path, counts: dict[str, int]) -> None:
+        self.folder, self.counts = folder / "runs", counts  # how many, and a checksum
         self.runs: dict[str, Run] = {}
 
     def path(self, job: Job) -> Path:
@@ -256,7 +284,7 @@ class Results:
 
     def job(self, job: Job) -> dict[str, Any]:
         """All that its result depends on, as it comes back from JSON."""
-        return json.loads(json.dumps({**asdict(job), **self.pictures}))
+        return json.loads(json.dumps({**asdict(job), **self.counts}))
 
     def read(self, jobs: Iterable[Job]) -> None:
         """Those that are done now. Raises UsageError if one of them was another job, or its file is damaged."""
@@ -272,7 +300,7 @@ class Results:
             except (ValueError, KeyError, TypeError, AttributeError):
                 whole = False
             if not whole:
-                raise UsageError(f"{path} is not as ablations.py writes it: remove it, or take another --out")
+                raise UsageError(f"{path} is not as ablations/run.py writes it: remove it, or take another --out")
             if differ:
                 was, new = ({name: of.get(name) for name in differ} for of in (earlier, mine))
                 raise UsageError(f"{path} is a run with {was}, not {new}: take another --out, or remove it")
@@ -284,28 +312,32 @@ class Results:
             path.write_text(json.dumps({"job": self.job(job), "result": result}, indent=1) + "\n")
         self.runs[job.key] = result
 
-    def seconds_per_epoch(self, pictures: Pictures) -> float:
+    def seconds_per_epoch(self, images: Images) -> float:
         """From the runs that are done, or else from a short one."""
         if self.runs:
             done = self.runs.values()
             return sum(run["seconds"] for run in done) / sum(run["epochs"] for run in done)
-        few = copy(pictures)
-        few.train, few.test = pictures.train[: 10 * BATCH], pictures.test[:BATCH]
+        few = copy(images)
+        few.train, few.test = images.train[: 10 * BATCH], images.test[:BATCH]
         for _ in range(2):  # the first warms up
             seconds = run(Job("trial", BASELINE, 0, 1), few)["seconds"]
-        return seconds * len(pictures.train) / len(few.train)
+        return seconds * len(images.train) / len(few.train)
 
 
 EXAMPLES = """\
+The program writes into the results' folder: runs, with a JSON file for each
+run; table.md and table.json; and charts, one for each idea, as dropout.png,
+differences.png of all of them, and relu.png.
+
 examples:
-  ablations.py --data cifar-10-batches-bin
-  ablations.py --data cifar-10-batches-bin --only dropout flips --seeds 5"""
+  ablations/run.py --data cifar-10-batches-bin
+  ablations/run.py --data cifar-10-batches-bin --only dropout flips --seeds 5"""
 
 
 def main() -> None:
     names = ("relu", *IDEAS)
     parser = Parser(
-        prog="ablations.py",
+        prog="ablations/run.py",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=RawDescriptionHelpFormatter,
@@ -339,9 +371,9 @@ def main() -> None:
 
     sizes = dict(QUICK if settings.quick else SIZES)
     sizes["train"], sizes["epochs"] = settings.pictures or sizes["train"], settings.epochs or sizes["epochs"]
-    folder, pictures = Path(settings.out), Pictures(settings, sizes)
+    folder, images = Path(settings.out), Images(settings, sizes)
     jobs, known = plan(settings.only, settings.seeds, sizes), plan(names, settings.seeds, sizes)
-    counts = {"train": len(pictures.train), "test": len(pictures.test), "checksum": pictures.checksum}
+    counts = {"train": len(images.train), "test": len(images.test), "checksum": images.checksum}
     results = Results(folder, counts)
     results.read(known)
     waiting = [job for job in jobs if job.key not in results.runs]
@@ -349,9 +381,9 @@ def main() -> None:
     for i, job in enumerate(waiting):
         results.read([job])  # another program may have done it meanwhile
         if job.key not in results.runs:
-            minutes = results.seconds_per_epoch(pictures) * sum(job.epochs for job in waiting[i:]) / 60
+            minutes = results.seconds_per_epoch(images) * sum(job.epochs for job in waiting[i:]) / 60
             say(f"about {minutes:.0f} minutes to go; now {job.key}")
-            results.add(job, run(job, pictures))
+            results.add(job, run(job, images))
 
     results.read(known)  # also what an earlier call, or another program, has done
     done: dict[str, list[Run]] = {}

@@ -12,6 +12,7 @@ import csv
 import json
 import os
 import shutil
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,17 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawing import draw_curves, draw_filters, require_matplotlib
 from model import INPUT_SIZE, LRN, alexnet
-from options import DEFAULTS, UsageError, complain, home, is_number, require_settings, say, side, use_machine
-from pictures import View
-from recipes import complete
 
 import minicnn
 from minicnn import nn
 from minicnn.backends.devices import to_device
 from minicnn.checkpoint import CheckpointError, replacing
 from minicnn.data import DataError, PixelStatistics
+
+from .drawing import draw_curves, draw_filters, require_matplotlib
+from .images import View
+from .options import DEFAULTS, UsageError, complain, home, is_number, require_settings, say, side, use_machine
+from .recipes import complete
 
 COLUMNS = [
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",
@@ -198,6 +200,18 @@ class Run:
         minicnn.save(self.folder / LAST, arrays, info)
 
 
+def conclude(run: Run) -> None:
+    """Say what has come of a run, and what can be done with it."""
+    if best := run.best:  # or it has been removed
+        path, programs = run.folder / BEST, os.path.dirname(sys.argv[0])
+        say(
+            f"best: top-1 {best['val_top1']:.1f}% in epoch {best['epoch']}; see curves.png, and filters.png (noise at "
+            "first)"
+        )
+        say(f"to measure it: python {os.path.join(programs, 'evaluate.py')} --checkpoint {path}")
+        say(f"to ask it: python {os.path.join(programs, 'predict.py')} --checkpoint {path} PHOTO")
+
+
 def merit(row: dict[str, Any]) -> tuple[float, float]:
     """What the best epoch has most of: of those with the same top-1, it has the lowest loss."""
     return row["val_top1"], -row["val_loss"]
@@ -335,7 +349,9 @@ def load_network(path: str, device: str = "cpu") -> Network:
     arrays, info = read_checkpoint(path)
     config = info.get("config")
     if not has(config, *NEEDED):
-        what = "has a network of cifar.py" if has(config, "network") else "was not written by train.py or convert.py"
+        what = (
+            "has a network of cuda_convnet" if has(config, "network") else "was not written by train.py or convert.py"
+        )
         raise CheckpointError(f"{path} {what}: use a best.safetensors or last.safetensors that has AlexNet")
     require_sound(path, info)
     config = {"lrn": LRN, "dropout": 0.5, "dropout_scale": "training", "names": config["classes"], **config}

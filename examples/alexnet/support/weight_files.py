@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from options import UsageError
 
 import minicnn
 from minicnn import from_dlpack
 from minicnn.checkpoint import DTYPES, OTHER_KIND, CheckpointError, replacing, require_safetensors
+
+from .options import UsageError
 
 Arrays = dict[str, np.ndarray]
 PYTORCH = ".pth", ".pt", ".ckpt", ".bin", ".tar"  # the last of .pth.tar

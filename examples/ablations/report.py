@@ -1,4 +1,4 @@
-"""What the runs of ablations.py come to: table.md, table.json, and a chart for each idea.
+"""What the runs of run.py come to: table.md, table.json, and a chart for each idea.
 
 A run is a dictionary: train_error, a list of per cent by epoch; test_error, a list of [epoch, per cent]; of a race,
 which ends when the training error has reached the goal, also rates, all that were tried, and rate, the best of them.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawing import new_figure, own_settings
+from support.drawing import new_figure, own_settings
 
 from minicnn.checkpoint import replacing
 

@@ -13,7 +13,6 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from model import VARIANTS
-from recipes import RECIPES, complete, kind_and_folder, usual
 
 import minicnn
 from minicnn.backends import backend_of
@@ -22,6 +21,8 @@ from minicnn.backends.devices import open_device
 from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 from minicnn.data.folder import quiet
+
+from .recipes import RECIPES, complete, kind_and_folder, usual
 
 DEFAULTS: dict[str, Any] = {  # of what no recipe sets
     "data": "synthetic", "verify": True, "workers": None, "processes": None, "seed": 0,
@@ -354,8 +355,8 @@ EXAMPLES = """\
 A run writes into its folder: config.json, with all settings; metrics.csv,
 curves.png and filters.png, which show how it goes; best.safetensors, the
 network of the best epoch, which is that of the highest top-1 and, among equal
-ones, of the lowest loss; and last.safetensors, from which it can go on.
-The 2012 network takes 683 MB.
+ones, of the lowest loss; last.safetensors, from which it can go on; and with
+--ten-crop, ten_crop.json. The 2012 network takes 683 MB.
 
 examples:
   train.py --data photos --epochs 40

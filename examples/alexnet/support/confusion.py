@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawing import drawable, new_figure, own_settings, require_matplotlib
 from numpy.typing import NDArray
-from options import printable
+
+from .drawing import drawable, new_figure, own_settings, require_matplotlib
+from .options import printable
 
 FEW = 20  # classes whose matrix can be read number by number
 CELLS = 100  # most rows of an image
@@ -23,14 +24,14 @@ def per_class(confusion: Matrix, classes: Sequence[str], names: Sequence[str]) -
     often. What would be a share of nothing is None."""
     mistakes = confusion * (1 - np.eye(len(confusion), dtype=int))
     table = []
-    for k, (pictures, answers) in enumerate(zip(confusion.sum(axis=1), confusion.sum(axis=0), strict=True)):
+    for k, (images, answers) in enumerate(zip(confusion.sum(axis=1), confusion.sum(axis=0), strict=True)):
         right, other = confusion[k, k], mistakes[k].argmax()
         row = {
             "class": classes[k],
             "name": names[k],
-            "images": int(pictures),
+            "images": int(images),
             "right": int(right),
-            "recall": float(100 * right / pictures) if pictures else None,
+            "recall": float(100 * right / images) if images else None,
             "precision": float(100 * right / answers) if answers else None,
             "taken_for": classes[other] if mistakes[k, other] else None,
             "times": int(mistakes[k, other]),

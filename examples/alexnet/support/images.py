@@ -10,8 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from options import UsageError, complain, progress_bar, say
-from recipes import kind_and_folder
 
 import minicnn
 from minicnn.data import CIFAR10, DataError, DataLoader, ImageFolder, ImageNet, PixelStatistics, SyntheticImages
@@ -28,6 +26,9 @@ from minicnn.data.transforms import (
     TenCrop,
     Transform,
 )
+
+from .options import UsageError, complain, progress_bar, say
+from .recipes import kind_and_folder
 
 # mean and standard deviation of ImageNet's pixels, on the scale of 0 to 1
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -154,26 +155,26 @@ def dataset(
     return labeled_as(known, announced(ImageFolder(root / part, classes=classes, least=least), what))
 
 
-def labeled_as(known: Sequence[str], pictures: Any) -> Any:
+def labeled_as(known: Sequence[str], dataset: Any) -> Any:
     """Image files with the labels that a network gives to their classes, by name: folders called 0
     to 999 sort otherwise than numbers, and there may be fewer than it knows. As they are if it
     does not know all of them."""
     labels = {name: label for label, name in enumerate(composed(known, "classes"))}
-    found = composed(pictures.classes, "classes")
-    if not isinstance(pictures, ImageFiles) or not labels.keys() >= found.keys():
-        return pictures
+    found = composed(dataset.classes, "classes")
+    if not isinstance(dataset, ImageFiles) or not labels.keys() >= found.keys():
+        return dataset
     own = [labels[name] for name in found]
-    return ImageFiles([(path, own[label]) for path, label in pictures.samples], list(known), pictures.least)
+    return ImageFiles([(path, own[label]) for path, label in dataset.samples], list(known), dataset.least)
 
 
-def announced(pictures: ImageFiles, root: str) -> ImageFiles:
+def announced(images: ImageFiles, root: str) -> ImageFiles:
     """The images, once a line has said what else is in their folders, and not hidden: photos of another format, say,
     or folders further down."""
-    known = {path for path, _ in pictures.samples}
+    known = {path for path, _ in images.samples}
     entries = (entry for folder in set(map(os.path.dirname, known)) for entry in os.scandir(folder))
     if others := [e.path for e in entries if e.path not in known and e.name[0] != "."]:
         complain(f"{root}: no images, skipped: {some(os.path.relpath(path, root) for path in others)}")
-    return pictures
+    return images
 
 
 def pixel_statistics(

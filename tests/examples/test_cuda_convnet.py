@@ -1,16 +1,18 @@
-"""cifar.py: the two networks beside the numbers of cuda-convnet's files, and the program that trains them."""
+"""cuda_convnet/train.py: the two networks beside the numbers of cuda-convnet's files, and the program that trains them."""
 
 import json
 import math
 
-import cifar
+import evaluate
 import numpy as np
 import pytest
-from programs import write_cifar10
+from programs import load_program, write_cifar10
 
 import minicnn
 from minicnn import Tensor, nn
 from minicnn.data import CIFAR10
+
+convnet = load_program("cuda_convnet/train.py")
 
 # From example-layers: of layers-*.cfg filters or outputs, filterSize, padding and initW; of layer-params-*.cfg wc.
 SOURCE = {
@@ -40,7 +42,7 @@ def learned(net):
 
 @pytest.mark.parametrize("name", SOURCE)
 def test_layers_are_the_sources(name):
-    layers = learned(cifar.network(name))
+    layers = learned(convnet.network(name))
     assert list(layers) == list(SOURCE[name])
     for layer, (outputs, size, padding, std, _) in zip(layers.values(), SOURCE[name].values(), strict=True):
         weight = layer.weight.data
@@ -54,7 +56,7 @@ def test_layers_are_the_sources(name):
 @pytest.mark.parametrize("name", SOURCE)
 def test_maps(name):
     """32 pixels, 16, 8 and 4; which layers there are, and in which order."""
-    net, seen = cifar.network(name), []
+    net, seen = convnet.network(name), []
     for part, module in net.named_modules():
         if not any(module.named_children()):
             module.register_forward_hook(lambda m, _, y, part=part: seen.append((part, type(m).__name__, y.shape[1:])))
@@ -75,7 +77,7 @@ def test_maps(name):
 
 def test_windows_that_overhang_average_what_they_see():
     x = np.arange(36, dtype=np.float32).reshape(1, 6, 6, 1) * np.ones(32, np.float32)
-    y = cifar.network("80sec").conv2.pool(Tensor(x)).data[0, :, :, 0]
+    y = convnet.network("80sec").conv2.pool(Tensor(x)).data[0, :, :, 0]
     pixels = x[0, :, :, 0]
     assert y == pytest.approx(np.array([[pixels[i : i + 3, j : j + 3].mean() for j in (0, 2, 4)] for i in (0, 2, 4)]))
 
@@ -88,15 +90,15 @@ def test_normalization_is_within_a_map():
         near = x[n, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2, c].astype(np.float64)
         expected[n, i, j, c] = x[n, i, j, c] / (1 + 0.00005 / 9 * (near**2).sum()) ** 0.75
     assert np.abs(expected - x).max() > 10  # or there would be nothing to see
-    np.testing.assert_allclose(cifar.MapResponseNorm()(Tensor(x)).data, expected, rtol=1e-5)
+    np.testing.assert_allclose(convnet.MapResponseNorm()(Tensor(x)).data, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SOURCE)
 def test_each_parameter_learns_at_its_own_rate(name):
     """Two updates at the rates of the source, against its rule: inc ← mom · inc − wc · eps · w − eps · grad; w ← w + inc.
     (The second with a tenth of the rate: what has gathered is not scaled.)"""
-    net = cifar.network(name)
-    optimizer = cifar.sgd(net, name)
+    net = convnet.network(name)
+    optimizer = convnet.sgd(net, name)
     rng, expected = np.random.default_rng(0), {}
     for p in net.parameters():
         p.data += rng.standard_normal(p.shape, np.float32)  # biases begin at 0, which would not decay
@@ -109,7 +111,7 @@ def test_each_parameter_learns_at_its_own_rate(name):
             w = p.data.astype(np.float64)
             inc[key] = MOMENTUM * inc[key] - wc * eps * factor * w - eps * factor * p.grad.data
             expected[key] = w + inc[key]
-        for group, rate in zip(optimizer.param_groups, cifar.RATES.values(), strict=True):
+        for group, rate in zip(optimizer.param_groups, convnet.RATES.values(), strict=True):
             group["lr"] = rate * factor
         optimizer.step()
         for key, p in net.named_parameters():
@@ -120,14 +122,14 @@ def test_the_schedule():
     """In tenths: 80sec after 8 of 10 epochs, 18pct after 120 and 130 of 140; both for any number of epochs."""
 
     def tenths(name, epochs):
-        return [round(-math.log10(cifar.slowdown(name, epoch, epochs))) for epoch in range(1, epochs + 1)]
+        return [round(-math.log10(convnet.slowdown(name, epoch, epochs))) for epoch in range(1, epochs + 1)]
 
     assert tenths("80sec", 10) == [0] * 8 + [1] * 2
     assert tenths("80sec", 5) == [0] * 4 + [1]
     assert tenths("80sec", 7) == [0] * 5 + [1] * 2
     assert tenths("18pct", 140) == [0] * 120 + [1] * 10 + [2] * 10
     assert tenths("18pct", 14) == [0] * 12 + [1] + [2]
-    assert cifar.EPOCHS == {"80sec": 10, "18pct": 140}
+    assert convnet.EPOCHS == {"80sec": 10, "18pct": 140}
 
 
 # -- the program ----------------------------------------------------------------------------------------------------
@@ -139,7 +141,7 @@ def data(tmp_path):
 
 
 def train(run, data, *options):
-    return run("cifar.py", "--data", data, "--no-verify", *options)
+    return run("cuda_convnet/train.py", "--data", data, "--no-verify", *options)
 
 
 @pytest.mark.parametrize("name", SOURCE)
@@ -195,7 +197,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(run, data, at_epo
     folder = tmp_path / "run"
     assert train(run, data, *options, "--out", folder).status == 130
     assert len(look.metrics(folder)) == 2
-    result = run("cifar.py", "--resume", folder / "last.safetensors")
+    result = run("cuda_convnet/train.py", "--resume", folder / "last.safetensors")
     assert result.status == 0 and "epoch 3/7" in result.out and "epoch 2/7" not in result.out, result.err
     assert look.state(folder) == look.state(tmp_path / "whole")
     seconds = [row["seconds"] for row in look.metrics(folder)]
@@ -215,7 +217,7 @@ def test_a_checkpoint_with_three_optimizers_goes_on(run, data, look, tmp_path):
         arrays |= {f"{kind}.lr": np.array(lr), f"{kind}.steps": new["optimizer.steps"]}
         first += size
     minicnn.save(last, arrays, info)
-    result = run("cifar.py", "--resume", last, "--epochs", 2)
+    result = run("cuda_convnet/train.py", "--resume", last, "--epochs", 2)
     assert result.status == 0, result.err
     there = minicnn.load(whole / "last.safetensors")[0]
     for name, array in minicnn.load(last)[0].items():
@@ -234,22 +236,25 @@ def test_a_checkpoint_that_is_damaged(run, mistake, data, tmp_path, damage, word
     arrays, info = minicnn.load(last)
     rows = {name: damage.pop(name) for name in ("rows",) if name in damage}
     minicnn.save(last, arrays, {**info, **rows, "config": {**info["config"], **damage}})
-    mistake([str(last), "is damaged", word], "cifar.py", "--resume", last, "--epochs", 2)
+    mistake([str(last), "is damaged", word], "cuda_convnet/train.py", "--resume", last, "--epochs", 2)
 
 
 @pytest.mark.parametrize("image", [np.zeros((32, 32, 3, 2)), np.zeros(0), np.full((32, 32, 3), np.nan)])
 def test_a_mean_image_that_is_damaged(run, mistake, data, tmp_path, image):
-    assert run("cifar.py", "--data", data, "--no-verify", "--epochs", 1, "--out", tmp_path / "run").status == 0
+    assert (
+        run("cuda_convnet/train.py", "--data", data, "--no-verify", "--epochs", 1, "--out", tmp_path / "run").status
+        == 0
+    )
     last = tmp_path / "run" / "last.safetensors"
     arrays, info = minicnn.load(last)
     minicnn.save(last, {**arrays, "view.mean_image": image}, info)
-    mistake([str(last), "is damaged", "mean_image"], "cifar.py", "--resume", last, "--epochs", 2)
+    mistake([str(last), "is damaged", "mean_image"], "cuda_convnet/train.py", "--resume", last, "--epochs", 2)
 
 
 def test_a_run_goes_on_for_more_epochs(run, data, look, tmp_path):
     """At the rates of a schedule for all of them."""
     assert train(run, data, "--epochs", 2, "--out", tmp_path / "run").status == 0
-    result = run("cifar.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 5)
+    result = run("cuda_convnet/train.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 5)
     assert result.status == 0
     rates = [row["lr"] for row in look.metrics(tmp_path / "run")]
     assert rates == pytest.approx([0.001, 0.0001, 0.001, 0.001, 0.0001])
@@ -262,46 +267,47 @@ def test_a_run_goes_on_with_what_it_began_with(run, mistake, data, look, tmp_pat
     assert train(run, data, "--epochs", 1, "--threads", threads, "--out", last.parent).status == 0
     began, _ = minicnn.load(last)
     (data / "data_batch_1.bin").write_bytes((data / "test_batch.bin").read_bytes())
-    result = run("cifar.py", "--resume", last, "--epochs", 2)
+    result = run("cuda_convnet/train.py", "--resume", last, "--epochs", 2)
     assert result.status == 0, result.err
     assert np.array_equal(minicnn.load(last)[0]["view.mean_image"], began["view.mean_image"])
     assert json.loads((last.parent / "config.json").read_text())["threads"] == threads
     (data / "batches.meta.txt").write_text("\n".join(["zebra", *CIFAR10(data, verify=False).classes[1:]]))
-    mistake(["airplane", "zebra"], "cifar.py", "--resume", last, "--epochs", 3)
+    mistake(["airplane", "zebra"], "cuda_convnet/train.py", "--resume", last, "--epochs", 3)
 
 
 def test_training_that_diverges(mistake, data, monkeypatch, tmp_path):
     """Its rates are no option."""
-    import train as program
-
-    monkeypatch.setattr(program, "train_epoch", lambda *_: {"train_loss": float("nan"), "train_top1": 10.0})
-    result = mistake("diverged in epoch 1", "cifar.py", "--data", data, "--no-verify", "--out", tmp_path / "run")
+    diverged = {"train_loss": float("nan"), "train_top1": 10.0, "images_per_s": 1.0}
+    monkeypatch.setattr(evaluate.Score, "trained", lambda score: diverged)
+    result = mistake(
+        "diverged in epoch 1", "cuda_convnet/train.py", "--data", data, "--no-verify", "--out", tmp_path / "run"
+    )
     assert "--lr" not in result.err and not (tmp_path / "run").exists()
 
 
 def test_mistakes(run, mistake, data, finished, tmp_path):
     folder = tmp_path / "run"
-    mistake(["--data", "DIR"], "cifar.py", "--out", folder)
-    mistake("nowhere", "cifar.py", "--data", tmp_path / "nowhere", "--out", folder)
-    mistake([str(data / "data_batch_1.bin"), "MD5", "verify"], "cifar.py", "--data", data, "--out", folder)
-    mistake("20pct", "cifar.py", "--data", data, "--network", "20pct", "--out", folder)
-    mistake("--epoch", "cifar.py", "--data", data, "--epoch", 3, "--out", folder)
-    mistake("0", "cifar.py", "--data", data, "--epochs", 0, "--out", folder)
+    mistake(["--data", "DIR"], "cuda_convnet/train.py", "--out", folder)
+    mistake("nowhere", "cuda_convnet/train.py", "--data", tmp_path / "nowhere", "--out", folder)
+    mistake([str(data / "data_batch_1.bin"), "MD5", "verify"], "cuda_convnet/train.py", "--data", data, "--out", folder)
+    mistake("20pct", "cuda_convnet/train.py", "--data", data, "--network", "20pct", "--out", folder)
+    mistake("--epoch", "cuda_convnet/train.py", "--data", data, "--epoch", 3, "--out", folder)
+    mistake("0", "cuda_convnet/train.py", "--data", data, "--epochs", 0, "--out", folder)
     assert not folder.exists()
     assert train(run, data, "--epochs", 1, "--out", folder).status == 0
     last = folder / "last.safetensors"
     before = last.read_bytes()
-    mistake([str(folder), "--out", "--resume"], "cifar.py", "--data", data, "--out", folder)
-    mistake("network 80sec, not 18pct", "cifar.py", "--resume", last, "--network", "18pct")
-    mistake("seed 0, not 7", "cifar.py", "--resume", last, "--seed", 7)
+    mistake([str(folder), "--out", "--resume"], "cuda_convnet/train.py", "--data", data, "--out", folder)
+    mistake("network 80sec, not 18pct", "cuda_convnet/train.py", "--resume", last, "--network", "18pct")
+    mistake("seed 0, not 7", "cuda_convnet/train.py", "--resume", last, "--seed", 7)
     other = finished.folder
-    mistake([f"--out {other}", "holds a run"], "cifar.py", "--resume", last, "--epochs", 2, "--out", other)
-    mistake("has a network of cifar.py", "evaluate.py", "--checkpoint", folder / "best.safetensors")
-    assert "--epochs with a larger number" in run("cifar.py", "--resume", last).out
+    mistake([f"--out {other}", "holds a run"], "cuda_convnet/train.py", "--resume", last, "--epochs", 2, "--out", other)
+    mistake("has a network of cuda_convnet", "evaluate.py", "--checkpoint", folder / "best.safetensors")
+    assert "--epochs with a larger number" in run("cuda_convnet/train.py", "--resume", last).out
     for other in (folder / "best.safetensors", finished.folder / "last.safetensors"):
-        mistake([str(other), "no last.safetensors"], "cifar.py", "--resume", other)
+        mistake([str(other), "no last.safetensors"], "cuda_convnet/train.py", "--resume", other)
     for config in ([], {"network": "80sec"}):
         minicnn.save(tmp_path / "other.safetensors", {}, {"config": config, "rows": []})
-        mistake("no last.safetensors", "cifar.py", "--resume", tmp_path / "other.safetensors")
-    mistake("missing.safetensors", "cifar.py", "--resume", folder / "missing.safetensors")
+        mistake("no last.safetensors", "cuda_convnet/train.py", "--resume", tmp_path / "other.safetensors")
+    mistake("missing.safetensors", "cuda_convnet/train.py", "--resume", folder / "missing.safetensors")
     assert last.read_bytes() == before

@@ -24,13 +24,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from model import LRN, alexnet
-from options import UsageError
-from pictures import View
-from weight_files import Arrays
 
 import minicnn
 from minicnn import nn
 from minicnn.checkpoint import CheckpointError, replacing
+
+from .images import View
+from .options import UsageError
+from .weight_files import Arrays
 
 OPSET, IR_VERSION = 13, 7  # of 2020, which every runtime of today has
 OPS: dict[type, str] = {
@@ -180,14 +181,14 @@ class Graph:
     def __init__(self, onnx: Any, graph: Any) -> None:
         self.onnx = onnx
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
-        pictures = [value for value in graph.input if value.name not in self.tensors]  # old files list weights there
-        if len(pictures) != 1 or not graph.output:
-            raise CheckpointError(f"a graph of {len(pictures)} inputs and {len(graph.output)} outputs is no AlexNet")
-        self.picture, self.logits = pictures[0].name, graph.output[0].name
-        sides = [dimension.dim_value for dimension in pictures[0].type.tensor_type.shape.dim[2:]]
+        inputs = [value for value in graph.input if value.name not in self.tensors]  # old files list weights there
+        if len(inputs) != 1 or not graph.output:
+            raise CheckpointError(f"a graph of {len(inputs)} inputs and {len(graph.output)} outputs is no AlexNet")
+        self.image, self.logits = inputs[0].name, graph.output[0].name
+        sides = [dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim[2:]]
         self.side = sides[0] if sides and sides[0] else None
         self.made_by: dict[str, Any] = {}
-        known = {"", self.picture, *self.tensors}  # "" is an input that is left out
+        known = {"", self.image, *self.tensors}  # "" is an input that is left out
         for node in graph.node:
             if not known.issuperset(node.input) or not known.isdisjoint(filter(None, node.output)):
                 raise CheckpointError(
@@ -222,8 +223,8 @@ class Graph:
                 steps.append(Step("Mul", {"factor": decimal(factor)}))
             else:
                 steps.append(Step("Flatten" if op == "Reshape" else op, {}))
-        if value != self.picture or added is not None:
-            raise CheckpointError(f"{self.logits} does not come of {self.picture} by layers that AlexNet has")
+        if value != self.image or added is not None:
+            raise CheckpointError(f"{self.logits} does not come of {self.image} by layers that AlexNet has")
         return steps[::-1]
 
     # --------------------------------------------------------------------------------------------------- parts of nodes

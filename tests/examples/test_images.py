@@ -4,11 +4,10 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
-import options
-import pictures
 import pytest
-from pictures import IMAGENET, RAW, View
-from recipes import complete
+from support import images, options
+from support.images import IMAGENET, RAW, View
+from support.recipes import complete
 
 import minicnn
 from minicnn.checkpoint import CheckpointError
@@ -121,16 +120,16 @@ def test_bytes_cross_to_a_gpu_if_nothing_follows_their_normalization(given, norm
     for image, _ in dataset:
         statistics.add(image)
     view = View.of(32, settings, statistics)
-    loader = pictures.training(dataset, view, settings, statistics)
+    loader = images.training(dataset, view, settings, statistics)
     assert (loader.normalize is not None) == normalized_there
-    assert (pictures.validation(dataset, view, settings).normalize is not None) == (given.get("mean") != "image")
+    assert (images.validation(dataset, view, settings).normalize is not None) == (given.get("mean") != "image")
     assert [images.dtype for images, _ in loader] == [np.float32] * 2
 
 
 def test_ten_crops_come_in_batches_of_a_tenth():
     view, dataset = View(32, *IMAGENET, resize=40), [(picture(40, 40, seed), seed) for seed in range(5)]
     for batch_size, expected in ((32, [3, 2]), (4, [1] * 5)):
-        loader = pictures.validation(dataset, view, settings_of(batch_size=batch_size), crops=10)
+        loader = images.validation(dataset, view, settings_of(batch_size=batch_size), crops=10)
         batches = [images for images, _ in loader]
         assert [len(images) for images in batches] == expected
         assert all(images.shape[1:] == (10, 32, 32, 3) and images.dtype == np.float32 for images in batches)
@@ -141,12 +140,12 @@ def test_training_pictures_come_in_another_order_each_epoch_and_for_each_seed():
     dataset, orders = [(picture(40, 40, label), label) for label in range(12)], []
     for seed, epoch in ((0, 1), (0, 2), (1, 1), (0, 1)):
         settings = settings_of(resize=40, batch_size=5, seed=seed)
-        loader = pictures.training(dataset, View(32, *IMAGENET, resize=40), settings)
+        loader = images.training(dataset, View(32, *IMAGENET, resize=40), settings)
         loader.set_epoch(epoch)
         orders.append([int(label) for _, labels in loader for label in labels])
     assert all(sorted(order) == list(range(12)) for order in orders)
     assert orders[0] == orders[3] and len(set(map(tuple, orders))) == 3
-    held_out = pictures.validation(dataset, View(32, *IMAGENET, resize=40), settings_of(batch_size=5))
+    held_out = images.validation(dataset, View(32, *IMAGENET, resize=40), settings_of(batch_size=5))
     assert [int(label) for _, labels in held_out for label in labels] == list(range(12))
 
 
@@ -154,7 +153,7 @@ def test_workers_and_processes_are_what_was_asked_for():
     view, dataset = View(32, *IMAGENET, resize=40), [(picture(40, 40), 0)]
     for workers, processes in ((3, False), (2, True)):
         settings = settings_of(resize=40, workers=workers, processes=processes)
-        for loader in (pictures.training(dataset, view, settings), pictures.validation(dataset, view, settings)):
+        for loader in (images.training(dataset, view, settings), images.validation(dataset, view, settings)):
             assert (loader.num_workers, loader.processes) == (workers, processes)
 
 
@@ -162,43 +161,43 @@ def test_workers_and_processes_are_what_was_asked_for():
 
 
 def test_statistics_are_computed_from_central_squares(folder, capsys):
-    dataset, _ = pictures.datasets(str(folder), 0, 32)
+    dataset, _ = images.datasets(str(folder), 0, 32)
     for given in ({"mean": "image"}, {"color_pca": True}):
-        statistics = pictures.pixel_statistics(dataset, settings_of(data=str(folder), resize=20, **given))
+        statistics = images.pixel_statistics(dataset, settings_of(data=str(folder), resize=20, **given))
         assert statistics.count == 4 and statistics.mean_image.shape == (20, 20, 3)
         assert capsys.readouterr().out == "mean image and colors of the 4 training images: computed now\n"
-    assert pictures.pixel_statistics(dataset, settings_of()) is None
+    assert images.pixel_statistics(dataset, settings_of()) is None
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("prefix", ["", "imagenet:"])
 def test_statistics_of_a_prepared_folder_are_used(folder, capsys, prefix):
-    dataset, _ = pictures.datasets(prefix + str(folder), 0, 32)
+    dataset, _ = images.datasets(prefix + str(folder), 0, 32)
     statistics = PixelStatistics()
     for i in range(4):
         statistics.add(np.full((40, 40, 3), i, np.uint8))  # others than computed
     minicnn.save(folder / "statistics.safetensors", statistics.arrays())
     settings = settings_of(data=prefix + str(folder), mean="image", resize=40)
-    found = pictures.pixel_statistics(dataset, settings)
+    found = images.pixel_statistics(dataset, settings)
     assert found.mean_image[0, 0, 0] == 1.5
     assert str(folder / "statistics.safetensors") in capsys.readouterr().out
     settings.resize = 20
     with pytest.raises(DataError, match=r"4 images of 40x40, not of 4 of 20x20: run prepare\.py again, or remove"):
-        pictures.pixel_statistics(dataset, settings)
+        images.pixel_statistics(dataset, settings)
     settings.resize = 40
     with pytest.raises(DataError, match="4 images of 40x40, not of 3 of 40x40"):
-        pictures.pixel_statistics(dataset.samples[:3], settings)
+        images.pixel_statistics(dataset.samples[:3], settings)
 
 
 def test_statistics_that_are_none(folder):
-    dataset, _ = pictures.datasets(str(folder), 0, 32)
+    dataset, _ = images.datasets(str(folder), 0, 32)
     path, settings = folder / "statistics.safetensors", settings_of(data=str(folder), mean="image", resize=40)
     minicnn.save(path, {"weight": np.zeros(3)})
     with pytest.raises(DataError, match=r"statistics.safetensors: these arrays are no pixel statistics: weight"):
-        pictures.pixel_statistics(dataset, settings)
+        images.pixel_statistics(dataset, settings)
     path.write_text("words")
     with pytest.raises(CheckpointError, match=r"statistics.safetensors"):
-        pictures.pixel_statistics(dataset, settings)
+        images.pixel_statistics(dataset, settings)
 
 
 def test_data_without_a_folder_have_no_file(folder, monkeypatch):
@@ -209,7 +208,7 @@ def test_data_without_a_folder_have_no_file(folder, monkeypatch):
     minicnn.save(folder / "synthetic" / "statistics.safetensors", statistics.arrays())
     monkeypatch.chdir(folder)
     dataset = [(picture(40, 40, 7), 0)]
-    found = pictures.pixel_statistics(dataset, settings_of(data="synthetic", mean="image", resize=40))
+    found = images.pixel_statistics(dataset, settings_of(data="synthetic", mean="image", resize=40))
     np.testing.assert_array_equal(found.mean_image, picture(40, 40, 7))
 
 
@@ -218,8 +217,8 @@ def test_data_without_a_folder_have_no_file(folder, monkeypatch):
 
 def test_drawn_pictures_to_validate_on_are_not_those_to_train_on(monkeypatch):
     """Nor those of any other seed."""
-    monkeypatch.setattr(pictures, "SYNTHETIC", {"train": 20, "val": 12})
-    drawn = [part for seed in range(4) for part in pictures.datasets("synthetic", seed, 64)]
+    monkeypatch.setattr(images, "SYNTHETIC", {"train": 20, "val": 12})
+    drawn = [part for seed in range(4) for part in images.datasets("synthetic", seed, 64)]
     seen = [{part[i][0].tobytes() for i in range(len(part))} for part in drawn]
     assert list(map(len, seen)) == [20, 12] * 4 and len(set.union(*seen)) == 4 * 32
 
@@ -229,7 +228,7 @@ def test_what_is_no_picture_is_named(folder, capsys, prefix):
     for name in ("cat/IMG_1.HEIC", "dog/more/1.png", "cat/.hidden"):
         (folder / "train" / name).parent.mkdir(exist_ok=True)
         (folder / "train" / name).write_bytes(b"")
-    train, _ = pictures.datasets(prefix + str(folder), 0, 32)
+    train, _ = images.datasets(prefix + str(folder), 0, 32)
     assert len(train) == 4
     line = capsys.readouterr().err
     assert (
@@ -239,23 +238,23 @@ def test_what_is_no_picture_is_named(folder, capsys, prefix):
 
 
 def test_imagenet(folder):
-    train, val = pictures.datasets(f"imagenet:{folder}", 0, 20, least=20)
+    train, val = images.datasets(f"imagenet:{folder}", 0, 20, least=20)
     assert train.classes == val.classes == ["cat", "dog"] and (len(train), len(val)) == (4, 2)
     assert train[0][0].shape == val[0][0].shape == (20, 20, 3)
     with pytest.raises(ValueError, match="imagenet:DIR"):
-        pictures.datasets("imagenet", 0, 32)
+        images.datasets("imagenet", 0, 32)
 
 
 @pytest.mark.parametrize("what", ["imagenet:{}", "{}"])
 def test_to_validate_needs_no_pictures_to_train_on(folder, what):
     shutil.rmtree(folder / "train")
     (folder / "synset_words.txt").write_text("cat a cat\ndog a dog\n")
-    val = pictures.dataset(what.format(folder), "val", 0, 32)
+    val = images.dataset(what.format(folder), "val", 0, 32)
     assert val.classes == ["cat", "dog"] and len(val) == 2
     with pytest.raises(DataError, match="train"):
-        pictures.datasets(what.format(folder), 0, 32)
+        images.datasets(what.format(folder), 0, 32)
 
 
 def test_a_short_side_that_is_too_short():
     with pytest.raises(options.UsageError, match="--resize 31: the network sees 32 pixels"):
-        pictures.datasets("nowhere", 0, 32, least=31)
+        images.datasets("nowhere", 0, 32, least=31)

@@ -1,0 +1,178 @@
+"""Where a training starts: with nothing, with a run that goes on (--resume), or with the weights of another network
+(--from), of which all layers but the last may be frozen. And what is said about it."""
+
+import os
+from argparse import Namespace
+from dataclasses import dataclass, field
+from typing import Any
+
+from model import LRN
+
+import minicnn
+from minicnn import nn
+from minicnn.backends.devices import describe_device
+from minicnn.data import DataLoader
+from minicnn.data.folder import some
+from minicnn.optim import SGD, Optimizer, ReduceLROnPlateau, Schedule
+
+from .images import View
+from .options import DEFAULTS, MACHINE, adopt, adopt_network, say
+from .recipes import complete
+from .runs import TEN_CROP, finished, load_network, load_run, part_of, require_classes, restore, view_of
+
+
+@dataclass
+class Start:
+    """What a training starts with: the file of a run (`arrays`, `saved`) or of a network; of a training from the
+    beginning, all is empty."""
+
+    path: str = ""
+    config: dict[str, Any] = field(default_factory=dict)  # the settings in the file
+    view: View | None = None  # how its network sees an image
+    source: nn.Module | None = None  # the network, of --from
+    arrays: dict[str, Any] = field(default_factory=dict)  # all that --resume has
+    saved: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> list[str]:
+        return self.config.get("classes", [])
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """The arrays of PixelStatistics."""
+        return part_of(self.arrays, "statistics")
+
+    def lrn(self, settings: Namespace) -> dict[str, Any]:
+        """The constants of local response normalization."""
+        return self.config.get("lrn", {**LRN, "alpha": settings.lrn_alpha})
+
+    def names(self, dataset: Any) -> list[str]:
+        """The words for a data set's classes. Classes that are known keep the names that they have."""
+        names = getattr(dataset, "names", dataset.classes)
+        return self.config.get("names", names) if self.classes == dataset.classes else names
+
+    def require_classes(self, data: str, classes: list[str]) -> None:
+        """A run goes on with its own classes only."""
+        if self.saved:
+            require_classes(self.path, self.classes, data, classes)
+
+    def give_weights(self, net: nn.Module, classes: list[str]) -> None:
+        """Those of the source, if there is one."""
+        if self.source:
+            say(f"from {self.path}: {take_weights(net, self.source, self.classes, classes)}")
+
+    def restore(
+        self, net: nn.Module, optimizer: SGD, schedule: Schedule, settings: Namespace, given: set[str], batches: int
+    ) -> None:
+        """Where a run goes on, what has a state is as it was, but for settings that were given anew. An
+        epoch has so many batches today."""
+        if not self.saved:
+            return
+        plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
+        parts = {"model": net, "optimizer": optimizer} | ({"schedule": plateau} if plateau else {})
+        restore(self.path, self.arrays, self.saved, parts)
+        for group in optimizer.param_groups:
+            group |= {name: value for name, value in optimizer.defaults.items() if name != "lr"}
+        if plateau:  # whose rate is the optimizer's, not a formula
+            plateau.min_lr = self.saved["rows"][0]["lr"] / 1000
+            for name, group in zip(("lr", "head_lr"), optimizer.param_groups, strict=False):
+                if name in given:
+                    group["lr"], plateau.waited = getattr(settings, name), 0
+        else:
+            schedule.load_state_dict({"count": len(self.saved["rows"]) * batches})
+
+
+def begin(settings: Namespace, given: set[str]) -> Start | None:
+    """What --resume or --from has, with whose settings those that were not given are filled in. None if
+    that run has all that it is asked for; what is no longer of any effect goes out of `given`."""
+    if settings.resume:
+        arrays, saved = load_run(settings.resume)
+        config = saved["config"]
+        adopt(settings, given, config)
+        if finished(settings.resume, saved["rows"], settings.epochs):
+            given &= {"data", "verify", "ten_crop", "device", *MACHINE}  # with the others nothing is trained
+            adopt(settings, given, config)
+            settings.epochs = len(saved["rows"])
+            if not settings.ten_crop or os.path.exists(os.path.join(settings.out, TEN_CROP)):
+                return None
+        view = view_of(settings.resume, config, arrays)
+        return Start(settings.resume, config, view, arrays=arrays, saved=saved)
+    if settings.source:
+        source, config, view = load_network(settings.source)
+        adopt_network(settings, given, config, view.resize)
+        return Start(settings.source, config, view, source)
+    return Start()
+
+
+# --------------------------------------------------------------------------------------------------------- fine-tuning
+def take_weights(net: nn.Module, source: nn.Module, known: list[str], classes: list[str]) -> str:
+    """Give a network the weights of another, all but those of its last layer where the classes are
+    not the same ones. Returns what was done, in words."""
+    arrays, words = source.state_dict(), "all its layers, for the classes are the same"
+    if known != classes:
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("fc8.")}
+        words = f"all its layers but the last: fc8 is new, for {len(classes)} classes instead of {len(known)} others"
+    net.load_state_dict({**net.state_dict(), **arrays})
+    return words
+
+
+def freeze(net: nn.Module) -> None:
+    """Let no layer learn but the last."""
+    *layers, _ = net.children()
+    for layer in layers:
+        for parameter in layer.parameters():
+            parameter.requires_grad = False
+
+
+def training_mode(net: nn.Module) -> None:
+    """The layers that learn are in training mode. Those that are frozen stay as in evaluation: they
+    drop out nothing, and statistics that they keep do not change."""
+    net.train()
+    for layer in net.children():
+        if {parameter.requires_grad for parameter in layer.parameters()} == {False}:
+            layer.eval()
+
+
+# -------------------------------------------------------------------------------------------------- what is said of it
+def introduce(
+    settings: Namespace, given: set[str], net: nn.Module, optimizer: Optimizer, loader: DataLoader,
+    val_loader: DataLoader,
+) -> None:  # fmt: skip
+    """Say what is going to happen: the settings that are not the recipe's, and what may
+    surprise."""
+    parameters = sum(p.size for p in net.parameters())
+    drawn = ": drawn textures, not photographs; --data takes a folder of yours" if settings.data == "synthetic" else ""
+    if settings.device == "cpu":
+        machine = f"cpu (threads {minicnn.get_num_threads()})"
+    else:
+        machine = f"{settings.device}, {describe_device(settings.device)}, with products in {settings.precision}"
+    say(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}, backend {settings.backend}")
+    say(f"data: {settings.data}{drawn}")
+    images = len(loader.dataset)
+    say(
+        f"      {images} images to train on, {len(val_loader.dataset)} to validate, "
+        f"{len(loader.dataset.classes)} classes"
+    )
+    seen = {label for _, label in getattr(val_loader.dataset, "samples", ())}
+    if lacking := [name for label, name in enumerate(loader.dataset.classes) if seen and label not in seen]:
+        say(f"      no images to validate: {some(lacking)}")
+    if len(loader) == 1 and images > 1:
+        size = -(-images // 4)
+        say(
+            f"      all {images} are one batch, so there is one update an epoch; --batch-size {size} makes "
+            f"{-(-images // size)}"
+        )
+    usual = complete({**DEFAULTS, "recipe": settings.recipe, "data": settings.data})
+    told = {"data", "device", "out", "source", *(set(MACHINE) - given)}  # elsewhere, or not chosen
+    other = [f"{name} {value}" for name, value in vars(settings).items() if value != usual.get(name, value)]
+    other = [text for text in other if text.partition(" ")[0] not in told]
+    config = os.path.join(settings.out, "config.json")
+    say(f"recipe {settings.recipe}{', but ' * bool(other)}{', '.join(other)}; all settings are in {config}")
+    say(f"{settings.out} will take {disk_space(net, optimizer) / 1e6:,.0f} MB of the disk")
+
+
+def disk_space(net: nn.Module, optimizer: Optimizer) -> int:
+    """How many bytes a run takes: best.safetensors has the network, last.safetensors too, and the
+    optimizer's state."""
+    arrays = *net.state_dict().values(), *net.state_dict().values(), *optimizer.state_dict().values()
+    return sum(array.nbytes for array in arrays)
