@@ -305,6 +305,8 @@ def read_mean(text: str) -> np.ndarray:
 def read_names(path: str, count: int) -> tuple[list[str], list[str]]:
     """(classes, their names) from a file with a line for each. A line of synset_words.txt is an id and words."""
     names = [line for _, line in lines(path, errors="replace")]
+    if any("\0" in name for name in names):
+        raise UsageError(f"--names {path}: it is no UTF-8 text; save it as such")
     if len(names) != count:
         raise UsageError(f"--names {path}: it has {len(names)} names, and the network {count} classes")
     if all(re.match(r"n\d{8}\s", name) for name in names):

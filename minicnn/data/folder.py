@@ -90,8 +90,12 @@ class ImageFolder(ImageFiles):
 
 
 def folders(root: str) -> list[str]:
-    """The names of the folders in a folder, but hidden ones, sorted."""
-    return sorted(entry.name for entry in os.scandir(root) if leads_to(entry.is_dir) and entry.name[0] != ".")
+    """The names of the folders in a folder, but hidden ones and Synology's @eaDir, sorted."""
+    return sorted(
+        entry.name
+        for entry in os.scandir(root)
+        if leads_to(entry.is_dir) and entry.name[0] != "." and entry.name != "@eaDir"
+    )
 
 
 def files(folder: str) -> list[str]:

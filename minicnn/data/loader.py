@@ -22,6 +22,7 @@ counter is 0 for the order of the epoch and 1 + i for sample i. So neither threa
 from __future__ import annotations
 
 import functools
+import inspect
 import reprlib
 import sys
 import threading
@@ -105,6 +106,8 @@ class DataLoader:
         first = dataset[0] if isinstance(dataset, (tuple, list)) and dataset else dataset
         if on_host(first):
             raise TypeError("arrays X of images and y of labels are no dataset: write DataLoader(Arrays(X, y), …)")
+        if transform is not None:
+            _check_transform(transform)
         self.dataset, self.transform, self.shuffle, self.drop_last = dataset, transform, shuffle, drop_last
         self.batch_size = integer("batch_size", batch_size, 1)
         self.seed = integer("seed", seed, 0)
@@ -255,6 +258,15 @@ class DataLoader:
     def _name(self, index: int) -> str:
         samples = getattr(self.dataset, "samples", None)
         return f"sample {index}" if samples is None else str(samples[index][0])
+
+
+def _check_transform(transform: Any) -> None:
+    try:
+        inspect.signature(transform).bind(None, None)
+    except TypeError as error:
+        raise TypeError(f"a transform is called as transform(image, rng), and several are a Compose: {error}") from None
+    except ValueError:  # what is written in C may not tell what it takes
+        pass
 
 
 def _pair(sample: Any) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..autograd import no_grad
+from ..checks import number
 from ..tensor import Tensor
 
 
@@ -17,7 +18,8 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
         max_norm: the longest that is allowed, above 0.
 
     Returns how long they were. Each .grad that is scaled is a new Tensor. Raises ValueError if max_norm is
-    not above 0, or there is no gradient or one that is not finite: the gradients stay as they are.
+    not above 0, these are no parameters, or there is no gradient or one that is not finite: the gradients
+    stay as they are.
 
     >>> import minicnn
     >>> p = minicnn.nn.Parameter(np.zeros(2))
@@ -27,9 +29,12 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     >>> p.grad
     Tensor([0.6, 0.8], dtype=float64)
     """
+    number("clip_grad_norm: max_norm", max_norm, finite=False)
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: max_norm must be above 0, not {max_norm}")
     params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    if not all(isinstance(p, Tensor) for p in params):
+        raise ValueError("clip_grad_norm takes parameters, as net.parameters() gives them")
     gradients = [(p, p.grad) for p in params if p.grad is not None]
     if not gradients:
         raise ValueError(
@@ -40,7 +45,7 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     gradients = [(p, g.astype(np.float32) if g.dtype == np.float16 else g) for p, g in gradients]
     # each by its own largest entry, or squares of float32 might overflow
     largest = float(np.max([abs(g).max().item() for _, g in gradients if g.size], initial=0))  # NaN, if one is
-    squares = [((g / largest) ** 2).sum().item() for _, g in gradients] if largest else []
+    squares = [((g / largest) ** 2).sum().item() for _, g in gradients] if 0 < largest < np.inf else [1.0]
     norm = largest * float(np.sqrt(sum(squares)))
     if not np.isfinite(norm):
         raise ValueError(f"clip_grad_norm: the gradients' norm is {norm}")

@@ -267,8 +267,8 @@ class Optimizer:
         none = np.zeros(len(self.params), int)
         own = {**self.state_dict(), "missed": none}
         state = {"missed": none, **state}
-        missing = own.keys() - state.keys() - (self.defaults.keys() - {"lr"})
-        problems = [f"{name} is missing" for name in missing]
+        optional = self.defaults.keys() - {"lr"}
+        problems = [f"{name} is missing" for name in own if name not in state and name not in optional]
         for name, value in state.items():
             # a setting may be a whole number, as in lr=1
             like = np.zeros(own[name].shape, int) if name in self.defaults.keys() & own.keys() else own.get(name)

@@ -161,8 +161,8 @@ class ReduceLROnPlateau(Schedule):
         self.best, self.waited = inf, 0
 
     def step(self, metric: float) -> None:
-        self.count += 1
         value = self.sign * float(metric)
+        self.count += 1
         if value < self.best - self.threshold * abs(self.best) or (self.best == inf and value < inf):
             self.best, self.waited = value, 0
         else:

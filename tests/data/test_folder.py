@@ -47,6 +47,7 @@ def test_only_visible_files_with_a_picture_ending_count(save, tmp_path):
         "a/folder.png/4.png",
         "b/5.Jpeg",
         ".c/6.png",
+        "@eaDir/6.png",  # Synology's disks have it
         "7.png",
     ):
         save(name, b"")

@@ -433,6 +433,15 @@ def test_an_error_of_a_transform_names_the_sample():
         next(iter(DataLoader(Numbered(2), 2, transform=transform)))
 
 
+def test_what_is_called_otherwise_than_a_transform():
+    for transform in ([lambda image, rng: image], lambda image: image, 3):
+        with pytest.raises(
+            TypeError, match=r"^a transform is called as transform\(image, rng\), and several are a Compose"
+        ):
+            DataLoader(Numbered(2), 2, transform=transform)
+    DataLoader(Numbered(2), 2, transform=max)  # which does not tell what it takes
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_images_of_one_batch_must_agree(num_workers):
     dataset = [(np.zeros((4, 4 + i // 3, 3), np.uint8), 0) for i in range(6)]

@@ -359,7 +359,9 @@ def test_command_lines(refused, tmp_path):
     for options in (["--names", "two.txt"], ["--mean", "1,2,3"]):
         refused("--names and --mean", "a.npz", "b.npz", "--to", "caffe", *options)
     refused(["two.txt", "2 names", "10 classes"], "a.npz", "b.safetensors", "--names", "two.txt")
-    refused("binary.txt", "a.npz", "b.safetensors", "--names", "binary.txt")
+    refused("binary.txt: it is no UTF-8 text", "a.npz", "b.safetensors", "--names", "binary.txt")
+    (tmp_path / "notepad.txt").write_text("\n".join(PLAIN), encoding="utf-16")  # as PowerShell's > writes it
+    refused("notepad.txt: it is no UTF-8 text", "a.npz", "b.safetensors", "--names", "notepad.txt")
     (tmp_path / "twice.txt").write_text("\n".join([SYNSETS[0], *SYNSETS[:-1]]))
     refused(["twice.txt", "more than once"], "a.npz", "b.safetensors", "--names", "twice.txt")
     refused("nothing.txt", "a.npz", "b.safetensors", "--names", "nothing.txt")

@@ -1,6 +1,7 @@
 """Images: how the programs draw, and the two of a run. They are drawn with matplotlib's own
 settings and none of the user's, some of which take programs or fonts that are not here."""
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 def require_matplotlib() -> Any:
     """The package, or an ImportError that says how to get it."""
     os.environ.pop("MPLBACKEND", None)  # of a notebook, which may have another Python than this
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of every font that it looks for in vain
     try:
         import matplotlib.figure
         import matplotlib.font_manager

@@ -146,8 +146,10 @@ def dataset(
             " and val/"
         )
     if not (root / part).is_dir():
+        kaggle = f"; ImageNet as Kaggle unpacks it is imagenet:{what}" if (root / "ILSVRC").is_dir() else ""
         raise DataError(
             f"{root / part}: no such folder; {what} needs train/ and val/, each with one folder of images per class"
+            f"{kaggle}"
         )
     classes = None  # of folders to train on, of which there have to be two
     if known or not train:

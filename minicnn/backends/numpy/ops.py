@@ -40,11 +40,11 @@ def total(x: Array, axes: tuple[int, ...]) -> Array:
     if x.dtype.kind != "f" or x.size <= SHORT:
         return x.sum(axis=axes)
     if x.dtype == np.float16:
-        return x.sum(axis=axes, dtype=np.float32).astype(x.dtype)
+        return total(x.astype(np.float32), axes).astype(x.dtype)
     kept = [axis for axis in range(x.ndim) if axis not in axes]
     shape = [x.shape[axis] for axis in kept]
     if kept == list(range(len(kept))):  # they are the last ones
-        return x.reshape(*shape, -1).sum(-1)
+        return np.ascontiguousarray(x.reshape(*shape, -1)).sum(-1)
     before = prod(shape[: axes[0]])
     if before > 1 and list(axes) == list(range(axes[0], axes[-1] + 1)):  # side by side, behind others: a stack of rows
         stack = x.reshape(before, prod([x.shape[axis] for axis in axes]), -1)

@@ -100,13 +100,22 @@ def test_sums_of_many_rows_do_not_drift(columns, axes):
     backwards = np.ascontiguousarray(x[..., ::-1, :])[..., ::-1, :]
     np.testing.assert_allclose(fast.ops.total(backwards, axes), 3000, rtol=rtol)
     with_gaps, repeated = np.repeat(x, 2, axis=-1)[..., ::2], np.broadcast_to(x[..., :1, :], x.shape)
-    for other in (with_gaps, repeated):
+    lying = np.asfortranarray(x)  # of which the axis with the shortest steps is another
+    for other in (with_gaps, repeated, lying):
         np.testing.assert_allclose(fast.ops.total(other, axes), 3000, rtol=rtol)
     y = fast.ops.total(x.astype(np.float16), axes)
     assert y.dtype == np.float16 and y.shape == (2, columns)[1 - axes[0] :]
     np.testing.assert_allclose(y, 3000, rtol=1e-3)
     y = fast.ops.total(np.ones(x.shape, np.int32), axes)
     assert y.dtype.kind == "i" and (y == 30_000).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_sums_along_the_last_axis_do_not_drift_whatever_the_layout(dtype):
+    x = np.full((2, 2**17), 0.1, dtype, order="F")
+    np.testing.assert_array_equal(fast.ops.total(x, (1,)), fast.ops.total(np.ascontiguousarray(x), (1,)))
+    one_by_one = np.broadcast_to(np.float16(2**-11), (2**26 + 2, 2))  # in float32 they stop to grow at 2¹³
+    np.testing.assert_array_equal(fast.ops.total(one_by_one, (0,)), 2**15)
 
 
 def test_sums_that_are_not_shared(shared):
