@@ -547,7 +547,7 @@ def test_what_is_forgotten_in_an_operation_of_ones_own():
 def test_apply_takes_functions_of_its_own_kind(function):
     x = Tensor([[1.0]], requires_grad=True)
     what = getattr(function, "__name__", type(function).__name__)
-    words = f"apply takes an object of a subclass of minicnn.Function, .*; {what} is none$"
+    words = f"apply takes an object of a subclass of minicnn.Function, .*; {what} is not one$"
     for arguments in ((x,), (x, 2.0), (np.exp,), ()):
         fails(TypeError, words, minicnn.apply, function, *arguments)
     fails(TypeError, words, x.apply, function)
