@@ -13,14 +13,13 @@ import numpy as np
 from . import habits, ops
 from .autograd import Copy, Function, backward_pass, is_recording, memory_of, set_grad_enabled
 from .backends import devices
-from .habits import refusals
 
 _accumulating = threading.Lock()  # backward passes in several threads may add to one leaf
 Axis = int | tuple[int, ...] | None
 Hook = Callable[["Tensor"], None]
 
 
-class Tensor:
+class Tensor(habits.TensorHabits):
     """An array, with the gradient of a scalar with respect to it.
 
     Operators follow NumPy's rules of broadcasting. In an expression with a floating-point Tensor, a
@@ -52,7 +51,6 @@ class Tensor:
 
     __slots__ = "data", "grad", "grad_fn", "hooks", "requires_grad", "version"
     __array_ufunc__ = None  # so that ndarray * Tensor calls the Tensor's operator
-    locals().update(refusals(habits.TENSOR))
 
     def __init__(self, data: Any, *, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
         if isinstance(data, Tensor):
