@@ -153,7 +153,7 @@ class Tensor(habits.TensorHabits):
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ValueError(f"a Tensor of shape {self.shape} is neither true nor false: say .any() or .all()")
+            raise ValueError(f"a Tensor of shape {self.shape} is neither true nor false: write .any() or .all()")
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -167,13 +167,13 @@ class Tensor(habits.TensorHabits):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self.requires_grad:
-            raise RuntimeError("this Tensor requires a gradient: say .detach() first, or .numpy()")
+            raise RuntimeError("this Tensor requires a gradient: write .detach() first, or .numpy()")
         return np.array(self.numpy(), dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
         """The array's memory, not a copy, for the from_dlpack of NumPy, CuPy, PyTorch …"""
         if self.requires_grad:
-            raise BufferError("this Tensor requires a gradient: say .detach() first")
+            raise BufferError("this Tensor requires a gradient: write .detach() first")
         return devices.to_dlpack(self.data, options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -650,9 +650,11 @@ def _matmul(a: Any, b: Any) -> Tensor:
     a, b = (t if isinstance(t, Tensor) else np.asarray(t) for t in (a, b))
     if not a.ndim or not b.ndim:
         raise ValueError("a 0-d operand in a matrix product: use * instead")
-    if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
-        inner = f"{a.shape[-1]} and {b.shape[max(b.ndim - 2, 0)]}"
-        raise ValueError(f"matrix product of shapes {a.shape} and {b.shape}: inner dimensions {inner} differ")
+    columns, rows = a.shape[-1], b.shape[max(b.ndim - 2, 0)]
+    if columns != rows:
+        raise ValueError(
+            f"matrix product of shapes {a.shape} and {b.shape}: the inner dimensions {columns} and {rows} differ"
+        )
     y = apply(ops.MatMul(), a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
     y = y[..., 0, :] if a.ndim == 1 else y
     return y[..., 0] if b.ndim == 1 else y

@@ -137,6 +137,12 @@ def test_text_is_at_most_100_columns_wide(name):
     assert wide == []
 
 
+def test_annotations_of_tensor_mean_the_builtin_types():
+    """Tools evaluate them among the names of the class, which has no float or int of its own."""
+    assert not {"bool", "float", "int", "type"} & set(vars(minicnn.Tensor))
+    assert inspect.getdoc(vars(minicnn.habits.TensorHabits)["float"]) == "@private"
+
+
 def test_the_checks_find_what_is_wrong():
     def f(x, stride=1, *rest):
         """One sentence.

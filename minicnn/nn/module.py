@@ -64,7 +64,7 @@ class Parameter(Tensor):
                 raise TypeError(
                     f"a Parameter of shape {self.shape} and dtype {self.dtype} cannot become {_described(value)}: "
                     "write p.data[...] = … for new values, net.astype(…) for another dtype, or assign "
-                    "an nn.Parameter(…) to the module (the optimizer then has to be made anew)"
+                    "an nn.Parameter(…) to the module (then make the optimizer again)"
                 )
             self.version[0] += 1
         object.__setattr__(self, name, value)
@@ -206,7 +206,7 @@ class Module:
                 if isinstance(before, Parameter):
                     instead = (
                         f"write {name}.data[...] = … for new values, or assign "
-                        "nn.Parameter(…) for a new parameter (the optimizer then has to be made anew)"
+                        "nn.Parameter(…) for a new parameter (then make the optimizer again)"
                     )
                 raise TypeError(
                     f"{owner}.{name} is a {'Parameter' if isinstance(before, Parameter) else 'Module'} and would be "
