@@ -194,7 +194,7 @@ class Tensor(habits.TensorHabits):
         return devices.to_device(self.data, "cpu")
 
     def detach(self) -> Tensor:
-        """A constant with the same array: no gradient flows through it."""
+        """A constant with the same array, not a copy: no gradient flows through it."""
         tensor = Tensor.wrap(self.data)
         tensor.version = self.version
         return tensor
@@ -265,6 +265,12 @@ class Tensor(habits.TensorHabits):
             A function that removes the hook.
         Raises:
             RuntimeError: this Tensor is not a leaf that requires a gradient.
+
+        Example:
+            >>> x = Tensor(2.0, requires_grad=True)
+            >>> remove = x.register_post_accumulate_grad_hook(lambda x: print(x.grad.item()))
+            >>> (x * x).backward()
+            4.0
         """
         if self.grad_fn is not None or not self.requires_grad:
             raise RuntimeError("a gradient hook needs a leaf that requires a gradient")
@@ -517,6 +523,10 @@ class Tensor(habits.TensorHabits):
             axis: one axis; by default the index is that of the flattened Tensor.
         Returns:
             A Tensor of integers.
+
+        Example:
+            >>> Tensor([[1.0, 5.0], [7.0, 3.0]]).argmax(axis=1).numpy()
+            array([1, 0])
         """
         return self._constant(lambda array: array.argmax(axis))
 
@@ -557,6 +567,10 @@ class Tensor(habits.TensorHabits):
             *shape: integers or a tuple; one of them may be −1, and is found from the others.
         Raises:
             ValueError: the shape has another number of elements.
+
+        Example:
+            >>> Tensor(np.zeros((2, 3, 4))).reshape(2, -1).shape
+            (2, 12)
         """
         return apply(ops.Reshape(_sizes(shape)), self)
 
@@ -614,6 +628,10 @@ class Tensor(habits.TensorHabits):
             axis: an axis or a tuple of axes; by default all axes of length 1.
         Raises:
             ValueError: an axis is longer, or does not exist.
+
+        Example:
+            >>> Tensor(np.zeros((2, 1, 1))).squeeze(-1).shape
+            (2, 1)
         """
         axes = ops.normal_axes(axis, self.ndim)
         if axis is None:
@@ -633,6 +651,11 @@ class Tensor(habits.TensorHabits):
             *shape: integers or a tuple.
         Raises:
             ValueError: this Tensor's shape cannot be broadcast to it.
+
+        Example:
+            >>> Tensor([[1.0], [2.0]]).broadcast_to(2, 3)
+            Tensor([[1., 1., 1.],
+                    [2., 2., 2.]], dtype=float32)
         """
         return apply(ops.BroadcastTo(_sizes(shape)), self)
 

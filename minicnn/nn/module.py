@@ -343,8 +343,8 @@ class Module:
 
     # ---------------------------------------------------------------------------------------- modes
     def train(self: Self, mode: bool = True) -> Self:
-        """Switch this module, and all modules in it, to training mode or to evaluation mode;
-        dropout and batch normalization differ.
+        """Switch this module, and all modules in it, to training mode or to evaluation mode, in
+        which dropout and batch normalization behave differently.
 
         Args:
             mode: False for evaluation mode.
