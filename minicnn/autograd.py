@@ -1,9 +1,9 @@
-"""Reverse-mode differentiation: the backward pass through recorded operations, and Function, which
-every operation is.
+"""Reverse-mode differentiation: the backward pass through the recorded operations, and Function,
+the base class of all operations.
 
 The result of a recorded operation is a Tensor that points to its Function, its grad_fn. A Function
 points to its parents: for each input, the Function that made it, or the Tensor itself if it is a
-leaf, one that requires a gradient and was not computed. So the Functions are the nodes of a graph:
+leaf (a Tensor that requires a gradient and was not computed). So Functions are nodes of a graph:
 
     x ──┐
         Mul ── Exp ── y      y.grad_fn is Exp;  Exp.parents == (Mul,);  Mul.parents == (x, w)
@@ -15,22 +15,22 @@ Nothing points forward, so there are no reference cycles, and a graph is freed a
 refers to it. The one exception: after backward(create_graph=True), leaf.grad has a graph of its
 own, which leads back to that leaf.
 
-The backward pass goes from right to left through the picture, by the chain rule. L is one number,
-computed from y. With dL/dy given, Exp says what dL/d(Mul's output) is, and with that Mul says what
-dL/dx and dL/dw are. Where a value was used twice, its gradients add up. That is all that
-backward_pass() does; Plan and Pending below it do the bookkeeping.
+The backward pass goes from right to left through this graph, by the chain rule. L is a scalar that
+was computed from y. From dL/dy, Exp computes dL/d(Mul's output), and from that Mul computes dL/dx
+and dL/dw. If a value was used twice, its gradients are summed. backward_pass() does only that; Plan
+and Pending below it do the bookkeeping.
 
 Every operation passes through tensor.apply, which calls the Function's forward and then its record.
 The backward pass also computes with Tensors. With create_graph=True its operations are recorded, so
-that they can be differentiated again; otherwise recording is off meanwhile. (examples/engine.py is
-all this in forty lines, without what makes it fast and safe.)
+that they can be differentiated again; otherwise recording is switched off during the pass.
+(examples/engine.py is the same in forty lines, without the parts that make it fast and safe.)
 
-Of a Tensor t this file uses only its data, shape, dtype, grad_fn, requires_grad and version (how
-often its data was overwritten, in a list, which views share), that it can be a key of a dict, and
+This file uses of a Tensor t only data, shape, dtype, grad_fn, requires_grad and version (how often
+its data was overwritten, in a list that views share), uses it as a key of a dict, and calls
 
     t.wrap(array, node)           the array as a Tensor whose grad_fn is that node
-    t.plus(other)                 t + other, of two gradients of one Tensor
-    t.apply(function, *inputs)    tensor.apply, which cannot be imported: it is on a floor above
+    t.plus(other)                 t + other for two gradients of one Tensor
+    t.apply(function, *inputs)    tensor.apply, which is not imported, to avoid a cycle
 
 Try: what are the second and the third derivative of x³ at 2? They are 6x and 6:
 
@@ -58,7 +58,7 @@ from typing import Any
 from .habits import SAVES, Instead
 
 Tensor = Any  # minicnn.tensor.Tensor
-Gradients = Tensor | tuple[Tensor | None, ...]  # of one input, or of each
+Gradients = Tensor | tuple[Tensor | None, ...]  # of the only input, or of each
 
 
 def backward_pass(
@@ -69,42 +69,44 @@ def backward_pass(
 ) -> None:
     """Carry the gradients of the roots, given as (tensor, gradient) pairs, down to the leaves.
 
-    Nodes are visited from the newest to the oldest. Whatever used a node's output is newer than the
-    node, so each node has received its whole gradient before it passes it on, and there is no
-    recursion. deliver(tensor, gradient) is called for each leaf, or for each wanted Tensor, as soon
-    as its gradient is complete: Tensor.backward adds the gradient to tensor.grad, minicnn.grad
-    collects the gradients in a dict.
+    Nodes are visited from the newest to the oldest. A node that uses another's output is newer, so
+    each node has received its whole gradient before it is visited, and there is no recursion.
+    deliver(tensor, gradient) is called for each leaf, or for each wanted Tensor, as soon as its
+    gradient is complete: Tensor.backward adds the gradient to tensor.grad, minicnn.grad collects
+    the gradients in a dict.
     """
     plan = Plan([_place(tensor) for tensor, _ in roots], wanted)
     pending = Pending(plan, deliver)
     for tensor, gradient in roots:
         pending.add_root(_place(tensor), gradient)
     while plan.nodes:
-        node, needed = plan.nodes.popitem()  # the last one in, which is the newest
+        node, needed = plan.nodes.popitem()  # the last one inserted, which is the newest
         gradients = node.gradients(pending.take(node), needed)
         pending.add_all(node.parents, gradients, needed)
         if not retain_graph:
             node.free()
-        del node, gradients  # so that what was used is gone before the next node asks for memory
+        del node, gradients  # so that their memory is free before the next node allocates
 
 
 def _place(tensor: Tensor) -> Any:
-    """Where the gradient of a Tensor arrives: at the Function that made it, or at the leaf itself."""
+    """Where a Tensor's gradient arrives: at the Function that made it, or at the leaf itself."""
     return tensor if tensor.grad_fn is None else tensor.grad_fn
 
 
 class Plan:
-    """What a backward pass is going to do, found out before it begins.
+    """The nodes that a backward pass is going to visit, determined before it begins.
 
-    nodes: {Function: needed}, the oldest first: the Functions through which a gradient reaches a wanted
-        Tensor (all of them, if wanted is None). needed[i]: must it compute the gradient of input i?
-    missing: {leaf: how many gradients it is still to receive}.
-    wanted: {place where its gradient arrives (see _place): wanted Tensor}.
+    Attributes:
+        nodes: {Function: needed}, the oldest first: the Functions through which a gradient reaches
+            a wanted Tensor (all of them, if wanted is None). needed[i] tells whether it must
+            compute the gradient of input i.
+        missing: {leaf: the number of gradients that it has not received yet}.
+        wanted: {place where its gradient arrives (see _place): wanted Tensor}.
     """
 
     def __init__(self, roots: list[Any], wanted: list[Tensor] | None) -> None:
         nodes: list[Function] = []
-        arrivals: defaultdict[Any, int] = defaultdict(int)  # of gradients, at each node and leaf
+        arrivals: defaultdict[Any, int] = defaultdict(int)  # how many gradients each place receives
         for root in roots:
             arrivals[root] += 1
         stack = list(arrivals)
@@ -125,7 +127,7 @@ class Plan:
                     arrivals[parent] += 1
 
         self.wanted = {} if wanted is None else {_place(tensor): tensor for tensor in wanted}
-        # a place is useful if it is wanted or a parent of it is useful; parents are older, and decided first
+        # a place is useful if it is wanted, or a parent of it is useful; parents come first here
         useful = set(arrivals if wanted is None else self.wanted)
         self.nodes: dict[Function, tuple[bool, ...]] = {}
         for node in sorted(nodes, key=attrgetter("order")):
@@ -141,10 +143,10 @@ class Plan:
 class Pending:
     """The gradients that nodes and leaves have received so far in a backward pass.
 
-    A gradient that is delivered must not share its memory with any other Tensor, for its owner may
-    write to it. `shared` holds the memory that somebody else may still read: that of the gradients the
-    pass began with, of those that were delivered, and of arrays that went to two parents. If a
-    gradient's memory is in it, it is copied before it is delivered.
+    A gradient that is delivered must not share its memory with any other Tensor, because its owner
+    may write to it. `shared` holds the memory that others may still read: that of the gradients
+    with which the pass began, of those that were delivered, and of arrays that two parents
+    received. A gradient whose memory is in it is copied before it is delivered.
     """
 
     def __init__(self, plan: Plan, deliver: Callable[[Tensor, Tensor], None]) -> None:
@@ -153,7 +155,7 @@ class Pending:
         self.shared: set[int] = set()  # see memory_of
 
     def add_root(self, place: Any, gradient: Tensor) -> None:
-        """Take a gradient that the pass begins with. Its memory stays the caller's. If this place
+        """Add a gradient with which the pass begins. Its memory remains the caller's. If this place
         does not lead to anything wanted, the gradient is dropped."""
         self.shared.add(memory_of(gradient))
         if place in self.plan.nodes or place in self.plan.missing:
@@ -169,7 +171,7 @@ class Pending:
             if not need:
                 continue
             before = received.get(parent)
-            # never +=, for the memory may be another Tensor's as well
+            # never +=, because the memory may be another Tensor's as well
             received[parent] = gradient if before is None else before.plus(gradient)
             if parent in missing:
                 missing[parent] -= 1
@@ -177,15 +179,16 @@ class Pending:
                     self._deliver(parent, received.pop(parent))
 
     def take(self, node: Function) -> Tensor:
-        """Remove and return the complete gradient of a node's output, and deliver it if it is wanted."""
+        """Remove and return the complete gradient of a node's output; if it is wanted, deliver it
+        too."""
         gradient = self.received.pop(node)
         if node in self.plan.wanted:
             self._deliver(self.plan.wanted[node], gradient)
         return gradient
 
     def _deliver(self, tensor: Tensor, gradient: Tensor) -> None:
-        # a broadcast view has a stride of 0: several of its entries are one number in memory, so
-        # whoever wrote to one of them would change the others
+        # a broadcast view has a stride of 0: several of its elements are one place in memory, so
+        # writing to one of them would change the others
         if memory_of(gradient) in self.shared or 0 in gradient.data.strides:
             gradient = gradient.apply(Copy(), gradient)
         self.shared.add(memory_of(gradient))
@@ -193,8 +196,8 @@ class Pending:
 
 
 def memory_of(tensor: Tensor) -> int:
-    """The identity of whatever owns a Tensor's memory. (That of another owner, which is gone, may come
-    again: then one copy is made too many.)"""
+    """The id of the object that owns a Tensor's memory. (If an owner is freed, another may get its
+    id: then one unnecessary copy is made.)"""
     owner = tensor.data
     while getattr(owner, "base", None) is not None:
         owner = owner.base
@@ -205,43 +208,53 @@ _counter = itertools.count()
 
 
 class Function:
-    """One operation: arrays in, one array out, and how a gradient flows back.
+    """One operation: how an array is computed from arrays, and how the gradient flows back.
 
     A subclass stores its settings in __init__ and defines
 
-        forward(*arrays) -> array      the result; what the backward pass needs besides the inputs is
+        forward(*arrays) -> array      the result; values that backward needs besides the inputs are
                                        set on self
-        backward(dy) -> gradients      given dy = dL/dy of the output y, the Tensor dL/dx for each input x,
-                                       computed with operations on Tensors, so that it can itself be
-                                       recorded and differentiated
-        saves                          saves[i]: the numbers of the inputs that backward reads to compute
-                                       the gradient of input i. A product x·w has saves = ((1,), (0,)):
-                                       the gradient of x reads w, that of w reads x.
+        backward(dy) -> gradients      from dy = dL/dy of the output y, the Tensor dL/dx for each
+                                       input x, computed with operations on Tensors, so that it can
+                                       itself be recorded and differentiated
+        saves                          saves[i]: the indices of the inputs that backward reads to
+                                       compute the gradient of input i. A product x·w has
+                                       saves = ((1,), (0,)): the gradient of x reads w, that of w
+                                       reads x.
 
-    An object records one call. In backward, self.needs_input_grad[i] tells whether the gradient of
-    input i is wanted (None may be returned otherwise), and self.saved_inputs[j] is the Tensor that
-    was input j, kept only if a wanted gradient reads it. backward must return new Tensors, or dy
-    itself, or views of it. It must not return a saved input or an array that the Function keeps on
-    self, because whoever is given a leaf's gradient may write to its memory.
+    An object records one call. backward must return new Tensors, or dy itself, or views of it. It
+    must not return a saved input or an array that the Function keeps on self, because the owner of
+    a leaf's gradient may write to its memory. minicnn.apply has an example.
+
+    Attributes:
+        needs_input_grad: in backward, needs_input_grad[i] tells whether the gradient of input i is
+            wanted; otherwise None may be returned for it.
+        saved_inputs: in backward, saved_inputs[j] is the Tensor that was input j, which is kept
+            only if a wanted gradient reads it.
     """
 
     saves: tuple[tuple[int, ...], ...] = ()
     promotes_integers = False  # True: tensor.apply converts integers to floating point first
-    # for each input the Function that made it, or the leaf, or None if it needs no gradient; the whole
-    # is None as long as no call is recorded, and again once the node was freed
+    # for each input the Function that made it, or the leaf, or None if it needs no gradient; None
+    # instead of a tuple until a call is recorded, and after the node is freed
     parents: Any = None
 
     saved_inputs: tuple[Any, ...]
     needs_input_grad: tuple[bool, ...]
     order: int  # nodes are numbered as they are recorded: a larger number is newer
-    shape: tuple[int, ...]  # of its output, as is dtype, under the names that a leaf has them
+    shape: tuple[int, ...]  # of its output, like dtype; a leaf has the same names
     dtype: Any
-    _versions: list[tuple[Any, int]]  # what is saved, and how often it had been overwritten then
+    _versions: list[tuple[Any, int]]  # the saved Tensors, and how often each had been overwritten
     save_for_backward = Instead("save_for_backward", SAVES)
     saved_tensors = Instead("saved_tensors", SAVES)
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Raises TypeError for a `saves` that is no numbers for each input, and for PyTorch's static methods."""
+        """Check the definition of a subclass.
+
+        Raises:
+            TypeError: `saves` is not a tuple of indices for each input, or forward or backward is a
+                static method, as in PyTorch.
+        """
         super().__init_subclass__(**options)
         own = vars(cls)
         for method, argument in ("forward", "x"), ("backward", "dy"):
@@ -253,19 +266,25 @@ class Function:
         saves = own.get("saves", ())
         if not isinstance(saves, property) and not _are_saves(saves):
             raise TypeError(
-                f"{cls.__name__}.saves is {saves!r}: write a tuple for each input, of the numbers of the inputs "
-                "that its gradient is computed from, such as ((0,),) for x²"
+                f"{cls.__name__}.saves is {saves!r}: write a tuple for each input, of the indices of the inputs "
+                "from which its gradient is computed, such as ((0,),) for x²"
             )
 
     def forward(self, *arrays: Any) -> Any:
+        """The result, an array, from the arrays of the inputs; each subclass defines it."""
         raise NotImplementedError(f"{self.name} does not define forward")
 
     @classmethod
     def apply(cls, *_: Any) -> None:
-        """PyTorch's way to call a Function. Raises TypeError, which says what to write here."""
+        """PyTorch's way to call a Function.
+
+        Raises:
+            TypeError: always; the message says what to write instead.
+        """
         raise TypeError(f"an operation is an object here: minicnn.apply({cls.__name__}(…), x)")
 
     def backward(self, dy: Tensor) -> Gradients:
+        """The gradient of each input from dy, that of the output; each subclass defines it."""
         raise NotImplementedError(f"{self.name} does not define backward")
 
     @property
@@ -273,8 +292,12 @@ class Function:
         return type(self).__name__
 
     def saved_output(self, dy: Tensor) -> Tensor:
-        """In backward: self.y, which forward has returned, as a Tensor that this node made. So what
-        is computed from it can be differentiated again, through the node."""
+        """For use in backward: self.y, which forward has returned, as a Tensor whose grad_fn is
+        this node, so that gradients computed from it can be differentiated again.
+
+        Args:
+            dy: the gradient of the output.
+        """
         try:
             y = self.y  # type: ignore[attr-defined]
         except AttributeError:
@@ -284,11 +307,18 @@ class Function:
         return dy.wrap(y, self)
 
     def record(self, inputs: tuple[Tensor, ...], output: Any) -> bool:
-        """Become a node of the graph, if this thread records and any input requires a gradient: store the
-        parents, and the inputs that `saves` names. Returns whether it did. tensor.apply calls this."""
+        """Become a node of the graph if this thread records and an input requires a gradient: store
+        the parents, and the inputs that `saves` lists. tensor.apply calls this.
+
+        Args:
+            inputs: the Tensors.
+            output: the array that forward has returned.
+        Returns:
+            Whether it was recorded.
+        """
         if not _mode.recording:
             return False
-        needs, parents = [], []  # filled in one loop, for this runs for every operation
+        needs, parents = [], []  # filled in one loop, because this runs for every operation
         for tensor in inputs:
             needs.append(tensor.requires_grad)
             parents.append((tensor.grad_fn or tensor) if tensor.requires_grad else None)
@@ -301,14 +331,14 @@ class Function:
         saved: list[Any] = [_UNSAVED] * len(inputs)
         versions = []
         try:
-            for numbers, need in zip(self.saves, needs, strict=False):  # the last inputs may be left out
+            for numbers, need in zip(self.saves, needs, strict=False):  # saves may be shorter
                 if need:
                     for j in numbers:
                         saved[j] = inputs[j]
                         versions.append((inputs[j], inputs[j].version[0]))
         except IndexError:
             raise TypeError(
-                f"{self.name}.saves is {self.saves}, but its inputs are numbered from 0 to {len(inputs) - 1}"
+                f"{self.name}.saves is {self.saves}, but the indices of its inputs are 0 to {len(inputs) - 1}"
             ) from None
         self.parents, self.needs_input_grad = tuple(parents), tuple(needs)
         self.saved_inputs, self._versions = tuple(saved), versions
@@ -317,8 +347,17 @@ class Function:
         return True
 
     def gradients(self, dy: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        """backward(dy), checked: a gradient for each input that needs one. `needed` can ask for fewer
-        of them than there could be."""
+        """backward(dy), checked: a gradient for each input that needs one.
+
+        Args:
+            dy: the gradient of the output.
+            needed: for each input, whether its gradient is wanted in this pass.
+        Returns:
+            A gradient for each input, None for those that are not wanted.
+        Raises:
+            RuntimeError: a saved input was overwritten since the forward pass, or backward returned
+                something other than a Tensor of the right shape and dtype for a wanted input.
+        """
         if True not in needed:
             return (None,) * len(needed)
         for tensor, version in self._versions:
@@ -342,7 +381,7 @@ class Function:
         if len(gradients) != len(needed):
             raise RuntimeError(
                 f"{self.name}.backward returned {len(gradients)} gradients for {len(needed)} inputs: "
-                "return one for each in a tuple, None for what needs none"
+                "return a tuple with one for each, None for an input that needs none"
             )
         for i, need in enumerate(needed):
             if not need:
@@ -359,12 +398,13 @@ class Function:
         return gradients
 
     def free(self) -> None:
-        """Forget everything: the graph below can go. A second backward through here is then an error."""
+        """Drop all references, so that the graph below can be freed. A second backward pass through
+        this node is then an error."""
         self.__dict__.clear()  # so parents is the class's None again
 
 
 class _Unsaved:
-    """Stands for an input that was not saved: to use it is an AttributeError, which says so."""
+    """Stands for an input that was not saved: using it is an AttributeError with an explanation."""
 
     def __repr__(self) -> str:
         return "an input that is not kept for the backward pass: the Function's `saves` must name it"
@@ -372,7 +412,7 @@ class _Unsaved:
     def __getattr__(self, *_: Any) -> Any:
         raise AttributeError(f"{self!r}")
 
-    # Python looks operators up in the class, and not by __getattr__
+    # Python looks up operators in the class, not with __getattr__
     __add__ = __sub__ = __mul__ = __truediv__ = __pow__ = __matmul__ = __neg__ = __abs__ = __getattr__
     __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = __rmatmul__ = __getitem__ = __getattr__
     __lt__ = __le__ = __gt__ = __ge__ = __getattr__
@@ -382,14 +422,14 @@ _UNSAVED = _Unsaved()
 
 
 def _are_saves(saves: Any) -> bool:
-    """Are these sequences of the numbers of inputs?"""
+    """Whether these are sequences of indices of inputs."""
     return isinstance(saves, (tuple, list)) and all(
         isinstance(numbers, (tuple, list)) and all(type(j) is int and j >= 0 for j in numbers) for numbers in saves
     )
 
 
 class Copy(Function):
-    """The same numbers in memory of their own."""
+    """A copy of the array."""
 
     def forward(self, x: Any) -> Any:
         return x.copy()
@@ -402,19 +442,23 @@ class _Mode(threading.local):
     recording = True
 
     def __init__(self) -> None:
-        self.left: list[bool] = []  # for each with-statement that was entered, whether it was so before
+        self.left: list[bool] = []  # the former value, for each with-statement that was entered
 
 
 _mode = _Mode()
 
 
 def is_recording() -> bool:
-    """Are operations in this thread recorded for differentiation?"""
+    """Whether operations in this thread are recorded for differentiation."""
     return _mode.recording
 
 
 class set_grad_enabled(ContextDecorator):
-    """Switch recording on or off inside a with-statement or a decorated function, in this thread only."""
+    """Switch recording on or off inside a with-statement or a decorated function, in this thread.
+
+    Args:
+        enabled: whether operations are recorded.
+    """
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
@@ -428,8 +472,16 @@ class set_grad_enabled(ContextDecorator):
 
 
 class no_grad(set_grad_enabled):
-    """Do not record operations: for evaluation, where no gradient is wanted. Works as a with-statement and as a
-    decorator, per thread."""
+    """Do not record operations inside a with-statement or a decorated function, in this thread: for
+    evaluation, where no gradient is wanted.
+
+    Example:
+        >>> import minicnn
+        >>> x = minicnn.Tensor([1.0], requires_grad=True)
+        >>> with no_grad():
+        ...     (2 * x).requires_grad
+        False
+    """
 
     def __init__(self) -> None:
         super().__init__(False)

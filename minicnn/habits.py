@@ -1,27 +1,21 @@
-"""Habits: what people write who come from PyTorch, and where NumPy's arrays go on, with what to write here. A class
-that has one of these names only to say so answers with an AttributeError, as without it."""
+"""Habits: names that PyTorch's Tensors or NumPy's arrays have and Tensors do not, with what to write
+instead. The message is that of an AttributeError, so hasattr is False for them."""
 
-from collections.abc import Mapping
 from typing import Any
 
 
 class Instead:
-    """Stands in a class under a name that it does not have: AttributeError, with what to write.
-
-    (A __getattr__ could say that as well, but Python would look up every attribute of the class more slowly.)
+    """Stands in a class under a name that it does not have: using it is an AttributeError that says
+    what to write. (With a __getattr__ Python would look up all attributes of the class more slowly.)
     """
 
     def __init__(self, name: str, instead: str) -> None:
         self.name, self.instead = name, instead
+        self.__doc__ = "@private"  # pdoc leaves it out of the API pages
 
     def __get__(self, _: Any, owner: type) -> Any:
         # obj: without it Python adds a guess, "Did you mean …?"
         raise AttributeError(f"a {owner.__name__} has no {self.name}: {self.instead}", name=self.name, obj=None)
-
-
-def refusals(habits: Mapping[str, str]) -> dict[str, Instead]:
-    """A table of names and what to write instead, for the namespace of a class."""
-    return {name: Instead(name, instead) for name, instead in habits.items()}
 
 
 _ONES = ("relu", "sigmoid", "tanh", "softmax", "log_softmax")
@@ -32,7 +26,8 @@ _SIGNS = {
 # float, int and bool are left out: a class that has them hides the types from its own annotations
 _DTYPES = {"double": "float64", "half": "float16", "long": "int64"}
 _IN_PLACE = "add_", "sub_", "mul_", "div_", "zero_", "fill_", "copy_", "clamp_", "normal_", "uniform_"
-_PLAIN = "tolist", "prod", "cumsum", "round", "sort", "argsort", "repeat", "take", "nonzero"  # of NumPy's arrays
+# of NumPy's arrays
+_PLAIN = "tolist", "prod", "cumsum", "round", "sort", "argsort", "repeat", "take", "nonzero"
 
 TENSOR = {
     "view": "write x.reshape(…)",
@@ -68,4 +63,14 @@ TENSOR = {
     **{name: "write x.data[...] = … to overwrite its array, or compute another Tensor" for name in _IN_PLACE},
     **{name: f"write x.numpy().{name}(…), to which no gradient belongs" for name in _PLAIN},
 }
+
+
+class TensorHabits:
+    """The base class of Tensor, which has the names of the table. (In Tensor itself, tools would take
+    the float and int of its annotations for these.)"""
+
+    __slots__ = ()
+    locals().update({name: Instead(name, instead) for name, instead in TENSOR.items()})
+
+
 SAVES = "name the inputs that backward reads in `saves`, and read them as self.saved_inputs"

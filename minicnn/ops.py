@@ -1,8 +1,8 @@
 """The elementary operations: arithmetic, reductions, shapes, indexing.
 
-Each is a Function: `forward` computes on arrays, `backward` says in Tensors how the gradient dy = dL/dy
-of the output y flows to each input. The backward passes are written with the operators of the dy that
-they are handed, so they are differentiable in turn, and this file need not know Tensor.
+Each is a Function: `forward` computes with arrays, and `backward` computes, with Tensors, the
+gradient of each input from dy = dL/dy, the gradient of the output y. It uses the operators and
+methods of dy, so it is differentiable in turn, and this file does not import Tensor.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,13 @@ from .autograd import Function, Gradients
 from .backends import kernel
 from .backends.devices import Array, array_module, device_of, to_device
 
-Tensor = Any  # minicnn.tensor.Tensor, which is on a floor above this one
+Tensor = Any  # minicnn.tensor.Tensor, not imported here to avoid a cycle
 Shape = tuple[int, ...]
 
 
 def unbroadcast(gradient: Tensor, shape: Shape) -> Tensor:
-    """Sum a gradient over the axes along which an input of that shape was repeated: the transpose of broadcasting."""
+    """Sum a gradient over the axes along which an input of that shape was repeated: the transpose
+    of broadcasting."""
     if gradient.data.shape == shape:
         return gradient
     lead = gradient.ndim - len(shape)
@@ -37,15 +38,16 @@ def broadcast(a: Array, b: Array, ufunc: Callable[..., Array]) -> Array:
 
 @kernel
 def matmul(a: Array, b: Array) -> Array:
-    """a @ b, of matrices or of stacks of matrices."""
+    """a @ b for matrices or stacks of matrices."""
     return np.matmul(a, b)
 
 
 class _Broadcasting(Function):
-    """Two inputs that are broadcast against each other: each gradient is summed back to its input's shape."""
+    """Two inputs, broadcast against each other; each gradient is summed to its input's shape."""
 
     ufunc: Any
-    partials: Callable[..., tuple[Tensor | None, Tensor | None]]  # of dy: the two gradients, before they are summed
+    # partials(dy): the two gradients, before they are summed
+    partials: Callable[..., tuple[Tensor | None, Tensor | None]]
 
     def forward(self, a: Array, b: Array) -> Array:
         self.shapes = a.shape, b.shape
@@ -219,7 +221,7 @@ class Abs(Function):
 
 
 class Clip(Function):
-    """x held between low and high; at the bounds themselves the gradient passes."""
+    """x limited to the range from low to high; the gradient passes at the bounds themselves."""
 
     saves = ((0,),)
 
@@ -263,8 +265,8 @@ def masked(x: Array, mask: Array) -> Array:
 
 
 class Masked(Function):
-    """x where the mask holds, else 0: also where x is infinite, for which a product would be NaN. It is
-    linear in x, and its own transpose."""
+    """x where the mask holds, else 0. (x times the mask would be NaN where x is infinite.) Masked
+    is linear in x, and its own transpose."""
 
     def __init__(self, mask: Array):
         self.mask = mask
@@ -288,10 +290,10 @@ class Cast(Function):
         return dy.astype(self.was)
 
 
-# ----------------------------------------------------------------------------------------------------------- reductions
+# --------------------------------------------------------------------------------------- reductions
 def normal_axes(axis: int | tuple[int, ...] | None, ndim: int) -> Shape:
-    """The axes as a sorted tuple of non-negative numbers; None means all of them. A 0-d array accepts 0 and −1, as in
-    NumPy."""
+    """The axes as a sorted tuple of non-negative integers; None means all of them. A 0-d array
+    accepts 0 and −1, as in NumPy."""
     if axis is None:
         return tuple(range(ndim))
     axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
@@ -313,8 +315,8 @@ class _Reduction(Function):
 
 @kernel
 def total(x: Array, axes: Shape) -> Array:
-    """The sum over some axes. Floats are added in float64 and rounded once: added one by one in float32,
-    20 million ones are 16,777,216."""
+    """The sum over some axes. Floats are summed in float64 and rounded once: summed one by one in
+    float32, 20 million ones are 16,777,216."""
     if x.dtype.kind != "f":
         return x.sum(axis=axes)
     return x.sum(axis=axes, dtype=np.promote_types(x.dtype, np.float64)).astype(x.dtype)
@@ -332,10 +334,10 @@ class Sum(_Reduction):
 
 
 class _ExtremeOf(_Reduction):
-    """The largest or smallest entries; equal ones share the gradient equally."""
+    """The largest or smallest elements; equal ones share the gradient equally."""
 
     saves = ((0,),)
-    extreme: Callable[..., Any]  # of an array: its method max or min
+    extreme: Callable[..., Any]  # an array's method max or min
 
     def forward(self, x: Array) -> Array:
         axes, self.kept = self.reduced(x)
@@ -377,7 +379,7 @@ class MatMul(Function):
         )
 
 
-# --------------------------------------------------------------------------------------------------------------- shapes
+# ------------------------------------------------------------------------------------------- shapes
 class Reshape(Function):
     def __init__(self, shape: Shape):
         self.to = shape
@@ -415,12 +417,13 @@ class BroadcastTo(Function):
 
 
 class Index(Function):
-    """x[index], for slices and integers as well as for integer and boolean arrays (no lists)."""
+    """x[index] for slices and integers as well as for integer and boolean arrays, but not lists."""
 
     def __init__(self, index: Any):
         self.index = index
         parts = index if isinstance(index, tuple) else (index,)
-        self.once = not any(getattr(p, "shape", ()) for p in parts)  # slices and integers name no entry twice
+        # slices and integers select no element twice
+        self.once = not any(getattr(p, "shape", ()) for p in parts)
 
     def forward(self, x: Array) -> Array:
         self.was = x.shape
@@ -439,10 +442,11 @@ class IndexAdd(Function):
     def forward(self, x: Array) -> Array:
         array = array_module(x)
         if self.once:
-            y = array.zeros(self.to, x.dtype)  # CuPy's zeros_like takes the shape () for none
+            y = array.zeros(self.to, x.dtype)  # CuPy's zeros_like ignores the shape ()
             y[self.index] = x
             return y
-        y = array.zeros(self.to, np.promote_types(x.dtype, np.float32))  # float16 counts to 2,048
+        # not in float16, whose distance is 2 from 2,048 on
+        y = array.zeros(self.to, np.promote_types(x.dtype, np.float32))
         array.add.at(y, self.index, x)
         return y if y.dtype == x.dtype else y.astype(x.dtype)
 

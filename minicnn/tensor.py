@@ -1,5 +1,5 @@
-"""Tensor: an array that remembers how it was computed; its operators and methods; and apply(), which every operation
-passes through."""
+"""Tensor: an array that remembers how it was computed; its operators and methods; and apply(),
+through which every operation passes."""
 
 from __future__ import annotations
 
@@ -13,39 +13,44 @@ import numpy as np
 from . import habits, ops
 from .autograd import Copy, Function, backward_pass, is_recording, memory_of, set_grad_enabled
 from .backends import devices
-from .habits import refusals
 
-_accumulating = threading.Lock()  # of several threads' backward passes into one leaf, none loses a gradient
+_accumulating = threading.Lock()  # backward passes in several threads may add to one leaf
 Axis = int | tuple[int, ...] | None
 Hook = Callable[["Tensor"], None]
 
 
-class Tensor:
-    """An array, with the gradient of something with respect to it.
+class Tensor(habits.TensorHabits):
+    """An array, with the gradient of a scalar with respect to it.
+
+    Operators follow NumPy's rules of broadcasting. In an expression with a floating-point Tensor, a
+    number or an array is a constant of that Tensor's dtype; two Tensors of different floating-point
+    dtypes are a TypeError. A Tensor cannot be written to: optimizers and load_state_dict write to
+    parameters, and a backward pass that still needs an old value is an error. x += y is x = x + y,
+    and a TypeError if x is a leaf that requires a gradient.
 
     Args:
-        data: an array, which keeps its dtype and is shared, not copied; or numbers in nested lists, floats as float32.
-        requires_grad: shall backward() compute .grad for it? Floating dtypes only.
+        data: an array, which keeps its dtype and is shared, not copied; or numbers in nested lists,
+            in which floats become float32.
+        requires_grad: whether backward() computes .grad for it; for floating-point dtypes only.
         device: "cpu", or "gpu" ("gpu:0"), "gpu:1" …; by default where data is.
         dtype: convert to this dtype.
+    Attributes:
+        data: the array.
+        grad: None or a Tensor, to which backward() adds until it is set to None.
+        requires_grad: whether this Tensor is, or depends on, a leaf that requires a gradient.
+        grad_fn: the Function that made this Tensor; None for a leaf.
+    Raises:
+        TypeError: data is a Tensor, or not numbers; or requires_grad is True for integers.
 
-    Attributes: data (the array), grad (None or a Tensor; it accumulates until set to None), requires_grad, and
-    grad_fn, the Function that made this Tensor (None for a leaf).
-
-    Operators follow NumPy's rules of broadcasting. A number or an array in an expression with a floating Tensor is a
-    constant of that Tensor's dtype; two Tensors of different floating dtypes are an error. A Tensor cannot be written
-    to: optimizers and load_state_dict write to parameters, and a backward pass that still needs an old value says so.
-    x += y is x = x + y, and TypeError for a leaf that requires a gradient.
-
-    >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
-    >>> (x * x).sum().backward()
-    >>> x.grad
-    Tensor([2., 4., 6.], dtype=float32)
+    Example:
+        >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+        >>> (x * x).sum().backward()
+        >>> x.grad
+        Tensor([2., 4., 6.], dtype=float32)
     """
 
     __slots__ = "data", "grad", "grad_fn", "hooks", "requires_grad", "version"
-    __array_ufunc__ = None  # so that ndarray * Tensor asks the Tensor
-    locals().update(refusals(habits.TENSOR))
+    __array_ufunc__ = None  # so that ndarray * Tensor calls the Tensor's operator
 
     def __init__(self, data: Any, *, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
         if isinstance(data, Tensor):
@@ -68,7 +73,12 @@ class Tensor:
 
     @staticmethod
     def wrap(array: devices.Array, grad_fn: Function | None = None) -> Tensor:
-        """An array as a Tensor, unchecked and unchanged: the output of that Function, if one is given."""
+        """An array as a Tensor, unchecked and not copied.
+
+        Args:
+            array: of NumPy or of a backend.
+            grad_fn: the Function whose output it is, if any.
+        """
         tensor = Tensor.__new__(Tensor)
         if isinstance(array, np.generic):  # NumPy turns 0-d results into scalars
             array = np.asarray(array)
@@ -79,18 +89,26 @@ class Tensor:
 
     @staticmethod
     def apply(function: Function, *args: Any) -> Tensor:
-        """Compute function on the arguments (see the module's apply): for backward passes, which know only the
-        gradient they are handed."""
+        """minicnn.apply, as a method: for backward passes, in modules that do not import it.
+
+        Args:
+            function, *args: as for minicnn.apply.
+        """
         return apply(function, *args)
 
     def plus(self, other: Tensor) -> Tensor:
-        """self + other for two gradients of one Tensor, which have one shape, dtype and device: if it
-        is not recorded, without looking whether they have, which would take as long as the sum."""
+        """self + other for two gradients of one Tensor, which have the same shape, dtype and
+        device. If the sum is not recorded, that is not checked, because a check would take as long
+        as the sum.
+
+        Args:
+            other: the other gradient.
+        """
         if is_recording():
             return self + other
         return Tensor.wrap(ops.broadcast(self.data, other.data, np.add))
 
-    # ------------------------------------------------------------------------------------------------------- what it is
+    # ----------------------------------------------------------------------------------- what it is
     @property
     def shape(self) -> tuple[int, ...]:
         return self.data.shape
@@ -135,7 +153,7 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ValueError(f"a Tensor of shape {self.shape} is neither true nor false: say .any() or .all()")
+            raise ValueError(f"a Tensor of shape {self.shape} is neither true nor false: write .any() or .all()")
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -149,57 +167,82 @@ class Tensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self.requires_grad:
-            raise RuntimeError("this Tensor requires a gradient: say .detach() first, or .numpy()")
+            raise RuntimeError("this Tensor requires a gradient: write .detach() first, or .numpy()")
         return np.array(self.numpy(), dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
-        """For the from_dlpack of NumPy, CuPy, PyTorch …: its memory, not a copy."""
+        """The array's memory, not a copy, for the from_dlpack of NumPy, CuPy, PyTorch …"""
         if self.requires_grad:
-            raise BufferError("this Tensor requires a gradient: say .detach() first")
+            raise BufferError("this Tensor requires a gradient: write .detach() first")
         return devices.to_dlpack(self.data, options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.data.__dlpack_device__()
 
     def item(self) -> Any:
-        """The one number in it, as a Python number."""
+        """The only element, as a Python number.
+
+        Raises:
+            ValueError: there are several elements, or none.
+        """
         if self.size != 1:
-            raise ValueError(f"item() is for a Tensor with one entry, not for shape {self.shape}")
+            raise ValueError(f"item() is for a Tensor with one element, not for shape {self.shape}")
         return self.data.item()
 
     def numpy(self) -> np.ndarray:
-        """Its array on the host: the very array on a CPU, a copy from a GPU."""
+        """The array on the host: on a CPU the array itself, from a GPU a copy."""
         return devices.to_device(self.data, "cpu")
 
     def detach(self) -> Tensor:
-        """The same array without history: a constant."""
+        """A constant with the same array, not a copy: no gradient flows through it."""
         tensor = Tensor.wrap(self.data)
         tensor.version = self.version
         return tensor
 
     def to(self, device: str) -> Tensor:
-        """This Tensor on that device; itself if it is there. Gradients flow back to where it was."""
+        """This Tensor on a device; itself if it is there. Gradients flow back to its own device.
+
+        Args:
+            device: "cpu", or "gpu" ("gpu:0"), "gpu:1" …
+        Raises:
+            DeviceError: there is no such device.
+        """
         device = devices.open_device(device)
         return self if device == self.device else apply(ops.ToDevice(device), self)
 
     def astype(self, dtype: Any) -> Tensor:
-        """A copy with another dtype. Between floating dtypes gradients flow, each in its own."""
+        """A copy with another dtype. Gradients flow between floating-point dtypes; each Tensor's
+        gradient has that Tensor's dtype.
+
+        Args:
+            dtype: such as np.float64.
+        """
         dtype = np.dtype(dtype).newbyteorder("=")
         if dtype.kind == "f" == self.dtype.kind:
             return apply(ops.Cast(dtype), self)
         with devices.on_device_of(self.data):
             return Tensor(self.data.astype(dtype))
 
-    # -------------------------------------------------------------------------------------------------------- gradients
+    # ------------------------------------------------------------------------------------ gradients
     def backward(self, grad: Any = None, retain_graph: bool = False, create_graph: bool = False) -> None:
-        """Add the gradient of this Tensor to .grad of every leaf that it was computed from.
+        """Run the backward pass from this Tensor: add to .grad of every leaf that requires a
+        gradient and from which this Tensor was computed.
 
         Args:
-            grad: dL/d(this), of its shape and dtype; 1 by default, if this Tensor has one entry.
-            retain_graph: keep the graph for another backward pass; otherwise it is freed on the way.
-            create_graph: record this pass too, to differentiate the gradients; this retains the graph as well.
+            grad: dL/d(this), of its shape and dtype; by default 1, if this Tensor has one element.
+            retain_graph: keep the graph for another backward pass; otherwise the pass frees it.
+            create_graph: record this pass too, so that the gradients can be differentiated; this
+                also retains the graph.
+        Raises:
+            RuntimeError: nothing was recorded, the graph was freed, a value that the pass reads has
+                been overwritten, or grad is missing for several elements.
+            ValueError: grad has another shape or dtype.
 
-        Raises RuntimeError if nothing was recorded, the graph was freed, or a value it reads was overwritten since.
+        Example:
+            >>> x = Tensor([1.0, 2.0], requires_grad=True)
+            >>> (3 * x).backward([1.0, 10.0])
+            >>> x.grad
+            Tensor([ 3., 30.], dtype=float32)
         """
         root = self, _output_gradient(self, grad)
 
@@ -213,8 +256,22 @@ class Tensor:
             backward_pass([root], accumulate, None, retain_graph or create_graph)
 
     def register_post_accumulate_grad_hook(self, hook: Hook) -> Callable[[], None]:
-        """Call hook(tensor) in each backward pass as soon as this leaf's .grad is complete, while the pass goes on.
-        Returns a function that removes the hook."""
+        """Call a function in each backward pass as soon as .grad of this leaf is complete, while
+        the pass continues.
+
+        Args:
+            hook: called as hook(tensor).
+        Returns:
+            A function that removes the hook.
+        Raises:
+            RuntimeError: this Tensor is not a leaf that requires a gradient.
+
+        Example:
+            >>> x = Tensor(2.0, requires_grad=True)
+            >>> remove = x.register_post_accumulate_grad_hook(lambda x: print(x.grad.item()))
+            >>> (x * x).backward()
+            4.0
+        """
         if self.grad_fn is not None or not self.requires_grad:
             raise RuntimeError("a gradient hook needs a leaf that requires a gradient")
         key = object()
@@ -225,7 +282,7 @@ class Tensor:
 
         return remove
 
-    # -------------------------------------------------------------------------------------------------------- operators
+    # ------------------------------------------------------------------------------------ operators
     __hash__ = object.__hash__
 
     def __add__(self, other: Any) -> Tensor:
@@ -285,8 +342,12 @@ class Tensor:
         return self @ other
 
     def _refuse_in_place(self, sign: str) -> None:
-        """x += y gives the name x to the new Tensor x + y. TypeError for a leaf that requires a
-        gradient: whoever else holds it, such as a Module, would go on with the old values."""
+        """x += y gives the name x to the new Tensor x + y. A Module that holds a leaf x would keep
+        the old values.
+
+        Raises:
+            TypeError: this is a leaf that requires a gradient.
+        """
         if self.requires_grad and self.grad_fn is None:
             raise TypeError(
                 f"{sign} makes a new Tensor, so this leaf of shape {self.shape} that requires a gradient "
@@ -322,7 +383,7 @@ class Tensor:
         return self._compare(operator.ne, other)
 
     def _compare(self, relation: Callable[[Any, Any], Any], other: Any) -> Tensor:
-        """A boolean Tensor."""
+        """relation(self, other), elementwise; a boolean Tensor."""
         if not isinstance(other, Tensor):
             other = _converted(other, self.dtype if self.dtype.kind == "f" else None, self.data)
         if devices.opened and self.device != other.device:
@@ -331,7 +392,7 @@ class Tensor:
         return self._constant(lambda array: relation(array, other.data))
 
     def _constant(self, function: Callable[[devices.Array], devices.Array]) -> Tensor:
-        """A function of its array, computed where that is, to which no gradient belongs."""
+        """function(self.data), computed on this Tensor's device; no gradient flows through it."""
         with devices.on_device_of(self.data):
             return Tensor.wrap(function(self.data))
 
@@ -345,48 +406,80 @@ class Tensor:
         return self._constant(operator.invert)
 
     def __getitem__(self, index: Any) -> Tensor:
-        """Entries by integers, slices, None, …, integer or boolean arrays, as in NumPy."""
+        """Elements at integers, slices, None, …, integer or boolean arrays, as in NumPy."""
         parts = [p.data if isinstance(p, Tensor) else p for p in (index if isinstance(index, tuple) else (index,))]
-        kept = tuple([devices.index_copy(p, self.data) for p in parts])  # backward reads them later
+        kept = tuple([devices.index_copy(p, self.data) for p in parts])  # backward reads them
         return apply(ops.Index(kept if isinstance(index, tuple) else kept[0]), self)
 
-    # ---------------------------------------------------------------------------------------------------------- methods
+    # -------------------------------------------------------------------------------------- methods
     def exp(self) -> Tensor:
-        """e to the power of each entry."""
+        """e^x, elementwise."""
         return apply(ops.Exp(), self)
 
     def log(self) -> Tensor:
-        """The natural logarithm of each entry."""
+        """The natural logarithm, elementwise."""
         return apply(ops.Log(), self)
 
     def sqrt(self) -> Tensor:
-        """The square root of each entry."""
+        """The square root, elementwise."""
         return apply(ops.Sqrt(), self)
 
     def abs(self) -> Tensor:
-        """Each entry without its sign."""
+        """The absolute value, elementwise; its derivative at 0 is 0."""
         return apply(ops.Abs(), self)
 
     __abs__ = abs
 
     def clip(self, low: float | None = None, high: float | None = None) -> Tensor:
-        """Each entry held between low and high; None is no bound."""
+        """Each element limited to the range from low to high; at the bounds the gradient passes.
+
+        Args:
+            low, high: the bounds; None means that there is none.
+
+        Example:
+            >>> Tensor([-2.0, 0.5, 2.0]).clip(0, 1)
+            Tensor([0. , 0.5, 1. ], dtype=float32)
+        """
         return apply(ops.Clip(low, high), self)
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The sum over those axes, or over all."""
+        """The sum over axes.
+
+        Args:
+            axis: an axis or a tuple of axes; by default all.
+            keepdims: keep these axes, with length 1.
+        Raises:
+            ValueError: there is no such axis.
+
+        Example:
+            >>> Tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=1, keepdims=True)
+            Tensor([[3.],
+                    [7.]], dtype=float32)
+        """
         return apply(ops.Sum(axis, keepdims), self)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The mean over those axes; of no entries at all, NaN. Of float16 it is computed in float32, for
-        the sum may be too large for it."""
+        """The mean over axes; NaN if there are no elements. A mean of float16 is computed in
+        float32, because the sum may overflow.
+
+        Args:
+            axis, keepdims: as for sum.
+        """
         if self.dtype == np.float16:
             return self.astype(np.float32).mean(axis, keepdims).astype(np.float16)
         return apply(ops.DivScalar(self._count(axis) or np.nan), self.sum(axis, keepdims))
 
     def var(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
-        """The variance over those axes, with count − ddof in the denominator: the biased one, as in
-        NumPy, where PyTorch has ddof=1. keepdims and ddof by name."""
+        """The variance over axes, by default the biased one, as in NumPy; PyTorch has ddof=1.
+
+        Args:
+            axis, keepdims: as for sum.
+            ddof: the denominator is count − ddof.
+
+        Example:
+            >>> Tensor([1.0, 3.0]).var().item(), Tensor([1.0, 3.0]).var(ddof=1).item()
+            (1.0, 2.0)
+        """
         if self.dtype == np.float16:
             return self.astype(np.float32).var(axis, keepdims=keepdims, ddof=ddof).astype(np.float16)
         deviation = self - self.mean(axis, keepdims=True)
@@ -394,7 +487,11 @@ class Tensor:
         return apply(ops.DivScalar(count if count > 0 else np.nan), (deviation * deviation).sum(axis, keepdims))
 
     def std(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
-        """The square root of var, with the same arguments."""
+        """The standard deviation over axes, the square root of var.
+
+        Args:
+            axis, keepdims, ddof: as for var.
+        """
         if self.dtype == np.float16:
             return self.astype(np.float32).std(axis, keepdims=keepdims, ddof=ddof).astype(np.float16)
         return self.var(axis, keepdims=keepdims, ddof=ddof).sqrt()
@@ -403,39 +500,92 @@ class Tensor:
         return int(np.prod([self.shape[a] for a in ops.normal_axes(axis, self.ndim)], dtype=int))
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The largest entries, along an axis too: one Tensor, where PyTorch returns (values, indices); argmax has the
-        indices. Equal entries share the gradient equally."""
+        """The maximum over axes: one Tensor, where PyTorch returns (values, indices); argmax has
+        the indices. Equal maxima share the gradient equally.
+
+        Args:
+            axis, keepdims: as for sum.
+        """
         return apply(ops.Max(axis, keepdims), self)
 
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """The smallest entries, as max has the largest: one Tensor."""
+        """The minimum over axes, as max is the maximum.
+
+        Args:
+            axis, keepdims: as for sum.
+        """
         return apply(ops.Min(axis, keepdims), self)
 
     def argmax(self, axis: int | None = None) -> Tensor:
-        """The index of the first largest entry along an axis, or of the flattened Tensor; an integer Tensor."""
+        """The index of the first maximum.
+
+        Args:
+            axis: one axis; by default the index is that of the flattened Tensor.
+        Returns:
+            A Tensor of integers.
+
+        Example:
+            >>> Tensor([[1.0, 5.0], [7.0, 3.0]]).argmax(axis=1).numpy()
+            array([1, 0])
+        """
         return self._constant(lambda array: array.argmax(axis))
 
     def argmin(self, axis: int | None = None) -> Tensor:
-        """The index of the first smallest entry, as argmax has that of the largest."""
+        """The index of the first minimum.
+
+        Args:
+            axis: as for argmax.
+        Returns:
+            A Tensor of integers.
+        """
         return self._constant(lambda array: array.argmin(axis))
 
     def any(self, axis: Axis = None) -> Tensor:
-        """Is any entry along these axes not 0? A boolean Tensor."""
+        """Whether any element along the axes is not 0.
+
+        Args:
+            axis: as for sum.
+        Returns:
+            A boolean Tensor.
+        """
         return self._constant(lambda array: (array != 0).any(axis))
 
     def all(self, axis: Axis = None) -> Tensor:
-        """Is no entry along these axes 0? A boolean Tensor."""
+        """Whether all elements along the axes are not 0.
+
+        Args:
+            axis: as for sum.
+        Returns:
+            A boolean Tensor.
+        """
         return self._constant(lambda array: (array != 0).all(axis))
 
     def reshape(self, *shape: Any) -> Tensor:
-        """The same entries, row by row, in another shape; one −1 is what is left over."""
+        """The same elements, in row-major order, in another shape.
+
+        Args:
+            *shape: integers or a tuple; one of them may be −1, and is found from the others.
+        Raises:
+            ValueError: the shape has another number of elements.
+
+        Example:
+            >>> Tensor(np.zeros((2, 3, 4))).reshape(2, -1).shape
+            (2, 12)
+        """
         return apply(ops.Reshape(_sizes(shape)), self)
 
     def transpose(self, *axes: Any) -> Tensor:
-        """The axes in another order, as in NumPy; reversed, if none are named.
+        """The axes in another order, as in NumPy.
 
-        Raises ValueError if each axis is not named once, and for transpose(0, 1) of two axes, which
-        would change nothing: PyTorch's method of that name swaps them.
+        Args:
+            *axes: each axis once, as integers or a tuple; by default in reverse order.
+        Raises:
+            ValueError: an axis is missing, or occurs twice. Also for transpose(0, 1) of two axes,
+                which would change nothing: PyTorch's method of that name swaps them.
+
+        Example:
+            >>> Tensor(np.zeros((2, 3, 4))).transpose(0, 2, 1).shape
+            (2, 4, 3)
         """
         if axes == (0, 1) and self.ndim == 2:
             raise ValueError(
@@ -455,18 +605,34 @@ class Tensor:
         return self.transpose()
 
     def swapaxes(self, a: int, b: int) -> Tensor:
-        """With two axes exchanged."""
+        """The same elements with two axes exchanged.
+
+        Args:
+            a, b: the two axes.
+        Raises:
+            ValueError: there is no such axis.
+        """
         order = list(range(self.ndim))
         (a,), (b,) = ops.normal_axes(a, self.ndim), ops.normal_axes(b, self.ndim)
         order[a], order[b] = order[b], order[a]
         return apply(ops.Transpose(tuple(order)), self)
 
     def flatten(self) -> Tensor:
-        """All entries in one axis, row by row, as in NumPy; nn.Flatten keeps the first axis."""
+        """All elements along one axis, row by row, as in NumPy; nn.Flatten keeps the first axis."""
         return self.reshape(-1) if self.size else self.reshape(0)
 
     def squeeze(self, axis: Axis = None) -> Tensor:
-        """Without these axes of length 1, or any such; ValueError for an axis that is longer."""
+        """The same elements without axes of length 1.
+
+        Args:
+            axis: an axis or a tuple of axes; by default all axes of length 1.
+        Raises:
+            ValueError: an axis is longer, or does not exist.
+
+        Example:
+            >>> Tensor(np.zeros((2, 1, 1))).squeeze(-1).shape
+            (2, 1)
+        """
         axes = ops.normal_axes(axis, self.ndim)
         if axis is None:
             axes = tuple([a for a in axes if self.shape[a] == 1])
@@ -475,11 +641,22 @@ class Tensor:
         return self.reshape(*[n for a, n in enumerate(self.shape) if a not in axes])
 
     def copy(self) -> Tensor:
-        """The same numbers in memory of their own; the gradient flows back."""
+        """A Tensor with a copy of the array, through which the gradient flows."""
         return apply(Copy(), self)
 
     def broadcast_to(self, *shape: Any) -> Tensor:
-        """Repeated to a larger shape, by the rules of broadcasting, as a view."""
+        """A view repeated to a larger shape by NumPy's rules of broadcasting.
+
+        Args:
+            *shape: integers or a tuple.
+        Raises:
+            ValueError: this Tensor's shape cannot be broadcast to it.
+
+        Example:
+            >>> Tensor([[1.0], [2.0]]).broadcast_to(2, 3)
+            Tensor([[1., 1., 1.],
+                    [2., 2., 2.]], dtype=float32)
+        """
         return apply(ops.BroadcastTo(_sizes(shape)), self)
 
 
@@ -491,31 +668,46 @@ def _sizes(sizes: Sequence[Any]) -> tuple[int, ...]:
 
 
 def _matmul(a: Any, b: Any) -> Tensor:
-    """a @ b as in NumPy: a vector is a row on the left, a column on the right, and that axis is gone in the result."""
+    """a @ b as in NumPy: a vector on the left is a row, one on the right is a column, and the
+    result does not have that axis."""
     a, b = (t if isinstance(t, Tensor) else np.asarray(t) for t in (a, b))
     if not a.ndim or not b.ndim:
         raise ValueError("a 0-d operand in a matrix product: use * instead")
-    if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
-        raise ValueError(f"the matrix product of shapes {a.shape} and {b.shape}: columns and rows do not agree")
+    columns, rows = a.shape[-1], b.shape[max(b.ndim - 2, 0)]
+    if columns != rows:
+        raise ValueError(
+            f"matrix product of shapes {a.shape} and {b.shape}: the inner dimensions {columns} and {rows} differ"
+        )
     y = apply(ops.MatMul(), a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
     y = y[..., 0, :] if a.ndim == 1 else y
     return y[..., 0] if b.ndim == 1 else y
 
 
 def apply(function: Function, *args: Any) -> Tensor:
-    """The one way to compute: function.forward on the arguments' arrays, recorded for differentiation if anything asks
-    for it. Arguments that are not Tensors become constants; devices and dtypes must agree.
+    """Compute function.forward on the arguments' arrays. Every operation is computed this way, and
+    recorded for differentiation if an argument requires a gradient.
 
-    >>> class Swish(Function):  # x · sigmoid(x)
-    ...     saves = ((0,),)  # the gradient of input 0 is computed from the value of input 0
-    ...     def forward(self, x):
-    ...         return x / (1 + np.exp(-x))
-    ...     def backward(self, dy):
-    ...         x = self.saved_inputs[0]
-    ...         s = 1 / (1 + (-x).exp())
-    ...         return dy * (s + x * s * (1 - s))
-    >>> apply(Swish(), Tensor([0.0, 1.0]))
-    Tensor([0.       , 0.7310586], dtype=float32)
+    Args:
+        function: a new object of a subclass of Function.
+        *args: Tensors of one device and one floating-point dtype; anything else becomes a constant.
+    Returns:
+        The result, whose grad_fn is the function if it was recorded.
+    Raises:
+        TypeError: dtypes differ, no argument is a Tensor, or function is not a Function.
+        DeviceError: devices differ.
+        ValueError: function.forward refuses the shapes.
+
+    Example:
+        >>> class Swish(Function):  # x · sigmoid(x)
+        ...     saves = ((0,),)  # the gradient of input 0 is computed from the value of input 0
+        ...     def forward(self, x):
+        ...         return x / (1 + np.exp(-x))
+        ...     def backward(self, dy):
+        ...         x = self.saved_inputs[0]
+        ...         s = 1 / (1 + (-x).exp())
+        ...         return dy * (s + x * s * (1 - s))
+        >>> apply(Swish(), Tensor([0.0, 1.0]))
+        Tensor([0.       , 0.7310586], dtype=float32)
     """
     inputs, arrays = args, _arrays(args)
     if not arrays:
@@ -523,7 +715,7 @@ def apply(function: Function, *args: Any) -> Tensor:
         arrays = [tensor.data for tensor in inputs]
     try:
         data = devices.run_there(function.forward, arrays) if devices.opened else function.forward(*arrays)
-        if not hasattr(data, "base"):  # as arrays have, and Tensors have not
+        if not hasattr(data, "base"):  # arrays have it, Tensors do not
             raise TypeError(
                 f"{function.name}.forward returned a {type(data).__name__}, not an array: it is handed arrays, "
                 "computes with NumPy's functions and returns one array"
@@ -535,15 +727,16 @@ def apply(function: Function, *args: Any) -> Tensor:
         shapes = " and ".join(str(tensor.shape) for tensor in inputs)
         raise ValueError(f"{function.name} of shape {shapes}: {error}") from error
     output = Tensor.wrap(data, function if function.record(inputs, data) else None)
-    # a view: whoever overwrites the one overwrites the other
+    # a view: overwriting the one overwrites the other
     if (data is arrays[0] or output.data.base is not None) and memory_of(output) == memory_of(inputs[0]):
         output.version = inputs[0].version
     return output
 
 
 def _arrays(args: tuple[Any, ...]) -> list[devices.Array]:
-    """The arrays of the arguments, if these are floating Tensors of one dtype on one device, so that there is nothing
-    to convert; else none. This is the most common case by far, and to look takes half a microsecond."""
+    """The arrays of the arguments if these are floating-point Tensors of one dtype on one device,
+    so that there is nothing to convert; else an empty list. This is by far the most common case,
+    and the check takes half a microsecond."""
     arrays: list[devices.Array] = []
     dtype = kind = None
     for arg in args:
@@ -561,19 +754,23 @@ def _arrays(args: tuple[Any, ...]) -> list[devices.Array]:
 
 
 def _check_function(function: Any, cause: BaseException | None = None) -> None:
-    """TypeError for what apply cannot take, a class of Functions or no Function."""
+    """Check that apply can take this function.
+
+    Raises:
+        TypeError: it is a class of Functions, or not a Function.
+    """
     if isinstance(function, type) and issubclass(function, Function):
         raise TypeError(f"apply takes a new object for each call: apply({function.__name__}(…), x)") from cause
     if not isinstance(function, Function):
         what = getattr(function, "__name__", type(function).__name__)
         raise TypeError(
             f"apply takes an object of a subclass of minicnn.Function, which knows its derivative, and then its "
-            f"inputs; {what} is none"
+            f"inputs; {what} is not one"
         ) from cause
 
 
 def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """The arguments as Tensors of one device and, if anything among them is floating, of one dtype."""
+    """The arguments as Tensors of one device, and of one dtype if one of them is floating point."""
     if not isinstance(function, Function):
         _check_function(function)
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
@@ -601,11 +798,12 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
 
 
 def _converted(arg: Any, dtype: np.dtype | None, like: devices.Array) -> Tensor:
-    """An argument as a Tensor: of that dtype, or without one (integers and booleans only) as NumPy would promote it."""
+    """An argument as a Tensor: of that dtype or, for None (integers and booleans only), of the
+    dtype to which NumPy would promote it."""
     if isinstance(arg, Tensor):
         return arg if dtype is None or arg.data.dtype == dtype else Tensor.wrap(arg.data.astype(dtype))
     if dtype is None and type(arg) is int and like.dtype.kind in "iu":
-        dtype = like.dtype  # OverflowError below, if it does not fit
+        dtype = like.dtype  # if the integer does not fit, an OverflowError below
     array = devices.as_array(arg)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"cannot compute with {arg!r}: numbers, arrays of numbers and Tensors are accepted")
@@ -618,7 +816,7 @@ def _output_gradient(output: Tensor, grad: Any) -> Tensor:
     """The gradient that a backward pass starts with, checked."""
     if not output.requires_grad:
         raise RuntimeError(
-            "nothing to differentiate: this Tensor depends on none that requires a gradient, or is made under no_grad"
+            "nothing to differentiate: no input of this Tensor requires a gradient, or it was computed under no_grad"
         )
     if grad is None:
         if output.size != 1:
@@ -642,16 +840,24 @@ def grad(
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of the outputs with respect to the inputs, without touching any .grad.
+    """The gradients of the outputs with respect to the inputs; no .grad changes.
 
     Args:
-        outputs, inputs: a Tensor or several. Inputs may be leaves or results on the way; only what they need is done.
-        grad_outputs: for each output dL/d(output), None where it has one entry and that is 1. What
-            follows is given by name.
+        outputs, inputs: a Tensor or several. Inputs may be leaves or intermediate results; the pass
+            visits only the nodes that their gradients need.
+        grad_outputs: dL/d(output) for each output; None means 1, for an output of one element.
         create_graph: record the computation, so that the result can be differentiated.
         retain_graph: keep the graph for another pass; by default as create_graph.
+    Returns:
+        A tuple of the gradients, one for each input; None if no output depends on the input.
+    Raises:
+        RuntimeError: an input does not require a gradient, or as for Tensor.backward.
+        ValueError: grad_outputs are not as many as outputs, or of another shape or dtype.
 
-    Returns a gradient for each input, None for one that no output depends on.
+    Example:
+        >>> x = Tensor(3.0, requires_grad=True)
+        >>> grad(x * x, x)
+        (Tensor(6., dtype=float32),)
     """
     ys = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)

@@ -547,7 +547,7 @@ def test_what_saves_may_be():
     for saves in ((), ((),), [[0]], ((0,), (1,)), property(lambda self: ((0,),))):
         wrong(saves=saves)
     fails(
-        TypeError, r"^Square.saves is \(\(0, 1\),\), but its inputs are numbered from 0 to 0$", wrong, saves=((0, 1),)
+        TypeError, r"^Square.saves is \(\(0, 1\),\), but the indices of its inputs are 0 to 0$", wrong, saves=((0, 1),)
     )
 
 
@@ -584,7 +584,7 @@ def test_an_error_with_other_arguments_stays_as_it_is():
 
 @pytest.mark.parametrize("gradients", [lambda grad: (grad, grad), lambda grad: [grad], lambda grad: ()])
 def test_the_number_of_gradients(gradients):
-    words = r"^Square.backward returned \d gradients for 1 inputs: return one for each in a tuple"
+    words = r"^Square.backward returned \d gradients for 1 inputs: return a tuple with one for each"
     many = {"backward": lambda self, grad: gradients(grad)}
     if type(gradients(1)) is list:
         words = "^Square.backward returned a list, not a Tensor, for input 0"

@@ -11,9 +11,9 @@ elementwise_loss, windows, conv, conv_transpose, pooling, average_pooling, adapt
 dropout, batch_norm.
 
 A public function takes and returns Tensors; the functions beside it that take arrays, marked
-@kernel, do the work. (A forward that is one call of NumPy's, as tanh's is, has none beside it.)
-Where a backend (minicnn/backends) has a faster version of one of those, it runs in its place. The
-__all__ of a lesson lists what is public of it, and is the only list of those names.
+@kernel, do the work. (A forward that only calls one NumPy function, such as tanh, has no kernel.)
+If a backend (minicnn/backends) has a faster version of a kernel, that version runs in its place.
+The __all__ of a lesson lists its public names, and is the only list of them.
 """
 
 from .activation import *
@@ -31,4 +31,5 @@ from .pooling import *
 from .shapes import *
 from .softmax import *
 
-__all__ = [name for name, thing in list(globals().items()) if callable(thing)]  # what the lessons list
+# the public names of all lessons
+__all__ = [name for name, thing in list(globals().items()) if callable(thing)]

@@ -1,13 +1,13 @@
-"""Activations: what a neuron makes of the sum it has received.
+"""Activations: elementwise nonlinearities, applied to the sum that a neuron has received.
 
     relu(x)        = max(x, 0)                  Krizhevsky et al. 2012, section 3.1
     leaky_relu(x)  = x where x > 0, else a·x    Maas, Hannun and Ng 2013
     sigmoid(x)     = 1 / (1 + e^-x)
     tanh(x)
-    gelu(x)        = x/2 · (1 + tanh u)         Hendrycks and Gimpel 2016, section 2
-                     u = √(2/π) (x + 0.044715 x³)
+    gelu(x)        = x/2 · (1 + tanh u),  u = √(2/π) (x + 0.044715 x³)    Hendrycks and Gimpel 2016
 
-With relu the paper's network learned six times as fast as with tanh.
+Each takes a Tensor of floats of any shape, and returns one of the same shape and dtype; a Tensor of
+integers is a TypeError. With relu the paper's network learned six times as fast as with tanh.
 
 Each derivative but gelu's can be written with the output y, so the input need not be kept:
 
@@ -16,30 +16,29 @@ Each derivative but gelu's can be written with the output y, so the input need n
     sigmoid        dx = dy · y (1 − y)
     tanh           dx = dy · (1 − y²)
 
-GELU weighs x by the probability Φ(x) that a normal number is below it; u is a fit, and x · Φ(x) and
-gelu(x) are never more than 0.0005 apart. It falls before it rises, to −0.17 near x = −0.75, so its
-output does not tell its input, which is kept. As (1 + tanh u) / 2 = sigmoid(2u), which for negative
-u is not the small difference of two numbers near 1, it is computed as y = x · s with
-s = sigmoid(2u). By the product rule, with the derivative s (1 − s) of the sigmoid,
+GELU multiplies x by Φ(x), the probability that a standard normal variable is below x. u is a fit;
+x · Φ(x) and gelu(x) differ by at most 0.0005. The minimum, −0.17, is near x = −0.75, so the output
+does not determine the input, which is kept. The code computes y = x · s, s = (1 + tanh u) / 2, with
+the equal s = sigmoid(2u), because 1 + tanh u loses digits where u < 0. As s' = s (1 − s) · 2u',
 
     gelu           dx = dy · (s + x · s (1 − s) · 2u'),  2u' = 2 √(2/π) (1 + 3 · 0.044715 x²)
 
 Second derivatives. Let g be the gradient that arrives at dx: the gradients of dy and x are those of
-the number Σ g dx. In relu and leaky_relu dx is dy times 0, a or 1, which a small change of x does
-not change, so dy gets g times the same, and x nothing. In the others dx is a product with y = f(x)
-or x in it, and autograd goes on by the product rule: of sigmoid's Σ g · dy · (y − y²), dy gets
-g (y − y²), and y gets g · dy · (1 − 2y), which goes on to x as each gradient of y does.
+the scalar Σ g dx. In relu and leaky_relu dx is dy times 0, a or 1, which a small change of x does
+not change, so dy gets g times the same factor, and x gets 0. In the others dx is a product that
+contains x or y = f(x), and autograd applies the product rule: in sigmoid's Σ g · dy · (y − y²), dy
+gets g (y − y²), and y gets g · dy · (1 − 2y), which flows on to x as every gradient of y does.
 
-Far from 0, s is 0 or 1 to the last bit, in any dtype; there its factors stop growing, for if one of them
-overflows, 0 · ∞ is NaN, where gelu(−∞) is 0 and the derivative of gelu at ±∞ is 1 or 0.
+Far from 0, s is 0 or 1 to the last bit, in any dtype. There x is held constant in the factors of
+gelu: if one of them overflowed, 0 · ∞ would be NaN where gelu and its derivative are finite.
 
 >>> import minicnn, minicnn.functional as F
 >>> F.relu(minicnn.Tensor([-1.0, 0.0, 2.0]))
 Tensor([0., 0., 2.], dtype=float32)
->>> [round(F.gelu(minicnn.Tensor(number)).item(), 4) for number in (-1.0, 0.0, 1.0, 3.0)]
+>>> [round(F.gelu(minicnn.Tensor(x)).item(), 4) for x in (-1.0, 0.0, 1.0, 3.0)]
 [-0.1588, 0.0, 0.8412, 2.9964]
 
-Try: a neuron has received −5. How much of a gradient does each activation let through to it?
+Try: a neuron has received −5. How much of a gradient does each activation pass on to it?
 
 >>> for activation in (F.relu, F.leaky_relu, F.sigmoid, F.tanh):
 ...     x = minicnn.Tensor(-5.0, requires_grad=True)
@@ -89,7 +88,7 @@ class ReLU(Function):
 
 
 class WherePositive(Function):
-    """Linear in dy, and its own transpose."""
+    """dy where y > 0, else 0: linear in dy, and its own transpose."""
 
     def __init__(self, y: Array):
         self.y = y
@@ -103,7 +102,7 @@ class WherePositive(Function):
 
 @kernel
 def leak(x: Array, positive: Array, negative_slope: float) -> Array:
-    """x where it is positive, else negative_slope · x"""
+    """x where x is positive, else negative_slope · x"""
     return np.where(positive, x, x * x.dtype.type(negative_slope))
 
 
@@ -122,7 +121,7 @@ class LeakyReLU(Function):
 @kernel
 def logistic(x: Array) -> Array:
     """1 / (1 + e^-x)"""
-    e = np.exp(-np.abs(x))  # of −|x|, so that nothing overflows
+    e = np.exp(-np.abs(x))  # at most 1: e^x would overflow
     return np.where(np.signbit(x), e, 1) / (1 + e)
 
 
@@ -160,14 +159,19 @@ class GELU(Function):
 
 
 def relu(x: Tensor) -> Tensor:
-    """max(x, 0), elementwise (Krizhevsky et al. 2012, section 3.1; Nair and Hinton 2010). The derivative at 0 is 0."""
+    """max(x, 0), elementwise (Nair and Hinton 2010); its derivative at 0 is 0."""
     return apply(ReLU(), require_floating("relu", x))
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
-    """x where it is positive, else negative_slope · x, elementwise (Maas, Hannun and Ng 2013)."""
+    """x where x is positive, else negative_slope · x, elementwise (Maas, Hannun and Ng 2013).
+
+    Args:
+        x: of floats, of any shape.
+        negative_slope: the derivative where x is not positive.
+    """
     require_floating("leaky_relu", x)
-    # of a slope of 0 it is relu, also where x is −∞, for which the product would be NaN
+    # with a slope of 0 it is relu, also where x is −∞, for which the product would be NaN
     return apply(LeakyReLU(negative_slope) if negative_slope else ReLU(), x)
 
 
@@ -182,11 +186,7 @@ def tanh(x: Tensor) -> Tensor:
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), elementwise: the tanh form of the Gaussian error linear
-    unit (Hendrycks and Gimpel 2016, section 2), PyTorch's gelu(x, approximate="tanh").
-
-    x is floating, of any shape; the result has its shape and dtype. Raises TypeError for integers.
-    """
+    """x/2 · (1 + tanh u), elementwise, u = √(2/π) (x + 0.044715 x³): as PyTorch's "tanh" form."""
     return apply(GELU(), require_floating("gelu", x))
 
 

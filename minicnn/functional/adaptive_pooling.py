@@ -2,24 +2,24 @@
 
     y[p, q] = mean of x[h, w]  over  ⌊p·H/OH⌋ ≤ h < ⌈(p+1)·H/OH⌉  and  ⌊q·W/OW⌋ ≤ w < ⌈(q+1)·W/OW⌉
 
-So the linear layer behind it always sees OH·OW·C numbers, whatever the image's size; with one bin
-for the whole image it is global average pooling (Lin, Chen and Yan 2013, section 3.2). The bins are
-those of PyTorch. They cover the image, none is empty, and where H is a multiple of OH they are
-windows side by side; else some are a pixel larger than others, or share a pixel. Where the image is
+So the linear layer behind it always sees OH·OW·C elements, whatever the size of the image; with one
+bin for the whole image it is global average pooling (Lin, Chen and Yan 2013, section 3.2). The bins
+are those of PyTorch. They cover the image, none is empty, and if H is a multiple of OH they are
+windows side by side; else some are a pixel larger than others, or share a pixel. If the image is
 smaller than OH × OW, pixels repeat.
 
-Forward. A bin is a rectangle, and every row of it has as many pixels: its mean is the mean over its
-columns of the means over its rows. Therefore one axis is pooled after the other, in OH + OW steps,
-not OH · OW:
+Forward. A bin is a rectangle, so all its rows have the same number of pixels, and its mean is the
+mean over its columns of the means over its rows. Therefore one axis is pooled after the other, in
+OH + OW steps, not OH · OW:
 
     along an axis      y[p] = 1/|bin p| · Σ x[h]  over h in bin p
 
-Backward. That is linear in x: x[h] is in y[p] with the weight 1/|bin p| if bin p holds h, so
+Backward. The mean is linear in x: if bin p holds h, x[h] is in y[p] with the weight 1/|bin p|, so
 
     dx[h] = Σ dy[p] / |bin p|  over the bins p that hold h
 
 which is linear in dy, with the same weights: Σ dy[p] y[p] = Σ dx[h] x[h], sorted by p or by h. So
-the gradient of each of the two is the other, to any order.
+each of the two maps is the gradient of the other, to any order.
 
     N images   H W C input height, width, channels   OH OW output height, width
 
@@ -32,7 +32,7 @@ Tensor([1., 3.], dtype=float64, grad_fn=Reshape)
 >>> x.grad.reshape(5)
 Tensor([2., 2., 4., 2., 2.], dtype=float64)
 
-Try: into which numbers do 10 and 20 turn as an image of three pixels, and of four?
+Try: what do two pixels, 10 and 20, become as an image of three pixels, and of four?
 
 >>> x = minicnn.Tensor([10.0, 20.0]).reshape(1, 2, 1, 1)
 >>> F.adaptive_avg_pool2d(x, (3, 1)).reshape(3), F.adaptive_avg_pool2d(x, (4, 1)).reshape(4)
@@ -54,12 +54,13 @@ __all__ = ["adaptive_avg_pool2d"]
 
 def bins(size: int, count: int) -> list[tuple[int, int]]:
     """(start, end) of each of `count` bins of an axis with `size` pixels."""
-    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]  # ⌈a/b⌉ = −⌊−a/b⌋
+    # ⌈a/b⌉ = −⌊−a/b⌋
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
 
 
 @kernel
 def bin_means(x: Array, axis: int, count: int) -> Array:
-    """(…, size, …) -> (…, count, …): the mean of each bin along that axis."""
+    """(…, size, …) -> (…, count, …): the mean of each bin along the axis."""
     lead = (slice(None),) * axis
     parts = [(x[lead + (slice(start, end),)], end - start) for start, end in bins(x.shape[axis], count)]
     return np.stack([total(pixels, (axis,)) / size for pixels, size in parts], axis)
@@ -67,7 +68,7 @@ def bin_means(x: Array, axis: int, count: int) -> Array:
 
 @kernel
 def bin_spread(dy: Array, axis: int, size: int) -> Array:
-    """(…, count, …) -> (…, size, …): each number shared by the pixels of its bin."""
+    """(…, count, …) -> (…, size, …): each element divided among the pixels of its bin."""
     dx = np.zeros_like(dy, shape=(*dy.shape[:axis], size, *dy.shape[axis + 1 :]))
     means, pixels = np.moveaxis(dy, axis, 0), np.moveaxis(dx, axis, 0)
     for mean, (start, end) in zip(means, bins(size, len(means)), strict=True):
@@ -110,11 +111,16 @@ def adaptive_avg_pool2d(x: Tensor, output_size: IntPair) -> Tensor:
     """The mean of each of OH × OW bins that cover the image, as in PyTorch.
 
     Args:
-        x: (N, H, W, C), floating; H and W may be smaller than OH and OW, but not 0.
-        output_size: (OH, OW), or one number for both.
+        x: (N, H, W, C), floating point; H and W may be smaller than OH and OW, but not 0.
+        output_size: (OH, OW), or one integer for both.
+    Returns:
+        (N, OH, OW, C), of x's dtype.
+    Raises:
+        ValueError: x does not have such a shape, or output_size is not one or two integers from 1.
 
-    Returns (N, OH, OW, C), of x's dtype. Raises ValueError if x has no such shape or output_size is not
-    one or two integers from 1.
+    Example:
+        >>> adaptive_avg_pool2d(Tensor([[1.0, 2.0], [3.0, 6.0]]).reshape(1, 2, 2, 1), 1).item()
+        3.0
     """
     oh, ow = pair(output_size, "adaptive_avg_pool2d: output_size")
     if x.ndim != 4 or not x.shape[1] or not x.shape[2]:

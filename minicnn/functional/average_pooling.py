@@ -2,13 +2,13 @@
 
     avg_pool2d   y[p, q] = the mean of what window (p, q) sees
 
-It is the sum of each window, divided by the number of pixels that count. The sum is lesson pooling's
-gather without winners, for every pixel of a window has its part in it, and so its gradient is scatter
-without winners: each window gives its dy to all of its pixels. A window is a rectangle, so its sum is
-that of the sums of its rows; in a large one, the rows are added up first: after KW + KH additions less
-is lost by rounding than after KW·KH.
+The mean is the sum of each window, divided by a number of pixels. The sum is lesson pooling's
+gather without winners, because every pixel of a window contributes to it. So its gradient is
+scatter without winners: each window gives its dy to all of its pixels. A window is a rectangle, so
+its sum is the sum of the sums of its rows. In a large window the rows are summed first, because
+KW + KH additions lose less by rounding than KW·KH.
 
-How many pixels count is the one question. Libraries answer it differently where there is padding:
+By how many pixels the sum is divided is a convention. Libraries differ where there is padding:
 
 | where libraries differ                       | padding counts                         |
 | -------------------------------------------- | -------------------------------------- |
@@ -43,7 +43,7 @@ from .windows import IntPair, Padding, Pair, Window
 
 __all__ = ["avg_pool2d"]
 
-FEW = 64  # pixels, which are added up at once
+FEW = 64  # a window of at most so many pixels is summed in one step
 
 
 @float16_in_float32
@@ -55,15 +55,21 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """The mean of each window.
+    """The mean of each window (LeCun et al. 1998, section II.B).
 
     Args:
         x: (N, H, W, C), floating point.
-        kernel_size, stride, padding, ceil_mode: as for max_pool2d, with a padding of zeros.
-        count_include_pad: divide by the number of pixels in the window with the padding, but without
-            what ceil_mode adds beyond it; if False, only by the number of those inside the image.
+        kernel_size, stride, padding, ceil_mode: as in max_pool2d, with a padding of zeros.
+        count_include_pad: divide by the number of pixels in the window, padding included (but not
+            what ceil_mode adds beyond it); if False, by the number of those inside the image.
+    Returns:
+        (N, OH, OW, C), of x's dtype.
+    Raises:
+        ValueError: the window does not fit, or a setting is not as described.
 
-    Returns (N, OH, OW, C). Raises ValueError if the window does not fit.
+    Example:
+        >>> avg_pool2d(Tensor([[1.0, 2.0], [3.0, 6.0]]).reshape(1, 2, 2, 1), kernel_size=2).item()
+        3.0
     """
     window = pool_window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
     counts = _counts(x, window, Window.of(kernel_size, padding=padding).padding if count_include_pad else None)
@@ -73,15 +79,15 @@ def avg_pool2d(
 
 
 def _counts(x: Tensor, window: Window, padding: tuple[Pair, Pair] | None) -> Array:
-    """How many pixels the sum of each window is divided by, (1, OH, OW, 1): the window's sum of an image
-    of ones. With a padding given, that is of ones too, and only what ceil_mode has added is of zeros."""
+    """The number of pixels by which the sum of each window is divided, (1, OH, OW, 1): the window's
+    sum over an image of ones. A given padding is ones too; what ceil_mode has added is zeros."""
     _, h, w, _ = x.shape
     if padding is not None:
         (top, bottom), (left, right) = padding
         (_, all_bottom), (_, all_right) = window.padding
         h, w = top + h + bottom, left + w + right
         window = window._replace(padding=((0, all_bottom - bottom), (0, all_right - right)))
-    with on_device_of(x.data):  # float32 has every count, and leaves float64 and float32 as they are
+    with on_device_of(x.data):  # float32 holds every count, and does not promote x
         counts = np.ones_like(x.data, dtype=np.float32, shape=(1, h, w, 1))
         for part in _parts(window):
             counts = gather(counts, None, part)
@@ -89,7 +95,8 @@ def _counts(x: Tensor, window: Window, padding: tuple[Pair, Pair] | None) -> Arr
 
 
 def _parts(window: Window) -> list[Window]:
-    """The windows to sum over, one after the other: of a large one its rows, then what these have become."""
+    """The windows to sum over, one after the other: its rows and then their sums, if
+    it is large."""
     (kh, kw), (sh, sw), (vertical, horizontal), _ = window
     if kh * kw <= FEW:
         return [window]

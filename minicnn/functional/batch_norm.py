@@ -8,8 +8,8 @@ running averages of them are kept:
 
     running = (1 − momentum) · running + momentum · batch              (with the unbiased variance)
 
-In evaluation the running averages take the place of μ and σ². That makes a network's answer to one
-image independent of its neighbors.
+In evaluation the running averages take the place of μ and σ², so a network's output for one image
+does not depend on the other images in the batch.
 
 Backward. Write s for √(σ² + ε), and mean for the mean over all axes but the channels. To first
 order a small change δx changes
@@ -19,15 +19,15 @@ order a small change δx changes
     x̂ by    (δx − δμ − x̂ δs) / s = (δx − mean(δx) − x̂ mean(x̂ δx)) / s
 
 and L by Σ dx̂ times that, where dx̂ = γ dy. As Σ dx̂ mean(δx) = Σ mean(dx̂) δx, and likewise
-Σ dx̂ x̂ mean(x̂ δx) = Σ mean(dx̂ x̂) x̂ δx, what stands beside δx is
+Σ dx̂ x̂ mean(x̂ δx) = Σ mean(dx̂ x̂) x̂ δx, the factor of δx is
 
     dx = (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) / s          dγ = Σ dy x̂       dβ = Σ dy
 
-What of dx̂ would only move the mean or the variance is taken out again. This file has no Function
-for it: autograd differentiates the lines of the code one by one, to any order. The paper of AlexNet
-has no batch normalization; it is here to compare with.
+The part of dx̂ that would only change the mean or the variance is removed. This file has no
+Function for it: autograd differentiates the lines of the code one by one, to any order. The AlexNet
+paper has no batch normalization; it is here for comparison.
 
-    C channels, the last axis   (N, H, W) or whatever comes before it
+    C channels, the last axis   (N, H, W), or any axes before it
 
 | where libraries differ | running variance | ε by default | weight of the newest batch      |
 | ---------------------- | ---------------- | ------------ | ------------------------------- |
@@ -48,7 +48,7 @@ Tensor([[-1.],
 >>> print(mean, var)
 [0.2] [1.1]
 
-Try: what changes if every x is multiplied by 10 and moved by 5? Nothing but the running averages:
+Try: what changes if every x is multiplied by 10 and increased by 5? Only the running averages do:
 
 >>> F.batch_norm(10 * x + 5, gamma=one, beta=zero, **running, training=True, eps=0.0)
 Tensor([[-1.],
@@ -77,15 +77,20 @@ def batch_norm(
 ) -> Tensor:
     """γ (x − μ) / √(σ² + ε) + β for each channel (Ioffe and Szegedy 2015).
 
-    Args (all but x by name, for PyTorch has the running averages first):
-        x: (…, C), floating, channels last.
-        gamma, beta: (C,), of x's dtype.
-        running_mean, running_var: arrays (C,) on x's device; in training updated in place.
-        training: take μ and σ² from the batch, of at least two pixels, or from the running averages.
-        momentum: the weight of the newest batch in the running averages.
-        eps: ε, against division by zero.
+    All arguments but x are keyword-only, because PyTorch has the running averages first.
 
-    Returns an array like x. Raises ValueError if the shapes do not fit, or for a batch with one pixel in training.
+    Args:
+        x: (…, C), floating point, channels last.
+        gamma, beta: (C,), of x's dtype.
+        running_mean, running_var: arrays (C,) on x's device; training updates them in place.
+        training: take μ and σ² from the batch, of at least two pixels; else the running averages.
+        momentum: the weight of the newest batch in the running averages.
+        eps: ε, which prevents a division by zero.
+    Returns:
+        (…, C), of x's dtype.
+    Raises:
+        TypeError: a running average is a Tensor.
+        ValueError: the shapes do not fit, or a batch in training has one pixel only.
     """
     if isinstance(running_mean, Tensor) or isinstance(running_var, Tensor):
         raise TypeError(
@@ -99,7 +104,7 @@ def batch_norm(
             f"not {shapes}" + (f": {IMAGES}" if channels_first else "")
         )
     count = x.size // x.shape[-1] if x.shape[-1] else 0
-    if not training or not count:  # nothing has no mean
+    if not training or not count:  # an empty batch has no mean
         return (x - running_mean) * (gamma / (Tensor(running_var).astype(x.dtype) + eps).sqrt()) + beta
     if count == 1:
         raise ValueError("batch_norm: one pixel in the whole batch has no variance: use a larger batch, or eval()")

@@ -1,14 +1,13 @@
-"""Convolution: the same small set of weights looks at every place of an image (Krizhevsky et al.
-2012, section 3.5).
+"""Convolution: the same weights at each place of an image (Krizhevsky et al. 2012, section 3.5).
 
     N images   H W C input height, width, channels   OH OW O those of the output   KH KW kernel
-    n image   p q output pixel   i j place in the kernel   s stride   d dilation   G groups
+    n image   p q output pixel   i j position in the kernel   s stride   d dilation   G groups
     x images, with their padding around them   K the weights   b bias
 
     y[n, p, q, :] = b + Σ_ij  x[n, p·s + i·d, q·s + j·d, :] @ K[i, j]
 
-where K[i, j] is a matrix (C, O). (K is not turned around: strictly, this is a correlation.) Lay the
-window of each output pixel out as a row of a matrix X (lesson windows), and the sum is one product:
+where K[i, j] is a matrix (C, O). (K is not flipped: strictly, this is a correlation.) If the window
+of each output pixel is a row of a matrix X (lesson windows), the sum is one matrix product:
 
     X = im2col(x)                     (N·OH·OW, KH·KW·C)
     y = X @ K + b                     K as a matrix (KH·KW·C, O), y as (N·OH·OW, O)
@@ -16,42 +15,42 @@ window of each output pixel out as a row of a matrix X (lesson windows), and the
 ![the shapes, forward and back](../figures/conv.png)
 
 Backward: dx means dL/dx. To first order, small changes δX, δK, δb change y by δX @ K + X @ δK + δb,
-and L by the sum of dy ∘ that, where ∘ multiplies element by element. In it
+and L by the sum of dy ∘ that, where ∘ is the elementwise product. In it
 
     Σ_ro dy[r,o] Σ_k δX[r,k] K[k,o]  =  Σ_rk (Σ_o dy[r,o] K[k,o]) δX[r,k]
 
-and what stands before δX is dX; likewise for the other two. im2col only copies: for long vectors it
-is X = A x, where each row of A has a single 1. Hence dx = Aᵀ dX, which is col2im: each element of
-dX is added to the pixel that it was copied from, or dropped if that was padding. So
+and the factor of δX is dX; likewise for the other two. im2col only copies: with x and X as vectors
+it is X = A x, where each row of A has a single 1. Hence dx = Aᵀ dX, which is col2im: each element
+of dX is added to the pixel that it was copied from, or dropped if that was padding. So
 
     dx = col2im(dy @ Kᵀ)        dK = Xᵀ @ dy        db = Σ dy over images and pixels
 
-For that a convolution keeps x, if dK is wanted, and K, if dx is. It does not keep X, about KH·KW/s²
-times as large as x: im2col runs once more. Every further derivative is made of the same maps:
+So a convolution keeps x if dK is wanted, and K if dx is. It does not keep X, about KH·KW/s² times
+as large as x: im2col runs again. All further derivatives consist of the same three maps:
 
     convolve(x, K) = y        convolve_transpose(dy, K) = dx        convolve_weight(x, dy) = dK
 
 T(x, K, dy) = Σ dy ∘ convolve(x, K), without b, is linear in x, in K and in dy; its derivatives by
-dy, x and K are the maps. If g arrives at the output of one, the number to differentiate is
+dy, x and K are the maps. If g arrives at the output of one, the scalar to differentiate is
 
     Σ g ∘ convolve(x, K)            = T(x, K, g)
     Σ g ∘ convolve_transpose(dy, K) = T(g, K, dy)
     Σ g ∘ convolve_weight(x, dy)    = T(x, g, dy)
 
-which is T with g in the place of one argument: the gradients of each map come from the other two,
-to any order. convolve_transpose by itself is lesson conv_transpose.
+which is T with g in the place of one argument: the other two maps give the gradients of each, to
+any order. Lesson conv_transpose is about convolve_transpose itself.
 
-Groups: the C/G input channels of group i reach the O/G output channels of group i, and no others:
-one product for each group. The paper splits conv2, conv4 and conv5 in two, one part for each GPU.
+Groups: the C/G input channels of group i reach only the O/G output channels of group i: one matrix
+product for each group. The paper splits conv2, conv4 and conv5 in two, one part for each GPU.
 
 | where libraries differ | here                       | PyTorch 2.14, and Caffe's files |
 | ---------------------- | -------------------------- | ------------------------------- |
 | images                 | (N, H, W, C)               | (N, C, H, W)                    |
 | weights                | (KH, KW, C/G, O)           | (O, C/G, KH, KW)                |
-| padding                | each side may have its own | one number an axis              |
+| padding                | one number a side          | one number an axis              |
 
 >>> import minicnn, minicnn.functional as F
->>> edge = minicnn.Tensor([[1.0, -1.0]]).reshape(1, 2, 1, 1)  # how much darker is the next?
+>>> edge = minicnn.Tensor([[1.0, -1.0]]).reshape(1, 2, 1, 1)  # how much darker is the next pixel?
 >>> x = minicnn.Tensor([5.0, 5.0, 2.0, 2.0]).reshape(1, 1, 4, 1)
 >>> F.conv2d(x, edge).reshape(3)
 Tensor([0., 3., 0.], dtype=float32)
@@ -88,7 +87,7 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
 @kernel
 def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
     """dx = col2im(dy @ Kᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C), where (H, W) = size:
-    with a stride, images of several sizes have an output of the same one"""
+    with a stride, several image sizes have the same output size"""
     shape = (len(dy), *size, weight.shape[2])  # (N, H, W, C/G)
     pairs = zip(split(dy, groups), split(weight, groups), strict=True)
     return np.concatenate([col2im(matrix(dy_g) @ matrix(k_g).T, shape, window) for dy_g, k_g in pairs], axis=-1)
@@ -103,19 +102,19 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
 
 
 def split(array: Array, groups: int) -> list[Array]:
-    """The last axis, cut into one part for each group."""
+    """The array's last axis split into one part for each group."""
     return np.split(array, groups, axis=-1)
 
 
 def matrix(array: Array) -> Array:
-    """(…, O) -> (everything before, O): each output channel as a column."""
+    """(…, O) -> (the product of the other axes, O): each output channel as a column."""
     return array.reshape(prod(array.shape[:-1]), array.shape[-1])
 
 
 class _Convolution(Function):
-    """One of the three maps; `size` is (H, W), the image's, which convolve_transpose has to know."""
+    """One of the three maps; `size` is the image's (H, W), which convolve_transpose has to know."""
 
-    saves: tuple[tuple[int, ...], ...] = ((1,), (0,))  # each gradient is computed from the other input
+    saves: tuple[tuple[int, ...], ...] = ((1,), (0,))  # each gradient reads the other input
 
     def __init__(self, window: Window, groups: int, size: tuple[int, int]):
         self.window, self.groups, self.size = window, groups, size
@@ -177,19 +176,20 @@ def conv2d(
     dilation: IntPair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolution of images with a kernel, as in Krizhevsky et al. 2012.
+    """Convolution of images with a kernel (Krizhevsky et al. 2012, section 3.5).
 
     Args:
         x: (N, H, W, C), floating point.
         weight: (KH, KW, C/groups, O), of x's dtype.
         bias: (O,) or None.
         stride, dilation: int or (height, width).
-        padding: int, (height, width) or ((top, bottom), (left, right)): zeros added on each side;
-            "same", for a stride of 1: so that OH, OW = H, W, an odd zero at the bottom and the right.
+        padding: zeros added: int, (height, width), ((top, bottom), (left, right)), or "same", which
+            makes OH, OW = H, W for a stride of 1; an odd zero goes to the bottom and the right.
         groups: the number of groups, a divisor of both C and O.
-
-    Returns (N, OH, OW, O), OH = ⌊(H + top + bottom − dilation·(KH − 1) − 1) / stride⌋ + 1, OW likewise.
-    Raises ValueError if the shapes do not fit.
+    Returns:
+        (N, OH, OW, O) with OH = ⌊(H + top + bottom − dilation·(KH − 1) − 1) / stride⌋ + 1.
+    Raises:
+        ValueError: the shapes or settings do not fit.
     """
     check_convolution("conv2d", x, weight, bias, groups)
     window = Window.of(weight.shape[:2], stride, padding, dilation)
@@ -197,4 +197,4 @@ def conv2d(
 
 
 # Faster versions of the functions marked @kernel, which run in their place: backends/numpy/conv.py,
-# backends/numpy/winograd.py (3 × 3 kernels in steps of 1), backends/cuda/conv.py.
+# backends/numpy/winograd.py (3 × 3 kernels with a stride of 1), backends/cuda/conv.py.

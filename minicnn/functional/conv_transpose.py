@@ -1,9 +1,9 @@
 """Transposed convolution: lesson conv's map from dy back to dx, as a layer that enlarges images.
 
-Where conv2d gathers from each window into one pixel, this adds each pixel's multiple of the kernel
-to a window of the result; where windows overlap, the multiples add up (Zeiler et al. 2010). It is
-not the inverse of conv2d, but its transpose: ⟨conv2d(x), y⟩ = ⟨x, conv_transpose2d(y)⟩ for all x
-and y. So its gradients, to any order, are the maps of lesson conv.
+conv2d sums each window into one pixel. conv_transpose2d adds each pixel's multiple of the kernel to
+a window of the result; where windows overlap, the multiples add up (Zeiler et al. 2010). It is not
+the inverse of conv2d, but its transpose: ⟨conv2d(x), y⟩ = ⟨x, conv_transpose2d(y)⟩ for all x and y.
+So its gradients, to any order, are the maps of lesson conv.
 
 >>> import minicnn, minicnn.functional as F
 >>> kernel = minicnn.Tensor([[1.0, 2.0, 3.0]]).reshape(1, 3, 1, 1)
@@ -38,20 +38,21 @@ def conv_transpose2d(
     dilation: IntPair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """The transpose of conv2d with the same weight and settings (Zeiler et al. 2010): from conv2d's output size back
-    to its input size.
+    """The transpose of conv2d with the same weight and settings, which maps from conv2d's output
+    size back to its input size (Zeiler et al. 2010).
 
     Args:
-        x: (N, H, W, O), floating.
+        x: (N, H, W, O), floating point.
         weight: (KH, KW, C/groups, O): conv2d's weight, so the result has C channels.
         bias: (C,) or None.
-        stride, padding, dilation, groups: conv2d's; the last two by name, as PyTorch's order is
-            another.
-        output_padding: int or (height, width), smaller than the stride or the dilation. Several input sizes give
-            conv2d the same output size; this picks a larger one.
-
-    Returns (N, (H − 1)·stride − top − bottom + dilation·(KH − 1) + output_padding + 1, …, C). Raises ValueError if the
-    shapes do not fit.
+        stride, padding, dilation, groups: conv2d's; the last two are keyword-only, because PyTorch
+            has them in another order.
+        output_padding: int or (height, width), smaller than the stride or the dilation. conv2d maps
+            several input sizes to one output size; output_padding chooses a larger one of them.
+    Returns:
+        (N, TH, TW, C), TH = (H − 1)·stride − top − bottom + dilation·(KH − 1) + output_padding + 1.
+    Raises:
+        ValueError: the shapes or settings do not fit, or the padding leaves no pixel.
     """
     check_convolution("conv_transpose2d", x, weight, bias, groups, transposed=True)
     window = Window.of(weight.shape[:2], stride, padding, dilation)
@@ -64,7 +65,7 @@ def conv_transpose2d(
         raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of the result ({h} × {w} pixels)")
     if extra == (0, 0):
         y = apply(Conv2dTranspose(window, groups, (h, w)), x, weight)
-    else:  # there may be pixels that no window reaches: unpadded first, then zeros beyond, then what the padding leaves
+    else:  # maybe no window reaches the last pixels: compute unpadded, add zeros, then crop
         (top, bottom), (left, right) = window.padding
         whole = h - extra[0] + top + bottom, w - extra[1] + left + right
         y = apply(Conv2dTranspose(window._replace(padding=((0, 0), (0, 0))), groups, whole), x, weight)
@@ -73,7 +74,11 @@ def conv_transpose2d(
 
 
 def extra_pixels(name: str, output_padding: IntPair, window: Window) -> Pair:
-    """output_padding as a pair; ValueError if it is as large as the stride and the dilation."""
+    """output_padding as a pair.
+
+    Raises:
+        ValueError: it is not smaller than the stride or the dilation.
+    """
     extra = pair(output_padding, f"{name}: output_padding", 0)
     if any(e >= max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):
         raise ValueError(

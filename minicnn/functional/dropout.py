@@ -1,21 +1,21 @@
-"""Dropout: leave out half of the neurons, other ones each time, so that none can rely on another
+"""Dropout: set a random half of the neurons to 0 each time, so that no neuron can rely on another
 (Krizhevsky et al. 2012, section 4.2).
 
     training      y = x · s where m, else 0    m is false with probability p, drawn anew each time
-    evaluation    y = x · (1 − p) · s          which is the expectation of the above
+    evaluation    y = x · (1 − p) · s          the expectation of the above
 
-The derivative is dx = dy · s where m, else 0: the gradient passes where the number did. What is
-dropped is 0 even if it was infinite or NaN, for which x · 0 is NaN. It is the same map, linear in
-dy, and so is every further derivative.
+The derivative is dx = dy · s where m, else 0: the gradient of each kept element is kept. A dropped
+element is 0 even if it was infinite or NaN, for which x · 0 would be NaN. The derivative is the
+same linear map, applied to dy, and so is every further derivative.
 
 | where texts differ                | s           | training         | evaluation  |
 | --------------------------------- | ----------- | ---------------- | ----------- |
 | scale="training", as PyTorch 2.14 | 1 / (1 − p) | x / (1 − p) or 0 | x           |
 | scale="evaluation", the paper     | 1           | x or 0           | x · (1 − p) |
 
-The two differ by the factor 1 − p, in training and in evaluation alike: a network trained with one
-serves the other once the next layer's weights are scaled. It would have trained otherwise, though,
-for a learning rate and a weight decay go with one size of weights.
+The two differ by the factor 1 − p, both in training and in evaluation: a network trained with one
+can be used with the other if the weights of the next layer are scaled. Training itself differs,
+because a learning rate and a weight decay are chosen for one scale of weights.
 
 >>> import minicnn, minicnn.functional as F
 >>> _ = minicnn.manual_seed(1)
@@ -24,7 +24,7 @@ Tensor([0., 0., 2., 2., 0., 0., 0., 0.], dtype=float32)
 >>> F.dropout(minicnn.Tensor([1.0] * 8), p=0.5, training=False, scale="evaluation")
 Tensor([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], dtype=float32)
 
-Try: what is the mean of those that are kept, and what the mean of all?
+Try: what is the mean of the elements that are kept, and the mean of all?
 
 >>> y = F.dropout(minicnn.Tensor(np.ones(100_000)), p=0.2).numpy()
 >>> print(f"{y[y > 0].mean():.2f} {y.mean():.2f}")
@@ -45,13 +45,13 @@ __all__ = ["dropout"]
 
 @kernel
 def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
-    """x · s where the m of that key is true, else 0"""
+    """x · s where m, drawn with the key, is true, else 0"""
     m = np.asarray(generator(key).random(x.shape, dtype=np.float32) >= p)
     return np.where(to_device(m, device_of(x)), x, x.dtype.type(0)) * s
 
 
 class Dropout(Function):
-    """Linear in x, and its own transpose. The mask is not kept: its key is enough to draw it again."""
+    """A map linear in x, and its own transpose. The mask is drawn again from its key, not kept."""
 
     promotes_integers = True
 
@@ -66,24 +66,28 @@ class Dropout(Function):
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "training") -> Tensor:
-    """Set each number to 0 with probability p.
+    """Each element is set to 0 with probability p (Krizhevsky et al. 2012, section 4.2).
+
+    The random numbers depend on manual_seed and the count of draws only: they are the same for any
+    number of threads, and on a GPU.
 
     Args:
-        x: floating, of any shape.
-        p: from 0 to 1; 0.5 in Krizhevsky et al. 2012, section 4.2.
-        training: as in Module.train() and .eval().
-        scale: where to make up for it. In "training", the numbers that are kept are divided by 1 − p, and evaluation
-            returns x itself; in "evaluation", as in the paper, all are multiplied by 1 − p. By name, for PyTorch's
-            fourth argument is inplace.
-
-    The numbers are keyed by manual_seed and the count of draws: the same for any number of threads, and on a GPU.
-        Raises ValueError for another p or scale.
+        x: floating point, of any shape.
+        p: from 0 to 1; 0.5 in the paper.
+        training: False in evaluation; a Module passes its own (see Module.train and .eval).
+        scale: when to compensate. With "training", the kept elements are divided by 1 − p, and
+            evaluation returns x itself; with "evaluation", as in the paper, evaluation multiplies
+            all elements by 1 − p. Keyword-only, because PyTorch's fourth argument is inplace.
+    Returns:
+        A Tensor of x's shape and dtype.
+    Raises:
+        ValueError: p or scale is something else.
     """
     check_dropout("dropout", p, scale)
     p = float(p)
     if p == 0:
         return x
-    inverted = scale == "training" and p < 1  # of p = 1 nothing is left to scale
+    inverted = scale == "training" and p < 1  # with p = 1 there is nothing left to scale
     if training:
         return apply(Dropout(p, draw(), 1 / (1 - p) if inverted else 1.0), x)
     return x if scale == "training" else x * (1.0 - p)

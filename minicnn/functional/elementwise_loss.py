@@ -1,39 +1,39 @@
-"""Losses of single numbers: one for each number that the network says, and their mean.
+"""Elementwise losses: one for each element of the network's output, and their mean.
 
     mse_loss     L = (prediction − target)²
 
     binary_cross_entropy_with_logits
                  L = −t log p − (1 − t) log(1 − p)    p = sigmoid(z), logit z, target t from 0 to 1
 
-The second is cross-entropy with two answers, yes and no, for which one logit is enough. As
+The second is cross-entropy with two classes, yes and no, for which one logit is enough. As
 log p = z − log(1 + e^z) and log(1 − p) = −log(1 + e^z),
 
     L = log(1 + e^z) − t z = log(1 + e^−|z|) + |z| · (1 − t where z > 0, else t)       dL/dz = p − t
 
-of which the second form does not overflow. It is the loss of the answer that the sign of z stands for,
-and |z| times how far that is from t: nothing where it is t, even if |z| is infinite.
+where the second form does not overflow. The sign of z is the network's answer, 1 or 0, and |z| is
+multiplied by the distance of that answer from t: if it is t, by 0, even if |z| is infinite.
 
-Second derivatives follow by the product rule: if g arrives at dz = dy (p − t), then dy gets g (p − t),
-t gets −g dy, and z gets g dy p (1 − p), as p is its sigmoid.
+Second derivatives follow by the product rule: if g arrives at dz = dy (p − t), then dy gets
+g (p − t), t gets −g dy, and z gets g dy p (1 − p), because p is the sigmoid of z.
 
 | where libraries differ       | mse_loss of shapes (N,) and (N, 1)   |
 | ---------------------------- | ------------------------------------ |
 | here, Optax 0.2, Chainer 7.8 | an error                             |
-| PyTorch 2.14                 | N² numbers, with a warning           |
-| Paddle 3.3                   | N² numbers, silently                 |
-| Keras 3.15                   | N numbers: the axis of 1 is left out |
+| PyTorch 2.14                 | N² elements, with a warning          |
+| Paddle 3.3                   | N² elements, silently                |
+| Keras 3.15                   | N elements: the axis of 1 is dropped |
 
 >>> import minicnn, minicnn.functional as F
 >>> z = minicnn.Tensor([0.0, 200.0, -200.0], requires_grad=True)
 >>> loss = F.binary_cross_entropy_with_logits(z, [1.0, 1.0, 1.0], reduction="none")
->>> loss.detach()  # log 2, as it does not know; right; and as wrong as its logit is large
+>>> loss.detach()  # log 2 for an undecided answer; a right one; a wrong one costs its |z|
 Tensor([  0.6931472,   0.       , 200.       ], dtype=float32)
 >>> loss.sum().backward()
 >>> z.grad  # p − t
 Tensor([-0.5,  0. , -1. ], dtype=float32)
 
-Try: train. A linear layer, whose bias is the weight of a third input that is always 1, learns "and".
-Does it learn "exclusive or"? No line parts the two answers, so the loss stays at log 2:
+Try: train. A linear layer, whose bias is the weight of a third input that is always 1, learns
+"and". Does it learn "exclusive or"? No line separates the two answers, so the loss stays at log 2:
 
 >>> x = minicnn.Tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
 >>> for target in ([0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]):
@@ -62,7 +62,7 @@ __all__ = ["binary_cross_entropy_with_logits", "mse_loss"]
 
 
 class LogisticLoss(Function):
-    """The loss of each number, of a logit and a target."""
+    """The loss of each element, from a logit and a target."""
 
     promotes_integers = True
     saves = ((0, 1), (0,))
@@ -85,14 +85,16 @@ def logistic_loss(z: Array, t: Array) -> Array:
 
 @float16_in_float32
 def binary_cross_entropy_with_logits(logits: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
-    """−t log p − (1 − t) log(1 − p) for p = sigmoid(logits), the probability that the answer is yes.
+    """−t log p − (1 − t) log(1 − p), where p = sigmoid(logits) is the probability of yes.
 
     Args:
         logits: floating point, of any shape: not yet probabilities.
         target: t, a Tensor or an array of exactly that shape, from 0 (no) to 1 (yes).
-        reduction: "mean", "sum" or "none"; by name.
-
-    Raises ValueError if the shapes differ.
+        reduction: "mean", "sum" or "none".
+    Returns:
+        A 0-d Tensor; with "none" the losses, of the shape of logits.
+    Raises:
+        ValueError: the shapes differ, or reduction is something else.
     """
     _same_shape("binary_cross_entropy_with_logits", logits, target)
     losses = apply(LogisticLoss(), logits, target)
@@ -101,12 +103,20 @@ def binary_cross_entropy_with_logits(logits: Tensor, target: Any, *, reduction: 
 
 @float16_in_float32
 def mse_loss(prediction: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
-    """(prediction − target)², averaged over all numbers.
+    """(prediction − target)², averaged over all elements.
 
     Args:
         prediction: floating point, of any shape.
         target: a Tensor or an array of exactly that shape.
-        reduction: "mean", "sum" or "none"; by name.
+        reduction: "mean", "sum" or "none".
+    Returns:
+        A 0-d Tensor; with "none" the losses, of the shape of prediction.
+    Raises:
+        ValueError: the shapes differ, or reduction is something else.
+
+    Example:
+        >>> mse_loss(Tensor([1.0, 2.0]), [1.0, 4.0]).item()
+        2.0
     """
     _same_shape("mse_loss", prediction, target)
     return reduced("mse_loss", (prediction - target) ** 2, reduction)
@@ -121,7 +131,11 @@ def _same_shape(name: str, prediction: Tensor, target: Any) -> None:
 
 
 def reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
-    """The losses' "mean" or "sum", or with "none" the losses; ValueError for another reduction."""
+    """The losses' "mean" or "sum", or with "none" the losses themselves.
+
+    Raises:
+        ValueError: reduction is something else.
+    """
     check_reduction(name, reduction)
     return losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
 

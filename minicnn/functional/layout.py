@@ -1,9 +1,9 @@
-"""Which axis is which: the shapes that convolutions take, checked, and what to write if they are
-another library's.
+"""Which axis is which: a check of the shapes that convolutions take, with a hint for shapes in the
+order of another library.
 
 Images are channels last here, (N, H, W, C), and weights (KH, KW, C/groups, O); PyTorch, Caffe and
-ONNX have (N, C, H, W) and (O, C/groups, KH, KW). Shapes that fit as they are cannot be told apart,
-so the question is asked only where they do not.
+ONNX have (N, C, H, W) and (O, C/groups, KH, KW). If the shapes fit, the two orders cannot be told
+apart, so only shapes that do not fit lead to a hint.
 """
 
 from ..tensor import Tensor
@@ -15,8 +15,11 @@ KERNELS = "a weight is (KH, KW, C/groups, O): weight.transpose(2, 3, 1, 0)?"
 def check_convolution(
     name: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, transposed: bool = False
 ) -> None:
-    """ValueError, in one line, if images, weight and bias do not fit together; for `transposed`, as
-    conv_transpose2d takes them."""
+    """Check that images, weight and bias fit together; if `transposed`, for conv_transpose2d.
+
+    Raises:
+        ValueError: they do not fit, or groups is not a divisor of the channels.
+    """
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(
             f"{name} needs x of (N, H, W, C) and weight of (KH, KW, C/groups, O), not {x.shape} and {weight.shape}"
@@ -40,7 +43,7 @@ def check_convolution(
 
 
 def _problem(x: tuple[int, ...], weight: tuple[int, ...], bias: Tensor | None, groups: int, transposed: bool) -> str:
-    """What does not fit, or nothing."""
+    """What does not fit, as text; empty if everything fits."""
     if groups < 1 or weight[3] % groups:
         return (
             f"groups={groups} must divide the {weight[3]} channels that are the last axis of the "

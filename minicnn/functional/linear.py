@@ -6,9 +6,10 @@ Backward, for dy = dL/dy:
 
     dx = dy Wᵀ          dW = xᵀ dy          db = Σ dy    over the batch
 
-Those are the gradients of a product and of a broadcast sum, and autograd finds them: `@` and `+`
-are all there is; of the second derivatives too, for dx and dW are products again. It is convolution
-whose window is the whole image (lesson conv): there the same line reads y = im2col(x) W + b.
+Those are the gradients of a matrix product and of a broadcast sum. Autograd finds them, because the
+code consists of `@` and `+`, and also the second derivatives, because dx and dW are matrix products
+too. A linear layer is a convolution whose window is the whole image (lesson conv): there the same
+line reads y = im2col(x) W + b.
 
     N batch (any number of axes)   in, out features
 
@@ -21,8 +22,8 @@ whose window is the whole image (lesson conv): there the same line reads y = im2
 >>> F.linear(minicnn.Tensor([[1.0, 2.0, 3.0]]), weight, bias=minicnn.Tensor([0.5, 0.5]))
 Tensor([[4.5, 7.5]], dtype=float32)
 
-Try: a batch has one sample, and one of its features is 0. What is dW? Each number in it is an input
-times a gradient, so the weights of that feature learn nothing:
+Try: a batch has one sample, and one of its features is 0. What is dW? Each of its elements is an
+input times a gradient, so the weights of that feature learn nothing:
 
 >>> weight.requires_grad = True
 >>> F.linear(minicnn.Tensor([[1.0, 0.0, 3.0]]), weight).backward([[1.0, 10.0]])
@@ -43,11 +44,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight + bias, over the last axis of x.
 
     Args:
-        x: (…, in), floating.
+        x: (…, in), floating point.
         weight: (in, out), of x's dtype.
         bias: (out,) or None.
-
-    Returns (…, out). Raises ValueError if the shapes do not fit.
+    Returns:
+        (…, out), of x's dtype.
+    Raises:
+        ValueError: the shapes do not fit.
     """
     if not x.ndim or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
         turned = x.ndim and weight.ndim == 2 and x.shape[-1] == weight.shape[1]

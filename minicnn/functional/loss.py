@@ -1,26 +1,26 @@
-"""Cross-entropy: one number that says how wrong the network is about classes.
+"""Cross-entropy: a scalar that says how wrong the network is about classes.
 
     N samples   K classes   z the K logits of a sample   p = softmax(z)
     L = −log p_label = log Σ e^z − z_label     for each sample, and its mean over the batch
-    dL/dz = p − onehot(label)                  for the derivative of log Σ e^z is e^z / Σ e^z = p
+    dL/dz = p − onehot(label)                  as the derivative of log Σ e^z is e^z / Σ e^z = p
 
-Softmax and logarithm are one operation here: apart, the logarithm of a probability that was rounded
-to 0 would be −∞. (PyTorch 2.14 and Paddle 3.3 take logits and class numbers too, Keras 3.15
+Softmax and logarithm are one operation here: as two, the logarithm of a probability that was
+rounded to 0 would be −∞. (PyTorch 2.14 and Paddle 3.3 take logits and class numbers too, Keras 3.15
 probabilities by default.)
 Second derivatives: if g arrives at dz = dy (p − onehot), dy gets ⟨g, p − onehot⟩, and p gets dy g,
-of which z gets p (dy g − ⟨dy g, p⟩), as in lesson softmax.
+from which z gets p (dy g − ⟨dy g, p⟩), as in lesson softmax.
 
 >>> import minicnn, minicnn.functional as F
 >>> z = minicnn.Tensor([[0.0, 0.0], [0.0, 0.0]], requires_grad=True)
 >>> loss = F.cross_entropy(z, [0, 1])
->>> print(f"{loss.item():.4f}")  # log 2: it does not know
+>>> print(f"{loss.item():.4f}")  # log 2: the network is undecided
 0.6931
 >>> loss.backward()
 >>> z.grad  # (p − onehot) / N
 Tensor([[-0.25,  0.25],
         [ 0.25, -0.25]], dtype=float32)
 
-Try: what does a network lose that is wrong, and sure of it?
+Try: what is the loss of a network that is wrong, and sure of it?
 
 >>> F.cross_entropy(minicnn.Tensor([[100.0, 0.0]]), [1]).item()
 100.0
@@ -45,7 +45,7 @@ __all__ = ["cross_entropy"]
 
 @kernel
 def negative_log_likelihood(z: Array, labels: Array) -> Array:
-    """log Σ e^z − z_label for each sample: (N, K), (N,) -> (N,); NaN for a label that is no class"""
+    """log Σ e^z − z_label for each sample: (N, K), (N,) -> (N,); NaN for a label out of range"""
     z, right = z - z.max(axis=1, keepdims=True), onehot(labels, z.shape[1])
     losses = np.log(np.exp(z).sum(axis=1)) - np.where(right, z, 0).sum(axis=1)
     losses[~right.any(axis=1)] = np.nan
@@ -54,7 +54,7 @@ def negative_log_likelihood(z: Array, labels: Array) -> Array:
 
 @kernel
 def negative_log_likelihood_backward(dy: Array, z: Array, labels: Array) -> Array:
-    """dz = (p − onehot(label)) dy: (N,), (N, K), (N,) -> (N, K); NaN for a label that is no class"""
+    """dz = (p − onehot(label)) dy: (N,), (N, K), (N,) -> (N, K); NaN for a label out of range"""
     e, right = np.exp(z - z.max(axis=1, keepdims=True)), onehot(labels, z.shape[1])
     dz = (e / e.sum(axis=1, keepdims=True) - right) * dy.reshape(-1, 1)
     dz[~right.any(axis=1)] = np.nan
@@ -110,29 +110,29 @@ def cross_entropy(
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """−log softmax(logits) at the right class: the multinomial logistic regression objective of Krizhevsky et al.
-    2012, section 3.5.
+    """−log softmax(logits) at the right class (Krizhevsky et al. 2012, section 3.5).
 
     Args:
-        logits: (N, K), floating: not yet probabilities.
+        logits: (N, K), floating point: not yet probabilities.
         labels: (N,) integers from 0 to K − 1, or booleans: an array, a list or a Tensor.
-        reduction: "mean" over the batch (NaN for an empty one), "sum", or "none" for the N losses; it
-            and what follows by name.
-        weight: (K,) numbers from 0, how much a sample of each class counts, also in the mean.
-        ignore_index: a label whose samples do not count, also in the mean, whatever their logits. None
-            by default, where PyTorch has −100.
-        label_smoothing: this share of the target, from 0 to 1, is spread over all classes (Szegedy et
-            al. 2016, section 7).
-
-    Raises TypeError for labels that are not integers, ValueError if shapes do not fit or a label is out of range. (For
-        labels on a GPU nobody waits to see: one out of range makes the loss NaN.)
+        reduction: "mean" over the batch (NaN for an empty one), "sum", or "none" for the N losses.
+        weight: (K,), the weight of a sample of each class, at least 0, also in the mean.
+        ignore_index: samples with this label do not count, nor in the mean; PyTorch has −100 here.
+        label_smoothing: this share of the target, from 0 to 1, is spread over all classes (Szegedy
+            et al. 2016, section 7).
+    Returns:
+        A 0-d Tensor; with "none" the losses, (N,).
+    Raises:
+        TypeError: the labels are not integers.
+        ValueError: shapes or settings do not fit, or a label is out of range (on a GPU, where that
+            is not checked, it makes the loss NaN).
     """
     weight = checked_options("cross_entropy", reduction, weight, ignore_index, label_smoothing)
     numbers, kept = _class_numbers(labels, logits, ignore_index)
-    if not logits.shape[1]:  # of no classes there are no samples either, and no largest logit
+    if not logits.shape[1]:  # without classes there are no samples either, and no largest logit
         return reduced("cross_entropy", logits.reshape(-1), reduction)
     logits = logits if logits.dtype.kind == "f" else logits.astype(np.float32)
-    if kept is not None:  # selected, not multiplied by 0: a row that does not count may hold ∞
+    if kept is not None:  # selected, not multiplied by 0: an ignored row may hold ∞
         logits = apply(Masked(kept.reshape(-1, 1)), logits)
     losses = apply(CrossEntropy(numbers), logits)
     if weight is None and kept is None and not label_smoothing:
@@ -145,7 +145,7 @@ def cross_entropy(
         if kept is not None:
             counts = counts * kept
         all_counts = np.where(counts.any(), counts.sum(), np.nan)
-        counting, weighing = Masked(counts != 0), Masked(weight != 0)  # these too: a loss may be ∞
+        counting, weighing = Masked(counts != 0), Masked(weight != 0)  # a loss may be ∞ too
     losses = apply(counting, losses) * counts
     if label_smoothing:
         spread = -(apply(weighing, log_softmax(logits)) * weight).mean(axis=1)
@@ -154,7 +154,7 @@ def cross_entropy(
 
 
 def checked_options(name: str, reduction: str, weight: Any, ignore_index: Any, label_smoothing: Any) -> Any:
-    """The weight as an array; ValueError if it or another option does not fit. (A weight on a GPU is not looked at.)"""
+    """The weight as an array, after a check of all options (on a GPU not of its elements)."""
     check_reduction(name, reduction)
     number(f"{name}: label_smoothing, a share,", label_smoothing, 0, 1)
     if ignore_index is not None:
@@ -166,13 +166,13 @@ def checked_options(name: str, reduction: str, weight: Any, ignore_index: Any, l
         raise ValueError(f"{name}: weight is a number for each class, (K,), not {array.dtype} of shape {array.shape}")
     # equivalent (term): on a CPU every array is the host's
     for extreme in (array.min(), array.max()) if on_host(array) and array.size else ():
-        number(f"{name}: weight, each of it,", extreme.item(), 0)
+        number(f"{name}: weight, each element of it,", extreme.item(), 0)
     return array
 
 
 def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tuple[Array, Array | None]:
-    """The labels, checked, where the logits are, with 0 for those that are ignored; and which are not
-    (None: all count)."""
+    """The labels, checked, on the logits' device, with 0 for ignored ones; and a mask of the others
+    (None: no label is ignored)."""
     numbers = labels.data if isinstance(labels, Tensor) else np.asarray(labels)
     if logits.ndim != 2 or numbers.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), not {logits.shape} and {numbers.shape}")
@@ -183,8 +183,8 @@ def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tup
         if ignore_index is not None:
             kept = numbers != ignore_index
             numbers = np.where(kept, numbers, 0)
-        # a copy, for people reuse arrays of labels, and the gradient needs them later; on a GPU it would be
-        # a launch more, and a Tensor's labels there stay what they are like every other saved input
+        # a copy, because the gradient needs the labels and callers reuse their arrays; on a GPU it
+        # would be a launch more, and labels must not be overwritten, like other saved inputs
         # equivalent (argument): on a CPU it is a copy either way
         numbers = numbers.astype(np.int64, copy=on_host(numbers))
     # equivalent (term): on a CPU every array is the host's
@@ -196,5 +196,4 @@ def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tup
     return to_device(numbers, logits.device), None if kept is None else to_device(kept, logits.device)
 
 
-# Faster versions of the functions marked @kernel, which run in their place:
-# backends/cuda/loss.cu.
+# Faster versions of the functions marked @kernel, which run in their place: backends/cuda/loss.cu.

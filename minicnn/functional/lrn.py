@@ -1,42 +1,41 @@
-"""Local response normalization: strong responses quiet their neighbors (Krizhevsky et al. 2012,
-section 3.3).
+"""Local response normalization: strong responses weaken the neighboring channels (Krizhevsky et al.
+2012, section 3.3).
 
 ![one pixel's channels, before and after](../figures/lrn.png)
 
     y_c = x_c / s_c^β          s_c = k + α Σ_j x_j²          (the paper writes a for x and b for y)
 
-where j runs over the n channels around c at the same pixel, as far as they exist: c − n/2 … c + n/2
-for odd n. In the paper k = 2, n = 5, α = 1e-4 and β = 3/4; it stands after the ReLU of conv1 and
-conv2 and before their pooling. Below, products, powers and quotients are taken element by element.
+where j runs over those of the n channels around c, at the same pixel, that exist: c − n/2 … c + n/2
+for odd n. In the paper k = 2, n = 5, α = 1e-4 and β = 3/4; the layer follows the ReLU of conv1 and
+conv2 and precedes their pooling. Below, products, powers and quotients are elementwise.
 
-Let S(x)_c = Σ x_j over the window of c, so that s = k + α S(x²), and let ⟨u, w⟩ be the sum of all
-products u_c w_c. In ⟨u, S(w)⟩ the product u_c w_j stands once if the window of c holds j. Collected
-by j the same sum is ⟨Sᵀ(u), w⟩: Sᵀ(u)_j = Σ u_c over all c whose window holds j. That is a sum over
-the mirrored window, which is the same one if n is odd.
+Let S(x)_c = Σ x_j over the window of c, so that s = k + α S(x²), and ⟨u, w⟩ = Σ_c u_c w_c. The sum
+⟨u, S(w)⟩ contains u_c w_j once if the window of c holds j. Collected by j, it is ⟨Sᵀ(u), w⟩ with
+Sᵀ(u)_j = Σ u_c over all c whose window holds j: over the mirrored window (the same one for odd n).
 
-Backward. L is one number, dy = dL/dy is given, and dx is wanted. To first order a small change δx
+Backward. L is a scalar, dy = dL/dy is given, and dx is wanted. To first order a small change δx
 changes, with r = s^(-β-1),
 
     s by    δs = 2α S(x δx)
     y by    δy = s^-β δx − β x r δs
     L by    ⟨dy, δy⟩ = ⟨dy s^-β, δx⟩ − 2αβ ⟨dy x r, S(x δx)⟩ = ⟨dy s^-β − 2αβ x Sᵀ(dy x r), δx⟩
 
-What stands beside δx is dx = dy s^-β − 2αβ x Sᵀ(dy x r). Only x is kept for it: s is found again.
+The factor of δx is dx = dy s^-β − 2αβ x Sᵀ(dy x r). Only x is kept for it: s is computed again.
 
-Second derivatives. Now dx is an output, computed from dy and x, and g is the gradient that it is
-given. By the chain rule the gradients of dy and x are those of the number ⟨g, dx⟩, with g fixed. In
-it S moves over to the other side once more:
+Second derivatives. Now dx is an output, computed from dy and x, and g is its gradient. By the chain
+rule the gradients of dy and x are those of the scalar ⟨g, dx⟩, with g fixed. In it S moves to the
+other side once more:
 
     ⟨g, dx⟩ = ⟨g dy, s^-β⟩ − 2αβ ⟨g x, Sᵀ(dy x r)⟩ = ⟨g dy, s^-β⟩ − 2αβ ⟨t, dy x r⟩,  t = S(g x)
 
-This is linear in dy, so the gradient of dy is what stands beside it: g s^-β − 2αβ x r t. A change
-δx is felt in three places. The derivatives of s^-β and r by s are −β r and −(β + 1) r/s, so
+This is linear in dy, so the gradient of dy is its factor, g s^-β − 2αβ x r t. A change δx acts in
+three places. The derivatives of s^-β and r by s are −β r and −(β + 1) r/s, so
 
     by x itself    −2αβ ⟨t, dy r δx⟩           = ⟨−2αβ dy r t, δx⟩
     by t           −2αβ ⟨S(g δx), dy x r⟩      = ⟨−2αβ g Sᵀ(dy x r), δx⟩
     by s           ⟨e, δs⟩ = 2α ⟨e, S(x δx)⟩   = ⟨2α x Sᵀ(e), δx⟩
 
-with e = −β g dy r + 2αβ(β + 1) t dy x r/s; the gradient of x is the sum of what stands beside δx.
+with e = −β g dy r + 2αβ(β + 1) t dy x r/s; the gradient of x is the sum of the factors of δx.
 
 | where libraries differ | α times  | default k | the window for even n   |
 | ---------------------- | -------- | --------- | ----------------------- |
@@ -55,8 +54,8 @@ with e = −β g dy r + 2αβ(β + 1) t dy x r/s; the gradient of x is the sum o
 >>> F.local_response_norm(x, n=3, k=0.0, alpha=1.0, beta=0.5)
 Tensor([0.6, 0.8, 0. ], dtype=float32)
 
-Try: how much larger is y if x is 10 times as large? Of small x nearly 10 times, as s stays near k.
-Of large x, where s is nearly α Σ x_j², it is 10^(1 − 2β) times as large, which is smaller:
+Try: how much larger is y if x is 10 times as large? For small x nearly 10 times, as s stays near k.
+For large x, where s is nearly α Σ x_j², it is 10^(1 − 2β) times as large, which is smaller:
 
 >>> for x in (minicnn.Tensor([1.0, 2.0, 3.0]), minicnn.Tensor([1e5, 2e5, 3e5])):
 ...     print((F.local_response_norm(10 * x) / F.local_response_norm(x)).numpy().round(2))
@@ -88,7 +87,7 @@ class Constants(NamedTuple):
 
     @property
     def window(self) -> tuple[int, int]:
-        """How many channels before its own, and how many after it, a channel's window holds."""
+        """The number of channels in the window of c before c, and after c."""
         return self.n // 2, (self.n - 1) // 2
 
 
@@ -113,7 +112,7 @@ def base(x: Array, constants: Constants) -> Array:
 
 @kernel
 def sum_window(x: Array, window: tuple[int, int]) -> Array:
-    """S(x), where window = (before, after): the sum over the channels c − before … c + after."""
+    """S(x) for window = (before, after): the sum over the channels c − before … c + after."""
     wide = np.pad(x, [(0, 0)] * (x.ndim - 1) + [window])
     return sum(wide[..., j : j + x.shape[-1]] for j in range(sum(window) + 1))
 
@@ -165,7 +164,7 @@ class LocalResponseNormBackward(Function):
 
 
 class WindowSum(Function):
-    """S: the sum over a window of channels. Its transpose Sᵀ sums over the mirrored window."""
+    """S: the sum over a window of channels; its transpose Sᵀ sums over the mirrored window."""
 
     def __init__(self, window: tuple[int, int]):
         self.window = window
@@ -179,16 +178,17 @@ class WindowSum(Function):
 
 @float16_in_float32
 def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> Tensor:
-    """x / (k + α Σ x²)^β over n neighboring channels (Krizhevsky et al. 2012, section 3.3; its constants
-    are the defaults).
+    """x / (k + α Σ x²)^β over n neighboring channels (Krizhevsky et al. 2012, section 3.3).
 
     Args:
         x: (…, C), floating point: channels last.
-        n: how many channels are summed, at least 1: c − n//2 … c + (n−1)//2, as far as they exist.
-        k, alpha, beta: as in the equation; keyword-only, because PyTorch has them in the order alpha,
-            beta, k. Most other libraries divide alpha by n (see the table above).
-
-    Returns a Tensor like x. Raises TypeError for n that is no integer, ValueError for a 0-d x or n < 1.
+        n: the number of channels that are summed: c − n//2 … c + (n−1)//2, as far as they exist.
+        k, alpha, beta: as in the equation; keyword-only, because PyTorch's order is alpha, beta, k.
+            Most other libraries divide alpha by n (see the table above).
+    Returns:
+        (…, C), of x's dtype.
+    Raises:
+        TypeError, ValueError: n is not an integer from 1, or x is 0-d.
     """
     n = operator.index(n)
     if n < 1 or not x.ndim:

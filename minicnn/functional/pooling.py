@@ -1,4 +1,4 @@
-"""Max-pooling: one number for each window and channel, so that the image shrinks and small shifts
+"""Max-pooling: one element for each window and channel, so that the image shrinks and small shifts
 matter less (Krizhevsky et al. 2012, section 3.4).
 
 ![who wins in windows that overlap](../figures/pooling.png)
@@ -9,12 +9,12 @@ For each image and channel, output pixel (p, q) has a window of KH × KW pixels,
 
     max_pool2d   y[p, q] = the maximum of its window
 
-Max-pooling copies one pixel, the winner, out of each window. Its derivative puts the gradient of
-the window back at the winner's place. The paper's windows overlap, 3 × 3 pixels in steps of 2, so a
-pixel may win several windows and collect a gradient from each. Away from ties, small changes of x
-do not change who wins, so the winners are treated as constants: they are computed from arrays and
-not recorded. With them fixed, max-pooling is y = gather(x, winner), which is linear, and so is
-scatter:
+Max-pooling copies one pixel out of each window, the winner: the argmax of the window. Its
+derivative adds the gradient of the window to the winner. The paper's windows overlap, 3 × 3 pixels
+in steps of 2, so a pixel may win several windows and collect a gradient from each. Away from ties,
+small changes of x do not change the winners, so these are treated as constants: they are computed
+from arrays and not recorded. With them fixed, max-pooling is y = gather(x, winner), which is
+linear, and so is scatter:
 
     gather(x, winner)    y[p, q]      = x at the winner's place in window (p, q)
     scatter(dy, winner)  dx[h, w]     = Σ dy[p, q]  over the windows (p, q) that (h, w) has won
@@ -24,19 +24,20 @@ winner; sorted by the winners it is Σ x[h, w] · dx[h, w]:
 
     ⟨dy, gather(x)⟩ = ⟨scatter(dy), x⟩
 
-Whichever side is differentiated, what stands beside x is scatter(dy), the gradient of gather, and
-what stands beside dy is gather(x), the gradient of scatter. So each is the other's, to any order. A
-window with a NaN has no winner: y is NaN there, and its gradient goes nowhere.
+On either side the factor of x is scatter(dy), the gradient of gather, and the factor of dy is
+gather(x), the gradient of scatter. So each is the gradient of the other, to any order. A window
+with a NaN has no winner: y is NaN there, and no pixel gets its gradient.
 
 For the backward pass MaxPool2d keeps x and y, and finds the winners by comparing them. Scatter and
 Gather keep the winners.
 
-The padding of a maximum is −∞, and not 0, which would win over negative pixels.
+A maximum is padded with −∞, not with 0, which would win over negative pixels.
 
-| where libraries differ    | here and in PyTorch 2.14        | others                                     |
-| ------------------------- | ------------------------------- | ------------------------------------------ |
-| equal maxima              | the first, row by row, gets all | they share it (tinygrad 0.14)              |
-| the last window overhangs | left out, unless ceil_mode      | taken (OpenCV 4.14 for Caffe, Chainer 7.8) |
+| where libraries differ    | here, PyTorch 2.14         | others                                |
+| ------------------------- | -------------------------- | ------------------------------------- |
+| gradient of equal maxima  | to the first, row by row   | shared (tinygrad 0.14)                |
+| the last window overhangs | left out, unless ceil_mode | taken (OpenCV 4.14 for Caffe, Chainer |
+|                           |                            | 7.8)                                  |
 
 >>> import minicnn, minicnn.functional as F
 >>> x = minicnn.Tensor([[1.0, 3.0, 2.0], [4.0, 8.0, 5.0], [7.0, 6.0, 9.0]], requires_grad=True)
@@ -50,7 +51,7 @@ Tensor([[0., 0., 0.],
         [0., 3., 0.],
         [0., 0., 1.]], dtype=float32)
 
-Try: how do you make min-pooling of it?
+Try: how do you compute min-pooling with it?
 
 >>> -F.max_pool2d(-x.detach().reshape(1, 3, 3, 1), kernel_size=2, stride=1).reshape(2, 2)
 Tensor([[1., 2.],
@@ -68,8 +69,8 @@ from .windows import IntPair, Padding, Window, padded
 __all__ = ["max_pool2d"]
 
 
-# window.taps(x) yields, for each place (i, j) in a window, what all windows see there: the view
-# x[:, i·d :: s, j·d :: s] of OH × OW pixels, (N, OH, OW, C). To add to a view adds to the array.
+# For each place (i, j) in a window, window.taps(x) yields the pixels of all windows there: the view
+# x[:, i·d :: s, j·d :: s], (N, OH, OW, C). Adding to a view adds to the array.
 
 
 @kernel
@@ -82,27 +83,29 @@ def window_maximum(x: Array, window: Window) -> Array:
 def winners(x: Array, y: Array, window: Window) -> Array:
     """For each window the place of its first maximum, i·KW + j, or KH·KW if it has a NaN:
     (N, H, W, C), (N, OH, OW, C) -> (N, OH, OW, C), uint8 if KH·KW ≤ 255, else uint32"""
-    # the padding is NaN here, which equals nothing: so it never wins, not even where y is −∞
-    equal = np.stack([tap == y for tap in window.taps(padded(x, window, np.nan))])  # (KH·KW, N, OH, OW, C)
+    # the padding is NaN here, which equals nothing, so it never wins, not even if y is −∞
+    taps = window.taps(padded(x, window, np.nan))
+    equal = np.stack([tap == y for tap in taps])  # (KH·KW, N, OH, OW, C)
     places = np.where(equal.any(axis=0), equal.argmax(axis=0), len(equal))
     return places.astype(np.uint8 if len(equal) <= 255 else np.uint32)
 
 
 @kernel
 def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, int]) -> Array:
-    """dx, for each pixel the sum of dy over the windows that it won: (N, OH, OW, C) -> (N, H, W, C),
-    where (H, W) = size. If winner is None, each window gives its dy to all of its pixels."""
+    """dx, for each pixel the sum of dy over the windows that it won: (N, OH, OW, C) -> (N, H, W, C)
+    with (H, W) = size. If winner is None, each window gives its dy to all of its pixels."""
     (top, bottom), (left, right) = window.padding
     dx = np.zeros_like(dy, shape=(len(dy), top + size[0] + bottom, left + size[1] + right, dy.shape[3]))
     for k, tap in enumerate(window.taps(dx)):
-        tap += dy if winner is None else np.where(winner == k, dy, dy.dtype.type(0))  # a 0 that keeps the dtype
+        # a 0 of dy's dtype, so that the result has that dtype
+        tap += dy if winner is None else np.where(winner == k, dy, dy.dtype.type(0))
     return window.unpadded(dx)
 
 
 @kernel
 def gather(x: Array, winner: Array | None, window: Window) -> Array:
-    """y, x at the winner's place in each window: (N, H, W, C) -> (N, OH, OW, C). If winner is None, the
-    sum of the window."""
+    """y, x at the winner's place in each window: (N, H, W, C) -> (N, OH, OW, C). If winner is None,
+    the sum of each window."""
     y = np.zeros_like(x, shape=(len(x), *window.output_size(*x.shape[1:3]), x.shape[3]))
     for k, tap in enumerate(window.taps(padded(x, window))):
         y += tap if winner is None else np.where(winner == k, tap, x.dtype.type(0))
@@ -158,16 +161,19 @@ def max_pool2d(
     dilation: IntPair = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """The largest number in each window (Krizhevsky et al. 2012, section 3.4, with kernel_size=3 and stride=2).
+    """The maximum of each window (Krizhevsky et al. 2012, section 3.4).
 
     Args:
-        x: (N, H, W, C), floating point. NaN in a window gives NaN.
-        kernel_size, stride, dilation: int or (height, width); stride is kernel_size by default.
+        x: (N, H, W, C), floating point. A window with a NaN gives NaN.
+        kernel_size, stride, dilation: int or (height, width), 3 and 2 in the paper; stride is
+            kernel_size by default.
         padding: int, (height, width) or ((top, bottom), (left, right)), filled with −∞; at most
             kernel_size / 2 on each side.
-        ceil_mode: also take a last window that reaches past the end, if it starts before it.
-
-    Returns (N, OH, OW, C). Raises ValueError if the window does not fit.
+        ceil_mode: keep a last window that reaches past the end, if it starts before the end.
+    Returns:
+        (N, OH, OW, C), of x's dtype.
+    Raises:
+        ValueError: the window does not fit, or a setting is not as described.
     """
     return apply(MaxPool2d(pool_window("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)), x)
 
@@ -181,11 +187,11 @@ def pool_window(
     dilation: IntPair,
     ceil_mode: bool,
 ) -> Window:
-    """The window; for ceil_mode, with as much padding on the far side as the last one reaches past it."""
+    """The window; for ceil_mode, with the padding that an incomplete last window needs."""
     if x.ndim != 4:
         raise ValueError(f"{name} needs x of (N, H, W, C), not {x.shape}")
     window = Window.of_pooling(name, kernel_size, stride, padding, dilation)
-    window.output_size(*x.shape[1:3])  # ValueError if it does not fit
+    window.output_size(*x.shape[1:3])  # a ValueError if the window does not fit
     return window.with_overhang(*x.shape[1:3]) if ceil_mode else window
 
 

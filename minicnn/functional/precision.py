@@ -1,6 +1,6 @@
-"""Half precision: float16 ends at 65,504 and counts no further than 2,048 in steps of 1, so sums over
-many of its numbers overflow, or stop growing, where their mean is an ordinary number. Functions that
-add up are therefore computed in float32 and rounded once, at the end; so are their gradients."""
+"""Half precision: the largest float16 is 65,504, and from 2,048 on their distance is 2 or more. So
+a sum of many elements overflows, or stops growing, even if their mean is an ordinary number.
+Functions with sums are computed in float32 and rounded once, at the end; so are their gradients."""
 
 import functools
 from collections.abc import Callable
@@ -14,8 +14,8 @@ Call = TypeVar("Call", bound=Callable[..., Tensor])
 
 
 def float16_in_float32(function: Call) -> Call:
-    """Decorate a function whose first argument is a Tensor: if that is of float16, it gets all of its
-    Tensors in float32, and its result becomes float16."""
+    """Decorate a function whose first argument is a Tensor: if its dtype is float16, the function
+    gets all of its Tensors in float32, and its result is converted to float16."""
 
     def wide(value: Any) -> Any:
         return value.astype(np.float32) if isinstance(value, Tensor) and value.dtype == np.float16 else value

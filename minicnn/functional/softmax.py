@@ -1,36 +1,36 @@
-"""Softmax: K numbers become K probabilities.
+"""Softmax: K elements become K probabilities.
 
     softmax(x)_i   = e^x_i / Σ_j e^x_j              over the last axis, or another
     log_softmax(x) = x − log Σ_j e^x_j
 
 Both derivatives can be written with the output y, so the input need not be kept. The derivative of
-softmax is ∂y_i/∂x_j = y_i (δ_ij − y_j): raising one number raises its own probability and lowers
-all others. Summed over the outputs i with their gradients,
+softmax is ∂y_i/∂x_j = y_i (δ_ij − y_j): a larger x_j raises its own probability and lowers all
+others. Summed over the outputs i with their gradients,
 
     softmax        dx_j = Σ_i dy_i y_i (δ_ij − y_j)  =  y_j (dy_j − Σ_i dy_i y_i)
     log_softmax    dx_j = Σ_i dy_i (δ_ij − e^y_j)    =  dy_j − e^y_j Σ_i dy_i
 
 Second derivatives, for one row, with ⟨u, w⟩ = Σ_i u_i w_i. Let g be the gradient that arrives at
-dx: the gradients of dy and y are those of the number ⟨g, dx⟩, with g fixed,
+dx: the gradients of dy and y are those of the scalar ⟨g, dx⟩, with g fixed,
 
     softmax        ⟨g, dx⟩ = ⟨g y, dy⟩ − ⟨g, y⟩⟨y, dy⟩      by dy  y (g − ⟨g, y⟩), the same map
                                                             by y   g dy − g ⟨y, dy⟩ − ⟨g, y⟩ dy
     log_softmax    ⟨g, dx⟩ = ⟨g, dy⟩ − ⟨g, e^y⟩ Σ_i dy_i    by dy  g − ⟨g, e^y⟩
                                                             by y   −g e^y Σ_i dy_i
 
-and what arrives at y goes on to x as each gradient of y does. Autograd finds these, for dx is
+and the gradient of y flows on to x as every gradient of y does. Autograd finds these, because dx is
 computed with Tensors.
 
-The exponentials are taken of x − max x, row by row. That changes nothing (e^max cancels), and then
-none overflows and in each row at least one is 1, so no sum is 0. One maximum for all rows would not
-do: a row far below it would become 0/0.
+The exponentials are those of x − max x, row by row. That does not change the result (e^max
+cancels); none of them overflows, and in each row at least one is 1, so no sum is 0. One maximum for
+all rows would not suffice: a row far below it would become 0/0.
 
 >>> import minicnn, minicnn.functional as F
 >>> F.softmax(minicnn.Tensor([[1000.0, 1000.0], [-1000.0, 0.0]]))
 Tensor([[0.5, 0.5],
         [0. , 1. ]], dtype=float32)
 
-Try: how sure does softmax become of the larger number, if all are multiplied by 0, 1 or 10?
+Try: how sure does softmax become of the largest element, if all are multiplied by 0, 1 or 10?
 
 >>> for factor in (0, 1, 10):
 ...     print(F.softmax(factor * minicnn.Tensor([1.0, 1.5])).numpy().round(2))
@@ -67,7 +67,7 @@ def log_probabilities(x: Array, axis: int) -> Array:
 
 
 def summed(e: Array, axis: int) -> Array:
-    """The sum along the axis, which stays as one of length 1."""
+    """The sum along the axis, which is kept with length 1."""
     sums = total(e, normal_axes(axis, e.ndim))
     return sums.reshape([1 if i == axis % e.ndim else n for i, n in enumerate(e.shape)])
 
@@ -100,20 +100,42 @@ class LogSoftmax(Function):
 
 @float16_in_float32
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """e^x / Σ e^x along an axis: non-negative numbers that sum to 1. x is floating, of any shape; an empty one gives
-    an empty one."""
+    """e^x / Σ e^x along an axis: non-negative elements that sum to 1.
+
+    Args:
+        x: floating point, of any shape.
+        axis: the axis; one that exists.
+    Returns:
+        A Tensor of x's shape and dtype.
+    Raises:
+        TypeError: x holds integers.
+        ValueError: x does not have that axis.
+    """
     return _along("softmax", Softmax, x, axis)
 
 
 @float16_in_float32
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """log softmax(x) along an axis, without the rounding that taking the logarithm of small probabilities would
-    bring."""
+    """log softmax(x) along an axis, accurate also where softmax(x) is rounded to 0.
+
+    Args:
+        x: floating point, of any shape.
+        axis: the axis; one that exists.
+    Returns:
+        A Tensor of x's shape and dtype.
+    Raises:
+        TypeError: x holds integers.
+        ValueError: x does not have that axis.
+
+    Example:
+        >>> log_softmax(Tensor([0.0, 1000.0]))
+        Tensor([-1000.,     0.], dtype=float32)
+    """
     return _along("log_softmax", LogSoftmax, x, axis)
 
 
 def _along(name: str, function: type[Softmax] | type[LogSoftmax], x: Tensor, axis: int) -> Tensor:
-    normal_axes(axis, x.ndim)  # an axis that does not exist is a ValueError
+    normal_axes(axis, x.ndim)  # a ValueError if the axis does not exist
     if not x.size:
         return x
     return apply(function(axis), require_floating(name, x))

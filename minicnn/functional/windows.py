@@ -1,5 +1,5 @@
-"""Windows: what a kernel sees as it slides over an image, and how to lay it out so that sliding
-becomes one matrix product.
+"""Windows: the pixels that a kernel sees as it slides over an image, and their layout as a matrix,
+with which sliding becomes one matrix product.
 
 ![a window becomes a row, and the way back](../figures/windows.png)
 
@@ -11,9 +11,9 @@ the stride. Output pixel (p, q) sees
 where s is the stride, d the dilation, and x has its padding around it.
 
 `im2col` copies each such window into one row of a matrix, so that a convolution is a matrix product
-(lesson conv). `col2im` is its transpose: every entry of such a matrix is added to the pixel that it
-was copied from. Windows overlap, so a pixel may be copied many times, and then receives as many
-sums. That the two are transposes is what makes one the gradient of the other:
+(lesson conv). `col2im` is its transpose: every element of such a matrix is added to the pixel that
+it was copied from. Windows overlap, so a pixel may be copied many times, and is then the sum of as
+many elements. Because the two are transposes, one is the gradient of the other:
 ⟨im2col(x), c⟩ = ⟨x, col2im(c)⟩ for all x and c.
 
 Along one axis, H pixels with padding pt + pb give
@@ -22,8 +22,8 @@ Along one axis, H pixels with padding pt + pb give
 
     N images   H W height, width   C channels   KH KW kernel   OH OW output height, width
 
-Images are channels last, (N, H, W, C): the C numbers of a pixel lie side by side in memory, so a
-row of a window is one run of KW·C numbers.
+Images are channels last, (N, H, W, C): the C elements of a pixel are adjacent in memory, so a row
+of a window is KW·C adjacent elements.
 
 >>> import numpy as np
 >>> x = np.arange(9.0).reshape(1, 3, 3, 1)
@@ -38,7 +38,7 @@ array([[1., 2., 1.],
        [2., 4., 2.],
        [1., 2., 1.]])
 
-Try: are they transposes, also with a stride and padding? Of any two arrays, the two sums are equal:
+Try: are they transposes, also with a stride and padding? For any two arrays, both sums are equal:
 
 >>> rng, window = np.random.default_rng(0), Window.of(kernel_size=3, stride=2, padding=1)
 >>> x, c = rng.random((2, 5, 5, 4)), rng.random((2 * 3 * 3, 3 * 3 * 4))
@@ -56,13 +56,17 @@ from ..backends import kernel
 from ..backends.devices import Array
 
 Pair = tuple[int, int]
-IntPair = int | Pair  # both sides alike, or (height, width)
-# or ((top, bottom), (left, right)); "same": as much as leaves the image its size, in steps of 1
+IntPair = int | Pair  # one integer for both, or (height, width)
+# or ((top, bottom), (left, right)); "same": the output has the input's size, for a stride of 1
 Padding = IntPair | tuple[IntPair, IntPair] | Literal["same"]
 
 
 def pair(value: Any, name: str, least: int = 1) -> Pair:
-    """An int, or (height, width), as a pair; ValueError if it is something else or too small."""
+    """An int, or (height, width), as a pair.
+
+    Raises:
+        ValueError: the value is something else, or too small.
+    """
     try:
         h, w = value if isinstance(value, (tuple, list)) else (value, value)
         h, w = operator.index(h), operator.index(w)
@@ -74,8 +78,8 @@ def pair(value: Any, name: str, least: int = 1) -> Pair:
 
 
 class Window(NamedTuple):
-    """How a kernel slides: (height, width) of the kernel, of its steps and of its holes, and the padding ((top,
-    bottom), (left, right))."""
+    """How a kernel slides: (height, width) of the kernel, of its stride and of its dilation, and
+    the padding ((top, bottom), (left, right))."""
 
     kernel_size: Pair
     stride: Pair
@@ -84,7 +88,8 @@ class Window(NamedTuple):
 
     @classmethod
     def of(cls, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> "Window":
-        """From what a user writes: ints or pairs; padding also as ((top, bottom), (left, right)) or "same"."""
+        """The Window of a user's settings: ints or pairs; padding also as ((top, bottom), (left,
+        right)) or "same"."""
         kernel, steps, holes = pair(kernel_size, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation")
         if padding == "same":
             if steps != (1, 1):
@@ -102,15 +107,22 @@ class Window(NamedTuple):
 
     @classmethod
     def of_pooling(cls, name: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> "Window":
-        """The same for pooling: in steps of the kernel's size if the stride is None, and with so little padding
-        that each window sees a pixel; else a ValueError that begins with `name`."""
+        """The same for pooling: the stride is the kernel's size if it is None.
+
+        Raises:
+            ValueError: there is so much padding that a window might see no pixel.
+        """
         window = cls.of(kernel_size, kernel_size if stride is None else stride, padding, dilation)
         if any(2 * max(p) > k for p, k in zip(window.padding, window.kernel_size, strict=True)):
             raise ValueError(f"{name}: padding {padding} is more than half of the window {kernel_size}")
         return window
 
     def output_size(self, height: int, width: int) -> Pair:
-        """(OH, OW); ValueError if the window does not fit into the padded image."""
+        """(OH, OW).
+
+        Raises:
+            ValueError: the window does not fit into the padded image.
+        """
         oh, ow = (
             (n + sum(p) - d * (k - 1) - 1) // s + 1
             for n, k, s, p, d in zip(
@@ -125,23 +137,23 @@ class Window(NamedTuple):
         return oh, ow
 
     def with_overhang(self, height: int, width: int) -> "Window":
-        """With as much more padding at the bottom and on the right as a last, incomplete window takes
-        (ceil_mode). One that would begin beyond the image is left out."""
+        """The same window with the padding at the bottom and on the right that a last, incomplete
+        window needs (ceil_mode). A window that would begin beyond the image is left out."""
         wider = []
         for n, k, s, (before, after), d in zip((height, width), *self, strict=True):
             room = n + before + after - d * (k - 1) - 1  # how far the first window can move
-            last = -(-room // s) * s  # where a window begins that covers all the rest
+            last = -(-room // s) * s  # where the window begins that covers the last pixel
             wider.append((before, after + (last - room if last < n + before else 0)))
         return self._replace(padding=(wider[0], wider[1]))
 
     def unpadded(self, x: Array) -> Array:
-        """What padded() put in the middle: a view without the padding."""
+        """A view of x, an image with padding, without the padding."""
         (top, bottom), (left, right) = self.padding
         return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
 
     def taps(self, x: Array) -> Iterator[Array]:
-        """For each place (i, j) in the window, row by row: what all output pixels see there, a view (N, OH, OW, C) of
-        the padded x."""
+        """For each place (i, j) in the window, row by row: the pixels that all output pixels see
+        there, a view (N, OH, OW, C) of the padded x."""
         (kh, kw), (sh, sw), _, (dh, dw) = self
         oh, ow = self._replace(padding=((0, 0), (0, 0))).output_size(x.shape[1], x.shape[2])
         for i in range(0, kh * dh, dh):
@@ -150,7 +162,7 @@ class Window(NamedTuple):
 
 
 def padded(x: Array, window: Window, value: float = 0.0) -> Array:
-    """(N, H, W, C) -> (N, H + top + bottom, W + left + right, C) with `value` around it."""
+    """(N, H, W, C) -> (N, H + top + bottom, W + left + right, C): x with `value` around it."""
     return np.pad(x, ((0, 0), *window.padding, (0, 0)), constant_values=value)
 
 
@@ -164,7 +176,8 @@ def im2col(x: Array, window: Window) -> Array:
 
 @kernel
 def col2im(columns: Array, shape: tuple[int, ...], window: Window) -> Array:
-    """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each entry added to the pixel it was copied from."""
+    """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each element added to the pixel of which it is a
+    copy."""
     (n, h, w, c), (kh, kw), ((top, bottom), (left, right)) = shape, window.kernel_size, window.padding
     columns = columns.reshape(n, *window.output_size(h, w), kh * kw, c)
     x = np.zeros_like(columns, shape=(n, top + h + bottom, left + w + right, c))

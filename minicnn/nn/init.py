@@ -1,13 +1,17 @@
-"""Initializers: where a weight starts. Each takes a shape and returns a float32 array drawn from this process's random
-numbers.
+"""Initializers: the values with which a weight starts. Each function here returns an initializer,
+which takes a shape and returns a float32 array, drawn from the random numbers of this process.
 
-What matters is the variance. A sum of fan_in products has fan_in times their variance, so weights of variance 1/fan_in
-keep the size of a signal from layer to layer (LeCun); half of it is lost in a ReLU, hence 2/fan_in (He); 2/(fan_in +
-fan_out) is the compromise with the gradients' way back (Xavier). AlexNet's paper has N(0, 0.01) everywhere, which
-suits inputs of 0 to 255 less their mean and no others.
+What matters is the variance. A sum of fan_in products has fan_in times their variance, so weights
+of variance 1/fan_in keep the size of a signal from layer to layer (LeCun). A ReLU removes half of
+it, hence 2/fan_in (He); 2/(fan_in + fan_out) is a compromise with the same argument for the
+gradients (Xavier). The AlexNet paper has a standard deviation of 0.01 everywhere, which assumes
+inputs from 0 to 255, less their mean.
 
-A weight's last axis is its outputs: (KH, KW, C, O) or (in, out). fan_in is how many numbers make one output, KH·KW·C
-or in; fan_out how many outputs one number goes to, KH·KW·O or out.
+The last axis of a weight is its outputs: (KH, KW, C, O) or (in, out). fan_in is the number of
+inputs of one output, KH·KW·C or in; fan_out is the number of outputs of one input, KH·KW·O or out.
+
+>>> he()((3, 3, 16, 32)).shape
+(3, 3, 16, 32)
 """
 
 from collections.abc import Callable
@@ -39,14 +43,18 @@ def _gaussian(shape: Shape, std: float) -> Array:
 
 
 def started(initializer: Initializer | None, shape: Shape, name: str) -> Array:
-    """An array of that shape by an initializer, or by he() if there is none. TypeError if it is no
-    initializer, such as he, whose brackets were forgotten; ValueError for another result."""
+    """An array of that shape by an initializer, by default he().
+
+    Raises:
+        TypeError: it is not an initializer, such as he, whose parentheses were forgotten.
+        ValueError: its result has another shape.
+    """
     try:
         array = (initializer or he())(shape)
         found = array.shape
     except (TypeError, AttributeError) as error:
         raise TypeError(
-            f"{name}: weight_init takes a shape and returns an array, as nn.init.he() does (with the brackets): {error}"
+            f"{name}: weight_init takes a shape and returns an array, as nn.init.he() does (with parentheses): {error}"
         ) from error
     if found != shape:
         raise ValueError(f"{name}: weight_init made an array of shape {found}, not {shape}")
@@ -54,25 +62,33 @@ def started(initializer: Initializer | None, shape: Shape, name: str) -> Array:
 
 
 def constant(value: float) -> Initializer:
-    """Every number the same."""
+    """Every element is the same.
+
+    Args:
+        value: of each element.
+    """
     return lambda shape: np.full(shape, value, np.float32)
 
 
 def normal(std: float = 0.01) -> Initializer:
-    """N(0, std²), std being 0.01 in Krizhevsky et al. 2012, section 5."""
+    """N(0, std²) (Krizhevsky et al. 2012, section 5).
+
+    Args:
+        std: the standard deviation; 0.01 in the paper.
+    """
     return lambda shape: _gaussian(shape, std)
 
 
 def lecun() -> Initializer:
-    """N(0, 1/fan_in): LeCun et al. 1998, Efficient BackProp."""
+    """N(0, 1/fan_in) (LeCun et al. 1998, Efficient BackProp)."""
     return lambda shape: _gaussian(shape, sqrt(1 / _fans(shape)[0]))
 
 
 def xavier() -> Initializer:
-    """N(0, 2/(fan_in + fan_out)): Glorot and Bengio 2010."""
+    """N(0, 2/(fan_in + fan_out)) (Glorot and Bengio 2010)."""
     return lambda shape: _gaussian(shape, sqrt(2 / sum(_fans(shape))))
 
 
 def he() -> Initializer:
-    """N(0, 2/fan_in): He et al. 2015, for layers followed by a ReLU."""
+    """N(0, 2/fan_in), for layers that a ReLU follows (He et al. 2015)."""
     return lambda shape: _gaussian(shape, sqrt(2 / _fans(shape)[0]))

@@ -1,5 +1,6 @@
-"""The layers: each holds the settings, and the parameters if any, of a function of minicnn.functional, whose file is
-the lesson on it."""
+"""The layers: each holds the settings, and the parameters if any, of a function of
+minicnn.functional, whose file is the lesson on it. Its arguments are checked when it is made; a
+setting that does not fit is a ValueError, and so is an input of a shape that does not fit."""
 
 from math import prod
 from typing import Any
@@ -44,11 +45,23 @@ __all__ = [
 
 
 class Conv2d(Module):
-    """Convolution of images (N, H, W, in_channels) with a learned kernel: (N, OH, OW, out_channels). See
-    functional.conv2d.
+    """Convolution of images with a learned kernel: (N, H, W, in_channels) -> (N, OH, OW,
+    out_channels). See functional.conv2d.
 
-    weight (KH, KW, in_channels/groups, out_channels) starts from weight_init, by default He's; bias (out_channels,)
-    from bias_init, 0; both by name.
+    Args:
+        in_channels, out_channels: the numbers of channels.
+        kernel_size, stride, padding, dilation, groups: as in functional.conv2d.
+        bias: whether there is one.
+        weight_init: an initializer (see nn.init); by default nn.init.he().
+        bias_init: the value with which every element of the bias starts.
+    Attributes:
+        weight: (KH, KW, in_channels/groups, out_channels).
+        bias: (out_channels,), or None.
+
+    Example:
+        >>> x = Tensor(np.zeros((1, 32, 32, 3), np.float32))
+        >>> Conv2d(3, 8, kernel_size=3)(x).shape
+        (1, 30, 30, 8)
     """
 
     def __init__(
@@ -66,7 +79,7 @@ class Conv2d(Module):
         bias_init: float = 0.0,
     ) -> None:
         _check_groups("Conv2d", groups, in_channels, out_channels)
-        window = Window.of(kernel_size, stride, padding, dilation)  # an error now and not at the first image
+        window = Window.of(kernel_size, stride, padding, dilation)  # also a check
         shape = (*window.kernel_size, in_channels // groups, out_channels)
         self.weight = Parameter(init.started(weight_init, shape, "Conv2d"))
         self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
@@ -87,12 +100,25 @@ class Conv2d(Module):
 
 
 class ConvTranspose2d(Module):
-    """Transposed convolution of images (N, H, W, in_channels), which makes them larger: (N, OH, OW,
-    out_channels). See functional.conv_transpose2d.
+    """Transposed convolution, which enlarges images, (N, H, W, in_channels) -> (N, OH, OW,
+    out_channels); see functional.conv_transpose2d.
 
-    weight (KH, KW, out_channels/groups, in_channels), that of the convolution whose transpose this is,
-    starts from weight_init, by default He's; bias (out_channels,) from bias_init, 0; both by name, as
-    are bias, dilation and groups.
+    Args:
+        in_channels, out_channels: the numbers of channels.
+        kernel_size, stride, padding, output_padding, dilation, groups: as in
+            functional.conv_transpose2d.
+        bias: whether there is one.
+        weight_init: an initializer (see nn.init); by default nn.init.he().
+        bias_init: the value with which every element of the bias starts.
+    Attributes:
+        weight: (KH, KW, out_channels/groups, in_channels): that of the convolution whose transpose
+            this layer is.
+        bias: (out_channels,), or None.
+
+    Example:
+        >>> x = Tensor(np.zeros((1, 7, 7, 8), np.float32))
+        >>> ConvTranspose2d(8, 3, kernel_size=2, stride=2)(x).shape
+        (1, 14, 14, 3)
     """
 
     def __init__(
@@ -114,7 +140,7 @@ class ConvTranspose2d(Module):
         window = Window.of(kernel_size, stride, padding, dilation)
         extra_pixels("ConvTranspose2d", output_padding, window)
         kernel = window.kernel_size
-        # an initializer wants the outputs on the last axis, where a transposed layer has its inputs
+        # an initializer takes the last axis for the outputs; here the last axis is the inputs
         weight = init.started(weight_init, (*kernel, in_channels // groups, out_channels), "ConvTranspose2d")
         self.weight = Parameter(weight.reshape(*kernel, out_channels // groups, in_channels))
         self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
@@ -148,18 +174,29 @@ def _check_groups(name: str, groups: int, in_channels: int, out_channels: int) -
 
 
 def _differing(module: Module, **defaults: Any) -> str:
-    """The settings that are not the default ones, for a repr."""
+    """The settings that differ from the defaults, for a repr."""
     settings = [(name, getattr(module, name)) for name in defaults]
     text = "".join(f", {name}={value}" for name, value in settings if value != defaults[name])
     return text + (", bias=False" if getattr(module, "bias", 0) is None else "")
 
 
 class Linear(Module):
-    """x @ weight + bias: (…, in_features) -> (…, out_features).
+    """x @ weight + bias, (…, in_features) -> (…, out_features); see functional.linear.
 
-    weight (in_features, out_features) starts from weight_init, by default He's; bias (out_features,)
-    from bias_init, 0; both by name. He's weights are for a layer that a ReLU follows: for the logits of
-    K classes start smaller, as with nn.init.normal(0.01), and the first loss is ln K.
+    Args:
+        in_features, out_features: the sizes of the last axis.
+        bias: whether there is one.
+        weight_init: an initializer (see nn.init); by default nn.init.he(), for a layer that a ReLU
+            follows. For the logits of K classes start smaller, as with nn.init.normal(0.01), and
+            the first loss is ln K.
+        bias_init: the value with which every element of the bias starts.
+    Attributes:
+        weight: (in_features, out_features).
+        bias: (out_features,), or None.
+
+    Example:
+        >>> Linear(4, 2)(Tensor([[1.0, 2.0, 3.0, 4.0]])).shape
+        (1, 2)
     """
 
     def __init__(
@@ -186,8 +223,16 @@ class Linear(Module):
 
 
 class MaxPool2d(Module):
-    """The largest number in each window; see functional.max_pool2d. ceil_mode by name, for
-    PyTorch's layer has return_indices before it."""
+    """The maximum of each window, (N, H, W, C) -> (N, OH, OW, C); see functional.max_pool2d.
+
+    Args:
+        kernel_size, stride, padding, dilation: as in functional.max_pool2d.
+        ceil_mode: the same; keyword-only, because PyTorch's layer has return_indices before it.
+
+    Example:
+        >>> MaxPool2d(3, stride=2)(Tensor(np.zeros((1, 55, 55, 96)))).shape
+        (1, 27, 27, 96)
+    """
 
     def __init__(
         self,
@@ -198,7 +243,7 @@ class MaxPool2d(Module):
         *,
         ceil_mode: bool = False,
     ) -> None:
-        Window.of_pooling("MaxPool2d", kernel_size, stride, padding, dilation)  # or an error
+        Window.of_pooling("MaxPool2d", kernel_size, stride, padding, dilation)  # a check
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.ceil_mode = ceil_mode
 
@@ -213,7 +258,15 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """The mean of each window; see functional.avg_pool2d."""
+    """The mean of each window, (N, H, W, C) -> (N, OH, OW, C); see functional.avg_pool2d.
+
+    Args:
+        kernel_size, stride, padding, ceil_mode, count_include_pad: as in functional.avg_pool2d.
+
+    Example:
+        >>> AvgPool2d(2)(Tensor(np.zeros((1, 8, 8, 16)))).shape
+        (1, 4, 4, 16)
+    """
 
     def __init__(
         self,
@@ -223,7 +276,7 @@ class AvgPool2d(Module):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        Window.of_pooling("AvgPool2d", kernel_size, stride, padding, 1)  # or an error
+        Window.of_pooling("AvgPool2d", kernel_size, stride, padding, 1)  # a check
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
@@ -238,8 +291,16 @@ class AvgPool2d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """The mean of each of output_size bins that cover an image of any size; see
-    functional.adaptive_avg_pool2d."""
+    """The mean of each of OH × OW bins that cover an image of any size:
+    (N, H, W, C) -> (N, OH, OW, C). See functional.adaptive_avg_pool2d.
+
+    Args:
+        output_size: (OH, OW), or one integer for both.
+
+    Example:
+        >>> AdaptiveAvgPool2d(1)(Tensor(np.zeros((1, 7, 9, 16)))).shape
+        (1, 1, 1, 16)
+    """
 
     def __init__(self, output_size: IntPair) -> None:
         self.output_size = pair(output_size, "AdaptiveAvgPool2d: output_size")
@@ -252,11 +313,20 @@ class AdaptiveAvgPool2d(Module):
 
 
 class LocalResponseNorm(Module):
-    """x / (k + α Σ x²)^β over n neighboring channels, with the paper's constants; see
-    functional.local_response_norm. k, alpha and beta by name: PyTorch's order is another."""
+    """x / (k + α Σ x²)^β over n neighboring channels, with the paper's constants as defaults; see
+    functional.local_response_norm.
+
+    Args:
+        n: the number of channels that are summed.
+        k, alpha, beta: as in the equation; keyword-only, because PyTorch has them in another order.
+
+    Example:
+        >>> LocalResponseNorm()(Tensor(np.zeros((1, 55, 55, 96)))).shape
+        (1, 55, 55, 96)
+    """
 
     def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> None:
-        whole("LocalResponseNorm: n, how many channels are summed,", n, 1)
+        whole("LocalResponseNorm: n, the number of channels that are summed,", n, 1)
         for name, value in (("k", k), ("alpha", alpha), ("beta", beta)):
             number(f"LocalResponseNorm: {name}", value)
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
@@ -269,9 +339,20 @@ class LocalResponseNorm(Module):
 
 
 class BatchNorm2d(Module):
-    """Batch normalization of each channel of images (N, H, W, num_features); see functional.batch_norm.
+    """Batch normalization of each channel of images (N, H, W, num_features); see
+    functional.batch_norm.
 
-    gamma starts at 1 and beta at 0; the buffers running_mean and running_var at 0 and 1.
+    Args:
+        num_features: the number of channels.
+        eps: ε, which prevents a division by zero.
+        momentum: the weight of the newest batch in the running averages, from 0 to 1.
+    Attributes:
+        gamma, beta: parameters (num_features,), at first 1 and 0; PyTorch's weight and bias.
+        running_mean, running_var: buffers (num_features,), at first 0 and 1.
+
+    Example:
+        >>> BatchNorm2d(3)
+        BatchNorm2d(3, eps=1e-05, momentum=0.1)  # 6 parameters
     """
 
     running_mean: Array
@@ -304,35 +385,63 @@ class BatchNorm2d(Module):
 
 
 class ReLU(Module):
-    """max(x, 0)"""
+    """max(x, 0), elementwise; see functional.relu.
+
+    Example:
+        >>> ReLU()(Tensor([-1.0, 2.0]))
+        Tensor([0., 2.], dtype=float32)
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
 
 class Sigmoid(Module):
-    """1 / (1 + e^-x)"""
+    """1 / (1 + e^-x), elementwise; see functional.sigmoid.
+
+    Example:
+        >>> Sigmoid()(Tensor([0.0]))
+        Tensor([0.5], dtype=float32)
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.sigmoid(x)
 
 
 class Tanh(Module):
-    """tanh(x)"""
+    """tanh(x), elementwise; see functional.tanh.
+
+    Example:
+        >>> Tanh()(Tensor([0.0]))
+        Tensor([0.], dtype=float32)
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.tanh(x)
 
 
 class GELU(Module):
-    """x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))); see functional.gelu."""
+    """x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), elementwise; see functional.gelu.
+
+    Example:
+        >>> GELU()(Tensor([0.0, 3.0])).numpy().round(3)
+        array([0.   , 2.996], dtype=float32)
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x)
 
 
 class LeakyReLU(Module):
-    """x where it is positive, else negative_slope · x; see functional.leaky_relu."""
+    """x where x is positive, else negative_slope · x, elementwise; see functional.leaky_relu.
+
+    Args:
+        negative_slope: the derivative where x is not positive.
+
+    Example:
+        >>> LeakyReLU(0.5)(Tensor([-1.0, 2.0]))
+        Tensor([-0.5,  2. ], dtype=float32)
+    """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         number("LeakyReLU: negative_slope", negative_slope)
@@ -346,15 +455,28 @@ class LeakyReLU(Module):
 
 
 class Identity(Module):
-    """What it is given: in the place of a layer that is left out."""
+    """Returns its input: it stands in the place of a layer that is left out.
+
+    Example:
+        >>> Identity()(3)
+        3
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
 class Softmax(Module):
-    """e^x / Σ e^x along an axis; see functional.softmax. CrossEntropyLoss takes logits: this is for
-    probabilities that people look at."""
+    """e^x / Σ e^x along an axis; see functional.softmax. It is for probabilities that people look
+    at: CrossEntropyLoss takes logits.
+
+    Args:
+        axis: an integer.
+
+    Example:
+        >>> Softmax()(Tensor([[0.0, 0.0]]))
+        Tensor([[0.5, 0.5]], dtype=float32)
+    """
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = whole("Softmax: axis", axis)
@@ -367,7 +489,15 @@ class Softmax(Module):
 
 
 class LogSoftmax(Module):
-    """log softmax(x) along an axis; see functional.log_softmax."""
+    """log softmax(x) along an axis; see functional.log_softmax.
+
+    Args:
+        axis: an integer.
+
+    Example:
+        >>> LogSoftmax()(Tensor([0.0, 1000.0]))
+        Tensor([-1000.,     0.], dtype=float32)
+    """
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = whole("LogSoftmax: axis", axis)
@@ -380,8 +510,16 @@ class LogSoftmax(Module):
 
 
 class Dropout(Module):
-    """In training each number is 0 with probability p; scaled in training, or in evaluation as in the paper; see
-    functional.dropout."""
+    """In training each element is set to 0 with probability p; see functional.dropout.
+
+    Args:
+        p: from 0 to 1.
+        scale: "training", or "evaluation" as in the paper: when to compensate.
+
+    Example:
+        >>> Dropout(0.5).eval()(Tensor([1.0, 2.0]))
+        Tensor([1., 2.], dtype=float32)
+    """
 
     def __init__(self, p: float = 0.5, *, scale: str = "training") -> None:
         check_dropout("Dropout", p, scale)
@@ -395,14 +533,27 @@ class Dropout(Module):
 
 
 class Flatten(Module):
-    """(N, H, W, C) -> (N, H·W·C)"""
+    """Images as rows, (N, H, W, C) -> (N, H·W·C).
+
+    Example:
+        >>> Flatten()(Tensor(np.zeros((2, 6, 6, 256)))).shape
+        (2, 9216)
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], prod(x.shape[1:]))
 
 
 class CrossEntropyLoss(Module):
-    """The mean of −log softmax(logits) at the labels; see functional.cross_entropy."""
+    """The mean of −log softmax(logits) at the labels; see functional.cross_entropy.
+
+    Args:
+        reduction, weight, ignore_index, label_smoothing: as in functional.cross_entropy.
+
+    Example:
+        >>> CrossEntropyLoss()(Tensor([[100.0, 0.0], [100.0, 0.0]]), [0, 1]).item()
+        50.0
+    """
 
     def __init__(
         self,
@@ -422,7 +573,15 @@ class CrossEntropyLoss(Module):
 
 
 class BCEWithLogitsLoss(Module):
-    """The mean of binary cross-entropy; see functional.binary_cross_entropy_with_logits."""
+    """The mean of the binary cross-entropy; see functional.binary_cross_entropy_with_logits.
+
+    Args:
+        reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> BCEWithLogitsLoss()(Tensor([100.0, 100.0]), [1.0, 0.0]).item()
+        50.0
+    """
 
     def __init__(self, *, reduction: str = "mean") -> None:
         check_reduction("BCEWithLogitsLoss", reduction)
@@ -433,7 +592,15 @@ class BCEWithLogitsLoss(Module):
 
 
 class MSELoss(Module):
-    """The mean of (prediction − target)²; see functional.mse_loss."""
+    """The mean of (prediction − target)²; see functional.mse_loss.
+
+    Args:
+        reduction: "mean", "sum" or "none".
+
+    Example:
+        >>> MSELoss()(Tensor([1.0, 2.0]), [1.0, 4.0]).item()
+        2.0
+    """
 
     def __init__(self, *, reduction: str = "mean") -> None:
         check_reduction("MSELoss", reduction)

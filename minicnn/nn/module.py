@@ -1,11 +1,11 @@
-"""Module: a part of a network, which owns parameters and other modules. Parameter: a Tensor that is to be learned.
-Sequential: a chain. ModuleList: modules by number.
+"""Module: a part of a network, which owns parameters and other modules. Parameter: a Tensor that is
+learned. Sequential: a chain of modules. ModuleList: a list of modules.
 
 A module's attributes are its contents: every Parameter and every Module assigned to it counts, in
 the order of assignment, under the name of the attribute. Nothing is registered, except buffers
-(arrays that belong to the state but are not learned). What would be lost without a word is an
-error: modules or parameters in a plain container or in the class, a Tensor that requires a gradient
-but is no Parameter, and a parameter or module that is replaced by something else.
+(arrays that belong to the state but are not learned). Whatever would be lost silently is an error:
+modules or parameters in a plain container or in the class, a Tensor that requires a gradient but is
+not a Parameter, and a parameter or module that is replaced by something else.
 """
 
 from collections import UserDict, UserList, deque
@@ -26,8 +26,18 @@ Hook = Callable[["Module", tuple[Any, ...], Any], None]
 
 
 class Parameter(Tensor):
-    """A leaf Tensor that requires a gradient. Its array is contiguous, so that optimizers can update it in place,
-    block by block."""
+    """A leaf Tensor that requires a gradient. Its array is contiguous, so that optimizers can
+    update it in place, block by block.
+
+    Args:
+        data: an array of floats, which is copied only if it is not contiguous or not writeable.
+    Raises:
+        TypeError: data is a Tensor, or not of floats.
+
+    Example:
+        >>> Parameter(np.zeros(2))
+        Tensor([0., 0.], dtype=float64, requires_grad=True)
+    """
 
     __slots__ = ()
 
@@ -36,20 +46,25 @@ class Parameter(Tensor):
             raise TypeError("a Parameter is made of an array: write nn.Parameter(tensor.data)")
         super().__init__(data, requires_grad=True)
         flags = self.data.flags
-        if not flags.c_contiguous or not getattr(flags, "writeable", True):  # as an array of JAX is not
+        if not flags.c_contiguous or not getattr(flags, "writeable", True):  # JAX's arrays are not
             with devices.on_device_of(self.data):
                 self.data = self.data.copy(order="C")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute. Raises TypeError if `data` would become anything but an array of its
-        shape and dtype, which neither the optimizer nor the layer could work with."""
+        """Set an attribute.
+
+        Raises:
+            TypeError: `data` would become something other than an array of its shape and dtype,
+                which neither the optimizer nor the layer could work with.
+        """
         if name == "data" and hasattr(self, "data"):
-            value = np.asarray(value) if isinstance(value, np.generic) else value  # NumPy's 0-d results
+            if isinstance(value, np.generic):  # NumPy turns 0-d results into scalars
+                value = np.asarray(value)
             if not _is_array(value) or (value.shape, value.dtype) != (self.shape, self.dtype):
                 raise TypeError(
                     f"a Parameter of shape {self.shape} and dtype {self.dtype} cannot become {_described(value)}: "
                     "write p.data[...] = … for new values, net.astype(…) for another dtype, or assign "
-                    "an nn.Parameter(…) to the module (the optimizer then has to be made anew)"
+                    "an nn.Parameter(…) to the module (then make the optimizer again)"
                 )
             self.version[0] += 1
         object.__setattr__(self, name, value)
@@ -65,7 +80,7 @@ def _described(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-# what can hold modules that nobody finds; an array can if its dtype is object
+# these can hold modules that would not be found; so can an array whose dtype is object
 CONTAINERS: Any = (
     list, tuple, set, frozenset, dict, deque, UserDict, UserList, MappingProxyType,
     type({}.keys()), type({}.values()), type({}.items()),
@@ -73,8 +88,8 @@ CONTAINERS: Any = (
 
 
 def _part_in(value: Any) -> str | None:
-    """What a value is or, if it is a container, what it holds at any depth that a network has to
-    know of; None if nothing."""
+    """The kind of part of a network that a value is or, if it is a container, holds at any depth;
+    None if there is none."""
     stack: list[Any] = [value]
     seen: dict[int, Any] = {}
     while stack:
@@ -89,7 +104,7 @@ def _part_in(value: Any) -> str | None:
         elif id(value) in seen:  # a list that holds itself
             continue
         elif isinstance(value, CONTAINERS):
-            seen[id(value)] = value  # and so it lives on, for else another could get its id
+            seen[id(value)] = value  # kept alive, because otherwise another could get its id
             stack.extend(value.values() if isinstance(value, Mapping) else value)
         elif isinstance(value, np.ndarray) and value.dtype == object:
             stack.extend(value.ravel().tolist())
@@ -97,7 +112,11 @@ def _part_in(value: Any) -> str | None:
 
 
 def _refuse_lost(owner: str, name: str, value: Any) -> None:
-    """TypeError if the attribute is, or holds, modules or parameters that nobody would find."""
+    """Refuse an attribute that is, or holds, modules or parameters that would not be found.
+
+    Raises:
+        TypeError: it is such an attribute.
+    """
     part = None if isinstance(value, Parameter) else _part_in(value)
     if part is None:
         return
@@ -127,19 +146,24 @@ def _buffer(owner: str, name: str, value: Any) -> Array:
 
 
 class Module:
-    """Part of a network. A subclass assigns its parameters and submodules in __init__ and defines forward(*inputs).
+    """Part of a network. A subclass assigns its parameters and submodules in __init__ and defines
+    forward(*inputs). Calling a module calls its forward.
 
-    >>> from minicnn import Tensor, nn
-    >>> class Twice(nn.Module):
-    ...     def __init__(self):
-    ...         self.inner = nn.Linear(3, 3)
-    ...     def forward(self, x):
-    ...         return self.inner(self.inner(x))
-    >>> net = Twice()
-    >>> [name for name, _ in net.named_parameters()]
-    ['inner.weight', 'inner.bias']
-    >>> net(Tensor([[1.0, 2.0, 3.0]])).shape
-    (1, 3)
+    Attributes:
+        training: whether this module is in training mode (see train and eval).
+
+    Example:
+        >>> from minicnn import Tensor, nn
+        >>> class Twice(nn.Module):
+        ...     def __init__(self):
+        ...         self.inner = nn.Linear(3, 3)
+        ...     def forward(self, x):
+        ...         return self.inner(self.inner(x))
+        >>> net = Twice()
+        >>> [name for name, _ in net.named_parameters()]
+        ['inner.weight', 'inner.bias']
+        >>> net(Tensor([[1.0, 2.0, 3.0]])).shape
+        (1, 3)
     """
 
     training = True
@@ -147,8 +171,12 @@ class Module:
     _hooks: dict[object, Hook] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Raises TypeError for modules and parameters that belong to the class, which all its objects
-        would share and none would find."""
+        """Check the attributes of the class.
+
+        Raises:
+            TypeError: a module or parameter belongs to the class, where all its objects would share
+                it and none would find it.
+        """
         super().__init_subclass__(**options)
         for name, value in vars(cls).items():
             if (part := _part_in(value)) is not None:
@@ -160,10 +188,12 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute.
 
-        Raises TypeError for what would be lost: a plain container of modules or parameters; a Tensor
-        that requires a gradient, is no Parameter and was not computed; anything but a Parameter, a
-        Module or None over one of the two; what is no array over a buffer. So it does for this module,
-        or one around it, as a part of itself.
+        Raises:
+            TypeError: something would be lost: the value is a plain container of modules or
+                parameters, or a Tensor that requires a gradient, was not computed and is not a
+                Parameter; or it would replace a Parameter or a Module by something other than these
+                or None, or a buffer by something other than an array. Or the value is this module,
+                or contains it.
         """
         before, owner = vars(self).get(name), type(self).__name__
         if name in self._buffers:
@@ -176,7 +206,7 @@ class Module:
                 if isinstance(before, Parameter):
                     instead = (
                         f"write {name}.data[...] = … for new values, or assign "
-                        "nn.Parameter(…) for a new parameter (the optimizer then has to be made anew)"
+                        "nn.Parameter(…) for a new parameter (then make the optimizer again)"
                     )
                 raise TypeError(
                     f"{owner}.{name} is a {'Parameter' if isinstance(before, Parameter) else 'Module'} and would be "
@@ -186,7 +216,11 @@ class Module:
         object.__setattr__(self, name, value)
 
     def _refuse_around(self, part: "Module") -> None:
-        """TypeError if this module is inside that one, of which it would then have no end."""
+        """Refuse a part that contains this module.
+
+        Raises:
+            TypeError: it does, so that walking through the modules would never end.
+        """
         if any(module is self for _, module in part.named_modules()):
             raise TypeError(
                 f"a {type(self).__name__} cannot have as its part a {type(part).__name__} that it is a "
@@ -194,6 +228,8 @@ class Module:
             )
 
     def forward(self, *inputs: Any) -> Any:
+        """Compute the outputs from the inputs; each subclass defines it. Call the module itself,
+        not this method: module(x) also calls the hooks and says in an error where it happened."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -208,10 +244,10 @@ class Module:
         return output
 
     def _say_where(self, error: TypeError | ValueError) -> None:
-        """Put before an error's message where in this network the layer is that raised it: "features.conv1
-        (Conv2d): …". Each module around it that it passes through adds its part of the name."""
+        """Put the name of the layer that raised an error before its message, "features.conv1
+        (Conv2d): …". Each module through which the error passes adds its part of the name."""
         raised: Any = error
-        if len(error.args) != 1 or not isinstance(error.args[0], str):  # not of ours
+        if len(error.args) != 1 or not isinstance(error.args[0], str):  # it is not one of ours
             return
         inner, path, text = getattr(raised, "place", (self, "", f"({type(self).__name__}): {error}"))
         if inner is not self:
@@ -221,7 +257,20 @@ class Module:
         raised.place = self, path, text
 
     def register_forward_hook(self, hook: Hook) -> Callable[[], None]:
-        """Call hook(module, inputs, output) after each forward pass. Returns a function that removes the hook."""
+        """Call a function after each forward pass of this module.
+
+        Args:
+            hook: called as hook(module, inputs, output); it must return None.
+        Returns:
+            A function that removes the hook.
+
+        Example:
+            >>> from minicnn import nn
+            >>> layer = nn.Linear(3, 2)
+            >>> remove = layer.register_forward_hook(lambda module, inputs, y: print(y.shape))
+            >>> _ = layer(Tensor([[1.0, 2.0, 3.0]]))
+            (1, 2)
+        """
         key = object()
         vars(self)["_hooks"] = {**self._hooks, key: hook}  # a Module can be a hook
 
@@ -230,14 +279,21 @@ class Module:
 
         return remove
 
-    # --------------------------------------------------------------------------------------------------------- contents
+    # ------------------------------------------------------------------------------------- contents
     def register_buffer(self, name: str, array: Array) -> None:
-        """Set attribute `name` to an array that is part of the state but not learned, such as a running mean."""
+        """Set an attribute to an array that is part of the state but not learned (a running mean).
+
+        Args:
+            name: of the attribute.
+            array: on any device.
+        Raises:
+            TypeError: it is not an array, for example a Tensor.
+        """
         setattr(self, name, _buffer(type(self).__name__, name, array))
         self._buffers = (*self._buffers, name)
 
     def children(self) -> Iterator["Module"]:
-        """The modules directly inside, in the order of assignment; one of two names comes twice."""
+        """The modules directly inside, in the order of assignment; with two names, twice."""
         return (module for _, module in self.named_children())
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
@@ -249,13 +305,17 @@ class Module:
                 _refuse_lost(type(self).__name__, name, value)  # it was empty when it was assigned
 
     def named_modules(self, *, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """(dotted name, module): this one, under the name "", and all inside it, outer before inner."""
+        """(dotted name, module) of this module and of all modules in it, outer before inner.
+
+        Args:
+            prefix: the name of this module.
+        """
         yield prefix, self
         for name, child in self.named_children():
             yield from child.named_modules(prefix=f"{prefix}.{name}" if prefix else name)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(dotted name, parameter), each parameter once, in the order of assignment."""
+        """(dotted name, parameter) of each parameter, once, in the order of assignment."""
         seen = set()
         for name, value in self._entries():
             if isinstance(value, Parameter) and value not in seen:
@@ -263,10 +323,11 @@ class Module:
                 yield name, value
 
     def parameters(self) -> Iterator[Parameter]:
+        """Each parameter, once, in the order of assignment: what an optimizer takes."""
         return (parameter for _, parameter in self.named_parameters())
 
     def _entries(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """(dotted name, parameter or buffer array), in the order of assignment."""
+        """(dotted name, parameter or buffer array) in the order of assignment."""
         for name, value in vars(self).items():
             if isinstance(value, Parameter) or name in self._buffers:
                 yield prefix + name, value
@@ -276,34 +337,55 @@ class Module:
                 _refuse_lost(type(self).__name__, name, value)  # it was empty when it was assigned
 
     def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
+        """Set .grad of all parameters to None."""
         for parameter in self.parameters():
             parameter.grad = None
 
-    # ------------------------------------------------------------------------------------------------------------ modes
+    # ---------------------------------------------------------------------------------------- modes
     def train(self: Self, mode: bool = True) -> Self:
-        """Into training mode, or out of it: dropout and batch normalization behave differently."""
+        """Switch this module, and all modules in it, to training mode or to evaluation mode, in
+        which dropout and batch normalization behave differently.
+
+        Args:
+            mode: False for evaluation mode.
+        Returns:
+            This module.
+        """
         for _, module in self.named_modules():
             module.training = mode
         return self
 
     def eval(self: Self) -> Self:
-        """Into evaluation mode."""
+        """Switch to evaluation mode: train(False)."""
         return self.train(False)
 
     def to(self: Self, device: str) -> Self:
-        """Move all parameters and buffers to a device, in place."""
+        """Move all parameters and buffers to a device, in place.
+
+        Args:
+            device: "cpu", or "gpu" ("gpu:0"), "gpu:1" …
+        Returns:
+            This module.
+        Raises:
+            DeviceError: there is no such device.
+        """
         return self._convert(lambda array: devices.to_device(array, device))
 
     def astype(self: Self, dtype: Any) -> Self:
-        """Convert all floating parameters and buffers to a dtype, in place."""
+        """Convert all floating-point parameters and buffers to a dtype, in place.
+
+        Args:
+            dtype: such as np.float64.
+        Returns:
+            This module.
+        """
         return self._convert(lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array)
 
     def _convert(self: Self, function: Callable[[Array], Array]) -> Self:
         for _, module in self.named_modules():
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):
-                    # past the check of Parameter, for the dtype may be another
+                    # not through Parameter's check, because the dtype may change
                     object.__setattr__(value, "data", function(value.data))
                     value.version[0] += 1
                     if value.grad is not None:
@@ -312,16 +394,27 @@ class Module:
                     setattr(module, name, function(value))
         return self
 
-    # ------------------------------------------------------------------------------------------------------------ state
+    # ---------------------------------------------------------------------------------------- state
     def state_dict(self) -> dict[str, Array]:
-        """All parameters and buffers under their dotted names: the live arrays, not copies."""
+        """All parameters and buffers by dotted name: the arrays themselves, not copies.
+
+        Example:
+            >>> from minicnn import nn
+            >>> {name: array.shape for name, array in nn.Linear(4, 3).state_dict().items()}
+            {'weight': (4, 3), 'bias': (3,)}
+        """
         return {name: value.data if isinstance(value, Parameter) else value for name, value in self._entries()}
 
     def load_state_dict(self, state: dict[str, Array], strict: bool = True) -> None:
         """Copy arrays into the parameters and buffers of the same names.
 
-        Raises ValueError, having written nothing, if a shape or a kind of number differs, or (strict) if
-        names are missing or unexpected; it lists them all.
+        Args:
+            state: {dotted name: array}, as state_dict returns it.
+            strict: refuse missing and unexpected names.
+        Raises:
+            ValueError: a shape or a kind of dtype differs, or, if strict, names are missing or
+                unexpected; the message lists them all. Nothing has been written then.
+            TypeError: state is not a mapping.
         """
         if not isinstance(state, Mapping):
             what = type(state).__name__
@@ -343,7 +436,7 @@ class Module:
                 if isinstance(entries[name], Parameter):
                     entries[name].version[0] += 1
 
-    # ------------------------------------------------------------------------------------------------------- inspection
+    # ----------------------------------------------------------------------------------- inspection
     def __repr__(self) -> str:
         """The modules as a tree, each with its number of parameters."""
         lines = [f"{type(self).__name__}({self.extra_repr()})"]
@@ -360,17 +453,35 @@ class Module:
         return "\n".join(lines)
 
     def extra_repr(self) -> str:
-        """The arguments that __repr__ shows between the brackets."""
+        """The arguments that __repr__ shows in parentheses; a subclass may define it."""
         return ""
 
     def flops(self, inputs: tuple[int, ...], output: tuple[int, ...]) -> int:
-        """Floating-point operations of one forward pass from the one shape to the other, a multiplication and an
-        addition being two. Only products are counted, as is usual: convolutions and linear layers."""
+        """The floating-point operations of one forward pass of this layer; a multiplication and an
+        addition are two. As is usual, only convolutions and linear layers are counted.
+
+        Args:
+            inputs, output: the shapes.
+        """
         return 0
 
     def summary(self, input_shape: tuple[int, ...]) -> str:
-        """A table of the layers, in the order they run: output shape, parameters and FLOPs, for an input of that shape
-        (N, …). If a layer cannot take what reaches it, the error has the table as far as it got."""
+        """A table of the layers in the order in which they run: output shape, parameters, FLOPs.
+
+        Args:
+            input_shape: (N, …).
+        Raises:
+            ValueError, TypeError: a layer cannot take its input; the message has the table of the
+                layers before it.
+
+        Example:
+            >>> from minicnn import nn
+            >>> print(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).summary((1, 2, 2, 1)))
+            layer      output  parameters  FLOPs
+            0 Flatten   1 × 4           0      0
+            1 Linear    1 × 3          15     24
+            total                      15     24
+        """
         rows = [("layer", "output", "parameters", "FLOPs")]
         flops: list[int] = []
 
@@ -410,7 +521,8 @@ def _table(rows: list[tuple[str, str, str, str]]) -> str:
 
 
 class _Numbered(Module):
-    """What Sequential and ModuleList share: modules by number, which can be exchanged, added and taken out."""
+    """The common part of Sequential and ModuleList: modules by index, which can be replaced, added
+    and removed as in a list."""
 
     def __len__(self) -> int:
         return len(list(self.children()))
@@ -419,8 +531,7 @@ class _Numbered(Module):
         return self.children()
 
     def __setitem__(self, index: int | slice, new: Any) -> None:
-        """Put another module in the place of the one of that number, whose name it gets, or modules in
-        the place of a slice, as in a list."""
+        """Replace the module at an index, whose name the new one gets, or those in a slice."""
         entries = list(self.named_children())
         if isinstance(index, slice):
             entries[index] = [("", module) for module in new]
@@ -429,36 +540,68 @@ class _Numbered(Module):
         self._renew(entries)
 
     def __delitem__(self, index: int | slice) -> None:
-        """Take one out, or a slice; those after it get smaller numbers."""
+        """Remove a module, or those of a slice; the indices of those behind it decrease."""
         entries = list(self.named_children())
         del entries[index]
         self._renew(entries)
 
     def pop(self, index: int = -1) -> Module:
-        """Take the module of that number out, by default the last, and return it."""
+        """Remove a module.
+
+        Args:
+            index: by default that of the last one.
+        Returns:
+            The module that was removed.
+        """
         module = list(self.children())[index]
         del self[index]
         return module
 
     def insert(self: Numbered, index: int, module: Module) -> Numbered:
-        """Add a module before the one of that number; that and those after it get larger numbers."""
+        """Add a module before another; the indices from there on increase.
+
+        Args:
+            index: that of the other module.
+            module: the new one.
+        Returns:
+            This container.
+        """
         entries = list(self.named_children())
         entries.insert(index, ("", module))
         return self._renew(entries)
 
     def append(self: Numbered, module: Module) -> Numbered:
-        """Add a module at the end. Raises TypeError for what is no Module."""
+        """Add a module at the end.
+
+        Args:
+            module: the new one.
+        Returns:
+            This container.
+        Raises:
+            TypeError: it is not a Module.
+        """
         return self._renew([*self.named_children(), ("", module)])
 
     def extend(self: Numbered, modules: Iterable[Module]) -> Numbered:
-        """Add modules at the end."""
+        """Add modules at the end.
+
+        Args:
+            modules: the new ones.
+        Returns:
+            This container.
+        Raises:
+            TypeError: one of them is not a Module; then none has been added.
+        """
         return self._renew([*self.named_children(), *[("", module) for module in modules]])
 
     __iadd__ = extend
 
     def _renew(self: Numbered, entries: list[tuple[str, Any]]) -> Numbered:
-        """Have these modules in place of the present ones. Names that are numbers are given anew. Raises
-        TypeError, having changed nothing, for what is no Module, or one around this."""
+        """Replace all modules by these. Names that are numbers are assigned again.
+
+        Raises:
+            TypeError: one of them is not a Module, or contains this one. Nothing has changed then.
+        """
         present = set(self.children())
         for _, module in entries:
             if not isinstance(module, Module):
@@ -475,15 +618,23 @@ class _Numbered(Module):
 
 
 class Sequential(_Numbered):
-    """Modules one after the other; they are named 0, 1, 2, … or by keyword.
+    """A chain of modules: each gets the output of the one before it.
 
-    >>> from minicnn import nn
-    >>> nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    Sequential(  # 23 parameters
-      (0): Linear(4, 3)  # 15 parameters
-      (1): ReLU()
-      (2): Linear(3, 2)  # 8 parameters
-    )
+    Args:
+        *modules: they are named 0, 1, 2, …
+        **named: they are named by keyword.
+    Raises:
+        TypeError: one of them is not a Module.
+        ValueError: a name is an attribute of every Module.
+
+    Example:
+        >>> from minicnn import nn
+        >>> nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        Sequential(  # 23 parameters
+          (0): Linear(4, 3)  # 15 parameters
+          (1): ReLU()
+          (2): Linear(3, 2)  # 8 parameters
+        )
     """
 
     def __init__(self, *modules: Module, **named: Module) -> None:
@@ -499,7 +650,7 @@ class Sequential(_Numbered):
             setattr(self, name, module)
 
     def __getitem__(self, index: Any) -> Module:
-        """The layer of that number, or a Sequential of a slice."""
+        """The layer at an index, or a Sequential of those in a slice."""
         layers = list(self.children())
         return Sequential(*layers[index]) if isinstance(index, slice) else layers[index]
 
@@ -510,16 +661,21 @@ class Sequential(_Numbered):
 
 
 class ModuleList(_Numbered):
-    """Modules by number, for a forward of one's own; as attributes they are named 0, 1, 2, …
+    """A list of modules, for use in the forward of another module. They are named 0, 1, 2, …
 
-    >>> from minicnn import nn
-    >>> layers = nn.ModuleList([nn.Linear(4, 4), nn.ReLU()])
-    >>> len(layers.append(nn.Linear(4, 2))), layers[-1]
-    (3, Linear(4, 2)  # 10 parameters)
+    Args:
+        modules: the first ones.
+    Raises:
+        TypeError: one of them is not a Module.
+
+    Example:
+        >>> from minicnn import nn
+        >>> layers = nn.ModuleList([nn.Linear(4, 4), nn.ReLU()])
+        >>> len(layers.append(nn.Linear(4, 2))), layers[-1]
+        (3, Linear(4, 2)  # 10 parameters)
     """
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
-        """Raises TypeError for what is no Module."""
         self.extend(modules)
 
     @overload
@@ -527,6 +683,7 @@ class ModuleList(_Numbered):
     @overload
     def __getitem__(self, index: slice) -> "ModuleList": ...
     def __getitem__(self, index: int | slice) -> Module:
-        """The module of that number, from the end if it is negative, or a ModuleList of a slice."""
+        """The module at an index, which counts from the end if it is negative, or a ModuleList of
+        those in a slice."""
         modules = list(self.children())
         return ModuleList(modules[index]) if isinstance(index, slice) else modules[index]

@@ -210,7 +210,7 @@ def test_settings_that_do_not_fit():
         lambda **o: nn.ConvTranspose2d(4, 2, 1, **o),
     ):
         for wrong in (nn.init.xavier, nn.init.normal):  # without brackets
-            fails(TypeError, "weight_init takes a shape.*brackets", make, weight_init=wrong)
+            fails(TypeError, "weight_init takes a shape.*parentheses", make, weight_init=wrong)
         fails(ValueError, r"weight_init made an array of shape \(1,\)", make, weight_init=lambda shape: np.ones(1))
     for make in (
         lambda: nn.Linear(0, 2),
@@ -271,7 +271,7 @@ def test_settings_that_no_batch_would_fit():
     for bad in weights.values():
         fails(
             ValueError,
-            "weight, each of it, must be a finite number from 0, not (-1.0|nan|inf)",
+            "weight, each element of it, must be a finite number from 0, not (-1.0|nan|inf)",
             nn.CrossEntropyLoss,
             weight=bad,
         )
