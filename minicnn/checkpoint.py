@@ -163,7 +163,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = file.keys()
+            kinds = {name: file.get_slice(name).get_dtype() for name in names}
             others = [name for name in kinds if kinds[name] not in DTYPES]
             arrays = {} if others else {name: file.get_tensor(name) for name in kinds}
             text = (file.metadata() or {}).get("info", "{}")
