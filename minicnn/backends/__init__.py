@@ -46,8 +46,8 @@ REFERENCE = "reference"
 
 # ----------------------------------------------------------------------------- kernels and backends
 class Backend:
-    """Functions that take the place of kernels for the arrays of one kind of device. To make one is
-    to register it.
+    """Functions that take the place of kernels for the arrays of one kind of device. Making one
+    registers it.
 
     Args:
         name: what use_backend() calls it.

@@ -30,9 +30,9 @@ class ImageNet(ImageFiles):
         root/LOC_synset_mapping.txt   Kaggle's name for the same
 
     In Kaggle's archive train and val are in root/ILSVRC/Data/CLS-LOC, and are read there.
-    tiny-imagenet is read as well: root/train/<synset>/images/*.JPEG, root/val/images/*.JPEG, and
-    the labels of those in root/val/val_annotations.txt, where each line is a file, its class's id
-    and a box, with tabs between; root/words.txt has the words for the ids in root/wnids.txt, and
+    tiny-imagenet is read as well: `root/train/<synset>/images/*.JPEG`, `root/val/images/*.JPEG`,
+    and the labels of those in root/val/val_annotations.txt, where each line is a file, its class's
+    id and a box, with tabs between; root/words.txt has the words for the ids in root/wnids.txt, and
     for many others.
 
     Other subsets of ImageNet can be read, and other images in such folders. Without train/, a

@@ -175,7 +175,7 @@ class SyntheticImages:
 
     Args:
         n: how many images, 1 or more.
-        seed: from 0 to 2**64 - 1.
+        seed: from 0 to 2⁶⁴ − 1.
         size: the side of an image in pixels, 64 or more.
     Attributes:
         classes: the names of the ten textures.

@@ -300,8 +300,8 @@ class Optimizer:
         Returns:
             A dict. Each setting that is numeric, such as lr and betas, has a row for each group
             where there are several groups. `steps` counts the steps, and `missed` how many of these
-            each parameter was left out of, if any was. Each parameter's own arrays are live, under
-            "<name>.<the parameter's place in params>".
+            each parameter was left out of, if any was. Each parameter's own arrays are not copies;
+            "velocity.0" is that of params[0].
         """
         settings = {name: _numbers([group[name] for group in self.param_groups]) for name in self.defaults}
         arrays = {f"{slot}.{i}": array for i, p in enumerate(self.params) for slot, array in self._state_of(p).items()}
