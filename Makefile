@@ -1,10 +1,11 @@
 # make train: AlexNet on synthetic images.   make test: the test suite.   Both set up .venv first.
+# make docs: the public API and the lessons as pages, in build/docs.
 # make bench: minicnn beside PyTorch, in an environment of its own.   make oldest: the tests with old packages.
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: train test lint types coverage mutation slow oldest bench clean
+.PHONY: train test lint types coverage mutation slow oldest docs bench clean
 
 train: $(VENV)/examples
 	$(BIN)/python examples/alexnet/train.py $(ARGS)
@@ -39,6 +40,12 @@ oldest: .venv-oldest/test
 	.venv-oldest/bin/python tests/oldest.py > .venv-oldest/oldest.txt
 	.venv-oldest/bin/python -m pip install --quiet --editable ".[test]" --constraint .venv-oldest/oldest.txt
 	touch $@
+
+# Modules that their package's list of names leaves out are named; the others come with minicnn.
+LESSONS = $(filter-out __init__ batch_norm dropout linear softmax,$(basename $(notdir $(wildcard minicnn/functional/*.py))))
+MODULES = minicnn $(addprefix minicnn.,autograd backends checkpoint dlpack ops random tensor $(addprefix functional.,$(LESSONS)))
+docs: $(VENV)/docs
+	$(BIN)/pdoc --docformat google --no-show-source --output-directory build/docs $(MODULES)
 
 bench: .venv-bench/bench
 	.venv-bench/bin/python -m benchmarks cpu $(ARGS)

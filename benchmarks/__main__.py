@@ -14,6 +14,8 @@ from options import Parser, UsageError, natural
 from . import gpu, machine, sections
 from .command import command
 from .networks import YEARS
+from .report import page
+from .sections import Result, say
 from .turns import BenchmarkError
 
 SECTIONS = ("steps", "layers", "threads", "ops", "engine")
@@ -57,6 +59,10 @@ def parser() -> argparse.ArgumentParser:
             "--output", type=Path, default=results, metavar="FOLDER",
             help=f"where {device.prog.split()[-1]}.md, .json, .png and so on go (default: benchmarks/results)",
         )  # fmt: skip
+    cpu.add_argument(
+        "--without-compile", action="store_true",
+        help="leave torch.compile out, which takes half a minute or more for each network and batch",
+    )  # fmt: skip
     on_gpu.add_argument(
         "--limit", type=natural, default=gpu.LONGEST, metavar="SECONDS",
         help=f"for all parts together, the ones that say most first (default: {gpu.LONGEST})",
@@ -89,13 +95,17 @@ def run(arguments: Sequence[str] | None) -> None:
 
 
 def run_cpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
-    options = sections.Options(*settings)
-    results = {"machine": machine.describe(given.threads), "watched": machine.busy() is not None}
+    options = sections.Options(*settings, compiled=not given.without_compile)
+    results: Result = {"machine": machine.describe(given.threads), "watched": machine.busy() is not None}
+    if problem := sections.cannot_compile(options):
+        say(problem)
+        options = options._replace(compiled=False)
+    results["problems"] = [problem] if problem else []
     results["agreement"] = sections.agreement(options)
     for name in SECTIONS:
         if name in given.only and (name != "threads" or given.threads > 1):
             results[name] = getattr(sections, name)(options)
-    from .report import write  # the contenders' processes import this file again, and should not load matplotlib
+    from .cpu_report import write  # the contenders' processes import this file again, and should not load matplotlib
 
     write(results, given.output)
 
@@ -107,7 +117,7 @@ def run_gpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
     if given.predict:
         gpu_report.write_prediction(gpu.prediction(options), given.output)
     elif given.only == ("launches",):  # which takes no GPU
-        print("\n\n".join(gpu_report.launches(gpu.launches(options))))
+        print(page(gpu_report.launches(gpu.launches(options))), end="")
     else:
         save = partial(gpu_report.write, folder=given.output)
         if wrong := gpu.failures(gpu.measured(options, given.only, given.limit, save)):

@@ -47,7 +47,7 @@ LAST_WORDS = 9.0  # seconds for a program that is interrupted to say how far it 
 WITHOUT_POOL = "import sys, cupy, pytest; cupy.cuda.set_allocator(None); sys.exit(pytest.main(sys.argv[1:]))"
 # How places on this machine are called in what is published.
 PLACES = {str(ROOT): ".", sys.prefix: "python", sys.base_prefix: "python", tempfile.gettempdir(): "tmp"}
-SHARED_MEMORY = ("loss", "ops")  # the kernels whose threads work together, and so could race
+SHARED_MEMORY = ("loss", "matmul", "ops")  # the kernels whose threads work together, and so could race
 
 
 class Options(sections.Options):

@@ -2,19 +2,33 @@
 gpu-training.txt), and of a prediction without one, gpu-predicted.md and gpu-predicted.json."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from .chart import bars
 from .gpu import OWN_ROUNDINGS, failures, one_line
 from .gpu_launches import ACHIEVABLE, LAUNCHED, SHORTEST
-from .report import number, publish, shown, table, to_json
+from .report import (
+    MEDIANS,
+    WAYS,
+    bars,
+    by_contender,
+    described,
+    median,
+    number,
+    page,
+    publish,
+    shown,
+    speeds,
+    steps,
+    table,
+    to_json,
+)  # fmt: skip
 from .sections import OURS, Result
-from .turns import BenchmarkError, Spread, ratios, spread
+from .turns import BenchmarkError, spread
 
 # What the host really took, on the first GPU that was there, by results/gpu.md.
 OF_A_GPU = (
@@ -36,23 +50,19 @@ def write(results: Result, folder: Path) -> None:
         ],
         "gpu-training.txt": [training] if training else [],
     }
-    files = {"gpu.json": _text(lambda: to_json(_without_output(results))), "gpu.md": _text(lambda: markdown(results))}
-    files |= {name: _text(partial("\n".join, [run["output"] for run in runs])) for name, runs in said.items() if runs}
-    files["gpu.png"] = lambda path: draw(results, path)
+    files = {"gpu.json": lambda: to_json(_without_output(results)), "gpu.md": lambda: markdown(results)}
+    files |= {name: partial("\n".join, [run["output"] for run in runs]) for name, runs in said.items() if runs}
+    files["gpu.png"] = lambda: draw(results)
     unwritten = []
-    for name, write_one in files.items():
+    for name, make in files.items():
         try:
-            publish(folder, {name: write_one})
+            publish(folder, {name: make})
         except Exception as error:
             unwritten.append(f"{name} was not written ({one_line(error)})")
     for name in said.keys() - files.keys():
         (folder / name).unlink(missing_ok=True)
     if unwritten:
         raise BenchmarkError(", ".join(unwritten))
-
-
-def _text(make: Callable[[], str]) -> Callable[[Path], Any]:
-    return lambda path: path.write_text(make(), encoding="utf-8")
 
 
 def _without_output(value: Any) -> Any:
@@ -62,10 +72,9 @@ def _without_output(value: Any) -> Any:
 
 
 def write_prediction(prediction: Result, folder: Path) -> None:
-    text = "\n\n".join(["# What a training step will take on an H100", *_predicted(prediction)]) + "\n"
     publish(folder, {
-        "gpu-predicted.md": lambda path: path.write_text(text, encoding="utf-8"),
-        "gpu-predicted.json": lambda path: path.write_text(to_json(prediction), encoding="utf-8"),
+        "gpu-predicted.md": lambda: page(["# What a training step will take on an H100", *_predicted(prediction)]),
+        "gpu-predicted.json": lambda: to_json(prediction),
     })  # fmt: skip
 
 
@@ -74,16 +83,15 @@ def markdown(results: Result) -> str:
     blocks = ["# minicnn on a GPU", *_conditions(results)]
     for name, part in parts.items():
         blocks += part(results[name]) if results.get(name) else []
-    return "\n\n".join(blocks) + "\n"
+    return page(blocks)
 
 
 def _conditions(results: Result) -> Iterator[str]:
     m, gpu = results["machine"], results["gpu"]
     cuda, driver = (f"{gpu[name] // 1000}.{gpu[name] % 1000 // 10}" for name in ("cuda", "driver"))
+    programs = f"CuPy {gpu['cupy']} with CUDA {cuda}", f"PyTorch {m['pytorch'] or '(not installed)'}"
     yield (
-        f"{m['date']}. {gpu['described']}; driver for CUDA {driver}. {m['processor']}, {m['cores']} cores, "
-        f"{m['system']}. Python {m['python']}, NumPy {m['numpy']}, CuPy {gpu['cupy']} with CUDA {cuda}, minicnn "
-        f"{m['minicnn'] or 'from source'}, PyTorch {m['pytorch'] or '(not installed)'}. All of it took "
+        f"{gpu['described']}; driver for CUDA {driver}. {described(m, *programs)} All of it took "
         f"{results['seconds']:.0f} s."
     )
     wrong = failures(results)
@@ -122,25 +130,7 @@ def _training(r: Result) -> Iterator[str]:
 
 def _steps(r: Result) -> Iterator[str]:
     measured = [m for m in r["measured"] if "step" in m]  # what ran late may lack it, and the rest as well
-    names = list(dict.fromkeys([OURS, *(name for m in measured for name in m["step"]["seconds"]["step"])]))
-    compared, times, memory = [], [], []
-    for way in ("step", "inference"):
-        for m in measured:
-            if way not in m:
-                continue
-            seconds, label = m[way]["seconds"][way], [m["network"], m["precision"], str(m["batch"]), way]
-            medians = {name: spread(seconds[name]) for name in names if name in seconds}
-            rates = [number(m["batch"] / s.median) if (s := medians.get(n)) else "–" for n in names]
-            compared.append([*label, *(shown(_ratio(seconds, name)) for name in names[1:]), str(len(seconds[OURS]))])
-            times.append([*label, *(shown(medians.get(n), 1e3) for n in names), *rates])
-    for m in measured:
-        reserved, waits = m.get("reserved", {}), m.get("waits", {})
-        cells = [number(reserved[n]) if n in reserved else "–" for n in names]
-        for n in names:
-            host, device = (number(s * 1e3) for s in waits.get(n, (0.0, 0.0)))
-            cells.append(f"{host} / {device}" if n in waits else "–")
-        memory.append([m["network"], m["precision"], str(m["batch"]), *cells])
-    head = ["network", "precision", "batch"]
+    keys = ["network", "precision", "batch"]
     yield "## Training step and inference"
     if r["agreement"]:
         yield (
@@ -157,22 +147,24 @@ def _steps(r: Result) -> Iterator[str]:
         "Each contender has a process of its own, with the same weights and images, which are on the GPU already, "
         "and one turn in every round. **PyTorch** as it comes; **PyTorch best** with channels_last, cuDNN's search for "
         "the fastest way and SGD(fused=True); **PyTorch compiled** is that through torch.compile. Times are between "
-        "two events on the GPU, after a warm-up; medians with quartiles (extremes, of fewer than five rounds)."
+        f"two events on the GPU, after a warm-up. {MEDIANS}"
     )
     yield from (f"**{problem}.**" for problem in r["problems"])
-    if names[1:]:
-        yield f"How many times as long as {OURS}, within each round: above 1, {OURS} is faster."
-        yield table([*head, "", *names[1:], "rounds"], *compared)
-    yield table([*head, "", *(f"{n}, ms" for n in names), *(f"{n}, images/s" for n in names)], *times)
+    yield from steps(measured, keys)
     yield (
         "The most memory that the allocators have taken, in MiB; and milliseconds that the host takes to ask for a "
         "step / that the GPU takes to do it. While the first is less, the host is ahead and the GPU never idle."
     )
-    yield table([*head, *(f"{n}, MiB" for n in names), *(f"{n}, host / GPU" for n in names)], *memory)
+    yield by_contender(measured, keys, **{"MiB": _reserved, "host / GPU": _waits})
 
 
-def _ratio(seconds: dict[str, list[float]], name: str) -> Spread | None:
-    return ratios(seconds, name, OURS) if name in seconds else None
+def _reserved(m: Result, name: str) -> str:
+    return number(m["reserved"][name]) if name in m.get("reserved", {}) else "–"
+
+
+def _waits(m: Result, name: str) -> str:
+    waits = m.get("waits", {}).get(name, ())
+    return " / ".join(number(seconds * 1e3) for seconds in waits) or "–"
 
 
 def _kernels(r: Result) -> Iterator[str]:
@@ -190,7 +182,7 @@ def _kernels(r: Result) -> Iterator[str]:
     rows, sums = [], {p: Counter[str]() for p in precisions}
     for e in entries:
         for precision, seconds in e["measured"].items():
-            middle, bound = _median(seconds), e["floor"][precision]["bound"]
+            middle, bound = median(seconds), e["floor"][precision]["bound"]
             rate = f"{e['bytes'] / middle / 1e9:,.0f} GB/s" if bound == "memory" else ""
             rate = rate or f"{e['operations'] / middle / 1e12:.3g} TFLOP/s"
             rows.append([
@@ -200,7 +192,7 @@ def _kernels(r: Result) -> Iterator[str]:
             ])  # fmt: skip
         for p, total in sums.items():
             used = p if p in e["measured"] else "fp32"
-            total["measured"] += _median(e["measured"][used]) * e["times"]
+            total["measured"] += median(e["measured"][used]) * e["times"]
             for name in beside:
                 total[name] += e[name][used]["seconds"] * e["times"]
     yield (
@@ -295,40 +287,28 @@ def _predicted(r: Result) -> Iterator[str]:
 
 
 # ------------------------------------------------------------------------------------------------------------ the chart
-def draw(results: Result, path: Path) -> None:
+def draw(results: Result) -> Figure:
     """Images a second by batch, and how near to its floor each launch is that takes a hundredth of the step or more."""
     measured = [m for m in results.get("steps", {}).get("measured", []) if "step" in m]
     kernels = results.get("kernels", {}).get("launches", [])
-    times = [_median(e["measured"]["fp32"]) for e in kernels]
+    times = [median(e["measured"]["fp32"]) for e in kernels]
     kernels = [e for e, t in zip(kernels, times, strict=True) if 100 * t * e["times"] >= sum(times)]
-    ways = [(way, p) for way in ("step", "inference") for p in dict.fromkeys(m["precision"] for m in measured)]
+    ways = [(way, p) for way in WAYS for p in dict.fromkeys(m["precision"] for m in measured)]
     figure = Figure(figsize=(13, 1 + 4 * -(-len(ways) // 2) + 0.25 * len(kernels)), layout="constrained")
-    speeds, shares = figure.subfigures(2, 1, height_ratios=[1 + 2 * len(ways), 1 + 0.25 * len(kernels)])
+    upper, lower = figure.subfigures(2, 1, height_ratios=[1 + 2 * len(ways), 1 + 0.25 * len(kernels)])
     for i, (way, p) in enumerate(ways):
-        groups = [
-            (f"{m['batch']}\n{m['network']}", _rates(m, way)) for m in measured if m["precision"] == p and way in m
-        ]
-        axes = speeds.add_subplot(-(-len(ways) // 2), 2, i + 1)
+        axes = upper.add_subplot(-(-len(ways) // 2), 2, i + 1)
+        groups = speeds((m for m in measured if m["precision"] == p), way)
         bars(axes, f"{way}, {p}, by batch and network", "images a second", groups)
         if not i:
-            speeds.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+            upper.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     if kernels:
-        axes = shares.add_subplot()
-        lengths = [100 * e["floor"]["fp32"]["seconds"] / _median(e["measured"]["fp32"]) for e in kernels]
+        axes = lower.add_subplot()
+        lengths = [100 * e["floor"]["fp32"]["seconds"] / median(e["measured"]["fp32"]) for e in kernels]
         axes.barh(range(len(kernels)), lengths, color="#0b6e99")
         axes.set_yticks(range(len(kernels)), [f"{e['name']}  {e['shape']}" for e in kernels], fontsize=7)
         axes.set_ylim(len(kernels) - 0.5, -0.5)
         axes.axvline(70, color="black", linewidth=1)
         axes.set_title("floor / measured in per cent, fp32, one launch at a time", fontsize=11)
     figure.suptitle(f"minicnn on {results['gpu']['name']}")
-    figure.savefig(path, dpi=110, format="png")
-
-
-def _rates(m: Result, way: str) -> dict[str, float]:
-    seconds = m[way]["seconds"][way]
-    return {name: m["batch"] / _median(times) for name, times in seconds.items() if times}
-
-
-def _median(seconds: list[float]) -> float:
-    s = spread(seconds)
-    return s.median if s else float("nan")
+    return figure

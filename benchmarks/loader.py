@@ -34,7 +34,7 @@ from minicnn.data.transforms import Compose, Normalize, RandomCrop, RandomHorizo
 
 from . import EXAMPLE, machine, ours
 from .command import command
-from .report import publish, shown, table, to_json
+from .report import DISTURBED, MEDIANS, described, page, publish, shown, table, to_json
 from .sections import OURS, Result
 from .turns import BenchmarkError, Contender, Worker, enough, measure, ratios, running, spread
 
@@ -261,14 +261,11 @@ def markdown(results: Result) -> str:
     rate = prepared["images"] / prepared["seconds"]
     blocks = [
         "# Loading images",
-        f"{m['date']}. {m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}. "
-        f"Python {m['python']}, NumPy {m['numpy']}, Pillow {Image.__version__}.",
+        described(m, f"Pillow {Image.__version__}"),
         f"{count} JPEGs, {results['data']}, loaded as for training: in draft mode, the short side at {SHORT_SIDE} "
         f"pixels, a random crop of {SIZE}, half of them mirrored. **{PILLOW}** does it in a plain loop for each core, "
         f"to images in its own memory or on to arrays; {OURS}'s DataLoader with a **thread** or a **process** for "
-        f"each core, to batches of {BATCH}. They took turns. Medians with quartiles (extremes, of fewer than five "
-        "rounds); shares are taken within each round. Rounds in which other processes took more than 5% of the cores' "
-        "time were thrown away.",
+        f"each core, to batches of {BATCH}. They took turns. {MEDIANS} {DISTURBED}.",
         table(
             ["JPEGs", "cores", *(f"{name}, images/s" for name in (PILLOW, ARRAYS, THREADS, PROCESSES)),
              *(f"{ours}, % of {name}" for ours in (THREADS, PROCESSES) for name in (PILLOW, ARRAYS)),
@@ -285,7 +282,7 @@ def markdown(results: Result) -> str:
         "has loaded during the steps before, to float32; or all on one batch.",
         table(["JPEGs", "step with loading, ms", "without, ms", "ratio", "of it waiting for a batch, %"], *steps),
     ]  # fmt: skip
-    return "\n\n".join(blocks) + "\n"
+    return page(blocks)
 
 
 def parser() -> Parser:
@@ -307,10 +304,7 @@ def write(given: argparse.Namespace) -> None:
         print("no --data: JPEGs are drawn, which decode slower or faster than photographs", file=sys.stderr)
     results = run(given.data, given.pictures, given.rounds)
     given.output.mkdir(parents=True, exist_ok=True)
-    publish(given.output, {
-        "loader.md": lambda path: path.write_text(markdown(results), encoding="utf-8"),
-        "loader.json": lambda path: path.write_text(to_json(results), encoding="utf-8"),
-    })  # fmt: skip
+    publish(given.output, {"loader.md": lambda: markdown(results), "loader.json": lambda: to_json(results)})
     print(markdown(results))
 
 

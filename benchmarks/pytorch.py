@@ -58,12 +58,26 @@ class PyTorch(Worker):
         self.tasks[f"{name} backward"] = lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
 
 
+class Compiler(PyTorch):
+    """Asks whether torch.compile works."""
+
+    def problem(self) -> str | None:
+        """What it says, in one line, if it cannot compile a single operation."""
+        try:
+            torch.compile(torch.sin)(torch.ones(8))
+        except Exception as error:
+            inner = getattr(error, "inner_exception", error)  # without the advice around it
+            return f"{type(inner).__name__}: {str(inner).strip().partition(chr(10))[0]}"
+        return None
+
+
 class Network(PyTorch, Training):
-    """A training step and inference; `best` is the fastest configuration for a CPU."""
+    """A training step and inference; `best` is the fastest configuration for a CPU, `compiled` is through torch.compile
+    as well, which compiles when a task is done for the first time: before anything is measured."""
 
     functional, no_grad = F, torch.no_grad
 
-    def __init__(self, threads: int, network: str, batch: int, best: bool) -> None:
+    def __init__(self, threads: int, network: str, batch: int, best: bool, compiled: bool = False) -> None:
         super().__init__(threads)
         self.best, layers = best, networks.layers(networks.build(network))
         self.names = list(parameters := networks.parameters(layers))
@@ -75,6 +89,8 @@ class Network(PyTorch, Training):
         if best:
             self.net = self.net.to(memory_format=torch.channels_last)
         self.optimizer = self.sgd(self.net.parameters())
+        if compiled:
+            self.net = torch.compile(self.net, dynamic=False)
         self.tasks = {"step": self.step, "inference": self.infer}
 
     def channels_first(self, images: Tensor) -> Tensor:

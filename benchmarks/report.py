@@ -1,33 +1,36 @@
-"""The three files of a run: Markdown for people, JSON for programs, and a chart. Made from the same numbers."""
+"""What the reports of all benchmarks are made of: files, pages of text and tables, numbers, bars."""
 
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .chart import draw
-from .sections import BEST, DEFAULT, FLOOR, OURS, Result
+from .sections import BEST, COMPILED, DEFAULT, FLOOR, OURS, Result
 from .turns import Spread, ratios, spread
 
-
-def write(results: Result, folder: Path) -> None:
-    """cpu.md, cpu.json and cpu.png."""
-    publish(folder, {
-        "cpu.md": lambda path: path.write_text(markdown(results), encoding="utf-8"),
-        "cpu.json": lambda path: path.write_text(to_json(results), encoding="utf-8"),
-        "cpu.png": lambda path: draw(results, path),
-    })  # fmt: skip
+COLORS = {OURS: "#0b6e99", DEFAULT: "#e8b088", BEST: "#c0563f", COMPILED: "#7d8f69"}
+MEDIANS = "Medians with quartiles (extremes, of fewer than five rounds); ratios are taken within each round."
+DISTURBED = "Rounds in which other processes took more than 5% of the cores' time were thrown away"
+WAYS = ("step", "inference")
+Groups = list[tuple[str, dict[str, float]]]  # label, and a number for each contender
 
 
-def publish(folder: Path, files: dict[str, Callable[[Path], Any]]) -> None:
-    """Write files by their names, all or none: the old ones stay until all new ones are there."""
+# --------------------------------------------------------------------------------------------------------------- files
+def publish(folder: Path, files: Mapping[str, Callable[[], Any]]) -> None:
+    """Write files by their names, all or none: the old ones stay until all new ones are there. Each function makes a
+    text or a figure."""
     fresh = {folder / f".{os.getpid()}-{name}": folder / name for name in files}
     try:
-        for path, write in zip(fresh, files.values(), strict=True):
-            write(path)
+        for path, make in zip(fresh, files.values(), strict=True):
+            made = make()
+            if isinstance(made, str):
+                path.write_text(made, encoding="utf-8")
+            else:
+                made.savefig(path, dpi=110, format="png")
         for path, name in fresh.items():
             os.replace(path, name)
     finally:
@@ -51,56 +54,16 @@ def to_json(results: Result) -> str:
     return re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
-def markdown(results: Result) -> str:
-    parts = {"steps": _steps, "layers": _layers, "threads": _threads, "ops": _ops, "engine": _engine}
-    blocks = ["# minicnn on a CPU", *_conditions(results)]
-    for name, part in parts.items():
-        blocks += part(results[name]) if name in results else []
-    return "\n\n".join(blocks) + "\n"
+def page(blocks: Iterable[str]) -> str:
+    """Markdown of these blocks; paragraphs in lines of at most 100 columns."""
+    return "\n\n".join(
+        block if block.startswith(("#", "|", "```")) or "\n" in block
+        else textwrap.fill(block, 100, break_long_words=False, break_on_hyphens=False)
+        for block in blocks
+    ) + "\n"  # fmt: skip
 
 
-def _conditions(results: Result) -> Iterator[str]:
-    m = results["machine"]
-    yield (
-        f"{m['date']}. {m['processor']}, {m['cores']} cores, caches {m['caches']}, {m['memory_gib']} GiB, "
-        f"{m['system']}. Python {m['python']}, NumPy {m['numpy']} with {m['blas']}, minicnn "
-        f"{m['minicnn'] or 'from source'}, PyTorch {m['pytorch'] or '(not compared)'}. {m['threads']} threads, float32."
-    )
-    yield (
-        f"**{OURS}** through its public API. **{DEFAULT}** as it comes; **{BEST}** with channels_last for network and "
-        f"images, and SGD(fused=True). The **{FLOOR}** is the network's matrix products, as im2col makes them, through "
-        "the same BLAS on operands that lie ready, and nothing else; Winograd's way takes fewer products, so layers of "
-        "3 × 3 kernels may lie below it."
-    )
-    found = list(_measurements(results))
-    lost, missing = sum(f["discarded"] for f in found), sum(f["missing"] > 0 for f in found)
-    watched = (
-        f"Rounds in which other processes took more than 5% of the cores' time were thrown away: {lost} in "
-        f"{len(found)} measurements."
-        if results["watched"]
-        else "**This system does not tell whether other processes took the machine: no round was thrown away.**"
-    )
-    yield (
-        "Each has a process of its own, with the same weights and images, and one turn in every round, while the others"
-        " sleep. Medians with quartiles (extremes, of fewer than five rounds); ratios are taken within each round. "
-        + watched
-        + (f" **{missing} of them ended with fewer rounds than planned: the machine was too busy.**" if missing else "")
-    )
-    for what, apart in results["agreement"].items():
-        yield (
-            f"Checked first ({what}): the loss differs from minicnn's by {apart['loss']:.0e}, no gradient by more than "
-            f"{apart['gradient']:.0e} of its norm ({apart['parameter']})."
-        )
-
-
-def _measurements(value: Any) -> Iterator[Result]:
-    if isinstance(value, dict) and "discarded" in value:
-        yield value
-    if isinstance(value, (dict, list)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _measurements(part)
-
-
+# ------------------------------------------------------------------------------------------------- what tables hold
 def table(head: list[str], *rows: list[str]) -> str:
     rows = tuple([cell.replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -114,112 +77,87 @@ def shown(s: Spread | None, scale: float = 1.0) -> str:
     return "{} ({} to {})".format(*(number(x * scale) for x in s)) if s else "–"
 
 
-def _median(seconds: dict[str, list[float]], name: str, scale: float = 1e3) -> str:
-    s = spread(seconds.get(name, []))
-    return number(s.median * scale) if s else "–"
+def median(seconds: Sequence[float], scale: float = 1.0) -> float:
+    """NaN for no numbers."""
+    s = spread(seconds)
+    return s.median * scale if s else math.nan
 
 
-def _steps(results: list[Result]) -> Iterator[str]:
-    names = list(results[0]["step"]["seconds"]["step"])
-    compared, times, memory = [], [], []
-    for way in ("step", "inference"):
-        for r in results:
-            seconds, label = r[way]["seconds"][way], [r["network"], str(r["batch"]), way]
-            counts = f"{len(seconds[OURS])} ({r[way]['discarded']})"
-            compared.append([*label, *(shown(ratios(seconds, name, OURS)) for name in names[1:]), counts])
-            speeds = [f"{r['batch'] / s.median:.3g}" if (s := spread(seconds[n])) else "–" for n in names]
-            times.append([*label, *(shown(spread(seconds[n]), 1e3) for n in names), *speeds])
-    for r in results:
-        before, peak, faults = r["memory"]["before"], r["memory"]["peak"], r["step"]["faults"]["step"]
-        sizes = [f"{number(peak[n])} ({number(before[n])})" for n in names]
-        memory.append([r["network"], str(r["batch"]), *sizes, *(number(faults[n]) for n in names)])
-    yield "## Training step and inference"
-    yield (
-        f"How many times as long as {OURS}: above 1, {OURS} is faster. A step is zero_grad, forward with dropout, loss,"
-        " backward, and SGD with momentum and weight decay."
-    )
-    yield table(["network", "batch", "", *names[1:], "rounds (thrown away)"], *compared)
-    yield table(["network", "batch", "", *(f"{n}, ms" for n in names), *(f"{n}, images/s" for n in names)], *times)
-    yield (
-        "Peak memory in MiB (in brackets: before the first step, with libraries, weights and images), and minor page "
-        "faults a step, after the first two:"
-    )
-    yield table(["network", "batch", *(f"{n}, MiB" for n in names), *(f"{n}, faults" for n in names)], *memory)
+def cell(x: float) -> str:
+    return "–" if math.isnan(x) else number(x)
 
 
-def _layers(results: list[Result]) -> Iterator[str]:
-    ways = ("forward", "backward")
-    for r in results:
-        seconds = r["seconds"]
-        names = list(seconds["conv1 forward"])
-        rows = []
-        for layer in dict.fromkeys(task.split()[0] for task in seconds):
-            passes = [seconds.get(f"{layer} {way}") or {} for way in ways]
-            if layer in seconds:
-                passes[1] = seconds[layer]
-            rows.append([layer, *(_median(times, name) for times in passes for name in names)])
-        sums = [sum(_numbers(row[i + 1] for row in rows)) for i in range(2 * len(names))]
-        yield f"## Layers of the {r['network']} network, batch {r['batch']}"
-        yield (
-            f"Milliseconds, medians of {len(seconds['conv1 forward'][OURS])} rounds. conv1 makes no gradient for the "
-            "images; sgd is the optimizer's step."
+def described(m: Result, *others: str) -> str:
+    """When, on which machine, and with which programs."""
+    machine = f"{m['processor']}, {m['cores']} cores, caches {m['caches']}, {m['memory_gib']} GiB, {m['system']}"
+    ours = f"NumPy {m['numpy']} with {m['blas']}, {OURS} {m['minicnn'] or 'from source'}"
+    return f"{m['date']}. {machine}. Python {m['python']}, {', '.join([ours, *others])}."
+
+
+def contenders(measured: Iterable[Result]) -> list[str]:
+    """The names of those that took part in any training step, minicnn's first."""
+    return list(dict.fromkeys([OURS, *(name for m in measured for name in m["step"]["seconds"]["step"])]))
+
+
+def steps(measured: list[Result], keys: list[str]) -> Iterator[str]:
+    """Tables of training steps and inference: times as long as minicnn, milliseconds and speeds. The keys tell the
+    measurements apart; what is missing in one of them is a dash."""
+    names = contenders(measured)
+    compared, times = [], []
+    for way in WAYS:
+        for m in measured:
+            if way not in m:
+                continue
+            seconds, label = m[way]["seconds"][way], [*(str(m[key]) for key in keys), way]
+            others = [ratios(seconds, name, OURS) if name in seconds else None for name in names[1:]]
+            rounds = f"{len(seconds[OURS])} ({m[way]['discarded']})"
+            compared.append([*label, *map(shown, others), rounds])
+            spreads = [spread(seconds.get(name, [])) for name in names]
+            rates = [number(m["batch"] / s.median) if s else "–" for s in spreads]
+            times.append([*label, *(shown(s, 1e3) for s in spreads), *rates])
+    if names[1:]:
+        yield f"How many times as long as {OURS}: above 1, {OURS} is faster."
+        yield table([*keys, "", *names[1:], "rounds (thrown away)"], *compared)
+    yield table([*keys, "", *(f"{n}, {unit}" for unit in ("ms", "images/s") for n in names)], *times)
+
+
+def by_contender(measured: list[Result], keys: list[str], **columns: Callable[[Result, str], str]) -> str:
+    """A table of something about each contender, as these functions tell it."""
+    names = contenders(measured)
+    head = [*keys, *(f"{name}, {unit}" for unit in columns for name in names)]
+    rows = ([str(m[key]) for key in keys] + [tell(m, n) for tell in columns.values() for n in names] for m in measured)
+    return table(head, *rows)
+
+
+# -------------------------------------------------------------------------------------------------------------- charts
+def speeds(measured: Iterable[Result], way: str) -> Groups:
+    """Images a second."""
+    return [
+        (
+            f"{m['batch']}\n{m['network']}",
+            {name: m["batch"] / median(times) for name, times in m[way]["seconds"][way].items() if times},
         )
-        head = ["layer", *(f"{way}, {name}" for way in ways for name in names)]
-        yield table(head, *rows, ["sum", *map(number, sums)])
+        for m in measured
+        if way in m
+    ]
 
 
-def _numbers(cells: Iterator[str]) -> Iterator[float]:
-    return (float(cell.replace(",", "")) for cell in cells if cell != "–")
-
-
-def _threads(r: Result) -> Iterator[str]:
-    seconds = r["seconds"]["step"]
-    one, several = seconds
-    yield "## Threads"
-    yield (
-        f"A training step of the {r['network']} network at batch {r['batch']}: {_median(seconds, one)} ms with {one}, "
-        f"{_median(seconds, several)} ms with {several}, {shown(ratios(seconds, one, several))} times as fast."
-    )
-
-
-def _ops(results: Result) -> Iterator[str]:
-    rows = []
-    for case in results["cases"]:
-        ways = [results["seconds"][f"{case['name']} {way}"] for way in ("forward", "backward")]
-        names = list(ways[0])
-        rates = [f"{case['work'] / s.median:.3g}" if (s := spread(ways[0][n])) else "–" for n in names]
-        times = [_median(seconds, name, 1e6) for name in names for seconds in ways]
-        rows.append([case["name"], *times, *rates, case["unit"]])
-    heads = [f"{name}, {way}" for name in names for way in ("forward", "backward")]
-    yield "## Single operations"
-    yield (
-        "Microseconds, and the rate of the forward pass: floating-point operations, or bytes that must be read and "
-        "written once."
-    )
-    yield table(["operation", *heads, *(f"{name}, rate" for name in names), "unit"], *rows)
-
-
-def _engine(r: Result) -> Iterator[str]:
-    names = list(r["seconds"]["add"])
-    rows, costs, scale = [], [], 1e6 / r["chain"]
-    for op, calls in r["numpy calls"].items():
-        row = [op, *(_median(r["seconds"][op], name, scale) for name in names)]
-        whole, one = (spread(r["seconds"][task][OURS]) for task in (op, f"numpy {op}"))
-        if whole and one:
-            arithmetic = sum(calls) * one.median
-            costs.append((whole.median - arithmetic) * scale)
-            row += [f"{arithmetic * scale:.3g}", f"{costs[-1]:.3g}"]
-        rows.append(row)
-    yield "## The engine"
-    yield (
-        f"Microseconds for a node, forward and backward, in a chain of {r['chain']} operations on one number; what "
-        f"NumPy takes for the same arithmetic; and the difference, {OURS}'s own cost."
-    )
-    yield table(["operation", *names, "NumPy", "difference"], *rows)
-    step = spread(r["step"]["seconds"]["step"][OURS])
-    if step and costs:
-        share = r["nodes"] * max(costs) * 1e-6 / step.median
-        yield (
-            f"A training step of the 2012 network records {r['nodes']} nodes. At {max(costs):.3g} µs each they are "
-            f"{share:.2%} of a step at batch 1, which takes {step.median * 1e3:.3g} ms."
+def bars(axes: Any, title: str, unit: str, groups: Groups) -> None:
+    """A group of bars for each label, with the floor as a line across them."""
+    names = [name for name in COLORS if any(values.get(name) for _, values in groups)]
+    width = 0.8 / max(1, len(names))
+    for i, name in enumerate(names):
+        places = [g - 0.4 + width * (i + 0.5) for g in range(len(groups))]
+        axes.bar(places, [values.get(name, 0) for _, values in groups], width * 0.94, color=COLORS[name], label=name)
+    floors = {g: values[FLOOR] for g, (_, values) in enumerate(groups) if FLOOR in values}
+    if floors:
+        ends = [g - 0.44 for g in floors], [g + 0.44 for g in floors]
+        axes.hlines(
+            list(floors.values()), *ends, "black", linewidth=1.8, label="floor: the products through BLAS alone"
         )
+    axes.set_xticks(range(len(groups)), [label for label, _ in groups], rotation=0 if unit[0] == "i" else 60)
+    axes.set_title(title, fontsize=11)
+    axes.set_ylabel(f"{unit} ({'higher' if unit[0] == 'i' else 'lower'} is better)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)

@@ -23,6 +23,7 @@ class Options(NamedTuple):
     networks: Sequence[str] = networks.YEARS
     pytorch: bool = True
     quick: bool = False
+    compiled: bool = True
     busy = staticmethod(machine.busy)  # no field: how to see whether others use the machine
 
     def batches_of(self, network: str) -> list[int]:
@@ -31,11 +32,13 @@ class Options(NamedTuple):
         return self.batches or usual
 
     def contenders(self, worker: str, *arguments: Any) -> list[Contender]:
-        """minicnn and both configurations of PyTorch."""
-        both = [(DEFAULT, False), (BEST, True)] if self.pytorch else []
+        """minicnn and PyTorch's configurations; torch.compile takes whole networks only."""
+        theirs: dict[str, tuple[bool, ...]] = {DEFAULT: (False,), BEST: (True,)} if self.pytorch else {}
+        if theirs and self.compiled and worker == "Network":
+            theirs[COMPILED] = True, True
         return [
             Contender(OURS, self.threads, f"ours:{worker}", *arguments),
-            *(Contender(name, self.threads, f"pytorch:{worker}", *arguments, best) for name, best in both),
+            *(Contender(name, self.threads, f"pytorch:{worker}", *arguments, *how) for name, how in theirs.items()),
         ]
 
     def pair(self, worker: str) -> list[Contender]:
@@ -61,6 +64,15 @@ class Options(NamedTuple):
 def say(line: str) -> None:
     with suppress(OSError):  # the terminal has been closed
         print(line, file=sys.stderr, flush=True)
+
+
+def cannot_compile(options: Options) -> str | None:
+    """Why torch.compile cannot be measured here, if it should be and cannot: it needs a C++ compiler."""
+    if not (options.pytorch and options.compiled):
+        return None
+    with running(Contender(COMPILED, options.threads, "pytorch:Compiler")) as (compiler,):
+        problem = compiler.ask("problem")
+    return f"{COMPILED} is left out: torch.compile does not work here ({problem})" if problem else None
 
 
 def agreement(options: Options) -> Result:

@@ -31,7 +31,8 @@ _SIGNS = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**", "matmul": "@", "mm": "@", "bmm": "@", "dot": "@",
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
 }  # fmt: skip
-_DTYPES = {"float": "float32", "double": "float64", "half": "float16", "long": "int64", "int": "int32", "bool": "bool_"}
+# float, int and bool are left out: a class that has them hides the types from its own annotations
+_DTYPES = {"double": "float64", "half": "float16", "long": "int64"}
 _IN_PLACE = "add_", "sub_", "mul_", "div_", "zero_", "fill_", "copy_", "clamp_", "normal_", "uniform_"
 # methods of NumPy's arrays
 _PLAIN = "tolist", "prod", "cumsum", "round", "sort", "argsort", "repeat", "take", "nonzero"

@@ -35,6 +35,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
@@ -64,7 +65,7 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.functional.elementwise_loss": f"tests/functional/test_loss.py {AGREE} loss",
     "minicnn.functional.adaptive_pooling": f"tests/functional/test_adaptive_pooling.py {EXTREMES}",
     "minicnn.functional.average_pooling": f"tests/functional/test_pooling.py {EXTREMES}",
-    "minicnn.data.pixels": f"tests/data/test_pictures.py {AGREE} images",
+    "minicnn.data.pixels": f"tests/data/test_pixels.py {AGREE} pixels",
     "minicnn.backends.numpy.windows": f"{FAST}windows.py {AGREE} windows",
     "minicnn.backends.numpy.conv": f"{FAST}conv.py {AGREE} conv",
     "minicnn.backends.numpy.winograd": f"{FAST}winograd.py",
@@ -133,12 +134,9 @@ class Mutation:
             if not order:
                 self.tell(mutant, "survived: no test reaches it")
                 continue
-            items = [session.items[i] for i in order]
-            self.start(
-                mutant,
-                lambda mutant=mutant, items=items: self.run_mutant(mutant.code, [mutant.member], items),
-                sum(tests[i][0] for i in order),
-            )
+            items, seconds = [session.items[i] for i in order], sum(tests[i][0] for i in order)
+            work = partial(self.run_mutant, mutant.code, [mutant.member], items)
+            self.start(mutant, work, seconds)
         while self.running:
             self.reap()
         return True
@@ -267,21 +265,15 @@ def graft(module: ModuleType, member: tuple[str, ...], new: Any) -> None:
         holder, new = vars(module)[member[0]], vars(new)[member[1]]
     if isinstance(new, property) and new.fset:  # the mutant may be in either function
         vars(holder)[member[-1]].fset.__code__ = new.fset.__code__
-    old, new_function = bare(vars(holder)[member[-1]]), bare(new)
-    if old is None or new_function is None:
+    old, fresh = bare(vars(holder)[member[-1]]), bare(new)
+    if old is None or fresh is None:
         setattr(holder, member[-1], new)
-        return
-    code = new_function.__code__
-    if old.__code__.co_freevars == code.co_freevars:
-        old.__code__, old.__defaults__, old.__kwdefaults__ = (
-            code,
-            new_function.__defaults__,
-            new_function.__kwdefaults__,
-        )
+    elif old.__code__.co_freevars == fresh.__code__.co_freevars:
+        old.__code__, old.__defaults__, old.__kwdefaults__ = fresh.__code__, fresh.__defaults__, fresh.__kwdefaults__
     else:  # it has lost its super()
         cells = dict(zip(old.__code__.co_freevars, old.__closure__ or (), strict=True))
-        closure = tuple([cells[name] for name in code.co_freevars])
-        setattr(holder, member[-1], FunctionType(code, old.__globals__, None, new_function.__defaults__, closure))
+        closure = tuple([cells[name] for name in fresh.__code__.co_freevars])
+        setattr(holder, member[-1], FunctionType(fresh.__code__, old.__globals__, None, fresh.__defaults__, closure))
 
 
 def bare(thing: Any) -> FunctionType | None:
@@ -292,28 +284,24 @@ def bare(thing: Any) -> FunctionType | None:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # telling
-class Report:
-    """What becomes of one module's mutants."""
+WORDS = "killed", "timed out", "equivalent", "survived"
 
-    WORDS = "killed", "timed out", "equivalent", "survived"
+
+class Report:
+    """What becomes of one file's mutants: `told` has a word, a line and a note about each."""
 
     def __init__(self, file: str, marks: Marks, show: bool) -> None:
         self.file, self.marks, self.show = file, marks, show
-        self.counts: Counter[str] = Counter()
-        self.survivors: list[str] = []
-        self.excused: list[str] = []
-        self.unused = dict(marks)
+        self.told: list[tuple[str, str, str]] = []
+        self.unused = set(marks)
 
     def tell(self, mutant: Mutant, outcome: str) -> None:
-        mark = mutant.line, mutant.kind
         word, _, note = outcome.partition(": ")
+        mark = mutant.line, mutant.kind
         if word == "survived" and mark in self.marks:
-            word = "equivalent"
-            self.excused.append(f"{self.line(mutant)}\n    {self.marks[mark]}")
-            self.unused.pop(mark, None)
-        elif word == "survived":
-            self.survivors.append(self.line(mutant) + (f"  ({note})" if note else ""))
-        self.counts[word] += 1
+            word, note = "equivalent", self.marks[mark]
+            self.unused.discard(mark)
+        self.told.append((word, self.line(mutant), note))
         if self.show:
             print(f"{word:<12}{self.line(mutant)}", file=sys.__stdout__, flush=True)
 
@@ -321,9 +309,13 @@ class Report:
         return f"{self.file}:{mutant.line}  {mutant.function}, {mutant.kind}:  {mutant.before}  →  {mutant.after}"
 
 
-def row(name: str, counts: Counter[str], seconds: float) -> str:
-    cells = [counts.total(), *[counts[word] for word in Report.WORDS]]
-    return f"{name:<36}" + "".join(f"{cell:>11}" for cell in cells) + f"{seconds:>9.1f} s"
+def row(name: str, reports: Iterable[Report], seconds: float) -> str:
+    counts = Counter(word for report in reports for word, *_ in report.told)
+    return (
+        f"{name:<36}"
+        + "".join(f"{n:>11}" for n in (counts.total(), *(counts[word] for word in WORDS)))
+        + f"{seconds:>9.1f} s"
+    )
 
 
 def read_marks(source: str) -> Marks:
@@ -361,7 +353,6 @@ def main(
     table = TABLE if table is None else table
     parser = argparse.ArgumentParser(description="Give the ops one small mistake after another: do their tests notice?")
     parser.add_argument("--file", action="append", help="only tests whose path contains this; may be repeated")
-    parser.add_argument("--sample", type=int, metavar="N", help="only N mutants of each file, evenly spread")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at a time (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="list the mutants, run none")
     parser.add_argument("--show", action="store_true", help="say what became of each mutant")
@@ -372,29 +363,28 @@ def main(
     importlib.import_module("minicnn").set_num_threads(THREADS)
 
     reports, begin = [], time.perf_counter()
-    print(f"{'':<36}" + "".join(f"{word:>11}" for word in ("mutants", *Report.WORDS)), flush=True)
+    print(f"{'':<36}" + "".join(f"{word:>11}" for word in ("mutants", *WORDS)), flush=True)
     for name, tests in table.items():
         if options.file and not any(part in tests for part in options.file):
             continue
         start = time.perf_counter()
         subject, file, mutants = load(name)
-        if options.sample:
-            mutants = mutants[:: max(1, len(mutants) // options.sample)]
         report = Report(file, read_marks((ROOT / file).read_text(encoding="utf-8")), options.show)
         reports.append(report)
         if options.list:
             print(*map(report.line, mutants), sep="\n")
         else:
             collect_and_run(plugin(subject, mutants, options.jobs, report.tell), tests)
-            print(row(report.file, report.counts, time.perf_counter() - start), flush=True)
+            print(row(report.file, [report], time.perf_counter() - start), flush=True)
     if options.list:
         return 0
 
-    print(row("all", sum((report.counts for report in reports), Counter()), time.perf_counter() - begin))
-    excused, survivors = ([line for r in reports for line in getattr(r, name)] for name in ("excused", "survivors"))
-    unused = [f"{r.file}:{line}  {kind}" for r in reports for line, kind in r.unused if not options.sample]
+    print(row("all", reports, time.perf_counter() - begin))
+    told = [entry for report in reports for entry in report.told]
+    survivors = [line + (f"  ({note})" if note else "") for word, line, note in told if word == "survived"]
+    unused = [f"{report.file}:{line}  {kind}" for report in reports for line, kind in sorted(report.unused)]
     for title, lines in (
-        ("Equivalent", excused),
+        ("Equivalent", [f"{line}\n    {note}" for word, line, note in told if word == "equivalent"]),
         ("Marked as equivalent, but none survives", unused),
         ("Survived", survivors),
     ):

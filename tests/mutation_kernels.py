@@ -18,6 +18,7 @@ from mutation import ROOT, Mutation, main, run
 EVERY = "tests/cuda/test_kernels_agreement.py"  # has rows for all of them
 KERNELS = {
     "kernels.h": f"{EVERY} tests/cuda/test_kernels_windows.py tests/cuda/test_kernels_pooling.py"
+    " tests/cuda/test_kernels_matmul.py"
 } | {  # file: its tests
     f"{name}.cu": f"tests/cuda/test_kernels_{name}.py {EVERY} -k {name}"
     for name in (
@@ -29,9 +30,10 @@ KERNELS = {
         "dropout",
         "linear",
         "loss",
+        "matmul",
         "ops",
         "optimizer",
-        "images",
+        "pixels",
     )
 }
 SWAPS = {
@@ -63,7 +65,7 @@ def mutants_of(text: str) -> Iterator[KernelMutant]:
         code = line.partition("//")[0]
         if number and lines[number - 1].endswith("\\"):  # of a directive, as a rule
             continue
-        begins = re.match(r"(?:KERNEL|__device__).*?(\w+)\(", code)
+        begins = re.match(r'(?:KERNEL|__device__|extern "C").*?(\w+)\(', code)
         if begins:
             function, declaring = begins[1], True
         if declaring or code.lstrip().startswith(("#", "template", "UNROLL")) or not code.strip():

@@ -23,8 +23,16 @@ from minicnn import DeviceError
 from minicnn.backends.cuda import launch, products
 
 MACHINE = {
-    **{"processor": "a processor", "cores": 2, "system": "Linux x86_64", "python": "3.12", "numpy": "2.0"},
-    **{"pytorch": None, "minicnn": "0.1", "threads": 2, "date": "2030-01-02"},
+    **{"processor": "a processor", "cores": 2, "caches": "L2 512K", "memory_gib": 8.0, "system": "Linux x86_64"},
+    **{
+        "python": "3.12",
+        "numpy": "2.0",
+        "blas": "a BLAS",
+        "pytorch": None,
+        "minicnn": "0.1",
+        "threads": 2,
+        "date": "2030-01-02",
+    },
 }
 ROOT = Path(__file__).resolve().parents[2]
 CARD = Card("a card", bandwidth=1e9, fp32=1e9, tf32=8e9)
@@ -138,17 +146,22 @@ def test_a_training_step_takes_few_launches_and_no_transfer_but_the_pictures_and
     assert transfers == [("pinned, to the GPU", 128 * 227 * 227 * 3, 1), ("pinned, to the GPU", 128 * 8, 1)]
 
 
+def said(path):
+    """On one line."""
+    return " ".join(path.read_text(encoding="utf-8").split())
+
+
 @standin
 def test_predicted_files(prediction, tmp_path):
     totals = prediction["totals"]
     assert 0 < totals["tf32"]["seconds"] < totals["fp32"]["seconds"]
     gpu_report.write_prediction(prediction, tmp_path)
-    text = (tmp_path / "gpu-predicted.md").read_text(encoding="utf-8")
+    text = said(tmp_path / "gpu-predicted.md")
     assert "| optimizer.sgd | 60,965,224 | 1 | 1,219 |" in text
     with_host = "what Python takes to ask for a step" in text  # not without the rig
     assert bool(prediction["host"]) == with_host == ("measured but the host" in text)
     gpu_report.write_prediction({**prediction, "host": None}, tmp_path)
-    text = (tmp_path / "gpu-predicted.md").read_text(encoding="utf-8")
+    text = said(tmp_path / "gpu-predicted.md")
     assert "Nothing here was measured. " in text and "Xeon" not in text
     saved = json.loads((tmp_path / "gpu-predicted.json").read_text(encoding="utf-8"))
     assert len(saved["launches"]) == len(prediction["launches"])
@@ -611,7 +624,7 @@ def test_the_tables(tmp_path):
         "100%",
         "| 2012, fp32, PyTorch | 1e-07 | 2e-06 | conv1.bias | 0e+00 | the same |",
         "**Not measured: 2012, fp32, batch 512, PyTorch: no memory.**",
-        "| 2012 | fp32 | 1 | step | 1 (1 to 1) | – | – | 3 |",
+        "| 2012 | fp32 | 1 | step | 1 (1 to 1) | – | – | 3 (0) |",
         "| 2012 | tf32 | 1 | 1,000 | – | – | – | 1 / 2 | – | – | – |",
         "| product, fp32 | 2×3 · 3×4 | 2 | 2 | 4 | 100 | memory | 400 (400 to 400) | 5 GB/s | 25% |",
         "| fp32 | 1 | 0.3 |",  # a step, in ms: measured, floor

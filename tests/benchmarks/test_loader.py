@@ -15,8 +15,8 @@ from minicnn.data import ImageFolder, ImageNet  # noqa: E402
 
 RESULTS = {
     "machine": {
-        **{"date": "2030-01-02", "processor": "a processor", "cores": 2, "memory_gib": 24, "system": "Linux"},
-        **{"python": "3.11", "numpy": "2.4"},
+        **{"date": "2030-01-02", "processor": "a processor", "cores": 2, "caches": "L2 512K", "memory_gib": 24},
+        **{"system": "Linux", "python": "3.11", "numpy": "2.4", "blas": "a BLAS", "minicnn": None},
     },
     **{"data": "drawn", "images": 100, "prepare": {"images": 120, "seconds": 4.0}},
     "loading": [

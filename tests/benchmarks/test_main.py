@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,7 +63,10 @@ def unmeasured(monkeypatch, tmp_path):
     monkeypatch.setattr(sections, "agreement", lambda options: asked.setdefault("options", options) and {})
     for name in program.SECTIONS:
         monkeypatch.setattr(sections, name, lambda options, name=name: asked.setdefault(name, []))
-    monkeypatch.setattr("benchmarks.report.write", lambda results, folder: asked.update(results=results, folder=folder))
+    monkeypatch.setattr(sections, "cannot_compile", lambda options: None)
+    monkeypatch.setattr(
+        "benchmarks.cpu_report.write", lambda results, folder: asked.update(results=results, folder=folder)
+    )
     asked["arguments"] = ["cpu", "--without-pytorch", "--output", str(tmp_path)]
     return asked
 
@@ -72,7 +76,8 @@ def test_by_default_everything_is_measured(unmeasured):
     options = unmeasured["options"]
     assert options.networks == ("2012", "2014") and options.rounds is None and not options.pytorch
     assert options.batches_of("2012") == [1, 8, 32, 128, 256] and options.batches_of("2014") == [32]
-    assert set(unmeasured["results"]) == {"machine", "watched", "agreement", *program.SECTIONS}
+    assert set(unmeasured["results"]) == {"machine", "watched", "problems", "agreement", *program.SECTIONS}
+    assert options.compiled and unmeasured["results"]["problems"] == []
 
 
 def test_options_reach_the_parts(unmeasured):
@@ -81,7 +86,43 @@ def test_options_reach_the_parts(unmeasured):
     options = unmeasured["options"]
     assert (options.threads, options.rounds, options.networks) == (1, 3, ("2014",))
     assert options.batches_of("2014") == [4, 16]
-    assert set(unmeasured["results"]) == {"machine", "watched", "agreement", "ops"}  # one thread against one is nothing
+    # one thread against one is nothing
+    assert set(unmeasured["results"]) == {"machine", "watched", "problems", "agreement", "ops"}
+
+
+def test_a_machine_without_a_compiler(unmeasured, monkeypatch, capsys):
+    """torch.compile is left out, which is said on the terminal and in the report."""
+    monkeypatch.setattr(sections, "cannot_compile", lambda options: "no compiler" if options.compiled else None)
+    assert program.main([*unmeasured["arguments"], "--threads", "1"]) == 0
+    assert capsys.readouterr().err == "no compiler\n" and not unmeasured["options"].compiled
+    assert unmeasured["results"]["problems"] == ["no compiler"]
+    unmeasured.pop("options")
+    assert program.main([*unmeasured["arguments"], "--without-compile"]) == 0
+    assert not capsys.readouterr().err and not unmeasured["options"].compiled
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_torch_compile_without_a_compiler(monkeypatch, tmp_path):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("CXX", str(tmp_path / "g++"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    problem = sections.cannot_compile(sections.Options(1))
+    assert re.fullmatch(r"PyTorch compiled is left out: torch.compile does not work here \(.*compiler.*\)", problem)
+    assert sections.cannot_compile(sections.Options(1, compiled=False)) is None
+
+
+def test_who_takes_part(monkeypatch):
+    """torch.compile only where whole networks are compared, and without PyTorch nothing of it."""
+    monkeypatch.setattr(sections, "Contender", lambda name, threads, worker, *rest: (name, worker, *rest))
+    both = [("minicnn", "ours:Layers", "2012", 2), ("PyTorch", "pytorch:Layers", "2012", 2, False)]
+    both.append(("PyTorch best", "pytorch:Layers", "2012", 2, True))
+    assert sections.Options(1).contenders("Layers", "2012", 2) == both
+    names = ["minicnn", "PyTorch", "PyTorch best", "PyTorch compiled"]
+    found = sections.Options(1).contenders("Network", "2012", 2)
+    assert [name for name, *_ in found] == names and found[-1][2:] == ("2012", 2, True, True)
+    assert len(sections.Options(1, compiled=False).contenders("Network", "2012", 2)) == 3
+    assert len(sections.Options(1, pytorch=False).contenders("Network", "2012", 2)) == 1
 
 
 def test_quick(unmeasured):

@@ -1,12 +1,12 @@
-"""A small made-up result becomes Markdown, JSON and a chart; an interrupted one leaves the files of the last."""
+"""A small made-up result of a CPU becomes Markdown, JSON and a chart; an interrupted one leaves the files of the last."""
 
 import json
 import math
 
 import pytest
 
-from benchmarks import report
-from benchmarks.sections import BEST, DEFAULT, FLOOR, OURS
+from benchmarks import cpu_report, report
+from benchmarks.sections import BEST, COMPILED, DEFAULT, FLOOR, OURS
 
 MACHINE = {
     **{"processor": "a processor", "cores": 2, "caches": "L2 512K", "memory_gib": 8.0, "system": "Linux x86_64"},
@@ -62,7 +62,7 @@ def made(names=(OURS, DEFAULT, BEST, FLOOR)):
 
 
 def test_the_tables():
-    lines = report.markdown(made()).splitlines()
+    lines = cpu_report.markdown(made()).splitlines()
     assert "| 2012 | 32 | step | 2 (2 to 2) | 3 (3 to 3) | 4 (4 to 4) | 3 (2) |" in lines
     assert any(
         line.startswith("| 2012 | 32 | step | 200 (100 to 400) | 400 (200 to 800) |") and "| 160 | 80 |" in line
@@ -73,21 +73,23 @@ def test_the_tables():
     assert "| relu1 | 2 | 4 | 6 | – | 2 | 4 | 6 | – |" in lines
     assert "| sgd | – | – | – | – | 2 | 4 | 6 | – |" in lines
     assert "| sum | 402 | 804 | 1,206 | 1,600 | 404 | 808 | 1,212 | 1,600 |" in lines
-    assert any("400 ms with 1 thread, 200 ms with 2 threads, 2 (2 to 2) times as fast" in line for line in lines)
+    text = " ".join(cpu_report.markdown(made()).split())
+    assert "400 ms with 1 thread, 200 ms with 2 threads, 2 (2 to 2) times as fast" in text
     assert "| add 1000 | 200 | 200 | 400 | 400 | 0.06 | 0.03 | GB/s |" in lines
     assert "| add | 0.2 | 0.4 | 0.01 | 0.19 |" in lines
-    assert any("30 nodes" in line and "0.19 µs" in line and "0.00%" in line for line in lines)
+    assert "30 nodes. At 0.19 µs each they are 0.00%" in text
 
 
 def test_what_a_reader_must_know_is_said():
     results = made()
-    text = report.markdown(results)
+    text = " ".join(cpu_report.markdown(results).split())
     assert "a processor" in text and "no gradient by more than 2e-06" in text and "conv1.bias" in text
     assert "were thrown away: 6 in" in text and "fewer rounds than planned" not in text
     results["steps"][0]["step"] = played(results["steps"][0]["step"]["seconds"], 20, 3)
-    results["watched"] = False
-    text = report.markdown(results)
+    results["watched"], results["problems"] = False, ["PyTorch compiled is left out"]
+    text = " ".join(cpu_report.markdown(results).split())
     assert "1 of them ended with fewer rounds than planned" in text and "does not tell" in text
+    assert "**PyTorch compiled is left out.**" in text
 
 
 def test_json_comes_back_to_five_digits():
@@ -101,10 +103,10 @@ def test_json_comes_back_to_five_digits():
 
 
 @pytest.mark.parametrize("kept", [(), ("steps",), ("layers",), ("threads", "ops", "engine")])
-@pytest.mark.parametrize("names", [(OURS, DEFAULT, BEST, FLOOR), (OURS, FLOOR)])
+@pytest.mark.parametrize("names", [(OURS, DEFAULT, BEST, COMPILED, FLOOR), (OURS, FLOOR)])
 def test_any_part_by_itself_and_without_pytorch(kept, names, tmp_path):
     results = {key: value for key, value in made(names).items() if key in ("machine", "watched", "agreement", *kept)}
-    report.write(results, tmp_path)
+    cpu_report.write(results, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cpu.json", "cpu.md", "cpu.png"]
     assert (tmp_path / "cpu.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "cpu.md").read_text(encoding="utf-8").startswith("# minicnn on a CPU\n")
@@ -114,16 +116,24 @@ def test_measurements_that_a_busy_machine_prevented(tmp_path):
     results = made()
     for r in results["steps"]:
         r["step"] = played({"step": {name: [] for name in (OURS, DEFAULT, BEST, FLOOR)}}, 20, 3)
-    report.write(results, tmp_path)
+    cpu_report.write(results, tmp_path)
     assert "| 2012 | 32 | step | – | – | – | 0 (20) |" in (tmp_path / "cpu.md").read_text(encoding="utf-8")
 
 
 def test_a_report_that_fails_leaves_the_last(tmp_path, monkeypatch):
-    report.write(made(), tmp_path)
+    cpu_report.write(made(), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     results = made()
     results["machine"] = {**MACHINE, "processor": "another"}
-    monkeypatch.setattr(report, "draw", lambda *_: 1 / 0)
+    monkeypatch.setattr(cpu_report, "draw", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        report.write(results, tmp_path)
+        cpu_report.write(results, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_page_has_short_lines():
+    """But for tables, headings and what stands as it is."""
+    words, row = " ".join(["word"] * 60), f"| {'cell ' * 30}|"
+    paragraph, *others = report.page([words, row, f"- {words}\n- b", f"# {words}"]).rstrip("\n").split("\n\n")
+    assert max(map(len, paragraph.split("\n"))) == 99 and " ".join(paragraph.split("\n")) == words
+    assert others == [row, f"- {words}\n- b", f"# {words}"]

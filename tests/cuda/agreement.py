@@ -13,7 +13,7 @@ from kernel_table import CHANNELS, alike, awkward, mapped, normal, results, wind
 from minicnn import use_backend
 from minicnn.backends.cuda import launch
 
-__all__ = ["CHANNELS", "DTYPES", "LAYOUTS", "agrees", "awkward", "normal", "there", "wide_index", "windows"]
+__all__ = ["CHANNELS", "DTYPES", "LAYOUTS", "agrees", "awkward", "naive", "normal", "there", "wide_index", "windows"]
 
 # Under the address sanitizer one type is enough, for each takes g++ a while.
 DTYPES = (np.float32,) if host.ADDRESS in os.environ else (np.float64, np.float32)
@@ -47,6 +47,36 @@ def wide_index():
     launch._run = wide
     try:
         yield
+    finally:
+        launch._run = run
+
+
+@contextlib.contextmanager
+def naive(kernel):
+    """Inside, a kernel's naive version runs in its place, one thread for each number that is written. Of
+    the kernel's arguments it takes those that it declares. Yields a list of what has been launched."""
+    run, (file, _, name), launched = launch._run, kernel.partition("."), []
+    declared = launch.declarations(file)
+
+    def one_thread_each(called, blocks, count, args, real, types, constants):
+        if called != kernel:
+            return run(called, blocks, count, args, real, types, constants)
+        given = dict(zip([text.split()[-1] for text in declared[name]], args, strict=True))
+        parameters = {text.split()[-1]: text for text in declared[f"{name}_naive"]}
+        (written,) = [key for key, text in parameters.items() if "*" in text and "const" not in text]
+        out = given[written]
+        guarded = launch.empty((out.size + 1,), out.dtype)
+        guarded[-1] = 7
+        given |= {written: guarded[:-1], "count": out.size}
+        args, constants = [given[key] for key in parameters], {**constants, "PACK": 1}
+        run(f"{kernel}_naive", -(-out.size // launch.BLOCK), out.size, args, real, types, constants)
+        assert guarded[-1] == 7, "it writes beyond the end"
+        out[...] = guarded[:-1].reshape(out.shape)
+        launched.append(kernel)
+
+    launch._run = one_thread_each
+    try:
+        yield launched
     finally:
         launch._run = run
 

@@ -1,5 +1,5 @@
 // What a kernel needs in order to run on the CPU, compiled by g++: host.py puts this in front of the source that NVRTC
-// would be given. The whole grid runs in one call, one thread after the other, forwards or backwards.
+// would be given.
 #include <cmath>
 #include <csetjmp>
 #include <cstddef>
@@ -9,7 +9,7 @@
 #include <utility>
 
 #define __global__
-#define __device__ [[maybe_unused]] static inline
+#define __device__ inline
 #define __host__
 #define __forceinline__
 #define __launch_bounds__(...)
@@ -17,23 +17,24 @@
 #define __constant__ static
 #pragma GCC diagnostic ignored "-Wsign-compare"  // int against Index, which the constants make safe
 
-// ----------------------------------------------------------------------------------------------- loops (see kernels.h)
-// Whoever relies on the order in which threads run gets another result backwards.
+// --------------------------------------------------------------------------- threads (see kernels.h)
+// A kernel is called once for each thread of the grid. Its blocks and threads come in turn, or all of
+// them backwards: whoever relies on their order gets another result then. No two threads run at the
+// same time, so none can wait for another: the first of a block runs each TOGETHER for all of them.
+struct Dim3 {
+    unsigned x;
+};
+static Dim3 gridDim, blockDim, blockIdx, threadIdx;
 namespace host {
 int backwards = 0;
-inline unsigned long long at(unsigned long long turn, unsigned long long n) { return backwards ? n - 1 - turn : turn; }
+inline unsigned at(unsigned turn, unsigned n) { return backwards ? n - 1 - turn : turn; }
 }  // namespace host
 
-#define BLOCK 256
-#define FOR_EACH(i, n)                                                                    \
-    for (unsigned long long host_turn = 0, host_n = (n); host_turn < host_n; ++host_turn) \
-        if ([[maybe_unused]] Index i = Index(host::at(host_turn, host_n)); true)
-#define FOR_EACH_BLOCK(b, n)                                                                 \
-    for (unsigned long long host_block = 0, host_blocks = (n); host_block < host_blocks; ++host_block) \
-        if ([[maybe_unused]] Index b = Index(host::at(host_block, host_blocks)); true)
-#define TOGETHER(t)                                        \
-    for (int host_thread = 0; host_thread < BLOCK; ++host_thread) \
-        if ([[maybe_unused]] int t = int(host::at(host_thread, BLOCK)); true)
+#define FOR_EACH_BLOCK(b, n) for (Index b = threadIdx.x ? (n) : blockIdx.x; b < (n); b += gridDim.x)
+#define TOGETHER(t)                                                    \
+    for (unsigned host_turn = 0; host_turn < blockDim.x; ++host_turn) \
+        if ([[maybe_unused]] int t = int(host::at(host_turn, blockDim.x)); true)
+#define OWNERS BLOCK
 
 // --------------------------------------------------------------------------------------------------- functions of CUDA
 using std::exp, std::fabs, std::floor, std::fma, std::isfinite, std::isinf, std::isnan, std::log, std::log1p, std::pow;
@@ -99,9 +100,14 @@ void call(void (*kernel)(P...), void** args, std::index_sequence<I...>) {
 
 // Runs the kernel; returns nullptr, or what was undefined in it.
 template <class... P>
-const char* run(void (*kernel)(P...), void** args) {
+const char* run(void (*kernel)(P...), void** args, unsigned blocks, unsigned threads) {
     if (setjmp(gave_up)) return complaint;
-    call(kernel, args, std::index_sequence_for<P...>());
+    gridDim = {blocks}, blockDim = {threads};
+    for (unsigned block = 0; block < blocks; ++block)
+        for (unsigned thread = 0; thread < threads; ++thread) {
+            blockIdx = {at(block, blocks)}, threadIdx = {at(thread, threads)};
+            call(kernel, args, std::index_sequence_for<P...>());
+        }
     return nullptr;
 }
 

@@ -1,7 +1,7 @@
 """Kernels run on the CPU: RawModule has the ways of cupy.RawModule, and g++ for a compiler (see host.h).
 
 All constants at the head of a source (`constexpr int KH = 3;`) become variables, so that g++ is asked once for all
-geometries. What is undefined in a kernel raises KernelError. Reading or writing beyond an array is found by the address
+geometries, but for those in LENGTHS. What is undefined in a kernel raises KernelError. Reading or writing beyond an array is found by the address
 sanitizer, which needs a process of its own: under_address_sanitizer("-m", "pytest", …).
 """
 
@@ -21,10 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.backends.cuda import launch
+
 HEADER = Path(__file__).with_name("host.h")
-BLOCK = 256  # as in host.h and kernels.h
+LENGTHS = {"BLOCK", "MOST", "TILE"}  # of arrays, so they stay constants
 CONSTANT = re.compile(r"constexpr int (\w+) = (-?\d+);")
-KERNEL = re.compile(r'(?:\bKERNEL|extern "C" __global__)\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(')
+KERNEL = re.compile(r'(?m)^(?:KERNEL|extern "C" __global__)\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(')
 COMPILE = (
     "-std=c++17 -O1 -g1 -fPIC -fvisibility=hidden -fno-exceptions -fno-strict-aliasing -ffp-contract=off "
     "-Wall -Wextra -Werror"
@@ -91,7 +93,7 @@ class RawModule:
         )
         self.constants: dict[str, int] = {}
         for i in range(head):
-            if found := CONSTANT.fullmatch(lines[i]):
+            if (found := CONSTANT.fullmatch(lines[i])) and found[1] not in LENGTHS:
                 self.constants[found[1]] = int(found[2])
                 lines[i] = f"[[maybe_unused]] static int {found[1]};"
         self.source = "\n".join(lines)
@@ -117,9 +119,9 @@ class Kernel:
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
         if not isinstance(grid, tuple) or not all(isinstance(n, int) and 1 <= n < 1 << 31 for n in grid):
             raise KernelError(f"{self.name}: a grid is a tuple of numbers from 1, not {grid}")
-        if len(grid) != 1 or block != (BLOCK,):
+        if len(grid) != 1 or block != (launch.BLOCK,):
             raise KernelError(
-                f"{self.name}: kernels.h is written for grids (n,) and blocks ({BLOCK},), not {grid}, {block}"
+                f"{self.name}: kernels.h is written for grids (n,) and blocks ({launch.BLOCK},), not {grid}, {block}"
             )
         if len(args) != len(self.declared):
             raise KernelError(f"{self.name} takes {len(self.declared)} arguments, not {len(args)}")
@@ -128,7 +130,7 @@ class Kernel:
         ]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         self.library.host_prepare(int(_order.backwards), self.constants)
-        complaint = self.run(pointers)
+        complaint = self.run(pointers, *grid, *block)
         if complaint is not None:
             raise KernelError(f"{self.name}: {complaint.decode()}")
 
@@ -162,7 +164,8 @@ def _library(source: str, constants: tuple[str, ...]) -> ctypes.PyDLL:
         '#include "host.h"', '#line 1 "kernel source"', source, "",
         'EXPORTED void host_prepare(int backwards, [[maybe_unused]] const int* values) {',
         f"    host::backwards = backwards; {values}", "}",
-        *(f'EXPORTED const char* host_run_{name}(void** args) {{ return host::run({name}, args); }}' for name in names),
+        *(f'EXPORTED const char* host_run_{name}(void** args, unsigned blocks, unsigned threads)'
+          f" {{ return host::run({name}, args, blocks, threads); }}" for name in names),
         *(f'EXPORTED int host_declared_{name}(int* out) {{ return host::declared({name}, out); }}' for name in names),
     ])  # fmt: skip
     version = _gxx(["-dumpversion"])

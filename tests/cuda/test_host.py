@@ -10,8 +10,10 @@ import pytest
 
 HEAD = """typedef float real;
 typedef unsigned Index;
+constexpr int BLOCK = 256;
 constexpr int STEP = %d;
 #define KERNEL extern "C" __global__
+#define FOR_EACH(i, n) for (Index i = blockIdx.x * BLOCK + threadIdx.x; i < (n); i += gridDim.x * BLOCK)
 """
 SOURCE = """
 struct Pair { const real* from; int n; };
@@ -35,8 +37,12 @@ KERNEL void total(Pair pair, real* y) {
         for (int j = 0; j < pair.n; ++j) y[i] += pair.from[j];
     }
 }
+extern "C" __global__ void who(int* y, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = 10000 * gridDim.x + 1000 * blockIdx.x + threadIdx.x;
+}
 KERNEL void chain(real* y, Index n) { FOR_EACH(i, n) { y[i] = i ? y[i - 1] + 1 : 0; } }  // relies on an order
-KERNEL void unset(real* y, int n) {  // part begins as whatever it was
+KERNEL void unset(real* y, Index n) {  // part begins as whatever it was
     FOR_EACH_BLOCK(b, n) {
         __shared__ real part[BLOCK];
         TOGETHER(t) if (n > 1) part[t] = 1;
@@ -99,6 +105,14 @@ def test_one_compilation_serves_all_constants(standin, monkeypatch):
     assert not compiled
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_a_kernel_runs_once_for_each_thread_of_the_grid(standin, blocks):
+    y = there([-1] * 600, np.int32)
+    run("who", y, np.int32(600), grid=(blocks,))
+    block, thread = np.divmod(np.arange(600), 256)
+    np.testing.assert_array_equal(y.get(), np.where(block < blocks, 10000 * blocks + 1000 * block + thread, -1))
+
+
 def test_blocks_work_together(standin):
     x, y = np.random.default_rng(0).standard_normal((3, 300)).astype(np.float32), there([0, 0, 0])
     run("sums", there(x), y, np.uint32(3), np.int32(300))
@@ -131,9 +145,9 @@ def test_an_order_that_matters_shows_backwards(y):
 
 
 def test_shared_memory_is_not_zero_by_chance(y):
-    run("unset", y, np.int32(2))
+    run("unset", y, np.uint32(2))
     np.testing.assert_array_equal(y.get(), [1, 1, 3])
-    run("unset", y, np.int32(1))
+    run("unset", y, np.uint32(1))
     if int(host._gxx(["-dumpversion"]).partition(".")[0]) >= 12:
         assert y[0].get().tobytes() == b"\xfe" * 4
 
@@ -211,7 +225,7 @@ def test_the_number_of_arguments_and_the_grid_are_checked(y):
 
 
 def test_errors_of_the_source(standin):
-    with pytest.raises(host.CompileException, match=r"kernel source:5.* error"):
+    with pytest.raises(host.CompileException, match=r"kernel source:7.* error"):
         host.RawModule(code=HEAD % 1 + "KERNEL void f() { nonsense; }").get_function("f")
     with pytest.raises(host.CompileException, match="unused"):  # warnings count
         host.RawModule(code=HEAD % 1 + "KERNEL void f() { int unused; }").get_function("f")

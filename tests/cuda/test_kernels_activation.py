@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import standin
-from agreement import agrees
+from agreement import agrees, naive
 
 from minicnn.backends.cuda import activation as kernels
 
@@ -32,3 +32,5 @@ def test_a_large_array(gpu):
     x = np.arange(-3000.0, 3000.0) / 4
     agrees(gpu, kernels.rectify, lesson.rectify, x, exactly=True)
     agrees(gpu, kernels.where_positive, lesson.where_positive, x[::-1].copy(), x, exactly=True)
+    with naive("activation.rectify"):
+        agrees(gpu, kernels.rectify, lesson.rectify, x, exactly=True)

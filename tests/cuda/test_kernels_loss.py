@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from agreement import agrees, normal
+from agreement import agrees, naive, normal
 
 from minicnn.backends.cuda import loss as kernels
 
@@ -43,7 +43,10 @@ def test_a_label_that_is_no_class(gpu, label):
 def test_nothing_is_left_of_the_sample_before(gpu):
     """Beside whose logits these would vanish."""
     z = np.float32([1e6, -1e6, 0, 1e6, -1e6])[:, None] + SOME[:1]
-    agrees(gpu, kernels.negative_log_likelihood, lesson.negative_log_likelihood, z.astype(np.float64), np.arange(5))
+    args = kernels.negative_log_likelihood, lesson.negative_log_likelihood, z.astype(np.float64), np.arange(5)
+    agrees(gpu, *args)
+    with naive("loss.negative_log_likelihood"):
+        agrees(gpu, *args)
 
 
 def test_no_classes(gpu):

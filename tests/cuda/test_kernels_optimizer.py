@@ -5,8 +5,11 @@ import importlib
 import numpy as np
 import pytest
 from agreement import agrees, normal
+from hypothesis import given
+from kernel_table import DECAY, RATE, parameters
 
 from minicnn import Tensor, nn, optim
+from minicnn.backends.cuda import launch
 from minicnn.backends.cuda import optimizer as kernels
 
 lesson = importlib.import_module("minicnn.optim.optimizer")
@@ -21,6 +24,18 @@ def test_many_parameters(gpu, count):
         agrees(gpu, kernels.sgd, lesson.sgd, some, 0.1, 0.9, 0.1, nesterov, False)
     parameters = [(w, g, m, abs(v)) for w, g, m, v in parameters]
     agrees(gpu, kernels.adam, lesson.adam, parameters, lesson.AdamStep(0.1, 0.8, 0.99, 1e-3, 0.1, 0.9))
+
+
+@given(parameters(1), RATE, DECAY)
+def test_the_naive_kernel(gpu, some, lr, weight_decay):
+    """One launch for each parameter, of which the largest takes two blocks."""
+
+    def sgd_naive(every, lr, momentum, weight_decay, nesterov, paper):
+        for w, g, v in every:
+            numbers = w.size, lr, momentum, weight_decay
+            launch.launch("optimizer.sgd_naive", w.size, w, launch.contiguous(g), v, *numbers, real=w.dtype, MOST=1)
+
+    agrees(gpu, sgd_naive, lesson.sgd, some, lr, 0.5, weight_decay, False, False)
 
 
 def test_a_gradient_with_gaps(gpu):

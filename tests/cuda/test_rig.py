@@ -107,9 +107,27 @@ for call in (
 
 
 def test_cupy_refuses_what_the_stand_in_refuses():
-    """The list of refusals.py, with the same words."""
+    """With the same words."""
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests/cuda/test_standin.py"]
     assert " passed" in on_rig(*tests, "-k", "test_refusals")
+
+
+def test_cupy_has_what_every_op_asks_of_it():
+    """And takes the arguments: NumPy's are more, and so are the stand-in's, which are NumPy's. The slow test below asks
+    the same with all the tests of the GPU."""
+    tests = [
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "rig_values",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "gpu",
+        "tests/cuda/test_every_op.py",
+    ]
+    assert " passed" in on_rig("--zeros", *tests)
 
 
 def test_a_kernel_of_minicnn_is_compiled_and_launched():
@@ -125,6 +143,21 @@ F.relu(x).sum().backward()
 print(x.grad.device, x.grad.shape)
 """
     assert on_rig("-c", code) == "gpu:1 (1, 2)\n"
+
+
+def test_numbers_that_are_written_down_are_cublas_own():
+    """In minicnn, and in the stand-in."""
+    code = """
+import numpy as np
+from cupy.cuda import cublas, runtime
+from minicnn.backends.cuda import products
+from standin import libraries
+assert (products.NORMAL, products.TRANSPOSED) == (cublas.CUBLAS_OP_N, cublas.CUBLAS_OP_T)
+assert products.TYPES == {np.dtype("f4"): runtime.CUDA_R_32F, np.dtype("f8"): runtime.CUDA_R_64F}
+assert libraries.CONSTANTS == {name: getattr(cublas, name) for name in libraries.CONSTANTS}
+"""
+    folders = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(RIG.parent)])
+    on_rig("-c", code, PYTHONPATH=folders)
 
 
 def test_a_training_step_waits_for_nothing():

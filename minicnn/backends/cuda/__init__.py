@@ -1,7 +1,13 @@
 """The CUDA backend: the lessons for CuPy's arrays, on NVIDIA GPUs. A .cu file has the name of
 the lesson that its kernels speed up, channels last like everything else; lessons that are made of
-others and of NumPy's functions, as softmax is, have none. launch.py is the one way to run kernels,
+others and of NumPy's functions, as softmax is, have none. The .py file beside it has functions with
+the names, arguments and results of the lesson's kernels. launch.py is the one way to run kernels,
 products.py the way to cuBLAS, devices.py the way to a GPU.
+
+To read the kernels, begin with kernels.h and activation.cu, then matmul.cu. All that the compiler
+sees of lrn.cu, and how to compile it, is printed by
+
+    python -m minicnn.backends.cuda lrn
 
 Nothing here imports CuPy before a GPU is asked for: arrays bring it along.
 """

@@ -5,7 +5,6 @@ from .launch import contiguous, empty_like, launch, pack
 
 
 def rectify(x: Array) -> Array:
-    """max(x, 0)"""
     x, y = contiguous(x), empty_like(x)
     width = pack(x.size, x, y)
     launch("activation.rectify", x.size // width, x, y, x.size, real=x.dtype, PACK=width)
@@ -13,7 +12,6 @@ def rectify(x: Array) -> Array:
 
 
 def where_positive(dy: Array, y: Array) -> Array:
-    """dy where y > 0, else 0"""
     dy, y, dx = contiguous(dy), contiguous(y), empty_like(dy)
     width = pack(dy.size, dy, y, dx)
     launch("activation.where_positive", dy.size // width, dy, y, dx, dy.size, real=dy.dtype, PACK=width)

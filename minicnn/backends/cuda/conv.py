@@ -20,7 +20,6 @@ WHOLE = 4  # numbers to a pack
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Any, groups: int) -> Array:
-    """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
     n, h, w, _ = x.shape
     outputs = weight.shape[3]
     y = empty((n, *window.output_size(h, w), outputs), x.dtype)  # (N, OH, OW, O)
@@ -34,7 +33,6 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Any, groups: i
 
 
 def convolve_transpose(dy: Array, weight: Array, window: Any, groups: int, size: tuple[int, int]) -> Array:
-    """dx = col2im(dy Wᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C), where (H, W) = size"""
     kh, kw, c, outputs = weight.shape
     dx = empty((len(dy), *size, c * groups), dy.dtype)  # (N, H, W, C)
     parts = _split(dy.reshape(-1, outputs), groups), _split(weight.reshape(-1, outputs), groups), _split(dx, groups)
@@ -46,7 +44,6 @@ def convolve_transpose(dy: Array, weight: Array, window: Any, groups: int, size:
 
 
 def convolve_weight(x: Array, dy: Array, window: Any, groups: int) -> Array:
-    """dW = im2col(x)ᵀ dy: (N, H, W, C), (N, OH, OW, O) -> (KH, KW, C/G, O)"""
     (kh, kw), c, outputs = window.kernel_size, x.shape[3] // groups, dy.shape[3]
     every = _columns(x, window, groups)
     dw = empty((every[0].shape[1], outputs), x.dtype)  # (⌈KH·KW·C/G⌉, O)

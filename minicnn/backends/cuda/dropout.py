@@ -5,7 +5,6 @@ from .launch import contiguous, empty_like, launch, pack
 
 
 def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
-    """x · s where the m of that key is 1, else 0"""
     x, y = contiguous(x), empty_like(x)
     launch("dropout.drop", -(-x.size // 8), x, y, x.size, p, s, *key, real=x.dtype, PACK=pack(x.size, x, y))
     return y

@@ -4,6 +4,9 @@ CuPy passes arguments on as they are: an array of another dtype, a view with gap
 read as something else, without a word. So every argument is held against the declaration in the .cu file, such as
 
     KERNEL void add(const real* x, real* y, int n, real factor)
+
+A kernel whose name ends in _naive is not used in training. It makes one result with each thread,
+and stands at the head of a .cu file to be read first; it is tested like the others.
 """
 
 import functools
@@ -17,9 +20,9 @@ import numpy as np
 
 from ..devices import Array
 
-BLOCK = 256  # threads; the same number as in kernels.h
+BLOCK = 256  # threads to a block
 OPTIONS = ("-std=c++17", "-lineinfo")  # the lines, for profilers and compute-sanitizer
-MOST_BLOCKS = 1 << 16  # beyond, threads take several turns
+MOST_BLOCKS = 1 << 16  # beyond, threads take several turns, which those of a naive kernel cannot
 HERE = Path(__file__).parent
 NAMES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 DTYPES = {
@@ -29,7 +32,7 @@ DTYPES = {
         "unsigned long long": np.uint64, "unsigned char": np.uint8, "bool": np.bool_,
     }.items()
 }  # fmt: skip
-DECLARATION = re.compile(r"KERNEL void (\w+)\(([^)]*)\)")
+DECLARATION = re.compile(r'(?:KERNEL|extern "C" __global__) void (\w+)\(([^)]*)\)')
 
 
 def launch(kernel: str, count: int, *args: Any, real: Any, types: Any = None, **constants: int) -> None:
@@ -77,7 +80,7 @@ def _run(
         else parameter.value(arg)
         for parameter, arg in zip(use.parameters, args, strict=True)
     ]
-    use.compiled((min(int(blocks), MOST_BLOCKS),), (BLOCK,), tuple(checked))
+    use.compiled((min(int(blocks), use.most_blocks),), (BLOCK,), tuple(checked))
 
 
 def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> Array:
@@ -167,7 +170,8 @@ def source(file: str, types: tuple[tuple[str, str], ...], constants: tuple[tuple
     """All of the source for one use of a file: types, constants, kernels.h, the file itself. Compilers and profilers
     are told which line is from where."""
     lines = [f"typedef {meaning} {name};" for name, meaning in types]
-    lines += [f"constexpr int {name} = {int(value)};" for name, value in {"PACK": 1, **dict(constants)}.items()]
+    numbers = {"BLOCK": BLOCK, "PACK": 1, **dict(constants)}
+    lines += [f"constexpr int {name} = {int(value)};" for name, value in numbers.items()]
     for name in ("kernels.h", f"{file}.cu"):
         lines += [f'#line 1 "minicnn/backends/cuda/{name}"', _source(name)]
     return "\n".join(lines)
@@ -178,6 +182,7 @@ class Use(NamedTuple):
 
     compiled: Any
     parameters: list[Parameter]
+    most_blocks: int
 
 
 @functools.cache
@@ -200,4 +205,5 @@ def _use(
     parameters = [Parameter.of(kernel, text, names) for text in declarations(file)[name]]
     code = source(file, tuple(names.items()), tuple(zip(constants, values, strict=True)))
     module = cupy.RawModule(code=code, options=OPTIONS)
-    return Use(module.get_function(name), parameters)
+    most_blocks = (1 << 31) - 1 if name.endswith("_naive") else MOST_BLOCKS
+    return Use(module.get_function(name), parameters, most_blocks)

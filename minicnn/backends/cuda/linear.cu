@@ -1,4 +1,5 @@
-// The bias of a convolution: y + b, in place.
+// The bias of a convolution: y + b, in place. The kernel has no naive version, for it is one but
+// for the packs, as rectify in activation.cu.
 //
 //     C outputs, which lie side by side
 

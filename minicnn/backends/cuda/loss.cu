@@ -1,13 +1,41 @@
-// Cross-entropy on a GPU: the lesson functional/loss.py. A block of threads looks at one sample: each takes every 256th
-// class, then what they have found is combined in pairs, pairs of pairs, and so on.
+// Cross-entropy on a GPU: the lesson functional/loss.py.
 //
 //     K classes
+
+// What a label that is no class leads to: nobody would see an error, but everybody sees NaN.
+__device__ real no_number() { return sqrt(real(-1)); }
 
 struct Softmax {
     real largest, sum;  // max z, and Σ e^(z − max z)
 };
 
-// Of one sample, by all threads of a block.
+// log Σ e^z − z_label, of one sample
+__device__ real loss_of(const real* z, Softmax of, long long label) {
+    return 0 <= label && label < K ? log(of.sum) - (z[label] - of.largest) : no_number();
+}
+
+// The loss of each sample: (N, K), (N,) -> (N,). One thread for each.
+extern "C" __global__ void negative_log_likelihood_naive(const real* z, const long long* labels,
+                                                         real* losses, Index samples) {
+    Index n = blockIdx.x * blockDim.x + threadIdx.x;
+    if (n >= samples) return;
+    Softmax of = {log(real(0)), 0};  // −∞
+    for (int c = 0; c < K; ++c) of.largest = max(of.largest, z[n * K + c]);
+    for (int c = 0; c < K; ++c) of.sum += exp(z[n * K + c] - of.largest);
+    losses[n] = loss_of(z + n * K, of, labels[n]);
+}
+
+// What changes: one block for each sample. A thread takes every BLOCK-th class, and what the threads
+// have found is combined in pairs, pairs of pairs, and so on:
+//
+//     threads   0    1    2    3    4    5    6    7      of BLOCK = 8, for example
+//               0+4  1+5  2+6  3+7                        half = 4
+//               …+2  …+3                                  half = 2
+//               …+1                                       half = 1: thread 0 has the sum of all
+//
+// Why: for a batch of 128 the naive kernel has 128 threads, and an H200 has room for 270,336. What
+// they read at the same time also lies K numbers apart. Here neighboring threads read neighboring
+// numbers, which memory delivers together.
 __device__ Softmax softmax(const real* z) {
     __shared__ real largest[BLOCK], sums[BLOCK];  // two, for some threads still read one while others write
     TOGETHER(t) {
@@ -27,17 +55,13 @@ __device__ Softmax softmax(const real* z) {
     return {largest[0], sums[0]};
 }
 
-// What a label that is no class leads to: nobody would see an error, but everybody sees NaN.
-__device__ real no_number() { return sqrt(real(-1)); }
-
-// log Σ e^z − z_label: (N, K), (N,) -> (N,)
+// The loss of each sample, as above: (N, K), (N,) -> (N,)
 KERNEL void negative_log_likelihood(const real* __restrict__ z, const long long* __restrict__ labels,
                                     real* __restrict__ losses, Index samples) {
     FOR_EACH_BLOCK(n, samples) {
         Softmax of = softmax(z + n * K);
         TOGETHER(t) if (t == 0) {  // equivalent (==, 0): any thread may write, or several the same
-            long long label = labels[n];
-            losses[n] = 0 <= label && label < K ? log(of.sum) - (z[n * K + label] - of.largest) : no_number();
+            losses[n] = loss_of(z + n * K, of, labels[n]);
         }
     }
 }

@@ -7,7 +7,6 @@ from .launch import contiguous, empty, empty_like, launch, launch_blocks
 
 
 def negative_log_likelihood(z: Array, labels: Array) -> Array:
-    """log Σ e^z − z_label for each sample: (N, K), (N,) -> (N,); NaN for a label that is no class"""
     losses = empty(labels.shape, z.dtype)
     arrays = contiguous(z), contiguous(labels), losses
     launch_blocks("loss.negative_log_likelihood", len(z), *arrays, len(z), real=z.dtype, K=z.shape[1])
@@ -15,7 +14,6 @@ def negative_log_likelihood(z: Array, labels: Array) -> Array:
 
 
 def negative_log_likelihood_backward(dy: Array, z: Array, labels: Array) -> Array:
-    """dz = (p − onehot(label)) dy: (N,), (N, K), (N,) -> (N, K); NaN for a label that is no class"""
     dz = empty_like(z)
     arrays = dy, dy.strides[0] // dy.itemsize, contiguous(z), contiguous(labels), dz
     launch_blocks("loss.negative_log_likelihood_backward", len(z), *arrays, len(z), real=z.dtype, K=z.shape[1])
@@ -23,7 +21,6 @@ def negative_log_likelihood_backward(dy: Array, z: Array, labels: Array) -> Arra
 
 
 def onehot(labels: Array, classes: int) -> Array:
-    """(N,) -> (N, K): True at the label, False elsewhere"""
     out = empty((len(labels), classes), np.bool_)
     launch("loss.onehot", out.size, contiguous(labels), out, out.size, real=np.float32, K=classes)
     return out

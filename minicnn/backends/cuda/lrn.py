@@ -9,17 +9,14 @@ LONG = 8  # channels: the loops over a window so long are not unrolled, nor is a
 
 
 def normalize(a: Array, norm: Any) -> Array:
-    """b = a / (k + α Σ a²)^β"""
     return _launch("normalize", norm.window, (a,), (norm.k, norm.alpha, norm.beta))
 
 
 def normalize_backward(g: Array, a: Array, norm: Any) -> Array:
-    """dL/da = g s^-β − 2αβ a Sᵀ(g a s^(-β-1))"""
     return _launch("normalize_backward", norm.window, (g, a), (norm.k, norm.alpha, norm.beta))
 
 
 def sum_window(x: Array, window: tuple[int, int]) -> Array:
-    """S(x): the sum over the channels c − before … c + after."""
     return _launch("sum_window", window, (x,), ())
 
 

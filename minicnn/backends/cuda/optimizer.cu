@@ -1,9 +1,24 @@
-// Optimizers on a GPU: one launch moves every parameter of a network, for most of them are too small to keep a GPU busy
-// for as long as a launch takes. The formulas are in optim/optimizer.py. One thread for PACK numbers.
+// Optimizers on a GPU. The formulas are in optim/optimizer.py.
+//
+//     MOST   parameters to a launch: a kernel's arguments are few and small
 
-constexpr int MOST = 24;  // parameters to a launch, as in optimizer.py: a kernel's arguments are few and small
+// Stochastic gradient descent with momentum and weight decay, of one parameter w with gradient g
+// and velocity v: one thread for each number.
+extern "C" __global__ void sgd_naive(real* w, const real* g, real* v, Index count, real lr,
+                                     real momentum, real weight_decay) {
+    Index i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    v[i] = momentum * v[i] + g[i] + weight_decay * w[i];
+    w[i] -= lr * v[i];
+}
 
-// Where the arrays of each parameter are, and where its numbers end if those of all parameters are counted through.
+// What changes: one launch moves every parameter of a network, and one thread takes PACK numbers.
+// Why: AlexNet has 16 parameters, and 8 of them are biases of at most 4,096 numbers, for which a
+// launch of their own takes longer than the work. The one launch that is left moves 61 million
+// numbers in 288 µs on an H200, all that its memory allows (benchmarks/results/gpu.md).
+
+// Where the arrays of each parameter are, and where its numbers end if those of all parameters are
+// counted through.
 struct Parameters {
     real* w[MOST];        // the parameter
     const real* g[MOST];  // its gradient
@@ -17,14 +32,15 @@ struct Place {
     long long at;  // which of its numbers
 };
 
-// Where is number i? The largest parameters come first, so most threads know at once, and neighbors find the same.
+// Where is number i? The largest parameters come first, so most threads know at once, and
+// neighbors find the same.
 __device__ Place place_of(const Parameters& all, long long i) {
     int k = 0;
     while (i >= all.end[k]) ++k;
     return {k, k ? i - all.end[k - 1] : i};
 }
 
-// Stochastic gradient descent with momentum and weight decay, in PyTorch's form or the paper's.
+// Stochastic gradient descent, with Nesterov's momentum as well, in PyTorch's form or the paper's.
 KERNEL void sgd(Parameters all, long long count, real lr, real momentum, real weight_decay, bool nesterov,
                 bool paper_update) {
     FOR_EACH(i, count / PACK) {

@@ -9,7 +9,7 @@ import numpy as np
 from ..devices import Array
 from .launch import check_array, contiguous, launch, pack
 
-MOST = 24  # parameters to a launch, as in optimizer.cu
+MOST = 24  # parameters to a launch
 PARAMETERS = np.dtype([(name, np.uint64, MOST) for name in ("w", "g", "a", "b")] + [("end", np.int64, MOST)])
 Arrays = tuple[Array, ...]  # (w, g), or with one or two arrays of state
 
@@ -17,12 +17,10 @@ Arrays = tuple[Array, ...]  # (w, g), or with one or two arrays of state
 def sgd(
     every: list[Arrays], lr: float, momentum: float, weight_decay: float, nesterov: bool, paper_update: bool
 ) -> None:
-    """One step for every (w, g), or (w, g, velocity) with momentum."""
     _launch("optimizer.sgd", every, 3 if momentum else 2, lr, momentum, weight_decay, nesterov, paper_update)
 
 
 def adam(every: list[Arrays], step: Any) -> None:
-    """One step for every (w, g, mean, square)."""
     betas = step.beta1, 1 - step.beta1, step.beta2, 1 - step.beta2
     _launch("optimizer.adam", every, 4, step.rate, *betas, step.eps, step.weight_decay, step.keep)
 
@@ -50,4 +48,4 @@ def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None
                 table[name][: len(some)] = [array.data.ptr for array in arrays]
             ends = np.cumsum([arrays[0].size for arrays in some])
             table["end"][: len(some)] = ends
-            launch(kernel, ends[-1] // width, table, ends[-1], *numbers, real=dtype, PACK=width)
+            launch(kernel, ends[-1] // width, table, ends[-1], *numbers, real=dtype, MOST=MOST, PACK=width)

@@ -1,9 +1,10 @@
-// Pixels become numbers: x·scale − shift, with a scale and a shift for each of the three channels, as data/pixels.py
-// does it. One thread for PACK numbers.
+// Pixels become numbers: x·scale − shift, with a scale and a shift for each of the three channels,
+// as data/pixels.py does it. The kernel has no naive version, for it is one but for the packs, as
+// rectify in activation.cu.
 
 __device__ real of_channel(Index c, real red, real green, real blue) { return c == 0 ? red : c == 1 ? green : blue; }
 
-// (…, 3), bytes -> (…, 3)
+// (…, 3), bytes -> (…, 3). One thread for PACK numbers.
 KERNEL void normalize(const unsigned char* __restrict__ images, real* __restrict__ out, Index count, real scale0,
                       real scale1, real scale2, real shift0, real shift1, real shift2) {
     FOR_EACH(i, count / PACK) {

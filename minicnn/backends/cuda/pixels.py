@@ -9,10 +9,9 @@ from .launch import contiguous, empty, launch, pack
 
 
 def normalize(images: Array, scale: Sequence[float], shift: Sequence[float], out: Array | None = None) -> Array:
-    """x · scale[c] − shift[c]: uint8 (…, H, W, C) -> float32. The kernel takes three channels in
-    turn: a single one has the same numbers three times."""
     images, out = contiguous(images), empty(images.shape, np.float32) if out is None else out
     width = pack(out.size, images, out)
+    # the kernel takes three channels in turn: a single one has the same numbers three times
     numbers = images, out, out.size, *np.broadcast_to(scale, 3), *np.broadcast_to(shift, 3)
     launch("pixels.normalize", out.size // width, *numbers, real=np.float32, PACK=width)
     return out

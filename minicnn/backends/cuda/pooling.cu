@@ -1,11 +1,35 @@
-// Pooling on a GPU: the lesson functional/pooling.py. One thread for PACK channels of each pixel that is written, so
-// nothing is written twice and nobody waits; windows overlap, but what one thread has read, its neighbors find in the
-// cache.
+// Pooling on a GPU: the lesson functional/pooling.py.
 //
 //     C channels   H W image   KH KW window   SH SW stride   DH DW dilation   TOP LEFT padding   OH OW output
 //     PADDED       is there padding?
 //     ALL          does every pixel of a window win, as in an average?
 //     place        the type of a pixel's number in its window, k·KW + j
+
+// y = max over each window: (N, H, W, C) -> (N, OH, OW, C). The padding is −∞; a NaN wins. One
+// thread for each number of y.
+extern "C" __global__ void window_maximum_naive(const real* x, real* y, Index count) {
+    Index i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    int c = i % C, q = i / C % OW, p = i / C / OW % OH;
+    Index image = i / C / OW / OH;
+    real most = log(real(0));  // −∞
+    for (int k = 0; k < KH; ++k)
+        for (int j = 0; j < KW; ++j) {
+            int h = p * SH + k * DH - TOP, w = q * SW + j * DW - LEFT;
+            if (h < 0 || h >= H || w < 0 || w >= W) continue;
+            real number = x[((image * H + h) * W + w) * C + c];
+            // equivalent (>): of two equal numbers either is the maximum
+            if (number > most || number != number) most = number;
+        }
+    y[i] = most;
+}
+
+// What changes: one thread for PACK channels of each pixel that is written, and no question whether
+// a pixel is in the image if there is no padding. Why: a thread finds out once where four numbers
+// come from, and reads them at once. What stays: no number is written by two threads, so nobody
+// waits, and windows overlap, but what one thread has read, its neighbors find in the cache. On an
+// H200, at AlexNet's first pooling with 128 images, the memory is at 81% of its speed
+// (benchmarks/results/gpu.md).
 
 // Number i of FOR_EACH is window (p, q) of an image, from channel c on.
 struct Window {
@@ -18,8 +42,8 @@ __device__ Window window_of(Index i) {
     return {at / (OW * OH), int(at / OW % OH), int(at % OW), int(i * PACK % C)};
 }
 
-// Calls look(number, at) for each pixel of a window, row by row: its number k·KW + j, and where x has it, from channel
-// c on. Pixels in the padding are left out.
+// Calls look(number, at) for each pixel of a window, row by row: its number k·KW + j, and where x
+// has it, from channel c on. Pixels in the padding are left out.
 template <class Look>
 __device__ void each_pixel(Window window, Look look) {
     for (int k = 0; k < KH; ++k)
@@ -30,7 +54,7 @@ __device__ void each_pixel(Window window, Look look) {
         }
 }
 
-// y = max over each window: (N, H, W, C) -> (N, OH, OW, C). The padding is −∞; a NaN wins.
+// (N, H, W, C) -> (N, OH, OW, C)
 KERNEL void window_maximum(const real* __restrict__ x, real* __restrict__ y, Index count) {
     FOR_EACH(i, count / PACK) {
         Pack<real> most;
@@ -45,7 +69,8 @@ KERNEL void window_maximum(const real* __restrict__ x, real* __restrict__ y, Ind
     }
 }
 
-// For each window the place of the first pixel that is its maximum y; KH·KW if there is none, for a NaN.
+// For each window the place of the first pixel that is its maximum y; KH·KW if there is none, for a
+// NaN.
 KERNEL void winners(const real* __restrict__ x, const real* __restrict__ y, place* __restrict__ winner, Index count) {
     FOR_EACH(i, count / PACK) {
         Pack<real> most = load(y + i * PACK);
@@ -60,9 +85,10 @@ KERNEL void winners(const real* __restrict__ x, const real* __restrict__ y, plac
     }
 }
 
-// dx = what each pixel has won: (N, OH, OW, C) -> (N, H, W, C). Each pixel looks up the windows that may have seen it,
-// always as many, and where there is one less it reads in vain: with loops over those alone, or a branch around the
-// reading, each window waits for the one before, and AlexNet's first pooling took an H200 100 µs, its memory needs 45.
+// dx = what each pixel has won: (N, OH, OW, C) -> (N, H, W, C). Each pixel looks up the windows
+// that may have seen it, always as many, and where there is one less it reads in vain: with loops
+// over those alone, or a branch around the reading, each window waits for the one before, and
+// AlexNet's first pooling took an H200 100 µs, its memory needs 45.
 KERNEL void scatter(const real* __restrict__ dy, const place* __restrict__ winner, real* __restrict__ dx, Index count) {
     FOR_EACH(i, count / PACK) {
         int c = i * PACK % C;

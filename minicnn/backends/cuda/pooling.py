@@ -12,14 +12,12 @@ PLACES = {np.dtype(np.uint8): "unsigned char", np.dtype(np.uint32): "unsigned"}
 
 
 def window_maximum(x: Array, window: Any) -> Array:
-    """y = max over each window: (N, H, W, C) -> (N, OH, OW, C)"""
     y = _pooled(x, window)
     _launch("window_maximum", window, x.shape[1:3], x, y)
     return y
 
 
 def winners(x: Array, y: Array, window: Any) -> Array:
-    """For each window the place of its first maximum, i·KW + j, or KH·KW: (N, OH, OW, C), uint8 or larger"""
     kh, kw = window.kernel_size
     winner = empty(y.shape, np.uint8 if kh * kw <= 255 else np.uint32)
     _launch("winners", window, x.shape[1:3], x, y, winner, place=winner)
@@ -27,14 +25,12 @@ def winners(x: Array, y: Array, window: Any) -> Array:
 
 
 def scatter(dy: Array, winner: Array | None, window: Any, size: tuple[int, int]) -> Array:
-    """dx = what each pixel won: (N, OH, OW, C) -> (N, H, W, C), where (H, W) = size; without winners, all pixels win"""
     dx, place = empty((len(dy), *size, dy.shape[3]), dy.dtype), _places(winner, dy)
     _launch("scatter", window, size, dy, place, dx, place=place, ALL=winner is None)
     return dx
 
 
 def gather(x: Array, winner: Array | None, window: Any) -> Array:
-    """y = x at the winners' places: (N, H, W, C) -> (N, OH, OW, C); without winners, the sum of all places"""
     y, place = _pooled(x, window), _places(winner, x)
     _launch("gather", window, x.shape[1:3], x, place, y, place=place, ALL=winner is None)
     return y

@@ -1,4 +1,5 @@
-"""Products of matrices on a GPU, by cuBLAS, in the precision that set_matmul_precision asks for."""
+"""Products of matrices on a GPU, by cuBLAS, in the precision that set_matmul_precision asks for.
+matmul.cu is a lesson on such products, and has kernels of our own to compare with."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-// Windows: im2col and col2im on a GPU. The mathematics is in functional/windows.py; here is who does what.
+// Windows: im2col and col2im on a GPU. The mathematics is in functional/windows.py.
 //
 //     G groups of C channels   H W image   KH KW kernel   SH SW stride   DH DW dilation   TOP LEFT padding
 //     OH OW output             ROW         the length of a row of columns: KH·KW·C numbers, then zeros
@@ -6,10 +6,26 @@
 //     RUN                      how many neighboring windows a thread of im2col looks through
 //     READ                     how many numbers it reads at once: a pack, where pixels are whole packs, or else one
 
-// (N, H, W, G·C) -> (G·N·OH·OW, ROW). A thread makes the same pack of columns for RUN windows side by side, so that
-// where these columns come from is found out once for all of them: 7 instructions a number where pixels are not whole
-// packs, as with three colors. When each number had a thread of its own there were 61, and they, not memory, took the
-// time: 410 µs for AlexNet's conv1 on an H200, whose memory needs 151. Neighbors still write side by side.
+// (N, H, W, C) -> (N·OH·OW, KH·KW·C), of one group: one thread for each number of the columns.
+extern "C" __global__ void im2col_naive(const strided real* x, real* columns, Index count,
+                                        long long image) {
+    Index i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    int c = i % C, j = i / C % KW, k = i / C / KW % KH;  // which number of the row
+    Index row = i / C / KW / KH;                         // window (p, q) of image n
+    int q = row % OW, p = row / OW % OH, n = row / OW / OH;
+    int h = p * SH + k * DH - TOP, w = q * SW + j * DW - LEFT;
+    bool inside = 0 <= h && h < H && 0 <= w && w < W;
+    columns[i] = inside ? x[n * image + (long long)h * LINE + (long long)w * PIXEL + c] : 0;
+}
+
+// What changes: a thread makes the same pack of columns for RUN windows side by side. Why: where
+// these columns come from is then found out once for all of them, in 7 instructions a number where
+// pixels are not whole packs, as with three colors. When each number had a thread of its own there
+// were 61, and they, not memory, took the time: 410 µs for AlexNet's conv1 on an H200, whose memory
+// needs 151. Neighbors still write side by side.
+//
+// (N, H, W, G·C) -> (G·N·OH·OW, ROW)
 KERNEL void im2col(const strided real* __restrict__ x, real* __restrict__ columns, Index count, int images,
                    long long image) {
     FOR_EACH(i, count) {
@@ -39,8 +55,9 @@ KERNEL void im2col(const strided real* __restrict__ x, real* __restrict__ column
     }
 }
 
-// (N·OH·OW, ROW) -> (N, H, W, C), the other way round: one thread for a pack of x, which looks up the windows that
-// saw its pixel. Nobody else writes there, so nothing need be locked, and a sum is taken in the same order each time.
+// (N·OH·OW, ROW) -> (N, H, W, C), the other way round: one thread for a pack of x, which looks up
+// the windows that saw its pixel. It has no naive version, for it is one but for the pack. Nobody
+// else writes there, so nothing need be locked, and a sum is taken in the same order each time.
 KERNEL void col2im(const real* __restrict__ columns, strided real* __restrict__ x, Index count, long long image) {
     FOR_EACH(i, count / PACK) {
         int c = i * PACK % C;

@@ -11,8 +11,8 @@ EVERY_PIXEL = (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)  # is a window: kernel, s
 
 
 def im2col(x: Array, window: Any, groups: int = 1, whole: int = 1) -> Array:
-    """(N, H, W, C) -> (G·N·OH·OW, KH·KW·C/G): each window as a row; x itself, if each of its pixels is a window. Rows
-    are made a multiple of `whole` numbers long, by zeros."""
+    """As the lesson's, but group after group, in rows that zeros make a multiple of `whole` numbers
+    long: (G·N·OH·OW, ROW). It is x itself, if each of its pixels is a window."""
     n, h, w, channels = x.shape
     c = channels // groups
     shape = geometry(window, (h, w), c)
@@ -33,8 +33,7 @@ def im2col(x: Array, window: Any, groups: int = 1, whole: int = 1) -> Array:
 
 
 def col2im(columns: Array, shape: tuple[int, ...], window: Any, out: Array | None = None) -> Array:
-    """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each entry added to the pixel it was copied from; into `out`, if
-    given."""
+    """As the lesson's, into `out` if that is given."""
     x, columns = empty(shape, columns.dtype) if out is None else out, contiguous(columns)
     (_, h, w, c), (image, constants) = shape, _strides(x)
     width = min(_width(c, x), pack(columns.shape[1], columns))

@@ -1,39 +1,34 @@
-"""A stand-in for CuPy 14 on a machine without a GPU: its names, its refusals and its results, on NumPy's memory.
+"""A stand-in for CuPy on a machine without a GPU: it computes what CuPy would, on NumPy's memory.
 
     with standin.installed() as machine:        import cupy now finds it
         ...
-        print(machine.log.table())              every launch, transfer and wait, in order or counted
+        machine.log                             every launch, transfer and wait, in order
 
-It has the names that CuPy has (cupy_names.json) and takes the arguments that CuPy takes; it refuses arrays of the host
-where CuPy does, and also where CuPy would send them to the GPU without a word. Fresh memory is poisoned. machine.py
-says what is logged, devices.py how late a copy can be, absences.py in how many ways a GPU can be missing.
+It is there for what the real CuPy cannot show without a GPU (tests/cuda/rig): results of whole programs on a GPU's
+path, with kernels by g++ (host.py); what is launched, sent and waited for; copies that come as late as they may; GPUs
+that are full, or missing (absences.py). It refuses arrays of the host among those of a GPU, also where CuPy would send
+them there without a word, and fresh memory is poisoned.
 
-What it does not show: how long anything takes; kernels that run side by side; that CuPy adds up in another order, has
-fewer types for some ufuncs, and makes several launches of what is composed of several, such as pad or var (here each
-function is one). It computes on the default stream only, and of CuPy's random numbers, Fourier transforms, linear
-algebra and ElementwiseKernel has but the names.
+What CuPy has, and what arguments it takes, it does not know: it has NumPy's functions, all of them, and takes NumPy's
+arguments. For that the tests of the GPU run on the rig. Nor does it show how long anything takes, or how many launches
+of its own CuPy makes of one function. It computes on the default stream only.
 """
 
 import contextlib
 import sys
 from collections.abc import Iterator
 
-from . import absences, devices, functions, libraries, names
-from .machine import LAUNCHES, TRANSFERS, Log, Machine, RaceError, machine
+from . import absences, devices, functions, libraries
+from .machine import TRANSFERS, Log, Machine, RaceError, cupy, machine
 
-__all__ = [
-    "LAUNCHES", "TRANSFERS", "Log", "Machine", "RaceError", "absences", "cupy", "installed", "machine", "simulated",
-]  # fmt: skip
+__all__ = ["TRANSFERS", "Log", "Machine", "RaceError", "absences", "cupy", "installed", "machine", "simulated"]
 
-cupy = names.cupy
 MODULES = {**devices.modules(), "cupy.cuda.cublas": libraries.cublas()}
 
 
 def _assemble() -> None:
-    names.fill(
-        cupy, "cupy", {**functions.content(), **libraries.content(), **devices.content(), "cuda": MODULES["cupy.cuda"]}
-    )
-    cupy.__version__, cupy.__path__ = names.VERSION, []
+    vars(cupy).update(functions.content(), **libraries.content(), **devices.content(), cuda=MODULES["cupy.cuda"])
+    cupy.__version__, cupy.__path__ = "14.2.0", []
     for name, module in MODULES.items():
         owner, _, child = name.rpartition(".")
         if owner:

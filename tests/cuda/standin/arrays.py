@@ -7,55 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from . import names
 from .devices import Device, Stream, later
-from .machine import Memory, RaceError, machine, poisoned, root
-from .names import cupy
+from .machine import Memory, RaceError, cupy, machine, poisoned, root
 
-DTYPES = "?bhilqBHILQefdFD"
 # What may return a view, on whichever device is current; all else works on the current one.
 VIEWS = {
     "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "broadcast_to", "diagonal",
-    "expand_dims", "flip", "imag", "mT", "moveaxis", "ravel", "real", "reshape", "rollaxis", "split", "squeeze",
+    "expand_dims", "flip", "moveaxis", "ravel", "reshape", "rollaxis", "split", "squeeze",
     "swapaxes", "transpose", "view",
 }  # fmt: skip
-REDUCTIONS = {
-    "all", "allclose", "amax", "amin", "any", "argmax", "argmin", "array_equal", "count_nonzero", "max", "mean", "min",
-    "nanmax", "nanmean", "nanmin", "nansum", "prod", "ptp", "std", "sum", "trace", "var",
-}  # fmt: skip
-PRODUCTS = {"dot", "einsum", "inner", "kron", "matmul", "outer", "tensordot", "vdot"}
-COPIES = {"astype", "concatenate", "copy", "copyto", "flatten", "pad", "repeat", "roll", "stack", "tile"}
-INDEXING = {"choose", "compress", "put", "take", "take_along_axis", "where"}
 WAITS = {"argwhere", "flatnonzero", "nonzero", "unique", "compress", "extract"}  # their size has to be known
-COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal"}  # also with a 0-d host array
+LOOKS = "__bool__ __float__ __int__ __complex__ __repr__ __str__ __format__ item tolist tobytes".split()  # wait for it
 SCALARS = (bool, int, float, complex, np.bool_, np.number)
 AS_IT_IS = {"astype", "copy"}  # all others return C-contiguous results, whatever the operands' order
-
-
-def kind_of(name: str) -> str:
-    """What sort of launch a function of that name makes."""
-    if name in names.UFUNCS:
-        return "elementwise"
-    sorts = (("reduction", REDUCTIONS), ("product", PRODUCTS), ("copy", COPIES), ("index", INDEXING))
-    return next((kind for kind, members in sorts if name in members), "other")
 
 
 class MemoryPointer:
     """cupy.cuda.MemoryPointer: where an array begins."""
 
     def __init__(self, array: "ndarray") -> None:
-        self.array, self.mem, self.device_id = array._array, array._memory, array._memory.gpu.index
+        self.array, self.device_id = array._array, array._memory.gpu.index
 
     @property
     def ptr(self) -> int:
         return self.array.ctypes.data if self.array.size else 0
-
-    @property
-    def device(self) -> Device:
-        return Device(self.device_id)
-
-    def __int__(self) -> int:
-        return self.ptr
 
 
 class Capsule:
@@ -92,20 +67,14 @@ class ndarray:
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(
-        self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order: str = "C"
-    ) -> None:
-        if memptr is not None or strides is not None:
-            raise NotImplementedError("the stand-in makes no arrays of foreign memory")
-        if np.dtype(dtype).char not in DTYPES:
-            raise ValueError(f"Unsupported dtype {np.dtype(dtype)}")
+    def __init__(self, shape: Any, dtype: Any = float, order: str = "C") -> None:
         machine.gpu().need(np.prod(shape, dtype=int) * np.dtype(dtype).itemsize)
         self._array = poisoned(shape, dtype, order or "C")
         self._memory = Memory(self._array)
         self.base = None
 
     # -------------------------------------------------------------------------------------------------- what it is like
-    shape = property(lambda self: self._array.shape, lambda self, shape: setattr(self._array, "shape", shape))
+    shape = property(lambda self: self._array.shape)
     dtype = property(lambda self: self._array.dtype)
     strides = property(lambda self: self._array.strides)
     ndim = property(lambda self: self._array.ndim)
@@ -116,19 +85,7 @@ class ndarray:
     device = property(lambda self: Device(self._memory.gpu.index))
     T = property(lambda self: self if self.ndim < 2 else self.transpose())
     data = property(MemoryPointer)
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        machine.call()
-        return {
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "descr": self.dtype.descr,
-            "strides": None if self.flags.c_contiguous else self.strides,
-            "data": (self.data.ptr, False),
-            "version": 3,
-            "stream": 1,
-        }
+    __cuda_array_interface__ = property(lambda self: {"data": (self.data.ptr, False), "shape": self.shape})
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -155,7 +112,7 @@ class ndarray:
         stream = stream or Stream.null
         with self.device:
             if not (self.flags.f_contiguous if order == "F" else self.flags.c_contiguous):
-                _launch("copy", "get", [self])  # side by side, first
+                _launch("get", [self])  # side by side, first
             stream.uses(self._memory)
             machine.note("to the host", "pageable" if block is None else "pinned", self.nbytes)
             if stream.late:
@@ -189,45 +146,6 @@ class ndarray:
             if not stream.late:
                 machine.wait("set")
 
-    def item(self) -> Any:
-        if self.size != 1:
-            raise ValueError("can only convert an array of size 1 to a Python scalar")
-        return self.get().item()
-
-    def __bool__(self) -> bool:
-        if self.size != 1:
-            raise ValueError(
-                "The truth value of an array with more than one element is ambiguous. Use a.any() or a.all()"
-            )
-        return bool(self.get())
-
-    def tolist(self) -> Any:
-        return self.get().tolist()
-
-    def tobytes(self, order: str = "C") -> bytes:
-        return self.get().tobytes(order)
-
-    def __float__(self) -> float:
-        return float(self.get())
-
-    def __int__(self) -> int:
-        return int(self.get())
-
-    def __complex__(self) -> complex:
-        return complex(self.get())
-
-    def __repr__(self) -> str:
-        return repr(self.get())
-
-    def __str__(self) -> str:
-        return str(self.get())
-
-    def __format__(self, spec: str) -> str:
-        return format(self.get(), spec)
-
-    def __reduce__(self) -> Any:
-        return cupy.asarray, (self.get(),)
-
     def __dlpack_device__(self) -> tuple[int, int]:
         machine.call()
         return 2, self.device.id
@@ -255,76 +173,51 @@ class ndarray:
             return wrap(self._array[parts if ... in parts else (*parts, ...)], [self])  # a view also of a single number
         if sort == "mask":
             machine.wait("getitem by a mask")
-        return run("index", "take", lambda array, *_: array[parts], self, *arrays)
+        return run("take", lambda array, *_: array[parts], self, *arrays)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        parts, sort, arrays = _index(self, index)
-        kind = "index" if sort != "basic" else "copy" if isinstance(value, ndarray) else "fill"
-        run(kind, "setitem", lambda array, value, *_: array.__setitem__(parts, value), self, _filling(value), *arrays)
+        parts, _, arrays = _index(self, index)
+        run("setitem", lambda array, value, *_: array.__setitem__(parts, value), self, _filling(value), *arrays)
 
     def fill(self, value: Any) -> None:
-        run("fill", "fill", lambda array, value: array.fill(value), self, _filling(value))
-
-    def scatter_add(self, slices: Any, value: Any) -> None:
-        cupy.add.at(self, slices, value)
+        run("fill", lambda array, value: array.fill(value), self, _filling(value))
 
     def _at(self, ufunc: np.ufunc, index: Any, value: Any) -> None:
         """ufunc.at(self, index, value)"""
         parts, _, arrays = _index(self, index)
         name = f"{ufunc.__name__}.at"
-        run("index", name, lambda array, value, *_: ufunc.at(array, parts, value), self, scalar(value), *arrays)
+        run(name, lambda array, value, *_: ufunc.at(array, parts, value), self, scalar(value), *arrays)
 
     # ------------------------------------------------------------------------------------------------------- operations
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        operands = inputs
         if "out" in kwargs:
-            if len(kwargs["out"]) != 1:
-                raise ValueError("The 'out' parameter must have exactly one array value")
-            kwargs["out"] = kwargs["out"][0]
-            operands = (*inputs, kwargs["out"])
-        name = ufunc.__name__
-        known = all(isinstance(x, (ndarray, np.ndarray, *SCALARS)) for x in operands)  # the host's are refused later
-        if not names.has("cupy", name) or not known:
-            return NotImplemented
-        if name in COMPARISONS:
-            inputs = tuple([x.item() if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in inputs])
-        called = getattr(cupy, name)
+            (kwargs["out"],) = kwargs["out"]
+        called = getattr(cupy, ufunc.__name__)
         return (called if method == "__call__" else getattr(called, method))(*inputs, **kwargs)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if func.__module__ != "numpy" or any(t not in (ndarray, np.ndarray) for t in types):
             return NotImplemented
-        return getattr(cupy, func.__name__)(*args, **kwargs) if names.has("cupy", func.__name__) else NotImplemented
+        return getattr(cupy, func.__name__)(*args, **kwargs)
 
-    def astype(
-        self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
-    ) -> "ndarray":
-        if casting is not None or subok is not None:
-            raise NotImplementedError("astype takes neither casting nor subok")
+    def astype(self, dtype: Any, order: str = "K", copy: bool = True) -> "ndarray":
         if not copy and self.dtype == np.dtype(dtype):
             return self
-        return run("copy", "astype", lambda array: array.astype(dtype, order), self)
+        return run("astype", lambda array: array.astype(dtype, order), self)
 
     def copy(self, order: str = "C") -> "ndarray":
         if self._memory.gpu.index == machine.current:
-            return run("copy", "copy", lambda array: array.copy(order), self)
+            return run("copy", lambda array: array.copy(order), self)
         machine.note("between GPUs", "copy", self.nbytes)
         return wrap(self._array.copy(order), [])
 
     def __getattr__(self, name: str) -> Any:
-        """All the other methods and properties: those of NumPy's array, as far as CuPy has them."""
-        if not names.has("cupy.ndarray", name):
-            raise AttributeError(f"'ndarray' object has no attribute {name!r} (CuPy {names.VERSION})")
-        if name in ("real", "imag", "mT"):
-            return run("other", name, lambda array: getattr(array, name), self)
-        if not callable(getattr(np.ndarray, name, None)):
-            raise NotImplementedError(f"the stand-in has no ndarray.{name}")
-
-        def method(*args: Any, **kwargs: Any) -> Any:
-            names.check_arguments(f"cupy.ndarray.{name}", args, kwargs)
-            return run(kind_of(name), name, lambda array, *a, **k: getattr(array, name)(*a, **k), self, *args, **kwargs)
-
-        return method
+        """All the other methods of NumPy's array; but not ctypes or __array_interface__, which would let the host read."""
+        if name.startswith("_") or not callable(getattr(np.ndarray, name, None)):
+            raise AttributeError(f"'ndarray' object has no attribute {name!r}")
+        return lambda *args, **kwargs: run(
+            name, lambda array, *a, **k: getattr(array, name)(*a, **k), self, *args, **kwargs
+        )
 
 
 def _operators() -> None:
@@ -340,8 +233,6 @@ def _operators() -> None:
         def apply(self: ndarray, other: Any) -> Any:
             if getattr(other, "__array_ufunc__", True) is None:
                 return NotImplemented
-            if ufunc in COMPARISONS or not (prefix or isinstance(other, ndarray)):
-                return getattr(np, ufunc)(self, other)  # and on to __array_ufunc__
             operands = (other, self) if prefix == "r" else (self, other)
             return getattr(cupy, ufunc)(*operands, **({"out": self} if prefix == "i" else {}))
 
@@ -349,19 +240,21 @@ def _operators() -> None:
 
     for name, ufunc in ufuncs.items():
         for prefix in ("", "r", "i"):
-            if names.has("cupy.ndarray", f"__{prefix}{name}__"):
+            if hasattr(np.ndarray, f"__{prefix}{name}__"):
                 setattr(ndarray, f"__{prefix}{name}__", operator_of(ufunc, prefix))
     for name, ufunc in {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}.items():
         setattr(ndarray, f"__{name}__", lambda self, ufunc=ufunc: getattr(cupy, ufunc)(self))
+    for name in LOOKS:
+        setattr(ndarray, name, lambda self, *args, name=name: getattr(self.get(), name)(*args))
 
 
 _operators()
 
 
 # ----------------------------------------------------------------------------------------------------------- in general
-def run(kind: str, name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
-    """call(*args, **kwargs) with NumPy's views of the arrays in them, as one launch of that kind, unless what comes
-    back is but a view."""
+def run(name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+    """call(*args, **kwargs) with NumPy's views of the arrays in them, as one launch, unless what comes back is but a
+    view."""
     arrays: list[ndarray] = []
     opened = [_open(arg, arrays) for arg in args]
     options = {key: _open(value, arrays) for key, value in kwargs.items()}
@@ -372,21 +265,21 @@ def run(kind: str, name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(result, np.ndarray) and name not in VIEWS | AS_IT_IS and kwargs.get("out") is None:
         result = np.asarray(result, order="C")
     wrapped = kwargs["out"] if kwargs.get("out") is not None else wrap(result, arrays)
-    if name in ("squeeze", "real") and wrapped.shape == arrays[0].shape and wrapped.dtype == arrays[0].dtype:
+    if name == "squeeze" and wrapped.shape == arrays[0].shape and wrapped.dtype == arrays[0].dtype:
         return arrays[0]
     made = [
         array for array in (wrapped if isinstance(wrapped, (list, tuple)) else [wrapped]) if isinstance(array, ndarray)
     ]
     if name not in VIEWS or any(array.base is None for array in made):
-        _launch(kind if name not in VIEWS else "copy", name, [*arrays, *made])
+        _launch(name, [*arrays, *made])
     if name in WAITS:
         machine.wait(name)
     return wrapped
 
 
-def _launch(kind: str, name: str, arrays: list[ndarray]) -> None:
+def _launch(name: str, arrays: list[ndarray]) -> None:
     different = {id(array): array for array in arrays}.values()
-    machine.launch(kind, name, [array._memory for array in different], sum(array.nbytes for array in different))
+    machine.launch("cupy", name, [array._memory for array in different], sum(array.nbytes for array in different))
 
 
 def _open(arg: Any, arrays: list[ndarray]) -> Any:
@@ -468,13 +361,9 @@ def _index(array: ndarray, index: Any) -> tuple[tuple[Any, ...], str, list[ndarr
             else:
                 sort = "integers" if sort == "basic" else sort
                 parts[i] = parts[i] % max(array.shape[axis], 1)
-        elif isinstance(part, bool):
-            raise NotImplementedError("the stand-in has no index that is True or False")
         elif part is not None and part is not ... and not isinstance(part, slice):
             parts[i] = operator.index(part)
         axis += array.ndim - sum(used) if part is ... else used[i]
-    if sort == "mask" and len(arrays) > 1:
-        raise ValueError("currently, CuPy only supports slices that consist of one boolean array.")
     return tuple(parts), sort, arrays
 
 

@@ -6,7 +6,6 @@ and what it copies from and to must be kept.
 """
 
 import ctypes
-import time
 import types
 import weakref
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from . import names
 from .machine import CUDARuntimeError, Memory, OutOfMemoryError, RaceError, machine
 
 
@@ -63,16 +61,6 @@ class Device:
         machine.call()
         return machine.capability
 
-    @property
-    def mem_info(self) -> tuple[int, int]:
-        with self:
-            return memGetInfo()
-
-    @property
-    def cublas_handle(self) -> int:
-        with self:
-            return get_cublas_handle()
-
 
 class Stream:
     """cupy.cuda.Stream. `queue` is what it was told to do, `done_until` how much of that it has done."""
@@ -80,11 +68,7 @@ class Stream:
     null: "Stream"
     all: "weakref.WeakSet[Stream]" = weakref.WeakSet()
 
-    def __init__(
-        self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: Any = None
-    ) -> None:
-        if ptds or priority is not None:
-            raise NotImplementedError("the stand-in has plain streams only")
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         self.late = non_blocking and not null
         self.queue: list[Callable[[], Any]] = []
         self.done_until = 0
@@ -97,14 +81,8 @@ class Stream:
     def __enter__(self) -> Any:
         raise NotImplementedError("the stand-in computes on the default stream only")
 
-    use = __enter__
-
     def __exit__(self, *error: Any) -> None:
         raise NotImplementedError
-
-    @property
-    def is_non_blocking(self) -> bool:
-        return self.late
 
     @property
     def done(self) -> bool:
@@ -178,19 +156,18 @@ def later(stream: Stream, action: Callable[[], Any], *blocks: Any) -> None:
 class Event:
     """cupy.cuda.Event: a moment in a stream."""
 
-    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+    def __init__(self) -> None:
         machine.call()
         self.device = machine.current
         self.stream: Stream | None = None
         self.until = self.clock = 0
-        self.time = 0.0
 
     def record(self, stream: Stream | None = None) -> None:
         machine.call()
         stream = stream or Stream.null
         if stream.ptr and stream.device_id != self.device:
             raise CUDARuntimeError(400)
-        self.stream, self.until, self.clock, self.time = stream, len(stream.queue), machine.clock, time.perf_counter()
+        self.stream, self.until, self.clock = stream, len(stream.queue), machine.clock
 
     def synchronize(self) -> None:
         if self.stream is not None:
@@ -204,11 +181,7 @@ class Event:
         return self.stream is None or self.stream.done_until >= self.until
 
 
-def get_elapsed_time(start_event: Event, end_event: Event) -> float:
-    return 1000 * (end_event.time - start_event.time)
-
-
-def get_current_stream(device_id: int = -1) -> Stream:
+def get_current_stream() -> Stream:
     machine.call()
     return Stream.null
 
@@ -223,18 +196,6 @@ class MemoryPool:
     def total_bytes(self) -> int:
         return machine.gpu().reserved
 
-    def free_bytes(self) -> int:
-        return machine.gpu().reserved - machine.gpu().used
-
-    def free_all_blocks(self, stream: Any = None) -> None:
-        machine.gpu().reserved = machine.gpu().used
-
-    def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
-        machine.gpu().limit = int(fraction * machine.gpu().total) if fraction is not None else size or 0
-
-    def get_limit(self) -> int:
-        return machine.gpu().limit
-
 
 class _Pinned:
     ptr = size = 0
@@ -244,28 +205,17 @@ class _Pinned:
         return self.ptr <= ptr and ptr + nbytes <= self.ptr + self.size
 
 
-def alloc_pinned_memory(size: int) -> Any:
-    """Host memory that a GPU can read by itself; poisoned."""
+def empty_pinned(shape: Any, dtype: Any = float) -> np.ndarray:
+    """In host memory that a GPU can read by itself; poisoned."""
     machine.call()
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     # ctypes, because a class in Python cannot offer its memory to NumPy
     memory = type("PinnedMemoryPointer", (_Pinned, ctypes.c_ubyte * max(size, 1)), {})()
     memory.ptr, memory.size = ctypes.addressof(memory), size
     ctypes.memset(memory, 85, size)
     with machine.lock:
         machine.pinned.add(memory)
-    return memory
-
-
-def empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray:
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.ndarray(shape, dtype, alloc_pinned_memory(nbytes), order=order)
-
-
-def zeros_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray:
-    array = empty_pinned(shape, dtype, order)
-    array.fill(0)
-    return array
+    return np.ndarray(shape, dtype, memory)
 
 
 # -------------------------------------------------------------------------------------------------------------- runtime
@@ -276,20 +226,12 @@ def getDeviceCount() -> int:
 
 def getDeviceProperties(device: int) -> dict[str, Any]:
     machine.call()
-    return {
-        "name": b"Stand-in", "totalGlobalMem": machine.gpus[device].total, "major": int(machine.capability[:-1]),
-        "minor": int(machine.capability[-1]), "multiProcessorCount": 132, "memoryBusWidth": 5120, "warpSize": 32,
-        "l2CacheSize": 50 << 20, "regsPerBlock": 65536, "sharedMemPerBlock": 49152, "maxThreadsPerBlock": 1024,
-    }  # fmt: skip
+    return {"name": b"Stand-in", "totalGlobalMem": machine.gpus[device].total}
 
 
 def memGetInfo() -> tuple[int, int]:
     gpu = machine.gpu()
     return gpu.total - gpu.reserved, gpu.total
-
-
-def is_available() -> bool:
-    return not machine.status
 
 
 def get_cublas_handle() -> int:
@@ -301,28 +243,26 @@ def get_cublas_handle() -> int:
 def content() -> dict[str, Any]:
     """What of this is in the module cupy itself."""
     pool = MemoryPool()
-    return {"get_default_memory_pool": lambda: pool, "is_available": is_available}
+    return {"get_default_memory_pool": lambda: pool}
 
 
 def modules() -> dict[str, types.ModuleType]:
-    """cupy.cuda and what is in it, as far as it is simulated here."""
-    of_devices = {"Device": Device, "get_cublas_handle": get_cublas_handle, "get_device_id": lambda: machine.current}
-    of_streams = {"Event": Event, "Stream": Stream, "get_current_stream": get_current_stream}
+    """cupy.cuda and what is in it, and cupyx, as far as minicnn asks for it."""
     content: dict[str, dict[str, Any]] = {
         "cupy.cuda": {
-            **of_devices, **of_streams, "MemoryPool": MemoryPool, "alloc_pinned_memory": alloc_pinned_memory,
-            "get_elapsed_time": get_elapsed_time, "is_available": is_available,
+            "Device": Device, "Event": Event, "Stream": Stream, "get_current_stream": get_current_stream,
         },
-        "cupy.cuda.device": {**of_devices, "get_compute_capability": lambda: machine.capability},
-        "cupy.cuda.memory": {"MemoryPool": MemoryPool, "OutOfMemoryError": OutOfMemoryError},
-        "cupy.cuda.stream": of_streams,
+        "cupy.cuda.device": {"get_cublas_handle": get_cublas_handle},
+        "cupy.cuda.memory": {"OutOfMemoryError": OutOfMemoryError},
         "cupy.cuda.runtime": {
-            "CUDARuntimeError": CUDARuntimeError, "deviceSynchronize": lambda: Device().synchronize(),
-            "driverGetVersion": lambda: machine.driver, "getDevice": lambda: machine.gpu().index,
-            "getDeviceCount": getDeviceCount, "getDeviceProperties": getDeviceProperties, "is_hip": False,
-            "memGetInfo": memGetInfo, "runtimeGetVersion": lambda: machine.runtime, "setDevice": machine.use,
-            **names.constants("cupy.cuda.runtime"),
+            "CUDARuntimeError": CUDARuntimeError, "driverGetVersion": lambda: machine.driver,
+            "getDevice": lambda: machine.gpu().index, "getDeviceCount": getDeviceCount,
+            "getDeviceProperties": getDeviceProperties, "memGetInfo": memGetInfo,
+            "runtimeGetVersion": lambda: machine.runtime,
         },
-        "cupyx": {"empty_pinned": empty_pinned, "zeros_pinned": zeros_pinned},
+        "cupyx": {"empty_pinned": empty_pinned},
     }  # fmt: skip
-    return {name: names.fill(types.ModuleType(name), name, members) for name, members in content.items()}
+    made = {name: types.ModuleType(name) for name in content}
+    for name, module in made.items():
+        vars(module).update(content[name])
+    return made

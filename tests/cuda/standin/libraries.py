@@ -2,16 +2,18 @@
 
 import ctypes
 import types
+from collections.abc import Callable
 from typing import Any
 
 import host
 import numpy as np
 
-from . import names
 from .arrays import ndarray
 from .machine import machine
 
-CONSTANTS = names.constants("cupy.cuda.cublas")
+CONSTANTS = {
+    "CUBLAS_COMPUTE_32F": 68, "CUBLAS_COMPUTE_64F": 70, "CUBLAS_COMPUTE_32F_FAST_TF32": 77, "CUBLAS_GEMM_DEFAULT": -1,
+}  # fmt: skip
 DTYPES = {0: np.float32, 1: np.float64}  # by CUDA_R_32F and CUDA_R_64F
 
 
@@ -69,29 +71,21 @@ def tf32(x: np.ndarray) -> np.ndarray:
 class RawModule:
     """cupy.RawModule."""
 
-    def __init__(self, *, code: str | None = None, options: tuple[str, ...] = (), **others: Any) -> None:
-        if others or code is None:
-            raise NotImplementedError(f"the stand-in's RawModule takes code and options, not {sorted(others)}")
-        self.code, self.options, self.module = code, options, host.RawModule(code=code, options=options)
+    def __init__(self, *, code: str, options: tuple[str, ...] = ()) -> None:
+        self.module = host.RawModule(code=code, options=options)
 
-    def get_function(self, name: str) -> "RawKernel":
+    def get_function(self, name: str) -> Callable[..., None]:
         machine.library("NVRTC")
-        return RawKernel(self.code, name, self.options, module=self.module)
+        kernel = self.module.get_function(name)
 
+        def launch(grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
+            memories = [memory for arg in args for memory in _memories(arg)]
+            arrays = [arg for arg in args if isinstance(arg, ndarray)]
+            nbytes = sum(array.nbytes for array in arrays) or sum(memory.nbytes for memory in memories)
+            machine.launch("kernel", name, memories, nbytes)
+            kernel(grid, block, args)
 
-class RawKernel:
-    """cupy.RawKernel."""
-
-    def __init__(self, code: str, name: str, options: tuple[str, ...] = (), *, module: Any = None) -> None:
-        self.name, self.kernel = name, (module or host.RawModule(code=code, options=options)).get_function(name)
-
-    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
-        memories = [memory for arg in args for memory in _memories(arg)]
-        nbytes = sum(arg.nbytes for arg in args if isinstance(arg, ndarray)) or sum(
-            memory.nbytes for memory in memories
-        )
-        machine.launch("kernel", self.name, memories, nbytes)
-        self.kernel(grid, block, args)
+        return launch
 
 
 def _memories(arg: Any) -> list[Any]:
@@ -106,10 +100,11 @@ def _memories(arg: Any) -> list[Any]:
 
 
 def content() -> dict[str, Any]:
-    return {"RawModule": RawModule, "RawKernel": RawKernel}
+    return {"RawModule": RawModule}
 
 
 def cublas() -> types.ModuleType:
     """cupy.cuda.cublas"""
-    known = {"gemmEx": gemmEx, "CUBLASError": CUBLASError, **CONSTANTS}
-    return names.fill(types.ModuleType("cupy.cuda.cublas"), "cupy.cuda.cublas", known)
+    module = types.ModuleType("cupy.cuda.cublas")
+    vars(module).update(CONSTANTS, gemmEx=gemmEx, CUBLASError=CUBLASError)
+    return module

@@ -1,14 +1,13 @@
 """The machine that the stand-in pretends to be: GPUs, their memory, and a log of all that a program asks of them."""
 
 import threading
+import types
 import weakref
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-LAUNCHES = ("kernel", "elementwise", "reduction", "product", "copy", "fill", "index", "other")
 TRANSFERS = ("to the GPU", "to the host", "between GPUs")
 UNIT = 512  # bytes: what memory is handed out in, and aligned to
 STATUS = {
@@ -41,7 +40,9 @@ class RaceError(AssertionError):
 class Entry(NamedTuple):
     """One thing that was asked of the machine."""
 
-    kind: str  # one of LAUNCHES or TRANSFERS, or "wait": the program stopped until the GPU was ready
+    # "kernel", one of minicnn's; "product", by cuBLAS; "cupy", of CuPy's own; one of TRANSFERS; or "wait": the program
+    # stopped until the GPU was ready
+    kind: str
     name: str  # what CuPy, cuBLAS or a .cu file calls it; for a transfer, the kind of host memory
     nbytes: int  # of the arrays in question
     device: int
@@ -51,10 +52,6 @@ class Log(list[Entry]):
     """All of it, in order."""
 
     @property
-    def launches(self) -> list[Entry]:
-        return [entry for entry in self if entry.kind in LAUNCHES]
-
-    @property
     def transfers(self) -> list[Entry]:
         return [entry for entry in self if entry.kind in TRANSFERS]
 
@@ -62,31 +59,17 @@ class Log(list[Entry]):
     def waits(self) -> list[Entry]:
         return [entry for entry in self if entry.kind == "wait"]
 
-    def table(self) -> str:
-        """How often each thing was asked for, by kind and name, with the bytes of their arrays in MB."""
-        times, nbytes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-        for entry in self:
-            times[entry[:2]] += 1
-            nbytes[entry[:2]] += entry.nbytes
-        order = [*LAUNCHES, *TRANSFERS, "wait"]
-        rows = [
-            f"{times[key]:6}  {key[0]:13} {key[1]:36} {nbytes[key] / 1e6:10.2f} MB"
-            for key in sorted(times, key=lambda key: (order.index(key[0]), key[1]))
-        ]
-        counts = f"{len(self.launches)} launches, {len(self.transfers)} transfers, {len(self.waits)} waits"
-        return "\n".join([*rows, counts])
-
 
 class Gpu:
     """One GPU's memory: how much is in use by arrays, and how much CuPy's pool holds on to."""
 
     def __init__(self, index: int, total: int) -> None:
-        self.index, self.total, self.limit = index, total, 0
+        self.index, self.total = index, total
         self.used = self.reserved = self.most = 0
 
     def need(self, nbytes: int) -> None:
         """OutOfMemoryError unless there is that much left."""
-        if self.used + nbytes > (self.limit or self.total):
+        if self.used + nbytes > self.total:
             raise OutOfMemoryError(
                 f"Out of memory allocating {nbytes:,} bytes (allocated so far: {self.used:,} bytes)."
             )
@@ -224,3 +207,4 @@ def poisoned(shape: Any, dtype: Any, order: str = "C") -> np.ndarray:
 
 
 machine = Machine()
+cupy: Any = types.ModuleType("cupy")  # the other files fill it, and find each other's functions in it, as CuPy's do
