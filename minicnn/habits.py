@@ -1,7 +1,5 @@
-"""Habits: what people write who come from PyTorch, or who go on as with NumPy's arrays, and what to
-write here instead. A class that has one of these names only to say so answers with an
-AttributeError, as without it.
-"""
+"""Habits: what people write who come from PyTorch, and where NumPy's arrays go on, with what to write here. A class
+that has one of these names only to say so answers with an AttributeError, as without it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +8,8 @@ from typing import Any
 class Instead:
     """Stands in a class under a name that it does not have: AttributeError, with what to write.
 
-    (A __getattr__ could say that as well, but Python would look up every attribute of the class
-    more slowly.)"""
+    (A __getattr__ could say that as well, but Python would look up every attribute of the class more slowly.)
+    """
 
     def __init__(self, name: str, instead: str) -> None:
         self.name, self.instead = name, instead
@@ -34,8 +32,7 @@ _SIGNS = {
 # float, int and bool are left out: a class that has them hides the types from its own annotations
 _DTYPES = {"double": "float64", "half": "float16", "long": "int64"}
 _IN_PLACE = "add_", "sub_", "mul_", "div_", "zero_", "fill_", "copy_", "clamp_", "normal_", "uniform_"
-# methods of NumPy's arrays
-_PLAIN = "tolist", "prod", "cumsum", "round", "sort", "argsort", "repeat", "take", "nonzero"
+_PLAIN = "tolist", "prod", "cumsum", "round", "sort", "argsort", "repeat", "take", "nonzero"  # of NumPy's arrays
 
 TENSOR = {
     "view": "write x.reshape(…)",
