@@ -52,7 +52,8 @@ def _conditions(results: Result) -> Iterator[str]:
         f"**{OURS}** through its public API. **{DEFAULT}** as it comes; **{BEST}** with channels_last for network and "
         f"images, and SGD(fused=True); **{COMPILED}** is that through torch.compile, once it has compiled. The "
         f"**{FLOOR}** is the network's matrix products, as im2col makes them, through the same BLAS on operands that "
-        "lie ready, and nothing else; Winograd's way takes fewer products, so layers of 3 × 3 kernels may lie below it."
+        "lie ready, and nothing else; the Winograd algorithm takes fewer multiplications, so layers of 3 × 3 kernels "
+        "may lie below it."
     )
     yield from (f"**{problem}.**" for problem in results.get("problems", []))
     found = list(_measurements(results))

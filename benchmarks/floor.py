@@ -1,6 +1,6 @@
 """The floor: the matrix products of a network, as im2col makes them, through BLAS alone. No windows are gathered, no
 gradients scattered, nothing is added up; the operands lie ready, contiguous where BLAS likes it, in cache where they
-fit. Winograd's way takes fewer products, so a layer of 3 × 3 kernels may lie below its floor."""
+fit. The Winograd algorithm takes fewer multiplications, so a layer of 3 × 3 kernels may lie below its floor."""
 
 from concurrent.futures import ThreadPoolExecutor
 from math import prod

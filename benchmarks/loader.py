@@ -288,7 +288,7 @@ def markdown(results: Result) -> str:
 def parser() -> Parser:
     parser = Parser(prog="python -m benchmarks.loader", description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="FOLDER", help="with train/<class>/*.jpg (default: JPEGs are drawn)")
-    parser.add_argument("--pictures", type=natural, default=512, metavar="N", help="of them (default: 512)")
+    parser.add_argument("--images", type=natural, default=512, metavar="N", help="of them (default: 512)")
     parser.add_argument("--rounds", type=natural, metavar="N", help="of each measurement (default: what time allows)")
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results", metavar="FOLDER",
@@ -298,11 +298,11 @@ def parser() -> Parser:
 
 
 def write(given: argparse.Namespace) -> None:
-    if given.pictures < FEWEST:
-        raise UsageError(f"--pictures {given.pictures}: it takes at least {FEWEST}")
+    if given.images < FEWEST:
+        raise UsageError(f"--images {given.images}: it takes at least {FEWEST}")
     if given.data is None:
         print("no --data: JPEGs are drawn, which decode slower or faster than photographs", file=sys.stderr)
-    results = run(given.data, given.pictures, given.rounds)
+    results = run(given.data, given.images, given.rounds)
     given.output.mkdir(parents=True, exist_ok=True)
     publish(given.output, {"loader.md": lambda: markdown(results), "loader.json": lambda: to_json(results)})
     print(markdown(results))

@@ -9,8 +9,9 @@ from . import machine, networks
 from .cases import CASES, CHAIN, CHAINS
 from .turns import SHORTEST, BenchmarkError, Contender, measure, running, spread
 
-# Images, and how far gradients may be apart, relative to their norm. 13 are the fewest with which the 3 × 3 layers go
-# Winograd's way; among so many windows rounding decides a near tie or two, and one moves conv1's gradient by 1e-3.
+# Images, and how far gradients may be apart, relative to their norm. 13 are the fewest with which
+# the 3 × 3 layers use the Winograd algorithm; among so many windows rounding decides a near tie or
+# two, and one moves conv1's gradient by 1e-3.
 AGREEMENT = {2: 1e-3, 13: 1e-2}
 OURS, DEFAULT, BEST, COMPILED, FLOOR = "minicnn", "PyTorch", "PyTorch best", "PyTorch compiled", "floor"
 Result = dict[str, Any]

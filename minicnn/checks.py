@@ -1,4 +1,6 @@
-"""Settings that do not fit, refused in one line: which it is, what it may be, and what was given."""
+"""Settings that do not fit are refused in one line: which setting it is, what it may be, and what
+was given.
+"""
 
 import operator
 from math import inf
@@ -8,11 +10,21 @@ from typing import Any
 def number(
     name: str, value: Any, least: float = -inf, most: float = inf, *, below: float = inf, finite: bool = True
 ) -> None:
-    """ValueError unless the value is a number from `least` to `most`, and smaller than `below`, if that is given.
-    NaN is none, and ∞ only if it need not be finite."""
+    """Check a setting that is a number. NaN never fits, and ∞ only if it need not be finite.
+
+    Args:
+        name: what the message calls the setting.
+        value: what was given.
+        least: the smallest that fits.
+        most: the largest that fits.
+        below: only smaller ones fit.
+        finite: whether ∞ does not fit.
+    Raises:
+        ValueError: the value does not fit.
+    """
     try:
         fits = bool(least <= value <= most and (-inf < value < below or not finite))
-    except (TypeError, ValueError):  # no number, or several
+    except (TypeError, ValueError):  # not a number, or several
         fits = False
     if not fits:
         high = f" to {most}" if most < inf else f", below {below}" if below < inf else ""
@@ -21,7 +33,17 @@ def number(
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:
-    """The value as an int; ValueError unless it is a whole number, `least` or more."""
+    """Check a setting that is an integer.
+
+    Args:
+        name: what the message calls the setting.
+        value: what was given.
+        least: the smallest that fits; by default any does.
+    Returns:
+        The value as an int.
+    Raises:
+        ValueError: the value does not fit.
+    """
     try:
         found = operator.index(value)
         if least is None or found >= least:
@@ -32,7 +54,15 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
 
 
 def choice(name: str, value: Any, *choices: Any) -> None:
-    """ValueError unless the value is one of the choices."""
+    """Check a setting that is one of a few.
+
+    Args:
+        name: what the message calls the setting.
+        value: what was given.
+        choices: those that fit.
+    Raises:
+        ValueError: the value does not fit.
+    """
     try:
         fits = value in choices
     except ValueError:  # an array

@@ -1,9 +1,10 @@
 """Numerical derivatives against autograd's.
 
-A derivative written by hand is a claim; here it is put to the test. Central differences (f(x + εd) − f(x − εd)) / 2ε
-are correct to O(ε²) and to the rounding of f over ε, about 1e-10 in float64. The checks are made so that they can
-fail: the gradient that flows in is random (a gradient of ones hides every error that cancels in a sum), all entries
-are compared, and whatever would pass for want of anything to compare is an error.
+A derivative written by hand is a claim; here it is put to the test. Central differences (f(x + εd)
+− f(x − εd)) / 2ε are correct to O(ε²) and to the rounding of f over ε, about 1e-10 in float64. The
+checks are made so that they can fail: the gradient that flows in is random (a gradient of ones
+hides every error that cancels in a sum), all elements are compared, and it is an error if there is
+nothing to compare.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +17,9 @@ from .tensor import Tensor, grad
 
 Outputs = tuple[Tensor, ...]
 
-ROUNDING = 16 * float(np.finfo(np.float64).eps)  # what rounding may make of f, relative to it: a few units
-DIRECTIONS = 4  # so many are tried where the whole Jacobian is too large
+# the error that rounding may make in f, relative to f: a few units
+ROUNDING = 16 * float(np.finfo(np.float64).eps)
+DIRECTIONS = 4  # this many are tried where the whole Jacobian is too large
 
 
 class GradcheckError(AssertionError):
@@ -42,21 +44,33 @@ def gradcheck(
     full_jacobian: int = 10_000,
     seed: int = 0,
 ) -> bool:
-    """Check the gradient of f at the inputs: returns True, or raises GradcheckError with the input and the entry that
-    is worst.
+    """Check the gradient of f at the inputs against central differences.
 
     Args:
-        f: a function of Tensors that returns a Tensor or a tuple of them, the same each time it is called.
-        inputs: float64 Tensors; those with requires_grad are checked, the others declared constant. f sees copies:
-            .grad stays as it is. What is no Tensor, such as a kernel_size, is handed to f as it is, and is not
-            counted where an error names an input by its number.
-        eps: half the step of the differences. Keep kinks (a ReLU at 0, a tie in a maximum) farther away than that.
-        rtol, atol: |analytic − numeric| may be rtol·max|numeric| + atol, and what rounding makes of max|f|/eps.
-        full_jacobian: up to so many entries the whole Jacobian is compared, beyond it random directions.
+        f: a function of Tensors that returns a Tensor or a tuple of them, the same each time it is
+            called.
+        inputs: float64 Tensors. Those with requires_grad are checked, the others are constants. f
+            sees copies: .grad stays as it is. Inputs that are not Tensors, such as a kernel_size,
+            are passed to f unchanged, and not counted where an error names an input by its place.
+        eps: half the step of the differences. Keep kinks (a ReLU at 0, a tie in a maximum) farther
+            away than that.
+        rtol: |analytic − numeric| may be rtol · max|numeric|, besides atol and what rounding makes
+            of max|f| / eps.
+        atol: see rtol.
+        full_jacobian: the whole Jacobian is compared if it has at most this many elements,
+            otherwise DIRECTIONS random directions are.
         seed: of the random gradients and directions.
+    Returns:
+        True
+    Raises:
+        GradcheckError: the gradients differ (the message names the input and the element that is
+            worst), or nothing is checked: no input requires a gradient, an input receives none, the
+            outputs do not change with an input, or a value is not finite.
 
-    Raises GradcheckError also when nothing is checked: no input requires a gradient, an input receives none, the
-    outputs do not change with an input, or something is not finite.
+    Example:
+        >>> import minicnn
+        >>> minicnn.gradcheck(lambda x: x * x, Tensor(np.array([1.0, 2.0]), requires_grad=True))
+        True
     """
     settings = _Settings(eps, rtol, atol, full_jacobian, np.random.default_rng(seed))
     check = _Check(*_tensors_alone(f, inputs), settings)
@@ -75,10 +89,35 @@ def gradgradcheck(
     full_jacobian: int = 10_000,
     seed: int = 0,
 ) -> bool:
-    """Check the second derivatives of f: its gradient, as a function of the inputs and of the gradient that flows in,
-    is compared as gradcheck compares f.
+    """Check the second derivatives of f: its gradient, as a function of the inputs and of the
+    gradient that flows in, is compared as gradcheck compares f.
 
-    Where autograd says that a gradient does not depend on an input, that counts as zero, and the numbers must agree.
+    Where autograd says that a gradient does not depend on an input, that counts as zero, and the
+    differences must agree.
+
+    Args:
+        f: a function of Tensors that returns a Tensor or a tuple of them, the same each time it is
+            called.
+        inputs: float64 Tensors. Those with requires_grad are checked, the others are constants. f
+            sees copies: .grad stays as it is. Inputs that are not Tensors, such as a kernel_size,
+            are passed to f unchanged, and not counted where an error names an input by its place.
+        eps: half the step of the differences. Keep kinks (a ReLU at 0, a tie in a maximum) farther
+            away than that.
+        rtol: |analytic − numeric| may be rtol · max|numeric|, besides atol and what rounding makes
+            of max|f| / eps.
+        atol: see rtol.
+        full_jacobian: the whole Jacobian is compared if it has at most this many elements,
+            otherwise DIRECTIONS random directions are.
+        seed: of the random gradients and directions.
+    Returns:
+        True
+    Raises:
+        GradcheckError: the second derivatives differ, or nothing is checked.
+
+    Example:
+        >>> import minicnn
+        >>> minicnn.gradgradcheck(lambda x: x * x, Tensor(np.array([1.0, 2.0]), requires_grad=True))
+        True
     """
     f, inputs = _tensors_alone(f, inputs)
     rng = np.random.default_rng(seed)
@@ -118,7 +157,9 @@ def _tuple(outputs: Any) -> Outputs:
 def _gradients(
     f: Callable[..., Any], xs: Sequence[Tensor], gs: Sequence[Tensor], create_graph: bool = False
 ) -> dict[int, Tensor | None]:
-    """By autograd: for each input that requires one, the gradient of f's outputs, into which gs flow."""
+    """By autograd: for each input that requires one, the gradient of f's outputs, into which gs
+    flow.
+    """
     active = [i for i, x in enumerate(xs) if x.requires_grad]
     with set_grad_enabled(True):
         pairs = [(y, g) for y, g in zip(_tuple(f(*xs)), gs, strict=True) if y.requires_grad]
@@ -129,7 +170,7 @@ def _gradients(
     return dict(zip(active, found, strict=True))
 
 
-def _entry(k: int, x: Tensor) -> tuple[int, ...]:
+def _element(k: int, x: Tensor) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(k, x.shape))
 
 
@@ -141,14 +182,14 @@ class _Check:
         self.inputs = [Tensor(x.data.copy(), requires_grad=x.requires_grad) for x in inputs]
         self.active = [i for i, x in enumerate(self.inputs) if x.requires_grad]
         if not any(self.inputs[i].size for i in self.active):
-            raise GradcheckError("nothing to check: no input with any entries has requires_grad=True")
+            raise GradcheckError("nothing to check: no input with any elements has requires_grad=True")
         for i, x in enumerate(self.inputs):
             if x.dtype.kind == "f" and x.dtype != np.float64:
                 raise GradcheckError(f"input {i} is {x.dtype}; differences of it are mostly rounding: use float64")
         self.outputs = self.evaluate(self.inputs)
         again = self.evaluate(self.inputs)
         if any(not np.array_equal(a.numpy(), b.numpy()) for a, b in zip(self.outputs, again, strict=True)):
-            raise GradcheckError("f returns something else each time: fix its random numbers")
+            raise GradcheckError("f does not return the same each time: fix its random numbers")
         largest = max(float(np.abs(y.numpy()).max(initial=0)) for y in self.outputs)
         self.rounding = ROUNDING * largest / settings.eps
 
@@ -160,7 +201,7 @@ class _Check:
             if not np.isfinite(y.numpy()).all():
                 raise GradcheckError(f"output {i} is not finite")
         if not sum(y.size for y in outputs):
-            raise GradcheckError("nothing to check: the outputs have no entries")
+            raise GradcheckError("nothing to check: the outputs have no elements")
         return outputs
 
     def difference(self, i: int, direction: np.ndarray) -> np.ndarray:
@@ -177,7 +218,7 @@ class _Check:
             return (at(eps) - at(-eps)) / (2 * eps)
 
     def analytic(self, row: np.ndarray) -> dict[int, np.ndarray | None]:
-        """By autograd: the gradient of each active input, for the outputs' gradients in one row of numbers."""
+        """By autograd: the gradient of each active input, for the outputs' gradients in one row."""
         ends = np.cumsum([y.size for y in self.outputs])[:-1]
         parts = zip(np.split(row, ends), self.outputs, strict=True)
         gs = [Tensor(part.reshape(y.shape), device=y.device) for part, y in parts]
@@ -213,15 +254,18 @@ class _Check:
 
     def compare_jacobian(self, i: int) -> None:
         x = self.inputs[i]
-        numeric = np.stack([self.difference(i, unit.reshape(x.shape)) for unit in np.eye(x.size)], axis=1)  # (m, n)
+        numeric = np.stack([self.difference(i, unit.reshape(x.shape)) for unit in np.eye(x.size)], axis=1)
         analytic = np.empty_like(numeric)
         for row, unit in enumerate(np.eye(len(numeric))):
             g = self.analytic(unit)[i]
             analytic[row] = 0 if g is None else g.ravel()
-        self.judge(i, analytic, numeric, lambda at: f"d output[{at[0]}] / d input{_entry(at[1], x)}")
-        mixture = self.mixture()  # several outputs at once: what flows in must not be taken for a unit vector
+        self.judge(i, analytic, numeric, lambda at: f"d output[{at[0]}] / d input{_element(at[1], x)}")
+        # several outputs at once: f must not take for granted that a unit vector flows in
+        mixture = self.mixture()
         g = self.analytic(mixture)[i]
-        self.judge(i, np.zeros(x.size) if g is None else g.ravel(), mixture @ numeric, lambda at: f"{_entry(at[0], x)}")
+        self.judge(
+            i, np.zeros(x.size) if g is None else g.ravel(), mixture @ numeric, lambda at: f"{_element(at[0], x)}"
+        )
 
     def compare_directions(self, i: int) -> None:
         analytic, numeric = np.zeros((2, DIRECTIONS))
@@ -244,5 +288,5 @@ class _Check:
             raise GradcheckError(
                 f"the gradient of input {i}, shape {self.inputs[i].shape}, is wrong: worst at {describe(at)}: "
                 f"{analytic[at]:.9g} by autograd, {numeric[at]:.9g} by differences "
-                f"({int((error > allowed).sum())} of {error.size} entries differ)"
+                f"({int((error > allowed).sum())} of {error.size} elements differ)"
             )

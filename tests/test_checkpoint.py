@@ -223,7 +223,7 @@ def test_numbers_that_numpy_does_not_have(tmp_path, kind, size):
     """Also where a package has taught it some of them, as JAX does."""
     header = {"a": entry("U8", end=1), "b": {**entry(kind), "data_offsets": [1, 1 + size]}}
     (tmp_path / "net").write_bytes(raw(header, bytes(1 + size)))
-    words = f"net: b holds {kind}, numbers that NumPy does not have: save them as float32"
+    words = f"net: b holds {kind}, a dtype that NumPy does not have: save it as float32"
     fails(CheckpointError, words, load, tmp_path / "net")
     with contextlib.suppress(ImportError):
         import ml_dtypes  # noqa: F401
@@ -237,9 +237,9 @@ def test_numbers_that_numpy_does_not_have(tmp_path, kind, size):
 )
 def test_info_that_cannot_be_read(tmp_path, info):
     (tmp_path / "net").write_bytes(raw({"__metadata__": {"info": info}}))
-    words = r"net is not a checkpoint: its info is no table of names in JSON.*load_file reads the arrays of other"
+    words = r"net is not a checkpoint: its info is not a JSON object.*load_file reads the arrays of other"
     fails(CheckpointError, words, minicnn.load, tmp_path / "net")
 
 
 def test_what_is_no_ordinary_file():
-    fails(CheckpointError, "no ordinary file", minicnn.load, os.devnull)
+    fails(CheckpointError, "not a regular file", minicnn.load, os.devnull)

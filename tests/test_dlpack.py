@@ -110,7 +110,7 @@ def test_what_is_not_imported():
     fails(TypeError, "real numbers or booleans, not complex128", from_dlpack, np.array([1j]))
     for array in (np.array(["a"]), np.arange(3, dtype=">f4")):
         fails(BufferError, "DLPack only supports", from_dlpack, array)
-    fails(DeviceError, r"kind 8\) is no CPU's and no NVIDIA GPU's", from_dlpack, Foreign(np.ones(2), (8, 0)))
+    fails(DeviceError, r"kind 8\) is on neither a CPU nor an NVIDIA GPU", from_dlpack, Foreign(np.ones(2), (8, 0)))
 
 
 def test_a_gpu_array_where_no_gpu_is(monkeypatch):

@@ -78,7 +78,7 @@ def test_checks_work_under_no_grad_and_with_inputs_of_every_kind():
         assert not is_recording()
 
 
-def test_inputs_and_outputs_without_entries_may_stand_beside_others():
+def test_inputs_and_outputs_without_elements_may_stand_beside_others():
     e = Tensor(np.zeros((0, 3)), requires_grad=True)
     assert gradcheck(lambda x, e: F.concatenate([x, e]), [leaf(2, 3), e])
     for check in (gradcheck, gradgradcheck):

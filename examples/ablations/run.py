@@ -354,9 +354,7 @@ def main() -> None:
         help=f"try these of {', '.join(names)} (default: all)",
     )
     parser.add_argument("--seeds", type=natural, default=3, metavar="N", help="make N runs of each kind (default: 3)")
-    parser.add_argument(
-        "--pictures", type=natural, metavar="N", help=f"train on N images (default: {SIZES['train']:,})"
-    )
+    parser.add_argument("--images", type=natural, metavar="N", help=f"train on N images (default: {SIZES['train']:,})")
     parser.add_argument(
         "--epochs", type=natural, metavar="N", help=f"each run has N epochs (default: {SIZES['epochs']})"
     )
@@ -370,7 +368,7 @@ def main() -> None:
     require_matplotlib()  # what is not installed is better missed now than after the last run
 
     sizes = dict(QUICK if settings.quick else SIZES)
-    sizes["train"], sizes["epochs"] = settings.pictures or sizes["train"], settings.epochs or sizes["epochs"]
+    sizes["train"], sizes["epochs"] = settings.images or sizes["train"], settings.epochs or sizes["epochs"]
     folder, images = Path(settings.out), Images(settings, sizes)
     jobs, known = plan(settings.only, settings.seeds, sizes), plan(names, settings.seeds, sizes)
     counts = {"train": len(images.train), "test": len(images.test), "checksum": images.checksum}

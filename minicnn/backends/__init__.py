@@ -1,4 +1,4 @@
-"""Backends: the lessons' array functions once more, faster, and the devices that arrays are on.
+"""Backends: faster versions of the lessons' array functions, and the devices that arrays are on.
 
 A lesson's array work is a plain NumPy function, marked as a kernel:
 
@@ -12,9 +12,9 @@ arguments that compute the same faster, for the arrays of one device:
 
     Backend("mine", device="cpu", kernels={"activation.rectify": rectify, …})
 
-That is all a backend for the CPU must provide: any of the kernels that table() lists. What it lacks
-runs as the lesson is written. A backend with a device of its own also provides a Device: how arrays
-get there and back, and what else can be asked of it (devices.py has the list).
+That is all a backend for the CPU must provide: any of the kernels that table() lists. Where it has
+no version of a kernel, the lesson's runs. A backend with a device of its own also provides a
+Device: how arrays get there and back, and what else can be asked of it (see devices.py).
 
 Which version runs is decided here and nowhere else, at each call, by the type of the first array:
 the version of its device's default backend, unless use_backend() has named another one in this
@@ -44,13 +44,33 @@ Call = TypeVar("Call", bound=Callable[..., Any])
 REFERENCE = "reference"
 
 
-# ------------------------------------------------------------------------------------------------- kernels and backends
+# ----------------------------------------------------------------------------- kernels and backends
 class Backend:
-    """Functions that take the place of kernels, by the kernels' names ("conv.convolve"), for the
-    arrays of a kind of device ("cpu" or "gpu"). To make one is to register it: as the `default` for
-    that device, or for use_backend() to name.
+    """Functions that take the place of kernels for the arrays of one kind of device. Making one
+    registers it.
 
-    Raises ValueError if its name is taken or there is no such kind of device.
+    Args:
+        name: what use_backend() calls it.
+        device: "cpu" or "gpu".
+        kernels: a dict of functions by the names of the kernels that they replace, such as
+            "conv.convolve".
+        default: whether it is used on that device unless use_backend() names another.
+    Attributes:
+        name: as given.
+        device: as given.
+        kernels: as given, read-only.
+        default: as given.
+    Raises:
+        ValueError: there is a backend of that name already, or there is no such kind of device.
+
+    Example:
+        >>> import numpy as np
+        >>> from minicnn.functional.activation import rectify
+        >>> mine = Backend("mine", "cpu", {"activation.rectify": lambda x: 0.5 * (x + abs(x))})
+        >>> with use_backend("mine"):
+        ...     rectify(np.array([-1.0, 2.0]))
+        array([0., 2.])
+        >>> mine.remove()
     """
 
     def __init__(
@@ -65,14 +85,18 @@ class Backend:
         _changed(lambda: _backends.__setitem__(name, self))
 
     def remove(self) -> None:
-        """Forget it, if it is registered."""
+        """Remove the backend from those that are registered, if it is one of them."""
         if _backends.get(self.name) is self:
             _changed(lambda: _backends.pop(self.name))
 
     def check(self) -> None:
-        """Raise ValueError if it has a function for a kernel that does not exist."""
+        """Check that every function replaces a kernel that exists.
+
+        Raises:
+            ValueError: one does not.
+        """
         if unknown := sorted(self.kernels.keys() - _lessons.keys()):
-            raise ValueError(f"backend {self.name!r} has {unknown[0]!r}, which is no kernel: minicnn.backends.table()")
+            raise ValueError(f"backend {self.name!r} has {unknown[0]!r}, which is not a kernel: see backends.table()")
 
 
 _backends: dict[str, Backend] = {}
@@ -89,7 +113,8 @@ def _changed(change: Callable[[], Any]) -> None:
 
 
 class _Kernels(dict[str, Callable[..., Any]]):
-    """The functions that run for the kernels' names: a backend's, and where it has none the lesson's."""
+    """The functions that run for the kernels' names: a backend's, and where it has none the
+    lesson's."""
 
     def __missing__(self, name: str) -> Callable[..., Any]:
         self[name] = _lessons[name]
@@ -133,11 +158,17 @@ _in_use = _InUse()
 
 
 def kernel(function: Call) -> Call:
-    """Decorate a lesson's array function, of which backends may have faster versions. Its name is
-    that of its file and its own: "conv.convolve"; the type of its first argument, an array, decides
-    which version runs. Arguments are given by position. To look the version up takes 0.1 µs.
+    """Mark a lesson's array function as a kernel, of which backends may have faster versions.
 
-    Raises ValueError if another file has a kernel of that name.
+    The type of the first argument, an array, decides which version runs; the lookup takes 0.1 µs.
+    Arguments are given by position.
+
+    Args:
+        function: it is called by the name of its file and its own, "conv.convolve".
+    Returns:
+        A function that calls the version for its first argument.
+    Raises:
+        ValueError: another file has a kernel of that name.
     """
     name = _registered(function)
 
@@ -149,7 +180,16 @@ def kernel(function: Call) -> Call:
 
 
 def kernel_of_many(function: Call) -> Call:
-    """The same for a function whose first argument is a list of tuples of arrays, not empty."""
+    """The same as `kernel`, for a function whose first argument is a list of tuples of arrays, not
+    empty.
+
+    Args:
+        function: the lesson's array function.
+    Returns:
+        A function that calls the version for the first of the arrays.
+    Raises:
+        ValueError: another file has a kernel of that name.
+    """
     name = _registered(function)
 
     @functools.wraps(function)
@@ -168,13 +208,25 @@ def _registered(function: Callable[..., Any]) -> str:
 
 
 class use_backend:
-    """Compute by that backend, in this thread: from now on, or inside a with-statement or a decorated
-    function. "reference" runs every kernel as its lesson is written, and limits BLAS to one thread, in
-    the whole process, as long as it holds; the others are for the arrays of their device, and arrays elsewhere go on as
-    before. None is the default of each device.
+    """Compute by one backend in this thread: from now on, or inside a with-statement or a decorated
+    function.
 
-    Raises DeviceError, in one line, if there is no such backend or its device is not there, ValueError
-    if it has functions for kernels that do not exist.
+    Args:
+        name: a backend for the arrays of its device, such as "numpy" or "cuda"; arrays on other
+            devices are computed as before. "reference" runs every kernel as its lesson is written,
+            and limits BLAS to one thread in the whole process until it ends. None is the default of
+            each device.
+    Raises:
+        DeviceError: there is no such backend, or its device is not there.
+        ValueError: the backend has a function for a kernel that does not exist.
+
+    Example:
+        >>> import minicnn
+        >>> @minicnn.use_backend("reference")
+        ... def rectified():
+        ...     return minicnn.functional.relu(minicnn.Tensor([-1.0, 2.0]))
+        >>> rectified()
+        Tensor([0., 2.], dtype=float32)
     """
 
     def __init__(self, name: str | None) -> None:
@@ -186,17 +238,19 @@ class use_backend:
             open_device(backend.device)
             backend.check()
         self.chosen = name, _fastest if name is None else _Versions(backend, plain=name == REFERENCE)
-        self.began = threading.get_ident(), _state()  # in this thread; a with-statement here ends that
+        # in this thread, until a with-statement takes over
+        self.began = threading.get_ident(), _state()
         self._begin()
 
     def _begin(self) -> Any:
-        """Compute so from now on. Returns what limits BLAS, if anything does."""
+        """Compute so from now on. What is returned limits BLAS, or is None."""
         _set_state(self.chosen)
         return _blas().limit(limits=1, user_api="blas") if self.chosen[0] == REFERENCE else None
 
     def __enter__(self) -> None:
         thread, before = self.began
-        if thread != threading.get_ident():  # another with-statement than the first, or another thread
+        # another with-statement than the first, or another thread
+        if thread != threading.get_ident():
             before = _state()
         self.began = 0, before
         _in_use.left.append((before, self._begin()))
@@ -208,7 +262,7 @@ class use_backend:
             limiter.restore_original_limits()
 
     def __call__(self, function: Call) -> Call:
-        """Decorate a function, inside which this holds."""
+        """Decorate a function, inside which this backend computes."""
         name, _ = self.chosen
         thread, before = self.began
         if thread == threading.get_ident():
@@ -225,7 +279,7 @@ class use_backend:
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    """The libraries of threads that are loaded; to look for them takes a millisecond."""
+    """The thread libraries that are loaded; finding them takes a millisecond."""
     return ThreadpoolController()
 
 
@@ -238,12 +292,26 @@ def _set_state(state: tuple[str | None, _Versions]) -> None:
 
 
 def chosen_backend() -> str | None:
-    """The name that use_backend() was told in this thread, if there still is such a backend."""
+    """The backend that use_backend() has chosen in this thread.
+
+    Returns:
+        Its name, or None if there is none, or it has been removed.
+    """
     return _in_use.name if _in_use.name in (REFERENCE, *_backends) else None
 
 
 def backend_of(device: str) -> str:
-    """The name of the backend that computes in this thread with the arrays of a device."""
+    """The backend that computes in this thread with the arrays of a device.
+
+    Args:
+        device: "cpu", "gpu" or "gpu:N".
+    Returns:
+        Its name.
+
+    Example:
+        >>> backend_of("cpu")
+        'numpy'
+    """
     kind, name = device.partition(":")[0], chosen_backend()
     if name is not None and (name == REFERENCE or _backends[name].device == kind):
         return name
@@ -252,7 +320,15 @@ def backend_of(device: str) -> str:
 
 
 def table() -> str:
-    """Which kernel has which versions, as a table of Markdown: every kernel has the lesson's."""
+    """Which backend has a version of which kernel; every kernel has the lesson's.
+
+    Returns:
+        A table in Markdown.
+
+    Example:
+        >>> table().splitlines()[0]
+        '| kernel | reference | numpy | cuda |'
+    """
     names = list(_backends)
     rows = [["kernel", REFERENCE, *names], ["---"] * (2 + len(names))]
     for name in sorted(_lessons):

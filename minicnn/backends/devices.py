@@ -1,7 +1,8 @@
 """Devices: where arrays are, by name ("cpu", "gpu", "gpu:1"), and how they get there.
 
-The host is always there, with NumPy's arrays. A backend for other hardware registers a Device, which says how that
-hardware is asked for the few things that are needed of it; the functions below are what everybody else calls.
+The host is always there, with NumPy's arrays. A backend for other hardware registers a Device,
+which says how that hardware does the few things that are needed of it; the functions below are what
+everything else calls.
 """
 
 import contextlib
@@ -16,70 +17,131 @@ HOST_MEMORY = (1, 3, 11)  # kinds of memory by their numbers in DLPack: plain, p
 
 
 class DeviceError(RuntimeError):
-    """A device or a backend that was asked for is not there or has no memory left, or arrays of two devices met in one
-    operation."""
+    """A device or a backend that was asked for is not there or has no memory left, or arrays of two
+    devices met in one operation.
+    """
 
 
 class Device:
-    """What is asked of hardware that is not the host. A subclass is registered as Device.register("gpu", Mine()).
+    """What minicnn asks of hardware other than the host. A subclass is registered by
+    Device.register("gpu", Mine()).
 
-    Devices of a kind are numbered from 0. Of an array of theirs, array.copy(), .astype(), .reshape(), operators, and
-    NumPy's functions by NEP 13 and NEP 18 are expected to work as NumPy's do.
+    Devices of a kind are numbered from 0. Their arrays have copy(), astype(), reshape() and
+    operators, and take part in NumPy's functions by NEP 13 and NEP 18, as NumPy's arrays do.
+
+    Attributes:
+        memory: its kinds of memory, by their numbers in DLPack.
     """
 
     memory: tuple[int, ...] = ()  # its kinds of memory, by their numbers in DLPack
 
     def owns(self, kind: type) -> bool:
-        """Are arrays of this type on it? Must not import anything: if it has not been opened, none is."""
+        """Whether arrays of a type are on this kind of device. It must not import anything: before
+        the device has been opened, there are no such arrays.
+
+        Args:
+            kind: a type.
+        """
         raise NotImplementedError
 
     def open(self, number: int) -> None:
-        """Make ready for use, and find out now what would fail later: DeviceError with what to do, in one line."""
+        """Make a device ready for use, and find out now what would fail later.
+
+        Args:
+            number: which one, from 0.
+        Raises:
+            DeviceError: it cannot be used; the message is one line that says what to do.
+        """
         raise NotImplementedError
 
     def number(self, array: Array) -> int:
-        """On which one an array is."""
+        """The number of the device that holds an array.
+
+        Args:
+            array: an array of this kind of device.
+        """
         raise NotImplementedError
 
     def is_current(self, array: Array) -> bool:
-        """Is the one that holds an array the current one of this thread already?"""
+        """Whether the device that holds an array is this thread's current one already.
+
+        Args:
+            array: an array of this kind of device.
+        """
         raise NotImplementedError
 
     def module(self) -> Any:
-        """The module with NumPy's functions for its arrays."""
+        """The module with NumPy's functions for the device's arrays, such as cupy."""
         raise NotImplementedError
 
     def current(self, number: int) -> contextlib.AbstractContextManager[Any]:
-        """Inside, arrays are made and computed there, and its lack of memory is a DeviceError."""
+        """A context in which arrays are made and computed on a device, and its lack of memory is a
+        DeviceError.
+
+        Args:
+            number: which one.
+        """
         raise NotImplementedError
 
     def upload(self, array: np.ndarray) -> Array:
-        """A copy of a host array on the current one."""
+        """A copy of a host array on the current device.
+
+        Args:
+            array: an array of NumPy's.
+        """
         raise NotImplementedError
 
     def download(self, array: Array) -> np.ndarray:
-        """A copy on the host."""
+        """A copy on the host.
+
+        Args:
+            array: an array of this kind of device.
+        Returns:
+            An array of NumPy's.
+        """
         raise NotImplementedError
 
     def describe(self, number: int) -> str:
-        """Its name and memory, for people."""
+        """A device's name and memory, for people.
+
+        Args:
+            number: which one.
+        """
         raise NotImplementedError
 
     def memory_stats(self, number: int) -> dict[str, int]:
-        """See memory_stats() below."""
+        """See memory_stats() below.
+
+        Args:
+            number: which one.
+        """
         raise NotImplementedError
 
     def synchronize(self, number: int) -> None:
-        """Wait until it has done all it was asked to do."""
+        """Wait until a device has done all that it was asked to do.
+
+        Args:
+            number: which one.
+        """
         raise NotImplementedError
 
     def uploader(self, number: int) -> Any:
-        """What carries batches from the host to it while it computes with the ones before, with the
-        methods of backends/cuda/devices.py's Upload."""
+        """An object that copies batches from the host to a device while it computes with the ones
+        before, with the methods of Upload in backends/cuda/devices.py.
+
+        Args:
+            number: which one.
+        """
         raise NotImplementedError
 
     @staticmethod
     def register(kind: str, device: "Device") -> None:
+        """Make a kind of device known.
+
+        Args:
+            kind: its name, such as "gpu".
+            device: the Device that does its work.
+        """
         _kinds[kind] = device
 
 
@@ -87,12 +149,14 @@ _kinds: dict[str, Device] = {}
 
 
 def is_kind(kind: str) -> bool:
-    """Is there such a kind of device?"""
+    """Whether there is such a kind of device."""
     return kind == "cpu" or kind in _kinds
 
 
 def kind_of(array_type: type) -> str | None:
-    """The kind of device that arrays of a type are on: "cpu", "gpu"; None if it is no array's type."""
+    """The kind of device that arrays of a type are on, "cpu" or "gpu"; None if the type is not one
+    of arrays.
+    """
     if issubclass(array_type, (np.ndarray, np.generic)):
         return "cpu"
     return next((kind for kind, device in _kinds.items() if device.owns(array_type)), None)
@@ -102,13 +166,20 @@ def _device_of_type(array_type: type) -> tuple[str, Device]:
     for kind, device in _kinds.items():
         if device.owns(array_type):
             return kind, device
-    raise TypeError(f"{array_type.__name__} is no array of a device that is open")
+    raise TypeError(f"{array_type.__name__} is not an array of a device that is open")
 
 
-# ---------------------------------------------------------------------------------------------------------- by its name
+# -------------------------------------------------------------------------------------- by its name
 def open_device(device: str) -> str:
-    """The full name of a device that can be used: "cpu"; "gpu" is "gpu:0". Raises DeviceError with what to install or
-    to write."""
+    """Make a device ready for use.
+
+    Args:
+        device: "cpu", "gpu" or "gpu:N".
+    Returns:
+        Its full name: "gpu" is "gpu:0".
+    Raises:
+        DeviceError: it cannot be used; the message says what to install or to write.
+    """
     if device == "cpu":
         return device
     kind, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
@@ -126,13 +197,14 @@ def open_device(device: str) -> str:
     return f"{kind}:{number}"
 
 
-# those that were found in order, for to look takes a moment; as long as there are none, every array is the host's
+# Those that were found in order, because finding out takes a moment. As long as there are none,
+# every array is on the host.
 opened: set[tuple[str, int]] = set()
 _opening = threading.Lock()  # one thread at a time, for libraries are imported on the way
 
 
 def _opened_device(device: str) -> tuple[Device | None, int]:
-    """(None, 0) for the host"""
+    """The Device and its number; (None, 0) for the host."""
     kind, _, number = open_device(device).partition(":")
     return _kinds.get(kind), int(number or 0)
 
@@ -145,8 +217,12 @@ _here = _Here()
 
 
 class on_device:
-    """with on_device("gpu:1"): what is computed inside is computed there. Running out of its memory is a DeviceError.
-    Nothing happens for "cpu"."""
+    """with on_device("gpu:1"): what is computed inside is computed there, and running out of its
+    memory is a DeviceError. Nothing changes for "cpu".
+
+    Args:
+        device: "cpu", "gpu" or "gpu:N".
+    """
 
     def __init__(self, device: str) -> None:
         kind, _, number = device.partition(":")
@@ -164,7 +240,16 @@ class on_device:
 
 
 def is_available(device: str = "gpu") -> bool:
-    """Can this device be used here? What is missing, if it cannot, open_device and Tensor(…, device=…) say."""
+    """Whether a device can be used here. If it cannot, open_device and Tensor(…, device=…) tell
+    why.
+
+    Args:
+        device: "cpu", "gpu" or "gpu:N".
+
+    Example:
+        >>> is_available("cpu")
+        True
+    """
     try:
         open_device(device)
     except DeviceError:
@@ -173,14 +258,22 @@ def is_available(device: str = "gpu") -> bool:
 
 
 def describe_device(device: str) -> str:
-    """Its name and memory, as "NVIDIA H100 80GB HBM3, 79.1 GiB"."""
+    """A device's name and memory, as "NVIDIA H100 80GB HBM3, 79.1 GiB"."""
     there, number = _opened_device(device)
     return "the host" if there is None else there.describe(number)
 
 
 def memory_stats(device: str = "gpu") -> dict[str, int]:
-    """Bytes of a GPU's memory: `used` by arrays of this program, `reserved` by it (kept for the next arrays: mostly
-    as much as was ever used at one time), `free` for anybody, and `total`."""
+    """How much of a GPU's memory is in use.
+
+    Args:
+        device: "gpu" or "gpu:N".
+    Returns:
+        A dict of bytes: `used` by arrays of this program, `reserved` by it (kept for the next
+        arrays: mostly as much as was ever used at one time), `free` for any program, and `total`.
+    Raises:
+        DeviceError: the device is the host, or is not there.
+    """
     there, number = _opened_device(device)
     if there is None:
         raise DeviceError("memory_stats() is for devices other than the host: 'gpu' or 'gpu:N'")
@@ -188,22 +281,36 @@ def memory_stats(device: str = "gpu") -> dict[str, int]:
 
 
 def synchronize(device: str = "gpu") -> None:
-    """Wait until a device has done all that it was asked to, as before looking at a clock. A CPU is never behind."""
+    """Wait until a device has done all that it was asked to do, as before looking at a clock. On a
+    CPU there is nothing to wait for.
+
+    Args:
+        device: "cpu", "gpu" or "gpu:N".
+    Raises:
+        DeviceError: the device is not there.
+
+    Example:
+        >>> synchronize("cpu")
+    """
     there, number = _opened_device(device)
     if there is not None:
         there.synchronize(number)
 
 
 def uploader(device: str) -> Any:
-    """What carries batches there while it computes; None for the host, where they are."""
+    """An object that copies batches to a device while it computes; None for the host, where they
+    are already.
+    """
     there, number = _opened_device(device)
     return None if there is None else there.uploader(number)
 
 
-# ---------------------------------------------------------------------------------------------------------- by an array
+# -------------------------------------------------------------------------------------- by an array
 def as_array(data: Any) -> Array:
-    """An array as it is, on whatever device, which is opened; anything else, such as a list, as NumPy's.
-    The bytes of a number are in this machine's order, as they may not be in a file of HDF5 or NumPy."""
+    """An array as it is, on whatever device, which is opened; anything else, such as a list, as
+    NumPy's. Its elements have this machine's byte order, which those in a file of HDF5 or NumPy may
+    not have.
+    """
     if kind_of(type(data)) in (None, "cpu"):
         array = np.asarray(data)
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -212,12 +319,12 @@ def as_array(data: Any) -> Array:
 
 
 def on_host(array: Array) -> bool:
-    """Is it on the host, where to look at its numbers makes nobody wait?"""
+    """Whether an array is on the host, where reading its elements does not have to wait."""
     return isinstance(array, (np.ndarray, np.generic))
 
 
 def on_one_device(arrays: Sequence[Array]) -> bool:
-    """Are these arrays, all of one type, on one device?"""
+    """Whether these arrays, all of one type, are on one device."""
     kind = type(arrays[0])
     if len(arrays) == 1 or kind is np.ndarray:
         return True
@@ -254,7 +361,7 @@ def array_module(array: Array) -> Any:
 
 
 def to_device(array: Array, device: str) -> Array:
-    """The array on that device: the array itself if it is there already, else a copy."""
+    """The array on that device: the array itself if it is there already, otherwise a copy."""
     device = open_device(device)
     here = device_of(array)
     if here == device:
@@ -269,8 +376,9 @@ def to_device(array: Array, device: str) -> Array:
 
 
 def misfit(value: Array, array: Array) -> str | None:
-    """What keeps the value from being copied over the array: its shape, or another kind of number, as
-    whole ones are not the weights of a network; None if nothing does."""
+    """What keeps the value from being copied over the array: its shape, or its kind of dtype
+    (integers are not the weights of a network); None if nothing does.
+    """
     value = as_array(value)
     if value.shape != array.shape:
         return f"has shape {value.shape}, not {array.shape}"
@@ -287,7 +395,9 @@ def assign(array: Array, value: Array) -> None:
 
 
 def constant(number: Any, dtype: Any, like: Array) -> Array:
-    """A number as an array without axes on the device of `like`. On a GPU it is filled in: no copy."""
+    """A number as an array without axes on the device of `like`. On a GPU it is filled in, without
+    a copy from the host.
+    """
     if isinstance(like, np.ndarray):
         return np.asarray(number, dtype)
     with on_device_of(like):
@@ -295,15 +405,19 @@ def constant(number: Any, dtype: Any, like: Array) -> Array:
 
 
 def index_copy(part: Any, like: Array) -> Any:
-    """A copy, where `like` is, of an array or list that is to be an index; whatever else may be an index, as it is."""
+    """A copy, where `like` is, of an array or list that is to be an index; an index of another type
+    as it is.
+    """
     if not hasattr(part, "copy") or isinstance(part, np.generic):
         return part
     return to_device(np.array(part) if isinstance(part, (np.ndarray, list)) else part.copy(), device_of(like))
 
 
-# --------------------------------------------------------------------------------------------------------------- DLPack
+# ------------------------------------------------------------------------------------------- DLPack
 def to_dlpack(array: Array, options: dict[str, Any]) -> Any:
-    """array.__dlpack__(**options): what another library takes the array from, and keeps it alive with."""
+    """array.__dlpack__(**options): another library takes the array from it, and keeps it alive with
+    it.
+    """
     if any(stride < 0 for stride in array.strides):
         raise BufferError("an array that runs backwards, such as x[::-1], would crash PyTorch: share a copy of it")
     with on_device_of(array):
@@ -318,11 +432,14 @@ def from_dlpack(x: Any) -> Array:
         memory, number = x.__dlpack_device__()
     except ValueError as error:  # a tensor of PyTorch's device "meta", which has no memory
         raise DeviceError(f"from_dlpack: {one_line(error)}") from None
-    if getattr(x, "is_neg", bool)():  # PyTorch 2.14 exports the memory of such a view, without the sign
+    # PyTorch 2.14 exports the memory of such a view, without the sign
+    if getattr(x, "is_neg", bool)():
         raise BufferError("from_dlpack: this tensor is the negative of its memory: share x.resolve_neg()")
     kind = next((kind for kind, device in _kinds.items() if memory in device.memory), None)
     if kind is None and memory not in HOST_MEMORY:
-        raise DeviceError(f"from_dlpack: this memory (DLPack's kind {int(memory)}) is no CPU's and no NVIDIA GPU's")
+        raise DeviceError(
+            f"from_dlpack: this memory (DLPack's kind {int(memory)}) is on neither a CPU nor an NVIDIA GPU"
+        )
     there = None if kind is None else _opened_device(f"{kind}:{number}")[0]
     try:
         return (np if there is None else there.module()).from_dlpack(x)
@@ -331,7 +448,9 @@ def from_dlpack(x: Any) -> Array:
 
 
 def one_line(error: BaseException) -> str:
-    """What is wrong, of a message of many lines: of CuPy's own, what follows "Original error:"."""
+    """The line of a longer error message that says what is wrong: of CuPy's own, what follows
+    "Original error:".
+    """
     lines = [line.strip() for line in str(error).partition("Original error:")[2].splitlines() if line.strip()]
     lines += [line.strip() for line in str(error).splitlines() if line.strip("= ")]
     return lines[0] if lines else type(error).__name__

@@ -1,6 +1,6 @@
-"""Data: arrays in, arrays out. A dataset has `len(dataset)` and `dataset[i]`, which is (image, label):
-of images, a uint8 array (H, W, 3) and an int. A list of such pairs is one; `Arrays(X, y)` makes one of
-two arrays. Where the labels have names, `dataset.classes` lists them.
+"""Data: arrays in, arrays out. A dataset has `len(dataset)` and `dataset[i]`, which is (image,
+label), for images a uint8 array (H, W, 3) and an int. A list of such pairs is a dataset, and
+`Arrays(X, y)` makes one of two arrays. Where the labels have names, `dataset.classes` lists them.
 """
 
 from . import transforms

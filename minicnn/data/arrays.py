@@ -1,4 +1,4 @@
-"""Arrays: numbers that are there already as a dataset.
+"""Arrays: a dataset of arrays that are in memory already.
 
 >>> import numpy as np
 >>> from minicnn.data import Arrays, DataLoader
@@ -21,13 +21,22 @@ from numpy.typing import ArrayLike, NDArray
 class Arrays:
     """X and y as a dataset: `dataset[i]` is (X[i], y[i]), views that cannot be written to.
 
-    X: (N, …) numbers, images channels last, (N, H, W, C); an array, which is not copied, or lists
-        of numbers. For layers, whose weights are float32, convert others: X.astype(np.float32).
-    y: (N,) labels of any integer dtype or booleans, which are 0 and 1, targets of any floating dtype,
-        or (N, …) targets.
+    Args:
+        X: (N, …) integers or floats, images channels last, (N, H, W, C); an array, which is not
+            copied, or lists. Layers have float32 weights, so convert other floats:
+            X.astype(np.float32).
+        y: (N,) labels of any integer dtype, or booleans, which count as 0 and 1; or (N,) or (N, …)
+            targets of any floating dtype.
+    Attributes:
+        X: the array.
+        y: the array.
+    Raises:
+        TypeError: one of the two is not an array of such a dtype, or has no axes.
+        ValueError: their lengths differ.
 
-    Attributes: `X` and `y`, the arrays.
-    Raises TypeError for what is no array of numbers, ValueError for lengths that differ.
+    Example:
+        >>> Arrays([[0.5, 1.5], [2.5, 3.5]], [0, 1])
+        Arrays(X float64 (2, 2), y int64 (2,))
     """
 
     def __init__(self, X: ArrayLike, y: ArrayLike):
@@ -46,14 +55,12 @@ class Arrays:
 
 
 def _numbers(name: str, values: ArrayLike, kinds: str = "iuf") -> NDArray[Any]:
-    """An array of integers or floating numbers, through which those it was made of cannot be changed."""
+    """A read-only view of an array of one of these kinds of dtype."""
     try:
         array = np.asarray(values).view()
     except ValueError as error:  # lists of unequal lengths
         raise TypeError(f"{name} must be an array or lists of numbers: {error}") from None
     if array.ndim == 0 or array.dtype.kind not in kinds:
-        raise TypeError(
-            f"{name} must be an array (N, …) of integers or floating numbers, got {array.dtype} {array.shape}"
-        )
+        raise TypeError(f"{name} must be an array (N, …) of integers or floats, got {array.dtype} {array.shape}")
     array.flags.writeable = False
     return array

@@ -1,5 +1,6 @@
-"""CIFAR10: 60,000 photos of 32×32 pixels in ten classes (Krizhevsky, "Learning multiple layers of features from tiny
-images", 2009), read from the files of its binary version, https://www.cs.toronto.edu/~kriz/cifar.html.
+"""CIFAR10: 60,000 photos of 32×32 pixels in ten classes (Krizhevsky, "Learning multiple layers of
+features from tiny images", 2009), read from the files of its binary version,
+https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 from __future__ import annotations
@@ -27,13 +28,21 @@ RECORD = 1 + 3 * 32 * 32  # bytes: the label, then the red, the green and the bl
 
 
 class CIFAR10:
-    """The 50,000 training or 10,000 test photos: `dataset[i]` is (image, label), a uint8 array (32, 32, 3) and an int.
+    """The 50,000 training or the 10,000 test photos: `dataset[i]` is (image, label), a uint8 array
+    (32, 32, 3) and an int (Krizhevsky 2009).
 
-    root: the unpacked folder cifar-10-batches-bin, or the folder that holds it.
-    verify: compare each file's MD5 with the official one. With False, files of any number of records are taken.
-
-    Attributes: `images` (N, 32, 32, 3) uint8, read-only, as are the images handed out; `labels` (N,) int64; `classes`.
-    Raises DataError, naming the file, if one is missing, has the wrong size, checksum, labels or number of class names.
+    Args:
+        root: the unpacked folder cifar-10-batches-bin, or the folder that holds it.
+        train: whether to read the training photos; otherwise the test photos are read.
+        verify: compare each file's MD5 with the official one. With False, files with any number of
+            records are read.
+    Attributes:
+        images: uint8 (N, 32, 32, 3), read-only, as is each image that is handed out.
+        labels: int64 (N,).
+        classes: the names of the ten classes.
+    Raises:
+        DataError: a file is missing, or has the wrong size, checksum, labels or number of class
+            names; the message names it.
     """
 
     def __init__(self, root: str | os.PathLike[str], train: bool = True, *, verify: bool = True):
@@ -46,7 +55,8 @@ class CIFAR10:
         records = np.concatenate([_records(folder, name, verify) for name in files])  # (N, 3073)
         self.labels: NDArray[np.int64] = records[:, 0].astype(np.int64)
         planes = records[:, 1:].reshape(-1, 3, 32, 32)
-        self.images: NDArray[np.uint8] = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))  # (N, 32, 32, 3)
+        # (N, 32, 32, 3)
+        self.images: NDArray[np.uint8] = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
         self.images.flags.writeable = False
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""ImageFolder: images in one folder per class."""
+"""ImageFolder: images in one folder for each class."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ IMAGES = "images"  # the folder within a class's own in which tiny-imagenet has 
 
 
 class ImageFiles:
-    """A dataset of image files: `dataset[i]` is (image, label), a uint8 array (H, W, 3) and an int. The image comes
-    from `read_image(path, least)` when it is asked for.
+    """A dataset of image files: `dataset[i]` is (image, label), a uint8 array (H, W, 3) and an int.
+    The image comes from `read_image(path, least)` when it is asked for.
+
+    Args:
+        samples: a list of (path, label).
+        classes: the names of the classes.
+        least: the short side that will be needed, see `read_image`.
+    Attributes:
+        samples: as given.
+        classes: as given.
+        least: as given.
     """
 
     def __init__(self, samples: list[tuple[str, int]], classes: list[str], least: int | None):
@@ -36,24 +45,31 @@ class ImageFiles:
 
 
 class ImageFolder(ImageFiles):
-    """The images in `root/<class>/<file>`: `folder[i]` is (image, label), a uint8 array (H, W, 3) and an int.
+    """The images in `root/<class>/<file>`: `folder[i]` is (image, label), a uint8 array (H, W, 3)
+    and an int.
 
-    Files count whose names end in one of `ENDINGS`, in either case (`.avif` where Pillow can read
-    it). What is hidden does not, nor what is no regular file: pipes, and links that lead nowhere or
-    to themselves. Nor do folders within a class; but where a class has no images beside a single
-    folder called images, those in there are the class's, as tiny-imagenet has them. Files are
-    listed now and decoded, by `read_image`, when they are asked for.
+    A file counts if its name ends in one of `ENDINGS`, in upper or lower case (`.avif` where Pillow
+    can read it). Hidden files do not count, nor do files that are not regular, such as pipes, and
+    links that lead nowhere or to themselves. Folders within a class do not count either; but where
+    a class has no images beside a single folder called images, those in there are the class's, as
+    in tiny-imagenet. Files are listed now, and decoded by `read_image` when they are asked for.
 
-    classes: the class names in the order of their labels; by default the names of the folders,
-        sorted as strings, as torchvision sorts them: "10" comes before "2". To a validation folder
-        pass the training folder's `classes`: each of its folders must have one of these names, and
-        may write an accented letter as one character or as two (Unicode's NFC and NFD). A class
-        without a folder has no images there.
-    least: the short side that will be needed, see `read_image`.
-
-    Attributes: `classes`, and `samples`, the list of (path, label).
-    Raises DataError for a missing root, fewer than two classes, a class folder without images,
-    folders that are not among `classes`, and two names that differ only in how accents are encoded.
+    Args:
+        root: the folder that holds one folder of images for each class.
+        classes: the class names in the order of their labels; by default the names of the folders,
+            sorted as strings, as torchvision sorts them: "10" comes before "2". For a validation
+            folder pass the training folder's `classes`: each of its folders must have one of these
+            names, and may write an accented letter as one character or as two (Unicode's NFC and
+            NFD). A class without a folder has no images there.
+        least: the short side that will be needed, see `read_image`.
+    Attributes:
+        classes: the class names in the order of their labels.
+        samples: the list of (path, label).
+        least: as given.
+    Raises:
+        DataError: root does not exist, there are fewer than two classes, a class folder has no
+            images, a folder is not among `classes`, or two names differ only in how accents are
+            encoded.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, classes: Sequence[str] | None = None, least: int | None = None):
@@ -69,8 +85,8 @@ class ImageFolder(ImageFiles):
                 " minicnn.data.ImageNet (imagenet:DIR in train.py)"
             )
         if classes is None and len(found) < 2:
-            number = f"only one class folder, {found[0]!r}" if found else "no class folders"
-            raise DataError(f"{root}: {number}; at least two are needed, each with the images of one class")
+            count = f"only one class folder, {found[0]!r}" if found else "no class folders"
+            raise DataError(f"{root}: {count}; at least two are needed, each with the images of one class")
         classes = found if classes is None else list(classes)
         here, labels = composed(found, root), composed(classes, "classes")
         if not found or here.keys() - labels.keys():
@@ -99,13 +115,14 @@ def folders(root: str) -> list[str]:
 
 
 def files(folder: str) -> list[str]:
-    """The paths of a class's images, in its folder or in the folder images within, sorted. Raises
-    DataError if there are none."""
+    """The paths of a class's images, in its folder or in the folder images within, sorted. It is a
+    DataError if there are none.
+    """
     inner = folders(folder)
     if found := image_files(folder) or (image_files(os.path.join(folder, IMAGES)) if inner == [IMAGES] else []):
         return found
     deeper = sum(len(image_files(at)) for name in inner for at, *_ in os.walk(os.path.join(folder, name)))
-    within = f", but {deeper} in folders within it, which are not looked into" if deeper else ""
+    within = f", but {deeper} in folders within it, where images are not searched for" if deeper else ""
     raise DataError(f"{folder}: no images in this folder{within} (endings accepted: {' '.join(ENDINGS)})")
 
 
@@ -121,7 +138,8 @@ def image_files(folder: str) -> list[str]:
 
 
 def leads_to(kind: Callable[[], bool]) -> bool:
-    """A directory entry's is_file or is_dir, but False for a link that leads to itself."""
+    """The is_file or is_dir of an item of a directory, but False for a link that leads to
+    itself."""
     try:
         return kind()
     except OSError:
@@ -129,8 +147,9 @@ def leads_to(kind: Callable[[], bool]) -> bool:
 
 
 def composed(names: Iterable[str], where: str) -> dict[str, str]:
-    """The names by their composed form (NFC), which is one however a name is written. Raises
-    DataError if two have the same."""
+    """The names by their composed form (NFC), which is the same however a name is written. It is a
+    DataError if two names have the same.
+    """
     found: dict[str, str] = {}
     for name in names:
         if (key := unicodedata.normalize("NFC", name)) in found:

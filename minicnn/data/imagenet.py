@@ -1,5 +1,6 @@
-"""ImageNet: the images of the 2012 challenge, 1,281,167 to train on and 50,000 to validate in 1,000 classes
-(Russakovsky et al., "ImageNet large scale visual recognition challenge", 2015), in the folders that they come in.
+"""ImageNet: the images of the 2012 challenge, 1,281,167 for training and 50,000 for validation in
+1,000 classes (Russakovsky et al., "ImageNet large scale visual recognition challenge", 2015), in
+the folders that they come in.
 """
 
 from __future__ import annotations
@@ -11,36 +12,46 @@ from .folder import IMAGES, DataError, ImageFiles, ImageFolder, files, folders, 
 
 CAFFE, KAGGLE, TINY = "val.txt", "LOC_val_solution.csv", "val_annotations.txt"
 KAGGLES_TREE = os.path.join("ILSVRC", "Data", "CLS-LOC")
-WORDS = ("synset_words.txt",), ("LOC_synset_mapping.txt",), ("wnids.txt", "words.txt")  # the last are tiny-imagenet's
+# files that have the words of the classes; the last two are tiny-imagenet's
+WORDS = ("synset_words.txt",), ("LOC_synset_mapping.txt",), ("wnids.txt", "words.txt")
 DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
 
 
 class ImageNet(ImageFiles):
-    """The training or the validation images: `dataset[i]` is (image, label), a uint8 array (H, W, 3) and an int.
+    """The training or the validation images: `dataset[i]` is (image, label), a uint8 array (H, W,
+    3) and an int.
 
-        root/train/<synset>/*.JPEG    the training images; a class is called by its synset id, as n01440764
+        root/train/<synset>/*.JPEG    the training images; a class's name is its synset id, n01440764
         root/val/<synset>/*.JPEG      the validation images, in folders like these,
         root/val/*.JPEG               or all in one; then one of two files gives the labels:
-        root/val.txt                      Caffe's: each line is a file and its class's number, from 0, by sorted ids
-        root/LOC_val_solution.csv         Kaggle's: each line is a file without ending, a comma, and its class's id
-        root/synset_words.txt         what the classes are called, if it is there: each line is an id and its words;
-        root/LOC_synset_mapping.txt       Kaggle's name for the same
+        root/val.txt                  Caffe's: in each line a file and its label, by sorted ids
+        root/LOC_val_solution.csv     Kaggle's: a file without its ending, a comma, its class's id
+        root/synset_words.txt         what the classes are called, if it is there: an id, its words
+        root/LOC_synset_mapping.txt   Kaggle's name for the same
 
-    In Kaggle's archive train and val are in root/ILSVRC/Data/CLS-LOC, and are read there. So is
-    tiny-imagenet: root/train/<synset>/images/*.JPEG, root/val/images/*.JPEG, and the labels of
-    those in root/val/val_annotations.txt, where each line is a file, its class's id and a box, with
-    tabs between; root/words.txt has the words for the ids in root/wnids.txt, and for many others.
+    In Kaggle's archive train and val are in root/ILSVRC/Data/CLS-LOC, and are read there.
+    tiny-imagenet is read as well: `root/train/<synset>/images/*.JPEG`, `root/val/images/*.JPEG`,
+    and the labels of those in root/val/val_annotations.txt, where each line is a file, its class's
+    id and a box, with tabs between; root/words.txt has the words for the ids in root/wnids.txt, and
+    for many others.
 
-    Other subsets of ImageNet, and other images in such folders, do as well. Without train/, a validation set has the
-    classes that the file of words lists. The numbers in the devkit's ILSVRC2012_validation_ground_truth.txt follow an
-    order of its own, which lies in a file of MATLAB's, so it is not read.
+    Other subsets of ImageNet can be read, and other images in such folders. Without train/, a
+    validation set has the classes that the file of words lists. The labels in the devkit's
+    ILSVRC2012_validation_ground_truth.txt follow an order of its own, which only a MATLAB file
+    tells, so they are not read.
 
-    least: the short side that will be needed, see `read_image`.
-
-    Attributes: `classes`, the synset ids, sorted; `names`, the words of each, or the ids where there is no file of
-    words; `samples`, the list of (path, label).
-    Raises DataError, naming the file or folder, for folders or files that are missing, classes that are not known,
-    labels out of range, images without label and labels without image.
+    Args:
+        root: the folder that holds train/ and val/, or Kaggle's archive.
+        train: whether to list the training images; otherwise the validation images are listed.
+        least: the short side that will be needed, see `read_image`.
+    Attributes:
+        classes: the synset ids, sorted.
+        names: the words of each class, or the ids where there is no file of words.
+        samples: the list of (path, label).
+        least: as given.
+    Raises:
+        DataError: a file or folder is missing, a class is not known, a label is out of range, or an
+            image has no label or a label no image; the message names the file or folder.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, train: bool = True, least: int | None = None):
@@ -77,7 +88,7 @@ def _labeled(root: str, val: str, classes: Sequence[str]) -> list[tuple[str, int
     """The images of one folder, with the labels that a file beside it gives them."""
     path = _first(root, (CAFFE, KAGGLE)) or _first(val, (TINY,))
     if path is None:
-        lies = f"; {DEVKIT} cannot be used, because its numbers follow the devkit's own order of the classes"
+        lies = f"; {DEVKIT} cannot be used, because its labels follow the devkit's own order of the classes"
         raise DataError(
             f"{val}: its images are in no class folders, so {root} needs their labels in {CAFFE} or {KAGGLE}"
             + (lies if os.path.exists(os.path.join(root, DEVKIT)) else "")
@@ -97,8 +108,9 @@ def _labeled(root: str, val: str, classes: Sequence[str]) -> list[tuple[str, int
 
 
 def _read_labels(path: str, classes: Sequence[str], stems: Container[str]) -> dict[str, int]:
-    """The label of each image, by its name without ending. A name that is among the stems has none, and may have a
-    point in it."""
+    """The label of each image, by its name without ending. A name that is among the stems has no
+    ending, and may have a point in it.
+    """
     between, called = {CAFFE: (None, ""), KAGGLE: (",", "comma"), TINY: ("\t", "tab")}[os.path.basename(path)]
     if between is None:
         known = {str(i): i for i in range(len(classes))}
@@ -112,7 +124,8 @@ def _read_labels(path: str, classes: Sequence[str], stems: Container[str]) -> di
             continue
         parts = line.rsplit(None, 1) if between is None else line.split(between, 1)
         name, found, *_ = *parts, ""  # a line of one part has no label
-        found, *_ = *found.split(), ""  # boxes follow, and Kaggle's further objects of the same class
+        # boxes follow, and in Kaggle's file further objects of the same class
+        found, *_ = *found.split(), ""
         if found not in known:
             raise DataError(f"{place}: {line[:60]!r} is not {form}")
         stem = name if name in stems else _stem(name)
@@ -123,13 +136,13 @@ def _read_labels(path: str, classes: Sequence[str], stems: Container[str]) -> di
 
 
 def word_files(root: str) -> list[str]:
-    """The paths of the first of WORDS of which all are there; the last one has the words."""
+    """The paths of the first of WORDS whose files are all there; the last path has the words."""
     paths = ([os.path.join(root, name) for name in names] for names in WORDS)
     return next((found for found in paths if all(map(os.path.isfile, found))), [])
 
 
 def _read_words(path: str, ids: str | None = None) -> dict[str, str]:
-    """The words of each class; only of those in a file of ids, if there is one."""
+    """The words of each class; if there is a file of ids, only of those."""
     known = {synset for _, synset in lines(ids)} if ids else None
     named = {}
     for place, line in lines(path, errors="replace"):
@@ -143,8 +156,10 @@ def _read_words(path: str, ids: str | None = None) -> dict[str, str]:
 
 
 def lines(path: str, errors: str = "surrogateescape") -> Iterator[tuple[str, str]]:
-    """(where it is, the line without its surrounding blanks) for each line of a file that is not empty. Bytes that are
-    not UTF-8 become what they are in the names of files, or what `errors` says, as "replace": what can be drawn."""
+    """(where it is, the line without its surrounding blanks) for each line of a file that is not
+    empty. `errors` says what becomes of bytes that are not UTF-8: by default what they are in the
+    names of files, and with "replace" a character that can be drawn.
+    """
     with open(path, encoding="utf-8-sig", errors=errors) as file:
         for number, line in enumerate(file, 1):
             if line := line.strip():

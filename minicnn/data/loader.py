@@ -1,5 +1,5 @@
-"""DataLoader: shuffled, augmented batches, made ready by worker threads or processes while the caller works on the one
-before.
+"""DataLoader: shuffled, augmented batches, loaded by worker threads or processes while the caller
+works on the batch before.
 
 >>> import numpy as np
 >>> from minicnn.data import DataLoader
@@ -10,13 +10,15 @@ before.
 
 Of two arrays, Arrays(X, y) makes a dataset.
 
-On a GPU the same loop gets arrays of that GPU. Images cross as bytes, through memory that it can fetch from by
-itself, while the batch before is worked on, and become numbers there:
+For a GPU the same loop gets arrays on that GPU. Images are copied as bytes, through pinned memory,
+while the batch before is worked on, and become floats there:
 
-    DataLoader(dataset, 128, transform=RandomCrop(227), normalize=Normalize(mean, std), device="gpu")
+    DataLoader(dataset, 128, transform=RandomCrop(227), normalize=Normalize(mean, std),
+    device="gpu")
 
-All randomness comes from Philox, a counter-based generator: its key is (seed, epoch), and the highest word of its
-counter is 0 for the order of the epoch and 1 + i for sample i. So neither threads nor batches change what is drawn.
+All randomness comes from Philox, a counter-based generator: its key is (seed, epoch), and the
+highest word of its counter is 0 for the order of the epoch and 1 + i for sample i. So neither
+threads nor batches change what is drawn.
 """
 
 from __future__ import annotations
@@ -48,44 +50,62 @@ Load = Callable[..., Batch]
 
 
 class Dataset(Protocol):
+    """What a DataLoader needs of a dataset: its length, and (image, label) for each index."""
+
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> tuple[NDArray[Any], Any]: ...
 
 
 class DataLoader:
-    """Batches of a dataset: (images (N, H, W, C) in the dtype that the transform yields, labels (N,)
-    int64), arrays of the caller's own on `device`.
+    """Batches of a dataset: images (N, H, W, C) in the dtype that the transform yields, and labels
+    (N,) int64, in arrays of the caller's own on `device`.
 
-    Where labels are not integers or booleans but floating they are targets, float32. Each may be a
-    number or an array (or list) of any shape (k,), which makes a batch (N, k).
+    Labels that are integers or booleans are int64 in a batch, floats are targets, float32. A label
+    may also be an array or a list of any shape (k,), which makes a batch (N, k).
 
-    What follows batch_size is given by name: PyTorch's third argument is shuffle.
+    When a sample raises an error, so does the iteration: an error of the same type, its message
+    preceded by the sample's file (`dataset.samples[i][0]`, where there is one) or index.
 
-    transform: called as transform(image, rng) for each sample, see transforms.py.
-    shuffle: a new order in each epoch. Each iteration over the loader is one epoch; `epoch` is the next one's number.
-    seed: with the epoch it gives the order, with the epoch and a sample's index what the transform draws for it.
-    num_workers: threads that load batches (decoding and copying release the interpreter's lock). With 0, the caller's
-        thread loads each batch when it is asked for.
-    processes: let processes load them instead, which several do faster than threads. They start with the first epoch,
-        in a few tenths of a second, each with a copy of the dataset (of ImageNet, a list of names of 0.3 GB) and of the
-        transforms; a program's own code has to stand under `if __name__ == "__main__":`, for they import it.
-    prefetch: how many batches may be loading or waiting while the caller holds one; by default two more than there are
-        workers.
-    drop_last: leave out the last batch of an epoch if it is smaller than the others.
-    normalize: the last transform, after which images are float32. Where it runs depends on the device: in the workers,
-        or on the GPU, which then receives a quarter of the bytes.
-    device: "cpu", "gpu" or "gpu:N". A GPU receives each batch while the one before is worked on, and nobody waits for
-        it: the two are kept in order by the GPU itself.
+    Threads end with the iteration, or one sample after the iterator is closed or dropped; an
+    iterator that is held until the interpreter exits ends after the batches in flight. Processes
+    end with the DataLoader. Several iterators may run at the same time.
 
-    An error raised for a sample is raised again in the caller, of the same type, its message preceded by the sample's
-    file (`dataset.samples[i][0]`, where there is one) or index. A sample that is not (array, number or
-    array) raises DataError, and so do unequal shapes or kinds in one batch.
-    The threads end with the iteration, or one sample after the iterator is closed or dropped; if it is still held when
-    the interpreter exits, after the batches in flight. Processes end with the DataLoader. Several iterators may run at
-    the same time.
-    Raises ValueError for an argument out of range, and if an epoch would have no batch; DeviceError for a GPU that is
-    not there; TypeError for arrays instead of a dataset and, when the first epoch begins, for a dataset or transforms
-    that processes cannot have.
+    Args:
+        dataset: has a length, and (image, label) for each index; see Arrays, ImageFolder, CIFAR10
+            and others.
+        batch_size: samples in a batch, 1 or more. What follows is given by name, because PyTorch's
+            third argument is shuffle.
+        transform: called as transform(image, rng) for each sample, see minicnn.data.transforms.
+        shuffle: a new order in each epoch. Each iteration over the loader is one epoch.
+        seed: with the epoch it determines the order, and with the epoch and a sample's index what
+            the transform draws for it.
+        num_workers: threads that load batches (decoding and copying release the interpreter's
+            lock). With 0, the caller's thread loads each batch when it is asked for.
+        prefetch: how many batches may be loading or waiting while the caller holds one; by default
+            two more than there are workers.
+        drop_last: leave out the last batch of an epoch if it is smaller than the others.
+        normalize: the last transform, after which images are float32. Where it runs depends on the
+            device: in the workers, or on the GPU, which then receives a quarter of the bytes.
+        device: "cpu", "gpu" or "gpu:N". Each batch is copied to a GPU while the batch before is
+            worked on; the GPU itself keeps the two in order, and the program does not wait.
+        processes: let processes load batches instead of threads; several processes are faster. They
+            start with the first epoch, in a few tenths of a second, each with a copy of the dataset
+            (of ImageNet, a list of names of 0.3 GB) and of the transforms. They import the program,
+            so its own code has to stand under `if __name__ == "__main__":`.
+    Attributes:
+        epoch: the epoch that the next iteration will be, from 0; it counts up by itself.
+    Raises:
+        ValueError: an argument is out of range, or an epoch would have no batch.
+        DeviceError: the device is not there.
+        TypeError: arrays are given instead of a dataset; or, when the first epoch begins, the
+            dataset or a transform cannot be copied to processes.
+        DataError: in the iteration, if a sample is not (array, label), or shapes or dtypes differ
+            in one batch.
+
+    Example:
+        >>> loader = DataLoader([(np.zeros((4, 4, 3), np.uint8), i) for i in range(10)], 4)
+        >>> [labels.tolist() for images, labels in loader]
+        [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     """
 
     def __init__(
@@ -105,7 +125,7 @@ class DataLoader:
     ):
         first = dataset[0] if isinstance(dataset, (tuple, list)) and dataset else dataset
         if on_host(first):
-            raise TypeError("arrays X of images and y of labels are no dataset: write DataLoader(Arrays(X, y), …)")
+            raise TypeError("arrays X of images and y of labels are not a dataset: write DataLoader(Arrays(X, y), …)")
         if transform is not None:
             _check_transform(transform)
         self.dataset, self.transform, self.shuffle, self.drop_last = dataset, transform, shuffle, drop_last
@@ -124,7 +144,7 @@ class DataLoader:
             )
 
     def __repr__(self) -> str:
-        """Batches, of which dataset, and the settings."""
+        """The dataset's length and type, and the settings."""
         settings = {
             "batch_size": self.batch_size, "transform": self.transform, "shuffle": self.shuffle, "seed": self.seed,
             "num_workers": self.num_workers, "processes": self.processes, "normalize": self.normalize,
@@ -139,7 +159,13 @@ class DataLoader:
         return whole + (rest > 0 and not self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration be this epoch, as when training resumes."""
+        """Choose the epoch that the next iteration will be, as when training resumes.
+
+        Args:
+            epoch: 0 or more.
+        Raises:
+            ValueError: the epoch is not such an integer.
+        """
         self.epoch = integer("epoch", epoch, 0)
 
     def __iter__(self) -> Batches:
@@ -170,23 +196,28 @@ class DataLoader:
 
     def _received(self, upload: Any, ticket: Any) -> Batch:
         with on_device(self.device):
-            images, labels = upload.receive(ticket)  # which later batches overwrite: the caller's own are copies
+            # later batches overwrite these arrays: the caller gets copies of his own
+            images, labels = upload.receive(ticket)
             return images.copy() if self.normalize is None else self.normalize(images), labels.copy()
 
     def _in_processes(self, key: _Key, index: int) -> Load:
-        """_load, as processes do it. They begin now, if they do not run: then one image says how large a batch is."""
+        """_load, as processes do it. They start now, if they do not run: then one image tells how
+        large a batch is.
+        """
         if self._running is None:
             image, _ = self._load(key, np.empty, [index])
-            lend = self.prefetch + 2 if self.device == "cpu" else 0  # to a GPU they go through memory of its own
+            # batches for a GPU are copied to pinned memory
+            lend = self.prefetch + 2 if self.device == "cpu" else 0
             self._running = Processes(self._load, self.num_workers, self.batch_size * image.nbytes, lend)
         return self._running.load
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a copy in another process."""
+        """For a copy in another process, which has no processes of its own."""
         return self.__dict__ | {"_running": None}
 
     def _prefetched(self, load: Load, batches: list[list[int]]) -> Batches:
-        threads = self.num_workers + self.processes  # of which one is about to take over what a process has loaded
+        # with processes one more, which is about to take over what a process has loaded
+        threads = self.num_workers + self.processes
         pool = ThreadPoolExecutor(threads, "minicnn-data", use_backend, (chosen_backend(),))
         closed = threading.Event()
         pending: deque[Future[Batch]] = deque()
@@ -197,7 +228,9 @@ class DataLoader:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-        finally:  # reached too when the iterator is dropped, perhaps in a worker: so do not wait for the workers
+        finally:
+            # This is reached as well when the iterator is dropped, perhaps in a worker: so do not
+            # wait for the workers.
             closed.set()
             pool.shutdown(wait=False)
 
@@ -247,7 +280,9 @@ class DataLoader:
             raise
 
     def _transformed(self, image: Any, rng: np.random.Generator) -> Any:
-        """Of whatever the dataset has, for a transform of the user's own may make an array of it."""
+        """transform(image, rng) for whatever the dataset has, because the user's own transform may
+        make an array of it.
+        """
         assert self.transform is not None
         try:
             return self.transform(image, rng)
@@ -296,12 +331,14 @@ def _label(label: Any) -> NDArray[Any]:
         return array.astype(np.int64)
     raise DataError(
         f"the label is {reprlib.repr(label)}, not an integer of 64 bits, a float or an array of these;"
-        " of a class, give its number"
+        " of a class, give its index"
     )
 
 
 class _Key(ISeedSequence):
-    """Hands Philox its key. So does Philox's argument `key`, but only after drawing entropy: 15 µs a sample, not 4."""
+    """Hands Philox its key. So does Philox's argument `key`, but only after drawing entropy: 15 µs
+    a sample instead of 4.
+    """
 
     def __init__(self, seed: int, epoch: int):
         self.words = np.array([seed, epoch], np.uint64)
@@ -310,6 +347,7 @@ class _Key(ISeedSequence):
         return self.words
 
 
-def _stream(key: _Key, number: int) -> np.random.Generator:
-    counter = np.array([0, 0, 0, number], np.uint64)
-    return np.random.Generator(np.random.Philox(key, counter=counter))  # type: ignore[arg-type]  # as NumPy documents
+def _stream(key: _Key, word: int) -> np.random.Generator:
+    counter = np.array([0, 0, 0, word], np.uint64)
+    # NumPy documents that a key may be such an object
+    return np.random.Generator(np.random.Philox(key, counter=counter))  # type: ignore[arg-type]

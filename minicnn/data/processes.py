@@ -1,6 +1,6 @@
-"""Worker processes for a DataLoader. Threads wait for each other wherever Python runs, processes do not: two of them
-load 1.1 to 1.4 times as many JPEGs of 256 x 256 (benchmarks/loader.py). Images come back in shared memory, and stay
-there; a pipe would take as long as loading them.
+"""Worker processes for a DataLoader. Threads wait for each other wherever Python runs, processes do
+not: two of them load 1.1 to 1.4 times as many JPEGs of 256 x 256 (benchmarks/loader.py). Images
+come back in shared memory, and stay there; a pipe would take as long as loading them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..backends import backend_of, chosen_backend, use_backend
 from .folder import DataError, quiet
 
 LINE = 64  # bytes of a cache line
-ENDED = "a process that loads images was ended from outside, perhaps for lack of memory; fewer take less"
+ENDED = "a process that loads images was killed, perhaps because memory ran out; try fewer processes"
 NOT_BEGUN = (
     "a process that loads images ended before it began. It imports the program first: put the program's own code"
     ' under `if __name__ == "__main__":` (any other reason it has written on standard error)'
@@ -36,15 +36,24 @@ NOT_BEGUN = (
 
 
 class Processes:
-    """So many processes, each with a copy of `load`, which is called as load(key, empty, indices) and returns (images,
-    labels) in arrays that empty(shape, dtype) makes. Images, for which it asks first, of up to `nbytes` bytes
-    cross through shared memory, in one of several slots; more of them, and labels, through a pipe.
+    """Processes that load batches, each with a copy of `load`.
 
-    lend: how many slots may be out at a time, as the images that a caller has got and still has. Others are copied, so
-    that there is always a slot for each process.
+    It is called as load(key, empty, indices) and returns (images, labels) in arrays that
+    empty(shape, dtype) makes. Images, for which it asks first, are passed through shared memory, in
+    one of several slots, if they have at most `nbytes` bytes; larger ones, and labels, through a
+    pipe. The processes end when this object is dropped.
 
-    The processes end when this object is dropped. Raises TypeError if `load` cannot be pickled, DataError without
-    shared memory, and for a program that is in no file, as one on the standard input.
+    Args:
+        load: the function.
+        number: how many processes.
+        nbytes: bytes of a slot.
+        lend: how many slots may be lent at a time, as the images of a batch that a caller has
+            received and still holds. Others are copied, so that there is always a slot for each
+            process.
+    Raises:
+        TypeError: `load` cannot be pickled.
+        DataError: there is no shared memory, or the program is not in a file, because it comes from
+            standard input.
     """
 
     def __init__(self, load: Callable[..., Any], number: int, nbytes: int, lend: int):
@@ -60,13 +69,15 @@ class Processes:
                 f"processes import the program first, and there is no file {os.path.basename(program)}: run it from a"
                 " file, or let threads load (processes=False)"
             )
-        context = multiprocessing.get_context("spawn")  # a forked child would inherit locks that nobody holds any more
+        # a forked child would inherit locks that nobody will release
+        context = multiprocessing.get_context("spawn")
         slots = number + 1 + lend  # so that one can be emptied while all are at work
         nbytes = -(-nbytes // LINE) * LINE
         try:
             memory = context.RawArray("B", slots * nbytes + LINE)
             self.begun = context.RawValue("B")  # 1 as soon as one of them has come so far
-            with deaf_to("SIGHUP"):  # of which Python's resource tracker, which starts here, would die, with tracebacks
+            # Python's resource tracker, which starts here, would die of SIGHUP, with tracebacks
+            with deaf_to("SIGHUP"):
                 self.executor = ProcessPoolExecutor(number, context, begin, (pickled, memory, slots, self.begun))
         except OSError as error:  # as where there is no /dev/shm
             raise DataError(
@@ -79,10 +90,11 @@ class Processes:
         self.number = number
 
     def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: threading.Event) -> tuple[Any, Any]:
-        """What `load` returns for them, in a slot that is lent or in arrays that this `empty` makes,
-        unless `closed` is set; computed by the backend that this thread has chosen, if it is one for
-        the CPU. For any number of threads at once, but not the main thread, whose interrupts would
-        free a slot that is still written to."""
+        """What `load` returns for these indices, in a slot that is lent or in arrays that this
+        `empty` makes, unless `closed` is set; computed by the backend that this thread has chosen,
+        if it is one for the CPU. Any number of threads may call it at once, but not the main
+        thread, whose interrupts would free a slot that is still written to.
+        """
         slot, lent = self.free.get(), False
         backend = chosen_backend() and backend_of("cpu")
         try:
@@ -106,16 +118,19 @@ class Processes:
                 self.free.put(slot)
 
     def _lend(self, slot: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """The images in a slot, which comes back when no array needs its memory any more."""
+        """The images in a slot, which is free again when no array needs its memory any more."""
         row = self.slots[slot]
         memory = (ctypes.c_ubyte * row.nbytes).from_buffer(row)  # every view of the array keeps it
-        weakref.finalize(memory, self.free.put, slot).atexit = False  # a SimpleQueue's put may interrupt itself
+        # garbage collection may run this inside put itself, which a SimpleQueue allows
+        weakref.finalize(memory, self.free.put, slot).atexit = False
         return at(np.frombuffer(memory, np.uint8), shape, dtype)
 
 
 @contextmanager
 def deaf_to(name: str) -> Iterator[None]:
-    """Processes that are started in here do not get a signal, where there is such a choice."""
+    """Processes that are started in here do not receive a signal, where the system offers that
+    choice.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -131,16 +146,18 @@ def at(slot: NDArray[np.uint8], shape: tuple[int, ...], dtype: Any) -> NDArray[A
     return slot[: prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
 
-# ------------------------------------------------------------------------------------------------------------- a worker
+# ----------------------------------------------------------------------------------------- a worker
 class Worker:
-    """What a process has to load with."""
+    """What a process loads with."""
 
     def __init__(self, pickled: bytes, memory: Any, slots: int):
         self.from_dataset: Callable[..., Any] = pickle.loads(pickled)
         self.slots = slots_in(memory, slots)
 
     def load(self, key: Any, indices: list[int], slot: int) -> tuple[Any, NDArray[Any]]:
-        """((shape, dtype) of the images, which are in the slot, labels); or (images, labels) if there is no room."""
+        """((shape, dtype) of the images, which are in the slot, labels); or (images, labels) if the
+        slot is too small.
+        """
         room = self.slots[slot]
 
         def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -157,22 +174,26 @@ _here: list[Worker | TypeError] = []  # in a worker process: what it is, or why 
 
 
 def slots_in(memory: Any, slots: int) -> NDArray[np.uint8]:
-    """The slots (slots, bytes) of shared memory, each of which begins where a cache line does: the same
-    ones in every process, for memory is shared by pages."""
-    numbers = np.frombuffer(memory, np.uint8)
-    start = -numbers.ctypes.data % LINE
-    return numbers[start : start + len(numbers) - LINE].reshape(slots, -1)
+    """The slots (slots, bytes) of shared memory, each of which begins where a cache line does: the
+    same in every process, because memory is shared by pages.
+    """
+    whole = np.frombuffer(memory, np.uint8)
+    start = -whole.ctypes.data % LINE
+    return whole[start : start + len(whole) - LINE].reshape(slots, -1)
 
 
 def begin(pickled: bytes, memory: Any, slots: int, begun: Any) -> None:
+    """Prepare a worker process."""
     begun.value = 1
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
-    quiet()  # each process would say them again
+    # Ctrl-C reaches all processes; the parent ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    quiet()  # each process would repeat the warnings
     try:
         _here[:] = [Worker(pickled, memory, slots)]
     except Exception as error:  # for whoever asks it to load
-        missing = isinstance(error, (AttributeError, ImportError))  # a class of a notebook, of `python -c`
+        # of a class that was defined in a notebook or by `python -c`
+        missing = isinstance(error, (AttributeError, ImportError))
         advice = "; put its class in a module of its own, which a process can import" if missing else ""
         _here[:] = [
             TypeError(
@@ -183,7 +204,8 @@ def begin(pickled: bytes, memory: Any, slots: int, begun: Any) -> None:
 
 
 def load(key: Any, indices: list[int], slot: int, backend: str | None) -> Any:
-    if backend != chosen_backend():  # whoever asks may have chosen another since the last time
+    """Load a batch in a worker process, see Processes.load."""
+    if backend != chosen_backend():  # the caller may have chosen another since the last time
         use_backend(backend)
     worker = _here[0]
     if isinstance(worker, TypeError):
@@ -205,7 +227,9 @@ def _can_be_sent(error: Exception) -> bool:
 
 
 def _end_with_parent() -> None:
-    """However that ends: without this, a worker whose parent was killed waits for ever."""
+    """End when the parent has ended, however it did: otherwise a worker whose parent was killed
+    waits for ever.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -23,15 +23,18 @@ FORMATS = {
 }  # fmt: skip
 ENDINGS = tuple(FORMATS)
 KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-SLIMMEST = 50  # times as long as wide, at most, is an image that is made larger: others might fill the memory
+# An image that is more times as long as wide is not made larger: it might fill the memory.
+SLIMMEST = 50
 BAND = 1 << 22  # pixels of a large image that are converted at a time
 PNG = b"\x89PNG\r\n\x1a\n"
-ORIENTATION = b"Raw profile type exif", b"XML:com.adobe.xmp"  # the notes of a PNG that may say what is up
+# the notes of a PNG that may say which side is up
+ORIENTATION = b"Raw profile type exif", b"XML:com.adobe.xmp"
 
 
 class DataError(ValueError):
     """Data that cannot be used as it is. The message is one line, which names the file or folder if
-    there is one; control characters in a name are written as escape sequences."""
+    there is one; control characters in a name are written as escape sequences.
+    """
 
     def __str__(self) -> str:
         controls = {c for c in super().__str__() if unicodedata.category(c) in ("Cc", "Zl", "Zp")}
@@ -39,28 +42,37 @@ class DataError(ValueError):
 
 
 def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None) -> NDArray[np.uint8]:
-    """The image in a file as a uint8 RGB array (H, W, 3), read-only, turned as its EXIF data say.
+    """The image in a file as RGB, turned as its EXIF data say.
 
-    file: its path, or an open binary file, which errors call by its `.name`, or "image" if it has
-        none. Its content tells the format, which may be any of those that `ENDINGS` names.
-
-    Gray, palette, CMYK and other images are converted to RGB, gray ones of 12 or 16 bits by their
+    Gray, palette, CMYK and other images are converted to RGB, gray images of 12 or 16 bits by their
     high 8. Transparent parts are laid over white; of 16-bit RGB, a transparent color counts by its
-    high bytes. Of an animation the first frame counts. Color profiles are ignored.
+    high bytes. Of an animation the first frame is read. Color profiles are ignored.
 
-    least: how many pixels of the short side will be needed. An image that has more is scaled down
-        to them, as transforms.Resize would do afterwards, but sooner: a JPEG that is at least 2, 4
-        or 8 times as large is only decoded to that fraction, and what is left over never becomes an
-        array. Of other images the result is that of Resize, of such a JPEG not quite: photographs
-        differ by 1 to 5 gray levels of 255 in the mean.
+    A JPEG that ends early is an error. If one is damaged in the middle, the decoder often only
+    warns, and Pillow does not pass that on: the rest of the image may be gray, without a message.
 
-    A JPEG that ends early is an error. Of one that is damaged in the middle the decoder often only
-    warns, and Pillow does not pass that on: the rest of the image may be gray, and nothing says
-    so.
+    Args:
+        file: its path, or an open binary file, which errors call by its `.name`, or "image" if it
+            has none. The content tells the format, which may be any of those that `ENDINGS` names.
+        least: how many pixels of the short side will be needed. An image that has more is scaled
+            down to them, as transforms.Resize would do afterwards, but sooner: a JPEG that is at
+            least 2, 4 or 8 times as large is only decoded to that fraction, and the rest never
+            becomes an array. For other images the result is that of Resize, for such a JPEG it is
+            close: photographs differ by 1 to 5 gray levels of 255 in the mean.
+    Returns:
+        A read-only uint8 array (H, W, 3).
+    Raises:
+        DataError: the file is not a regular one, cannot be read or decoded, has 32-bit pixels,
+            whose value range is not defined, or cannot be scaled to `least` because it is too slim;
+            the message names it.
+        ValueError: `least` is less than 1.
+        ImportError: Pillow is not installed.
 
-    Raises DataError, naming the file, if it is no regular file, cannot be read or decoded, has
-    pixels of 32 bits, whose range nothing tells, or cannot be scaled to `least` (see scaled_size);
-    ImportError without Pillow.
+    Example:
+        >>> import io
+        >>> file = io.BytesIO(b"P6 2 1 255 " + bytes([255, 0, 0, 0, 0, 255]))  # red, blue
+        >>> read_image(file).tolist()
+        [[[255, 0, 0], [0, 0, 255]]]
     """
     if least is not None and least < 1:
         raise ValueError(f"least must be at least 1 pixel, got {least}")
@@ -69,14 +81,17 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
     try:
         if hasattr(file, "read"):
             return decoded(file, least)
-        if kind := KINDS.get(stat.S_IFMT(os.stat(file).st_mode)):  # opening a pipe would wait for who writes to it
+        # opening a pipe would wait for a process that writes to it
+        if kind := KINDS.get(stat.S_IFMT(os.stat(file).st_mode)):
             raise DataError(f"it is {kind}, not a regular file")
-        # Given a path, Pillow 11 to 13 maps an uncompressed TIFF into memory, and turns some of them wrongly.
+        # Given a path, Pillow 11 to 13 maps an uncompressed TIFF into memory, and turns some of
+        # them wrongly.
         with open(file, "rb") as opened:
             return decoded(opened, least)
     except pil.UnidentifiedImageError:
         raise DataError(f"{name}: not an image that Pillow can read") from None
-    except Exception as error:  # broken files make decoders raise OSError, ValueError, SyntaxError and others
+    # broken files make decoders raise OSError, ValueError, SyntaxError and others
+    except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         raise DataError(f"{name}: cannot be read: {reason}") from error
 
@@ -85,7 +100,8 @@ def decoded(file: Any, least: int | None) -> NDArray[np.uint8]:
     """The image in an open file, see read_image."""
     try:
         return pixels(file, least)
-    except ValueError:  # of a PNG perhaps for its notes: Pillow takes 1 MB of each, and 64 MB of all
+    # for a PNG perhaps because of its notes: Pillow accepts 1 MB of each, and 64 MB of all
+    except ValueError:
         file.seek(0)
         if file.read(len(PNG)) != PNG:
             raise
@@ -94,18 +110,19 @@ def decoded(file: Any, least: int | None) -> NDArray[np.uint8]:
 
 
 def pixels(file: Any, least: int | None) -> NDArray[np.uint8]:
-    """What Pillow reads, as read_image promises it."""
+    """The image as Pillow reads it, with what read_image promises beyond that."""
     pil = pillow()
     with pil.Image.open(file, formats=formats()) as image:
         if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-            raise DataError("its pixels have 32 bits, in a range that nothing tells; save it with 8 or 16 bits")
+            raise DataError("its pixels have 32 bits, whose value range is not defined; save it with 8 or 16 bits")
         shift, inverted = gray_levels(image)
         mend_transparency(image)
         size, small, box = image.size, None, None
         if least is not None:
             small = scaled_size(size, least)  # raises its error before anything is decoded
-            _, box = image.draft(None, (least, least)) or (None, None)  # a JPEG's next loading; of other files nothing
-        image.load()  # which turns a TIFF, and reads what stands behind the pixels of a PNG
+            # prepares how a JPEG will be loaded; does nothing for other files
+            _, box = image.draft(None, (least, least)) or (None, None)
+        image.load()  # also turns a TIFF, and reads what stands behind the pixels of a PNG
         if box is not None and image.size != size:
             end_at(image, *box[2:])
             if box[2:] != small:
@@ -130,7 +147,7 @@ def pixels(file: Any, least: int | None) -> NDArray[np.uint8]:
 
 
 def without_notes(png: bytes) -> bytes:
-    """A PNG without its color profile and notes, but those that may say how it is turned."""
+    """A PNG without its color profile and notes, except those that may say how it is turned."""
     kept, at = [PNG], len(PNG)
     while at + 8 <= len(png):
         length, kind = struct.unpack_from(">I4s", png, at)
@@ -142,8 +159,9 @@ def without_notes(png: bytes) -> bytes:
 
 
 def gray_levels(image: Any) -> tuple[int, bool]:
-    """(how many low bits are beyond 8, whether 0 is white) of a gray image of 12 or 16 bits,
-    whose numbers Pillow hands out as they are stored."""
+    """(how many low bits are beyond 8, whether 0 is white) of a gray image of 12 or 16 bits, whose
+    pixels Pillow hands out as they are stored.
+    """
     if image.format != "TIFF" or not image.mode.startswith("I"):
         return 8, False
     bits, photometric = image.tag_v2[258][0], image.tag_v2.get(262)
@@ -165,8 +183,9 @@ def mend_transparency(image: Any) -> None:
 
 
 def end_at(image: Any, right: float, bottom: float) -> None:
-    """Let an image that ends within its last column or row have the one before it there: the
-    decoder has mixed the last one with what lies beyond the border, which may be anything."""
+    """Let the last column and row of an image that ends within them repeat the ones before: the
+    decoder has mixed the last with what lies beyond the border, which may be anything.
+    """
     width, height = image.size
     if right < width:
         image.paste(image.crop((width - 2, 0, width - 1, height)), (width - 1, 0))
@@ -175,16 +194,18 @@ def end_at(image: Any, right: float, bottom: float) -> None:
 
 
 def bands(image: Any) -> Iterator[tuple[int, Any]]:
-    """(first row, rows) of a large image, one after the other: it is never there as a whole in
-    several forms."""
+    """(first row, rows) of a large image, one band after the other, so that the whole image never
+    exists in several forms.
+    """
     rows = max(1, BAND // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def rgb(image: Any, shift: int, inverted: bool) -> Any:
-    """A Pillow image of any mode in RGB, laid over white; of more than 8 bits the low `shift` ones
-    are cut off."""
+    """A Pillow image of any mode in RGB, laid over white; the low `shift` bits of images of more
+    than 8 are cut off.
+    """
     pil = pillow()
     if image.mode.startswith("I"):  # convert() would clip at 255 instead of scaling
         levels = np.clip(image, 0, 65535)
@@ -194,12 +215,13 @@ def rgb(image: Any, shift: int, inverted: bool) -> Any:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = pil.Image.alpha_composite(pil.Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+    return image if image.mode == "RGB" else image.convert("RGB")  # it would copy
 
 
 def upright(image: Any) -> Any:
-    """A Pillow image, turned as its EXIF orientation says. (ImageOps.exif_transpose also packs the other tags again,
-    and fails if one of them is damaged.)"""
+    """A Pillow image, turned as its EXIF orientation says. (ImageOps.exif_transpose also packs the
+    other tags again, and fails if one of them is damaged.)
+    """
     try:
         orientation = image.getexif().get(0x0112)
     except Exception:  # too damaged to say anything
@@ -213,12 +235,16 @@ def upright(image: Any) -> Any:
 
 
 def scaled(image: Any, short_side: int) -> Any:
-    """A Pillow image, its short side scaled to so many pixels, the long one in proportion (bilinear, antialiased)."""
+    """A Pillow image, its short side scaled to `short_side` pixels, the long one in proportion
+    (bilinear, antialiased).
+    """
     return image.resize(scaled_size(image.size, short_side), pillow().Image.Resampling.BILINEAR)
 
 
 def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """(width, height) of an image scaled so. Raises DataError if it would be made larger and is too slim for that."""
+    """(width, height) of an image scaled so. It is a DataError if the image would be made larger
+    and is too slim for that.
+    """
     scale = short_side / min(size)
     width, height = (round(side * scale) for side in size)
     if scale > 1 and max(size) > SLIMMEST * min(size):
@@ -230,7 +256,9 @@ def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def quiet() -> None:
-    """Have Pillow not warn of damaged notes in images that it reads all the same, and does not name."""
+    """Keep Pillow from warning of damaged notes in images that it reads all the same, and does not
+    name.
+    """
     warnings.filterwarnings("ignore", module="PIL")
 
 
@@ -247,7 +275,7 @@ def pillow() -> Any:
 def formats() -> list[str]:
     """The formats that `ENDINGS` names, less those that the installed Pillow does not know."""
     try:
-        avif = find_spec("PIL._avif") is not None  # since 11.3, but not in each build
+        avif = find_spec("PIL._avif") is not None  # since 11.3, but not in every build
     except ImportError:
         avif = False
     return [format for format in dict.fromkeys(FORMATS.values()) if avif or format != "AVIF"]

@@ -1,10 +1,12 @@
-"""SyntheticImages: ten classes of textures, drawn on demand, so that a network can be trained with nothing to download.
+"""SyntheticImages: ten classes of textures, drawn on demand, so that a network can be trained
+without a download.
 
-All images are made the same way, so that only the arrangement in space tells the class. A pattern gives each pixel's
-signed distance from the nearest edge (positive on the figure, negative on the ground); a soft step turns the distance
-into a mask between 0 and 1; the mask blends two random colors; a slope of brightness and some grain go on top. Colors
-carry no label, and since figure and ground may swap theirs, no single pixel does either: a model that weighs pixels or
-counts colors learns little. What tells the classes apart is how edges run, and that is what convolutions find.
+All images are made the same way, so that only the arrangement in space tells the class. A pattern
+gives each pixel's signed distance from the nearest edge (positive on the figure, negative on the
+ground); a soft step turns the distance into a mask between 0 and 1; the mask blends two random
+colors; a slope of brightness and some grain are added. Colors carry no label, and since figure and
+ground may swap theirs, no single pixel does either: a model that weighs pixels or counts colors
+learns little. What tells the classes apart is how edges run, and that is what convolutions find.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-# How hard the task is. Lengths are in pixels of an image of side 227; other sides show the same scene, scaled.
-PERIOD = (20.0, 48.0)  # from one stripe (ring, dot, ...) to the next; drawn uniformly on a log scale
+# How hard the task is. Lengths are in pixels of an image of side 227; other sides show the same
+# scene, scaled. from one stripe (ring, dot, ...) to the next; drawn uniformly on a log scale
+PERIOD = (20.0, 48.0)
 DUTY = (0.45, 0.55)  # share of the image that the figure covers
 TILT = 8.0  # degrees that a pattern may lean to either side
 CONTRAST = 0.4  # least difference of the two colors in each channel; 1 is the channel's whole range
@@ -29,8 +32,9 @@ EDGE = 3.0  # width of the blend from ground to figure
 SIDE = 227  # the side at which the lengths above hold
 SMALLEST = 64  # on a smaller side the finest patterns would be lost between the pixels
 
-# A pattern takes a random generator, the coordinates x (1, W) and y (H, 1) from the image's center, a period and a
-# duty, and returns the signed distances (H, W). Its scalars are Python floats, which leave float32 arrays float32.
+# A pattern takes a random generator, the coordinates x (1, W) and y (H, 1) from the image's center,
+# a period and a duty, and returns the signed distances (H, W). Its scalars are Python floats, which
+# leave float32 arrays float32.
 
 
 def stripes(rng: Generator, turns: Any, period: float, duty: float) -> Any:
@@ -40,20 +44,24 @@ def stripes(rng: Generator, turns: Any, period: float, duty: float) -> Any:
 
 
 def lean(rng: Generator, x: Any, y: Any) -> tuple[Any, Any]:
+    """The coordinates, tilted by a random angle."""
     angle = math.radians(rng.uniform(-TILT, TILT))
     return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
 
 
 def move(rng: Generator, x: Any, y: Any) -> tuple[Any, Any]:
+    """The coordinates from a random center."""
     return x + SIDE * rng.uniform(-0.25, 0.25), y + SIDE * rng.uniform(-0.25, 0.25)
 
 
 def horizontal(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
+    """Stripes from left to right."""
     x, y = lean(rng, x, y)
     return stripes(rng, y / period, period, duty)
 
 
 def vertical(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
+    """Stripes from top to bottom."""
     x, y = lean(rng, x, y)
     return stripes(rng, x / period, period, duty)
 
@@ -68,24 +76,28 @@ def diagonal(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
 def zigzag(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     """Horizontal stripes that a triangle wave of slope 1 pushes up and down."""
     x, y = lean(rng, x, y)
-    wave = stripes(rng, x / (2 * period), 2 * period, duty)  # a distance rises and falls as a triangle wave does
+    # a distance rises and falls as a triangle wave does
+    wave = stripes(rng, x / (2 * period), 2 * period, duty)
     return stripes(rng, (y + wave) / (math.sqrt(2) * period), period, duty)
 
 
 def checks(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
-    """Figure where one of two sets of stripes runs, but not both: about half of the image, whatever the duty."""
+    """Figure where one of two sets of stripes runs, but not both: about half of the image, whatever
+    the duty."""
     x, y = lean(rng, x, y)
     columns, rows = stripes(rng, x / period, period, duty), stripes(rng, y / period, period, duty)
     return np.minimum(np.maximum(columns, rows), -np.minimum(columns, rows))
 
 
 def rings(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
+    """Concentric circles."""
     x, y = move(rng, x, y)
     return stripes(rng, np.sqrt(x * x + y * y) / period, period, duty)
 
 
 def rays(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
-    """Stripes across the angle, a whole number of them, about a period wide at a third of the side from the hub."""
+    """Stripes across the angle, a whole number of them, about a period wide at a third of the side
+    from the hub."""
     x, y = move(rng, x, y)
     angle = math.tau / round(math.tau * SIDE / 3 / period)
     return stripes(rng, np.arctan2(y, x) / angle, angle * np.sqrt(x * x + y * y), duty)
@@ -97,7 +109,8 @@ def dots(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     height = period * math.sqrt(0.75)
     row = y / height + rng.random()
     column = x / period + rng.random() + np.floor(row) / 2
-    x, y = period * (column - np.floor(column) - 0.5), height * (row - np.floor(row) - 0.5)  # from the disc's center
+    # from the disc's center
+    x, y = period * (column - np.floor(column) - 0.5), height * (row - np.floor(row) - 0.5)
     return math.sqrt(duty * period * height / math.pi) - np.sqrt(x * x + y * y)
 
 
@@ -106,7 +119,8 @@ def blocks(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     cell = 0.9 * period
     centers = np.arange(-SIDE / 2, SIDE / 2 + cell, cell, dtype=np.float32) - cell * rng.random()
     figure = rng.permutation(len(centers) ** 2).reshape(len(centers), -1) < duty * len(centers) ** 2
-    rows = np.clip((cell / 2 - abs(y - centers)) / EDGE + 0.5, 0, 1)  # (H, cells): how far a pixel lies in each
+    # (H, cells): how far a pixel lies in each
+    rows = np.clip((cell / 2 - abs(y - centers)) / EDGE + 0.5, 0, 1)
     columns = np.clip((cell / 2 - abs(x.T - centers)) / EDGE + 0.5, 0, 1)  # (W, cells)
     return EDGE * (rows @ figure.astype(np.float32) @ columns.T - 0.5)
 
@@ -119,15 +133,19 @@ def noise(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     columns = np.exp(-(((x.T - knots) / blur) ** 2) / 2)  # (W, knots)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     columns /= np.linalg.norm(columns, axis=1, keepdims=True)
-    heights = rows @ rng.standard_normal((len(knots), len(knots)), dtype=np.float32) @ columns.T  # variance 1
-    return 2 * blur * (heights + math.sqrt(math.tau) * (duty - 0.5))  # where the normal density is near 1 / sqrt(tau)
+    # of variance 1
+    heights = rows @ rng.standard_normal((len(knots), len(knots)), dtype=np.float32) @ columns.T
+    # the normal density is near 1 / sqrt(tau) here
+    return 2 * blur * (heights + math.sqrt(math.tau) * (duty - 0.5))
 
 
 PATTERNS = (horizontal, vertical, diagonal, zigzag, checks, rings, rays, dots, blocks, noise)
 
 
 def draw(rng: Generator, pattern: Callable[..., Any], size: int) -> np.ndarray:
-    """One image, uint8 (size, size, 3). The grain comes last, so that all sizes draw the same scene from one seed."""
+    """One image, uint8 (size, size, 3). The grain comes last, so that all sizes draw the same scene
+    from one seed.
+    """
     axis = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5) * SIDE
     x, y = axis[None, :], axis[:, None]
     period, duty = PERIOD[0] * (PERIOD[1] / PERIOD[0]) ** rng.random(), rng.uniform(*DUTY)
@@ -148,12 +166,31 @@ def draw(rng: Generator, pattern: Callable[..., Any], size: int) -> np.ndarray:
 
 
 class SyntheticImages:
-    """`n` images of ten textures: `dataset[i]` is a uint8 array (size, size, 3) and its label, an int.
+    """`n` images of ten textures: `dataset[i]` is a uint8 array (size, size, 3) and its label, an
+    int.
 
-    The label is i % 10, so the classes are balanced, and in turn: shuffle. Image i follows from seed and i alone, up
-    to float rounding. A negative index counts from the end, as in a list. A mirror image stays in its class.
+    The label is i % 10, so the classes are balanced but come in turn: shuffle them. Image i follows
+    from seed and i alone, up to float rounding. A negative index counts from the end, as in a list.
+    A mirror image stays in its class.
 
-    Raises ValueError for n < 1, size < 64 or a seed outside 0 ... 2**64 - 1, IndexError for an index out of range.
+    Args:
+        n: how many images, 1 or more.
+        seed: from 0 to 2⁶⁴ − 1.
+        size: the side of an image in pixels, 64 or more.
+    Attributes:
+        classes: the names of the ten textures.
+        n: as given.
+        seed: as given.
+        size: as given.
+    Raises:
+        ValueError: n, seed or size is out of range.
+        IndexError: an image is asked for whose index is out of range.
+
+    Example:
+        >>> dataset = SyntheticImages(20, size=64)
+        >>> image, label = dataset[3]
+        >>> image.shape, dataset.classes[label]
+        ((64, 64, 3), 'zigzag')
     """
 
     def __init__(self, n: int, seed: int = 0, size: int = SIDE):
@@ -178,5 +215,6 @@ class SyntheticImages:
             raise IndexError(f"image {i} was asked for, but there are {self.n}: 0 to {self.n - 1}")
         i %= self.n
         label = i % len(PATTERNS)
-        rng = np.random.Generator(np.random.Philox(key=self.seed << 64 | i))  # counter-based: no state but the key
+        # counter-based: the key is the whole state
+        rng = np.random.Generator(np.random.Philox(key=self.seed << 64 | i))
         return draw(rng, PATTERNS[label], self.size), label

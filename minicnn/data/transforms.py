@@ -5,14 +5,21 @@ randomness from it, the others ignore it. Each returns an image, perhaps a view 
 which it never changes.
 
 Images have 3 channels, or 1; PCAColor needs 3. They are uint8. SubtractMean and Normalize make them
-float32; crops and flips take both kinds, PCAColor float32 alone. A Normalize that comes last may be
-handed to the DataLoader by itself, which then has a GPU do it. An image that a transform cannot
+float32; crops and flips take both dtypes, PCAColor float32 alone. A Normalize that comes last may
+be handed to the DataLoader by itself, which then has a GPU do it. An image that a transform cannot
 take raises DataError.
 
-The paper's way (Krizhevsky et al. 2012, sections 2 and 4.1), with the PixelStatistics of the training images:
+The paper's recipe (Krizhevsky et al. 2012, sections 2 and 4.1), with the PixelStatistics of the
+training images:
 
     Compose([Resize(256), CenterCrop(256), SubtractMean(statistics.mean_image),
              RandomCrop(227), RandomHorizontalFlip(), PCAColor(*statistics.color_pca())])
+
+>>> rng = np.random.default_rng(0)
+>>> transform = Compose([RandomCrop(4), RandomHorizontalFlip(), Normalize(0.5, 0.25)])
+>>> image = transform(np.zeros((6, 8, 3), np.uint8), rng)
+>>> image.shape, image.dtype, float(image[0, 0, 0])
+((4, 4, 3), dtype('float32'), -2.0)
 """
 
 from __future__ import annotations
@@ -45,7 +52,11 @@ def __dir__() -> list[str]:
 
 @dataclass
 class Compose:
-    """The transforms one after the other."""
+    """The transforms one after the other.
+
+    Args:
+        transforms: each is called as transform(image, rng).
+    """
 
     transforms: Sequence[Transform]
 
@@ -57,9 +68,10 @@ class Compose:
 
 @dataclass
 class Resize:
-    """Scale the short side to `short_side` pixels and the long one in proportion (bilinear, antialiased).
+    """Scale the short side to `short_side` pixels and the long one in proportion (bilinear,
+    antialiased).
 
-    An image that is over 50 times as long as wide is not made larger: DataError.
+    An image that is over 50 times as long as wide is not made larger.
 
     | where libraries differ   | here                | torchvision 0.29.1                        |
     | ------------------------ | ------------------- | ----------------------------------------- |
@@ -70,6 +82,16 @@ class Resize:
     | EXIF orientation         | read_image turns    | its loaders do not                        |
 
     So the central crop lies a pixel beside torchvision's for some sizes: 640 × 427, not 500 × 375.
+
+    Args:
+        short_side: in pixels.
+    Raises:
+        ValueError: short_side is not an integer from 1.
+        DataError: when called with an image that is not uint8, or too slim to be made larger.
+
+    Example:
+        >>> Resize(4)(np.zeros((8, 16, 3), np.uint8), np.random.default_rng(0)).shape
+        (4, 8, 3)
     """
 
     short_side: int
@@ -88,7 +110,15 @@ class Resize:
 
 @dataclass
 class CenterCrop:
-    """The square of `size` pixels in the middle; of an odd rest, the larger half is cut below and on the right."""
+    """The square of `size` pixels in the middle; if the rest is odd, its larger half is cut below
+    and on the right.
+
+    Args:
+        size: the side of the square in pixels.
+    Raises:
+        ValueError: size is not an integer from 1.
+        DataError: when called with an image that is smaller.
+    """
 
     size: int
 
@@ -102,7 +132,16 @@ class CenterCrop:
 
 @dataclass
 class RandomCrop:
-    """A square of `size` pixels anywhere in the image, after `padding` pixels of 0 were added on each side."""
+    """A square of `size` pixels anywhere in the image, after `padding` pixels of 0 were added on
+    each side.
+
+    Args:
+        size: the side of the square in pixels.
+        padding: pixels that are added on each side.
+    Raises:
+        ValueError: size is not an integer from 1, or padding from 0.
+        DataError: when called with an image that is smaller.
+    """
 
     size: int
     padding: int = 0
@@ -125,9 +164,17 @@ class RandomCrop:
 
 @dataclass
 class TenCrop:
-    """Ten squares of `size` pixels, (10, size, size, C): the four corners and the center, then their mirror images.
+    """Ten squares of `size` pixels, (10, size, size, C): the four corners and the center, then
+    their mirror images.
 
-    The paper evaluates an image by the mean of the network's ten softmax outputs for them (section 4.1).
+    The paper evaluates an image by the mean of the network's ten softmax outputs for them (section
+    4.1).
+
+    Args:
+        size: the side of a square in pixels.
+    Raises:
+        ValueError: size is not an integer from 1.
+        DataError: when called with an image that is smaller.
     """
 
     size: int
@@ -147,7 +194,13 @@ class TenCrop:
 
 @dataclass
 class RandomHorizontalFlip:
-    """The image's mirror image with probability p."""
+    """The mirror image with probability p, otherwise the image.
+
+    Args:
+        p: from 0 to 1.
+    Raises:
+        ValueError: p is not a probability.
+    """
 
     p: float = 0.5
 
@@ -166,10 +219,17 @@ class RandomHorizontalFlip:
 
 @dataclass(eq=False)
 class SubtractMean:
-    """(image - mean_image) / std as float32; all are on the scale from 0 to 255, std one number or one per channel.
+    """(image - mean_image) / std as float32, all on the scale from 0 to 255.
 
-    Without std it is the paper's only preprocessing (section 2). Each pixel loses its own mean, so this comes before
-    the crop, and the image has to have the mean image's size.
+    Without std it is the paper's only preprocessing (section 2). The mean of each pixel is
+    subtracted, so this comes before the crop, and the image has to have the mean image's size.
+
+    Args:
+        mean_image: (H, W, 3) or (H, W, 1), such as PixelStatistics.mean_image.
+        std: one number, or one for each channel, above 0.
+    Raises:
+        ValueError: mean_image is not finite or has another shape, or std does not fit.
+        DataError: when called with an image of another size.
     """
 
     mean_image: NDArray[np.float32]
@@ -178,7 +238,7 @@ class SubtractMean:
     def __post_init__(self) -> None:
         mean, std = np.ascontiguousarray(self.mean_image, np.float32), np.asarray(self.std, np.float64)
         if mean.ndim != 3 or mean.shape[2] not in CHANNELS or not np.isfinite(mean).all():
-            raise ValueError(f"mean_image must be finite numbers (H, W, 3) or (H, W, 1), got an array {mean.shape}")
+            raise ValueError(f"mean_image must be a finite array (H, W, 3) or (H, W, 1), got an array {mean.shape}")
         channels = mean.shape[2]
         if std.shape not in ((), (channels,)) or not (std > 0).all():
             raise ValueError(f"std must be one number or one per channel of the mean image, above 0, got {self.std}")
@@ -201,30 +261,35 @@ class SubtractMean:
 
 @dataclass(eq=False)
 class PCAColor:
-    """The image with its colors shifted along the principal components of the training pixels, as another light would
-    shift them (section 4.1):
+    """The image with its colors shifted along the principal components of the training pixels, as
+    another light would shift them (section 4.1):
 
-        image + Σᵢ pᵢ · λᵢ · αᵢ · scale        αᵢ ~ N(0, std), drawn once for all the pixels of an image at each use
+        image + Σᵢ pᵢ · λᵢ · αᵢ · scale        αᵢ ~ N(0, std), drawn once for all pixels at each use
 
-    eigenvalues, eigenvectors: λ (3,) and, in columns, p (3, 3), of the covariance of the training pixels' RGB values on
-        the scale 0 to 1, as PixelStatistics.color_pca() returns them.
-    std: of α; 0.1 in the paper.
-    scale: what a step of 1 on the scale 0 to 1 is in the images given, one number or one per channel: 255 after
-        SubtractMean, 1/std of each channel after Normalize.
-
-    | where texts differ            | shift                                        | λ and p are of      |
-    | ----------------------------- | -------------------------------------------- | ------------------- |
-    | here and fb.resnet.torch      | Σ pᵢ λᵢ αᵢ on the scale 0 to 1               | the training pixels |
-    | cuda-convnet2                 | Σ pᵢ √λᵢ αᵢ; then the image is /(1 + std)    | the training pixels |
-    | Albumentations 1.3.1          | Σ pᵢ λᵢ α on the scale 0 to 1, one α for all | that image itself |
-    | Albumentations 1.4.24, 2.0.8  | none: Σ pᵢ αᵢ (pᵢ · (x − mean color)) is     | that image itself |
-    |                               | added to each pixel x, contrast along pᵢ     |                     |
+    | where texts differ           | shift                                        | λ and p are of |
+    | ---------------------------- | -------------------------------------------- | -------------- |
+    | here and fb.resnet.torch     | Σ pᵢ λᵢ αᵢ on the scale 0 to 1               | training data  |
+    | cuda-convnet2                | Σ pᵢ √λᵢ αᵢ; then the image is /(1 + std)    | training data  |
+    | Albumentations 1.3.1         | Σ pᵢ λᵢ α on the scale 0 to 1, one α for all | that image     |
+    | Albumentations 1.4.24, 2.0.8 | none: Σ pᵢ αᵢ (pᵢ · (x − mean color)) is     | that image     |
+    |                              | added to each pixel x, contrast along pᵢ     |                |
 
     (Of fb.resnet.torch and cuda-convnet2 the source was read, Albumentations was run.)
 
-    The paper names no scale, but it matters, for λ grows with its square: of ImageNet's pixels on 0 to 1 the largest is
-    about 0.22, which shifts a channel by about 3 gray levels of 255; with pixels and covariance on 0 to 255 the same
-    formula shifts it by over 800.
+    The paper names no scale, but it matters, because λ grows with its square: of ImageNet's pixels
+    on 0 to 1 the largest is about 0.22, which shifts a channel by about 3 gray levels of 255; with
+    pixels and covariance on 0 to 255 the same formula shifts it by over 800.
+
+    Args:
+        eigenvalues: λ (3,), of the covariance of the training pixels' RGB values on the scale 0 to
+            1, as PixelStatistics.color_pca() returns them.
+        eigenvectors: p, in columns (3, 3).
+        std: of α; 0.1 in the paper.
+        scale: what a step of 1 on the scale 0 to 1 is in the images given, one number or one for
+            each channel: 255 after SubtractMean, 1/std of each channel after Normalize.
+    Raises:
+        ValueError: an argument has another shape, or std is negative.
+        DataError: when called with an image that is not float32 (H, W, 3).
     """
 
     eigenvalues: NDArray[Any] = field(repr=False)
@@ -244,16 +309,28 @@ class PCAColor:
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         height, width = _sides(image, self, "float32", channels=(3,))
         shift = (self._components @ rng.normal(0, self.std, 3)).astype(np.float32)
-        # Whole rows of W·3 numbers, as elsewhere here: broadcasting along an axis of 3 is ten times slower.
+        # in whole rows of W·3 elements, because broadcasting along an axis of 3 is ten times slower
         return (image.reshape(height, width * 3) + np.tile(shift, width)).reshape(image.shape)
 
 
 @dataclass
 class Normalize:
-    """(image/255 - mean) / std as float32; mean and std, per channel or one for all, are on the scale from 0 to 1.
+    """(image/255 - mean) / std as float32.
 
-    Also of a whole batch (N, H, W, C), or (N, 10, H, W, C) after TenCrop, on any device. Images of
-    one channel take one number for the mean and one for std.
+    It can also be called with a whole batch (N, H, W, C), or (N, 10, H, W, C) after TenCrop, on any
+    device.
+
+    Args:
+        mean: on the scale from 0 to 1, one number for all channels or three; images of one channel
+            need one number.
+        std: likewise, above 0.
+    Raises:
+        ValueError: mean or std does not fit.
+        DataError: when called with images that are not uint8, or have another number of channels.
+
+    Example:
+        >>> Normalize(0.5, 0.25)(np.full((1, 1, 3), 255, np.uint8))
+        array([[[2., 2., 2.]]], dtype=float32)
     """
 
     mean: Sequence[float] | float
@@ -274,11 +351,22 @@ class Normalize:
         return normalize(images, *self._numbers(images))
 
     def write(self, image: Image, out: NDArray[np.float32]) -> None:
-        """out[...] = self(image), for an image that has been checked, without another array in between."""
+        """Do out[...] = self(image), without another array in between.
+
+        Args:
+            image: an image that `check` accepts.
+            out: a float32 array of its shape.
+        """
         normalize(image, *self._numbers(image), out)
 
     def check(self, images: Array) -> None:
-        """DataError unless these are images to normalize."""
+        """Check that these are images to normalize.
+
+        Args:
+            images: uint8 (…, H, W, C) on any device.
+        Raises:
+            DataError: they are not.
+        """
         if images.dtype != np.uint8 or images.ndim < 3 or images.shape[-1] not in self._channels:
             shapes = " or ".join(f"(…, H, W, {number})" for number in self._channels)
             raise DataError(f"{self} takes uint8 images {shapes}, got {images.dtype} {images.shape}")
@@ -300,8 +388,9 @@ def integer(name: str, value: Any, least: int) -> int:
 
 
 def _sides(image: NDArray[Any], transform: Any, *dtypes: str, channels: Sequence[int] = CHANNELS) -> tuple[int, int]:
-    """Height and width of an image of one of these dtypes, by default of either, and so many
-    channels."""
+    """Height and width of an image; it is a DataError unless it has one of these dtypes, by default
+    either of the two, and one of these counts of channels.
+    """
     dtypes = dtypes or ("uint8", "float32")
     if image.dtype not in dtypes or image.ndim != 3 or image.shape[2] not in channels:
         shapes = " or ".join(f"(H, W, {number})" for number in channels)
@@ -323,7 +412,6 @@ def _rest(image: NDArray[Any], crop: CenterCrop | RandomCrop | TenCrop) -> tuple
 
 def _mirror(images: NDArray[Any], out: NDArray[Any]) -> None:
     """Left and right exchanged in images (…, H, W, C)."""
-    for channel in range(
-        out.shape[-1]
-    ):  # all at once would be copied in pieces of 3 numbers: four to seven times slower
+    # all at once would be copied in runs of 3 elements, which is four to seven times slower
+    for channel in range(out.shape[-1]):
         out[..., channel] = images[..., ::-1, channel]

@@ -1,4 +1,5 @@
-"""Gradient clipping: no update is longer than it may be (Pascanu, Mikolov and Bengio 2013, algorithm 1)."""
+"""Gradient clipping: no update is longer than it may be (Pascanu, Mikolov and Bengio 2013,
+algorithm 1)."""
 
 from collections.abc import Iterable
 
@@ -11,23 +12,28 @@ from ..tensor import Tensor
 
 @no_grad()
 def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
-    """Scale all gradients by one factor, so that together, as one vector, they are at most max_norm long.
+    """Scale all gradients by one factor, so that together, as one vector, they are at most max_norm
+    long.
+
+    Each .grad that is scaled is a new Tensor; parameters without a gradient do not count.
 
     Args:
-        parameters: Tensors, such as net.parameters(); those without a gradient do not count.
+        parameters: a Tensor or several, such as net.parameters().
         max_norm: the longest that is allowed, above 0.
+    Returns:
+        How long they were, a float.
+    Raises:
+        ValueError: max_norm is not above 0, no parameter has a gradient, or a gradient is not
+            finite. The gradients stay as they are.
 
-    Returns how long they were. Each .grad that is scaled is a new Tensor. Raises ValueError if max_norm is
-    not above 0, these are no parameters, or there is no gradient or one that is not finite: the gradients
-    stay as they are.
-
-    >>> import minicnn
-    >>> p = minicnn.nn.Parameter(np.zeros(2))
-    >>> (p * np.array([3.0, 4.0])).sum().backward()
-    >>> clip_grad_norm([p], 1.0)
-    5.0
-    >>> p.grad
-    Tensor([0.6, 0.8], dtype=float64)
+    Example:
+        >>> import minicnn
+        >>> p = minicnn.nn.Parameter(np.zeros(2))
+        >>> (p * np.array([3.0, 4.0])).sum().backward()
+        >>> clip_grad_norm([p], 1.0)
+        5.0
+        >>> p.grad
+        Tensor([0.6, 0.8], dtype=float64)
     """
     number("clip_grad_norm: max_norm", max_norm, finite=False)
     if not max_norm > 0:
@@ -41,7 +47,8 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
             "clip_grad_norm: no parameter has a gradient: call it after backward(), with the parameters themselves "
             "(a generator, such as net.parameters(), can be used once)"
         )
-    # float16 in float32, in which sums of squares do not overflow and small factors are not rounded away
+    # float16 becomes float32, in which sums of squares do not overflow and small factors are not
+    # rounded away
     gradients = [(p, g.astype(np.float32) if g.dtype == np.float16 else g) for p, g in gradients]
     # each by its own largest entry, or squares of float32 might overflow
     largest = float(np.max([abs(g).max().item() for _, g in gradients if g.size], initial=0))  # NaN, if one is

@@ -12,13 +12,15 @@ from ..backends.devices import Array, assign, on_device_of
 from ..checks import choice, number
 from ..tensor import Tensor
 
-Arrays = tuple[Array, ...]  # of one parameter: (w, g), its value and gradient, and the state that belongs to it
-Params = Iterable[Tensor] | Iterable[dict[str, Any]]  # the parameters, or groups of them with settings
+# of one parameter: (w, g), its value and gradient, and the state that belongs to it
+Arrays = tuple[Array, ...]
+# the parameters, or groups of them with settings
+Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
 @kernel_of_many
 def sgd(parameters: list[Arrays], lr: float, momentum: float, weight_decay: float, nesterov: bool, paper: bool) -> None:
-    """A step for every (w, g), or (w, g, v) with momentum."""
+    """Make a step for every (w, g), or (w, g, v) with momentum."""
     for w, g, *velocity in parameters:
         step = g + weight_decay * w
         if paper:
@@ -34,8 +36,9 @@ def sgd(parameters: list[Arrays], lr: float, momentum: float, weight_decay: floa
 
 
 class AdamStep(NamedTuple):
-    """The numbers of one step of Adam. The corrections of m and v are numbers here, not passes over
-    arrays (Kingma and Ba 2015, end of section 2): with c₁ = 1 − β₁ᵗ and c₂ = 1 − β₂ᵗ at step t,
+    """The constants of one step of Adam. They hold the corrections of m and v, which so need no
+    passes over arrays (Kingma and Ba 2015, end of section 2): with c₁ = 1 − β₁ᵗ and c₂ = 1 − β₂ᵗ at
+    step t,
 
         lr · m̂ / (√v̂ + ε)  =  (lr √c₂ / c₁) · m / (√v + ε √c₂)
     """
@@ -57,7 +60,7 @@ class AdamStep(NamedTuple):
 
 @kernel_of_many
 def adam(parameters: list[Arrays], step: AdamStep) -> None:
-    """A step for every (w, g, m, v)."""
+    """Make a step for every (w, g, m, v)."""
     for w, g, m, v in parameters:
         g = g + step.weight_decay * w
         m *= step.beta1
@@ -69,42 +72,50 @@ def adam(parameters: list[Arrays], step: AdamStep) -> None:
 
 
 class Optimizer:
-    """What all optimizers share: groups of parameters with their settings, and the named arrays that
-    make up their state.
+    """What all optimizers share: groups of parameters with their settings, and the named arrays
+    that make up their state.
 
-    params are Tensors, or dicts {"params": …, "lr": …, …}: groups of Tensors, or of one, each with settings of its
-    own, where a setting that a group does not name is the one given to the optimizer.
+    A group is a dict of Tensors, or of one, and of settings of its own. A setting that a group does
+    not name is the one given to the optimizer.
 
         SGD([{"params": weights}, {"params": biases, "lr": 0.02, "weight_decay": 0.0}], lr=0.01)
 
+    A subclass lists the names of its state's arrays in `slots`, hands __init__ its settings, and
+    defines update(parameters, group).
+
+    Args:
+        params: Tensors, or dicts {"params": …, "lr": …, …}.
+        lr: learning rate, 0 or more.
+        settings: the other settings, by the names that a subclass gives them.
     Attributes:
-        param_groups: a list of dicts, each with "params", a list, and every setting. They are read at
-            each step, so group["lr"] = 0.001 holds from the next step on. To add one: add_param_group.
+        param_groups: a list of dicts, each with "params", a list, and every setting. They are read
+            at each step, so group["lr"] = 0.001 holds from the next step on. add_param_group adds
+            one.
         params: the parameters of all groups, in that order.
         defaults: the settings given to the optimizer.
-        lr: the learning rate of the first group. To set it sets that of every group, which is an error
-            where the groups' rates differ: set group["lr"] of each then.
+        lr: the learning rate of the first group. Setting it sets that of every group, which is an
+            error where the groups' rates differ: set group["lr"] of each then.
         steps: how many steps were made.
-        count: in update, how many steps those parameters have made, with this one: fewer than `steps`, if
-            they were added later or had no gradient at times.
-        state: for each parameter a dict of the arrays that belong to it, by their names: state[p]["velocity"].
+        count: in update, how many steps those parameters have made, with this one: fewer than
+            `steps`, if they were added later or had no gradient at times.
+        state: for each parameter a dict of the arrays that belong to it, by their names:
+            state[p]["velocity"].
+        slots: the names of those arrays.
+    Raises:
+        ValueError: a setting is out of range, a parameter is not a contiguous leaf Tensor or is
+            given twice, or none requires a gradient.
 
-    A subclass lists the names of those arrays in `slots`, hands __init__ its settings, and defines
-    update(parameters, group). This is called once a step for each group that has gradients (once for
-    each count, where the counts of its parameters differ), on whatever device they are. It changes
-    parameters in place, a list of (w, g, *slots) for each that has a gradient, by the settings in
-    group, one of param_groups.
-
-    >>> import minicnn
-    >>> class Signs(minicnn.optim.Optimizer):
-    ...     def update(self, parameters, group):
-    ...         for w, g in parameters:
-    ...             w -= group["lr"] * np.sign(g)
-    >>> w = minicnn.nn.Parameter(np.array([2.0, 3.0]))
-    >>> (w * w).sum().backward()
-    >>> Signs([w], lr=0.5).step()
-    >>> w.data
-    array([1.5, 2.5])
+    Example:
+        >>> import minicnn
+        >>> class Signs(minicnn.optim.Optimizer):
+        ...     def update(self, parameters, group):
+        ...         for w, g in parameters:
+        ...             w -= group["lr"] * np.sign(g)
+        >>> w = minicnn.nn.Parameter(np.array([2.0, 3.0]))
+        >>> (w * w).sum().backward()
+        >>> Signs([w], lr=0.5).step()
+        >>> w.data
+        array([1.5, 2.5])
     """
 
     slots: tuple[str, ...] = ()
@@ -125,8 +136,14 @@ class Optimizer:
             raise ValueError("an optimizer needs parameters of which at least one has requires_grad")
 
     def add_param_group(self, group: dict[str, Any]) -> None:
-        """Move these parameters as well: {"params": …, "lr": …, …}. Raises ValueError, and adds nothing, if the group
-        does not fit."""
+        """Move these parameters as well.
+
+        Args:
+            group: a dict {"params": …, "lr": …, …}; settings that it does not name are the
+                optimizer's.
+        Raises:
+            ValueError: the group does not fit. Nothing is added then.
+        """
         if not isinstance(group, dict):
             raise ValueError(f"a group of parameters is a dict with 'params', not a {type(group).__name__}")
         if unknown := group.keys() - self.defaults.keys() - {"params"}:
@@ -149,9 +166,11 @@ class Optimizer:
 
     @property
     def params(self) -> list[Tensor]:
+        """The parameters of all groups."""
         return [p for group in self.param_groups for p in group["params"]]
 
     def __repr__(self) -> str:
+        """The settings of each group."""
         groups = [
             f"{len(group['params'])} parameters, " + ", ".join(f"{name}={group[name]}" for name in self.defaults)
             for group in self.param_groups
@@ -159,11 +178,23 @@ class Optimizer:
         return f"{type(self).__name__}({'; '.join(groups)})"
 
     def slots_of(self, group: dict[str, Any]) -> tuple[str, ...]:
-        """The names of the arrays that belong to each parameter of a group."""
+        """The names of the arrays that belong to each parameter of a group.
+
+        Args:
+            group: one of param_groups.
+        Returns:
+            `slots`, or what a subclass makes of the group's settings.
+        """
         return self.slots
 
     def check(self, group: dict[str, Any]) -> None:
-        """Raise ValueError if a group's settings or parameters do not fit."""
+        """Check a group's settings and parameters; subclasses check their own settings, too.
+
+        Args:
+            group: a dict with "params" and every setting.
+        Raises:
+            ValueError: a setting is out of range, or a parameter does not fit.
+        """
         params = group["params"]
         if (
             not isinstance(params, list)
@@ -177,6 +208,7 @@ class Optimizer:
 
     @property
     def lr(self) -> float:
+        """The learning rate of the first group."""
         return self.param_groups[0]["lr"]
 
     @lr.setter
@@ -188,18 +220,31 @@ class Optimizer:
             group["lr"] = value
 
     def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
+        """Change parameters in place; each subclass defines how. It is called once a step for each
+        group that has gradients (once for each count, where the counts of its parameters differ),
+        on their device.
+
+        Args:
+            parameters: for each parameter that has a gradient its arrays (w, g, *slots).
+            group: one of param_groups, with the settings.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define update")
 
     def step(self) -> None:
-        """Move every parameter that has a gradient. Raises ValueError, and moves none, if a gradient does not fit, or
-        what was changed in a group."""
+        """Move every parameter that has a gradient.
+
+        Raises:
+            ValueError: a gradient does not fit, or what was changed in a group. No parameter is
+                moved then.
+        """
         moving = []
         for group in self.param_groups:
             if missing := self.defaults.keys() - group.keys():
                 raise ValueError(f"a group in param_groups has no {min(missing)!r}: add groups by add_param_group")
             self.check(group)
             slots = self.slots_of(group)
-            alike: dict[int, tuple[list[Tensor], list[Arrays]]] = {}  # by how many steps they have missed
+            # those with a gradient, by how many steps they have missed
+            alike: dict[int, tuple[list[Tensor], list[Arrays]]] = {}
             for p in group["params"]:
                 state = self._state_of(p, slots)
                 if p.grad is not None:
@@ -230,7 +275,9 @@ class Optimizer:
                 self.missed[p] += 1
 
     def _state_of(self, p: Tensor, slots: tuple[str, ...] = ()) -> dict[str, Array]:
-        """The arrays that belong to a parameter; ValueError if it is not one that was added, or lacks any of these."""
+        """The arrays that belong to a parameter; ValueError unless it was added and has all of
+        these.
+        """
         if p not in self.state:
             raise ValueError(f"a parameter of shape {p.shape} was put into param_groups: add it by add_param_group")
         state = self.state[p]
@@ -248,9 +295,14 @@ class Optimizer:
             p.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """Named arrays: each setting that is a number or several, such as lr and betas, with a row for
-        each group where there are several groups; steps; missed, how many of these each parameter was
-        left out of, if any was; and, live, each parameter's own arrays as "<name>.<its number>"."""
+        """The optimizer's state as named arrays, to be saved.
+
+        Returns:
+            A dict. Each setting that is numeric, such as lr and betas, has a row for each group
+            where there are several groups. `steps` counts the steps, and `missed` how many of these
+            each parameter was left out of, if any was. Each parameter's own arrays are not copies;
+            "velocity.0" is that of params[0].
+        """
         settings = {name: _numbers([group[name] for group in self.param_groups]) for name in self.defaults}
         arrays = {f"{slot}.{i}": array for i, p in enumerate(self.params) for slot, array in self._state_of(p).items()}
         numeric = {name: rows for name, rows in settings.items() if rows is not None}
@@ -259,9 +311,15 @@ class Optimizer:
         return {**numeric, **counts, **arrays}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        """Copy back what state_dict returned. Settings other than lr may be missing, and stay as they
-        are: older states have none. Raises ValueError, having written nothing, if the names, shapes or
-        kinds of number are not the same or a setting or count is out of range."""
+        """Copy back what state_dict returned. Settings other than lr may be missing, as they are in
+        older states, and then stay as they are.
+
+        Args:
+            state: a dict that state_dict of such an optimizer returned.
+        Raises:
+            ValueError: names, shapes or kinds of dtype differ, or a setting or count is out of
+                range. Nothing is written then.
+        """
         if not isinstance(state, Mapping):
             raise ValueError(f"a state is a dict, as state_dict() returns, not a {type(state).__name__}")
         none = np.zeros(len(self.params), int)
@@ -270,7 +328,7 @@ class Optimizer:
         optional = self.defaults.keys() - {"lr"}
         problems = [f"{name} is missing" for name in own if name not in state and name not in optional]
         for name, value in state.items():
-            # a setting may be a whole number, as in lr=1
+            # a setting may be an int, as in lr=1
             like = np.zeros(own[name].shape, int) if name in self.defaults.keys() & own.keys() else own.get(name)
             misfit = "is unexpected" if like is None else devices.misfit(value, like)
             problems += [f"{name} {misfit}"] if misfit else []
@@ -315,7 +373,8 @@ def _check_once(params: list[Tensor]) -> None:
 
 
 def _numbers(values: list[Any]) -> Array | None:
-    """The values as rows of an array, or a single one by itself; None if they are not all numbers."""
+    """The values as rows of an array, or a single one by itself; None if they are not all
+    numeric."""
     try:
         rows = np.array(values)
     except ValueError:  # of unequal lengths
@@ -324,22 +383,35 @@ def _numbers(values: list[Any]) -> Array | None:
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum and weight decay.
+    """Stochastic gradient descent with momentum and weight decay (with paper_update as in
+    Krizhevsky et al. 2012, section 5).
 
         v ← momentum · v + g + weight_decay · w          w ← w − lr · v     by default, as PyTorch
         v ← momentum · v − lr · (g + weight_decay · w)   w ← w + v          paper_update
 
-    The two agree as long as lr is constant; when it falls, the first scales what has gathered in v at once, the second
-    lets it run out.
+    The two agree as long as lr is constant. When it falls, the first scales what has gathered in v
+    at once, and the second lets it run out.
 
     Args:
         params: the parameters, or groups of them with settings of their own (see Optimizer).
         lr: learning rate.
         momentum: 0.9 in the paper.
-        weight_decay: 0.0005 in the paper. It and what follows by name: PyTorch has dampening here.
-        nesterov: look ahead: w ← w − lr · (g + weight_decay · w + momentum · v), with the new v (Sutskever et al.
-            2013).
+        weight_decay: 0.0005 in the paper. It and what follows are given by name, because PyTorch
+            has dampening in this place.
+        nesterov: look ahead: w ← w − lr · (g + weight_decay · w + momentum · v), with the new v
+            (Sutskever et al. 2013).
         paper_update: the second form above.
+    Raises:
+        ValueError: a setting is out of range, or nesterov is used without momentum or with
+            paper_update.
+
+    Example:
+        >>> import minicnn
+        >>> w = minicnn.nn.Parameter(np.array([2.0, 3.0]))
+        >>> (w * w).sum().backward()
+        >>> SGD([w], lr=0.25, momentum=0.9).step()
+        >>> w.data
+        array([1. , 1.5])
     """
 
     slots = ("velocity",)
@@ -359,6 +431,7 @@ class SGD(Optimizer):
         )
 
     def slots_of(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """The velocity v, if the group has momentum."""
         return self.slots if group["momentum"] else ()
 
     def check(self, group: dict[str, Any]) -> None:
@@ -376,13 +449,31 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam: steps of about lr in every coordinate, whatever the size of the gradient (Kingma and Ba 2015, algorithm 1).
+    """Adam: steps of about lr in every coordinate, whatever the size of the gradient (Kingma and Ba
+    2015, algorithm 1).
 
         m ← β₁ m + (1 − β₁) g     v ← β₂ v + (1 − β₂) g²     w ← w − lr · m̂ / (√v̂ + ε)
 
-    with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ) at step t; weight_decay · w is added to g first. In float32 the
-    square of a gradient beyond 1e19 is infinite, and what it was for stands still from then on, as in
-    PyTorch: clip_grad_norm keeps gradients from it.
+    with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ) at step t; weight_decay · w is added to g first. In
+    float32 the square of a gradient beyond 1e19 is infinite, and that weight never moves again, as
+    in PyTorch; clip_grad_norm keeps gradients from that.
+
+    Args:
+        params: the parameters, or groups of them with settings of their own (see Optimizer).
+        lr: learning rate.
+        betas: (β₁, β₂), from 0 to below 1.
+        eps: ε, 0 or more.
+        weight_decay: 0 or more.
+    Raises:
+        ValueError: a setting is out of range.
+
+    Example:
+        >>> import minicnn
+        >>> w = minicnn.nn.Parameter(np.array([2.0, 3.0]))
+        >>> (w * w).sum().backward()
+        >>> Adam([w], lr=0.5).step()
+        >>> w.data.round(6)
+        array([1.5, 2.5])
     """
 
     slots = ("mean", "square")
@@ -412,8 +503,18 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay is not part of the gradient: w ← w − lr · weight_decay · w, and then Adam's step without
-    it (Loshchilov and Hutter 2019). weight_decay is 0.01 by default."""
+    """Adam whose weight decay is not part of the gradient: w ← w − lr · weight_decay · w comes
+    first, and then Adam's step without it (Loshchilov and Hutter 2019).
+
+    Args:
+        params: the parameters, or groups of them with settings of their own (see Optimizer).
+        lr: learning rate.
+        betas: (β₁, β₂), from 0 to below 1.
+        eps: ε, 0 or more.
+        weight_decay: 0 or more; by default 0.01, where Adam has 0.
+    Raises:
+        ValueError: a setting is out of range.
+    """
 
     def __init__(
         self,

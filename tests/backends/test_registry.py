@@ -138,7 +138,7 @@ def test_mistakes_in_a_backend_are_said(sevens):
             Backend("mine", device=device, kernels={})
     backend = Backend("mine", device="cpu", kernels={"activation.rectfy": len})
     try:
-        with refuses(ValueError, "'activation.rectfy', which is no kernel"):
+        with refuses(ValueError, "'activation.rectfy', which is not a kernel"):
             use_backend("mine")
         assert running() == 2
     finally:
@@ -425,7 +425,7 @@ def test_the_reference_gives_the_threads_of_blas_back():
 def test_a_default_with_a_misspelt_kernel_is_refused_when_it_is_to_compute():
     backend = Backend("typo", "cpu", {"activation.rectfy": np.abs}, default=True)
     try:
-        with pytest.raises(ValueError, match=r"'typo' has 'activation\.rectfy', which is no kernel"):
+        with pytest.raises(ValueError, match=r"'typo' has 'activation\.rectfy', which is not a kernel"):
             rectify(np.ones(2))
     finally:
         backend.remove()

@@ -171,8 +171,8 @@ def test_the_table_gives_rates_and_shares():
 @pytest.mark.parametrize(
     "arguments, status, said",
     [
-        (["--pictures", "100"], 2, "at least 192"),
-        (["--pictures", "many"], 2, "'many' is not a whole number"),
+        (["--images", "100"], 2, "at least 192"),
+        (["--images", "many"], 2, "'many' is not a whole number"),
         (["--rounds", "0"], 2, "rounds"),
         (["--data", "no/such"], 2, "no/such/train: does not exist"),
         (["cpu"], 2, "cpu"),
@@ -186,7 +186,7 @@ def test_mistakes(arguments, status, said, capsys):
 
 def test_too_few_pictures(tree, capsys, monkeypatch):
     monkeypatch.setattr(loader, "FEWEST", 201)
-    assert loader.main(["--data", str(tree), "--pictures", "300"]) == 2
+    assert loader.main(["--data", str(tree), "--images", "300"]) == 2
     assert f"--data {tree}: 200 images; it takes at least 201" in capsys.readouterr().err
 
 
@@ -217,7 +217,7 @@ def test_the_files_of_a_run(monkeypatch, capsys, tmp_path):
 @pytest.mark.slow
 def test_a_whole_run(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "measure", functools.partial(measure, busy=lambda: None))  # so others may work as well
-    assert loader.main(["--rounds", "1", "--pictures", "192", "--output", str(tmp_path)]) == 0
+    assert loader.main(["--rounds", "1", "--images", "192", "--output", str(tmp_path)]) == 0
     results = json.loads((tmp_path / "loader.json").read_text())
     assert results["data"] == "drawn" and results["images"] == 192 and results["prepare"]["images"] == 202
     assert [(r["tree"], r["cores"] == 1) for r in results["loading"]][:1] == [("as they are", True)]

@@ -76,7 +76,7 @@ def test_lengths_that_differ():
     ],
 )
 def test_what_is_no_array_of_numbers(wrong, got):
-    takes = r"must be an array \(N, …\) of integers or floating numbers, got "
+    takes = r"must be an array \(N, …\) of integers or floats, got "
     for name, arguments in (("X", (wrong, Y)), ("y", (X, wrong))):
         with pytest.raises(TypeError, match=f"^{name} {takes}{got}$"):
             Arrays(*arguments)

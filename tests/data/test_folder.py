@@ -183,7 +183,7 @@ def test_pictures_further_down_are_counted(save, tmp_path):
 
     save("one/a/deep/1.png"), save("one/a/deep/er/2.png"), save("one/a/other/3.png"), save("one/a/other/notes.txt", b"")
     save("one/b/1.png")
-    counted = "no images in this folder, but 3 in folders within it, which are not looked into"
+    counted = "no images in this folder, but 3 in folders within it, where images are not searched for"
     assert message("one") == f"one/a: {counted}"
     save("two/a/images/1.png"), save("two/a/more/2.png"), save("two/b/1.png")
     assert message("two") == f"two/a: {counted.replace('3', '2')}"

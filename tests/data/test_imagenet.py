@@ -315,7 +315,7 @@ def test_labels_that_are_missing(root):
     assert message(root) == needs
     (root / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n361\n")
     assert message(root) == (
-        needs + "; ILSVRC2012_validation_ground_truth.txt cannot be used, because its numbers follow the devkit's own"
+        needs + "; ILSVRC2012_validation_ground_truth.txt cannot be used, because its labels follow the devkit's own"
         " order of the classes"
     )
 

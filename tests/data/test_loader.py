@@ -497,7 +497,7 @@ def test_a_sample_that_is_no_pair(options):
 def test_arrays_in_a_dataset_s_place():
     x, y = np.zeros((8, 2, 2, 3), np.uint8), np.zeros(8, int)
     for dataset in ((x, y), [x, y], x, [x[0], x[1]], (x, [0] * 8)):
-        with pytest.raises(TypeError, match=r"no dataset: write DataLoader\(Arrays\(X, y\), …\)$"):
+        with pytest.raises(TypeError, match=r"not a dataset: write DataLoader\(Arrays\(X, y\), …\)$"):
             DataLoader(dataset, 2)
     with pytest.raises(ValueError, match="no batch to load"):
         DataLoader([], 1)
@@ -544,7 +544,7 @@ def test_a_label_that_is_no_number(label):
         list(DataLoader(dataset, 2))
     assert str(info.value) == (
         f"sample 1: the label is {reprlib.repr(label)}, not an integer of 64 bits, a float or an array of these;"
-        " of a class, give its number"
+        " of a class, give its index"
     )
 
 

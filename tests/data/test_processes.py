@@ -201,7 +201,7 @@ def test_errors_are_those_of_threads():
 
 
 def test_a_worker_that_dies_is_an_error():
-    with pytest.raises(DataError, match="ended from outside, perhaps for lack of memory"):
+    with pytest.raises(DataError, match="was killed, perhaps because memory ran out"):
         list(DataLoader(Deaf(), 2, num_workers=1, processes=True))
 
 

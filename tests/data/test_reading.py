@@ -47,7 +47,7 @@ def test_16_bit_pictures_keep_their_high_byte(save, name):
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 def test_pictures_of_32_bits_are_refused(save, kind):
     path = save("32.tif", np.array([[1, 200]], kind))
-    with pytest.raises(DataError, match=f"^{path}: cannot be read: its pixels have 32 bits, in a range that nothing"):
+    with pytest.raises(DataError, match=f"^{path}: cannot be read: its pixels have 32 bits, whose value range is not"):
         read_image(path)
 
 

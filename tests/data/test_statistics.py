@@ -108,7 +108,7 @@ def test_other_arrays_are_refused(change):
         arrays["products"] = arrays["products"][:, :2]
     else:
         arrays = {}
-    with pytest.raises(DataError, match="no pixel statistics"):
+    with pytest.raises(DataError, match="not pixel statistics"):
         PixelStatistics.of(arrays)
 
 

@@ -131,7 +131,7 @@ def test_subtract_mean_wants_the_size_of_its_mean_image():
     )
     for mean in (np.zeros((9, 8)), np.zeros((9, 8, 4)), np.full((9, 8, 3), np.nan)):
         assert one_line(ValueError, SubtractMean, mean) == (
-            f"mean_image must be finite numbers (H, W, 3) or (H, W, 1), got an array {mean.shape}"
+            f"mean_image must be a finite array (H, W, 3) or (H, W, 1), got an array {mean.shape}"
         )
     for std in (0, -1, math.nan, (1, 1), (1, 1, 0)):
         assert one_line(ValueError, SubtractMean, np.zeros((9, 8, 3)), std) == (

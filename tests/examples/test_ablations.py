@@ -391,7 +391,7 @@ def other_baseline(monkeypatch, data):
         (flipped_bit, [], ["'checksum'"]),  # of one pixel
         (other_baseline, [], ["'rate': 0.5"]),
         (None, ["--epochs", 5], ["'epochs': 2", "'epochs': 5", "--out"]),
-        (None, ["--pictures", 17], ["'train': 17"]),
+        (None, ["--images", 17], ["'train': 17"]),
     ],
 )
 def test_results_of_other_runs(program, data, monkeypatch, capsys, change, options, words):

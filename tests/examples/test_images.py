@@ -193,7 +193,7 @@ def test_statistics_that_are_none(folder):
     dataset, _ = images.datasets(str(folder), 0, 32)
     path, settings = folder / "statistics.safetensors", settings_of(data=str(folder), mean="image", resize=40)
     minicnn.save(path, {"weight": np.zeros(3)})
-    with pytest.raises(DataError, match=r"statistics.safetensors: these arrays are no pixel statistics: weight"):
+    with pytest.raises(DataError, match=r"statistics.safetensors: these arrays are not pixel statistics: weight"):
         images.pixel_statistics(dataset, settings)
     path.write_text("words")
     with pytest.raises(CheckpointError, match=r"statistics.safetensors"):

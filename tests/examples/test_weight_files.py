@@ -162,7 +162,7 @@ def test_safetensors_that_are_not_whole_or_hold_other_numbers(tmp_path):
     whole = path.read_bytes()
     for content in (b"", b"text", whole[:7], whole[:20], whole[:-1], whole + b"x"):
         fails("is not a .safetensors file, or not whole", path, content)
-    fails("features.0.weight holds F8_E4M3, numbers that NumPy does not have: save them as", path, float8(whole))
+    fails("features.0.weight holds F8_E4M3, a dtype that NumPy does not have: save it as", path, float8(whole))
 
 
 def float8(whole):

@@ -231,9 +231,9 @@ def test_arguments_and_states_that_do_not_fit():
         ({"waited": 0.5}, "waited must be a whole number, not 0.5"),
         ({"base_lrs": "abc"}, "base_lrs .* not 'abc'"),
         ({"base_lrs": None}, "base_lrs .* not None"),
-        ({"base_lrs": []}, r"over 1 groups: .*, with 0 base_lrs, not \["),
-        ({"extra": 1}, "no state of .*'extra'"),
-        ({7: 1}, "no state of .*'7'"),
+        ({"base_lrs": []}, r"over 1 groups: .*, with 0 base_lrs, instead of \["),
+        ({"extra": 1}, "not a state of .*'extra'"),
+        ({7: 1}, "not a state of .*'7'"),
     ],
 )
 def test_states_that_do_not_fit_change_nothing(make, bad, words):
@@ -245,7 +245,7 @@ def test_states_that_do_not_fit_change_nothing(make, bad, words):
     before, lr = schedule.state_dict(), opt.lr
     state = make(optimizer()).state_dict()
     if not plateau and bad.keys() & {"best", "waited"}:
-        words = "no state of"
+        words = "not a state of"
     fails(ValueError, words, schedule.load_state_dict, {**state, **bad})
     assert schedule.state_dict() == before and opt.lr == lr
 
@@ -292,7 +292,7 @@ def test_rates_of_a_state():
     groups = [{"params": nn.Parameter(np.ones(1)), "lr": lr} for lr in (0.5, 0.25)]
     schedule = optim.StepLR(optim.SGD(groups, 0.1), 1)
     for bad in ([0.1, -0.1], [np.inf, 0.1], [0.1, np.nan]):
-        with pytest.raises(ValueError, match="StepLR: a rate of base_lrs must be a finite number from 0, not"):
+        with pytest.raises(ValueError, match="StepLR: a learning rate in base_lrs must be a finite number from 0, not"):
             schedule.load_state_dict({"count": 0, "base_lrs": bad})
     assert schedule.base_lrs == [0.5, 0.25]
     schedule.load_state_dict({"count": 0, "base_lrs": [0, 0.5]})

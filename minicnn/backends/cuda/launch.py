@@ -147,7 +147,7 @@ class Parameter(NamedTuple):
         return cls(text, f"{kernel}: {name}", meaning, DTYPES.get(meaning), "*" in words, "strided" in words)
 
     def value(self, arg: Any) -> Any:
-        """The number or struct that is to be passed for an argument that is no array."""
+        """The number or struct that is to be passed for an argument that is not an array."""
         if self.dtype is None:
             if not isinstance(arg, np.ndarray) or arg.ndim or not arg.dtype.names:
                 raise TypeError(f"{self.what} is a {self.type}, not {type(arg).__name__}")

@@ -13,11 +13,24 @@ _precision = "fp32"
 
 
 def set_matmul_precision(precision: str) -> None:
-    """How a GPU multiplies float32 matrices: "fp32" (the default), or "tf32", which rounds the factors to 10 bits and
-    is several times as fast where the GPU has it. Sums are float32 in both. Nothing else is affected."""
+    """Choose how a GPU multiplies float32 matrices. Sums are float32 in both cases, and nothing
+    else is affected.
+
+    Args:
+        precision: "fp32" (the default), or "tf32", which rounds the factors to 10 bits and is
+            several times as fast where the GPU has it.
+    Raises:
+        ValueError: the precision is neither of the two.
+
+    Example:
+        >>> set_matmul_precision("tf32")
+        >>> matmul_precision()
+        'tf32'
+        >>> set_matmul_precision("fp32")
+    """
     global _precision
     if precision not in ("fp32", "tf32"):
-        raise ValueError(f"the precision of products is 'fp32' or 'tf32', not {precision!r}")
+        raise ValueError(f"the precision of matmul is 'fp32' or 'tf32', not {precision!r}")
     _precision = precision
 
 

@@ -1,5 +1,5 @@
-"""The NumPy backend: the lessons for NumPy's arrays on all of a CPU's cores. What it adds to them is
-threads (threads.py), recycled memory (memory.py), slices that fit the cache, and where it pays a
+"""The NumPy backend: the lessons for NumPy's arrays on all of a CPU's cores. What it adds to them
+is threads (threads.py), recycled memory (memory.py), slices that fit the cache, and where it pays a
 second algorithm (winograd.py).
 """
 

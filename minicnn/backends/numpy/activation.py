@@ -1,4 +1,4 @@
-"""ReLU (lesson functional/activation.py) on all threads."""
+"""ReLU (functional/activation.py) on all threads."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def rectify(x: Array) -> Array:
 
 
 def where_positive(dy: Array, y: Array) -> Array:
-    """dy where y > 0, else 0"""
+    """dy where y > 0, otherwise 0"""
     dx = empty_like(dy)
     elementwise(lambda dy, y, dx: select(dy, y > 0, dx), dy, y, dx)
     return dx

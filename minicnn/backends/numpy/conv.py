@@ -1,7 +1,8 @@
-"""Convolution's three maps (lesson functional/conv.py) on all threads: columns of a few images at a time, which stay in
-the cache, and one matrix product for each; or Winograd's way, where it is the shorter one.
+"""Convolution's three maps (functional/conv.py) on all threads: columns of a few images at a time,
+which stay in the cache, and one matmul for each; or the Winograd algorithm, where that is faster.
 
-The columns are made again for the weight gradient: kept, those of AlexNet's conv2 alone would take 214 MiB at batch 32.
+The columns are made again for the weight gradient: kept, those of AlexNet's conv2 alone would take
+214 MiB at batch 32.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from .memory import empty, scratch
 from .threads import Array, parallel, parallel_sum, pieces
 from .windows import band, channel_pieces, col2im_into, columns_of, groups_of
 
-Window = Any  # functional.windows.Window, which is on a floor above this one
+Window = Any  # functional.windows.Window, which belongs to a layer of imports above this one
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
@@ -29,7 +30,8 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
     def some(images: slice, rows: slice) -> None:
         seen, part = band(window, rows, h)
         out = y[images, rows].reshape(-1, outputs)  # (n·OH·OW, O)
-        columns = columns_of(x[images, seen], part, groups).reshape(groups, len(out), len(matrix))  # (G, …, KH·KW·C/G)
+        # (G, n·OH·OW, KH·KW·C/G)
+        columns = columns_of(x[images, seen], part, groups).reshape(groups, len(out), len(matrix))
         for g, (_, o, _) in enumerate(groups_of(groups, channels, outputs)):
             np.matmul(columns[g], matrix[:, o], out=out[:, o])
         if bias is not None:
@@ -50,7 +52,8 @@ def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, si
     def some(images: slice, c: slice, o: slice, within: slice) -> None:
         gradient = dy[images].reshape(-1, outputs)[:, o]  # (n·OH·OW, O/G)
         matrix = weight[:, :, within, o].reshape(-1, gradient.shape[1])  # (KH·KW·c, O/G)
-        columns = scratch("columns", (len(gradient), len(matrix)), like=dy)  # (n·OH·OW, KH·KW·c)
+        # (n·OH·OW, KH·KW·c)
+        columns = scratch("columns", (len(gradient), len(matrix)), like=dy)
         np.matmul(gradient, matrix.T, out=columns)
         part = dx[images, :, :, c]
         col2im_into(part, columns, window)
@@ -72,9 +75,8 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
         gradient = dy[images, rows].reshape(-1, outputs)  # (n·OH·OW, O)
         dw = scratch("dw", shape, like=x)
         matrix = dw.reshape(-1, outputs)  # (KH·KW·C/G, O)
-        columns = columns_of(x[images, seen], part, groups).reshape(
-            groups, len(gradient), len(matrix)
-        )  # (G, …, KH·KW·C/G)
+        # (G, n·OH·OW, KH·KW·C/G)
+        columns = columns_of(x[images, seen], part, groups).reshape(groups, len(gradient), len(matrix))
         for g, (_, o, _) in enumerate(groups_of(groups, channels, outputs)):
             np.matmul(columns[g].T, gradient[:, o], out=matrix[:, o])
         return dw
@@ -83,7 +85,8 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
 
 
 def _row_bytes(y: Array, weight_shape: tuple[int, ...]) -> int:
-    """The size of a group's columns for one row of output pixels. Those of a few images stay in the cache, which is 1.2
-    times as fast as all columns at once."""
+    """The size of a group's columns for one row of output pixels. Those of a few images stay in the
+    cache, which is 1.2 times as fast as all columns at once.
+    """
     kh, kw, c, _ = weight_shape
     return y.shape[2] * kh * kw * c * y.itemsize

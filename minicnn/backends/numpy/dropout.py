@@ -1,4 +1,4 @@
-"""Dropout (lesson functional/dropout.py) on all threads."""
+"""Dropout (functional/dropout.py) on all threads."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from .threads import Array, elementwise
 
 
 def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
-    """x · s where the m of that key is 1, else 0"""
+    """x · s where the mask m of that key is 1, otherwise 0"""
     uniform = empty(x.shape, np.float32)
     generator(key).random(dtype=np.float32, out=uniform)
     y = empty_like(x)

@@ -1,5 +1,6 @@
-"""Cross-entropy (lesson functional/loss.py), which looks each sample's label up instead of comparing it
-with every class: half of the time for a thousand classes."""
+"""Cross-entropy (functional/loss.py), which looks up each sample's label instead of comparing it
+with every class: this takes half of the time for a thousand classes.
+"""
 
 import numpy as np
 
@@ -7,7 +8,7 @@ from .threads import Array
 
 
 def negative_log_likelihood(z: Array, labels: Array) -> Array:
-    """log Σ e^z − z_label for each sample; NaN for a label that is no class"""
+    """log Σ e^z − z_label for each sample; NaN for a label that is not a class"""
     z = z - z.max(axis=1, keepdims=True)
     classes, rows = (labels >= 0) & (labels < z.shape[1]), np.arange(len(z))
     right = z[rows, np.where(classes, labels, 0)]
@@ -17,7 +18,7 @@ def negative_log_likelihood(z: Array, labels: Array) -> Array:
 
 
 def negative_log_likelihood_backward(dy: Array, z: Array, labels: Array) -> Array:
-    """(p − onehot(label)) dy; NaN for a label that is no class"""
+    """(p − onehot(label)) dy; NaN for a label that is not a class"""
     dz = z - z.max(axis=1, keepdims=True)
     np.exp(dz, out=dz)
     dz *= (dy / dz.sum(axis=1)).reshape(-1, 1)

@@ -1,5 +1,6 @@
-"""Local response normalization (lesson functional/lrn.py) on all threads, in blocks of pixels: 12 ms a layer of AlexNet
-where whole arrays take 53."""
+"""Local response normalization (functional/lrn.py) on all threads, in blocks of pixels: a layer of
+AlexNet takes 12 ms, and 53 with whole arrays.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from . import threads
 from .memory import empty_like, scratch
 from .threads import Array, parallel, slices
 
-Constants = Any  # functional.lrn.Constants, which is on a floor above this one
+Constants = Any  # functional.lrn.Constants, which belongs to a layer of imports above this one
 
 
 def normalize(x: Array, constants: Constants) -> Array:
@@ -59,8 +60,9 @@ def sum_window(x: Array, window: tuple[int, int]) -> Array:
 
 
 def _by_pixels(function: Callable[..., None], a: Array, *others: Array) -> None:
-    """Call function on blocks of pixels, (P, C), of arrays (…, C): three times as fast in blocks. Of no channels there
-    are no blocks."""
+    """Call function on blocks of pixels, (P, C), of arrays (…, C), which is three times as fast as
+    at once. Arrays without elements have no blocks.
+    """
     if not a.size:
         return
     first = a.reshape(-1, a.shape[-1])
@@ -80,18 +82,22 @@ def _base(x: Array, constants: Constants) -> Array:
 
 
 def _apart(like: Array, window: tuple[int, int], name: str) -> tuple[Array, Array]:
-    """Room for numbers (P, C) with zeros beside each pixel's channels, so that no window reaches into the next pixel;
-    and all of it as one long row."""
+    """A buffer (P, C) with zeros beside each pixel's channels, so that no window reaches into the
+    next pixel; and all of it as one long row.
+    """
     (before, after), (p, c) = window, like.shape
     end = before + c
-    wide = scratch(name, (p + 1, end + after), like=like)  # one more row, for the last windows to read from
+    # one more row, for the last windows to read from
+    wide = scratch(name, (p + 1, end + after), like=like)
     wide[:, :before] = wide[:, end:] = wide[p:] = 0
     return wide[:p, before:end], wide.reshape(-1)
 
 
 def _window_sum(row: Array, p: int, n: int, name: str) -> Array:
-    """The sums of n neighbors each in a row of _apart: (P, C + n − 1), of which the last n − 1 reach into the next
-    pixel and mean nothing. Sums of 2, of 4, … as long as they fit, then the rest one by one: 3 additions for n = 5."""
+    """The sums of n neighbors each in a row of _apart: (P, C + n − 1), of which the last n − 1
+    reach into the next pixel and mean nothing. Sums of 2, of 4, … are doubled as long as they fit,
+    and the rest is added one by one: 3 additions for n = 5.
+    """
     size = len(row) // (p + 1) * p
     total, width = row, 1
     while 2 * width <= n:  # equivalent (comparison, constant): the same sums with more additions
@@ -104,7 +110,9 @@ def _window_sum(row: Array, p: int, n: int, name: str) -> Array:
 
 
 def _power(s: Array, beta: float) -> Array:
-    """s^β. For the paper's 3/4 by two square roots, which are ten times as fast as np.power."""
+    """s^β. For the paper's 3/4 it takes two square roots, √s · √√s, which are ten times as fast as
+    np.power.
+    """
     y = scratch("power", s.shape, like=s)
     if beta != 0.75:
         return np.power(s, s.dtype.type(beta), out=y)

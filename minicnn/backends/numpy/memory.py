@@ -1,4 +1,6 @@
-"""The NumPy backend's memory: large arrays on recycled memory, and buffers that each thread keeps for its work."""
+"""The NumPy backend's memory: large arrays use recycled memory, and each thread keeps buffers for
+its work.
+"""
 
 import os
 import threading
@@ -13,13 +15,15 @@ LARGE = 1 << 20  # bytes; below this the allocator recycles by itself
 
 
 class _Memory:
-    """Blocks of memory that no array uses, by size. A fresh block costs a page fault for each page touched: up to 45%
-    of a training step."""
+    """Blocks of memory that no array uses, by size. A fresh block costs a page fault for each page
+    touched: up to 45% of a training step.
+    """
 
     def __init__(self) -> None:
         self.idle: defaultdict[int, list[np.ndarray]] = defaultdict(list)
         self.idle_bytes = self.lent_bytes = 0
-        self.lock = threading.RLock()  # reentrant: memory can come back, by garbage collection, while some is taken
+        # reentrant: garbage collection may give memory back while some is taken
+        self.lock = threading.RLock()
 
     def take(self, nbytes: int) -> np.ndarray:
         with self.lock:
@@ -27,7 +31,8 @@ class _Memory:
                 block = self.idle[nbytes].pop()
                 self.idle_bytes -= nbytes
             else:
-                if self.idle_bytes > self.lent_bytes + nbytes:  # shapes have changed: more is kept than used
+                # shapes have changed: more is kept than used
+                if self.idle_bytes > self.lent_bytes + nbytes:
                     self.idle.clear()
                     self.idle_bytes = 0
                 block = np.empty(nbytes, np.uint8)
@@ -45,8 +50,9 @@ _memory = _Memory()
 
 
 class _Loan:
-    """Memory lent to one array. NumPy makes the array, and every view of it, refer to its loan; with the last of them
-    it goes back."""
+    """Memory lent to one array. NumPy makes the array, and every view of it, refer to its loan;
+    with the last of them the memory is given back.
+    """
 
     __slots__ = "__array_interface__", "block", "memory"
 
@@ -81,8 +87,9 @@ _scratch = _Scratch()
 
 
 def scratch(name: str, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
-    """This thread's buffer of that name, uninitialized, with the dtype of `like`. It lasts until the name is asked for
-    again."""
+    """This thread's buffer of that name, uninitialized, with the dtype of `like`. It can be used
+    until the name is asked for again.
+    """
     nbytes = prod(shape) * like.itemsize
     buffer = _scratch.buffers.get(name)
     if buffer is None or buffer.nbytes < nbytes:

@@ -1,5 +1,6 @@
-"""The optimizers' steps (optim/optimizer.py) on all threads, in blocks that stay in a core's cache: a fifth of the time
-that a step of SGD takes with temporaries as large as the parameters."""
+"""The optimizers' steps (optim/optimizer.py) on all threads, in blocks that stay in a core's cache:
+this takes a fifth of the time of a step of SGD with temporaries as large as the parameters.
+"""
 
 from typing import Any
 
@@ -12,7 +13,7 @@ from .threads import Array, elementwise
 def sgd(
     parameters: list[tuple[Array, ...]], lr: float, momentum: float, weight_decay: float, nesterov: bool, paper: bool
 ) -> None:
-    """A step for every (w, g), or (w, g, v) with momentum."""
+    """Make a step for every (w, g), or (w, g, v) with momentum."""
 
     def block(w: Array, g: Array, *velocity: Array) -> None:
         step = scratch("step", w.shape, like=w)
@@ -40,7 +41,7 @@ def sgd(
 
 
 def adam(parameters: list[tuple[Array, ...]], step: Any) -> None:
-    """A step for every (w, g, m, v)."""
+    """Make a step for every (w, g, m, v)."""
 
     def block(w: Array, g: Array, m: Array, v: Array) -> None:
         other = scratch("other", w.shape, like=w)

@@ -1,4 +1,4 @@
-"""Pixels to numbers (data/pixels.py), one pass over whole rows."""
+"""Pixels become floats (data/pixels.py), in one pass over whole rows."""
 
 from math import prod
 
@@ -13,7 +13,7 @@ def normalize(images: Array, scale: Array, shift: Array, out: Array | None = Non
     if out is None:
         out = empty(images.shape, np.float32)
     *outer, width, channels = images.shape
-    # Whole rows of W·C numbers: broadcasting along an axis of 3 is seven times slower.
+    # in whole rows of W·C elements, because broadcasting along an axis of 3 is seven times slower
     shape = prod(outer), width * channels
     rows = out.reshape(shape)  # (N·H, W·C), a view
     np.multiply(images.reshape(shape), np.tile(scale, width), out=rows)

@@ -1,4 +1,4 @@
-"""Pooling (lesson functional/pooling.py) on all threads, a few images at a time."""
+"""Pooling (functional/pooling.py) on all threads, a few images at a time."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from .memory import empty, scratch
 from .threads import Array, batch_step, parallel, slices
 from .windows import padded
 
-Window = Any  # functional.windows.Window, which is on a floor above this one
+Window = Any  # functional.windows.Window, which belongs to a layer of imports above this one
 
 
 def window_maximum(x: Array, window: Window) -> Array:
@@ -23,8 +23,9 @@ def window_maximum(x: Array, window: Window) -> Array:
 
     def images(lo: int, hi: int) -> None:
         whole = padded(x[lo:hi], window, -np.inf)
-        # first along the width, then along the height: KW + KH comparisons for each window, not KW·KH
-        flat = scratch("flat", (hi - lo, whole.shape[1], y.shape[2], x.shape[3]), like=x)  # (n, H, OW, C)
+        # first along the width, then along the height: KW + KH comparisons for each window, not
+        # KW·KH; flat is (n, H, OW, C)
+        flat = scratch("flat", (hi - lo, whole.shape[1], y.shape[2], x.shape[3]), like=x)
         _running_maximum(along.taps(whole), flat)
         _running_maximum(across.taps(flat), y[lo:hi])
 
@@ -40,8 +41,9 @@ def _running_maximum(views: Iterator[Array], out: Array) -> None:
 
 
 def winners(x: Array, y: Array, window: Window) -> Array:
-    """For each window the place of its first maximum, i·KW + j: (N, H, W, C), (N, OH, OW, C) -> (N, OH, OW, C), uint8
-    or larger. A window of NaN has no winner: its place is KH·KW."""
+    """The argmax of each window, i·KW + j, of its first maximum: (N, H, W, C), (N, OH, OW, C) ->
+    (N, OH, OW, C), uint8 or larger. A window of NaN has no maximum: its argmax is KH·KW.
+    """
     kh, kw = window.kernel_size
     winner = empty(y.shape, np.uint8 if kh * kw <= 255 else np.uint32)
 
@@ -52,15 +54,18 @@ def winners(x: Array, y: Array, window: Window) -> Array:
         other = np.empty(place.shape, bool)
         for tap in window.taps(padded(x[lo:hi], window, np.nan)):  # NaN: equal to nothing
             waiting &= np.not_equal(tap, y[lo:hi], out=other)
-            place += waiting  # 20 times as fast as writing k where the mask holds
+            # counts the pixels before the maximum: 20 times as fast as writing k where the mask
+            # holds
+            place += waiting
 
     parallel(images, _slices(x))
     return winner
 
 
 def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, int]) -> Array:
-    """dx = what each pixel won: (N, OH, OW, C) -> (N, H, W, C), where (H, W) = size. Without winners every pixel of a
-    window gets all of it."""
+    """dx = what each pixel won: (N, OH, OW, C) -> (N, H, W, C), where (H, W) = size. Without
+    winners every pixel of a window receives all of it.
+    """
     dx = empty((len(dy), *size, dy.shape[3]), dy.dtype)
     (top, bottom), (left, right) = window.padding
 
@@ -77,7 +82,9 @@ def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, in
 
 
 def gather(x: Array, winner: Array | None, window: Window) -> Array:
-    """y = x at the winners' places: (N, H, W, C) -> (N, OH, OW, C). Without winners, the sum of all places."""
+    """y = x at the winners' places: (N, H, W, C) -> (N, OH, OW, C). Without winners it is the sum
+    over all places.
+    """
     y = empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype)
 
     def images(lo: int, hi: int) -> None:
@@ -94,8 +101,9 @@ def gather(x: Array, winner: Array | None, window: Window) -> Array:
 
 
 def _slices(x: Array) -> list[tuple[int, int]]:
-    """How many images to take at a time: about 800,000 numbers of x, and not less to give each thread its share. Half
-    as many take up to twice as long, for the threads get into each other's way; twice as many a third longer, for they
-    leave the cache."""
+    """How many images to take at a time: about 800,000 elements of x, and enough to give each
+    thread its share. Half as many take up to twice as long, because the threads contend for the
+    interpreter lock; twice as many take a third longer, because they leave the cache.
+    """
     n, nbytes = len(x), 2 * x.shape[1] * x.shape[2] * x.shape[3] * x.itemsize
     return slices(n, batch_step(n, nbytes)) if n * nbytes > threads.CACHE else [(0, n)]

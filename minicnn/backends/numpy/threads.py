@@ -1,5 +1,6 @@
-"""The NumPy backend's threads, and how work is cut for them. NumPy's copies, elementwise functions and products release
-the interpreter lock, so threads do run side by side, each on a slice that stays in its core's cache.
+"""The NumPy backend's threads, and how work is cut for them. NumPy's copies, elementwise functions
+and matmul release the interpreter lock, so threads do run side by side, each on a slice that stays
+in its core's cache.
 
 The first piece of work limits BLAS to one thread for each of these, in the whole process.
 """
@@ -21,10 +22,10 @@ from .memory import empty
 
 Array = np.ndarray
 
-# Numbers to a slice of elementwise work. Smaller ones queue for the interpreter lock: LRN takes twice as long in slices
-# of 65,000, eight times as long in slices of 8,000.
+# Elements in a slice of elementwise work. Smaller slices queue for the interpreter lock: LRN takes
+# twice as long in slices of 65,000, eight times as long in slices of 8,000.
 BLOCK = 1 << 18
-# Bytes of working memory to a slice of a batch: about what one core's share of the cache holds.
+# Bytes of working memory for a slice of a batch: about what one core's share of the cache holds.
 CACHE = 6 << 20
 
 
@@ -34,11 +35,13 @@ class _Threads:
     def __init__(self) -> None:
         self.count = 0  # 0: not started
         self.pool: ThreadPoolExecutor | None = None
-        self.local = threading.local()  # .busy: this thread is inside a slice, so what it calls runs at once, in place
+        # .busy: this thread is inside a slice, so parallel work that it starts runs in this thread
+        self.local = threading.local()
         self.lock = threading.Lock()
 
     def start(self, count: int) -> None:
-        # BLAS's own threads would fight with ours for the cores: 1240 ms a training step with them, 1030 ms without.
+        # BLAS's own threads would compete with ours for the cores: 1240 ms a training step with
+        # them, 1030 ms without.
         ThreadpoolController().limit(limits=1, user_api="blas")
         old, self.pool = self.pool, ThreadPoolExecutor(count - 1, "minicnn") if count > 1 else None
         self.count = count
@@ -46,11 +49,12 @@ class _Threads:
             old.shutdown(wait=False)
 
     def run(self, work: Callable[[int], Any], count: int) -> list[Any]:
-        """[work(0), …, work(count − 1)], the first here and each other in a thread of its own; all have ended when
-        this returns."""
+        """[work(0), …, work(count − 1)], the first here and each other in a thread of its own; all
+        have ended when this returns."""
         others: list[Future[Any]] = []
-        # The lock, so that the pool is not replaced meanwhile. There may be no pool, if set_num_threads(1) came in
-        # between, or one that takes no more work (RuntimeError), if Python is shutting down: then this thread does it.
+        # The lock keeps the pool from being replaced meanwhile. This thread does all of the work if
+        # there is no pool, because set_num_threads(1) came in between, or if it takes no more work
+        # (RuntimeError), because Python is shutting down.
         with self.lock, contextlib.suppress(RuntimeError):
             while self.pool is not None and len(others) < count - 1:
                 context = contextvars.copy_context()  # with the caller's np.errstate
@@ -72,7 +76,7 @@ class _Threads:
             self.local.busy = False
 
     def inside(self) -> bool:
-        """Is this thread inside a slice?"""
+        """Whether this thread is inside a slice."""
         return getattr(self.local, "busy", False)
 
 
@@ -80,7 +84,9 @@ _threads = _Threads()
 
 
 def _after_fork() -> None:
-    """A forked child has none of its parent's threads, which may have held locks: begin again at the next use."""
+    """A forked child has none of its parent's threads, and they may have held locks: it starts its
+    own at the next use.
+    """
     global _threads
     count, _threads = _threads.count, _Threads()
     if count:
@@ -92,8 +98,23 @@ if hasattr(os, "register_at_fork"):
 
 
 def set_num_threads(n: int) -> None:
-    """Use n threads from now on, in the whole process. BLAS libraries are held to one thread for each of them, also
-    for other users of BLAS in this process."""
+    """Use n threads from now on, in the whole process. BLAS libraries are limited to one thread for
+    each of them, also for other users of BLAS in this process.
+
+    Args:
+        n: the number of threads, 1 or more.
+    Raises:
+        ValueError: n is less than 1.
+        TypeError: n is not an integer.
+
+    Example:
+        >>> import minicnn
+        >>> before = minicnn.get_num_threads()
+        >>> minicnn.set_num_threads(1)
+        >>> minicnn.get_num_threads()
+        1
+        >>> minicnn.set_num_threads(before)
+    """
     if operator.index(n) < 1:
         raise ValueError(f"the number of threads must be at least 1, not {n}")
     with _threads.lock:
@@ -101,7 +122,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The number of threads in use: by default, one for each core this process may run on."""
+    """The number of threads in use; by default, one for each core this process may run on."""
     if not _threads.count:
         with _threads.lock:
             if not _threads.count:
@@ -122,29 +143,30 @@ def slices(n: int, step: int) -> list[tuple[int, int]]:
 
 
 def batch_step(n: int, nbytes: int) -> int:
-    """How many of n items, each with nbytes of working memory, to take at a time: what fits in the cache, and as much
-    for each thread."""
+    """How many of n items, each with nbytes of working memory, to take at a time: as many as fit in
+    the cache, and the same number for each thread.
+    """
     threads = get_num_threads()
     turns = -(-n // (threads * max(1, CACHE // max(nbytes, 1)))) or 1
     return -(-n // (threads * turns)) or 1
 
 
 def pieces(x: Array, rows: int, row_bytes: int) -> list[tuple[slice, slice]]:
-    """The images of x, of so many rows each, as (images, rows) to take at a time, for row_bytes of working memory to a
-    row: a few whole images, or a band of rows of one, if an image does not fit in the cache or there are fewer than
-    threads."""
+    """The images of x, of `rows` rows each, as (images, rows) to take at a time, where a row needs
+    row_bytes of working memory: a few whole images, or a band of rows of one, if an image does not
+    fit in the cache or there are fewer images than threads.
+    """
     n = len(x)
     bands = max(-(-rows * row_bytes // CACHE), -(-get_num_threads() // max(n, 1)))
     if n and bands == 1:
         return [(slice(*cut), slice(0, rows)) for cut in slices(n, batch_step(n, rows * row_bytes))]
-    images = slices(n, 1) or [(0, 0)]  # of no images, empty pieces
+    images = slices(n, 1) or [(0, 0)]  # without images the pieces are empty
     return [(slice(*image), slice(*cut)) for image in images for cut in slices(rows, -(-rows // bands))]
 
 
 def parallel(function: Callable[..., Any], work: Sequence[tuple[Any, ...]]) -> None:
-    """Call function(*piece) for every piece of work, on all threads; each call must write what no other touches.
-
-    Pieces go to whoever is free.
+    """Call function(*piece) for every piece of work, on all threads, which take pieces from a
+    shared queue; each call must write what no other touches.
     """
     left = deque(work)
     count = min(usable_threads(), len(left))
@@ -158,7 +180,7 @@ def parallel(function: Callable[..., Any], work: Sequence[tuple[Any, ...]]) -> N
                     return
                 function(*piece)
         except BaseException:
-            left.clear()  # the others stop as well
+            left.clear()  # so that the other threads stop as well
             raise
 
     if count <= 1:
@@ -170,8 +192,8 @@ def parallel(function: Callable[..., Any], work: Sequence[tuple[Any, ...]]) -> N
 def parallel_sum(function: Callable[..., Array], work: Sequence[tuple[Any, ...]]) -> Array:
     """The sum of the arrays function(*piece) over at least one piece of work.
 
-    Which thread adds up which pieces is fixed, and so is the order in which the threads' sums are added: a run repeats
-    bit for bit. function may return the same buffer each time.
+    Which thread adds up which pieces is fixed, and so is the order in which the threads' sums are
+    added: a run repeats bit for bit. The function may return the same buffer each time.
     """
     count = max(1, min(usable_threads(), len(work)))
 
@@ -193,7 +215,9 @@ def parallel_sum(function: Callable[..., Array], work: Sequence[tuple[Any, ...]]
 
 
 def elementwise(function: Callable[..., Any], *arrays: Array) -> None:
-    """Call function on matching blocks of arrays that have one size; those it writes to must be contiguous."""
+    """Call function on matching blocks of arrays that have one size; those it writes to must be
+    contiguous.
+    """
     if arrays[0].size <= BLOCK:
         function(*arrays)
         return

@@ -1,5 +1,5 @@
-"""Windows (lesson functional/windows.py) in this thread's scratch memory, and how the work of
-convolution and pooling is cut: into a few images, bands of rows, or channels of a group.
+"""Windows (functional/windows.py) in this thread's scratch memory, and how the work of convolution
+and pooling is cut: into a few images, bands of rows, or channels of a group.
 """
 
 from typing import Any
@@ -11,13 +11,15 @@ from . import threads
 from .memory import empty, scratch
 from .threads import Array, batch_step, get_num_threads, slices
 
-Window = Any  # functional.windows.Window, which is on a floor above this one
-EVERY_PIXEL = (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)  # is a window: kernel, stride, padding, dilation
+Window = Any  # functional.windows.Window, which belongs to a layer of imports above this one
+# the window (kernel, stride, padding, dilation) for which every pixel is a window
+EVERY_PIXEL = (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)
 
 
 def band(window: Window, rows: slice, height: int) -> tuple[slice, Window]:
-    """What a band of output rows sees of an image of that height: the image's rows, and the window with as much
-    of the padding as belongs to them."""
+    """What a band of output rows sees of an image of that height: the image's rows, and the window
+    with as much of the padding as belongs to them.
+    """
     (kh, _), (sh, _), ((top, _), sides), (dh, _) = window
     first, last = rows.start * sh - top, (rows.stop - 1) * sh - top + dh * (kh - 1) + 1
     seen = slice(min(max(first, 0), height), min(max(last, 0), height))
@@ -27,8 +29,9 @@ def band(window: Window, rows: slice, height: int) -> tuple[slice, Window]:
 
 
 def groups_of(groups: int, channels: int, outputs: int, shares: int = 1) -> list[tuple[slice, slice, slice]]:
-    """For each group, and each share of its input channels: these, the group's output channels, and these as numbered
-    within the group."""
+    """For each group, and each share of its input channels: those channels, the group's output
+    channels, and those input channels as numbered within the group.
+    """
     c, o = channels // groups, outputs // groups
     cuts = slices(c, -(-c // shares)) if c else [(0, 0)]
     return [
@@ -39,9 +42,11 @@ def groups_of(groups: int, channels: int, outputs: int, shares: int = 1) -> list
 
 
 def channel_pieces(x: Array, y: Array, groups: int, image_bytes: int) -> list[tuple[slice, slice, slice, slice]]:
-    """The work of a map from y back to x, as (images, then a triple of groups_of): some images of one group at a time,
-    for image_bytes of working memory each. A pixel of x belongs to the windows of several rows, so what is divided when
-    there are fewer images than threads, or for an image many times the cache, is the channels."""
+    """The work of a map from y back to x, as (images, then a triple of groups_of): some images of
+    one group at a time, with image_bytes of working memory for each. A pixel of x belongs to the
+    windows of several rows, so the channels are divided when there are fewer images than threads,
+    or an image needs many times the cache.
+    """
     n = len(x)
     shares = max(-(-get_num_threads() // (max(n, 1) * groups)), image_bytes // (8 * threads.CACHE))
     parts = groups_of(groups, x.shape[3], y.shape[3], shares)
@@ -49,22 +54,25 @@ def channel_pieces(x: Array, y: Array, groups: int, image_bytes: int) -> list[tu
 
 
 def padded(x: Array, window: Window, value: float = 0.0) -> Array:
-    """(N, H, W, C) -> (N, H + top + bottom, W + left + right, C) with `value` around it, in this thread's scratch; x
-    itself if unpadded."""
+    """(N, H, W, C) -> (N, H + top + bottom, W + left + right, C) with `value` around it, in this
+    thread's scratch; x itself if the window has no padding.
+    """
     (top, bottom), (left, right) = window.padding
     if not (top or bottom or left or right):
         return x
     n, h, w, c = x.shape
     out = scratch("padded", (n, top + h + bottom, left + w + right, c), like=x)
-    out[...] = value  # each time: two layers may share this buffer, but not their padding
+    out[...] = value  # each time, because two layers may share this buffer, but not their padding
     out[:, top : top + h, left : left + w] = x
     return out
 
 
 def columns_of(x: Array, window: Window, groups: int = 1) -> Array:
-    """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row. With groups of channels, the rows of the first group,
-    then those of the second …: (G·N·OH·OW, KH·KW·C/G). The result is this thread's scratch, good until the next call;
-    or x itself, if each of its pixels is a window: for what is used at once."""
+    """(N, H, W, C) -> (N·OH·OW, KH·KW·C): each window as a row. With groups of channels, the rows
+    of the first group, then those of the second …: (G·N·OH·OW, KH·KW·C/G). The result is this
+    thread's scratch, which the next call overwrites; or x itself, if each of its pixels is a
+    window.
+    """
     n, h, w, channels = x.shape
     (kh, kw), (sh, sw), _, (dh, dw) = window
     oh, ow = window.output_size(h, w)
@@ -84,7 +92,9 @@ def im2col(x: Array, window: Window) -> Array:
 
 
 def col2im(columns: Array, shape: tuple[int, ...], window: Window) -> Array:
-    """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each entry added to the pixel it was copied from."""
+    """(N·OH·OW, KH·KW·C) -> shape (N, H, W, C): each element is added to the pixel it was copied
+    from.
+    """
     x = empty(shape, columns.dtype)
     col2im_into(x, columns, window)
     return x

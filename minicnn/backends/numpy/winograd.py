@@ -1,6 +1,8 @@
-"""Winograd's convolution: a 3 × 3 kernel with less than half of the multiplications (Winograd 1980; Lavin, Gray 2016).
+"""Winograd's convolution: a 3 × 3 kernel with less than half of the multiplications (Winograd 1980;
+Lavin, Gray 2016).
 
-Two neighboring outputs of a kernel g of three numbers see four inputs d and take six multiplications. Four will do:
+Two neighboring outputs of a kernel g of three elements see four inputs d and take six
+multiplications. Four will do:
 
     y₀ = d₀g₀ + d₁g₁ + d₂g₂ = m₀ + m₁ + m₂        m₀ = (d₀ − d₂) g₀              m₃ = (d₁ − d₃) g₂
     y₁ = d₁g₀ + d₂g₁ + d₃g₂ = m₁ − m₂ − m₃        m₁ = (d₁ + d₂) (g₀ + g₁ + g₂)/2
@@ -17,32 +19,34 @@ product takes one multiplication each. So: evaluate z and g at the points, multi
     g(t)         g₀     g₀ + g₁ + g₂    g₀ − g₁ + g₂    g₂           the rows of G
     z(t)         z₀     z₀ + z₁         z₀ − z₁         z₁           the columns of A
 
-and the coefficients are v₀, (v₁ − v₋₁)/2 − v_∞, (v₁ + v₋₁)/2 − v₀, v_∞ of the products v: read
-by columns, these are the rows of B, with the halves moved to G and one sign to A. The points 0, 1, −1
-and ∞ are those at which evaluating takes additions only. More points, for larger tiles, bring powers
-of 2 and of 1/2, and with them larger rounding errors.
+and the coefficients are v₀, (v₁ − v₋₁)/2 − v_∞, (v₁ + v₋₁)/2 − v₀, v_∞ of the products v: read by
+columns, these are the rows of B, with the halves moved to G and one sign to A. The points 0, 1, −1
+and ∞ are those at which evaluating takes additions only. More points, for larger tiles, bring
+powers of 2 and of 1/2, and with them larger rounding errors.
 
-What holds along a row holds along a column as well, so for 2 × 2
-outputs, seen through a window of 4 × 4 pixels, the same equation stands with A⊗A, B⊗B, G⊗G: 16 multiplications, not 36.
+What holds along a row holds along a column as well, so for 2 × 2 outputs, seen through a window of
+4 × 4 pixels, the same equation holds with A⊗A, B⊗B, G⊗G: 16 multiplications, not 36.
 
-A layer cuts its output into T tiles of 2 × 2. Each tile sees a 4 × 4 window, in steps of 2: those are the columns of
-lesson windows. With C input and O output channels, every multiplication becomes a product of matrices:
+A layer cuts its output into T tiles of 2 × 2. Each tile sees a 4 × 4 window, in steps of 2: those
+are the columns of functional/windows.py. With C input and O output channels, every multiplication
+becomes a matmul:
 
     V = (B⊗B) im2col(x)       16 matrices (T, C)          the tiles
     U = (G⊗G) W               16 matrices (C, O)          the kernel
     y = (A⊗A) (V U)           V U: 16 matrices (T, O)
 
-Everything here is linear in x and in W, so the gradients take the same road back, with each matrix transposed:
+Everything here is linear in x and in W, so the gradients follow in the same way, with each matrix
+transposed:
 
     dM = (A⊗A)ᵀ dy            16 matrices (T, O)
-    dx = col2im((B⊗B)ᵀ (dM Uᵀ))                           lesson conv's convolve_transpose
-    dW = (G⊗G)ᵀ (Vᵀ dM)                                   lesson conv's convolve_weight
+    dx = col2im((B⊗B)ᵀ (dM Uᵀ))                           conv.py's convolve_transpose
+    dW = (G⊗G)ᵀ (Vᵀ dM)                                   conv.py's convolve_weight
 
     N images   H W C input   OH OW O output   T tiles of 2 × 2; with groups, C and O are one group's channels
 
-What it costs is three transformations and a little accuracy: an error of 5e-7 of the result in float32, against 3e-7,
-so an image's result can differ by as much between a small batch and a large one. A NaN or an infinity among the pixels
-that a tile sees reaches all four of its outputs.
+What it costs is three transformations and a little accuracy: an error of 5e-7 of the result in
+float32, against 3e-7, so an image's result can differ by as much between a small batch and a large
+one. A NaN or an infinity among the pixels that a tile sees reaches all four of its outputs.
 
 >>> import numpy as np
 >>> from minicnn.backends.numpy.winograd import A, B, G
@@ -60,20 +64,23 @@ from .ops import matmul
 from .threads import Array, parallel, parallel_sum, pieces
 from .windows import band, channel_pieces, col2im_into, columns_of, groups_of
 
-Window = Any  # functional.windows.Window, which is on a floor above this one
+Window = Any  # functional.windows.Window, which belongs to a layer of imports above this one
 
 A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2
 AA, BB, GG = np.kron(A, A), np.kron(B, B), np.kron(G, G)  # (4, 16), (16, 16), (16, 9)
-# With fewer output pixels, transforming the kernel costs what the products save; with fewer channels, transforming the
-# tiles does. Against the direct way, 13 images of 13 × 13 take 0.9 times as long with 96 channels, 1.6 times with 48.
+# With fewer output pixels, transforming the kernel costs what the matmuls save; with fewer
+# channels, transforming the tiles does. Compared with im2col, 13 images of 13 × 13 take 0.9 times
+# as long with 96 channels, 1.6 times with 48.
 FEWEST_PIXELS, FEWEST_CHANNELS = 2048, 64
 
 
 def suits(x: Array, window: Window, pixels: int, channels: int) -> bool:
-    """Is this the faster way to so many output pixels, from or to as many channels of a group as there are fewer of?
-    On a CPU it is for 3 × 3 kernels in steps of 1, if there are enough of both."""
+    """Whether Winograd is faster than im2col for so many output pixels, with `channels` the smaller
+    of a group's input and output channels. On a CPU it is for 3 × 3 kernels with stride 1, if there
+    are enough of both.
+    """
     slides = window.kernel_size == (3, 3) and window.stride == window.dilation == (1, 1)
     return slides and pixels >= FEWEST_PIXELS and channels >= FEWEST_CHANNELS
 
@@ -100,7 +107,7 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
 
 
 def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
-    """dx = col2im((B⊗B)ᵀ (dM Uᵀ)): (N, OH, OW, O), (3, 3, C, O) -> (N, H, W, C), where (H, W) = size"""
+    """dx = col2im((B⊗B)ᵀ (dM Uᵀ)): (N, OH, OW, O), (3, 3, C, O) -> (N, H, W, C) of size (H, W)"""
     dx = empty((len(dy), *size, weight.shape[2] * groups), dy.dtype)  # (N, H, W, C)
     seen, made = _tiles(window, dy.shape)
     ut = _kernel(weight).transpose(0, 2, 1)  # (16, O, C)
@@ -133,8 +140,9 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
 
 
 def _tiles(window: Window, y_shape: tuple[int, ...]) -> tuple[Window, Window]:
-    """The windows of the tiles: 4 × 4 of the input that each sees, 2 × 2 of the output that each makes. Where the
-    output's size is odd, the last tile hangs over."""
+    """The windows of the tiles: 4 × 4 of the input that each sees, 2 × 2 of the output that each
+    computes. Where the output's size is odd, the last tile hangs over.
+    """
     odd = y_shape[1] % 2, y_shape[2] % 2
     (top, bottom), (left, right) = window.padding
     seen = window._replace(kernel_size=(4, 4), stride=(2, 2), padding=((top, bottom + odd[0]), (left, right + odd[1])))
@@ -148,8 +156,9 @@ def _pieces(x: Array, y: Array, groups: int) -> list[tuple[slice, slice]]:
 
 
 def _image_bytes(x: Array, y: Array, groups: int) -> int:
-    """How much goes through the transformations for one group of an image, and should stay in the cache: 16 numbers
-    to a tile for 4 of x and 4 of y."""
+    """How much goes through the transformations for one group of an image, and should stay in the
+    cache: 16 elements in a tile for 4 of x and 4 of y.
+    """
     return 4 * (x[:1].nbytes + y[:1].nbytes) // groups
 
 
@@ -159,7 +168,8 @@ def _kernel(weight: Array) -> Array:
 
 
 def _transform(matrix: Array, x: Array, window: Window, name: str) -> Array:
-    """What each tile sees, K numbers a channel, times a matrix (16, K): (n, H, W, C) -> (16, T, C)"""
+    """What each tile sees, K elements a channel, times a matrix (16, K): (n, H, W, C) -> (16, T,
+    C)"""
     columns = columns_of(x, window)  # (T, K·C)
     tiles = columns.reshape(len(columns), matrix.shape[1], x.shape[3])  # (T, K, C)
     out = scratch(name, (len(tiles), 16, x.shape[3]), like=x)  # (T, 16, C)
@@ -167,13 +177,16 @@ def _transform(matrix: Array, x: Array, window: Window, name: str) -> Array:
 
 
 def _products(a: Array, b: Array, name: str) -> Array:
-    """The 16 products (T, ·) (·, ·), each tile's 16 results side by side, as the transformation back wants them."""
+    """The 16 products (T, ·) (·, ·), each tile's 16 results side by side, as the transformation
+    back wants them."""
     out = scratch(name, (a.shape[1], 16, b.shape[2]), like=a).transpose(1, 0, 2)
     return np.matmul(a, b, out=out)
 
 
 def _transform_back(matrix: Array, m: Array, window: Window, out: Array) -> None:
-    """A matrix (K, 16) times each tile's 16 numbers a channel, added up where the tile sees: (16, T, C) -> out"""
+    """A matrix (K, 16) times each tile's 16 elements a channel, added up where the tile sees: (16,
+    T, C) -> out
+    """
     tiles = m.transpose(1, 0, 2)  # (T, 16, C)
     columns = scratch("columns", (len(tiles), len(matrix), out.shape[3]), like=m)  # (T, K, C)
     np.matmul(matrix.astype(m.dtype), tiles, out=columns)
