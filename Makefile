@@ -45,7 +45,7 @@ oldest: .venv-oldest/test
 LESSONS = $(filter-out __init__ batch_norm dropout linear softmax,$(basename $(notdir $(wildcard minicnn/functional/*.py))))
 MODULES = minicnn $(addprefix minicnn.,autograd backends checkpoint dlpack ops random tensor $(addprefix functional.,$(LESSONS)))
 docs: $(VENV)/docs
-	$(BIN)/pdoc --docformat google --no-show-source --output-directory build/docs $(MODULES)
+	$(BIN)/pdoc --docformat google --no-show-source --template-directory minicnn/figures --output-directory build/docs $(MODULES)
 
 bench: .venv-bench/bench
 	.venv-bench/bin/python -m benchmarks cpu $(ARGS)
