@@ -3,33 +3,33 @@
 //
 //     C channels   BEFORE AFTER   how many channels before and after its own a window sees
 
-// s = k + α Σ a² over the window of channel c of a pixel
+// s = k + α Σ x² over the window of channel c of a pixel
 __device__ real base_naive(const real* pixel, int c, real k, real alpha) {
     real sum = 0;
     for (int j = max(c - BEFORE, 0); j <= min(c + AFTER, C - 1); ++j) sum += pixel[j] * pixel[j];
     return k + alpha * sum;
 }
 
-// b = a s^−β: (P, C) -> (P, C). One thread for each number.
-extern "C" __global__ void normalize_naive(const real* a, real* b, Index count, real k, real alpha,
+// y = x s^−β: (P, C) -> (P, C). One thread for each number.
+extern "C" __global__ void normalize_naive(const real* x, real* y, Index count, real k, real alpha,
                                            real beta) {
     Index i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) b[i] = a[i] * pow(base_naive(a + i / C * C, i % C, k, alpha), -beta);
+    if (i < count) y[i] = x[i] * pow(base_naive(x + i / C * C, i % C, k, alpha), -beta);
 }
 
-// dL/da = g s^−β − 2αβ a Sᵀ(g a s^(−β−1)): (P, C), (P, C) -> (P, C). Sᵀ adds up over the channels j
+// dx = dy s^−β − 2αβ x Sᵀ(dy x s^(−β−1)): (P, C), (P, C) -> (P, C). Sᵀ adds up over the channels j
 // in whose windows c is: from c − AFTER to c + BEFORE. One thread for each number.
-extern "C" __global__ void normalize_backward_naive(const real* g, const real* a, real* da,
+extern "C" __global__ void normalize_backward_naive(const real* dy, const real* x, real* dx,
                                                     Index count, real k, real alpha, real beta) {
     Index i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
-    const real *grad = g + i / C * C, *pixel = a + i / C * C;
+    const real *grad = dy + i / C * C, *pixel = x + i / C * C;
     int c = i % C;
     real sum = 0;
     for (int j = max(c - AFTER, 0); j <= min(c + BEFORE, C - 1); ++j)
         sum += grad[j] * pixel[j] * pow(base_naive(pixel, j, k, alpha), -beta - 1);
     real s = base_naive(pixel, c, k, alpha);
-    da[i] = grad[c] * pow(s, -beta) - 2 * alpha * beta * pixel[c] * sum;
+    dx[i] = grad[c] * pow(s, -beta) - 2 * alpha * beta * pixel[c] * sum;
 }
 
 // What changes: one thread for PACK channels of a pixel, and a quicker power. Why: neighboring
@@ -73,22 +73,22 @@ __device__ float power(float number, float exponent) { return __powf(number, exp
 __device__ double power(double number, double exponent) { return pow(number, exponent); }
 
 // (P, C) -> (P, C)
-KERNEL void normalize(const real* __restrict__ a, real* __restrict__ b, Index count, real k, real alpha, real beta) {
+KERNEL void normalize(const real* __restrict__ x, real* __restrict__ y, Index count, real k, real alpha, real beta) {
     FOR_EACH(i, count / PACK) {
-        const real* own = a + i * PACK;
+        const real* own = x + i * PACK;
         int c = i * PACK % C;
         Pack<real> out = {};
         for (int u = 0; u < PACK; ++u) out.at[u] = channel(own, c, u) * power(base(own, c, u, k, alpha), -beta);
-        store(b + i * PACK, out);
+        store(y + i * PACK, out);
     }
 }
 
 // (P, C), (P, C) -> (P, C). A thread goes once through all the channels c + j whose windows hold
 // one of its own: with windows of 5, four results take eight sums, not twenty.
-KERNEL void normalize_backward(const real* __restrict__ g, const real* __restrict__ a, real* __restrict__ da,
+KERNEL void normalize_backward(const real* __restrict__ dy, const real* __restrict__ x, real* __restrict__ dx,
                                Index count, real k, real alpha, real beta) {
     FOR_EACH(i, count / PACK) {
-        const real *own = a + i * PACK, *grad = g + i * PACK;
+        const real *own = x + i * PACK, *grad = dy + i * PACK;
         int c = i * PACK % C;
         Pack<real> out = {}, sum = {};
         UNROLL(4 * PACK)
@@ -101,7 +101,7 @@ KERNEL void normalize_backward(const real* __restrict__ g, const real* __restric
             }
         }
         for (int u = 0; u < PACK; ++u) out.at[u] -= 2 * alpha * beta * channel(own, c, u) * sum.at[u];
-        store(da + i * PACK, out);
+        store(dx + i * PACK, out);
     }
 }
 

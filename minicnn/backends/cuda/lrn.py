@@ -8,12 +8,12 @@ from .launch import contiguous, empty_like, launch, pack
 LONG = 8  # channels: the loops over a window so long are not unrolled, nor is a channel's place in its pack known then
 
 
-def normalize(a: Array, norm: Any) -> Array:
-    return _launch("normalize", norm.window, (a,), (norm.k, norm.alpha, norm.beta))
+def normalize(x: Array, norm: Any) -> Array:
+    return _launch("normalize", norm.window, (x,), (norm.k, norm.alpha, norm.beta))
 
 
-def normalize_backward(g: Array, a: Array, norm: Any) -> Array:
-    return _launch("normalize_backward", norm.window, (g, a), (norm.k, norm.alpha, norm.beta))
+def normalize_backward(dy: Array, x: Array, norm: Any) -> Array:
+    return _launch("normalize_backward", norm.window, (dy, x), (norm.k, norm.alpha, norm.beta))
 
 
 def sum_window(x: Array, window: tuple[int, int]) -> Array:
