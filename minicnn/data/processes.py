@@ -28,7 +28,7 @@ from ..backends import backend_of, chosen_backend, use_backend
 from .folder import DataError, quiet
 
 LINE = 64  # bytes of a cache line
-ENDED = "a process that loads images ended itself, with exit status {}: a call of os._exit, or standard error, says why"
+ENDED = "a process that loads images ended itself, with exit status {}: look for os._exit, and at standard error"
 KILLED = "a process that loads images was ended by signal {} ({}), perhaps for lack of memory; fewer take less"
 NOT_BEGUN = (
     "a process that loads images ended before it began. It imports the program first: put the program's own code"

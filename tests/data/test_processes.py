@@ -209,8 +209,8 @@ def test_errors_are_those_of_threads():
 @pytest.mark.parametrize(
     "code, words",
     [
-        (0, "ended itself, with exit status 0: a call of os._exit, or standard error, says why"),
-        (7, "ended itself, with exit status 7: a call of os._exit, or standard error, says why"),
+        (0, "ended itself, with exit status 0: look for os._exit, and at standard error"),
+        (7, "ended itself, with exit status 7: look for os._exit, and at standard error"),
         (-signal.SIGKILL, "was ended by signal 9 (Killed), perhaps for lack of memory; fewer take less"),
         (-signal.SIGTERM, "was ended by signal 15 (Terminated), perhaps for lack of memory; fewer take less"),
     ],
