@@ -109,12 +109,16 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], info: dict[str
     if not isinstance(arrays, Mapping):
         what = type(arrays).__name__
         raise TypeError(f"save takes arrays by their names, a dict such as net.state_dict(), not a {what}")
+    try:
+        text = json.dumps(dict(info or {}))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"info is a dict of what JSON can hold: {error}") from None
     safetensors = require_safetensors()
     contiguous = {name: _contiguous(name, array) for name, array in arrays.items()}
     with replacing(path) as temporary:
         mode = temporary.stat().st_mode
         try:
-            safetensors.numpy.save_file(contiguous, temporary, {"info": json.dumps(info or {})})
+            safetensors.numpy.save_file(contiguous, temporary, {"info": text})
         except safetensors.SafetensorError as error:
             raise OSError(None, str(error)) from None
         # save_file puts a file of its own there, which only its owner may read. A mount whose files
@@ -125,6 +129,8 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], info: dict[str
 
 def _contiguous(name: str, array: Any) -> np.ndarray:
     """The array on the CPU, as the format needs it."""
+    if not isinstance(name, str):
+        raise TypeError(f"save takes arrays by their names, which are strings, not {name!r}")
     if name == "__metadata__":
         raise ValueError(f"no array can be saved as {name}: safetensors reserves that name")
     try:

@@ -73,8 +73,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
             error = fails(OSError, "No space left", save, path, {"x": np.zeros(3)})
         assert str(path) in str(error)
         check()
-    fails(TypeError, "JSON", save, path, {"x": np.zeros(3)}, {"info": {1, 2}})
-    check()
+    for info in ({"info": {1, 2}}, {"info": object()}, {(1, 2): 3}, 3, "text"):
+        fails(TypeError, "^info is a dict of what JSON can hold: ", save, path, {"x": np.zeros(3)}, info)
+        check()
     for bad in (np.array(["text"]), np.array([None]), np.array([1j])):
         with pytest.raises((OSError, TypeError, ValueError)) as caught:
             save(path, {"x": bad})
@@ -117,6 +118,7 @@ def test_replacing(tmp_path):
         (TypeError, "x has dtype complex128", "x", np.ones(2, complex)),
         (TypeError, "x has dtype object", "x", np.array([None])),
         (ValueError, "__metadata__", "__metadata__", np.ones(2)),
+        (TypeError, "arrays by their names, which are strings, not 3$", 3, np.ones(2)),
     ],
 )
 def test_what_cannot_be_saved(tmp_path, error, words, name, value):

@@ -383,7 +383,12 @@ def misfit(value: Array, array: Array) -> str | None:
     if value.shape != array.shape:
         return f"has shape {value.shape}, not {array.shape}"
     if value.dtype.kind not in ("f" if array.dtype.kind == "f" else "fiub"):
-        return f"is {value.dtype}, not {array.dtype}"
+        return f"is {value.dtype}, not {array.dtype if array.dtype.kind == 'f' else 'a kind of number'}"
+    if not np.can_cast(value.dtype, array.dtype):
+        with on_device_of(value), np.errstate(all="ignore"):
+            lost = np.isfinite(value) & ~np.isfinite(value.astype(array.dtype))
+            if lost.any():
+                return f"holds {value[lost][0]}, which is infinite in {array.dtype}"
     return None
 
 

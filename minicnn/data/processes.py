@@ -28,7 +28,8 @@ from ..backends import backend_of, chosen_backend, use_backend
 from .folder import DataError, quiet
 
 LINE = 64  # bytes of a cache line
-ENDED = "a process that loads images was killed, perhaps because memory ran out; try fewer processes"
+ENDED = "a process that loads images ended itself, with exit status {}: look for os._exit, and at standard error"
+KILLED = "a process that loads images was ended by signal {} ({}), perhaps for lack of memory; fewer take less"
 NOT_BEGUN = (
     "a process that loads images ended before it began. It imports the program first: put the program's own code"
     ' under `if __name__ == "__main__":` (any other reason it has written on standard error)'
@@ -105,7 +106,7 @@ class Processes:
                     future = self.executor.submit(load, key, indices, slot, backend)
                 found, labels = future.result()
             except BrokenProcessPool:
-                raise DataError(ENDED if self.begun.value else NOT_BEGUN) from None
+                raise DataError(self._how_it_ended() if self.begun.value else NOT_BEGUN) from None
             images = at(self.slots[slot], *found) if isinstance(found, tuple) else found
             lent = isinstance(found, tuple) and self.free.qsize() > self.number
             if lent:
@@ -116,6 +117,14 @@ class Processes:
         finally:
             if not lent:
                 self.free.put(slot)
+
+    def _how_it_ended(self) -> str:
+        """For the user, once a process has ended. The executor then ends the others, by SIGTERM."""
+        executor: Any = self.executor  # which does not say it in public
+        executor._executor_manager_thread.join(5)  # that fetches the exit codes
+        codes = {process.exitcode for process in executor._processes.values()}
+        code = max(codes - {-signal.SIGTERM, None}, default=-signal.SIGTERM)
+        return ENDED.format(code) if code >= 0 else KILLED.format(-code, signal.strsignal(-code))
 
     def _lend(self, slot: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """The images in a slot, which is free again when no array needs its memory any more."""

@@ -60,6 +60,10 @@ class Compose:
 
     transforms: Sequence[Transform]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.transforms, Sequence) or not all(map(callable, self.transforms)):
+            raise TypeError(f"Compose takes a list of transforms, not {self.transforms!r}")
+
     def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         for transform in self.transforms:
             image = transform(image, rng)

@@ -97,12 +97,13 @@ class Window(NamedTuple):
             spans = [d * (k - 1) for k, d in zip(kernel, holes, strict=True)]
             padding = tuple([(span // 2, span - span // 2) for span in spans])
         sides = padding if isinstance(padding, (tuple, list)) else (padding, padding)
-        if len(sides) != 2:
+        try:
+            vertical, horizontal = (pair(side, "padding", 0) for side in sides)
+        except ValueError:
             raise ValueError(
-                'padding must be an integer, (height, width), ((top, bottom), (left, right)) or "same", '
-                f"not {padding!r}"
-            )
-        vertical, horizontal = (pair(side, "padding", 0) for side in sides)
+                "padding must be integers of at least 0, as n, (height, width) or ((top, bottom), (left, right)), "
+                f'or "same", not {padding!r}'
+            ) from None
         return cls(kernel, steps, (vertical, horizontal), holes)
 
     @classmethod

@@ -235,6 +235,12 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         try:
             output = self.forward(*inputs, **options)
+        except AttributeError as error:  # as None has no shape
+            if not inputs or error.obj is not inputs[0] or isinstance(error.obj, Tensor):
+                raise
+            other = TypeError(f"the input is a {type(error.obj).__name__}, not a Tensor: {error}")
+            self._say_where(other)
+            raise other from error
         except (TypeError, ValueError) as error:
             self._say_where(error)
             raise

@@ -47,6 +47,8 @@ class Schedule:
     progress: Mapping[str, Callable[[str, Any], Any]] = {"count": count}
 
     def __init__(self, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(self).__name__} takes an optimizer first, not a {type(optimizer).__name__}")
         self.optimizer, self.count = optimizer, 0
         self.base_lrs: list[float] = [group["lr"] for group in optimizer.param_groups]
 

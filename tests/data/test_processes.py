@@ -45,11 +45,17 @@ class Noise:
         return np.full((1, 1, 3), chosen_backend() == "reference")
 
 
-class Deaf(Noise):
-    """As Noise, but where it is read the process ends."""
+class Deadly(Noise):
+    """As Noise, but where image 3 is read the process ends, by itself or by a signal."""
+
+    def __init__(self, code):
+        super().__init__()
+        self.code = code
 
     def __getitem__(self, index):
-        return super().__getitem__(index) if index == 0 else os._exit(1)
+        if index == 3:
+            os._exit(self.code) if self.code >= 0 else os.kill(os.getpid(), -self.code)
+        return super().__getitem__(index)
 
 
 class Locked(Exception):
@@ -200,9 +206,20 @@ def test_errors_are_those_of_threads():
         list(DataLoader(Noise(20, large=3), 5, num_workers=1, processes=True))
 
 
-def test_a_worker_that_dies_is_an_error():
-    with pytest.raises(DataError, match="was killed, perhaps because memory ran out"):
-        list(DataLoader(Deaf(), 2, num_workers=1, processes=True))
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        (0, "ended itself, with exit status 0: look for os._exit, and at standard error"),
+        (7, "ended itself, with exit status 7: look for os._exit, and at standard error"),
+        (-signal.SIGKILL, "was ended by signal 9 (Killed), perhaps for lack of memory; fewer take less"),
+        (-signal.SIGTERM, "was ended by signal 15 (Terminated), perhaps for lack of memory; fewer take less"),
+    ],
+)
+def test_a_worker_that_dies_is_an_error(code, words):
+    """Not the one of two that is ended because of it, by SIGTERM."""
+    with pytest.raises(DataError) as info:
+        list(DataLoader(Deadly(code), 2, num_workers=2, processes=True))
+    assert str(info.value) == f"a process that loads images {words}"
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,13 @@ MEAN = SubtractMean(np.zeros((9, 8, 3)))
 PCA = PCAColor(EIGENVALUES, EIGENVECTORS, scale=(1.0, 2.0, 3.0))
 
 
+@pytest.mark.parametrize("transforms", [3, Resize(5), [Resize(5), 3], (step for step in [Resize(5)])])
+def test_what_is_no_list_of_transforms(transforms):
+    """A generator would be empty after the first image."""
+    message = f"Compose takes a list of transforms, not {transforms!r}"
+    assert one_line(TypeError, Compose, transforms) == message
+
+
 @pytest.mark.parametrize("deterministic", [Resize(5), CenterCrop(5), TenCrop(5), Normalize(0.5, 0.5), MEAN])
 def test_deterministic_transforms_draw_nothing(deterministic):
     draw = rng(1)

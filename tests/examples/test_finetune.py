@@ -62,7 +62,8 @@ def test_other_classes_get_a_new_last_layer(tune, source, tmp_path):
     assert result.status == 0 and not result.err
     (line,) = [line for line in result.out.splitlines() if line.startswith(f"from {source}: ")]
     assert "fc8 is new, for 3 classes instead of 10" in line and "source source" not in result.out
-    assert "mean source" in result.out and result.out.count(str(source)) == 1
+    assert ", pixels with the mean and scale of best.safetensors;" in result.out
+    assert "mean source" not in result.out and result.out.count(str(source)) == 1
     before, after = minicnn.load(source)[0], weights(tmp_path / "run")
     assert same(before, after, TRUNK) and after["fc8.weight"].shape == (16, 3) and after["fc8.weight"].any()
     config = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -282,7 +282,7 @@ def test_a_users_mistake_is_one_line_and_status_2(capsys, error):
 def test_errors_of_the_system_name_the_file(capsys):
     assert options.command(lambda: os.remove("no/such/file")) == 2
     err = capsys.readouterr().err
-    assert "no/such/file" in err and "No such file or directory" in err and err.count("\n") == 1
+    assert err.endswith(": no/such/file: No such file or directory\n") and err.count("\n") == 1
 
 
 def test_an_interrupt_is_status_130_and_success_0(capsys):

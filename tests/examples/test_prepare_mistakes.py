@@ -16,8 +16,8 @@ Image = pytest.importorskip("PIL.Image")
 @pytest.mark.parametrize(
     "error, words",
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "cannot be read or written: No space left on device"),
-        (OSError("encoder error -2"), "cannot be read or written: encoder error -2"),
+        (OSError(errno.ENOSPC, "No space left on device"), ".jpg: No space left on device"),
+        (OSError("encoder error -2"), ".jpg: encoder error -2"),
         (None, "cannot be read back as written; is the disk full, or failing?"),
     ],
 )

@@ -62,10 +62,11 @@ def test_only_padding_may_be_0(name):
 
 
 @pytest.mark.parametrize(
-    "value", [((1, 1), (1, 1), (1, 1)), ((1, 1),), ((1, 1, 1), (1, 1)), ((1, -1), (0, 0)), ((0, 0), (0, "1"))]
+    "value",
+    [((1, 1), (1, 1), (1, 1)), ((1, 1),), ((1, 1, 1), (1, 1)), ((1, -1), (0, 0)), ((0, 0), (0, "1")), "full", 1.5],
 )
 def test_paddings_that_are_none(value):
-    with refuses(ValueError, "padding"):
+    with refuses(ValueError, "padding", "at least 0", '((top, bottom), (left, right)), or "same"', f"not {value!r}"):
         Window.of(1, padding=value)
 
 

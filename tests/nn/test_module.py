@@ -441,11 +441,35 @@ def test_a_state_with_other_numbers():
         (np.ones(1, np.int32), "bias is int32"),
         (np.ones(1, complex), "bias is complex128, not float32"),
         (np.array(["a"]), "bias is <U1"),
+        (np.array([-1e300]), r"bias holds -1e\+300, which is infinite in float32$"),
     ):
         fails(ValueError, words, layer.load_state_dict, {"weight": np.ones((2, 1)), "bias": bad})
     for name, array in layer.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
     fails(TypeError, "pair", layer.load_state_dict, (before, {}))
+    largest = float(np.finfo(np.float32).max)
+    for good, expected in ((np.inf, np.inf), (-np.inf, -np.inf), (np.nan, np.nan), (largest * (1 + 1e-9), largest)):
+        layer.load_state_dict({"weight": np.ones((2, 1)), "bias": np.array([good])})
+        np.testing.assert_array_equal(layer.bias.data, np.float32([expected]))
+
+
+@pytest.mark.parametrize("given", [None, 3, "photo.jpg", [Tensor([1.0, 2.0])]])
+def test_an_input_that_is_no_tensor(given):
+    words = rf"^0 \(Linear\): the input is a {type(given).__name__}, not a Tensor: .* has no attribute 'ndim'$"
+    with pytest.raises(TypeError, match=words) as caught:
+        nn.Sequential(nn.Linear(2, 1), nn.ReLU())(given)
+    assert isinstance(caught.value.__cause__, AttributeError)  # with the line that asked for it
+
+
+def test_an_attribute_that_something_else_lacks():
+    """Of a Tensor, of another input, or of what no input is, Python's own error remains."""
+
+    class Looks(nn.Module):
+        def forward(self, *inputs):
+            return inputs[-1].colour if inputs else self.colour
+
+    for inputs in ((), (Tensor([1.0]),), (Tensor([1.0]), None)):
+        fails(AttributeError, "has no attribute 'colour'", Looks(), *inputs)
 
 
 def test_layers_are_exchanged_by_number():

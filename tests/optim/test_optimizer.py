@@ -1,5 +1,6 @@
 """SGD and Adam against their formulas, written out in NumPy."""
 
+import re
 import tracemalloc
 
 import numpy as np
@@ -530,7 +531,8 @@ def test_states_of_another_optimizer():
         (optim.SGD, {"momentum": np.inf}, "momentum must .* not inf"),
         (optim.SGD, {"momentum": 0.0, "nesterov": True}, "nesterov needs a momentum"),
         (optim.SGD, {"nesterov": 0.5}, "nesterov is False or True, not 0.5"),
-        (optim.SGD, {"weight_decay": None}, "weight_decay is object"),
+        (optim.SGD, {"weight_decay": None}, "weight_decay is object, not a kind of number$"),
+        (optim.Adam, {"mean.1": None}, r"mean.1 has shape \(\), not"),
         (optim.SGD, {3: 1}, "3 is unexpected"),
         (optim.Adam, {"betas": [0.9, 1.0]}, r"betas\[1\] must .* below 1, not 1.0"),
         (optim.Adam, {"betas": 0.9}, r"betas has shape \(\), not \(2,\)"),
@@ -548,6 +550,18 @@ def test_states_that_do_not_fit_change_nothing(make, bad, words):
     fails(ValueError, words, optimizer.load_state_dict, {**other.state_dict(), **bad})
     after = optimizer.state_dict()
     assert after.keys() == before.keys() and all(np.array_equal(after[name], before[name]) for name in before)
+
+
+def test_a_state_beyond_the_range_of_float32():
+    """It changes nothing; infinities that the state has itself are taken."""
+    optimizer = optim.SGD(parameters(np.float32), 0.1, 0.9)
+    state = {**optimizer.state_dict(), "lr": np.array(9.0)}
+    for bad in (1e300, -1e39):
+        words = rf"velocity\.1 holds {re.escape(str(bad))}, which is infinite in float32$"
+        fails(ValueError, words, optimizer.load_state_dict, {**state, "velocity.1": np.full(7, bad)})
+    assert optimizer.lr == 0.1 and not optimizer.state_dict()["velocity.1"].any()
+    optimizer.load_state_dict({**state, "velocity.1": np.full(7, -np.inf)})
+    assert optimizer.lr == 9.0 and (optimizer.state_dict()["velocity.1"] == -np.inf).all()
 
 
 def test_a_setting_may_be_a_whole_number():

@@ -280,6 +280,11 @@ def test_pytorchs_order_of_arguments_is_an_error():
     fails(TypeError, "positional", optim.CosineLR, opt, 10, 1e-5)  # eta_min
 
 
+@pytest.mark.parametrize("make", [optim.StepLR, optim.CosineLR, optim.ReduceLROnPlateau])
+def test_what_is_no_optimizer(make):
+    fails(TypeError, f"^{make.__name__} takes an optimizer first, not a int$", make, 3, 9)
+
+
 def test_a_group_that_is_added_later_wants_a_new_schedule():
     opt = optimizer()
     schedule = optim.StepLR(opt, 1)

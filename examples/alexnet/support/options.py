@@ -67,7 +67,7 @@ def command(main: Callable[[], None]) -> int:
         return 141  # as shells say when the signal for it ends a program
     except (UsageError, CheckpointError, DataError, minicnn.DeviceError, ImportError, OSError) as error:
         if isinstance(error, OSError) and error.filename:
-            error = UsageError(f"{error.filename} cannot be read or written: {error.strerror}")
+            error = UsageError(f"{error.filename}: {error.strerror}")
         complain(str(error))
         return 2
     except MemoryError as error:

@@ -164,8 +164,11 @@ def introduce(
         )
     usual = complete({**DEFAULTS, "recipe": settings.recipe, "data": settings.data})
     told = {"data", "device", "out", "source", *(set(MACHINE) - given)}  # elsewhere, or not chosen
-    other = [f"{name} {value}" for name, value in vars(settings).items() if value != usual.get(name, value)]
+    differ = {name: value for name, value in vars(settings).items() if value != usual.get(name, value)}
+    other = [f"{name} {value}" for name, value in differ.items() if value != "source"]
     other = [text for text in other if text.partition(" ")[0] not in told]
+    if taken := [name for name in ("mean", "scale") if getattr(settings, name) == "source"]:
+        other.append(f"pixels with the {' and '.join(taken)} of {os.path.basename(settings.source)}")
     config = os.path.join(settings.out, "config.json")
     say(f"recipe {settings.recipe}{', but ' * bool(other)}{', '.join(other)}; all settings are in {config}")
     say(f"{settings.out} will take {disk_space(net, optimizer) / 1e6:,.0f} MB of the disk")
