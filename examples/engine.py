@@ -13,7 +13,8 @@ Value comes after everything that was computed from it, so it has received its w
 it hands it on. Where a Value was used twice, two gradients arrive and add up: the chain rule in
 several variables.
 
-The same class serves arrays, element by element. Only the operations that mix elements are new.
+The same class serves arrays of equal shapes, element by element. Only the operations that mix or
+repeat elements are new. (minicnn/functional/linear.py derives the gradients of matmul.)
 
 What minicnn/autograd.py adds to this: no recursion, so that a chain of 100,000 operations is no
 problem; memory that is given back while the pass goes on; hooks that are called when a gradient is
@@ -93,7 +94,7 @@ def main():
     for step in range(501):
         loss = loss_of(parameters, Value(x), np.sin(2 * x))
         for parameter in parameters:
-            parameter.grad = 0.0
+            parameter.grad = 0.0  # backward() adds to it
         loss.backward()
         for parameter in parameters:
             parameter.data = parameter.data - 0.05 * parameter.grad

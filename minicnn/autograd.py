@@ -22,7 +22,9 @@ and Pending below it do the bookkeeping.
 
 Every operation passes through tensor.apply, which calls the Function's forward and then its record.
 The backward pass also computes with Tensors. With create_graph=True its operations are recorded, so
-that they can be differentiated again; otherwise recording is switched off during the pass.
+that they can be differentiated again; otherwise its callers, Tensor.backward and minicnn.grad,
+switch recording off during the pass. An operation that broadcasts an input (in ops.py) sums the
+gradient to that input's shape itself, so this file knows nothing of broadcasting.
 (examples/engine.py is the same in forty lines, without the parts that make it fast and safe.)
 
 This file uses of a Tensor t only data, shape, dtype, grad_fn, requires_grad and version (how often
@@ -104,11 +106,11 @@ class Plan:
         wanted: {place where its gradient arrives (see _place): wanted Tensor}.
     """
 
-    def __init__(self, roots: list[Any], wanted: list[Tensor] | None) -> None:
+    def __init__(self, starts: list[Any], wanted: list[Tensor] | None) -> None:
         nodes: list[Function] = []
         arrivals: defaultdict[Any, int] = defaultdict(int)  # how many gradients each place receives
-        for root in roots:
-            arrivals[root] += 1
+        for start in starts:
+            arrivals[start] += 1
         stack = list(arrivals)
         while stack:
             place = stack.pop()
@@ -242,9 +244,10 @@ class Function:
     saved_inputs: tuple[Any, ...]
     needs_input_grad: tuple[bool, ...]
     order: int  # nodes are numbered as they are recorded: a larger number is newer
-    shape: tuple[int, ...]  # of its output, like dtype; a leaf has the same names
+    shape: tuple[int, ...]  # of its output, like dtype; a parent that is a leaf has both too
     dtype: Any
     _versions: list[tuple[Any, int]]  # the saved Tensors, and how often each had been overwritten
+    # PyTorch's names: reading one is an error that says what to write here
     save_for_backward = Instead("save_for_backward", SAVES)
     saved_tensors = Instead("saved_tensors", SAVES)
 

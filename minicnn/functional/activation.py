@@ -7,21 +7,21 @@
     gelu(x)        = x/2 · (1 + tanh u),  u = √(2/π) (x + 0.044715 x³)    Hendrycks and Gimpel 2016
 
 Each takes a Tensor of floats of any shape, and returns one of the same shape and dtype; a Tensor of
-integers is a TypeError. With relu the paper's network learned six times as fast as with tanh.
+integers is a TypeError. In section 3.1 a network learned six times as fast with relu as with tanh.
 
-Each derivative but gelu's can be written with the output y, so the input need not be kept:
+Only gelu's derivative needs the input x. The others keep the output y instead, or leaky_relu a mask
+of where x > 0, which the signs of y do not tell if a is negative:
 
     relu           dx = dy where y > 0, else 0      (0 at x = 0)
     leaky_relu     dx = dy where x > 0, else a·dy
     sigmoid        dx = dy · y (1 − y)
     tanh           dx = dy · (1 − y²)
 
-GELU multiplies x by Φ(x), the probability that a standard normal variable is below x. u is a fit;
-x · Φ(x) and gelu(x) differ by at most 0.0005. The minimum, −0.17, is near x = −0.75, so the output
-does not determine the input, which is kept. The code computes y = x · s, s = (1 + tanh u) / 2, with
-the equal s = sigmoid(2u), because 1 + tanh u loses digits where u < 0. As s' = s (1 − s) · 2u',
+gelu(x) is a fit to x · Φ(x), with Φ(x) the probability that a standard normal variable is below x;
+they differ by at most 0.0005. It has a minimum near x = −0.75, so y does not determine x. It is
+computed as x · s, s = sigmoid(2u): the equal (1 + tanh u) / 2 loses digits where u < 0. So
 
-    gelu           dx = dy · (s + x · s (1 − s) · 2u'),  2u' = 2 √(2/π) (1 + 3 · 0.044715 x²)
+    gelu           dx = dy · (s + x s'), s' = s (1 − s) · 2u', 2u' = 2 √(2/π) (1 + 3 · 0.044715 x²)
 
 Second derivatives. Let g be the gradient that arrives at dx: the gradients of dy and x are those of
 the scalar Σ g dx. In relu and leaky_relu dx is dy times 0, a or 1, which a small change of x does
@@ -29,8 +29,8 @@ not change, so dy gets g times the same factor, and x gets 0. In the others dx i
 contains x or y = f(x), and autograd applies the product rule: in sigmoid's Σ g · dy · (y − y²), dy
 gets g (y − y²), and y gets g · dy · (1 − 2y), which flows on to x as every gradient of y does.
 
-Far from 0, s is 0 or 1 to the last bit, in any dtype. There x is held constant in the factors of
-gelu: if one of them overflowed, 0 · ∞ would be NaN where gelu and its derivative are finite.
+Far from 0, s is 0 or 1 to the last bit, in any dtype. So the code clips x to ±60 in gelu's factors:
+if one of them overflowed, 0 · ∞ would be NaN where gelu and its derivative are finite.
 
 >>> import minicnn, minicnn.functional as F
 >>> F.relu(minicnn.Tensor([-1.0, 0.0, 2.0]))
@@ -121,7 +121,7 @@ class LeakyReLU(Function):
 @kernel
 def logistic(x: Array) -> Array:
     """1 / (1 + e^-x)"""
-    e = np.exp(-np.abs(x))  # at most 1: e^x would overflow
+    e = np.exp(-np.abs(x))  # at most 1, never ∞; where x < 0 the result is e^x / (1 + e^x)
     return np.where(np.signbit(x), e, 1) / (1 + e)
 
 
@@ -159,7 +159,7 @@ class GELU(Function):
 
 
 def relu(x: Tensor) -> Tensor:
-    """max(x, 0), elementwise (Nair and Hinton 2010); its derivative at 0 is 0."""
+    """max(x, 0), elementwise (Nair and Hinton 2010); its derivative is 0 at 0 and at NaN."""
     return apply(ReLU(), require_floating("relu", x))
 
 

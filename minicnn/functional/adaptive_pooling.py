@@ -19,7 +19,7 @@ Backward. The mean is linear in x: if bin p holds h, x[h] is in y[p] with the we
     dx[h] = Σ dy[p] / |bin p|  over the bins p that hold h
 
 which is linear in dy, with the same weights: Σ dy[p] y[p] = Σ dx[h] x[h], sorted by p or by h. So
-each of the two maps is the gradient of the other, to any order.
+each of the two maps is the gradient of the other, to any order, and nothing of x is kept.
 
     N images   H W C input height, width, channels   OH OW output height, width
 
@@ -63,6 +63,7 @@ def bin_means(x: Array, axis: int, count: int) -> Array:
     """(…, size, …) -> (…, count, …): the mean of each bin along the axis."""
     lead = (slice(None),) * axis
     parts = [(x[lead + (slice(start, end),)], end - start) for start, end in bins(x.shape[axis], count)]
+    # total is a sum, in float64, rounded once
     return np.stack([total(pixels, (axis,)) / size for pixels, size in parts], axis)
 
 
@@ -126,3 +127,6 @@ def adaptive_avg_pool2d(x: Tensor, output_size: IntPair) -> Tensor:
     if x.ndim != 4 or not x.shape[1] or not x.shape[2]:
         raise ValueError(f"adaptive_avg_pool2d needs x of (N, H, W, C) with pixels, not {x.shape}")
     return apply(BinMeans(2, ow), apply(BinMeans(1, oh), x))
+
+
+# There is no faster version of these kernels.

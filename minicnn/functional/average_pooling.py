@@ -4,7 +4,8 @@
 
 The mean is the sum of each window, divided by a number of pixels. The sum is lesson pooling's
 gather without winners, because every pixel of a window contributes to it. So its gradient is
-scatter without winners: each window gives its dy to all of its pixels. A window is a rectangle, so
+scatter without winners: each window gives its dy to all of its pixels. Each of the two is linear
+and the gradient of the other, to any order, so nothing of x is kept. A window is a rectangle, so
 its sum is the sum of the sums of its rows. In a large window the rows are summed first, because
 KW + KH additions lose less by rounding than KW·KH.
 
@@ -95,8 +96,7 @@ def _counts(x: Tensor, window: Window, padding: tuple[Pair, Pair] | None) -> Arr
 
 
 def _parts(window: Window) -> list[Window]:
-    """The windows to sum over, one after the other: its rows and then their sums, if
-    it is large."""
+    """The windows to sum over in turn: the rows of a large window, and then their sums."""
     (kh, kw), (sh, sw), (vertical, horizontal), _ = window
     if kh * kw <= FEW:
         return [window]
@@ -104,3 +104,6 @@ def _parts(window: Window) -> list[Window]:
         window._replace(kernel_size=(1, kw), stride=(1, sw), padding=((0, 0), horizontal)),
         window._replace(kernel_size=(kh, 1), stride=(sh, 1), padding=(vertical, (0, 0))),
     ]
+
+
+# The faster versions are those of lesson pooling's gather and scatter.

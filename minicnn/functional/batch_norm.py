@@ -9,10 +9,11 @@ running averages of them are kept:
     running = (1 − momentum) · running + momentum · batch              (with the unbiased variance)
 
 In evaluation the running averages take the place of μ and σ², so a network's output for one image
-does not depend on the other images in the batch.
+does not depend on the other images in the batch. In training a NaN makes its whole channel NaN, and
+that channel's running averages.
 
-Backward. Write s for √(σ² + ε), and mean for the mean over all axes but the channels. To first
-order a small change δx changes
+Backward. Write s for √(σ² + ε), and mean for the mean over all axes but the channels. As s² is
+mean((x − μ)²) + ε, 2s δs = 2 mean((x − μ)(δx − δμ)). To first order a small change δx changes
 
     μ by    δμ = mean(δx)
     s by    δs = mean((x − μ)(δx − δμ)) / s = mean(x̂ δx)            as x − μ = s x̂, of mean 0
@@ -24,8 +25,9 @@ and L by Σ dx̂ times that, where dx̂ = γ dy. As Σ dx̂ mean(δx) = Σ mean(
     dx = (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) / s          dγ = Σ dy x̂       dβ = Σ dy
 
 The part of dx̂ that would only change the mean or the variance is removed. This file has no
-Function for it: autograd differentiates the lines of the code one by one, to any order. The AlexNet
-paper has no batch normalization; it is here for comparison.
+Function for it: autograd differentiates the lines of the code one by one, to any order. Of arrays
+of x's size it keeps only x − μ (`centered`), a factor of both products; the others are (C,). The
+AlexNet paper has no batch normalization; it is here for comparison.
 
     C channels, the last axis   (N, H, W), or any axes before it
 
@@ -116,3 +118,6 @@ def batch_norm(
         running_mean += momentum * (mean.data - running_mean)
         running_var += momentum * (var.data * (count / (count - 1)) - running_var)
     return centered * (gamma / (var + eps).sqrt()) + beta
+
+
+# There is no faster version of this file: it consists of Tensor operations, which have some.

@@ -15,7 +15,7 @@ of each output pixel is a row of a matrix X (lesson windows), the sum is one mat
 ![the shapes, forward and back](../figures/conv.png)
 
 Backward: dx means dL/dx. To first order, small changes δX, δK, δb change y by δX @ K + X @ δK + δb,
-and L by the sum of dy ∘ that, where ∘ is the elementwise product. In it
+and L by the sum of dy ∘ that, ∘ being elementwise. In it, for rows r and columns k of X,
 
     Σ_ro dy[r,o] Σ_k δX[r,k] K[k,o]  =  Σ_rk (Σ_o dy[r,o] K[k,o]) δX[r,k]
 

@@ -3,7 +3,16 @@
 conv2d sums each window into one pixel. conv_transpose2d adds each pixel's multiple of the kernel to
 a window of the result; where windows overlap, the multiples add up (Zeiler et al. 2010). It is not
 the inverse of conv2d, but its transpose: ⟨conv2d(x), y⟩ = ⟨x, conv_transpose2d(y)⟩ for all x and y.
-So its gradients, to any order, are the maps of lesson conv.
+With K the weight, s the stride and d the dilation, it computes t and crops the padding from it:
+
+    t[n, p·s + i·d, q·s + j·d, :] += x[n, p, q, :] @ K[i, j]ᵀ      for all n, p, q, i, j
+
+    x (N, H, W, O)      K (KH, KW, C, O)      t (N, TH, TW, C)      (here for one group)
+
+So its gradients, to any order, are the maps of lesson conv: if g arrives at t, x gets conv2d(g, K),
+K gets convolve_weight(g, x), and the bias gets Σ g over images and pixels. K and x are kept.
+
+A weight in PyTorch's layout, (O, C/groups, KH, KW), has its axes in another order, as in conv2d.
 
 >>> import minicnn, minicnn.functional as F
 >>> kernel = minicnn.Tensor([[1.0, 2.0, 3.0]]).reshape(1, 3, 1, 1)
@@ -65,7 +74,9 @@ def conv_transpose2d(
         raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of the result ({h} × {w} pixels)")
     if extra == (0, 0):
         y = apply(Conv2dTranspose(window, groups, (h, w)), x, weight)
-    else:  # maybe no window reaches the last pixels: compute unpadded, add zeros, then crop
+    else:
+        # conv2d of h × w pixels makes more than x has if extra is not below the stride. So compute
+        # without padding and extra, add zeros where no window reaches, then crop
         (top, bottom), (left, right) = window.padding
         whole = h - extra[0] + top + bottom, w - extra[1] + left + right
         y = apply(Conv2dTranspose(window._replace(padding=((0, 0), (0, 0))), groups, whole), x, weight)
@@ -86,3 +97,6 @@ def extra_pixels(name: str, output_padding: IntPair, window: Window) -> Pair:
             f"or the dilation {window.dilation}"
         )
     return extra
+
+
+# The faster versions are those of lesson conv's convolve_transpose.

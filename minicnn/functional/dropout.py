@@ -6,7 +6,8 @@
 
 The derivative is dx = dy · s where m, else 0: the gradient of each kept element is kept. A dropped
 element is 0 even if it was infinite or NaN, for which x · 0 would be NaN. The derivative is the
-same linear map, applied to dy, and so is every further derivative.
+same linear map, applied to dy, and so is every further derivative. It needs the same mask, which is
+not kept but drawn again, from its key: the seed, and the number of draws before this one.
 
 | where texts differ                | s           | training         | evaluation  |
 | --------------------------------- | ----------- | ---------------- | ----------- |
@@ -17,7 +18,7 @@ The two differ by the factor 1 − p, both in training and in evaluation: a netw
 can be used with the other if the weights of the next layer are scaled. Training itself differs,
 because a learning rate and a weight decay are chosen for one scale of weights.
 
->>> import minicnn, minicnn.functional as F
+>>> import numpy as np, minicnn, minicnn.functional as F
 >>> _ = minicnn.manual_seed(1)
 >>> F.dropout(minicnn.Tensor([1.0] * 8), p=0.5)
 Tensor([0., 0., 2., 2., 0., 0., 0., 0.], dtype=float32)
@@ -51,7 +52,7 @@ def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
 
 
 class Dropout(Function):
-    """A map linear in x, and its own transpose. The mask is drawn again from its key, not kept."""
+    """A map linear in x, and its own transpose. It keeps the mask's key, not the mask."""
 
     promotes_integers = True
 

@@ -1,6 +1,6 @@
 """Elementwise losses: one for each element of the network's output, and their mean.
 
-    mse_loss     L = (prediction − target)²
+    mse_loss     L = (prediction − target)²             dL/dprediction = 2 (prediction − target)
 
     binary_cross_entropy_with_logits
                  L = −t log p − (1 − t) log(1 − p)    p = sigmoid(z), logit z, target t from 0 to 1
@@ -8,13 +8,17 @@
 The second is cross-entropy with two classes, yes and no, for which one logit is enough. As
 log p = z − log(1 + e^z) and log(1 − p) = −log(1 + e^z),
 
-    L = log(1 + e^z) − t z = log(1 + e^−|z|) + |z| · (1 − t where z > 0, else t)       dL/dz = p − t
+    L = log(1 + e^z) − t z = log(1 + e^−|z|) + |z| · (1 − t where z > 0, else t)
+    dL/dz = p − t        dL/dt = −z
 
-where the second form does not overflow. The sign of z is the network's answer, 1 or 0, and |z| is
-multiplied by the distance of that answer from t: if it is t, by 0, even if |z| is infinite.
+where the second form of L does not overflow: where z > 0, log(1 + e^z) = z + log(1 + e^−z). As the
+derivative of log(1 + e^z) is e^z / (1 + e^z) = p, the first gives the derivatives. The sign of z is
+the network's answer, 1 or 0, and |z| is multiplied by the distance of that answer from t: if it is
+t, by 0, even if |z| is infinite.
 
 Second derivatives follow by the product rule: if g arrives at dz = dy (p − t), then dy gets
-g (p − t), t gets −g dy, and z gets g dy p (1 − p), because p is the sigmoid of z.
+g (p − t), t gets −g dy, and z gets g dy p (1 − p), because p is the sigmoid of z. Kept are z and,
+if dz is wanted, t; p is computed again.
 
 | where libraries differ       | mse_loss of shapes (N,) and (N, 1)   |
 | ---------------------------- | ------------------------------------ |
@@ -79,8 +83,10 @@ class LogisticLoss(Function):
 @kernel
 def logistic_loss(z: Array, t: Array) -> Array:
     """log(1 + e^−|z|) + |z| · (1 − t where z > 0, else t)"""
-    size, off = np.abs(z), np.where(z > 0, 1 - t, t)  # equivalent (comparison): 0 times either is 0
-    return np.log1p(np.exp(-size)) + np.where(off == 0, off, size) * off  # 0 · 0, never ∞ · 0
+    size = np.abs(z)
+    # equivalent (comparison): 0 times either is 0 (a note for tests/mutation.py)
+    distance = np.where(z > 0, 1 - t, t)  # of the answer from t
+    return np.log1p(np.exp(-size)) + np.where(distance == 0, distance, size) * distance  # no ∞ · 0
 
 
 @float16_in_float32
@@ -142,3 +148,6 @@ def reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
 
 def check_reduction(name: str, reduction: str) -> None:
     choice(f"{name}: reduction", reduction, "mean", "sum", "none")
+
+
+# There is no faster version of this kernel.

@@ -6,10 +6,16 @@ Backward, for dy = dL/dy:
 
     dx = dy Wᵀ          dW = xᵀ dy          db = Σ dy    over the batch
 
-Those are the gradients of a matrix product and of a broadcast sum. Autograd finds them, because the
-code consists of `@` and `+`, and also the second derivatives, because dx and dW are matrix products
-too. A linear layer is a convolution whose window is the whole image (lesson conv): there the same
-line reads y = im2col(x) W + b.
+Written out, y_nk = Σ_j x_nj W_jk + b_k. W_jk is in y_nk of each sample n, with the factor x_nj, so
+dW_jk = Σ_n x_nj dy_nk, which is (xᵀ dy)_jk. Likewise x_nj is in y_nk of each k, with the factor
+W_jk, and b_k in each row, with the factor 1. Autograd finds them, because the code consists of `@`
+and `+`. The product keeps W if dx is wanted, and x if dW is; the sum keeps nothing.
+
+Second derivatives: dx and dW are matrix products too. If g arrives at dx, dy gets g W and W gets
+gᵀ dy; if g arrives at dW, dy gets x g and x gets dy gᵀ. For an empty batch the sums over n are 0.
+
+A linear layer is a convolution whose window is the whole image (lesson conv): there the same line
+reads y = im2col(x) W + b.
 
     N batch (any number of axes)   in, out features
 
@@ -65,3 +71,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return linear(rows, weight, bias).reshape(*x.shape[:-1], weight.shape[1])  # (…, out)
     y = x @ weight  # (N, out)
     return y if bias is None else y + bias
+
+
+# The faster versions are those of the matrix product, ops.matmul: backends/numpy/ops.py,
+# backends/cuda/products.py.

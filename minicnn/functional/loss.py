@@ -7,8 +7,9 @@
 Softmax and logarithm are one operation here: as two, the logarithm of a probability that was
 rounded to 0 would be −∞. (PyTorch 2.14 and Paddle 3.3 take logits and class numbers too, Keras 3.15
 probabilities by default.)
-Second derivatives: if g arrives at dz = dy (p − onehot), dy gets ⟨g, p − onehot⟩, and p gets dy g,
-from which z gets p (dy g − ⟨dy g, p⟩), as in lesson softmax.
+Second derivatives, with ⟨u, w⟩ = Σ_k u_k w_k: if g arrives at dz = dy (p − onehot), where dy is
+the sample's scalar, dy gets ⟨g, p − onehot⟩, and p gets dy g, from which z gets
+p (dy g − ⟨dy g, p⟩), as in lesson softmax. Only z and the labels are kept: p is computed again.
 
 >>> import minicnn, minicnn.functional as F
 >>> z = minicnn.Tensor([[0.0, 0.0], [0.0, 0.0]], requires_grad=True)
@@ -46,6 +47,7 @@ __all__ = ["cross_entropy"]
 @kernel
 def negative_log_likelihood(z: Array, labels: Array) -> Array:
     """log Σ e^z − z_label for each sample: (N, K), (N,) -> (N,); NaN for a label out of range"""
+    # z − max z has the same p and the same loss, and its exponentials do not overflow
     z, right = z - z.max(axis=1, keepdims=True), onehot(labels, z.shape[1])
     losses = np.log(np.exp(z).sum(axis=1)) - np.where(right, z, 0).sum(axis=1)
     losses[~right.any(axis=1)] = np.nan
@@ -115,11 +117,11 @@ def cross_entropy(
     Args:
         logits: (N, K), floating point: not yet probabilities.
         labels: (N,) integers from 0 to K − 1, or booleans: an array, a list or a Tensor.
-        reduction: "mean" over the batch (NaN for an empty one), "sum", or "none" for the N losses.
-        weight: (K,), the weight of a sample of each class, at least 0, also in the mean.
+        reduction: "mean" (NaN if no sample counts), "sum", or "none" for the N losses.
+        weight: (K,), w_k ≥ 0, how much a sample of class k counts; the mean divides by Σ w_label.
         ignore_index: samples with this label do not count, nor in the mean; PyTorch has −100 here.
-        label_smoothing: this share of the target, from 0 to 1, is spread over all classes (Szegedy
-            et al. 2016, section 7).
+        label_smoothing: a share ε of the target, from 0 to 1, goes to all classes equally: the loss
+            is (1 − ε) w_label L − ε · mean w_k log p_k (Szegedy et al. 2016, section 7).
     Returns:
         A 0-d Tensor; with "none" the losses, (N,).
     Raises:
@@ -129,7 +131,7 @@ def cross_entropy(
     """
     weight = checked_options("cross_entropy", reduction, weight, ignore_index, label_smoothing)
     numbers, kept = _class_numbers(labels, logits, ignore_index)
-    if not logits.shape[1]:  # without classes there are no samples either, and no largest logit
+    if not logits.shape[1]:  # without classes no label is valid, so N is 0; and there is no maximum
         return reduced("cross_entropy", logits.reshape(-1), reduction)
     logits = logits if logits.dtype.kind == "f" else logits.astype(np.float32)
     if kept is not None:  # selected, not multiplied by 0: an ignored row may hold ∞
@@ -164,7 +166,7 @@ def checked_options(name: str, reduction: str, weight: Any, ignore_index: Any, l
     array = weight.data if isinstance(weight, Tensor) else as_array(weight)
     if array.ndim != 1 or array.dtype.kind not in "fiu":
         raise ValueError(f"{name}: weight is a number for each class, (K,), not {array.dtype} of shape {array.shape}")
-    # equivalent (term): on a CPU every array is the host's
+    # equivalent (term): on a CPU every array is the host's (such notes are for tests/mutation.py)
     for extreme in (array.min(), array.max()) if on_host(array) and array.size else ():
         number(f"{name}: weight, each element of it,", extreme.item(), 0)
     return array
@@ -183,8 +185,7 @@ def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tup
         if ignore_index is not None:
             kept = numbers != ignore_index
             numbers = np.where(kept, numbers, 0)
-        # a copy, because the gradient needs the labels and callers reuse their arrays; on a GPU it
-        # would be a launch more, and labels must not be overwritten, like other saved inputs
+        # a copy, because callers reuse their arrays; on a GPU labels must not be overwritten
         # equivalent (argument): on a CPU it is a copy either way
         numbers = numbers.astype(np.int64, copy=on_host(numbers))
     # equivalent (term): on a CPU every array is the host's
@@ -196,4 +197,4 @@ def _class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tup
     return to_device(numbers, logits.device), None if kept is None else to_device(kept, logits.device)
 
 
-# Faster versions of the functions marked @kernel, which run in their place: backends/cuda/loss.cu.
+# Faster versions of the @kernel functions: backends/numpy/loss.py, backends/cuda/loss.cu.

@@ -184,7 +184,7 @@ def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float =
         x: (…, C), floating point: channels last.
         n: the number of channels that are summed: c − n//2 … c + (n−1)//2, as far as they exist.
         k, alpha, beta: as in the equation; keyword-only, because PyTorch's order is alpha, beta, k.
-            Most other libraries divide alpha by n (see the table above).
+            If k is 0, a window of zeros gives 0/0, NaN. Most libraries divide alpha by n.
     Returns:
         (…, C), of x's dtype.
     Raises:

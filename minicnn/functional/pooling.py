@@ -28,8 +28,8 @@ On either side the factor of x is scatter(dy), the gradient of gather, and the f
 gather(x), the gradient of scatter. So each is the gradient of the other, to any order. A window
 with a NaN has no winner: y is NaN there, and no pixel gets its gradient.
 
-For the backward pass MaxPool2d keeps x and y, and finds the winners by comparing them. Scatter and
-Gather keep the winners.
+For the backward pass MaxPool2d keeps x and y, and finds the winners by comparing them only then, so
+that forward computes nothing but a maximum. Scatter and Gather keep the winners.
 
 A maximum is padded with −∞, not with 0, which would win over negative pixels.
 
@@ -93,7 +93,7 @@ def winners(x: Array, y: Array, window: Window) -> Array:
 @kernel
 def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, int]) -> Array:
     """dx, for each pixel the sum of dy over the windows that it won: (N, OH, OW, C) -> (N, H, W, C)
-    with (H, W) = size. If winner is None, each window gives its dy to all of its pixels."""
+    with (H, W) = size. If winner is None (lesson average_pooling), all of a window's pixels win."""
     (top, bottom), (left, right) = window.padding
     dx = np.zeros_like(dy, shape=(len(dy), top + size[0] + bottom, left + size[1] + right, dy.shape[3]))
     for k, tap in enumerate(window.taps(dx)):

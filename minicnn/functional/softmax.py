@@ -23,7 +23,8 @@ computed with Tensors.
 
 The exponentials are those of x − max x, row by row. That does not change the result (e^max
 cancels); none of them overflows, and in each row at least one is 1, so no sum is 0. One maximum for
-all rows would not suffice: a row far below it would become 0/0.
+all rows would not suffice: a row far below it would become 0/0. An element of −∞ gets probability
+0. A row becomes NaN if all of it is −∞, or if it holds +∞ or NaN: −∞ + ∞ is NaN.
 
 >>> import minicnn, minicnn.functional as F
 >>> F.softmax(minicnn.Tensor([[1000.0, 1000.0], [-1000.0, 0.0]]))
@@ -67,7 +68,7 @@ def log_probabilities(x: Array, axis: int) -> Array:
 
 
 def summed(e: Array, axis: int) -> Array:
-    """The sum along the axis, which is kept with length 1."""
+    """The sum along the axis, which is kept with length 1. (ops.total sums in float64.)"""
     sums = total(e, normal_axes(axis, e.ndim))
     return sums.reshape([1 if i == axis % e.ndim else n for i, n in enumerate(e.shape)])
 
@@ -136,6 +137,9 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 def _along(name: str, function: type[Softmax] | type[LogSoftmax], x: Tensor, axis: int) -> Tensor:
     normal_axes(axis, x.ndim)  # a ValueError if the axis does not exist
-    if not x.size:
+    if not x.size:  # an axis of length 0 has no maximum
         return x
     return apply(function(axis), require_floating(name, x))
+
+
+# There is no faster version of these kernels.

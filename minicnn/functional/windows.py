@@ -12,8 +12,9 @@ where s is the stride, d the dilation, and x has its padding around it.
 
 `im2col` copies each such window into one row of a matrix, so that a convolution is a matrix product
 (lesson conv). `col2im` is its transpose: every element of such a matrix is added to the pixel that
-it was copied from. Windows overlap, so a pixel may be copied many times, and is then the sum of as
-many elements. Because the two are transposes, one is the gradient of the other:
+it was copied from, or dropped if that was padding. Windows overlap, so a pixel may be copied many
+times, and is then the sum of as many elements; a pixel that no window reaches is 0. Because the two
+are transposes, one is the gradient of the other: ⟨u, w⟩ is the sum of u ∘ w, elementwise, and
 ⟨im2col(x), c⟩ = ⟨x, col2im(c)⟩ for all x and c.
 
 Along one axis, H pixels with padding pt + pb give
@@ -23,7 +24,7 @@ Along one axis, H pixels with padding pt + pb give
     N images   H W height, width   C channels   KH KW kernel   OH OW output height, width
 
 Images are channels last, (N, H, W, C): the C elements of a pixel are adjacent in memory, so a row
-of a window is KW·C adjacent elements.
+of a window is KW·C adjacent elements (for d = 1). The matrix is about KH·KW/s² times as large as x.
 
 >>> import numpy as np
 >>> x = np.arange(9.0).reshape(1, 3, 3, 1)
@@ -143,7 +144,7 @@ class Window(NamedTuple):
         wider = []
         for n, k, s, (before, after), d in zip((height, width), *self, strict=True):
             room = n + before + after - d * (k - 1) - 1  # how far the first window can move
-            last = -(-room // s) * s  # where the window begins that covers the last pixel
+            last = -(-room // s) * s  # where a window begins that reaches the end of the padding
             wider.append((before, after + (last - room if last < n + before else 0)))
         return self._replace(padding=(wider[0], wider[1]))
 
