@@ -15,7 +15,10 @@ import pytest
 import minicnn
 
 # the modules, or packages, whose public names have this form
-MODULES = ["minicnn.functional", "minicnn.nn", "minicnn.tensor", "minicnn.ops", "minicnn.autograd"]
+MODULES = [
+    "minicnn.functional", "minicnn.nn", "minicnn.tensor", "minicnn.ops", "minicnn.autograd", "minicnn.data", "minicnn.optim",
+    "minicnn.checkpoint", "minicnn.gradcheck", "minicnn.dlpack", "minicnn.random", "minicnn.backends",
+]  # fmt: skip
 
 SECTIONS = {"Args", "Returns", "Yields", "Raises", "Attributes", "Example"}
 ONE_ARGUMENT = {"relu", "sigmoid", "tanh", "gelu"}  # their first sentence says what x is mapped to
@@ -98,7 +101,15 @@ def test_public_names_describe_their_arguments(module):
 def test_public_methods_describe_their_arguments_rightly(module):
     classes = {name: thing for name, thing in public(module).items() if inspect.isclass(thing)}
     pairs = [(f"{name}.{method}", f) for name, kind in classes.items() for method, f in methods(kind).items()]
-    undocumented = {"forward", "backward", "flops", "extra_repr", "parameters"}  # documented in the base class
+    undocumented = {
+        "forward",
+        "backward",
+        "flops",
+        "extra_repr",
+        "parameters",
+        "check",
+        "update",
+    }  # documented in the base class
     found = [
         line
         for name, function in pairs

@@ -21,7 +21,7 @@ class ImageNet(ImageFiles):
     """The training or the validation images: `dataset[i]` is (image, label), a uint8 array (H, W,
     3) and an int.
 
-        root/train/<synset>/*.JPEG    the training images; a class's name is its synset id, n01440764
+        root/train/<synset>/*.JPEG    the training images, by their synsets' ids
         root/val/<synset>/*.JPEG      the validation images, in folders like these,
         root/val/*.JPEG               or all in one; then one of two files gives the labels:
         root/val.txt                  Caffe's: in each line a file and its label, by sorted ids

@@ -50,8 +50,8 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     # float16 becomes float32, in which sums of squares do not overflow and small factors are not
     # rounded away
     gradients = [(p, g.astype(np.float32) if g.dtype == np.float16 else g) for p, g in gradients]
-    # each by its own largest element, or squares of float32 might overflow
-    largest = float(np.max([abs(g).max().item() for _, g in gradients if g.size], initial=0))  # NaN, if one is
+    # divided by the largest element (NaN, if one is), or squares of float32 might overflow
+    largest = float(np.max([abs(g).max().item() for _, g in gradients if g.size], initial=0))
     squares = [((g / largest) ** 2).sum().item() for _, g in gradients] if 0 < largest < np.inf else [1.0]
     norm = largest * float(np.sqrt(sum(squares)))
     if not np.isfinite(norm):

@@ -1,5 +1,5 @@
-"""Print what the compiler sees of a .cu file, for a use in AlexNet, and how to compile it. That needs
-neither CuPy nor a GPU.
+"""Print what the compiler sees of a .cu file, for a use in AlexNet, and how to compile it. That
+needs neither CuPy nor a GPU.
 
     python -m minicnn.backends.cuda lrn
 """
@@ -32,7 +32,8 @@ CONSTANTS = {
     "pooling": POOL1,
     "windows": CONV1,
 }
-TYPES = {"real": "float", "Index": "unsigned", "place": "unsigned char"}  # the last in pooling.cu alone
+# the last in pooling.cu alone
+TYPES = {"real": "float", "Index": "unsigned", "place": "unsigned char"}
 HEAD = """\
 // {name}.cu as the compiler sees it, for a use in AlexNet. To compile it for an A100 and to see how
 // many registers each kernel takes:

@@ -1,5 +1,5 @@
-"""Convolution on a GPU: the three maps of the lesson functional/conv.py for all images at once. cuBLAS multiplies
-(products.py) what the kernels of windows.cu lay out.
+"""Convolution on a GPU: the three maps of the lesson functional/conv.py for all images at once.
+cuBLAS multiplies (products.py) what the kernels of windows.cu lay out.
 
 A row of columns is made a whole number of packs long, by zeros: conv1 of AlexNet has 364 numbers
 to a row, not 363. Rows that begin at multiples of 16 bytes are written four numbers at once, and

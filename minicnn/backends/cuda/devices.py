@@ -1,5 +1,6 @@
-"""NVIDIA GPUs as a Device, by CuPy: every way in which one can be missing, its streams and memory, and the transfer of
-batches beside the computation. The one file that imports CuPy, and only when a GPU is asked for.
+"""NVIDIA GPUs as a Device, by CuPy: every way in which one can be missing, its streams and
+memory, and the transfer of batches beside the computation. The one file that imports CuPy, and
+only when a GPU is asked for.
 """
 
 import importlib
@@ -85,9 +86,10 @@ class _Current:
             ) from error
 
 
-# ------------------------------------------------------------------------------------------------------------- opening
+# ------------------------------------------------------------------------------------------ opening
 def _probe(number: int) -> None:
-    """DeviceError, saying what is wrong and what to do, unless that GPU and all that it takes to use it are there."""
+    """DeviceError, saying what is wrong and what to do, unless that GPU and all that it takes to
+    use it are there."""
     cupy = _import_cupy()
     runtime = cupy.cuda.runtime
     driver = 0
@@ -99,7 +101,8 @@ def _probe(number: int) -> None:
     if number >= count:
         raise DeviceError(f"there {'is one GPU' if count == 1 else f'are {count} GPUs'}, numbered from 0")
     with cupy.cuda.Device(number):
-        # CuPy looks for these libraries at their first use, which would be in the middle of a training step
+        # CuPy looks for these libraries at their first use, which would be in the middle of a
+        # training step
         for library, use in (
             ("NVRTC", lambda: cupy.RawModule(code='extern "C" __global__ void probe() {}').get_function("probe")),
             ("cuBLAS", cupy.cuda.device.get_cublas_handle),
@@ -135,7 +138,8 @@ def _import_cupy() -> Any:
 
 
 def _installed(distribution: str) -> bool:
-    metadata = importlib.import_module("importlib.metadata")  # here: a fifth of the time of import minicnn
+    # here: a fifth of the time of import minicnn
+    metadata = importlib.import_module("importlib.metadata")
     try:
         metadata.distribution(distribution)
     except metadata.PackageNotFoundError:
@@ -144,7 +148,8 @@ def _installed(distribution: str) -> bool:
 
 
 def _what_is_missing(error: Any, driver: int, wanted: int) -> str:
-    """One line for a CUDARuntimeError, from its status and the versions of the driver and of CUDA."""
+    """One line for a CUDARuntimeError, from its status and the versions of the driver and of
+    CUDA."""
     if error.status == 35 and not driver:
         return "this machine has no NVIDIA driver (libcuda.so.1 was not found): install one, or use device 'cpu'"
     if error.status == 35:
@@ -172,17 +177,18 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-# ----------------------------------------------------------------------------------------------------------- transfers
+# ---------------------------------------------------------------------------------------- transfers
 class Upload:
     """Carries batches to a GPU while it computes with the ones before.
 
-        images = upload.empty(shape, np.uint8)      memory that the GPU can fetch from by itself; fill it
-        ticket = upload.send(images, labels)        begins to copy, and returns at once
-        on_gpu = upload.receive(ticket)             the arrays there, for what is computed from now on
+        images = upload.empty(shape, np.uint8)   memory that the GPU itself can fetch from; fill it
+        ticket = upload.send(images, labels)     begins to copy, and returns at once
+        on_gpu = upload.receive(ticket)          the arrays there, for what is computed next
 
-    There are two sets of buffers on the GPU, used in turn: what receive returns is overwritten by the next send but
-    one. The copies run on a stream of their own: the streams wait for each other, and the program for neither, except
-    that send waits for the copy before the last, so that it never runs more than two batches ahead.
+    There are two sets of buffers on the GPU, used in turn: what receive returns is overwritten by
+    the next send but one. The copies run on a stream of their own: the streams wait for each
+    other, and the program for neither, except that send waits for the copy before the last, so
+    that it never runs more than two batches ahead.
     """
 
     def __init__(self, device: str) -> None:
@@ -193,7 +199,8 @@ class Upload:
         with on_device(self.device):
             self.stream = self.cuda.Stream(non_blocking=True)
         self.buffers: list[list[Array]] = [[], []]
-        self.sent: list[tuple[Any, Sequence[np.ndarray]]] = []  # the last two copies: their ends, what they copy from
+        # the last two copies: their ends, what they copy from
+        self.sent: list[tuple[Any, Sequence[np.ndarray]]] = []
         self.turn = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -235,8 +242,8 @@ class Upload:
             self._wait()
 
     def _wait(self) -> None:
-        """For the older copy. Only then may go what it copies from: with the last reference, its memory is used
-        again."""
+        """For the older copy. Only then may go what it copies from: with the last reference, its
+        memory is used again."""
         self.sent[0][0].synchronize()
         del self.sent[0]
 

@@ -1,7 +1,9 @@
-"""The one way to run a kernel: read its source, check each argument against its declaration, launch it.
+"""The one way to run a kernel: read its source, check each argument against its declaration,
+launch it.
 
-CuPy passes arguments on as they are: an array of another dtype, a view with gaps or a number of another size would be
-read as something else, without a word. So every argument is held against the declaration in the .cu file, such as
+CuPy passes arguments on as they are: an array of another dtype, a view with gaps or a number of
+another size would be read as something else, without a word. So every argument is held against
+the declaration in the .cu file, such as
 
     KERNEL void add(const real* x, real* y, int n, real factor)
 
@@ -41,13 +43,15 @@ def launch(kernel: str, count: int, *args: Any, real: Any, types: Any = None, **
     Args:
         kernel: the name of the .cu file and of a kernel in it.
         count: how many results there are; nothing happens if there are none.
-        args: what the kernel declares. Arrays: of the declared dtype, contiguous (or declared `strided`, with numbers
-            side by side only along the last axis), all on one device. Numbers: converted to the declared type.
+        args: what the kernel declares. Arrays: of the declared dtype, all on one device, and
+            contiguous (if declared `strided`, only along the last axis). Numbers: converted to the
+            declared type.
         real: the dtype that `real` stands for, float32 or float64.
         types: a dict of what other type names in the source stand for.
         constants: the integers that the source leaves open.
 
-    Raises TypeError or ValueError, in one line, for an argument that does not fit.
+    Raises:
+        TypeError, ValueError: an argument does not fit.
     """
     _run(kernel, -(-count // BLOCK), count, args, real, types, constants)
 
@@ -100,7 +104,8 @@ def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> A
 
 
 def pack(length: int, *arrays: Array) -> int:
-    """PACK for arrays with rows of that length: how many neighboring numbers a thread can take at once, 4 or 1."""
+    """PACK for arrays with rows of that length: how many neighboring numbers a thread can take at
+    once, 4 or 1."""
     if length % 4:
         return 1
     for array in arrays:  # in a loop, for launches are many: a generator takes twice as long
@@ -130,7 +135,8 @@ def _source(file: str) -> str:
 
 
 class Parameter(NamedTuple):
-    """One of a kernel's parameters, such as `const strided real* x`, where it is known what `real` is."""
+    """One of a kernel's parameters, such as `const strided real* x`, where it is known what
+    `real` is."""
 
     text: str
     what: str  # "windows.im2col: x", for a complaint to begin with
@@ -167,8 +173,8 @@ def declarations(file: str) -> dict[str, list[str]]:
 
 
 def source(file: str, types: tuple[tuple[str, str], ...], constants: tuple[tuple[str, int], ...]) -> str:
-    """All of the source for one use of a file: types, constants, kernels.h, the file itself. Compilers and profilers
-    are told which line is from where."""
+    """All of the source for one use of a file: types, constants, kernels.h, the file itself.
+    Compilers and profilers are told which line is from where."""
     lines = [f"typedef {meaning} {name};" for name, meaning in types]
     numbers = {"BLOCK": BLOCK, "PACK": 1, **dict(constants)}
     lines += [f"constexpr int {name} = {int(value)};" for name, value in numbers.items()]
@@ -196,8 +202,9 @@ def _use(
     constants: tuple[str, ...],
     values: tuple[int, ...],
 ) -> Use:
-    """Compiled once; CuPy keeps the result on the disk, too, for the next run of the program. `wide`: an array has 2³¹
-    numbers or more. The names of the constants are apart from their values, for pairs take twice as long to look up."""
+    """Compiled once; CuPy keeps the result on the disk, too, for the next run of the program.
+    `wide`: an array has 2³¹ numbers or more. The names of the constants are apart from their
+    values, for pairs take twice as long to look up."""
     if real not in NAMES:
         raise TypeError(f"{kernel}: a GPU computes in float32 and float64 here, not in {real}")
     file, _, name = kernel.partition(".")

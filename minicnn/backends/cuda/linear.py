@@ -1,4 +1,5 @@
-"""The bias of a convolution on a GPU: the + b of the lesson functional/conv.py, by the kernel of linear.cu."""
+"""The bias of a convolution on a GPU: the + b of the lesson functional/conv.py, by the kernel of
+linear.cu."""
 
 from ..devices import Array
 from .launch import contiguous, launch, pack

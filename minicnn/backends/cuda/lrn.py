@@ -5,7 +5,9 @@ from typing import Any
 from ..devices import Array
 from .launch import contiguous, empty_like, launch, pack
 
-LONG = 8  # channels: the loops over a window so long are not unrolled, nor is a channel's place in its pack known then
+# channels: the loops over a window so long are not unrolled, nor is a channel's place in its
+# pack known then
+LONG = 8
 
 
 def normalize(x: Array, norm: Any) -> Array:

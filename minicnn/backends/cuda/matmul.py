@@ -1,4 +1,5 @@
-"""The kernels of the lesson matmul.cu, to be tried beside cuBLAS. Networks multiply by products.py."""
+"""The kernels of the lesson matmul.cu, to be tried beside cuBLAS. Networks multiply by
+products.py."""
 
 from ..devices import Array
 from .launch import contiguous, empty, launch, launch_blocks

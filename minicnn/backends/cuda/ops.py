@@ -11,8 +11,9 @@ CHUNKS = 512  # or it would have few threads for much
 
 
 def total(x: Array, axes: tuple[int, ...]) -> Array:
-    """The sum over some axes. Over the first ones of floating numbers that lie side by side, in two launches, or one
-    for up to FEW rows; anything else is left to CuPy, which for 96 columns would keep 3 blocks busy."""
+    """The sum over some axes. Over the first ones of floating numbers that lie side by side, in
+    two launches, or one for up to FEW rows; anything else is left to CuPy, which for 96 columns
+    would keep 3 blocks busy."""
     if axes != tuple(range(len(axes))) or not axes or not x.flags.c_contiguous or x.dtype.kind != "f":
         return x.sum(axis=axes)
     kept = x.shape[len(axes) :]

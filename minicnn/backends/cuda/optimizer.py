@@ -1,5 +1,5 @@
-"""SGD and Adam on a GPU: the functions of optim/optimizer.py, for all parameters at once, by the kernels of
-optimizer.cu."""
+"""SGD and Adam on a GPU: the functions of optim/optimizer.py, for all parameters at once, by the
+kernels of optimizer.cu."""
 
 from collections import defaultdict
 from typing import Any
@@ -26,7 +26,8 @@ def adam(every: list[Arrays], step: Any) -> None:
 
 
 def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None:
-    """One launch for MOST parameters of a dtype whose numbers come in packs, and others for those that do not."""
+    """One launch for MOST parameters of a dtype whose numbers come in packs, and others for those
+    that do not."""
     alike: defaultdict[tuple[Any, int], list[Arrays]] = defaultdict(list)
     for w, g, *state in every:
         arrays = (w, contiguous(g), *state)
@@ -44,7 +45,8 @@ def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None
         for first in range(0, len(parameters), MOST):
             some = parameters[first : first + MOST]
             table = np.zeros((), PARAMETERS)
-            for name, arrays in zip("wgab", zip(*some, strict=True), strict=False):  # all w, then all g, …
+            # all w, then all g, …
+            for name, arrays in zip("wgab", zip(*some, strict=True), strict=False):
                 table[name][: len(some)] = [array.data.ptr for array in arrays]
             ends = np.cumsum([arrays[0].size for arrays in some])
             table["end"][: len(some)] = ends

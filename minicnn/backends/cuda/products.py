@@ -54,10 +54,12 @@ ADDRESSES = {dtype: (two.ctypes.data, two.ctypes.data + two.itemsize) for dtype,
 
 
 def product(a: Array, b: Array, out: Array) -> Array:
-    """a @ b into `out`: matrices of one floating dtype, whose rows, or for a and b columns, are contiguous.
+    """a @ b into `out`: matrices of one floating dtype, whose rows, or for a and b columns, are
+    contiguous.
 
-    cuBLAS is told how far apart they lie, so views such as W.T or x[:, some] are read where they are. It thinks in
-    columns: to it, a row-major matrix is its transpose. So it is asked for outᵀ = bᵀ aᵀ.
+    cuBLAS is told how far apart they lie, so views such as W.T or x[:, some] are read where they
+    are. It thinks in columns: to it, a row-major matrix is its transpose. So it is asked for outᵀ
+    = bᵀ aᵀ.
     """
     (m, k), n = a.shape, b.shape[1]
     if a.dtype not in TYPES or not a.dtype == b.dtype == out.dtype:
@@ -87,7 +89,8 @@ def product(a: Array, b: Array, out: Array) -> Array:
 
 
 def _layout(matrix: Array) -> tuple[int, Array, int]:
-    """(whether its rows or its columns are contiguous, the matrix, how many numbers the next one begins after)"""
+    """(whether its rows or its columns are contiguous, the matrix, how many numbers the next one
+    begins after)"""
     (rows, columns), size = matrix.shape, matrix.itemsize
     down, along = matrix.strides
     if (columns == 1 or along == size) and (rows == 1 or down >= columns * size):

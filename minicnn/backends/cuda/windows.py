@@ -6,8 +6,11 @@ from typing import Any
 from ..devices import Array
 from .launch import contiguous, empty, launch, pack
 
-MOST = 13  # windows to a thread of im2col: all 13 of AlexNet's conv3 to conv5, 9 of conv2's 27, 11 of conv1's 55
-EVERY_PIXEL = (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)  # is a window: kernel, stride, padding, dilation
+# windows to a thread of im2col: all 13 of AlexNet's conv3 to conv5, 9 of conv2's 27, 11 of
+# conv1's 55
+MOST = 13
+# is a window: kernel, stride, padding, dilation
+EVERY_PIXEL = (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)
 
 
 def im2col(x: Array, window: Any, groups: int = 1, whole: int = 1) -> Array:
@@ -58,7 +61,8 @@ def _width(channels: int, x: Array) -> int:
 
 @functools.cache
 def geometry(window: Any, size: tuple[int, int], channels: int) -> dict[str, int]:
-    """The constants of the kernels that slide a window over an image of that size; kept, so not to be changed."""
+    """The constants of the kernels that slide a window over an image of that size; kept, so not
+    to be changed."""
     ((top, _), (left, _)), (oh, ow) = window.padding, window.output_size(*size)
     (kh, kw), (sh, sw), (dh, dw) = window.kernel_size, window.stride, window.dilation
     return {

@@ -42,7 +42,8 @@ transposed:
     dx = col2im((B⊗B)ᵀ (dM Uᵀ))                           conv.py's convolve_transpose
     dW = (G⊗G)ᵀ (Vᵀ dM)                                   conv.py's convolve_weight
 
-    N images   H W C input   OH OW O output   T tiles of 2 × 2; with groups, C and O are one group's channels
+    N images   H W C input   OH OW O output   T tiles of 2 × 2
+    with groups, C and O are one group's channels
 
 What it costs is three transformations and a little accuracy: an error of 5e-7 of the result in
 float32, against 3e-7, so an image's result can differ by as much between a small batch and a large
