@@ -1,4 +1,9 @@
-"""minicnn: a small deep learning framework on NumPy and CuPy, written to be read."""
+"""minicnn: a small deep learning framework on NumPy and CuPy, written to be read.
+
+The lessons are listed in `minicnn.functional`, in the order to read them. Beside the names below
+there are `minicnn.autograd`, `minicnn.tensor` and `minicnn.ops`, which hold the engine, and
+`minicnn.backends`, which makes the lessons fast.
+"""
 
 from . import data, functional, nn, optim
 from .autograd import Function, no_grad

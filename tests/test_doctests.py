@@ -12,8 +12,7 @@ import pytest
 import minicnn
 import minicnn.functional
 
-READING_ORDER = re.search(r"in this order: (.*?)\.", minicnn.functional.__doc__, re.DOTALL)[1]
-LESSONS = [f"minicnn.functional.{name}" for name in re.split(r",\s+", READING_ORDER)]
+LESSONS = re.findall(r"`(minicnn\.functional\.\w+)`", minicnn.functional.__doc__)  # in the order to read them
 MODULES = [name for _, name, _ in pkgutil.walk_packages(minicnn.__path__, "minicnn.")] + ["model"]
 
 

@@ -6,9 +6,14 @@ backward(dy) returns dx. Where dy is itself an input, because a derivative is di
 the gradient of the output is called g.
 
 What comes first is examples/engine.py, forty lines that run without this package, and then
-minicnn/autograd.py. Read the lessons in this order: linear, activation, softmax, loss,
-elementwise_loss, windows, conv, conv_transpose, pooling, average_pooling, adaptive_pooling, lrn,
-dropout, batch_norm.
+`minicnn.autograd`. Read the lessons in this order:
+
+1. `minicnn.functional.linear`, `minicnn.functional.activation`
+2. `minicnn.functional.softmax`, `minicnn.functional.loss`, `minicnn.functional.elementwise_loss`
+3. `minicnn.functional.windows`, `minicnn.functional.conv`, `minicnn.functional.conv_transpose`
+4. `minicnn.functional.pooling`, `minicnn.functional.average_pooling`,
+   `minicnn.functional.adaptive_pooling`
+5. `minicnn.functional.lrn`, `minicnn.functional.dropout`, `minicnn.functional.batch_norm`
 
 A public function takes and returns Tensors; the functions beside it that take arrays, marked
 @kernel, do the work. (A forward that only calls one NumPy function, such as tanh, has no kernel.)
