@@ -287,7 +287,7 @@ UNDER_MAIN = 'if __name__ == "__main__":'
     [
         ("file", "if True:", f"put the program's own code under `{UNDER_MAIN}`"),
         ("file", UNDER_MAIN, "Can't get attribute 'Mine' on <module '__mp_main__' from"),
-        ("-c", "if True:", "Can't get attribute 'Mine' on <module '__main__' (built-in)>; put its class in a module"),
+        ("-c", "if True:", "; put its class in a module of its own, which a process can import"),
         ("-", UNDER_MAIN, "there is no file <stdin>: run it from a file, or let threads load (processes=False)"),
         ("gone", UNDER_MAIN, "there is no file program.py: run it from a file"),
     ],
