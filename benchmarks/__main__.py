@@ -105,7 +105,8 @@ def run_cpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
     for name in SECTIONS:
         if name in given.only and (name != "threads" or given.threads > 1):
             results[name] = getattr(sections, name)(options)
-    from .cpu_report import write  # the contenders' processes import this file again, and should not load matplotlib
+    # the contenders' processes import this file again, and should not load matplotlib
+    from .cpu_report import write
 
     write(results, given.output)
 

@@ -1,11 +1,14 @@
-"""Loading images: the DataLoader beside bare Pillow, and how long a training step waits for its next batch.
+"""Loading images: the DataLoader beside bare Pillow, and how long a training step waits for its
+next batch.
 
-    python -m benchmarks.loader [--data FOLDER]    # FOLDER/train/<class>/*.jpg; without it, JPEGs are drawn
+    python -m benchmarks.loader                  # loads JPEGs that the program draws
+    python -m benchmarks.loader --data FOLDER    # loads FOLDER/train/<class>/*.jpg
 
-Both sides load the same files for training: JPEGs in draft mode, the short side scaled to 256 pixels, a random crop of
-227, half of them mirrored. Pillow's side is a plain loop in each of as many threads as there are cores. Then the same
-for what examples/alexnet/prepare.py makes of these files, that with all that the paper does to an image, and training
-steps of the 2012 network on either.
+Both sides load the same files for training: JPEGs in draft mode, the short side scaled to 256
+pixels, a random crop of 227, half of them mirrored. Pillow's side is a plain loop in each of as
+many threads as there are cores. Then the same for what examples/alexnet/prepare.py makes of these
+files, that with all that the paper does to an image, and training steps of the 2012 network on
+either.
 """
 
 import argparse
@@ -45,7 +48,7 @@ PILLOW, ARRAYS, THREADS, PROCESSES = "Pillow", "Pillow to arrays", "threads", "p
 FIRST, LOADED, READY = "first batch", "with loading", "without"
 
 
-# --------------------------------------------------------------------------------------------------------- contenders
+# --------------------------------------------------------------------------------------- contenders
 class Loading(Worker):
     """Loads the images of a folder once, on so many cores."""
 
@@ -112,7 +115,8 @@ class Bare(Loading):
 
 
 class Training(ours.Network):
-    """Training steps, each on a batch that a loader makes ready meanwhile, or all on one that is at hand."""
+    """Training steps, each on a batch that a loader makes ready meanwhile, or all on one that is at
+    hand."""
 
     def __init__(self, threads: int, folder: str) -> None:
         super().__init__(threads, "2012", BATCH)
@@ -148,7 +152,7 @@ class Training(ours.Network):
         return self.shares
 
 
-# ----------------------------------------------------------------------------------------------------------- images
+# ------------------------------------------------------------------------------------------- images
 def link(folder: str, number: int, tree: Path) -> None:
     """A tree of so many images of another one, from all over it."""
     dataset = ImageNet(folder)
@@ -190,7 +194,7 @@ def prepare(source: Path, target: Path) -> Result:
     return {"images": sum(len(ImageNet(target, train=train)) for train in (True, False)), "seconds": seconds}
 
 
-# --------------------------------------------------------------------------------------------------------- measuring
+# ---------------------------------------------------------------------------------------- measuring
 def loading(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
     """minicnn and Pillow in turn."""
     contenders = [
@@ -286,7 +290,7 @@ def markdown(results: Result) -> str:
 
 
 def parser() -> Parser:
-    parser = Parser(prog="python -m benchmarks.loader", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.loader", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--data", metavar="FOLDER", help="with train/<class>/*.jpg (default: JPEGs are drawn)")
     parser.add_argument("--images", type=natural, default=512, metavar="N", help="of them (default: 512)")
     parser.add_argument("--rounds", type=natural, metavar="N", help="of each measurement (default: what time allows)")

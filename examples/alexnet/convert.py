@@ -15,8 +15,9 @@ torchvision's alexnet is variant 2014; BVLC AlexNet, of Caffe, is variant 2012. 
 | normalization      | α times the sum, k = 2  | none                   | α times the mean, k = 1 |
 | dropout            | as config.json says     | scaled in training     | scaled in training      |
 
-Groups have the same order in Caffe, and there too normalization comes before pooling, as in the paper. (In CaffeNet it
-comes after: that is another network, though its arrays have the same names and shapes.)
+Groups have the same order in Caffe, and there too normalization comes before pooling, as in the
+paper. (In CaffeNet it comes after: that is another network, though its arrays have the same names
+and shapes.)
 
 The central squares may lie one pixel apart. torchvision scales an image's long side to
 int(256 · long / short), and its crop begins at round(rest / 2), halves to the even number; here
@@ -97,10 +98,11 @@ TORCHVISION, CAFFE = ({layer: names[i] for layer, names in LAYERS.items()} for i
 FIRST = "features.0.weight", "conv1.weight", "conv1_w"  # in torchvision, in Caffe, in Caffe2
 AFTER_DROPOUT = {"2012": ("fc7.fc", "fc8"), "2014": ("fc6.fc", "fc7.fc"), "tutorial": ("fc7.fc", "fc8")}
 BVLC_LRN = np.array([5, 1e-4, 0.75, 1])  # local_size; alpha, which Caffe divides by it; beta; k
-BVLC_MEAN = np.array([104.007, 116.669, 122.679], np.float32)  # of ImageNet's pixels, from 0 to 255: blue, green, red
+# of ImageNet's pixels, from 0 to 255: blue, green, red
+BVLC_MEAN = np.array([104.007, 116.669, 122.679], np.float32)
 
 
-# ------------------------------------------------------------------------------------------------------ axes and layers
+# ---------------------------------------------------------------------------------- axes and layers
 def channels_last(parameter: np.ndarray, side: int = 1) -> np.ndarray:
     """(O, C, KH, KW) -> (KH, KW, C, O).
 
@@ -144,13 +146,15 @@ def _parameters(names: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def other_colors(arrays: Arrays, conv1: str = "conv1") -> Arrays:
-    """Caffe's arrays with conv1 for red, green and blue in place of blue, green and red; and the way back."""
+    """Caffe's arrays with conv1 for red, green and blue in place of blue, green and red; and the
+    way back."""
     return {**arrays, f"{conv1}.weight": arrays[f"{conv1}.weight"][:, ::-1]}
 
 
 def usual_dropout(net: nn.Module, config: dict[str, Any]) -> Arrays:
-    """The state dict of the network as if dropout scaled what it keeps in training. If it scales everything in
-    evaluation instead, as in the paper, the weights that come next are scaled: halved, which rounds nothing, there."""
+    """The state dict of the network as if dropout scaled what it keeps in training. If it scales
+    everything in evaluation instead, as in the paper, the weights that come next are scaled:
+    halved, which rounds nothing, there."""
     state = net.state_dict()
     if config["dropout_scale"] == "evaluation":
         kept = np.float32(1 - config.get("dropout", 0.5))
@@ -160,7 +164,8 @@ def usual_dropout(net: nn.Module, config: dict[str, Any]) -> Arrays:
 
 
 def check(arrays: Arrays, expected: Arrays) -> None:
-    """CheckpointError unless the arrays have the names and shapes of those expected, and are float32."""
+    """CheckpointError unless the arrays have the names and shapes of those expected, and are
+    float32."""
     problems = [f"{name} is missing" for name in expected if name not in arrays]
     for name, array in arrays.items():
         if name not in expected:
@@ -172,7 +177,7 @@ def check(arrays: Arrays, expected: Arrays) -> None:
         raise CheckpointError("another network: " + "; ".join(problems[:3]) + more)
 
 
-# ---------------------------------------------------------------------------------------------------------- torchvision
+# -------------------------------------------------------------------------------------- torchvision
 def from_torchvision(arrays: Arrays) -> Network:
     """The network, settings and view of torchvision's state dict."""
     config = {"variant": "2014", "groups": True, "init": "he", "lrn": LRN, "dropout_scale": "training"}
@@ -196,12 +201,14 @@ def to_torchvision(net: nn.Module, config: dict[str, Any], view: View) -> Arrays
     return outwards(usual_dropout(net, config), TORCHVISION)
 
 
-# ---------------------------------------------------------------------------------------------------------------- Caffe
+# -------------------------------------------------------------------------------------------- Caffe
 def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     """The network, settings and view of BVLC AlexNet's arrays.
 
-    mean, or "mean" among the arrays: blue, green and red, from 0 to 255, of all pixels (3,) or of each (3, S, S).
-    "resize" among them, if the mean is no image, whose size it is, and the short side is not scaled to 256 pixels.
+    mean, or "mean" among the arrays: blue, green and red, from 0 to 255, of all pixels (3,) or of
+    each (3, S, S).
+    "resize" among them, if the mean is no image, whose size it is, and the short side is not scaled
+    to 256 pixels.
     "lrn" among them, if the constants are not BVLC's: local_size, alpha, beta and k of lrn_param.
     """
     endings = {"_w": ".weight", "_b": ".bias"}  # as Caffe2 has them
@@ -232,7 +239,8 @@ def to_caffe(net: nn.Module, config: dict[str, Any], view: View) -> Arrays:
             f"{tuple(view.std)}: train one with --scale raw"
         )
     lrn, image = config["lrn"], view.mean_image
-    mean = np.array(view.mean)[::-1] * 255 if image is None else image.transpose(2, 0, 1)[::-1]  # (3, H, W)
+    # (3, H, W)
+    mean = np.array(view.mean)[::-1] * 255 if image is None else image.transpose(2, 0, 1)[::-1]
     return {
         **other_colors(outwards(usual_dropout(net, config), CAFFE)),
         "mean": mean.astype(np.float32),
@@ -258,7 +266,7 @@ def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------- ONNX
+# --------------------------------------------------------------------------------------------- ONNX
 def from_onnx(found: Found, mean: np.ndarray | None = None) -> Network:
     """The network, settings and view of a graph. If it does not say what it wants to see, that is
     for a network with normalization what Caffe's sees, and else what torchvision's does."""
@@ -290,7 +298,7 @@ def from_onnx(found: Found, mean: np.ndarray | None = None) -> Network:
     return net, config, view
 
 
-# -------------------------------------------------------------------------------------------------------------- program
+# ------------------------------------------------------------------------------------------ program
 def read_mean(text: str) -> np.ndarray:
     """An argument of --mean: three numbers, or the name of a .npy."""
     try:
@@ -303,7 +311,8 @@ def read_mean(text: str) -> np.ndarray:
 
 
 def read_names(path: str, count: int) -> tuple[list[str], list[str]]:
-    """(classes, their names) from a file with a line for each. A line of synset_words.txt is an id and words."""
+    """(classes, their names) from a file with a line for each. A line of synset_words.txt is an id
+    and words."""
     names = [line for _, line in lines(path, errors="replace")]
     if any("\0" in name for name in names):
         raise UsageError(f"--names {path}: it is no UTF-8 text; save it as such")

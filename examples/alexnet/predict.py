@@ -35,8 +35,8 @@ Answer = list[tuple[int, float]]  # classes, the most probable first, and their 
 
 
 def find(names: Sequence[str]) -> list[str]:
-    """The names, and in place of a folder's those of all images in it, at any depth, sorted. Hidden files and folders
-    do not count; what else is no image is skipped, and a line says so."""
+    """The names, and in place of a folder's those of all images in it, at any depth, sorted. Hidden
+    files and folders do not count; what else is no image is skipped, and a line says so."""
 
     def fail(error: OSError) -> NoReturn:
         raise error
@@ -65,11 +65,11 @@ def find(names: Sequence[str]) -> list[str]:
 
 
 class Photos:
-    """Image files as a dataset: (image, its place among the names). The name - is the standard input. `least`: how
-    many pixels of the short side are needed.
+    """Image files as a dataset: (image, its place among the names). The name - is the standard
+    input. `least`: how many pixels of the short side are needed.
 
-    For one that cannot be read there is a black one, and in `errors` a line that says why. Of the first `keep`, small
-    copies are kept, in `kept`.
+    For one that cannot be read there is a black one, and in `errors` a line that says why. Of the
+    first `keep`, small copies are kept, in `kept`.
     """
 
     def __init__(self, names: Sequence[str], least: int, keep: int) -> None:

@@ -1,8 +1,10 @@
-"""Shrink photographs once, so that training need not: python examples/alexnet/prepare.py SOURCE TARGET
+"""Shrink photographs once, so that training need not: python examples/alexnet/prepare.py SOURCE
+TARGET
 
-The short side of each image is scaled to 256 pixels and the square in its middle kept, as in the paper (section 2).
-What is written is read again, to verify it and for the statistics of the training images. A run that was broken off
-goes on where it was when it is started again: what is whole, and no older than its source, is only read.
+The short side of each image is scaled to 256 pixels and the square in its middle kept, as in the
+paper (section 2). What is written is read again, to verify it and for the statistics of the
+training images. A run that was broken off goes on where it was when it is started again: what is
+whole, and no older than its source, is only read.
 """
 
 import json
@@ -32,7 +34,8 @@ from minicnn.data.folder import IMAGES, image_files, pillow, some
 from minicnn.data.imagenet import CAFFE, tree, word_files
 from minicnn.data.transforms import CenterCrop, Compose, Resize
 
-BEGUN, BROKEN = "prepare.json", "broken.txt"  # the settings of a run, and the images that it could not read
+# the settings of a run, and the images that it could not read
+BEGUN, BROKEN = "prepare.json", "broken.txt"
 CHUNK = 16  # images that a worker does at a time
 SHOWN = 10  # broken images that are named on the screen
 END_OF_JPEG = b"\xff\xd9"
@@ -60,7 +63,8 @@ class Done:
 
 
 def listed(source: str, target: str) -> list[Photo]:
-    """All images of a tree, and what each will become. Raises DataError if it is no tree to train with."""
+    """All images of a tree, and what each will become. Raises DataError if it is no tree to train
+    with."""
     photos, taken, root = [], {}, os.path.join(tree(source), "")
     for train in (True, False):
         for path, label in announced(ImageNet(source, train=train), source).samples:
@@ -74,8 +78,8 @@ def listed(source: str, target: str) -> list[Photo]:
 
 
 def begin(settings: Namespace, expected: set[str]) -> None:
-    """Claim the target folder for a run with these settings, or for more of such a run; it may have no other images
-    than are expected."""
+    """Claim the target folder for a run with these settings, or for more of such a run; it may have
+    no other images than are expected."""
     source, target = Path(settings.source), Path(settings.target)
     if source.resolve() in (target.resolve(), *target.resolve().parents):
         raise UsageError(f"TARGET {target} is SOURCE or lies in it, and SOURCE stays as it is: take another folder")
@@ -121,7 +125,8 @@ def shrink_all(photos: Sequence[Photo], settings: Namespace) -> Done:
 
 
 def shrink(photos: Sequence[Photo], size: int, quality: int, stop: threading.Event) -> Done:
-    """Those that are not there yet, until `stop` is set. An image that cannot be read does not stop the others."""
+    """Those that are not there yet, until `stop` is set. An image that cannot be read does not stop
+    the others."""
     done = Done()
     for photo in photos:
         if stop.is_set():
@@ -149,10 +154,11 @@ def outdated(photo: Photo) -> bool:
 
 
 def write(photo: Photo, size: int, quality: int) -> NDArray[np.uint8]:
-    """The pixels of the target, once it is there. Raises DataError if the source cannot be read, OSError if the target
-    cannot be written."""
+    """The pixels of the target, once it is there. Raises DataError if the source cannot be read,
+    OSError if the target cannot be written."""
     square = Compose([Resize(size), CenterCrop(size)])
-    pixels = square(read_image(photo.source, least=size), np.random.default_rng(0))  # which draw nothing
+    # which draw nothing
+    pixels = square(read_image(photo.source, least=size), np.random.default_rng(0))
     os.makedirs(os.path.dirname(photo.target), exist_ok=True)
     with replacing(photo.target, sync=False) as temporary:
         pillow().Image.fromarray(pixels).save(temporary, "JPEG", quality=quality)
@@ -175,8 +181,8 @@ def whole(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | None:
 
 
 def report(broken: dict[Photo, str], photos: Sequence[Photo], settings: Namespace) -> None:
-    """Name those of the images that could not be read. Raises DataError unless they may be left out, and each folder
-    has others."""
+    """Name those of the images that could not be read. Raises DataError unless they may be left
+    out, and each folder has others."""
     reasons, path = list(map(printable, broken.values())), os.path.join(settings.target, BROKEN)
     with replacing(path) as temporary:
         temporary.write_text("\n".join(reasons) + "\n", encoding="utf-8", errors="surrogateescape")

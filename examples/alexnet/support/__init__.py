@@ -1,4 +1,5 @@
-"""What the programs in the folder above stand on, and which nobody needs to read to see how AlexNet is trained.
+"""What the programs in the folder above stand on, and which nobody needs to read to see how AlexNet
+is trained.
 
 start.py         where a training starts: --resume, --from, --freeze; and what is said about it
 options.py       command lines, and how a user's mistake ends in one line

@@ -14,7 +14,8 @@ import numpy as np
 def require_matplotlib() -> Any:
     """The package, or an ImportError that says how to get it."""
     os.environ.pop("MPLBACKEND", None)  # of a notebook, which may have another Python than this
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of every font that it looks for in vain
+    # it tells of every font that it looks for in vain
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         import matplotlib.figure
         import matplotlib.font_manager
@@ -77,7 +78,8 @@ def draw_curves(rows: list[dict[str, Any]], path: str | os.PathLike[str], top5: 
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    left.update_datalim([(epoch, 0) for epoch in epochs])  # 0 is on the axis, and the margin above a share of it
+    # 0 is on the axis, and the margin above a share of it
+    left.update_datalim([(epoch, 0) for epoch in epochs])
     left.autoscale_view()
     left.set_ylim(bottom=0)
     right.set_ylim(0, 101)

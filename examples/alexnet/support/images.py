@@ -1,5 +1,5 @@
-"""What to train on: the datasets of --data, and what happens to an image on its way to the network, in training and in
-evaluation."""
+"""What to train on: the datasets of --data, and what happens to an image on its way to the network,
+in training and in evaluation."""
 
 import os
 from argparse import Namespace
@@ -39,14 +39,14 @@ STATISTICS = "statistics.safetensors"  # of the training images, where prepare.p
 
 @dataclass(eq=False)
 class View:
-    """How the network sees an image: its short side is scaled to `resize` pixels, a square of `size` is cut out of it,
-    and channels become (x − mean) / std, on the scale of 0 to 1.
+    """How the network sees an image: its short side is scaled to `resize` pixels, a square of
+    `size` is cut out of it, and channels become (x − mean) / std, on the scale of 0 to 1.
 
-    With a mean image (resize, resize, 3), on the scale of 0 to 255, the image is first cut to its central square, and
-    each pixel loses its own mean instead (section 2).
+    With a mean image (resize, resize, 3), on the scale of 0 to 255, the image is first cut to its
+    central square, and each pixel loses its own mean instead (section 2).
 
-    The paper's weights want pixels of 0 to 255 less their mean; He's want unit variance. With one scale for the
-    other's weights the signal dies, or explodes, from layer to layer.
+    The paper's weights want pixels of 0 to 255 less their mean; He's want unit variance. With one
+    scale for the other's weights the signal dies, or explodes, from layer to layer.
     """
 
     size: int
@@ -89,7 +89,8 @@ class View:
         return [*square, SubtractMean(self.mean_image, tuple(255 * std for std in self.std)), *crops]
 
     def evaluation(self, crops: int = 1) -> Compose:
-        """The middle of the image, float32 (size, size, 3); or ten crops of it, (10, size, size, 3) (section 4.1)."""
+        """The middle of the image, float32 (size, size, 3); or ten crops of it, (10, size, size, 3)
+        (section 4.1)."""
         if crops not in (1, 10):
             raise ValueError(f"an image is evaluated in 1 crop or in 10, not in {crops}")
         return Compose(self.steps(CenterCrop(self.size) if crops == 1 else TenCrop(self.size)))
@@ -108,8 +109,8 @@ class View:
 def datasets(
     what: str, seed: int, size: int, verify: bool = True, least: int | None = None, known: Sequence[str] = ()
 ) -> tuple[Any, Any]:
-    """(training set, validation set) for an argument of --data, see dataset. known: the classes of a
-    network that goes on; where the data have just these, the labels are in this order."""
+    """(training set, validation set) for an argument of --data, see dataset. known: the classes of
+    a network that goes on; where the data have just these, the labels are in this order."""
     if least is not None and least < size:
         raise UsageError(f"--resize {least}: the network sees {size} pixels, so at least as many are needed")
     train, val = (dataset(what, part, seed, size, verify, least) for part in ("train", "val"))
@@ -170,8 +171,8 @@ def labeled_as(known: Sequence[str], dataset: Any) -> Any:
 
 
 def announced(images: ImageFiles, root: str) -> ImageFiles:
-    """The images, once a line has said what else is in their folders, and not hidden: photos of another format, say,
-    or folders further down."""
+    """The images, once a line has said what else is in their folders, and not hidden: photos of
+    another format, say, or folders further down."""
     known = {path for path, _ in images.samples}
     entries = (entry for folder in set(map(os.path.dirname, known)) for entry in os.scandir(folder))
     if others := [e.path for e in entries if e.path not in known and e.name[0] != "."]:
@@ -182,8 +183,8 @@ def announced(images: ImageFiles, root: str) -> ImageFiles:
 def pixel_statistics(
     dataset: Any, settings: Namespace, saved: dict[str, NDArray[Any]] | None = None
 ) -> PixelStatistics | None:
-    """The mean image and the colors of the training images, if --mean or --color-pca want them: as saved in a
-    checkpoint, or in the file that prepare.py wrote, or computed now."""
+    """The mean image and the colors of the training images, if --mean or --color-pca want them: as
+    saved in a checkpoint, or in the file that prepare.py wrote, or computed now."""
     if settings.mean != "image" and not settings.color_pca:
         return None
     if saved:
@@ -230,9 +231,9 @@ def validation(dataset: Any, view: View, settings: Namespace, crops: int = 1) ->
 
 
 def _loader(dataset: Any, batch_size: int, transform: Compose, settings: Namespace, **options: Any) -> DataLoader:
-    """A Normalize that comes last is left to the loader, so that a GPU is sent bytes. A mean image, of which each crop
-    needs another part, and colors shifted image by image are done with before: then it is sent numbers, 79 MB
-    instead of 20 for 128 images of 227 × 227."""
+    """A Normalize that comes last is left to the loader, so that a GPU is sent bytes. A mean image,
+    of which each crop needs another part, and colors shifted image by image are done with before:
+    then it is sent numbers, 79 MB instead of 20 for 128 images of 227 × 227."""
     *steps, last = transform.transforms
     bytes_cross = isinstance(last, Normalize)
     return DataLoader(

@@ -11,7 +11,7 @@ back to its image, by what each node takes. Some things are written in more than
 
     a linear layer      Gemm, with its weights either way round, or MatMul and Add
     the flatten         Flatten, or Reshape
-    a normalization     LRN, or what PyTorch's exporters make of it: x / (k + α · the mean of squares)^β
+    a normalization     LRN, or as PyTorch's exporters spell it out: x / (k + α · mean of squares)^β
 
 In both ways to write a normalization α multiplies the mean of the n squares, here their sum: α here
 is theirs / n.
@@ -38,9 +38,12 @@ OPS: dict[type, str] = {
     nn.Conv2d: "Conv", nn.ReLU: "Relu", nn.LocalResponseNorm: "LRN", nn.MaxPool2d: "MaxPool", nn.Flatten: "Flatten",
     nn.Linear: "Gemm", nn.Dropout: "Mul",
 }  # fmt: skip
-SAME = "Dropout", "Identity", "Cast"  # which change no number where a network predicts, or only its width
-SETTINGS = "variant", "groups", "init", "lrn", "dropout", "dropout_scale"  # what there is to say of a network here
-RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad"  # between the squares and the mean of a normalization
+# which change no number where a network predicts, or only its width
+SAME = "Dropout", "Identity", "Cast"
+# what there is to say of a network here
+SETTINGS = "variant", "groups", "init", "lrn", "dropout", "dropout_scale"
+# between the squares and the mean of a normalization
+RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad"
 
 
 def require_onnx() -> Any:
@@ -74,7 +77,7 @@ def attributes(layer: Any) -> dict[str, Any]:
     return {"transB": 1} if kind == "Gemm" else {}
 
 
-# ------------------------------------------------------------------------------------------------------------------ out
+# ---------------------------------------------------------------------------------------------- out
 def write_onnx(path: str, net: nn.Module, arrays: Arrays, config: dict[str, Any], view: View) -> None:
     """The network as an ONNX file: whole or not at all.
 
@@ -122,7 +125,7 @@ def write_onnx(path: str, net: nn.Module, arrays: Arrays, config: dict[str, Any]
         temporary.write_bytes(model.SerializeToString())
 
 
-# ------------------------------------------------------------------------------------------------------------------- in
+# ----------------------------------------------------------------------------------------------- in
 class Step(NamedTuple):
     """A layer of a graph: its op, its attributes as `attributes` has them, and its weights, (out,
     …) in both kinds of layers that have some."""
@@ -136,7 +139,8 @@ class Step(NamedTuple):
         return self.op, self.attributes, None if self.weight is None else self.weight.shape
 
 
-Kind = tuple[str, dict[str, Any], tuple[int, ...] | None]  # op, attributes and the shape of the weights
+# op, attributes and the shape of the weights
+Kind = tuple[str, dict[str, Any], tuple[int, ...] | None]
 
 
 class Found(NamedTuple):
@@ -166,7 +170,8 @@ def read_onnx(path: str) -> Found:
             if mean_image is None:
                 raise CheckpointError("its mean image is no longer in it, as after a program that simplifies graphs")
         config, arrays = recognized(steps, (told.get("network") or {}) if told else None)
-    except (CheckpointError, onnx.checker.ValidationError) as error:  # the second of weights in a file beside it
+    except (CheckpointError, onnx.checker.ValidationError) as error:
+        # onnx raises the second if the weights are in a file beside this one.
         raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
     except OSError:
         raise
@@ -181,7 +186,8 @@ class Graph:
     def __init__(self, onnx: Any, graph: Any) -> None:
         self.onnx = onnx
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
-        inputs = [value for value in graph.input if value.name not in self.tensors]  # old files list weights there
+        # old files list weights there
+        inputs = [value for value in graph.input if value.name not in self.tensors]
         if len(inputs) != 1 or not graph.output:
             raise CheckpointError(f"a graph of {len(inputs)} inputs and {len(graph.output)} outputs is no AlexNet")
         self.image, self.logits = inputs[0].name, graph.output[0].name
@@ -227,7 +233,7 @@ class Graph:
             raise CheckpointError(f"{self.logits} does not come of {self.image} by layers that AlexNet has")
         return steps[::-1]
 
-    # --------------------------------------------------------------------------------------------------- parts of nodes
+    # ------------------------------------------------------------------------------- parts of nodes
     def attributes_of(self, node: Any) -> dict[str, Any]:
         found = {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute}
         return {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
@@ -242,7 +248,8 @@ class Graph:
             array = self.onnx.numpy_helper.to_array(array) if kind == "value" else np.asarray(array)
         else:
             return self.constant(node.input[0]) if node is not None and node.op_type in SAME else None
-        return array if array.dtype.kind in "biu" else array.astype(np.float32)  # bfloat16 is none of NumPy's kinds
+        # bfloat16 is none of NumPy's kinds
+        return array if array.dtype.kind in "biu" else array.astype(np.float32)
 
     def parted(self, node: Any) -> tuple[str, np.ndarray]:
         """Of a node with a constant: the value that is computed, and the constant."""
@@ -259,7 +266,7 @@ class Graph:
         kernel, strides = ({*found.get(name, [1])} for name in ("kernel_shape", "strides"))
         return node.op_type == "AveragePool" and kernel == strides == {1} and not any(found.get("pads", []))
 
-    # ----------------------------------------------------------------------------------------------------------- layers
+    # --------------------------------------------------------------------------------------- layers
     def weighted(self, node: Any, added: np.ndarray | None) -> Step:
         """A convolution or a linear layer, and what is added after it."""
         found = self.attributes_of(node)

@@ -1,4 +1,5 @@
-"""Command lines: what the programs have in common, how a user's mistake ends in one line, and train.py's options."""
+"""Command lines: what the programs have in common, how a user's mistake ends in one line, and
+train.py's options."""
 
 import argparse
 import io
@@ -29,14 +30,19 @@ DEFAULTS: dict[str, Any] = {  # of what no recipe sets
     "threads": None, "device": "cpu", "backend": None, "precision": None, "out": "runs/alexnet",
     "source": None, "freeze": False, "head_lr": None,
 }  # fmt: skip
-FIXED = (  # what a checkpoint fixes: the network, how it sees images, what has a state, and what a state counts in
+# what a checkpoint fixes: the network, how it sees images, what has a state, and what a state
+# counts in
+FIXED = (
     "recipe", "variant", "groups", "init", "lrn_alpha", "dropout_scale", "resize", "mean", "scale", "schedule",
     "update", "batch_size", "seed", "freeze",
 )  # fmt: skip
 NETWORK = ("variant", "groups", "init", "lrn_alpha", "dropout_scale")  # what weights are of
-MACHINE = ("workers", "processes", "threads", "backend", "precision")  # what another device wants otherwise
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that terminals act on, and ends of lines
-MOST_WORKERS = 24  # unless told: at 700 images a second each, as many as an H200 learns from in TF32
+# what another device wants otherwise
+MACHINE = ("workers", "processes", "threads", "backend", "precision")
+# characters that terminals act on, and ends of lines
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# unless told: at 700 images a second each, as many as an H200 learns from in TF32
+MOST_WORKERS = 24
 
 
 class UsageError(ValueError):
@@ -44,25 +50,28 @@ class UsageError(ValueError):
 
 
 def command(main: Callable[[], None]) -> int:
-    """Run a program; a user's mistake is one line on the standard error and exit status 2. What batch systems send, and
-    terminals that are closed, is an interrupt, as Ctrl-C is."""
+    """Run a program; a user's mistake is one line on the standard error and exit status 2. What
+    batch systems send, and terminals that are closed, is an interrupt, as Ctrl-C is."""
     if sys.stderr is None:  # closed, as by 2>&-; its number is kept from files that are opened
         os.open(os.devnull, os.O_WRONLY)
         sys.stderr = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (until the end)
     quiet()
-    warnings.filterwarnings("ignore", "(overflow|invalid value) encountered", RuntimeWarning)  # a diverged run says so
+    # a diverged run says so
+    warnings.filterwarnings("ignore", "(overflow|invalid value) encountered", RuntimeWarning)
     for name in {"SIGTERM", "SIGHUP"} & signal.Signals.__members__.keys():
         if signal.getsignal(signal.Signals[name]) == signal.SIG_DFL:  # nohup has one ignored
             signal.signal(signal.Signals[name], signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Where it is not Unicode, a bar is drawn with question marks; in a file, each line is there at once.
+        # Where it is not Unicode, a bar is drawn with question marks; in a file, each line is there
+        # at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         main()
         if sys.stdout is not None:  # closed, as by >&-
             sys.stdout.flush()
         return 0
-    except BrokenPipeError:  # whoever read the standard output has gone, as head does; it is flushed again at the end
+    except BrokenPipeError:
+        # The reader of the standard output has gone, as head does. Python flushes it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as shells say when the signal for it ends a program
     except (UsageError, CheckpointError, DataError, minicnn.DeviceError, ImportError, OSError) as error:
@@ -100,14 +109,14 @@ def complain(message: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text in one line that moves no cursor and changes no color: names of files and classes may
-    have any characters."""
+    """The text in one line that moves no cursor and changes no color: names of files and classes
+    may have any characters."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is one line, without the usage, and names the option that was
-    meant. No argument may be empty, as "$DATA" is where the shell knows no DATA."""
+    """An ArgumentParser whose complaint is one line, without the usage, and names the option that
+    was meant. No argument may be empty, as "$DATA" is where the shell knows no DATA."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = self.parse_known_args(args, namespace)
@@ -149,7 +158,8 @@ side = number(int, 1, 4096, "a whole number from 1 to 4096")
 
 
 def output_file(ending: str) -> Callable[[str], str]:
-    """An argparse type: a file to be written in the end. What is wrong with its name is better said now."""
+    """An argparse type: a file to be written in the end. What is wrong with its name is better said
+    now."""
 
     def parse(name: str) -> str:
         if not name.endswith(ending):
@@ -323,8 +333,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def use_machine(settings: argparse.Namespace) -> None:
-    """Open the device, and settle what depends on it. Raises DeviceError if it is not there, UsageError if it lacks
-    what was asked for."""
+    """Open the device, and settle what depends on it. Raises DeviceError if it is not there,
+    UsageError if it lacks what was asked for."""
     settings.device = open_device("cpu" if settings.device is None else settings.device)
     if settings.threads:
         minicnn.set_num_threads(settings.threads)
@@ -496,13 +506,15 @@ def adopt_network(settings: argparse.Namespace, given: set[str], config: dict[st
 
 
 def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any], fixed: Sequence[str] = FIXED) -> None:
-    """Continue a run: its settings, except what was given anew, and what suits another kind of device. Raises
-    UsageError if what is fixed was given as something else."""
-    moved = "device" in given and settings.device[:3] != saved["device"][:3]  # from cpu to gpu:N, or back
+    """Continue a run: its settings, except what was given anew, and what suits another kind of
+    device. Raises UsageError if what is fixed was given as something else."""
+    # from cpu to gpu:N, or back
+    moved = "device" in given and settings.device[:3] != saved["device"][:3]
     apart = ("resume", "out", *(MACHINE if moved else ()))
     kept = {name: value for name, value in saved.items() if name not in apart}
     _take_over(settings, given, settings.resume, kept, fixed)
-    if "momentum" in given and 0 in (settings.momentum, saved["momentum"]):  # only one of them has velocities
+    # only one of them has velocities
+    if "momentum" in given and 0 in (settings.momentum, saved["momentum"]):
         require_same(settings, "momentum", settings.resume, saved)
     if "head_lr" in given and saved["head_lr"] is None:  # it has one rate for all
         require_same(settings, "head_lr", settings.resume, saved)

@@ -1,9 +1,12 @@
 """The folder of a run: what it did, in numbers and images, and the network, to use or to train on.
 
-    config.json        all settings                        curves.png   loss and accuracy by epoch
-    metrics.csv        a row for each epoch                filters.png  conv1's kernels, as the paper's figure 3
-    last.safetensors   everything, to continue from        best.safetensors   the network of the best epoch, to use
-    ten_crop.json      with --ten-crop: what the network of the last epoch gets right, over ten crops of each image
+    config.json         all settings
+    metrics.csv         a row for each epoch
+    curves.png          loss and accuracy by epoch
+    filters.png         conv1's kernels, as the paper's figure 3
+    best.safetensors    the network of the best epoch, to use
+    last.safetensors    everything that is needed to continue
+    ten_crop.json       with --ten-crop: the results of the last epoch's network over ten crops
 
 Each file is written whole or not at all.
 """
@@ -41,18 +44,20 @@ TEN_CROP = "ten_crop.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
 FIVE = 5  # of so few classes the five best answers are all
 FIRST = "config.json", BEST  # what comes before the last
-NEEDED = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
+# settings without which there is no network
+NEEDED = "variant", "groups", "init", "classes", "view"
 
 
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
-    """In here settings.out is the folder of this run, and of no other that begins. An interrupt, or an image that
-    cannot be read, says how to go on; what ends before the first epoch leaves nothing. A run that moves takes its best
-    network with it.
+    """In here settings.out is the folder of this run, and of no other that begins. An interrupt, or
+    an image that cannot be read, says how to go on; what ends before the first epoch leaves
+    nothing. A run that moves takes its best network with it.
 
-    numbered: where settings.out has a run already, make it the first of settings.out-2, -3 … that has none.
-    Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a network; for a copy that
-    would go on in the folder of what has come after it; and for a run that another program goes on with just now.
+    numbered: where settings.out has a run already, make it the first of settings.out-2, -3 … that
+    has none. Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a
+    network; for a copy that would go on in the folder of what has come after it; and for a run that
+    another program goes on with just now.
     """
     require_matplotlib()  # what is not installed is better missed now than after the first epoch
     minicnn.checkpoint.require_safetensors()
@@ -87,9 +92,9 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
 
 @contextmanager
 def alone(folder: str) -> Iterator[None]:
-    """In here no other program can be in here with the same folder: it gets a UsageError. The system's
-    lock ends with the program, however that ends; where it has none, as on Windows and on some
-    network drives, nothing is locked."""
+    """In here no other program can be in here with the same folder: it gets a UsageError. The
+    system's lock ends with the program, however that ends; where it has none, as on Windows and on
+    some network drives, nothing is locked."""
     try:
         import fcntl
     except ImportError:
@@ -109,8 +114,8 @@ def alone(folder: str) -> Iterator[None]:
 
 
 def _claim(out: str, numbered: bool) -> tuple[str, list[Path]]:
-    """The folder, which from now on has a config.json; and what is this run's alone before its first epoch is done, in
-    the order in which it can be removed."""
+    """The folder, which from now on has a config.json; and what is this run's alone before its
+    first epoch is done, in the order in which it can be removed."""
     others = (f"{out}-{i}" for i in count(2)) if numbered else ()
     for name in chain([out], others):
         folder = Path(name)
@@ -129,8 +134,9 @@ def _claim(out: str, numbered: bool) -> tuple[str, list[Path]]:
 
 
 class Run:
-    """A run folder, being written: of a network with these settings and this view, from the beginning or from what
-    load_run has returned. What was otherwise before a run went on is in the settings, as `earlier`."""
+    """A run folder, being written: of a network with these settings and this view, from the
+    beginning or from what load_run has returned. What was otherwise before a run went on is in the
+    settings, as `earlier`."""
 
     def __init__(self, settings: Namespace, more: dict[str, Any], view: View, saved: dict[str, Any]) -> None:
         config = {name: value for name, value in vars(settings).items() if name != "resume"} | more
@@ -138,8 +144,10 @@ class Run:
             config["earlier"] = earlier
         self.folder, self.config, self.view = Path(settings.out), config | {"view": view.numbers()}, view
         self.rows: list[dict[str, Any]] = saved.get("rows", [])
-        here = self.rows if (self.folder / BEST).exists() else []  # or it has been removed, or stayed elsewhere
-        self.best = max(reversed(here), key=merit, default=None)  # the row of the best epoch, the last of equal ones
+        # or it has been removed, or stayed elsewhere
+        here = self.rows if (self.folder / BEST).exists() else []
+        # the row of the best epoch, the last of equal ones
+        self.best = max(reversed(here), key=merit, default=None)
         self.write("config.json", self.config)
 
     def write(self, name: str, content: dict[str, Any]) -> None:
@@ -218,8 +226,8 @@ def merit(row: dict[str, Any]) -> tuple[float, float]:
 
 
 def _earlier(config: dict[str, Any], saved: dict[str, Any]) -> list[dict[str, Any]]:
-    """The settings that were otherwise when the run was saved, and those that had changed by then. What an older run
-    did not say is None."""
+    """The settings that were otherwise when the run was saved, and those that had changed by then.
+    What an older run did not say is None."""
     old = saved["config"]
     other = {name: old[name] for name in config if old.get(name) not in (None, config[name])}
     return old.get("earlier", []) + ([{"until_epoch": len(saved["rows"]), **other}] if other else [])
@@ -287,8 +295,8 @@ def _of_view(view: View) -> dict[str, Any]:
 
 
 def save_network(path: str | os.PathLike[str], net: nn.Module, config: dict[str, Any], view: View) -> None:
-    """A checkpoint for load_network: it needs the settings variant, groups, init and classes, and has defaults for lrn,
-    dropout, dropout_scale and names."""
+    """A checkpoint for load_network: it needs the settings variant, groups, init and classes, and
+    has defaults for lrn, dropout, dropout_scale and names."""
     info = {"config": config | {"view": view.numbers()}}
     minicnn.save(path, {**net.state_dict(), **_of_view(view)}, info)
 
@@ -312,7 +320,8 @@ def part_of(arrays: dict[str, Any], part: str) -> dict[str, Any]:
 
 
 def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict[str, Any]) -> None:
-    """Load the parts (name -> object with load_state_dict) and the random numbers from what load_run returned."""
+    """Load the parts (name -> object with load_state_dict) and the random numbers from what
+    load_run returned."""
     for part, thing in parts.items():
         try:
             thing.load_state_dict(part_of(arrays, part))
@@ -334,7 +343,8 @@ def view_of(path: str, config: dict[str, Any], arrays: dict[str, Any]) -> View:
             raise ValueError(f"{config['view']}, and the mean image {None if image is None else image.shape}")
         if view.size != size or not side(str(view.resize)) >= size:
             raise ValueError(f"size {view.size} and resize {view.resize}, of a network that sees {size} pixels")
-        view.evaluation()  # whose transforms refuse means and deviations that are no numbers, or none above 0
+        # whose transforms refuse means and deviations that are no numbers, or none above 0
+        view.evaluation()
         return view
     except (ValueError, TypeError, ArgumentTypeError) as error:
         raise CheckpointError(f"{path}: its view is damaged: {error}") from None
@@ -344,8 +354,8 @@ Network = tuple[nn.Module, dict[str, Any], View]
 
 
 def load_network(path: str, device: str = "cpu") -> Network:
-    """(network in evaluation mode, its settings, how it sees an image) from a best.safetensors, a last.safetensors or
-    what convert.py wrote."""
+    """(network in evaluation mode, its settings, how it sees an image) from a best.safetensors, a
+    last.safetensors or what convert.py wrote."""
     arrays, info = read_checkpoint(path)
     config = info.get("config")
     if not has(config, *NEEDED):

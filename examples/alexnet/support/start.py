@@ -1,5 +1,6 @@
-"""Where a training starts: with nothing, with a run that goes on (--resume), or with the weights of another network
-(--from), of which all layers but the last may be frozen. And what is said about it."""
+"""Where a training starts: with nothing, with a run that goes on (--resume), or with the weights of
+another network (--from), of which all layers but the last may be frozen. And what is said about
+it."""
 
 import os
 from argparse import Namespace
@@ -23,8 +24,8 @@ from .runs import TEN_CROP, finished, load_network, load_run, part_of, require_c
 
 @dataclass
 class Start:
-    """What a training starts with: the file of a run (`arrays`, `saved`) or of a network; of a training from the
-    beginning, all is empty."""
+    """What a training starts with: the file of a run (`arrays`, `saved`) or of a network; of a
+    training from the beginning, all is empty."""
 
     path: str = ""
     config: dict[str, Any] = field(default_factory=dict)  # the settings in the file
@@ -47,7 +48,8 @@ class Start:
         return self.config.get("lrn", {**LRN, "alpha": settings.lrn_alpha})
 
     def names(self, dataset: Any) -> list[str]:
-        """The words for a data set's classes. Classes that are known keep the names that they have."""
+        """The words for a data set's classes. Classes that are known keep the names that they
+        have."""
         names = getattr(dataset, "names", dataset.classes)
         return self.config.get("names", names) if self.classes == dataset.classes else names
 
@@ -64,8 +66,8 @@ class Start:
     def restore(
         self, net: nn.Module, optimizer: SGD, schedule: Schedule, settings: Namespace, given: set[str], batches: int
     ) -> None:
-        """Where a run goes on, what has a state is as it was, but for settings that were given anew. An
-        epoch has so many batches today."""
+        """Where a run goes on, what has a state is as it was, but for settings that were given
+        anew. An epoch has so many batches today."""
         if not self.saved:
             return
         plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
@@ -83,14 +85,16 @@ class Start:
 
 
 def begin(settings: Namespace, given: set[str]) -> Start | None:
-    """What --resume or --from has, with whose settings those that were not given are filled in. None if
-    that run has all that it is asked for; what is no longer of any effect goes out of `given`."""
+    """What --resume or --from has, with whose settings those that were not given are filled in.
+    None if that run has all that it is asked for; what is no longer of any effect goes out of
+    `given`."""
     if settings.resume:
         arrays, saved = load_run(settings.resume)
         config = saved["config"]
         adopt(settings, given, config)
         if finished(settings.resume, saved["rows"], settings.epochs):
-            given &= {"data", "verify", "ten_crop", "device", *MACHINE}  # with the others nothing is trained
+            # with the others nothing is trained
+            given &= {"data", "verify", "ten_crop", "device", *MACHINE}
             adopt(settings, given, config)
             settings.epochs = len(saved["rows"])
             if not settings.ten_crop or os.path.exists(os.path.join(settings.out, TEN_CROP)):
@@ -104,7 +108,7 @@ def begin(settings: Namespace, given: set[str]) -> Start | None:
     return Start()
 
 
-# --------------------------------------------------------------------------------------------------------- fine-tuning
+# -------------------------------------------------------------------------------------- fine-tuning
 def take_weights(net: nn.Module, source: nn.Module, known: list[str], classes: list[str]) -> str:
     """Give a network the weights of another, all but those of its last layer where the classes are
     not the same ones. Returns what was done, in words."""
@@ -133,7 +137,7 @@ def training_mode(net: nn.Module) -> None:
             layer.eval()
 
 
-# -------------------------------------------------------------------------------------------------- what is said of it
+# ------------------------------------------------------------------------------- what is said of it
 def introduce(
     settings: Namespace, given: set[str], net: nn.Module, optimizer: Optimizer, loader: DataLoader,
     val_loader: DataLoader,

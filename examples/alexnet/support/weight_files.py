@@ -37,9 +37,10 @@ def read(path: str) -> Arrays:
         return readers[kind](path)
     except (CheckpointError, ImportError, OSError):
         raise
-    except Exception as error:  # there are many that can come of a broken file, and of a refused pickle
+    except Exception as error:  # a broken file, or a refused pickle, can raise many kinds
         why = type(error).__name__
-        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):  # PyTorch's name for what it does not make
+        # PyTorch's name for what it does not make
+        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
             why = f"with {refused[1]}"
         raise CheckpointError(f"{path} is not whole, or it could run code ({why}); --help says what is read") from None
 
@@ -48,8 +49,10 @@ def read_pytorch(path: str) -> Arrays:
     """The tensors of the state dict in the file, which may have other things around it or among
     them."""
     torch = require_torch()
-    content = io.BytesIO(Path(path).read_bytes())  # for of half a file PyTorch raises an OSError without its name
-    with torch.serialization.safe_globals([argparse.Namespace]):  # torchvision's training keeps its options in one
+    # for of half a file PyTorch raises an OSError without its name
+    content = io.BytesIO(Path(path).read_bytes())
+    # torchvision's training keeps its options in one
+    with torch.serialization.safe_globals([argparse.Namespace]):
         state = torch.load(content, map_location="cpu", weights_only=True)
     while isinstance(state, dict) and (inner := [state[k] for k in AROUND if isinstance(state.get(k), dict)]):
         state = inner[0]
@@ -61,7 +64,8 @@ def read_pytorch(path: str) -> Arrays:
     for name, t in tensors.items():
         try:
             arrays[name] = from_dlpack(t.float() if t.dtype == torch.bfloat16 else t).data
-        except (BufferError, TypeError, minicnn.DeviceError):  # float8, complex, quantized, sparse, none at all (meta)
+        except (BufferError, TypeError, minicnn.DeviceError):
+            # The tensor is float8, complex, quantized, sparse, or has no data at all (meta).
             what = f"{name} is a tensor of {t.dtype}, {t.layout}, on {t.device}"
             raise CheckpointError(f"{path}: {what}, which NumPy does not have: save it dense, as float32") from None
     return arrays
@@ -141,7 +145,8 @@ def write(path: str, arrays: Arrays) -> None:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
     elif kind == ".pth":
-        torch, content = require_torch(), io.BytesIO()  # for PyTorch does not say so when a disk is full
+        # for PyTorch does not say so when a disk is full
+        torch, content = require_torch(), io.BytesIO()
         torch.save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, content)
         with replacing(path) as temporary:
             temporary.write_bytes(content.getbuffer())
