@@ -298,8 +298,10 @@ def draw(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draws the figures of the lessons.")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="a folder (default: minicnn/figures)")
+    parser = argparse.ArgumentParser(description="Draw the figures of the lessons, a PNG each.")
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER, help="write the figures into this folder (default: minicnn/figures)"
+    )
     folder = parser.parse_args().out
     try:
         draw(folder)

@@ -67,12 +67,12 @@ Carry AlexNet between minicnn, torchvision, Caffe and ONNX. FROM is one of
   either network as an .onnx, as the model zoo has BVLC AlexNet, or as PyTorch
   exports it; needs the package onnx
 
-  a network that train.py has trained, to go --to torchvision or caffe, or INTO
-  an .onnx, which ONNX Runtime and others run
+  a network that train.py has trained. It becomes torchvision's or Caffe's with
+  --to, or, if INTO ends in .onnx, a graph for ONNX Runtime and other programs
 
-A file that could run code as it is read, such as a pickled .npy, is not read:
-of a checkpoint that has objects of other programs in it, load and save the
-state dict alone."""
+Pickled files, which could run code when they are loaded, are rejected. If a
+checkpoint holds other objects than arrays and numbers, load it in PyTorch and
+save its state dict alone."""
 EXAMPLES = """\
 The program writes INTO and nothing else, and overwrites no file.
 
@@ -255,7 +255,7 @@ def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
     if resize.size != 1 or resize.dtype.kind not in "iu" or resize.item() < size:
         raise CheckpointError(f"resize is a whole number of at least {size} pixels, not {resize.tolist()}")
     if numbers and not np.isfinite(mean).all():
-        raise CheckpointError("a mean is of numbers, and there is one that is none or infinite")
+        raise CheckpointError("the mean contains NaN or infinity")
     if numbers and mean.shape == (3,):
         return View(size, tuple((mean[::-1].astype(float) / 255).tolist()), RAW, resize=resize.item())
     if numbers and mean.shape == (3, *side, *side) and side[0] >= size:
@@ -315,7 +315,7 @@ def read_names(path: str, count: int) -> tuple[list[str], list[str]]:
     and words."""
     names = [line for _, line in lines(path, errors="replace")]
     if any("\0" in name for name in names):
-        raise UsageError(f"--names {path}: it is no UTF-8 text; save it as such")
+        raise UsageError(f"--names {path}: the file is not UTF-8 text: save it as UTF-8")
     if len(names) != count:
         raise UsageError(f"--names {path}: it has {len(names)} names, and the network {count} classes")
     if all(re.match(r"n\d{8}\s", name) for name in names):
@@ -351,15 +351,20 @@ def bring(source: str, target: str, names: str | None, mean: str | None) -> None
             if config["variant"] == "2012"
             else "red, green and blue, by ImageNet's mean and std, as torchvision's"
         )
-        say(f"its weights are taken for pixels in {sees} are; the file does not say it")
+        say(f"the file does not say what pixels its weights are for; assumed are pixels in {sees} are")
         if theirs.side not in (None, view.size):
-            say(f"its graph is for images {theirs.side} pixels wide, this network for {view.size}: other logits")
+            say(
+                f"its graph is for images {theirs.side} pixels wide, this network for {view.size}: its logits will "
+                "differ"
+            )
 
 
 def from_arrays(arrays: Arrays, mean: np.ndarray | None) -> Network:
     """The network, settings and view of the arrays in a file."""
     if any(name.endswith("conv1.conv.weight") for name in arrays):
-        raise UsageError("minicnn's own: --to torchvision or --to caffe says where it goes, or INTO.onnx")
+        raise UsageError(
+            "this is a network of minicnn already: give --to torchvision or --to caffe, or an INTO that ends in .onnx"
+        )
     arrays = unwrapped(arrays, FIRST)
     if "features.0.weight" in arrays:
         if mean is not None:
@@ -368,7 +373,7 @@ def from_arrays(arrays: Arrays, mean: np.ndarray | None) -> Network:
     if "conv1.weight" in arrays or "conv1_w" in arrays:
         return from_caffe(arrays, mean)
     names = ", ".join(list(arrays)[:3]) or "none"
-    raise CheckpointError(f"no names as torchvision or Caffe has them, but {names} ...")
+    raise CheckpointError(f"its arrays have neither torchvision's nor Caffe's names, but {names} ...")
 
 
 def is_onnx(path: str) -> bool:
@@ -395,23 +400,28 @@ def main() -> None:
         prog="convert.py", description=DESCRIPTION, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("source", metavar="FROM", help="a .pth, .npz, .onnx or .safetensors, as above")
+    parser.add_argument("source", metavar="FROM", help="the file to read: .pth, .npz, .onnx or .safetensors, as above")
     parser.add_argument(
-        "target", metavar="INTO", help="the .safetensors or .onnx to write; with --to also a .pth or .npz"
+        "target", metavar="INTO", help="the file to write: .safetensors or .onnx; with --to also .pth or .npz"
     )
-    parser.add_argument("--to", choices=("torchvision", "caffe"), help="whose network to write (default: minicnn's)")
     parser.add_argument(
-        "--names", metavar="FILE", help="the classes' names, a line each, or synset_words.txt (default: numbers)"
+        "--to", choices=("torchvision", "caffe"), help="write this framework's arrays (default: minicnn's)"
+    )
+    parser.add_argument(
+        "--names",
+        metavar="FILE",
+        help="a file with the name of each class in a line, such as synset_words.txt (default: classes are numbered)",
     )
     parser.add_argument(
         "--mean",
         metavar="MEAN",
-        help="what Caffe's network wants subtracted, in blue, green, red: three numbers, as in 104,117,123, or a .npy "
+        help="the mean that is subtracted from the pixels of Caffe's network, in the order blue, green, red: three "
+        "numbers, as in 104,117,123, or a .npy "
         'like ilsvrc_2012_mean.npy (default: "mean" among the arrays, or ImageNet\'s three numbers)',
     )
     settings = parser.parse_args()
     if os.path.exists(settings.target):
-        raise UsageError(f"{settings.target} is there already: move it away, or give another name")
+        raise UsageError(f"{settings.target} exists already: move it away, or give another name")
     to = settings.to or ("onnx" if is_onnx(settings.target) else None)
     if to is None:
         bring(settings.source, settings.target, settings.names, settings.mean)

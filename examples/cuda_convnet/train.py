@@ -1,17 +1,16 @@
-"""The two small networks with which cuda-convnet, the program that AlexNet was trained with, sorts
-CIFAR-10, and a program that trains one of them: python examples/cuda_convnet/train.py --data DIR
-[--network 18pct]
+"""Train one of the two small networks for CIFAR-10 that come with cuda-convnet, the program with
+which AlexNet was trained: python examples/cuda_convnet/train.py --data DIR [--network 18pct]
 
     network    its author's test error and time    layers
     80sec      26%, 80 seconds on a GTX 580        three convolutions of 5 × 5, two linear layers
     18pct      18%, 20 minutes                     three convolutions of 5 × 5 with normalization,
                                                    one linear layer
 
-Every constant is from cuda-convnet (Krizhevsky 2011, 2012), from the files of its folder
-example-layers: what the layers are is in layers-80sec.cfg and layers-18pct.cfg, how they learn in
-layer-params-80sec.cfg and layer-params-18pct.cfg. As there, images are whole, 32 × 32, neither
-cropped nor mirrored, on the scale of 0 to 255 less the mean image of the training set. One thing
-differs: here they come in another order in each epoch.
+Every constant is from the folder example-layers of cuda-convnet (Krizhevsky 2011, 2012): the layers
+are in layers-80sec.cfg and layers-18pct.cfg, their learning rates and decays in
+layer-params-80sec.cfg and layer-params-18pct.cfg. As there, the network sees whole images of 32 ×
+32 pixels, neither cropped nor mirrored, on the scale of 0 to 255 less the mean image of the
+training set. One thing differs: here the images come in another order in each epoch.
 """
 
 import os
@@ -136,8 +135,8 @@ def sgd(net: nn.Module, name: str) -> SGD:
 
 
 def with_one_optimizer(arrays: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of a checkpoint as they are written now, also where an older one had an optimizer
-    for each kind of parameter."""
+    """The arrays of a checkpoint in today's form; an older one has an optimizer for each kind of
+    parameter."""
     if "conv.lr" not in arrays:
         return arrays
     old = [part_of(arrays, kind) for kind in RATES]
@@ -225,15 +224,21 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--data", metavar="DIR", help=f"the folder of {CIFAR10_FILES}")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help=NO_VERIFY)
-    parser.add_argument("--network", choices=EPOCHS, help="80sec (default) has 26%% error; 18pct has 18%%, much later")
+    parser.add_argument(
+        "--network",
+        choices=EPOCHS,
+        help="80sec (default) reaches 26%% test error; 18pct reaches 18%%, in much longer time",
+    )
     parser.add_argument(
         "--epochs", type=natural, metavar="N", help="training goes over the images N times (default: 10; 18pct: 140)"
     )
-    parser.add_argument("--seed", type=seed, metavar="N", help="weights and order follow from N (default: 0)")
+    parser.add_argument(
+        "--seed", type=seed, metavar="N", help="N decides the initial weights and the order of the images (default: 0)"
+    )
     add_machine(parser)
     parser.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/cifar-NETWORK)")
     parser.add_argument(
-        "--resume", metavar="FILE", help="go on from a last.safetensors, in its folder and with its settings"
+        "--resume", metavar="FILE", help="continue the run of a last.safetensors, in its folder and with its settings"
     )
     given = vars(parser.parse_args())
     settings = Namespace(**{**DEFAULTS, **given})
@@ -242,7 +247,7 @@ def main() -> None:
         config = saved.get("config")
         needed = DEFAULTS.keys() - {"resume", "backend"} | {"classes"}
         if not has(config, *needed) or config["network"] not in EPOCHS or not isinstance(saved.get("rows"), list):
-            raise CheckpointError(f"{settings.resume} is no last.safetensors that cuda_convnet/train.py has written")
+            raise CheckpointError(f"{settings.resume} is not a last.safetensors of cuda_convnet/train.py")
         require_sound(settings.resume, saved)
         adopt(settings, set(given), config, fixed=("network", "seed"))
         if finished(settings.resume, saved["rows"], settings.epochs):

@@ -72,7 +72,7 @@ class View:
             if source.mean_image is not None and settings.resize != source.resize:
                 raise UsageError(
                     f"--resize {settings.resize}: the mean image of {settings.source} has {source.resize} pixels: give "
-                    "--mean too, or leave it out"
+                    "--mean too, or leave --resize out"
                 )
             return replace(source, std=std, resize=settings.resize)
         return cls(size, mean, std, resize=settings.resize)
@@ -176,7 +176,9 @@ def announced(images: ImageFiles, root: str) -> ImageFiles:
     known = {path for path, _ in images.samples}
     entries = (entry for folder in set(map(os.path.dirname, known)) for entry in os.scandir(folder))
     if others := [e.path for e in entries if e.path not in known and e.name[0] != "."]:
-        complain(f"{root}: no images, skipped: {some(os.path.relpath(path, root) for path in others)}")
+        complain(
+            f"{root}: skipped, because they are not images: {some(os.path.relpath(path, root) for path in others)}"
+        )
     return images
 
 

@@ -51,7 +51,7 @@ def require_onnx() -> Any:
     try:
         import onnx
     except ImportError:
-        raise ImportError("a .onnx takes the package onnx: pip install onnx") from None
+        raise ImportError("an .onnx needs the package onnx: pip install onnx") from None
     return onnx
 
 
@@ -102,7 +102,7 @@ def write_onnx(path: str, net: nn.Module, arrays: Arrays, config: dict[str, Any]
     *_, (last, _) = layers(net)
     for name, layer in layers(net):
         if isinstance(layer, nn.LocalResponseNorm) and layer.n % 2 == 0:
-            raise UsageError(f"{name} is over n = {layer.n} channels, and ONNX Runtime knows no even n")
+            raise UsageError(f"{name} is over n = {layer.n} channels, and ONNX Runtime accepts only an odd n")
         found = attributes(layer)
         if "factor" in found:  # which a node takes as an input
             arrays = {**arrays, f"{name}.factor": np.float32(found.pop("factor"))}
@@ -168,7 +168,7 @@ def read_onnx(path: str) -> Found:
         if told and steps and steps[0].op == "Sub":
             steps, mean_image = steps[1:], graph.constant("mean_image")
             if mean_image is None:
-                raise CheckpointError("its mean image is no longer in it, as after a program that simplifies graphs")
+                raise CheckpointError("its mean image is missing: a program that simplifies graphs may have removed it")
         config, arrays = recognized(steps, (told.get("network") or {}) if told else None)
     except (CheckpointError, onnx.checker.ValidationError) as error:
         # onnx raises the second if the weights are in a file beside this one.
@@ -189,7 +189,7 @@ class Graph:
         # old files list weights there
         inputs = [value for value in graph.input if value.name not in self.tensors]
         if len(inputs) != 1 or not graph.output:
-            raise CheckpointError(f"a graph of {len(inputs)} inputs and {len(graph.output)} outputs is no AlexNet")
+            raise CheckpointError(f"a graph of {len(inputs)} inputs and {len(graph.output)} outputs is not an AlexNet")
         self.image, self.logits = inputs[0].name, graph.output[0].name
         sides = [dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim[2:]]
         self.side = sides[0] if sides and sides[0] else None
@@ -198,7 +198,7 @@ class Graph:
         for node in graph.node:
             if not known.issuperset(node.input) or not known.isdisjoint(filter(None, node.output)):
                 raise CheckpointError(
-                    f"{node.name or node.op_type} takes what no node before it makes, or makes it again"
+                    f"{node.name or node.op_type} reads a value that no earlier node computes, or computes one again"
                 )
             known.update(node.output)
             self.made_by.update(dict.fromkeys(node.output, node))
@@ -230,7 +230,7 @@ class Graph:
             else:
                 steps.append(Step("Flatten" if op == "Reshape" else op, {}))
         if value != self.image or added is not None:
-            raise CheckpointError(f"{self.logits} does not come of {self.image} by layers that AlexNet has")
+            raise CheckpointError(f"{self.logits} is not computed from {self.image} by the layers of AlexNet")
         return steps[::-1]
 
     # ------------------------------------------------------------------------------- parts of nodes
@@ -256,7 +256,9 @@ class Graph:
         constants = [self.constant(name) for name in node.input]
         found = [constant for constant in constants if constant is not None]
         if len(found) != 1:
-            raise CheckpointError(f"{node.name or node.op_type} is {node.op_type}, but not of a value and a constant")
+            raise CheckpointError(
+                f"{node.name or node.op_type} is {node.op_type}, but not of one computed value and one constant"
+            )
         return node.input[0 if constants[0] is None else 1], found[0]
 
     def is_mean_of_one(self, node: Any) -> bool:
@@ -315,7 +317,7 @@ class Graph:
         a_square = two == 2 if two is not None else squares.input[0] == squares.input[1]
         usual = others == [1, 1] and {*found.get("strides", [1])} == {1} and not any(found.get("pads", []))
         if squares.input[0] != node.input[0] or not a_square or not usual:
-            raise CheckpointError(f"{node.name or 'Div'} divides by no root of the squares' mean as AlexNet does")
+            raise CheckpointError(f"{node.name or 'Div'} is not a division as in AlexNet's normalization")
         return Step("LRN", {"size": n, "alpha": decimal(alpha), "beta": decimal(beta), "bias": decimal(k)})
 
     def back_to(self, value: str, *ops: str) -> Any:
@@ -327,7 +329,7 @@ class Graph:
         if node is not None and node.op_type in (*SAME, *RESHAPES):
             return self.back_to(node.input[0], *ops)
         if node is None or node.op_type not in ops:
-            raise CheckpointError(f"a quotient that is no normalization: {value} is not made by {' or '.join(ops)}")
+            raise CheckpointError(f"a quotient that is not a normalization: {value} is not made by {' or '.join(ops)}")
         return node
 
 
@@ -339,7 +341,7 @@ def without(found: dict[str, Any], **harmless: list[Any]) -> dict[str, Any]:
 def decimal(number: Any) -> float:
     """The shortest decimal number that is this one in float32, as a file has it."""
     if np.size(number) != 1:
-        raise CheckpointError(f"there are numbers {np.shape(number)} where AlexNet has one")
+        raise CheckpointError(f"there are numbers of shape {np.shape(number)} where AlexNet has one number")
     return float(str(np.float32(np.asarray(number).item())))
 
 

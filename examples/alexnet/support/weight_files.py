@@ -59,7 +59,7 @@ def read_pytorch(path: str) -> Arrays:
     tensors = state.items() if isinstance(state, dict) else ()
     tensors = {name: t.detach() for name, t in tensors if isinstance(name, str) and isinstance(t, torch.Tensor)}
     if not tensors:
-        raise CheckpointError(f"{path} is no state dict, as torch.save(net.state_dict(), ...) writes it")
+        raise CheckpointError(f"{path} is not a state dict, as torch.save(net.state_dict(), ...) writes it")
     arrays = {}
     for name, t in tensors.items():
         try:
@@ -115,8 +115,8 @@ def unwrapped(arrays: Arrays, first: tuple[str, ...]) -> Arrays:
     if len(before) > 1:
         firsts = ", ".join([*before.values()][:3])
         raise CheckpointError(
-            f"more than one of its arrays may be AlexNet's first: {firsts}; this is another network, or several, of"
-            " which one is to be saved alone"
+            f"more than one of its arrays may be AlexNet's first: {firsts}; this is another network, or the file has"
+            " several networks: save one of them alone"
         )
     prefix, *_ = *before, ""
     return renamed(plain, lambda name: name.removeprefix(prefix))
@@ -127,7 +127,7 @@ def renamed(arrays: Arrays, own: Callable[[str], str]) -> Arrays:
     origins: dict[str, str] = {}
     for name in arrays:
         if (other := origins.setdefault(own(name), name)) != name:
-            raise CheckpointError(f"{own(name)} is there twice, as {other} and as {name}")
+            raise CheckpointError(f"{own(name)} occurs twice, as {other} and as {name}")
     return {new: arrays[name] for new, name in origins.items()}
 
 
@@ -151,7 +151,7 @@ def write(path: str, arrays: Arrays) -> None:
         with replacing(path) as temporary:
             temporary.write_bytes(content.getbuffer())
     else:
-        raise UsageError(f"{path}: a .pth, .npz or .safetensors can be written")
+        raise UsageError(f"{path}: only .pth, .npz and .safetensors files can be written")
 
 
 def require_torch() -> Any:
@@ -159,7 +159,9 @@ def require_torch() -> Any:
     try:
         import torch
     except ImportError:
-        raise ImportError("a .pth takes PyTorch (pip install torch); or have its arrays as a .safetensors") from None
+        raise ImportError(
+            "a .pth needs PyTorch (pip install torch); a .safetensors with the same arrays does not"
+        ) from None
     if not hasattr(torch.serialization, "safe_globals"):
-        raise ImportError(f"a .pth takes PyTorch 2.5 or newer, this is {torch.__version__}")
+        raise ImportError(f"a .pth needs PyTorch 2.5 or newer, this is {torch.__version__}")
     return torch
