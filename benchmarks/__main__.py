@@ -137,7 +137,7 @@ def run_cpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
     for name in SECTIONS:
         if name in given.only and (name != "threads" or given.threads > 1):
             results[name] = getattr(sections, name)(options)
-    # the contenders' processes import this file again, and should not load matplotlib
+    # Imported here, because the contenders' processes import this file and need no matplotlib.
     from .cpu_report import write
 
     write(results, given.output)

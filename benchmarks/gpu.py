@@ -1,8 +1,8 @@
 """The parts of `python -m benchmarks gpu`, in order of value: the tests with the sanitizers beside
 them, each launch of a training step against its floor, training steps and inference beside PyTorch,
 the program itself, what a step launches. Each part has a share of the time and fills in a dict that
-JSON can hold, so that what it has measured stays if it fails or runs late. And what can be said
-without a GPU: the prediction.
+JSON can hold, so that its measurements are kept if it fails or runs late. The prediction needs no
+GPU.
 """
 
 import importlib.util
@@ -49,12 +49,12 @@ LAST_WORDS = 9.0  # seconds for a program that is interrupted to say how far it 
 WITHOUT_POOL = "import sys, cupy, pytest; cupy.cuda.set_allocator(None); sys.exit(pytest.main(sys.argv[1:]))"
 # How places on this machine are called in what is published.
 PLACES = {str(ROOT): ".", sys.prefix: "python", sys.base_prefix: "python", tempfile.gettempdir(): "tmp"}
-# the kernels whose threads work together, and so could race
+# kernels whose threads share memory, and so could race
 SHARED_MEMORY = ("loss", "matmul", "ops")
 
 
 class Options(sections.Options):
-    """The CPU's, with other batches. Who else uses the cores matters little to a GPU."""
+    """The CPU's options, with other batches. Other users of the cores matter little to a GPU."""
 
     busy = staticmethod(lambda: None)
 
@@ -80,7 +80,7 @@ class Options(sections.Options):
 class Part(NamedTuple):
     section: str  # one of SECTIONS: under which name its figures are kept
     what: str
-    # that it may want; if all parts together want more than there is, each gets less
+    # The time that it needs; if all parts need more than there is, each gets less.
     seconds: float
     # fills in the figures until time.monotonic() is that late
     measure: Callable[[Options, Result, float], None]
@@ -212,14 +212,14 @@ def tests(options: Options, found: Result, until: float) -> None:
     how = ["-q", "-rfE", "--tb=short", "-p", "no:cacheprovider", "-m", "gpu"]
     if several:
         how += ["-n", str(side_by_side)]
-        # it warns beside xdist
+        # pytest-benchmark warns if xdist is used
         how += ["-p", "no:benchmark"] if importlib.util.find_spec("pytest_benchmark") else []
     tool = shutil.which("compute-sanitizer")
     sanitizer = found["sanitizer"] = {}
     with ThreadPoolExecutor(max(2, cores - side_by_side // 2)) as pool, Programs() as programs:
 
         def keep(into: Result, name: str, words: Sequence[str], **environment: str) -> None:
-            # at once, for the next may be interrupted
+            # stored at once, because the next may be interrupted
             into[name] = programs.run(words, until, **environment)
 
         asked = [pool.submit(keep, found, "pytest", [sys.executable, "-m", "pytest", *how, str(SUITE)])]
@@ -291,7 +291,7 @@ class Programs:
             with self.lock:
                 self.running.discard(process)
         seconds = time.monotonic() - begun
-        # or it has only just ended, or what it had started has not
+        # status 0: it ended just in time, or only its children are late
         late = late and process.returncode != 0
         for place, name in PLACES.items():
             output = re.sub(rf"{re.escape(place)}(?![\w-])", name, output)
@@ -361,7 +361,7 @@ def _entry(launch: Launch, times: int) -> Result:
 def prediction(options: Options) -> Result:
     """What each of them, and the whole step, will take on an H100, from bytes and operations."""
     found, card, totals = launches(options), expected(H100), {}
-    # transfers go on beside it
+    # transfers overlap with the computation
     work = [entry for entry in found["launches"] if entry["kind"] in LAUNCHED]
     for precision in PRECISIONS:
         for entry in work:

@@ -42,9 +42,9 @@ MOST = 111
 
 
 def write(results: Result, folder: Path) -> None:
-    """Each by itself, the figures first, so that as much as can be is there. What could not be
-    written is named in a BenchmarkError. What an earlier run has left of programs that this one has
-    not run goes."""
+    """Write each file by itself, the figures first, so that as many as possible are there. A
+    BenchmarkError names those that could not be written. Outputs of programs that an earlier run
+    has left and this one has not run are removed."""
     tests, training = results.get("tests", {}), results.get("training", {})
     said = {
         "gpu-tests.txt": [tests["pytest"]] if "pytest" in tests else [],
@@ -132,7 +132,7 @@ def _training(r: Result) -> Iterator[str]:
 
 
 def _steps(r: Result) -> Iterator[str]:
-    # what ran late may lack it, and the rest as well
+    # a part that ran late may lack it
     measured = [m for m in r["measured"] if "step" in m]
     keys = ["network", "precision", "batch"]
     yield "## Training step and inference"
@@ -182,7 +182,7 @@ def _kernels(r: Result) -> Iterator[str]:
     if len(entries) < differ:
         yield f"**Of {differ} that differ only the first {len(entries)} were measured: the sums lack the others.**"
     precisions = max((list(e["measured"]) for e in entries), key=len)
-    # predicted for one card only
+    # the prediction is for one card only
     beside = [name for name in ("floor", "predicted") if name in entries[0]]
     rows, sums = [], {p: Counter[str]() for p in precisions}
     for e in entries:

@@ -155,7 +155,7 @@ class Loop(OnGPU):
     def __init__(self, threads: int, network: str, batch: int) -> None:
         super().__init__(threads)
         self.network, self.batch = network, batch
-        # its figures are fetched in the end only, not in the step that is recorded
+        # results are fetched only at the end, not in the step that is recorded
         evaluate.OFTEN = math.inf
         bar = SimpleNamespace(update=lambda n: None, set_description=lambda *_, **__: None)
         evaluate.progress_bar = lambda **_: nullcontext(bar)
@@ -210,8 +210,8 @@ class Kernels(Loop):
         self.precisions = ("fp32", "tf32") if has_tf32(DEVICE) else ("fp32",)
         self.quick, self.repeats = quick, 1 if quick else 20
         # More than any GPU's cache holds, and to fill it takes longer than to ask for the next:
-        # with 256 MiB (60 µs on an H200) a kernel of 15 µs was once measured at 81, for the host
-        # was late.
+        # with 256 MiB (60 µs on an H200) a kernel of 15 µs was once measured at 81, because the
+        # host was late.
         self.other = self.cupy.empty(1 << 20 if quick else 1 << 30, np.uint8)
 
     def times(self, call: Callable[[], Any]) -> list[float]:

@@ -1,4 +1,4 @@
-"""What the runs of run.py come to: table.md, table.json, and a chart for each idea.
+"""The results of run.py's runs: table.md, table.json, and a chart for each idea.
 
 A run is a dictionary: train_error, a list of per cent by epoch; test_error, a list of [epoch, per
 cent]; of a race, which ends when the training error has reached the goal, also rates, all that were

@@ -1,4 +1,4 @@
-"""AlexNet's weights from torchvision, Caffe or ONNX, and back. See --help.
+"""Convert AlexNet's weights from torchvision, Caffe or ONNX, and back. See --help.
 
     python examples/alexnet/convert.py FROM INTO
 
@@ -152,9 +152,9 @@ def other_colors(arrays: Arrays, conv1: str = "conv1") -> Arrays:
 
 
 def usual_dropout(net: nn.Module, config: dict[str, Any]) -> Arrays:
-    """The state dict of the network as if dropout scaled what it keeps in training. If it scales
-    everything in evaluation instead, as in the paper, the weights that come next are scaled:
-    halved, which rounds nothing, there."""
+    """The state dict of the same network with dropout that rescales in training. If its own dropout
+    rescales in evaluation, as in the paper, the weights after it are multiplied by 1 - p: halving
+    them does not round."""
     state = net.state_dict()
     if config["dropout_scale"] == "evaluation":
         kept = np.float32(1 - config.get("dropout", 0.5))
@@ -206,9 +206,8 @@ def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     """The network, settings and view of BVLC AlexNet's arrays.
 
     mean, or "mean" among the arrays: blue, green and red, from 0 to 255, of all pixels (3,) or of
-    each (3, S, S).
-    "resize" among them, if the mean is no image, whose size it is, and the short side is not scaled
-    to 256 pixels.
+    each (3, S, S). "resize" among them: the size to which the short side is scaled, 256 if it is
+    missing; a mean image has that size itself.
     "lrn" among them, if the constants are not BVLC's: local_size, alpha, beta and k of lrn_param.
     """
     endings = {"_w": ".weight", "_b": ".bias"}  # as Caffe2 has them
@@ -268,8 +267,9 @@ def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
 
 # --------------------------------------------------------------------------------------------- ONNX
 def from_onnx(found: Found, mean: np.ndarray | None = None) -> Network:
-    """The network, settings and view of a graph. If it does not say what it wants to see, that is
-    for a network with normalization what Caffe's sees, and else what torchvision's does."""
+    """The network, settings and view of a graph. If the file does not say which pixels the network
+    sees, they are assumed to be Caffe's for a network with normalization, and torchvision's
+    otherwise."""
     arrays, config = found.arrays, dict(found.config)
     if mean is not None and (found.told or config["variant"] != "2012"):
         raise UsageError("--mean is for Caffe's network, this is another")
@@ -328,7 +328,7 @@ def read_names(path: str, count: int) -> tuple[list[str], list[str]]:
 
 
 def bring(source: str, target: str, names: str | None, mean: str | None) -> None:
-    """From another framework to what train.py, evaluate.py and predict.py take."""
+    """Convert a network of another framework for train.py, evaluate.py and predict.py."""
     if Path(target).suffix != ".safetensors":
         raise UsageError(f"{target}: minicnn's networks are .safetensors and .onnx (--to is for others)")
     theirs = read_onnx(source) if is_onnx(source) else read(source)
@@ -381,7 +381,7 @@ def is_onnx(path: str) -> bool:
 
 
 def take(source: str, target: str, framework: str) -> None:
-    """From train.py to another framework."""
+    """Convert a network of train.py for another framework."""
     net, config, view = load_network(source)
     if framework == "onnx":
         write_onnx(target, net, outwards(net.state_dict(), OURS), config, view)

@@ -1,4 +1,4 @@
-"""AlexNet, in the three forms that go by that name: a function each, which is the network from the
+"""AlexNet, in the three forms that have that name: a function for each is the network from the
 image to the logits.
 
 | variant  | channels of conv1-5 | groups       | normalized | input | parameters | source        |
@@ -130,8 +130,8 @@ def first_weights(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
     "paper" is section 5's N(0, 0.01), for inputs on the scale of 0 to 255; "he" suits inputs of
     unit variance, and has no biases of 1. Either way conv1 and fc8 begin as in the paper: He's rule
     takes the numbers in a window for independent, which pixels are not, and is for a ReLU, which
-    fc8 does not have. "zeros" is for weights that are going to be loaded: to draw 61 million takes
-    a second.
+    fc8 does not have. "zeros" is for a network whose weights are loaded later: to draw 61 million
+    takes a second.
     """
     edge = init.constant(0.0) if name == "zeros" else init.normal(0.01)
     inner = init.he() if name == "he" else edge

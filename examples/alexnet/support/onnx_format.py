@@ -38,11 +38,11 @@ OPS: dict[type, str] = {
     nn.Conv2d: "Conv", nn.ReLU: "Relu", nn.LocalResponseNorm: "LRN", nn.MaxPool2d: "MaxPool", nn.Flatten: "Flatten",
     nn.Linear: "Gemm", nn.Dropout: "Mul",
 }  # fmt: skip
-# which change no number where a network predicts, or only its width
+# these change nothing when a network predicts, except the width of numbers
 SAME = "Dropout", "Identity", "Cast"
-# what there is to say of a network here
+# the settings that describe a network here
 SETTINGS = "variant", "groups", "init", "lrn", "dropout", "dropout_scale"
-# between the squares and the mean of a normalization
+# these may stand between the squares and the mean of a normalization
 RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad"
 
 
@@ -62,7 +62,7 @@ def layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def attributes(layer: Any) -> dict[str, Any]:
-    """Of a layer's node."""
+    """The attributes of a layer's node."""
     kind = OPS[type(layer)]
     if kind == "Conv":
         kernel, strides, pads = list(layer.weight.shape[:2]), [layer.stride] * 2, [layer.padding] * 4
@@ -144,9 +144,9 @@ Kind = tuple[str, dict[str, Any], tuple[int, ...] | None]
 
 
 class Found(NamedTuple):
-    """What is read of a file: settings of alexnet; its parameters, with channels first; the width
-    of the images that the graph is for, if that is fixed; and what write_onnx told of it, if that
-    wrote it, with the mean image (3, H, W) that it may have."""
+    """The content of a file: settings of alexnet; its parameters, with channels first; the width of
+    the images that the graph is for, if that is fixed; and, if write_onnx wrote it, its metadata
+    and the mean image (3, H, W) that it may have."""
 
     config: dict[str, Any]
     arrays: Arrays
@@ -186,7 +186,7 @@ class Graph:
     def __init__(self, onnx: Any, graph: Any) -> None:
         self.onnx = onnx
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
-        # old files list weights there
+        # old files list weights as inputs too
         inputs = [value for value in graph.input if value.name not in self.tensors]
         if len(inputs) != 1 or not graph.output:
             raise CheckpointError(f"a graph of {len(inputs)} inputs and {len(graph.output)} outputs is not an AlexNet")
@@ -248,7 +248,7 @@ class Graph:
             array = self.onnx.numpy_helper.to_array(array) if kind == "value" else np.asarray(array)
         else:
             return self.constant(node.input[0]) if node is not None and node.op_type in SAME else None
-        # bfloat16 is none of NumPy's kinds
+        # bfloat16 is not one of NumPy's kinds
         return array if array.dtype.kind in "biu" else array.astype(np.float32)
 
     def parted(self, node: Any) -> tuple[str, np.ndarray]:
@@ -290,9 +290,8 @@ class Graph:
         return step._replace(bias=bias)
 
     def pooling(self, node: Any) -> Step:
-        """What a window of the largest numbers would see beyond the right and the lower border, if
-        it does, is there to fill a last window up: where windows fit, as in AlexNet, there is
-        none."""
+        """Padding on the right and below, and ceil_mode, only matter if a last window overhangs the
+        border: in AlexNet the windows fit, so they change nothing."""
         found = self.attributes_of(node)
         harmless = {"ceil_mode": [0, 1], "storage_order": [0], "dilations": [[1, 1]], "auto_pad": ["NOTSET", "VALID"]}
         harmless["pads"] = [[0, 0, bottom, right] for bottom in (0, 1) for right in (0, 1)]
@@ -334,7 +333,7 @@ class Graph:
 
 
 def without(found: dict[str, Any], **harmless: list[Any]) -> dict[str, Any]:
-    """The attributes but for those that have such a value."""
+    """The attributes, except those with a value that changes nothing."""
     return {name: value for name, value in found.items() if value not in harmless.get(name, [])}
 
 
@@ -346,8 +345,8 @@ def decimal(number: Any) -> float:
 
 
 def recognized(steps: list[Step], told: dict[str, Any] | None = None) -> tuple[dict[str, Any], Arrays]:
-    """Which AlexNet this is, and its parameters by their names here. CheckpointError if it is
-    none, or not the one that the file says it is."""
+    """The settings of this AlexNet, and its parameters by their names here. CheckpointError if it
+    is not an AlexNet, or not the one that the file says."""
     found = [step.kind() for step in steps]
     if ("MaxPool", "LRN") in pairwise(step.op for step in steps):
         raise CheckpointError("it pools before it normalizes, as CaffeNet does, and AlexNet does not: another network")

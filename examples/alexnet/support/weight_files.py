@@ -1,7 +1,7 @@
 """Files of weights: what PyTorch, NumPy and safetensors write, as arrays by their names, and back.
 
-Nothing is read that could run code. What wraps a network's weights is taken off: a checkpoint of a
-training around them, and the beginnings that PyTorch's wrappers give to names.
+Files that could run code are rejected. Wrappers are removed: the checkpoint of a training around
+the weights, and the prefixes that PyTorch's wrappers add to names.
 """
 
 import argparse
@@ -39,19 +39,19 @@ def read(path: str) -> Arrays:
         raise
     except Exception as error:  # a broken file, or a refused pickle, can raise many kinds
         why = type(error).__name__
-        # PyTorch's name for what it does not make
+        # the name of the object that PyTorch refuses to create
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
             why = f"with {refused[1]}"
         raise CheckpointError(f"{path} is not whole, or it could run code ({why}); --help says what is read") from None
 
 
 def read_pytorch(path: str) -> Arrays:
-    """The tensors of the state dict in the file, which may have other things around it or among
+    """The tensors of the state dict in the file, which may have other objects around or among
     them."""
     torch = require_torch()
-    # for of half a file PyTorch raises an OSError without its name
+    # for half a file, PyTorch raises an OSError without the name
     content = io.BytesIO(Path(path).read_bytes())
-    # torchvision's training keeps its options in one
+    # torchvision's training saves its options in a Namespace
     with torch.serialization.safe_globals([argparse.Namespace]):
         state = torch.load(content, map_location="cpu", weights_only=True)
     while isinstance(state, dict) and (inner := [state[k] for k in AROUND if isinstance(state.get(k), dict)]):
@@ -77,8 +77,8 @@ def read_npz(path: str) -> Arrays:
 
 
 def read_safetensors(path: str) -> Arrays:
-    """Through the bytes: for bfloat16, the package's own arrays depend on what else has been
-    imported."""
+    """Read the bytes, because the package's own arrays of bfloat16 depend on which other packages
+    are imported."""
     safetensors, arrays = require_safetensors(), {}
     try:
         entries = safetensors.deserialize(Path(path).read_bytes())
@@ -106,8 +106,8 @@ def unwrapped(arrays: Arrays, first: tuple[str, ...]) -> Arrays:
 
     "module" is where DataParallel stands, anywhere in a name, "_orig_mod" where torch.compile does,
     and a network that is a part of another, as Lightning's are, has that one's name for it before
-    all of its own: "model.", say. What only counts something, such as how many networks were
-    averaged, is left out.
+    all of its own: "model.", say. Arrays that only count something, such as how many networks were
+    averaged, are left out.
     """
     weights = {name: array for name, array in arrays.items() if name.split(".")[-1] not in COUNTS}
     plain = renamed(weights, lambda name: ".".join(p for p in name.split(".") if p not in ("module", "_orig_mod")))
@@ -145,7 +145,7 @@ def write(path: str, arrays: Arrays) -> None:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
     elif kind == ".pth":
-        # for PyTorch does not say so when a disk is full
+        # written to memory first, because torch.save reports no full disk
         torch, content = require_torch(), io.BytesIO()
         torch.save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, content)
         with replacing(path) as temporary:
