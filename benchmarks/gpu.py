@@ -234,7 +234,7 @@ def sanitizers(tool: str) -> dict[str, list[str]]:
     files = {file.stem.removeprefix("test_kernels_"): file for file in sorted(SUITE.glob("test_kernels_*.py"))}
     kinds = [("memcheck", name) for name in files] + [("racecheck", name) for name in SHARED_MEMORY]
     pytest = [sys.executable, "-c", WITHOUT_POOL, "-q", "-p", "no:cacheprovider", "-m", "gpu"]
-    # CuPy asks for some things that may fail, and is prepared for it: those are no errors here.
+    # CuPy asks for some things that may fail, and is prepared for it: these are not errors here.
     how = ["--report-api-errors", "no", "--error-exitcode", "9"]
     return {f"{kind} {name}": [tool, "--tool", kind, *how, *pytest, str(files[name])] for kind, name in kinds}
 
