@@ -1,5 +1,6 @@
-"""How fast minicnn is: `python -m benchmarks cpu` and `python -m benchmarks gpu` compare it with PyTorch, and with what
-the machine can do at the most; `python -m benchmarks.loader` compares the loading of images with Pillow's."""
+"""Measure how fast minicnn is. `python -m benchmarks cpu` and `python -m benchmarks gpu` compare it
+with PyTorch and with the machine's limits; `python -m benchmarks.loader` compares its loading of
+images with Pillow's."""
 
 import sys
 from pathlib import Path

@@ -40,24 +40,54 @@ def choices(*known: str) -> object:
 def parser() -> argparse.ArgumentParser:
     main = Parser(prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__)
     devices = main.add_subparsers(dest="device", required=True)
-    cpu = devices.add_parser("cpu", help="minicnn, PyTorch and BLAS alone, in turn, on this machine's cores")
-    on_gpu = devices.add_parser("gpu", help="the tests, each kernel, minicnn and PyTorch in turn, on an NVIDIA GPU")
+    on_cpu = "Time minicnn, PyTorch and BLAS alone on this machine's cores: training steps, layers, operations."
+    on_card = "On an NVIDIA GPU, run the tests, and time each kernel, and training steps of minicnn and PyTorch."
+    cpu = devices.add_parser(
+        "cpu", help=on_cpu, description=on_cpu,
+        epilog="example: python -m benchmarks cpu --networks 2012 --batches 1,32",
+    )  # fmt: skip
+    on_gpu = devices.add_parser(
+        "gpu", help=on_card, description=on_card, epilog="example: python -m benchmarks gpu --only kernels,steps"
+    )
     every_core, results = len(machine.cores()), Path(__file__).parent / "results"
     for device, batches, parts, alone, quick in (
         (cpu, "1,8,32,128,256; 32 for 2014", SECTIONS, "minicnn and BLAS alone", "2012, batch 2"),
         (on_gpu, "1,32,128,512; 128 for 2014", gpu.SECTIONS, "minicnn alone", "2012, batch 1"),
     ):
         add = device.add_argument
-        add("--networks", type=choices(*YEARS), metavar="YEAR,YEAR", help="2012, 2014 (default: both)")
-        add("--batches", type=naturals, metavar="N,N", help=f"(default: {batches})")
-        add("--threads", type=natural, default=every_core, metavar="N", help="(default: every core)")
-        add("--rounds", type=natural, metavar="N", help="of each measurement (default: what time allows)")
-        add("--only", type=choices(*parts), default=parts, metavar="PART", help=", ".join(parts))
-        add("--quick", action="store_true", help=f"{quick}, 3 rounds, to try it out")
-        add("--without-pytorch", action="store_true", help=alone)
+        add(
+            "--networks",
+            type=choices(*YEARS),
+            metavar="YEAR,YEAR",
+            help="measure AlexNet of 2012, 2014 (default: both)",
+        )
+        add("--batches", type=naturals, metavar="N,N", help=f"measure these batch sizes (default: {batches})")
+        add(
+            "--threads",
+            type=natural,
+            default=every_core,
+            metavar="N",
+            help="compute with N threads (default: one for each core)",
+        )
+        add(
+            "--rounds",
+            type=natural,
+            metavar="N",
+            help="repeat each measurement N times (default: as often as time allows)",
+        )
+        add(
+            "--only",
+            type=choices(*parts),
+            default=parts,
+            metavar="PART,PART",
+            help=f"run only these parts, of {', '.join(parts)} (default: all)",
+        )
+        add("--quick", action="store_true", help=f"try the program: {quick}, 3 rounds; its figures mean little")
+        add("--without-pytorch", action="store_true", help=f"measure {alone}")
         add(
             "--output", type=Path, default=results, metavar="FOLDER",
-            help=f"where {device.prog.split()[-1]}.md, .json, .png and so on go (default: benchmarks/results)",
+            help=f"write {device.prog.split()[-1]}.md, .json, .png and so on into this folder (default: "
+            "benchmarks/results)",
         )  # fmt: skip
     cpu.add_argument(
         "--without-compile", action="store_true",
@@ -65,9 +95,11 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     on_gpu.add_argument(
         "--limit", type=natural, default=gpu.LONGEST, metavar="SECONDS",
-        help=f"for all parts together, the ones that say most first (default: {gpu.LONGEST})",
+        help=f"run all parts together for at most this long, the most important ones first (default: {gpu.LONGEST})",
     )  # fmt: skip
-    on_gpu.add_argument("--predict", action="store_true", help="what an H100 will take, computed; needs no GPU")
+    on_gpu.add_argument(
+        "--predict", action="store_true", help="instead, compute how long an H100 will take, which needs no GPU"
+    )
     return main
 
 
@@ -76,7 +108,7 @@ def check(given: argparse.Namespace) -> None:
     if given.device == "gpu":
         given.without_pytorch |= not importlib.util.find_spec("torch")
     if not given.without_pytorch and not importlib.util.find_spec("torch"):
-        raise UsageError("there is no PyTorch here: pip install torch==2.13.0, or add --without-pytorch")
+        raise UsageError("PyTorch is not installed: pip install torch==2.13.0, or add --without-pytorch")
     if not importlib.util.find_spec("matplotlib"):
         raise UsageError("the chart needs matplotlib: pip install matplotlib")
     try:
@@ -105,7 +137,8 @@ def run_cpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
     for name in SECTIONS:
         if name in given.only and (name != "threads" or given.threads > 1):
             results[name] = getattr(sections, name)(options)
-    from .cpu_report import write  # the contenders' processes import this file again, and should not load matplotlib
+    # Imported here, because the contenders' processes import this file and need no matplotlib.
+    from .cpu_report import write
 
     write(results, given.output)
 
@@ -121,7 +154,7 @@ def run_gpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
     else:
         save = partial(gpu_report.write, folder=given.output)
         if wrong := gpu.failures(gpu.measured(options, given.only, given.limit, save)):
-            raise BenchmarkError(f"{len(wrong)} things are not as they should be, see {given.output / 'gpu.md'}")
+            raise BenchmarkError(f"{len(wrong)} things went wrong, see {given.output / 'gpu.md'}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,15 +1,17 @@
-"""The single operations whose cost is measured over sizes, and the chains of tiny ones that show the engine's."""
+"""The single operations whose cost is measured over sizes, and the chains of tiny ones that show
+the engine's."""
 
 from math import prod
 from typing import NamedTuple
 
 CHAIN = 1000  # operations in a chain
-CHAINS = {"add": (1, 0), "mul": (1, 1), "relu": (1, 2)}  # how many NumPy calls it takes forward and backward
+# how many NumPy calls it takes forward and backward
+CHAINS = {"add": (1, 0), "mul": (1, 1), "relu": (1, 2)}
 
 
 class Case(NamedTuple):
-    """op applied to arrays of these shapes, channels last. `work` is what its forward pass has to do, in 1e9 of the
-    unit: bytes read and written once, or floating-point operations."""
+    """op applied to arrays of these shapes, channels last. `work` is what its forward pass has to
+    do, in 1e9 of the unit: bytes read and written once, or floating-point operations."""
 
     op: str
     shapes: tuple[tuple[int, ...], ...]

@@ -16,9 +16,9 @@ INTERRUPTS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 def command(program: str, run: Callable[[], object]) -> int:
-    """Run a program. Its exit status: 2 for a mistake on the command line, a GPU that is not there or data that cannot
-    be used, 1 if there are no honest figures, 130 if interrupted, as batch systems and closed terminals do too: what it
-    has started is ended."""
+    """Run a program. Its exit status: 2 for a mistake on the command line, a GPU that is not there
+    or data that cannot be used, 1 if the figures would be wrong, 130 if interrupted, by Ctrl-C, a
+    batch system or a closed terminal; the processes that it has started are ended."""
     for number in INTERRUPTS:
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup has one ignored
             signal.signal(number, signal.default_int_handler)

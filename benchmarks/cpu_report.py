@@ -181,9 +181,10 @@ def _engine(r: Result) -> Iterator[str]:
         )
 
 
-# ----------------------------------------------------------------------------------------------------------- the chart
+# ---------------------------------------------------------------------------------------- the chart
 def draw(results: Result) -> Figure:
-    """A row of panels for steps and inference, and one for each network whose layers were measured."""
+    """A row of panels for steps and inference, and one for each network whose layers were
+    measured."""
     panels: list[tuple[str, str, Groups]] = []  # title, unit, groups
     if "steps" in results:
         titles = dict(zip(WAYS, ("Training step", "Inference"), strict=True))

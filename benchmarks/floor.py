@@ -1,6 +1,7 @@
-"""The floor: the matrix products of a network, as im2col makes them, through BLAS alone. No windows are gathered, no
-gradients scattered, nothing is added up; the operands lie ready, contiguous where BLAS likes it, in cache where they
-fit. The Winograd algorithm takes fewer multiplications, so a layer of 3 × 3 kernels may lie below its floor."""
+"""The floor: the matrix products of a network, as im2col makes them, through BLAS alone. No windows
+are gathered, no gradients scattered, nothing is added up; the operands lie ready, contiguous where
+BLAS likes it, in cache where they fit. The Winograd algorithm takes fewer multiplications, so a
+layer of 3 × 3 kernels may lie below its floor."""
 
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
@@ -20,7 +21,8 @@ Operands = tuple[np.ndarray, np.ndarray, np.ndarray]  # a @ b is written to the 
 
 
 class Product(NamedTuple):
-    """groups products (rows, inner) @ (inner, columns). `cut` is the side that is shared among the threads."""
+    """groups products (rows, inner) @ (inner, columns). `cut` is the side that is shared among the
+    threads."""
 
     layer: str
     direction: str
@@ -36,7 +38,8 @@ class Product(NamedTuple):
 
 
 def products(network: str, batch: int) -> list[Product]:
-    """All that a training step takes: y = x W forward, dW = xᵀ dy and dx = dy Wᵀ backward, but for the first dx."""
+    """All that a training step takes: y = x W forward, dW = xᵀ dy and dx = dy Wᵀ backward, but for
+    the first dx."""
     found, size = [], networks.INPUT_SIZE[network]
     for name, module in networks.layers(networks.build(network)):
         if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
@@ -75,7 +78,8 @@ def slices(product: Product, threads: int) -> list[tuple[int, int, int]]:
 
 
 def operands(product: Product, threads: int) -> list[list[Operands]]:
-    """What each thread multiplies. The slices of a convolution share memory: in life the operands were just made."""
+    """What each thread multiplies. The slices of a convolution share memory: in life the operands
+    were just made."""
     shares: list[list[Operands]] = [[] for _ in range(threads)]
     reused: dict[Any, Operands] = {}
     for i, (rows, inner, columns) in enumerate(slices(product, threads)):

@@ -1,7 +1,8 @@
-"""The parts of `python -m benchmarks gpu`, in order of value: the tests with the sanitizers beside them, each launch of
-a training step against its floor, training steps and inference beside PyTorch, the program itself, what a step
-launches. Each part has a share of the time and fills in a dict that JSON can hold, so that what it has measured stays
-if it fails or runs late. And what can be said without a GPU: the prediction.
+"""The parts of `python -m benchmarks gpu`, in order of value: the tests with the sanitizers beside
+them, each launch of a training step against its floor, training steps and inference beside PyTorch,
+the program itself, what a step launches. Each part has a share of the time and fills in a dict that
+JSON can hold, so that its measurements are kept if it fails or runs late. The prediction needs no
+GPU.
 """
 
 import importlib.util
@@ -32,11 +33,12 @@ from .sections import BEST, COMPILED, DEFAULT, OURS, Result, say
 from .turns import BenchmarkError, Contender, WorkerError, running
 
 PRECISIONS = ("fp32", "tf32")
-# How far another's gradients, by their norm, and its loss may be from minicnn's. In TF32 both round their factors to
-# 10 bits, each in its own way, and ReLUs and maxima flip: so what rounding explains is measured, as the distance of
-# minicnn's own gradient in TF32 from that in fp32. Two that are each so far from fp32 are at most twice as far from
-# each other if they round alike; simulated with factors cut and rounded it is 1.5 times (conv1.weight, 0.105 against
-# 0.068), so three times is allowed, and 0.01 of what hardly depends on rounding.
+# How far another's gradients, by their norm, and its loss may be from minicnn's. In TF32 both round
+# their factors to 10 bits, each in its own way, and ReLUs and maxima flip: so what rounding
+# explains is measured, as the distance of minicnn's own gradient in TF32 from that in fp32. Two
+# that are each so far from fp32 are at most twice as far from each other if they round alike;
+# simulated with factors cut and rounded it is 1.5 times (conv1.weight, 0.105 against 0.068), so
+# three times is allowed, and 0.01 of what hardly depends on rounding.
 AGREEMENT = {"fp32": (1e-3, 1e-4), "tf32": (1e-2, 1e-2)}
 OWN_ROUNDINGS = 3
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,11 +49,12 @@ LAST_WORDS = 9.0  # seconds for a program that is interrupted to say how far it 
 WITHOUT_POOL = "import sys, cupy, pytest; cupy.cuda.set_allocator(None); sys.exit(pytest.main(sys.argv[1:]))"
 # How places on this machine are called in what is published.
 PLACES = {str(ROOT): ".", sys.prefix: "python", sys.base_prefix: "python", tempfile.gettempdir(): "tmp"}
-SHARED_MEMORY = ("loss", "matmul", "ops")  # the kernels whose threads work together, and so could race
+# kernels whose threads share memory, and so could race
+SHARED_MEMORY = ("loss", "matmul", "ops")
 
 
 class Options(sections.Options):
-    """The CPU's, with other batches. Who else uses the cores matters little to a GPU."""
+    """The CPU's options, with other batches. Other users of the cores matter little to a GPU."""
 
     busy = staticmethod(lambda: None)
 
@@ -77,8 +80,10 @@ class Options(sections.Options):
 class Part(NamedTuple):
     section: str  # one of SECTIONS: under which name its figures are kept
     what: str
-    seconds: float  # that it may want; if all parts together want more than there is, each gets less
-    measure: Callable[[Options, Result, float], None]  # fills in the figures until time.monotonic() is that late
+    # The time that it needs; if all parts need more than there is, each gets less.
+    seconds: float
+    # fills in the figures until time.monotonic() is that late
+    measure: Callable[[Options, Result, float], None]
 
 
 def plan(options: Options) -> list[Part]:
@@ -105,9 +110,10 @@ def steps_of(options: Options, network: str, batches: list[int], seconds: float,
 
 
 def measured(options: Options, chosen: Sequence[str], longest: float, save: Callable[[Result], None]) -> Result:
-    """The parts of the chosen sections, in `longest` seconds, and what they were measured on; saved after each part.
-    What fails in one of them, and one that runs late, is said in "parts", and the others go on. Raises DeviceError
-    without a GPU, BenchmarkError if the last of it could not be saved."""
+    """The parts of the chosen sections, in `longest` seconds, and what they were measured on; saved
+    after each part. What fails in one of them, and one that runs late, is said in "parts", and the
+    others go on. Raises DeviceError without a GPU, BenchmarkError if the last of it could not be
+    saved."""
     open_device("gpu")
     begun, cupy = time.monotonic(), sys.modules["cupy"]
     runtime = cupy.cuda.runtime
@@ -186,7 +192,8 @@ def failures(results: Result) -> list[str]:
 
 
 def one_line(error: BaseException) -> str:
-    """The kind of error and what it says; of an error in another process, the last line of its traceback."""
+    """The kind of error and what it says; of an error in another process, the last line of its
+    traceback."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     lines = str(error).strip().splitlines() or [""]
@@ -194,23 +201,26 @@ def one_line(error: BaseException) -> str:
     return said if isinstance(error, (BenchmarkError, WorkerError)) else f"{type(error).__name__}: {said}"
 
 
-# ------------------------------------------------------------------------------------------------------ right, and safe
+# ---------------------------------------------------------------------------------- right, and safe
 def tests(options: Options, found: Result, until: float) -> None:
-    """The tests on the GPU in several processes, and beside them the tests of the kernels under the tool that sees
-    every access beside an array, and every race for shared memory: a process for each file."""
+    """The tests on the GPU in several processes, and beside them the tests of the kernels under the
+    tool that sees every access beside an array, and every race for shared memory: a process for
+    each file."""
     cores = len(machine.cores())
     several = bool(importlib.util.find_spec("xdist")) and cores > 2
     side_by_side = min(8, cores // 2) if several else 1
     how = ["-q", "-rfE", "--tb=short", "-p", "no:cacheprovider", "-m", "gpu"]
     if several:
         how += ["-n", str(side_by_side)]
-        how += ["-p", "no:benchmark"] if importlib.util.find_spec("pytest_benchmark") else []  # it warns beside xdist
+        # pytest-benchmark warns if xdist is used
+        how += ["-p", "no:benchmark"] if importlib.util.find_spec("pytest_benchmark") else []
     tool = shutil.which("compute-sanitizer")
     sanitizer = found["sanitizer"] = {}
     with ThreadPoolExecutor(max(2, cores - side_by_side // 2)) as pool, Programs() as programs:
 
         def keep(into: Result, name: str, words: Sequence[str], **environment: str) -> None:
-            into[name] = programs.run(words, until, **environment)  # at once, for the next may be interrupted
+            # stored at once, because the next may be interrupted
+            into[name] = programs.run(words, until, **environment)
 
         asked = [pool.submit(keep, found, "pytest", [sys.executable, "-m", "pytest", *how, str(SUITE)])]
         for name, words in (sanitizers(tool) if tool else {}).items():
@@ -224,14 +234,14 @@ def sanitizers(tool: str) -> dict[str, list[str]]:
     files = {file.stem.removeprefix("test_kernels_"): file for file in sorted(SUITE.glob("test_kernels_*.py"))}
     kinds = [("memcheck", name) for name in files] + [("racecheck", name) for name in SHARED_MEMORY]
     pytest = [sys.executable, "-c", WITHOUT_POOL, "-q", "-p", "no:cacheprovider", "-m", "gpu"]
-    # CuPy asks for some things that may fail, and is prepared for it: those are no errors here.
+    # CuPy asks for some things that may fail, and is prepared for it: these are not errors here.
     how = ["--report-api-errors", "no", "--error-exitcode", "9"]
     return {f"{kind} {name}": [tool, "--tool", kind, *how, *pytest, str(files[name])] for kind, name in kinds}
 
 
 class Programs:
-    """Programs with a limit to their time. With the end of `with Programs() as programs`, also when the benchmark is
-    ended, those that still run are ended with all that they have started."""
+    """Programs with a limit to their time. With the end of `with Programs() as programs`, also when
+    the benchmark is ended, those that still run are ended with all that they have started."""
 
     def __init__(self) -> None:
         self.running: set[subprocess.Popen[str]] = set()
@@ -248,10 +258,10 @@ class Programs:
                 _signal(process, signal.SIGKILL)
 
     def run(self, words: Sequence[str], until: float, **environment: str) -> Result:
-        """Run one until time.monotonic() is that late; LAST_WORDS before, it is interrupted, so that it can say how far
-        it came. What it has started ends with it. From any thread. Its exit status (None: it ran late, or could not be
-        started), the seconds that it took, its output (without the places where things lie on this machine), and the
-        last line of that."""
+        """Run one until time.monotonic() is that late; LAST_WORDS before, it is interrupted, so
+        that it can say how far it came. What it has started ends with it. From any thread. Its exit
+        status (None: it ran late, or could not be started), the seconds that it took, its output
+        (without the places where things lie on this machine), and the last line of that."""
         begun, late = time.monotonic(), False
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with self.lock:
@@ -281,7 +291,8 @@ class Programs:
             with self.lock:
                 self.running.discard(process)
         seconds = time.monotonic() - begun
-        late = late and process.returncode != 0  # or it has only just ended, or what it had started has not
+        # status 0: it ended just in time, or only its children are late
+        late = late and process.returncode != 0
         for place, name in PLACES.items():
             output = re.sub(rf"{re.escape(place)}(?![\w-])", name, output)
         lines = [line.strip(" =") for line in output.splitlines() if line.strip(" =")]
@@ -293,7 +304,8 @@ class Programs:
 
 
 def _end(process: subprocess.Popen[str]) -> str:
-    """What it had said. A process in a session of its own may go on holding the other end of the pipe."""
+    """What it had said. A process in a session of its own may go on holding the other end of the
+    pipe."""
     _signal(process, signal.SIGKILL)
     try:
         return process.communicate(timeout=1)[0]
@@ -312,20 +324,22 @@ def _signal(process: subprocess.Popen[str], number: int) -> None:
 
 
 def training(options: Options, found: Result, until: float) -> None:
-    """The program itself: some epochs on drawn textures, with all that loading and validation take."""
+    """The program itself: some epochs on drawn textures, with all that loading and validation
+    take."""
     size = ["--batch-size", "8", "--epochs", "1"] if options.quick else ["--batch-size", "128", "--epochs", "3"]
     with tempfile.TemporaryDirectory() as folder, Programs() as programs:
         out = ["--out", str(Path(folder) / "run")]
         found |= programs.run([sys.executable, str(TRAIN), "--device", "gpu", *size, *out], until)
 
 
-# ------------------------------------------------------------------------------------------------- what a step launches
+# ----------------------------------------------------------------------------- what a step launches
 def recorded(options: Options, found: Result, until: float) -> None:
     found |= launches(options, until)
 
 
 def launches(options: Options, until: float = math.inf) -> Result:
-    """Every launch and transfer of a training step, one entry for those that are the same. Needs no GPU."""
+    """Every launch and transfer of a training step, one entry for those that are the same. Needs no
+    GPU."""
     standin = Contender("stand-in", options.threads, "gpu_workers:StandIn", "2012", options.batch)
     with running(standin, until=until) as (worker,):
         found = [_entry(launch, times) for launch, times in worker.ask("launches")]
@@ -347,7 +361,8 @@ def _entry(launch: Launch, times: int) -> Result:
 def prediction(options: Options) -> Result:
     """What each of them, and the whole step, will take on an H100, from bytes and operations."""
     found, card, totals = launches(options), expected(H100), {}
-    work = [entry for entry in found["launches"] if entry["kind"] in LAUNCHED]  # transfers go on beside it
+    # transfers overlap with the computation
+    work = [entry for entry in found["launches"] if entry["kind"] in LAUNCHED]
     for precision in PRECISIONS:
         for entry in work:
             entry[precision] = card.least(entry["kind"], entry["bytes"], entry["operations"], precision)
@@ -360,8 +375,8 @@ def prediction(options: Options) -> Result:
 
 
 def kernels(options: Options, found: Result, until: float) -> None:
-    """Each kernel and product of a training step by itself, beside what its bytes and operations cost at the least, by
-    what this GPU reaches in a copy and in a large product."""
+    """Each kernel and product of a training step by itself, beside what its bytes and operations
+    cost at the least, by what this GPU reaches in a copy and in a large product."""
     contender = Contender(OURS, options.threads, "gpu_workers:Kernels", "2012", options.batch, options.quick)
     found |= {"network": "2012", "batch": options.batch, "launches": [], "problems": []}
     with running(contender, until=until, report=found["problems"].append) as (worker,):
@@ -380,10 +395,11 @@ def kernels(options: Options, found: Result, until: float) -> None:
             found["launches"].append(entry)
 
 
-# ------------------------------------------------------------------------------------------------------- whole networks
+# ----------------------------------------------------------------------------------- whole networks
 def steps(network: str, batches: Sequence[int], compiled: bool, options: Options, found: Result, until: float) -> None:
-    """Training steps and inference by precision and batch, on images that are on the GPU already. `compiled`: beside
-    PyTorch's best through torch.compile, which takes half a minute each time, and nothing else."""
+    """Training steps and inference by precision and batch, on images that are on the GPU already.
+    `compiled`: beside PyTorch's best through torch.compile, which takes half a minute each time,
+    and nothing else."""
     agreed, figures, problems = (
         found.setdefault(*new) for new in (("agreement", {}), ("measured", []), ("problems", []))
     )
@@ -420,8 +436,8 @@ def steps(network: str, batches: Sequence[int], compiled: bool, options: Options
 
 
 def agreement(contenders: Sequence[Contender], network: str, precisions: Sequence[str], found: Result) -> None:
-    """How far the others' loss and gradients are from minicnn's, on two images and without dropout, and whether that
-    is near enough (AGREEMENT)."""
+    """How far the others' loss and gradients are from minicnn's, on two images and without dropout,
+    and whether that is near enough (AGREEMENT)."""
     exact: networks.Gradients | None = None
     ours, *others = contenders
     for precision in precisions if others else ():
@@ -436,7 +452,8 @@ def agreement(contenders: Sequence[Contender], network: str, precisions: Sequenc
         for c in others:
             apart = networks.differences(reference, gradients[c.name])
             allowed = {name: max(gradient, OWN_ROUNDINGS * rounding[name]) for name in apart} | {"loss": loss}
-            wrong = [name for name in apart if not apart[name] <= allowed[name]]  # NaN is not either
+            # NaN is not either
+            wrong = [name for name in apart if not apart[name] <= allowed[name]]
             furthest = max(reference[1], key=apart.__getitem__)
             found[f"{network}, {precision}, {c.name}"] = {
                 "loss": apart["loss"], "gradient": apart[furthest], "parameter": furthest,

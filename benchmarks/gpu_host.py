@@ -1,5 +1,6 @@
-"""What a training step on a GPU costs the host, measured without one: minicnn and CuPy as they are, on
-the tests' rig (tests/cuda/rig), on which launches do nothing. A driver adds 2 to 3 µs to each."""
+"""What a training step on a GPU costs the host, measured without one: minicnn and CuPy as they are,
+on the tests' rig (tests/cuda/rig), on which launches do nothing. A driver adds 2 to 3 µs to
+each."""
 
 import importlib
 import os
@@ -29,8 +30,8 @@ class Host(ours.Ours):
         self.tasks = contender.tasks
 
     def seconds(self, count: int) -> float | None:
-        """What a step takes, the fastest of so many: whatever else the processor does can only make it
-        slower. None where there is no rig."""
+        """What a step takes, the fastest of so many: whatever else the processor does can only make
+        it slower. None where there is no rig."""
         times = []
         for _ in range(count if self.tasks else 0):
             begin = time.process_time()

@@ -1,5 +1,5 @@
-"""What a training step asks of a GPU, recorded while the program runs; how many bytes and operations each launch cannot
-do without; and what that takes on a given card at the least."""
+"""What a training step asks of a GPU, recorded while the program runs; how many bytes and
+operations each launch cannot do without; and what that takes on a given card at the least."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -11,19 +11,22 @@ import numpy as np
 
 from minicnn.backends.cuda import launch, products
 
-# What a kernel moves beyond each of its arrays once, in numbers for each that it works on: those that it changes in
-# place are read and written, and those that it finds through a struct do not show.
+# What a kernel moves beyond each of its arrays once, in numbers for each that it works on: those
+# that it changes in place are read and written, and those that it finds through a struct do not
+# show.
 MORE = {"linear.add_bias": 1, "optimizer.sgd": 5, "optimizer.adam": 7}
 # Operations for each number of a kernel's largest array, roughly; 1 where nothing else is said.
 OPERATIONS = {"lrn.normalize": 20, "lrn.normalize_backward": 50, "dropout.drop": 15, "optimizer.adam": 12}
 
 
-# Kinds: one of minicnn's backends/cuda, by cuBLAS, CuPy's own. Besides, there are transfers and waits.
+# Kinds: one of minicnn's backends/cuda, by cuBLAS, CuPy's own. Besides, there are transfers and
+# waits.
 LAUNCHED = {"kernel": "of minicnn's kernels", "product": "products by cuBLAS", "cupy": "of CuPy's own"}
 
 
 class Launch(NamedTuple):
-    """Something that the GPU is asked for, with the bytes and operations that it takes at the least."""
+    """Something that the GPU is asked for, with the bytes and operations that it takes at the
+    least."""
 
     name: str
     kind: str
@@ -98,7 +101,8 @@ def recording() -> Iterator[list[Launch]]:
 
 def _kernel(name: str, args: tuple[Any, ...], real: Any, again: Callable[[], Any]) -> Launch:
     arrays = [arg for arg in args if getattr(arg, "shape", ())]
-    sizes = [array.size for array in arrays] or [int(args[0]["end"].max())]  # the optimizers' struct says where it ends
+    # the optimizers' struct says where it ends
+    sizes = [array.size for array in arrays] or [int(args[0]["end"].max())]
     nbytes = sum(array.nbytes for array in arrays) + MORE.get(name, 0) * sizes[0] * np.dtype(real).itemsize
     shape = " → ".join(dict.fromkeys(map(_shape, arrays))) or f"{sizes[0]:,}"
     return Launch(name, "kernel", shape, nbytes, OPERATIONS.get(name, 1) * max(sizes), again)

@@ -9,8 +9,8 @@ from .gpu_workers import Timed
 
 
 class Network(Timed, pytorch.Network):
-    """A training step and inference. `best`: channels_last, SGD(fused=True), and cuDNN tries its ways to find the
-    fastest; `compiled`: through torch.compile as well."""
+    """A training step and inference. `best`: channels_last, SGD(fused=True), and cuDNN tries its
+    ways to find the fastest; `compiled`: through torch.compile as well."""
 
     def __init__(self, threads: int, network: str, best: bool, compiled: bool) -> None:
         super().__init__(threads, network, 1, best)

@@ -1,5 +1,6 @@
-"""The files of a run on a GPU, gpu.md, gpu.json, gpu.png and what its programs said (gpu-tests.txt, gpu-sanitizer.txt,
-gpu-training.txt), and of a prediction without one, gpu-predicted.md and gpu-predicted.json."""
+"""The files of a run on a GPU, gpu.md, gpu.json, gpu.png and what its programs said (gpu-tests.txt,
+gpu-sanitizer.txt, gpu-training.txt), and of a prediction without one, gpu-predicted.md and
+gpu-predicted.json."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -36,12 +37,14 @@ OF_A_GPU = (
     "about 110 launches. On 2 cores of an AMD EPYC, with a device that only pretended to be one, the same commit took "
     "2.81 ms, and 1.83 since the host does less. A GPU that needs the 7.6 ms of TF32 would have waited for that host."
 )
-MOST = 111  # launches that a training step may take: 110, and one for the rows of zeros below conv1's weights
+# launches that a training step may take: 110, and one for the rows of zeros below conv1's weights
+MOST = 111
 
 
 def write(results: Result, folder: Path) -> None:
-    """Each by itself, the figures first, so that as much as can be is there. What could not be written is named in a
-    BenchmarkError. What an earlier run has left of programs that this one has not run goes."""
+    """Write each file by itself, the figures first, so that as many as possible are there. A
+    BenchmarkError names those that could not be written. Outputs of programs that an earlier run
+    has left and this one has not run are removed."""
     tests, training = results.get("tests", {}), results.get("training", {})
     said = {
         "gpu-tests.txt": [tests["pytest"]] if "pytest" in tests else [],
@@ -129,7 +132,8 @@ def _training(r: Result) -> Iterator[str]:
 
 
 def _steps(r: Result) -> Iterator[str]:
-    measured = [m for m in r["measured"] if "step" in m]  # what ran late may lack it, and the rest as well
+    # a part that ran late may lack it
+    measured = [m for m in r["measured"] if "step" in m]
     keys = ["network", "precision", "batch"]
     yield "## Training step and inference"
     if r["agreement"]:
@@ -178,7 +182,8 @@ def _kernels(r: Result) -> Iterator[str]:
     if len(entries) < differ:
         yield f"**Of {differ} that differ only the first {len(entries)} were measured: the sums lack the others.**"
     precisions = max((list(e["measured"]) for e in entries), key=len)
-    beside = [name for name in ("floor", "predicted") if name in entries[0]]  # predicted for one card only
+    # the prediction is for one card only
+    beside = [name for name in ("floor", "predicted") if name in entries[0]]
     rows, sums = [], {p: Counter[str]() for p in precisions}
     for e in entries:
         for precision, seconds in e["measured"].items():
@@ -212,7 +217,7 @@ def _kernels(r: Result) -> Iterator[str]:
     )  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------- what a step launches
+# ----------------------------------------------------------------------------- what a step launches
 def launches(r: Result) -> Iterator[str]:
     kinds: Counter[str] = Counter()
     for entry in r["launches"]:
@@ -286,9 +291,10 @@ def _predicted(r: Result) -> Iterator[str]:
     yield from launches(r)
 
 
-# ------------------------------------------------------------------------------------------------------------ the chart
+# ---------------------------------------------------------------------------------------- the chart
 def draw(results: Result) -> Figure:
-    """Images a second by batch, and how near to its floor each launch is that takes a hundredth of the step or more."""
+    """Images a second by batch, and how near to its floor each launch is that takes a hundredth of
+    the step or more."""
     measured = [m for m in results.get("steps", {}).get("measured", []) if "step" in m]
     kernels = results.get("kernels", {}).get("launches", [])
     times = [median(e["measured"]["fp32"]) for e in kernels]

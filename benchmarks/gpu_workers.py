@@ -1,5 +1,6 @@
-"""What runs in processes of its own: minicnn's network on a GPU; the launches of train.py's training step, recorded,
-each timed on the GPU, or only counted where there is none; and the clock that all contenders on a GPU share."""
+"""What runs in processes of its own: minicnn's network on a GPU; the launches of train.py's
+training step, recorded, each timed on the GPU, or only counted where there is none; and the clock
+that all contenders on a GPU share."""
 
 import math
 import statistics
@@ -58,8 +59,9 @@ class Timed(Worker):
         return turn._replace(cpu=turn.cpu + time.process_time())
 
     def waits(self, task: str, count: int = 4) -> tuple[float, float]:
-        """Seconds that the host takes to ask for a task, and that the GPU takes to do it, when it is asked so many
-        times in a row (not more: a thousand launches fill its queue, and then asking means waiting)."""
+        """Seconds that the host takes to ask for a task, and that the GPU takes to do it, when it
+        is asked so many times in a row (not more: a thousand launches fill its queue, and then
+        asking means waiting)."""
         begin = self.mark()
         self.between(begin, begin)  # nothing is left to do
         start, begin = time.perf_counter(), self.mark()
@@ -88,7 +90,8 @@ class Timed(Worker):
         raise NotImplementedError
 
     def reserved(self) -> float:
-        """The most memory that arrays have taken since take(), in MiB, with what the allocator keeps beside them."""
+        """The most memory that arrays have taken since take(), in MiB, with what the allocator
+        keeps beside them."""
         raise NotImplementedError
 
 
@@ -152,12 +155,14 @@ class Loop(OnGPU):
     def __init__(self, threads: int, network: str, batch: int) -> None:
         super().__init__(threads)
         self.network, self.batch = network, batch
-        evaluate.OFTEN = math.inf  # its figures are fetched in the end only, not in the step that is recorded
+        # results are fetched only at the end, not in the step that is recorded
+        evaluate.OFTEN = math.inf
         bar = SimpleNamespace(update=lambda n: None, set_description=lambda *_, **__: None)
         evaluate.progress_bar = lambda **_: nullcontext(bar)
 
     def second_step(self) -> list[Launch]:
-        """What one step launches, when the one before it has compiled and allocated what both need."""
+        """What one step launches, when the one before it has compiled and allocated what both
+        need."""
         self.net = alexnet(self.network, networks.CLASSES).to(DEVICE)  # kept: its memory is in use
         self.optimizer = self.sgd(self.net.parameters())
         size = networks.INPUT_SIZE[self.network]
@@ -204,13 +209,14 @@ class Kernels(Loop):
         super().__init__(threads, network, batch)
         self.precisions = ("fp32", "tf32") if has_tf32(DEVICE) else ("fp32",)
         self.quick, self.repeats = quick, 1 if quick else 20
-        # More than any GPU's cache holds, and to fill it takes longer than to ask for the next: with 256 MiB (60 µs on
-        # an H200) a kernel of 15 µs was once measured at 81, for the host was late.
+        # More than any GPU's cache holds, and to fill it takes longer than to ask for the next:
+        # with 256 MiB (60 µs on an H200) a kernel of 15 µs was once measured at 81, because the
+        # host was late.
         self.other = self.cupy.empty(1 << 20 if quick else 1 << 30, np.uint8)
 
     def times(self, call: Callable[[], Any]) -> list[float]:
-        """Seconds of each of several calls; before each, the GPU's cache is filled with something else, which also
-        gives the host the time to be ahead."""
+        """Seconds of each of several calls; before each, the GPU's cache is filled with something
+        else, which also gives the host the time to be ahead."""
         call()
         pairs = []
         for _ in range(self.repeats):
@@ -235,8 +241,9 @@ class Kernels(Loop):
         return seconds
 
     def peaks(self) -> dict[str, float]:
-        """What this GPU reaches when nothing is in the way: bytes a second in a copy from device to device,
-        operations a second in a product of square matrices; and seconds from one mark to the next."""
+        """What this GPU reaches when nothing is in the way: bytes a second in a copy from device to
+        device, operations a second in a product of square matrices; and seconds from one mark to
+        the next."""
         nbytes, side = (1 << 20, 64) if self.quick else (1 << 30, 8192)
         source, target = (self.cupy.zeros(nbytes, np.uint8) for _ in range(2))
         copy = self.times(partial(self.cupy.copyto, target, source))
@@ -252,8 +259,8 @@ class Kernels(Loop):
 
 
 class StandIn(Loop):
-    """The launches without a GPU: through the tests' stand-in for CuPy, which sees CuPy's own and the transfers too.
-    Nothing is computed, so that a large batch takes a moment."""
+    """The launches without a GPU: through the tests' stand-in for CuPy, which sees CuPy's own and
+    the transfers too. Nothing is computed, so that a large batch takes a moment."""
 
     def __init__(self, threads: int, network: str, batch: int) -> None:
         sys.path.insert(0, str(STANDIN))
@@ -281,7 +288,8 @@ class StandIn(Loop):
 
 
 class Log(list[Any]):
-    """What the stand-in writes its log to: adds it to the launches, but for the kernels and products there already."""
+    """What the stand-in writes its log to: adds it to the launches, but for the kernels and
+    products there already."""
 
     def __init__(self, launches: list[Launch]) -> None:
         self.launches = launches

@@ -1,11 +1,14 @@
-"""Loading images: the DataLoader beside bare Pillow, and how long a training step waits for its next batch.
+"""Measure how fast images are loaded, by the DataLoader and by Pillow alone, and how long a
+training step waits for its next batch.
 
-    python -m benchmarks.loader [--data FOLDER]    # FOLDER/train/<class>/*.jpg; without it, JPEGs are drawn
+    python -m benchmarks.loader                  # loads JPEGs that the program draws
+    python -m benchmarks.loader --data FOLDER    # loads FOLDER/train/<class>/*.jpg
 
-Both sides load the same files for training: JPEGs in draft mode, the short side scaled to 256 pixels, a random crop of
-227, half of them mirrored. Pillow's side is a plain loop in each of as many threads as there are cores. Then the same
-for what examples/alexnet/prepare.py makes of these files, that with all that the paper does to an image, and training
-steps of the 2012 network on either.
+Both sides load the same files for training: JPEGs in draft mode, the short side scaled to 256
+pixels, a random crop of 227, half of them mirrored. Pillow's side is a plain loop in each of as
+many threads as there are cores. Then follow the same for the files that examples/alexnet/prepare.py
+makes of these, once more with all the paper's transforms, and training steps of the 2012 network on
+both.
 """
 
 import argparse
@@ -45,7 +48,7 @@ PILLOW, ARRAYS, THREADS, PROCESSES = "Pillow", "Pillow to arrays", "threads", "p
 FIRST, LOADED, READY = "first batch", "with loading", "without"
 
 
-# --------------------------------------------------------------------------------------------------------- contenders
+# --------------------------------------------------------------------------------------- contenders
 class Loading(Worker):
     """Loads the images of a folder once, on so many cores."""
 
@@ -112,7 +115,8 @@ class Bare(Loading):
 
 
 class Training(ours.Network):
-    """Training steps, each on a batch that a loader makes ready meanwhile, or all on one that is at hand."""
+    """Training steps, each on a batch that a loader makes ready meanwhile, or all on one that is at
+    hand."""
 
     def __init__(self, threads: int, folder: str) -> None:
         super().__init__(threads, "2012", BATCH)
@@ -148,12 +152,12 @@ class Training(ours.Network):
         return self.shares
 
 
-# ----------------------------------------------------------------------------------------------------------- images
+# ------------------------------------------------------------------------------------------- images
 def link(folder: str, number: int, tree: Path) -> None:
     """A tree of so many images of another one, from all over it."""
     dataset = ImageNet(folder)
     if len(dataset) < FEWEST:
-        raise UsageError(f"--data {folder}: {len(dataset)} images; it takes at least {FEWEST}")
+        raise UsageError(f"--data {folder}: {len(dataset)} images; at least {FEWEST} are needed")
     number = min(number, len(dataset))
     for i in range(number):
         path, label = dataset.samples[i * len(dataset) // number]
@@ -190,7 +194,7 @@ def prepare(source: Path, target: Path) -> Result:
     return {"images": sum(len(ImageNet(target, train=train)) for train in (True, False)), "seconds": seconds}
 
 
-# --------------------------------------------------------------------------------------------------------- measuring
+# ---------------------------------------------------------------------------------------- measuring
 def loading(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
     """minicnn and Pillow in turn."""
     contenders = [
@@ -286,22 +290,30 @@ def markdown(results: Result) -> str:
 
 
 def parser() -> Parser:
-    parser = Parser(prog="python -m benchmarks.loader", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", metavar="FOLDER", help="with train/<class>/*.jpg (default: JPEGs are drawn)")
-    parser.add_argument("--images", type=natural, default=512, metavar="N", help="of them (default: 512)")
-    parser.add_argument("--rounds", type=natural, metavar="N", help="of each measurement (default: what time allows)")
+    parser = Parser(
+        prog="python -m benchmarks.loader",
+        description=__doc__.partition("\n\n")[0],
+        epilog="example: python -m benchmarks.loader --data photos --images 1000",
+    )
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="load FOLDER/train/<class>/*.jpg (default: JPEGs that the program draws)"
+    )
+    parser.add_argument("--images", type=natural, default=512, metavar="N", help="load N images (default: 512)")
+    parser.add_argument(
+        "--rounds", type=natural, metavar="N", help="repeat each measurement N times (default: as often as time allows)"
+    )
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results", metavar="FOLDER",
-        help="where loader.md and loader.json go (default: benchmarks/results)",
+        help="write loader.md and loader.json into this folder (default: benchmarks/results)",
     )  # fmt: skip
     return parser
 
 
 def write(given: argparse.Namespace) -> None:
     if given.images < FEWEST:
-        raise UsageError(f"--images {given.images}: it takes at least {FEWEST}")
+        raise UsageError(f"--images {given.images}: at least {FEWEST} are needed")
     if given.data is None:
-        print("no --data: JPEGs are drawn, which decode slower or faster than photographs", file=sys.stderr)
+        print("no --data: the JPEGs are drawn, and may decode slower or faster than photographs", file=sys.stderr)
     results = run(given.data, given.images, given.rounds)
     given.output.mkdir(parents=True, exist_ok=True)
     publish(given.output, {"loader.md": lambda: markdown(results), "loader.json": lambda: to_json(results)})

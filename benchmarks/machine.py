@@ -17,7 +17,8 @@ def cores() -> list[int]:
 
 
 def busy(stat: Path = Path("/proc/stat")) -> float | None:
-    """Seconds that our cores have worked since the machine started, for anybody; None where the system does not tell.
+    """Seconds that our cores have worked since the machine started, for anybody; None where the
+    system does not tell.
 
     Time that a virtual machine's host took away (steal) counts as well.
     """
@@ -25,7 +26,8 @@ def busy(stat: Path = Path("/proc/stat")) -> float | None:
         return None
     ours = {f"cpu{core}" for core in cores()}
     rows = [line.split() for line in stat.read_text().splitlines()]
-    # user, nice, system, idle, iowait, irq, softirq, steal; what follows is contained in user and nice
+    # user, nice, system, idle, iowait, irq, softirq, steal; what follows is contained in user and
+    # nice
     ticks = [list(map(int, row[1:9])) for row in rows if row and row[0] in ours]
     return sum(sum(row) - row[3] - row[4] for row in ticks) / os.sysconf("SC_CLK_TCK")
 
@@ -35,12 +37,14 @@ def cpu_of(process: Any, proc: Path = Path("/proc")) -> float:
     stat = proc / str(process.pid) / "stat"
     if not stat.exists():
         return 0.0
-    user, system = stat.read_text().rpartition(")")[2].split()[11:13]  # after its name, which may have blanks
+    # after its name, which may have blanks
+    user, system = stat.read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """What a reader needs to know to judge the figures; nothing that names the machine or its user."""
+    """What a reader needs to know to judge the figures; nothing that names the machine or its
+    user."""
     blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     return {
         "processor": _processor(),

@@ -1,4 +1,5 @@
-"""minicnn's side: the network, layer by layer and operation by operation, through its public API."""
+"""minicnn's side: the network, layer by layer and operation by operation, through its public
+API."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -106,7 +107,8 @@ class Operations(Ours):
 
 
 class Chains(Ours):
-    """Long chains of operations on one number, forward and backward; and what they would be without an engine."""
+    """Long chains of operations on one number, forward and backward; and what they would be without
+    an engine."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)

@@ -33,7 +33,8 @@ TWINS: dict[type, Callable[[Any], nn.Module]] = {
 
 
 def twin(layers: Sequence[Layer]) -> nn.Sequential:
-    """AlexNet in PyTorch, from minicnn's layers: with their settings, and copies of their parameters."""
+    """AlexNet in PyTorch, from minicnn's layers: with their settings, and copies of their
+    parameters."""
     net = nn.Sequential(*(TWINS[type(module)](module) for _, module in layers))
     for p, (name, ours) in zip(net.parameters(), networks.parameters(layers).items(), strict=True):
         p.data = torch.from_numpy(np.array(channels_first(ours.data, side_seen(name)), order="C"))
@@ -72,8 +73,9 @@ class Compiler(PyTorch):
 
 
 class Network(PyTorch, Training):
-    """A training step and inference; `best` is the fastest configuration for a CPU, `compiled` is through torch.compile
-    as well, which compiles when a task is done for the first time: before anything is measured."""
+    """A training step and inference; `best` is the fastest configuration for a CPU, `compiled` is
+    through torch.compile as well, which compiles when a task is done for the first time: before
+    anything is measured."""
 
     functional, no_grad = F, torch.no_grad
 

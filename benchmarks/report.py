@@ -1,4 +1,5 @@
-"""What the reports of all benchmarks are made of: files, pages of text and tables, numbers, bars."""
+"""What the reports of all benchmarks are made of: files, pages of text and tables, numbers,
+bars."""
 
 import json
 import math
@@ -19,10 +20,10 @@ WAYS = ("step", "inference")
 Groups = list[tuple[str, dict[str, float]]]  # label, and a number for each contender
 
 
-# --------------------------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------------------- files
 def publish(folder: Path, files: Mapping[str, Callable[[], Any]]) -> None:
-    """Write files by their names, all or none: the old ones stay until all new ones are there. Each function makes a
-    text or a figure."""
+    """Write files by their names, all or none: the old ones stay until all new ones are there. Each
+    function makes a text or a figure."""
     fresh = {folder / f".{os.getpid()}-{name}": folder / name for name in files}
     try:
         for path, make in zip(fresh, files.values(), strict=True):
@@ -63,7 +64,7 @@ def page(blocks: Iterable[str]) -> str:
     ) + "\n"  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------- what tables hold
+# --------------------------------------------------------------------------------- what tables hold
 def table(head: list[str], *rows: list[str]) -> str:
     rows = tuple([cell.replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -100,8 +101,8 @@ def contenders(measured: Iterable[Result]) -> list[str]:
 
 
 def steps(measured: list[Result], keys: list[str]) -> Iterator[str]:
-    """Tables of training steps and inference: times as long as minicnn, milliseconds and speeds. The keys tell the
-    measurements apart; what is missing in one of them is a dash."""
+    """Tables of training steps and inference: times as long as minicnn, milliseconds and speeds.
+    The keys tell the measurements apart; what is missing in one of them is a dash."""
     names = contenders(measured)
     compared, times = [], []
     for way in WAYS:
@@ -129,7 +130,7 @@ def by_contender(measured: list[Result], keys: list[str], **columns: Callable[[R
     return table(head, *rows)
 
 
-# -------------------------------------------------------------------------------------------------------------- charts
+# ------------------------------------------------------------------------------------------- charts
 def speeds(measured: Iterable[Result], way: str) -> Groups:
     """Images a second."""
     return [

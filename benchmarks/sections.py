@@ -1,4 +1,5 @@
-"""The parts of the benchmark: each starts its contenders, lets them take turns, and returns what JSON can hold."""
+"""The parts of the benchmark: each starts its contenders, lets them take turns, and returns what
+JSON can hold."""
 
 import sys
 from collections.abc import Sequence
@@ -68,7 +69,8 @@ def say(line: str) -> None:
 
 
 def cannot_compile(options: Options) -> str | None:
-    """Why torch.compile cannot be measured here, if it should be and cannot: it needs a C++ compiler."""
+    """Why torch.compile cannot be measured here, if it should be and cannot: it needs a C++
+    compiler."""
     if not (options.pytorch and options.compiled):
         return None
     with running(Contender(COMPILED, options.threads, "pytorch:Compiler")) as (compiler,):
@@ -158,7 +160,8 @@ def ops(options: Options) -> Result:
 
 
 def engine(options: Options) -> Result:
-    """What a node costs forward and backward, and what AlexNet's nodes make of a training step at batch 1."""
+    """What a node costs forward and backward, and what AlexNet's nodes make of a training step at
+    batch 1."""
     with running(*options.pair("Chains")) as contenders:
         tasks = [name for op in CHAINS for name in (op, f"numpy {op}")]
         chains = options.play(contenders, tasks, f"{CHAIN} times ", 10)

@@ -1,5 +1,5 @@
-"""What minicnn's side and PyTorch's do in the same words: a training step, inference, gradients, and
-each layer by itself."""
+"""What minicnn's side and PyTorch's do in the same words: a training step, inference, gradients,
+and each layer by itself."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,8 +11,8 @@ from .turns import Worker
 
 
 class Training(Worker):
-    """A training step and inference of `net` on `images` and their `labels`. `names` are those of its
-    parameters, `layers` those of its layers, each with the module."""
+    """A training step and inference of `net` on `images` and their `labels`. `names` are those of
+    its parameters, `layers` those of its layers, each with the module."""
 
     functional: Any  # minicnn.functional or PyTorch's
     no_grad: Any
@@ -52,7 +52,8 @@ class Training(Worker):
     def begin_layers(self) -> None:
         """As tasks, each layer by itself, on what reaches it in the network."""
         self.step()
-        copies = [self.copy(p) for p in self.net.parameters()]  # the graphs below need theirs unchanged
+        # the graphs below need theirs unchanged
+        copies = [self.copy(p) for p in self.net.parameters()]
         for copy, p in zip(copies, self.net.parameters(), strict=True):
             copy.grad = p.grad
         self.tasks = {"sgd": self.sgd(copies).step}

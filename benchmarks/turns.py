@@ -1,7 +1,8 @@
-"""Contenders that wait for their turn: one process for each, rounds of turns, and what is made of their times.
+"""Contenders that wait for their turn: one process for each, rounds of turns, and what is made of
+their times.
 
-A round gives every contender one turn, one after the other, while the rest sleep. A round in which somebody else used
-the machine is thrown away.
+A round gives every contender one turn, one after the other, while the rest sleep. A round in which
+somebody else used the machine is thrown away.
 """
 
 import importlib
@@ -21,7 +22,8 @@ from threadpoolctl import threadpool_info
 
 from . import machine
 
-SHORTEST = 0.2  # seconds: the system counts in hundredths, so a turn repeats a short task until it is this long
+# seconds: the system counts in hundredths, so a turn repeats a short task until it is this long
+SHORTEST = 0.2
 PAUSE = 0.03  # seconds between turns: PyTorch's threads spin for a moment after they have worked
 FOREIGN = 0.05  # of the cores' time may go to other processes
 
@@ -86,8 +88,8 @@ def _faults() -> int:
 
 
 class Contender:
-    """A Worker in a process of its own: `worker` is the name of its class as "module:class", in this package, and it is
-    made with the number of threads and the arguments."""
+    """A Worker in a process of its own: `worker` is the name of its class as "module:class", in
+    this package, and it is made with the number of threads and the arguments."""
 
     def __init__(self, name: str, threads: int, worker: str, *arguments: Any) -> None:
         self.name, self.asked = name, threads
@@ -151,8 +153,9 @@ def _refuse(problem: str) -> None:
 def running(
     *contenders: Contender, until: float = math.inf, report: Callable[[str], None] = _refuse
 ) -> Iterator[list[Contender]]:
-    """The contenders, ready; whether their threads have changed is checked at the end (and reported: by default, as a
-    BenchmarkError), and their processes ended. Raises OutOfTime when time.monotonic() passes `until`."""
+    """The contenders, ready; whether their threads have changed is checked at the end (and
+    reported: by default, as a BenchmarkError), and their processes ended. Raises OutOfTime when
+    time.monotonic() passes `until`."""
     try:
         for c in contenders:
             c.until = until
@@ -193,11 +196,12 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
-    """Let every contender do its part of the tasks once in each of so many rounds (as many as fit into the budget of
-    seconds, unless told), having warmed up.
+    """Let every contender do its part of the tasks once in each of so many rounds (as many as fit
+    into the budget of seconds, unless told), having warmed up.
 
-    Returns {"seconds": {task: {name: [one for each round]}}, "faults": {task: {name: page faults}}, "discarded": rounds
-    that others disturbed, "missing": rounds that were given up because there were too many of those}.
+    Returns {"seconds": {task: {name: [one for each round]}}, "faults": {task: {name: page faults}},
+    "discarded": rounds that others disturbed, "missing": rounds that were given up because there
+    were too many of those}.
     """
     shortest /= min(len(tasks), 10)
     repeats = {c.name: {t: c.ask("warm_up", t, shortest) for t in tasks if t in c.tasks} for c in contenders}
@@ -232,8 +236,8 @@ def measure(
 
 
 def enough(measured: dict[str, Any]) -> dict[str, Any]:
-    """What measure has returned. Raises BenchmarkError if it kept fewer than three rounds, or fewer than it was asked
-    for."""
+    """What measure has returned. Raises BenchmarkError if it kept fewer than three rounds, or fewer
+    than it was asked for."""
     kept = min(len(seconds) for task in measured["seconds"].values() for seconds in task.values())
     if kept < min(3, kept + measured["missing"]):
         raise BenchmarkError(f"other processes took the machine in {measured['discarded']} rounds; end them first")

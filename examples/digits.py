@@ -59,7 +59,8 @@ def main(epochs: int = 6) -> None:
     net = lenet()  # another one, which knows nothing yet
     net.load_state_dict(load("runs/digits.safetensors")[0])
 
-    sheet = Image.new("RGB", (640, 480), "white")  # 60 of them, each above its answer: red, if wrong
+    # 60 of them, each above its answer: red, if wrong
+    sheet = Image.new("RGB", (640, 480), "white")
     for i, answer in enumerate(answers(net, others.X)[:60]):
         x, y, color = i % 10 * 64, i // 10 * 80, "black" if answer == others.y[i] else "red"
         sheet.paste(Image.fromarray(np.uint8(255 * others.X[i, :, :, 0].clip(0, 1))).resize((56, 56)), (x + 4, y + 4))

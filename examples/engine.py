@@ -1,5 +1,5 @@
-"""An engine in forty lines: what a framework like this one does, without anything that makes it fast,
-safe or complete. It needs NumPy only; minicnn does not use it.
+"""An engine in forty lines: what a framework like this one does, without anything that makes it
+fast, safe or complete. It needs NumPy only; minicnn does not use it.
 
     python examples/engine.py
 

@@ -30,7 +30,8 @@ from minicnn.functional.windows import Window, col2im, im2col
 
 FOLDER = Path(__file__).resolve().parents[1] / "minicnn" / "figures"
 INK, PALE, GRAY = "#222222", "#b8b8b8", "#e8e8e8"
-BLUE, ORANGE, BROWN = "#9ecae9", "#ffbf79", "#a85a00"  # two behind numbers, and one for words about them
+# two behind numbers, and one for words about them
+BLUE, ORANGE, BROWN = "#9ecae9", "#ffbf79", "#a85a00"
 STRONG = "#1f5f99", "#c8423f", "#3d8a3b", "#8b5fa8"  # for lines and words
 
 Data = dict[str, Any]
@@ -297,8 +298,10 @@ def draw(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draws the figures of the lessons.")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="a folder (default: minicnn/figures)")
+    parser = argparse.ArgumentParser(description="Draw the figures of the lessons, a PNG each.")
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER, help="write the figures into this folder (default: minicnn/figures)"
+    )
     folder = parser.parse_args().out
     try:
         draw(folder)

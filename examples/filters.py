@@ -51,9 +51,12 @@ def draw(filters: np.ndarray, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Learn a first layer's filters, and draw them.")
+    parser = argparse.ArgumentParser(
+        description="Learn the filters of a first layer from photographs, and draw them into runs/filters/filters.png.",
+        epilog="example: python examples/filters.py photos",
+    )
     parser.add_argument("folder", help="a folder that has a folder of photographs for each class")
-    parser.add_argument("--epochs", type=int, default=400, help="default: 400")
+    parser.add_argument("--epochs", type=int, default=400, metavar="N", help="train for N epochs (default: 400)")
     arguments = parser.parse_args()
 
     minicnn.manual_seed(0)

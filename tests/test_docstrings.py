@@ -24,6 +24,8 @@ SECTIONS = {"Args", "Returns", "Yields", "Raises", "Attributes", "Example"}
 ONE_ARGUMENT = {"relu", "sigmoid", "tanh", "gelu"}  # their first sentence says what x is mapped to
 PACKAGES = [minicnn, minicnn.functional, minicnn.nn, minicnn.nn.init, minicnn.optim, minicnn.data]
 ALL_MODULES = ["minicnn"] + [name for _, name, _ in pkgutil.walk_packages(minicnn.__path__, "minicnn.")]
+ROOT = Path(__file__).parents[1]
+PROGRAMS = sorted([*ROOT.glob("examples/**/*.py"), *ROOT.glob("benchmarks/*.py")])
 WIDTH = 100
 
 
@@ -119,9 +121,8 @@ def test_public_methods_describe_their_arguments_rightly(module):
     assert found == []
 
 
-def docstrings(name):
+def docstrings(source):
     """(line number, line) of all docstrings in the source of a module."""
-    source = Path(importlib.import_module(name).__file__).read_text(encoding="utf-8")
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
@@ -139,13 +140,21 @@ def test_no_sentence_is_taken_for_a_section(name):
     assert [heading for text in texts for heading in headings(text) if heading not in SECTIONS] == []
 
 
-@pytest.mark.parametrize("name", [name for name in ALL_MODULES if any(is_in(module, name) for module in MODULES)])
-def test_text_is_at_most_100_columns_wide(name):
-    source = Path(importlib.import_module(name).__file__).read_text(encoding="utf-8")
+def wide(source):
+    """(line number, line) of the docstrings and comments that are too wide."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = [(t.start[0], t.line.rstrip()) for t in tokens if t.type == tokenize.COMMENT and "fmt:" not in t.string]
-    wide = [(number, line) for number, line in [*docstrings(name), *comments] if len(line) > WIDTH]
-    assert wide == []
+    return [(number, line) for number, line in [*docstrings(source), *comments] if len(line) > WIDTH]
+
+
+@pytest.mark.parametrize("name", [name for name in ALL_MODULES if any(is_in(module, name) for module in MODULES)])
+def test_text_is_at_most_100_columns_wide(name):
+    assert wide(Path(importlib.import_module(name).__file__).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_text_of_programs_is_at_most_100_columns_wide(path):
+    assert wide(path.read_text(encoding="utf-8")) == []
 
 
 def test_annotations_of_tensor_mean_the_builtin_types():
@@ -193,3 +202,7 @@ def test_the_checks_find_what_is_wrong():
     ]
     assert problems(h, "h") == []
     assert problems(lambda: 0, "l") == ["l has no docstring"]
+    assert wide(f'"""{"x" * 97}\n\n{"x" * 101}"""\ny = "{"x" * 101}"\nz = 0  # {"x" * 92}') == [
+        (3, "x" * 101 + '"""'),
+        (5, "z = 0  # " + "x" * 92),
+    ]

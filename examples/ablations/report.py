@@ -1,8 +1,8 @@
-"""What the runs of run.py come to: table.md, table.json, and a chart for each idea.
+"""The results of run.py's runs: table.md, table.json, and a chart for each idea.
 
-A run is a dictionary: train_error, a list of per cent by epoch; test_error, a list of [epoch, per cent]; of a race,
-which ends when the training error has reached the goal, also rates, all that were tried, and rate, the best of them.
-Runs of a kind are a list, one for each seed.
+A run is a dictionary: train_error, a list of per cent by epoch; test_error, a list of [epoch, per
+cent]; of a race, which ends when the training error has reached the goal, also rates, all that were
+tried, and rate, the best of them. Runs of a kind are a list, one for each seed.
 """
 
 import json
@@ -35,8 +35,8 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def compare(arms: dict[str, list[Run]]) -> list[dict[str, Any]]:
-    """A row for each arm: how many of the test images were wrong in the end, and how many more than with the baseline
-    of the same seed."""
+    """A row for each arm: how many of the test images were wrong in the end, and how many more than
+    with the baseline of the same seed."""
     errors = {name: [run["test_error"][-1][1] for run in runs] for name, runs in arms.items()}
     rows = []
     for name, own in errors.items():
@@ -51,8 +51,9 @@ def compare(arms: dict[str, list[Run]]) -> list[dict[str, Any]]:
 
 
 def finish(races: dict[str, list[Run]]) -> list[dict[str, Any]]:
-    """A row for each race: the rates that were tried, the best for each seed, how many runs have reached the goal; if
-    all have, after how many epochs, and how many times those of the first race."""
+    """A row for each race: the rates that were tried, the best for each seed, how many runs have
+    reached the goal; if all have, after how many epochs, and how many times those of the first
+    race."""
     rows: list[dict[str, Any]] = []
     for name, runs in races.items():
         epochs = spread = None
@@ -101,7 +102,7 @@ def markdown(arms: list[dict[str, Any]], races: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-# --------------------------------------------------------------------------------------------------------------- charts
+# ------------------------------------------------------------------------------------------- charts
 def by_epoch(axes: Any) -> None:
     """Whole numbers, and a grid."""
     axes.set_xlabel("epoch")
@@ -110,10 +111,12 @@ def by_epoch(axes: Any) -> None:
 
 
 def draw_idea(arms: dict[str, list[Run]]) -> Any:
-    """Left the errors by epoch, means and ranges over the seeds; right the last test errors, those of a seed joined."""
+    """Left the errors by epoch, means and ranges over the seeds; right the last test errors, those
+    of a seed joined."""
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    last = np.array([[run["test_error"][-1][1] for run in runs] for runs in arms.values()])  # (arms, seeds)
+    # (arms, seeds)
+    last = np.array([[run["test_error"][-1][1] for run in runs] for runs in arms.values()])
     right.plot(last, "-", color="0.8", zorder=1)
     for place, (color, (name, runs)) in enumerate(zip(COLORS, arms.items(), strict=False)):
         tested = np.array([run["test_error"] for run in runs])  # (seeds, times, 2)
@@ -156,7 +159,8 @@ def draw_races(races: dict[str, list[Run]]) -> Any:
 
 
 def draw_differences(rows: list[dict[str, Any]]) -> Any:
-    """How many more images are wrong after each change: means and standard deviations over the seeds."""
+    """How many more images are wrong after each change: means and standard deviations over the
+    seeds."""
     changes = [row for row in rows if row["name"] != "baseline"]
     figure = new_figure(7.5, 1 + 0.4 * len(changes))
     axes = figure.subplots()
@@ -174,7 +178,8 @@ def draw_differences(rows: list[dict[str, Any]]) -> Any:
 def report(folder: Path, ideas: dict[str, list[str]], arms: dict[str, list[Run]], races: dict[str, list[Run]]) -> str:
     """Write the tables and the charts. Returns the tables as text.
 
-    arms: the baseline's runs and those of each change, by name; ideas: the names of the changes that belong to each.
+    arms: the baseline's runs and those of each change, by name; ideas: the names of the changes
+    that belong to each.
     """
     compared, finished = compare(arms), finish(races)
     text = markdown(compared, finished)

@@ -1,31 +1,35 @@
-"""What each idea of the paper buys, measured on CIFAR-10: python examples/ablations/run.py --data DIR
+"""Measure on CIFAR-10 what each idea of the paper contributes: python examples/ablations/run.py
+--data DIR
 
-One small network has all the ideas. Each other run changes one thing in it (two also lower the learning rate, because
-they fail at the baseline's); what counts is how many more of the test images are then wrong, in the mean of several
-seeds, each compared with the baseline from the same seed.
+The baseline is a small network with all the ideas. Each other run changes one thing in it (two also
+lower the learning rate, because they fail at the baseline's). The result is how many more of the
+test images are then wrong, in the mean of several seeds, each compared with the baseline of the
+same seed. The last column is the section of Krizhevsky et al. 2012.
 
-    --only           the baseline                              instead                  Krizhevsky et al. 2012
-    normalization    local response normalization              none; batch norm         section 3.3
-    pooling          3 × 3 in steps of 2                       2 × 2 in steps of 2      section 3.4
-    dropout          half of what the last layer sees          none                     section 4.2
-    crops            24 × 24 of the 32 × 32 pixels, anywhere   in the middle            section 4.1
-    flips            mirrored half of the time                 never                    section 4.1
-    color            shifted along its principal components    as it is                 section 4.1
-    initialization   He's, for pixels of unit variance         N(0, 0.01) and 0 to 255  section 5
-    relu             figure 1: epochs until no more than 25% of the training images are wrong, with ReLU, tanh and
-                     sigmoid, each at the best of a few rates; without normalization, without any regularization, and
-                     with the paper's weights and pixels. Two run again with He's, which were not known then.
+    --only           the baseline                              instead                  the paper
+    normalization    local response normalization              none; batch norm         3.3
+    pooling          3 × 3 in steps of 2                       2 × 2 in steps of 2      3.4
+    dropout          half of what the last layer sees          none                     4.2
+    crops            24 × 24 of the 32 × 32 pixels, anywhere   in the middle            4.1
+    flips            half of the images are mirrored           none                     4.1
+    color            shifted along its principal components    as it is                 4.1
+    initialization   He's, for pixels of unit variance         N(0, 0.01) and 0 to 255  5
+    relu             figure 1: epochs until at most 25% of the training images are wrong, with ReLU,
+                     tanh and sigmoid, each at the best of a few rates; without normalization or
+                     regularization, and with the paper's weights and pixels. Two run again with
+                     He's weights, which were not known then.
 
-By default 5,000 of the training images, all of the test images, and 24 epochs at a rate that falls along a cosine.
-Each run is kept, in the folder runs, as soon as it is done. So the same command goes on where it was interrupted, with
-more seeds as well, and two with the same --out and different --only share the work. At the end there are also table.md,
-table.json and the charts. The runs of all ideas together have taken 130 minutes of one core of an AMD EPYC (Milan),
-those of the races another 130.
+By default, the networks train on 5,000 of the training images for 24 epochs, at a learning rate
+that falls along a cosine, and are tested on all test images. Each run is saved in the folder runs
+as soon as it is done. So the same command continues where it was interrupted, also with more seeds,
+and two commands with the same --out and different --only share the work. At the end, table.md,
+table.json and the charts are written. The runs of all ideas together took 130 minutes on one core
+of an AMD EPYC (Milan), those of relu another 130.
 
-Pixels of unit variance are 63 times smaller than those from 0 to 255, so with them the constant α of local response
-normalization is larger than the paper's by the square of that. As He's weights make up for it from layer to layer, this
-normalization is stronger than the paper's: at first α·Σa² is about 2 in conv1 and in conv2, beside k = 2, where the
-paper's weights, pixels and α give 0.007 and 0.0003.
+Pixels of unit variance are 63 times smaller than those from 0 to 255, so with them the constant α
+of local response normalization is 63² times the paper's. As He's weights keep the scale from layer
+to layer, this normalization is stronger than the paper's: at first α·Σa² is about 2 in conv1 and in
+conv2, beside k = 2, while the paper's weights, pixels and α give 0.007 and 0.0003.
 """
 
 import json
@@ -39,7 +43,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "alexnet"))  # whose options and charts are used here
+# whose options and charts are used here
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "alexnet"))
 import support.installed  # noqa: F401 (first)
 
 # isort: split
@@ -96,7 +101,8 @@ class Setting:
 BASELINE = Setting()
 IDEAS = {
     "normalization": {
-        "no normalization": replace(BASELINE, norm="none", rate=0.01),  # 48.6% wrong with seed 1; at 0.02 61.8%
+        # 48.6% wrong with seed 1; at 0.02 61.8%
+        "no normalization": replace(BASELINE, norm="none", rate=0.01),
         "batch norm": replace(BASELINE, norm="batch"),
     },
     "pooling": {"pooling without overlap": replace(BASELINE, pool=2)},
@@ -104,7 +110,8 @@ IDEAS = {
     "crops": {"no random crops": replace(BASELINE, crop=False)},
     "flips": {"no flips": replace(BASELINE, flip=False)},
     "color": {"no color shift": replace(BASELINE, color=False)},
-    "initialization": {"N(0, 0.01)": replace(BASELINE, init="paper", rate=0.002)},  # 41.8% wrong; at 0.02 66.5%
+    # 41.8% wrong; at 0.02 66.5%
+    "initialization": {"N(0, 0.01)": replace(BASELINE, init="paper", rate=0.002)},
 }
 BARE = Setting(norm="none", dropout=0, crop=False, flip=False, color=False, init="paper", decay=0)
 RACES = {  # with the rates to try, the likely best first
@@ -128,7 +135,8 @@ def network(setting: Setting) -> nn.Sequential:
             layers["norm"] = nn.LocalResponseNorm(alpha=ALPHA[setting.init])
         elif norm == "batch":
             layers["norm"] = nn.BatchNorm2d(outputs)
-        layers["pool"] = nn.MaxPool2d(setting.pool, stride=2, ceil_mode=True)  # to the same size with either window
+        # the output size is the same with either window
+        layers["pool"] = nn.MaxPool2d(setting.pool, stride=2, ceil_mode=True)
         return nn.Sequential(**layers)
 
     return nn.Sequential(
@@ -179,10 +187,11 @@ def evenly(dataset: CIFAR10, n: int) -> list[tuple[Any, int]]:
     return [dataset[i * len(dataset) // n] for i in range(n)]
 
 
-# ----------------------------------------------------------------------------------------------------------------- runs
+# --------------------------------------------------------------------------------------------- runs
 @dataclass(frozen=True)
 class Job:
-    """A run to be done, for so many epochs; with rates to try, a race to the goal, for so many at most."""
+    """A run to be done, for this many epochs; with rates to try, it is a race to the goal, of at
+    most this many."""
 
     name: str
     setting: Setting
@@ -208,7 +217,7 @@ def plan(ideas: Iterable[str], seeds: int, sizes: dict[str, int]) -> list[Job]:
 
 
 def run(job: Job, images: Images) -> Run:
-    """Do it: what measure or race return, and seconds."""
+    """Do the job: returns what measure or race return, and the seconds."""
     start = time.perf_counter()
     result = race(job, images) if job.rates else measure(job, images)
     return {**result, "seconds": time.perf_counter() - start}
@@ -225,8 +234,9 @@ def measure(job: Job, images: Images) -> Run:
 
 
 def race(job: Job, images: Images) -> Run:
-    """train_error, a list of per cent by epoch, of the best of the rates; rate; rates, all that were tried; epochs, of
-    all rates together. Once the goal is reached, the other rates get one epoch less to do better."""
+    """train_error, a list of per cent by epoch, of the best of the rates; rate; rates, all that
+    were tried; epochs, of all rates together. Once the goal is reached, the other rates get one
+    epoch less to do better."""
     tried: list[Run] = []
     limit = job.epochs
     for rate in job.rates:
@@ -242,8 +252,8 @@ def race(job: Job, images: Images) -> Run:
 
 
 def training(job: Job, rate: float, epochs: int, images: Images) -> Iterator[tuple[nn.Module, float]]:
-    """After each epoch, the network and how many per cent of the images it got wrong as it learned them. The rate
-    falls along a cosine; in a race it stays."""
+    """After each epoch, the network and how many per cent of the images it got wrong as it learned
+    them. The rate falls along a cosine; in a race it stays."""
     minicnn.manual_seed(job.seed)
     net = network(job.setting).to(images.settings.device)
     loader = images.training(job.setting, job.seed)
@@ -256,7 +266,8 @@ def training(job: Job, rate: float, epochs: int, images: Images) -> Iterator[tup
 
 
 def train_epoch(net: nn.Module, loader: DataLoader, optimizer: Optimizer, title: str) -> float:
-    """One pass over the training images: how many per cent of them were wrong, each before the update with it."""
+    """One pass over the training images: how many per cent of them were wrong, each before the
+    update with it."""
     net.train()
     score = Score()
     for images, labels in batches(loader, title, score):
@@ -270,10 +281,10 @@ def train_epoch(net: nn.Module, loader: DataLoader, optimizer: Optimizer, title:
     return 100 - score.result()["top1"]
 
 
-# -------------------------------------------------------------------------------------------------------------- program
+# ------------------------------------------------------------------------------------------ program
 class Results:
-    """The runs that are done, by the key of the job; each is a file in the folder runs, so several programs can share
-    the work."""
+    """The runs that are done, by the key of the job; each is a file in the folder runs, so several
+    programs can share the work."""
 
     def __init__(self, folder: Path, counts: dict[str, int]) -> None:
         self.folder, self.counts = folder / "runs", counts  # how many, and a checksum
@@ -287,7 +298,8 @@ class Results:
         return json.loads(json.dumps({**asdict(job), **self.counts}))
 
     def read(self, jobs: Iterable[Job]) -> None:
-        """Those that are done now. Raises UsageError if one of them was another job, or its file is damaged."""
+        """Read the results of the jobs that are done. Raises UsageError if one was of another job,
+        or its file is damaged."""
         for job in jobs:
             path, mine = self.path(job), self.job(job)
             if not path.exists():
@@ -351,21 +363,29 @@ def main() -> None:
         choices=names,
         default=names,
         metavar="NAME",
-        help=f"try these of {', '.join(names)} (default: all)",
+        help=f"run only these comparisons, of {', '.join(names)} (default: all)",
     )
-    parser.add_argument("--seeds", type=natural, default=3, metavar="N", help="make N runs of each kind (default: 3)")
+    parser.add_argument(
+        "--seeds",
+        type=natural,
+        default=3,
+        metavar="N",
+        help="train each network N times, with other seeds (default: 3)",
+    )
     parser.add_argument("--images", type=natural, metavar="N", help=f"train on N images (default: {SIZES['train']:,})")
     parser.add_argument(
         "--epochs", type=natural, metavar="N", help=f"each run has N epochs (default: {SIZES['epochs']})"
     )
-    parser.add_argument("--quick", action="store_true", help="try the program: few images, few epochs, no meaning")
+    parser.add_argument(
+        "--quick", action="store_true", help="try the program with few images and epochs; its results mean nothing"
+    )
     add_machine(parser)
     parser.add_argument(
         "--out", default="runs/ablations", metavar="FOLDER", help="the results' folder (default: runs/ablations)"
     )
     settings = parser.parse_args()
     use_machine(settings)
-    require_matplotlib()  # what is not installed is better missed now than after the last run
+    require_matplotlib()  # fail now rather than after the last run if it is missing
 
     sizes = dict(QUICK if settings.quick else SIZES)
     sizes["train"], sizes["epochs"] = settings.images or sizes["train"], settings.epochs or sizes["epochs"]

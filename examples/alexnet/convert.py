@@ -1,4 +1,4 @@
-"""AlexNet's weights from torchvision, Caffe or ONNX, and back. See --help.
+"""Convert AlexNet's weights from torchvision, Caffe or ONNX, and back. See --help.
 
     python examples/alexnet/convert.py FROM INTO
 
@@ -15,8 +15,9 @@ torchvision's alexnet is variant 2014; BVLC AlexNet, of Caffe, is variant 2012. 
 | normalization      | α times the sum, k = 2  | none                   | α times the mean, k = 1 |
 | dropout            | as config.json says     | scaled in training     | scaled in training      |
 
-Groups have the same order in Caffe, and there too normalization comes before pooling, as in the paper. (In CaffeNet it
-comes after: that is another network, though its arrays have the same names and shapes.)
+Groups have the same order in Caffe, and there too normalization comes before pooling, as in the
+paper. (In CaffeNet it comes after: that is another network, though its arrays have the same names
+and shapes.)
 
 The central squares may lie one pixel apart. torchvision scales an image's long side to
 int(256 · long / short), and its crop begins at round(rest / 2), halves to the even number; here
@@ -66,12 +67,12 @@ Carry AlexNet between minicnn, torchvision, Caffe and ONNX. FROM is one of
   either network as an .onnx, as the model zoo has BVLC AlexNet, or as PyTorch
   exports it; needs the package onnx
 
-  a network that train.py has trained, to go --to torchvision or caffe, or INTO
-  an .onnx, which ONNX Runtime and others run
+  a network that train.py has trained. It becomes torchvision's or Caffe's with
+  --to, or, if INTO ends in .onnx, a graph for ONNX Runtime and other programs
 
-A file that could run code as it is read, such as a pickled .npy, is not read:
-of a checkpoint that has objects of other programs in it, load and save the
-state dict alone."""
+Pickled files, which could run code when they are loaded, are rejected. If a
+checkpoint holds other objects than arrays and numbers, load it in PyTorch and
+save its state dict alone."""
 EXAMPLES = """\
 The program writes INTO and nothing else, and overwrites no file.
 
@@ -97,10 +98,11 @@ TORCHVISION, CAFFE = ({layer: names[i] for layer, names in LAYERS.items()} for i
 FIRST = "features.0.weight", "conv1.weight", "conv1_w"  # in torchvision, in Caffe, in Caffe2
 AFTER_DROPOUT = {"2012": ("fc7.fc", "fc8"), "2014": ("fc6.fc", "fc7.fc"), "tutorial": ("fc7.fc", "fc8")}
 BVLC_LRN = np.array([5, 1e-4, 0.75, 1])  # local_size; alpha, which Caffe divides by it; beta; k
-BVLC_MEAN = np.array([104.007, 116.669, 122.679], np.float32)  # of ImageNet's pixels, from 0 to 255: blue, green, red
+# of ImageNet's pixels, from 0 to 255: blue, green, red
+BVLC_MEAN = np.array([104.007, 116.669, 122.679], np.float32)
 
 
-# ------------------------------------------------------------------------------------------------------ axes and layers
+# ---------------------------------------------------------------------------------- axes and layers
 def channels_last(parameter: np.ndarray, side: int = 1) -> np.ndarray:
     """(O, C, KH, KW) -> (KH, KW, C, O).
 
@@ -144,13 +146,15 @@ def _parameters(names: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def other_colors(arrays: Arrays, conv1: str = "conv1") -> Arrays:
-    """Caffe's arrays with conv1 for red, green and blue in place of blue, green and red; and the way back."""
+    """Caffe's arrays with conv1 for red, green and blue in place of blue, green and red; and the
+    way back."""
     return {**arrays, f"{conv1}.weight": arrays[f"{conv1}.weight"][:, ::-1]}
 
 
 def usual_dropout(net: nn.Module, config: dict[str, Any]) -> Arrays:
-    """The state dict of the network as if dropout scaled what it keeps in training. If it scales everything in
-    evaluation instead, as in the paper, the weights that come next are scaled: halved, which rounds nothing, there."""
+    """The state dict of the same network with dropout that rescales in training. If its own dropout
+    rescales in evaluation, as in the paper, the weights after it are multiplied by 1 - p: halving
+    them does not round."""
     state = net.state_dict()
     if config["dropout_scale"] == "evaluation":
         kept = np.float32(1 - config.get("dropout", 0.5))
@@ -160,7 +164,8 @@ def usual_dropout(net: nn.Module, config: dict[str, Any]) -> Arrays:
 
 
 def check(arrays: Arrays, expected: Arrays) -> None:
-    """CheckpointError unless the arrays have the names and shapes of those expected, and are float32."""
+    """CheckpointError unless the arrays have the names and shapes of those expected, and are
+    float32."""
     problems = [f"{name} is missing" for name in expected if name not in arrays]
     for name, array in arrays.items():
         if name not in expected:
@@ -172,7 +177,7 @@ def check(arrays: Arrays, expected: Arrays) -> None:
         raise CheckpointError("another network: " + "; ".join(problems[:3]) + more)
 
 
-# ---------------------------------------------------------------------------------------------------------- torchvision
+# -------------------------------------------------------------------------------------- torchvision
 def from_torchvision(arrays: Arrays) -> Network:
     """The network, settings and view of torchvision's state dict."""
     config = {"variant": "2014", "groups": True, "init": "he", "lrn": LRN, "dropout_scale": "training"}
@@ -196,12 +201,13 @@ def to_torchvision(net: nn.Module, config: dict[str, Any], view: View) -> Arrays
     return outwards(usual_dropout(net, config), TORCHVISION)
 
 
-# ---------------------------------------------------------------------------------------------------------------- Caffe
+# -------------------------------------------------------------------------------------------- Caffe
 def from_caffe(arrays: Arrays, mean: np.ndarray | None = None) -> Network:
     """The network, settings and view of BVLC AlexNet's arrays.
 
-    mean, or "mean" among the arrays: blue, green and red, from 0 to 255, of all pixels (3,) or of each (3, S, S).
-    "resize" among them, if the mean is no image, whose size it is, and the short side is not scaled to 256 pixels.
+    mean, or "mean" among the arrays: blue, green and red, from 0 to 255, of all pixels (3,) or of
+    each (3, S, S). "resize" among them: the size to which the short side is scaled, 256 if it is
+    missing; a mean image has that size itself.
     "lrn" among them, if the constants are not BVLC's: local_size, alpha, beta and k of lrn_param.
     """
     endings = {"_w": ".weight", "_b": ".bias"}  # as Caffe2 has them
@@ -232,7 +238,8 @@ def to_caffe(net: nn.Module, config: dict[str, Any], view: View) -> Arrays:
             f"{tuple(view.std)}: train one with --scale raw"
         )
     lrn, image = config["lrn"], view.mean_image
-    mean = np.array(view.mean)[::-1] * 255 if image is None else image.transpose(2, 0, 1)[::-1]  # (3, H, W)
+    # (3, H, W)
+    mean = np.array(view.mean)[::-1] * 255 if image is None else image.transpose(2, 0, 1)[::-1]
     return {
         **other_colors(outwards(usual_dropout(net, config), CAFFE)),
         "mean": mean.astype(np.float32),
@@ -247,7 +254,7 @@ def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
     if resize.size != 1 or resize.dtype.kind not in "iu" or resize.item() < size:
         raise CheckpointError(f"resize is a whole number of at least {size} pixels, not {resize.tolist()}")
     if numbers and not np.isfinite(mean).all():
-        raise CheckpointError("a mean is of numbers, and there is one that is none or infinite")
+        raise CheckpointError("the mean contains NaN or infinity")
     if numbers and mean.shape == (3,):
         return View(size, tuple((mean[::-1].astype(float) / 255).tolist()), RAW, resize=resize.item())
     if numbers and mean.shape == (3, *side, *side) and side[0] >= size:
@@ -258,10 +265,11 @@ def raw_view(mean: np.ndarray, resize: np.ndarray) -> View:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------- ONNX
+# --------------------------------------------------------------------------------------------- ONNX
 def from_onnx(found: Found, mean: np.ndarray | None = None) -> Network:
-    """The network, settings and view of a graph. If it does not say what it wants to see, that is
-    for a network with normalization what Caffe's sees, and else what torchvision's does."""
+    """The network, settings and view of a graph. If the file does not say which pixels the network
+    sees, they are assumed to be Caffe's for a network with normalization, and torchvision's
+    otherwise."""
     arrays, config = found.arrays, dict(found.config)
     if mean is not None and (found.told or config["variant"] != "2012"):
         raise UsageError("--mean is for Caffe's network, this is another")
@@ -290,7 +298,7 @@ def from_onnx(found: Found, mean: np.ndarray | None = None) -> Network:
     return net, config, view
 
 
-# -------------------------------------------------------------------------------------------------------------- program
+# ------------------------------------------------------------------------------------------ program
 def read_mean(text: str) -> np.ndarray:
     """An argument of --mean: three numbers, or the name of a .npy."""
     try:
@@ -303,10 +311,11 @@ def read_mean(text: str) -> np.ndarray:
 
 
 def read_names(path: str, count: int) -> tuple[list[str], list[str]]:
-    """(classes, their names) from a file with a line for each. A line of synset_words.txt is an id and words."""
+    """(classes, their names) from a file with a line for each. A line of synset_words.txt is an id
+    and words."""
     names = [line for _, line in lines(path, errors="replace")]
     if any("\0" in name for name in names):
-        raise UsageError(f"--names {path}: it is no UTF-8 text; save it as such")
+        raise UsageError(f"--names {path}: the file is not UTF-8 text: save it as UTF-8")
     if len(names) != count:
         raise UsageError(f"--names {path}: it has {len(names)} names, and the network {count} classes")
     if all(re.match(r"n\d{8}\s", name) for name in names):
@@ -319,7 +328,7 @@ def read_names(path: str, count: int) -> tuple[list[str], list[str]]:
 
 
 def bring(source: str, target: str, names: str | None, mean: str | None) -> None:
-    """From another framework to what train.py, evaluate.py and predict.py take."""
+    """Convert a network of another framework for train.py, evaluate.py and predict.py."""
     if Path(target).suffix != ".safetensors":
         raise UsageError(f"{target}: minicnn's networks are .safetensors and .onnx (--to is for others)")
     theirs = read_onnx(source) if is_onnx(source) else read(source)
@@ -342,15 +351,20 @@ def bring(source: str, target: str, names: str | None, mean: str | None) -> None
             if config["variant"] == "2012"
             else "red, green and blue, by ImageNet's mean and std, as torchvision's"
         )
-        say(f"its weights are taken for pixels in {sees} are; the file does not say it")
+        say(f"the file does not say what pixels its weights are for; assumed are pixels in {sees} are")
         if theirs.side not in (None, view.size):
-            say(f"its graph is for images {theirs.side} pixels wide, this network for {view.size}: other logits")
+            say(
+                f"its graph is for images {theirs.side} pixels wide, this network for {view.size}: its logits will "
+                "differ"
+            )
 
 
 def from_arrays(arrays: Arrays, mean: np.ndarray | None) -> Network:
     """The network, settings and view of the arrays in a file."""
     if any(name.endswith("conv1.conv.weight") for name in arrays):
-        raise UsageError("minicnn's own: --to torchvision or --to caffe says where it goes, or INTO.onnx")
+        raise UsageError(
+            "this is a network of minicnn already: give --to torchvision or --to caffe, or an INTO that ends in .onnx"
+        )
     arrays = unwrapped(arrays, FIRST)
     if "features.0.weight" in arrays:
         if mean is not None:
@@ -359,7 +373,7 @@ def from_arrays(arrays: Arrays, mean: np.ndarray | None) -> Network:
     if "conv1.weight" in arrays or "conv1_w" in arrays:
         return from_caffe(arrays, mean)
     names = ", ".join(list(arrays)[:3]) or "none"
-    raise CheckpointError(f"no names as torchvision or Caffe has them, but {names} ...")
+    raise CheckpointError(f"its arrays have neither torchvision's nor Caffe's names, but {names} ...")
 
 
 def is_onnx(path: str) -> bool:
@@ -367,7 +381,7 @@ def is_onnx(path: str) -> bool:
 
 
 def take(source: str, target: str, framework: str) -> None:
-    """From train.py to another framework."""
+    """Convert a network of train.py for another framework."""
     net, config, view = load_network(source)
     if framework == "onnx":
         write_onnx(target, net, outwards(net.state_dict(), OURS), config, view)
@@ -386,23 +400,28 @@ def main() -> None:
         prog="convert.py", description=DESCRIPTION, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("source", metavar="FROM", help="a .pth, .npz, .onnx or .safetensors, as above")
+    parser.add_argument("source", metavar="FROM", help="the file to read: .pth, .npz, .onnx or .safetensors, as above")
     parser.add_argument(
-        "target", metavar="INTO", help="the .safetensors or .onnx to write; with --to also a .pth or .npz"
+        "target", metavar="INTO", help="the file to write: .safetensors or .onnx; with --to also .pth or .npz"
     )
-    parser.add_argument("--to", choices=("torchvision", "caffe"), help="whose network to write (default: minicnn's)")
     parser.add_argument(
-        "--names", metavar="FILE", help="the classes' names, a line each, or synset_words.txt (default: numbers)"
+        "--to", choices=("torchvision", "caffe"), help="write this framework's arrays (default: minicnn's)"
+    )
+    parser.add_argument(
+        "--names",
+        metavar="FILE",
+        help="a file with the name of each class in a line, such as synset_words.txt (default: classes are numbered)",
     )
     parser.add_argument(
         "--mean",
         metavar="MEAN",
-        help="what Caffe's network wants subtracted, in blue, green, red: three numbers, as in 104,117,123, or a .npy "
+        help="the mean that is subtracted from the pixels of Caffe's network, in the order blue, green, red: three "
+        "numbers, as in 104,117,123, or a .npy "
         'like ilsvrc_2012_mean.npy (default: "mean" among the arrays, or ImageNet\'s three numbers)',
     )
     settings = parser.parse_args()
     if os.path.exists(settings.target):
-        raise UsageError(f"{settings.target} is there already: move it away, or give another name")
+        raise UsageError(f"{settings.target} exists already: move it away, or give another name")
     to = settings.to or ("onnx" if is_onnx(settings.target) else None)
     if to is None:
         bring(settings.source, settings.target, settings.names, settings.mean)

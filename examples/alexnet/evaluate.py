@@ -1,4 +1,5 @@
-"""Measure a trained network: python examples/alexnet/evaluate.py [--checkpoint FILE] [--data …] [--crops 10]"""
+"""Measure a trained network: python examples/alexnet/evaluate.py [--checkpoint FILE] [--data …]
+[--crops 10]"""
 
 import json
 import sys
@@ -37,42 +38,44 @@ MOST_KEPT, OFTEN = 50, 0.5  # batches and seconds between counts
 
 
 def top_k(logits: Array, labels: Array, k: int) -> Array:
-    """How many of the labels (N,) are among the k largest of their logits (N, K): an array of one number, on their
-    device.
+    """The number of labels (N,) that are among the k largest of their logits (N, K), as an array of
+    one number on their device.
 
-    Of a label that ties with others for the last places, the part that counts is its chance if lots were drawn. So a
-    network that gives each of 10 classes the same logit has 10% right: not all, nor what the order of the classes
-    would make of it. Logits that are no numbers are wrong.
+    A label that ties with others for the last places counts in part, by its chance if the places
+    were drawn at random. So a network that gives each of 10 classes the same logit has 10% right:
+    neither all, nor a share that depends on the order of the classes. NaN logits are wrong.
     """
     own = np.take_along_axis(logits, labels[:, None], axis=1)  # (N, 1)
-    tied = (logits == own).sum(axis=1)  # (N,), 1 or more, for a logit equals itself; 0 if it is no number
+    # (N,), at least 1, because a logit equals itself; 0 if it is NaN
+    tied = (logits == own).sum(axis=1)
     larger = logits.shape[1] - (logits <= own).sum(axis=1)
     return (np.clip((k - larger) / np.maximum(tied, 1), 0, 1) * (tied > 0)).sum()
 
 
 class Score:
-    """The mean loss of an epoch's images, and how many per cent of their labels are the best answer or among the five
-    best. Told the number of classes, it also has `confusion` (K, K): how many images of each class (the rows) got
-    each answer (the columns), the first of equal ones.
+    """The mean loss of an epoch's images, and how many per cent of their labels are the best answer
+    or among the five best. Told the number of classes, it also has `confusion` (K, K): how many
+    images of each class (the rows) got each answer (the columns), the first of equal ones.
 
-    What a batch gives stays where it was computed, and is counted once in a while: for that the program has to wait
-    for a GPU, and the GPU then for the program.
+    The results of a batch stay on the device, and are counted only now and then, because the
+    program then has to wait for the GPU, and the GPU for the program.
     """
 
     def __init__(self, classes: int = 0) -> None:
-        self.kept: list[tuple[Array, Array, Array]] = []  # loss, logits and labels of each batch that is not counted
+        # (loss, logits, labels) of each batch that is not counted yet
+        self.kept: list[tuple[Array, Array, Array]] = []
         self.begun = self.counted = time.perf_counter()
         self.sums, self.seen = np.zeros(3), 0  # of loss, top-1 and top-5; over so many images
         self.confusion = np.zeros((classes, classes), np.int64)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Array) -> None:
-        """A batch, with its mean loss. The first is counted at once."""
+        """Add a batch, with its mean loss. The first one is counted at once."""
         self.kept.append((loss.data, logits.data, labels))
         if not self.seen or len(self.kept) == MOST_KEPT or time.perf_counter() - self.counted > OFTEN:
             self.count()
 
     def count(self) -> None:
-        """Fetch what was kept."""
+        """Count the batches that were kept."""
         if self.kept:
             losses, *batches = zip(*self.kept, strict=True)
             with on_device_of(losses[0]):
@@ -94,18 +97,20 @@ class Score:
         return {"loss": loss, "top1": top1, "top5": top5}
 
     def trained(self) -> dict[str, float]:
-        """The same of images that were trained on, as a run's table has it, and how many a second."""
+        """The results of the images that were trained on, by the names in a run's table, and images
+        a second."""
         result, seconds = self.result(), time.perf_counter() - self.begun
         return {"train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": self.seen / seconds}
 
 
 def batches(loader: DataLoader, title: str, score: Score) -> Iterator[tuple[Array, Array]]:
-    """The loader's batches to train on, each added to the score before the next. A progress bar counts
-    them and shows the mean loss so far; if that is no number any more, they end early."""
+    """The loader's batches to train on, each added to the score before the next. A progress bar
+    counts them and shows the mean loss so far; if that is NaN or infinite, they end early."""
     with progress_bar(total=len(loader.dataset), desc=title, unit=" images") as bar:
         for images, labels in loader:
             yield images, labels
-            bar.set_description(f"{title}  loss {score.sums[0] / score.seen:.3f}", refresh=False)  # narrow ones show it
+            # as part of the title, which narrow bars show too
+            bar.set_description(f"{title}  loss {score.sums[0] / score.seen:.3f}", refresh=False)
             bar.update(len(labels))
             if not np.isfinite(score.sums[0]):
                 break
@@ -114,8 +119,9 @@ def batches(loader: DataLoader, title: str, score: Score) -> Iterator[tuple[Arra
 def outputs(net: nn.Module, images: Array) -> Tensor:
     """The network's logits (N, K) for images (N, S, S, 3).
 
-    For ten crops of each, (N, 10, S, S, 3), the mean of their ten softmax outputs counts (section 4.1). Its logarithm
-    is returned, which is as good as logits: softmax makes the mean of it again, and cross_entropy that mean's loss.
+    For ten crops of each, (N, 10, S, S, 3), the mean of their ten softmax outputs counts (section
+    4.1). Its logarithm is returned, which is as good as logits: softmax makes the mean of it again,
+    and cross_entropy that mean's loss.
     """
     crops = images.reshape(-1, *images.shape[-3:])
     with batch_of(len(crops)):
@@ -123,14 +129,16 @@ def outputs(net: nn.Module, images: Array) -> Tensor:
     if images.ndim == 4:
         return logits
     log_p = F.log_softmax(logits).reshape(len(images), -1, logits.shape[1])  # (N, 10, K)
-    largest = log_p.max(axis=1, keepdims=True)  # (N, 1, K), taken out so that not all ten become 0 in exp
-    return ((log_p - largest).exp().mean(axis=1, keepdims=True).log() + largest).reshape(len(images), -1)  # (N, K)
+    # (N, 1, K), taken out so that not all ten become 0 in exp
+    largest = log_p.max(axis=1, keepdims=True)
+    # (N, K)
+    return ((log_p - largest).exp().mean(axis=1, keepdims=True).log() + largest).reshape(len(images), -1)
 
 
 @no_grad()
 def evaluate(net: nn.Module, loader: DataLoader, score: Score | None = None) -> dict[str, float]:
-    """loss, and top1 and top5 in percent, of a network over a data set, of whose images the loader gives one crop or
-    ten. Counted by `score`, if there is more to count."""
+    """The loss, and top1 and top5 in percent, of a network over a data set. The loader gives one
+    crop of each image or ten. `score` does the counting, if it is to count more."""
     training, score = net.training, score or Score()
     net.eval()
     for images, labels in progress_bar(loader, desc="validate", unit=" batches"):
@@ -141,22 +149,22 @@ def evaluate(net: nn.Module, loader: DataLoader, score: Score | None = None) -> 
 
 
 def in_words(result: dict[str, float], classes: int, digits: int = 1, prefix: str = "", between: str = "  ") -> str:
-    """What per cent of the images are right, and with more than five classes also in the five
-    best answers."""
+    """The percentage of images whose best answer is right and, with more than five classes, of
+    those that have the right class among the five best."""
     shown = ["top1", "top5"] if classes > FIVE else ["top1"]
     return between.join(f"top-{name[3:]} {result[prefix + name]:.{digits}f}%" for name in shown)
 
 
 def require_number(value: float, checkpoint: str) -> None:
-    """Raise a CheckpointError unless what a network has answered is a number."""
+    """Raise a CheckpointError if a network's output is NaN or infinite."""
     if not np.isfinite(value):
-        raise CheckpointError(f"{checkpoint}: this network's answers are no numbers; its training has diverged")
+        raise CheckpointError(f"{checkpoint}: the network's outputs are NaN or infinite; its training has diverged")
 
 
-# --------------------------------------------------------------------------------------------------------- command line
+# ------------------------------------------------------------------------------------- command line
 DESCRIPTION = """\
 Measure a network of train.py or convert.py: its loss, how many of its answers
-are right, and which classes it takes for which."""
+are right, and which classes it confuses with which."""
 EXAMPLES = """\
 The program prints its results, and writes a file only with --draw or --json.
 
@@ -174,13 +182,16 @@ def command_line() -> Parser:
     parser.add_argument(
         "--data",
         metavar="WHAT",
-        help="the images: synthetic, cifar10:DIR, imagenet:DIR or a folder with train/ and val/, or one of them, "
-        "where folders have names of the network's classes, of all or of some (default: those it was trained on)",
+        help="the images: synthetic, cifar10:DIR, imagenet:DIR, or a folder with train/ and val/, or one of them, "
+        "in which the images of each class are in a folder with its name; classes may be missing (default: the data "
+        "that the network was trained on)",
     )
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="which part of them (default: val)")
+    parser.add_argument(
+        "--split", choices=("train", "val"), default="val", help="measure on this part of the images (default: val)"
+    )
     parser.add_argument(
         "--worst", type=natural, default=FEW, metavar="N",
-        help=f"of more than N classes, the table lists the N with the lowest recall (default: {FEW})",
+        help=f"if there are more than N classes, the table lists the N with the lowest recall (default: {FEW})",
     )  # fmt: skip
     parser.add_argument("--draw", type=output_file(".png"), metavar="FILE.png", help="also draw the confusion matrix")
     parser.add_argument(

@@ -35,8 +35,9 @@ Answer = list[tuple[int, float]]  # classes, the most probable first, and their 
 
 
 def find(names: Sequence[str]) -> list[str]:
-    """The names, and in place of a folder's those of all images in it, at any depth, sorted. Hidden files and folders
-    do not count; what else is no image is skipped, and a line says so."""
+    """The names, and in place of a folder's those of all images in it, at any depth, sorted. Hidden
+    files and folders do not count; other files that are not images are skipped, and a line names
+    them."""
 
     def fail(error: OSError) -> NoReturn:
         raise error
@@ -59,17 +60,17 @@ def find(names: Sequence[str]) -> list[str]:
         if not images:
             raise UsageError(f"{name}: no images in this folder (endings accepted: {' '.join(ENDINGS)})")
         if others := set(files) - set(images):
-            complain(f"{name}: no images, skipped: {some(others)}")
+            complain(f"{name}: skipped, because they are not images: {some(others)}")
         found += images
     return found
 
 
 class Photos:
-    """Image files as a dataset: (image, its place among the names). The name - is the standard input. `least`: how
-    many pixels of the short side are needed.
+    """Image files as a dataset: (image, its place among the names). The name - is the standard
+    input. `least`: how many pixels the short side needs.
 
-    For one that cannot be read there is a black one, and in `errors` a line that says why. Of the first `keep`, small
-    copies are kept, in `kept`.
+    An image that cannot be read is replaced by a black one, and `errors` has a line that says why.
+    `kept` has small copies of the first `keep` images.
     """
 
     def __init__(self, names: Sequence[str], least: int, keep: int) -> None:
@@ -130,8 +131,8 @@ def draw(path: Path, drawn: Sequence[tuple[NDArray[np.uint8], Answer]], names: S
 
 EXAMPLES = """\
 The program prints its answers, and writes a file only with --draw. The exit
-status is 0 if each photo has an answer, 1 if some cannot be read, each of which
-is a line on the standard error, and 2 if nothing could be done.
+status is 0 if each photo has an answer, 1 if some photos cannot be read (the
+standard error has a line for each), and 2 if nothing could be done.
 
 examples:
   predict.py cat.jpg dog.jpg
@@ -194,7 +195,7 @@ def main() -> None:
         if len(photos) > MOST_DRAWN:
             complain(f"{settings.draw} has the first {MOST_DRAWN} of {len(photos)} photos")
     elif settings.draw:
-        complain(f"{settings.draw}: not drawn, for want of a photo that can be read")
+        complain(f"{settings.draw}: not drawn, because no photo can be read")
     if photos.errors:
         sys.exit(1)
 

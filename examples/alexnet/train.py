@@ -1,5 +1,6 @@
-"""Train AlexNet: python examples/alexnet/train.py [--recipe NAME] [--data FOLDER] …, or with no arguments on synthetic
-images. See --help. This file is to be read from top to bottom: settings, data, network, optimizer, and the loop."""
+"""Train AlexNet: python examples/alexnet/train.py [--recipe NAME] [--data FOLDER] …, or with no
+arguments on synthetic images. See --help. This file is to be read from top to bottom: settings,
+data, network, optimizer, and the loop."""
 
 import sys
 import time
@@ -24,7 +25,8 @@ from minicnn.optim import SGD, CosineLR, ReduceLROnPlateau, Schedule, StepLR
 
 def main() -> None:
     settings, given = parse()  # all options, and the names of those that were given
-    start = begin(settings, given)  # nothing, a run that goes on (--resume), or another's weights (--from)
+    # with nothing, with a run that continues (--resume), or with other weights (--from)
+    start = begin(settings, given)
     if start is None:  # the run has all its epochs
         return
     use_machine(settings)
@@ -83,7 +85,8 @@ def train(settings: Namespace, given: set[str], start: Start) -> None:
         if plateau:
             plateau.step(100 - result["val_top1"])
 
-        # Save: what there is to look at, the network if it is the best so far, and all that it takes to go on.
+        # Save the tables and images, the network if it is the best so far, and all that it takes to
+        # continue.
         row = {"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}
         run.keep(row, net, {"optimizer": optimizer, "schedule": schedule}, statistics)
         say(
@@ -100,8 +103,8 @@ def train(settings: Namespace, given: set[str], start: Start) -> None:
 
 
 def network(settings: Namespace, classes: int, lrn: dict[str, Any]) -> nn.Sequential:
-    """As --variant, --groups, --init, --dropout and --dropout-scale say; lrn has the constants of local
-    response normalization."""
+    """The network of --variant, --groups, --init, --dropout and --dropout-scale; lrn has the
+    constants of local response normalization."""
     net = alexnet(
         settings.variant, classes, settings.init, settings.groups, lrn,
         dropout=settings.dropout, dropout_scale=settings.dropout_scale,
@@ -110,8 +113,8 @@ def network(settings: Namespace, classes: int, lrn: dict[str, Any]) -> nn.Sequen
 
 
 def sgd(net: nn.Module, settings: Namespace) -> SGD:
-    """As --lr, --head-lr, --momentum, --weight-decay and --update say, over the parameters that are
-    not frozen."""
+    """The optimizer of --lr, --head-lr, --momentum, --weight-decay and --update, for the parameters
+    that are not frozen."""
     learned: list[Any] = [parameter for parameter in net.parameters() if parameter.requires_grad]
     if settings.head_lr is not None:  # the last layer has a rate of its own
         *_, last = net.children()
@@ -123,8 +126,8 @@ def sgd(net: nn.Module, settings: Namespace) -> SGD:
 
 
 def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
-    """As --schedule says, for a training of so many updates. A plateau's step() wants the validation
-    error of each epoch; the others' is called after each update."""
+    """The schedule of --schedule, for a training of this many updates. The step() of a plateau
+    takes the validation error of each epoch; that of the others is called after each update."""
     if settings.schedule == "plateau":  # the paper's rate was divided by ten three times
         return ReduceLROnPlateau(optimizer, patience=settings.patience, min_lr=settings.lr / 1000)
     if settings.schedule == "constant":

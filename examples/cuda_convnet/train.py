@@ -1,14 +1,16 @@
-"""The two small networks with which cuda-convnet, the program that AlexNet was trained with, sorts CIFAR-10, and a
-program that trains one of them: python examples/cuda_convnet/train.py --data DIR [--network 18pct]
+"""Train one of the two small networks for CIFAR-10 that come with cuda-convnet, the program with
+which AlexNet was trained: python examples/cuda_convnet/train.py --data DIR [--network 18pct]
 
     network    its author's test error and time    layers
-    80sec      26%, 80 seconds on a GTX 580        three convolutions of 5 × 5, two linear
-    18pct      18%, 20 minutes                     three convolutions of 5 × 5 with normalization, one linear
+    80sec      26%, 80 seconds on a GTX 580        three convolutions of 5 × 5, two linear layers
+    18pct      18%, 20 minutes                     three convolutions of 5 × 5 with normalization,
+                                                   one linear layer
 
-Every constant is from cuda-convnet (Krizhevsky 2011, 2012), from the files of its folder example-layers: what the
-layers are is in layers-80sec.cfg and layers-18pct.cfg, how they learn in layer-params-80sec.cfg and
-layer-params-18pct.cfg. As there, images are whole, 32 × 32, neither cropped nor mirrored, on the scale of 0 to 255
-less the mean image of the training set. One thing differs: here they come in another order in each epoch.
+Every constant is from the folder example-layers of cuda-convnet (Krizhevsky 2011, 2012): the layers
+are in layers-80sec.cfg and layers-18pct.cfg, their learning rates and decays in
+layer-params-80sec.cfg and layer-params-18pct.cfg. As there, the network sees whole images of 32 ×
+32 pixels, neither cropped nor mirrored, on the scale of 0 to 255 less the mean image of the
+training set. One thing differs: here the images come in another order in each epoch.
 """
 
 import os
@@ -18,7 +20,8 @@ from argparse import SUPPRESS, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "alexnet"))  # whose options and run folders are used here
+# whose options and run folders are used here
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "alexnet"))
 import support.installed  # noqa: F401 (first)
 
 # isort: split
@@ -60,7 +63,8 @@ from minicnn.nn import init
 from minicnn.optim import SGD
 
 EPOCHS = {"80sec": 10, "18pct": 140}
-SLOWER = {"80sec": (8,), "18pct": (120, 130)}  # after each of these epochs, all rates fall to a tenth
+# after each of these epochs, all rates fall to a tenth
+SLOWER = {"80sec": (8,), "18pct": (120, 130)}
 RATES = {"conv": 0.001, "fc": 0.001, "bias": 0.002}
 DECAYS = {"80sec": {"conv": 0.004, "fc": 0.03, "bias": 0.0}, "18pct": {"conv": 0.004, "fc": 1.0, "bias": 0.0}}
 BATCH = 128
@@ -71,9 +75,9 @@ DEFAULTS: dict[str, Any] = {
 
 
 class MapResponseNorm(nn.Module):
-    """x / (1 + α · mean of x²)^β over 3 × 3 pixels of one channel, zeros around them: cuda-convnet's rnorm. (What the
-    paper calls local response normalization is over neighboring channels of one pixel: cuda-convnet's cmrnorm,
-    nn.LocalResponseNorm.)"""
+    """x / (1 + α · mean of x²)^β over 3 × 3 pixels of one channel, zeros around them:
+    cuda-convnet's rnorm. (What the paper calls local response normalization is over neighboring
+    channels of one pixel: cuda-convnet's cmrnorm, nn.LocalResponseNorm.)"""
 
     def forward(self, x: Tensor) -> Tensor:
         root = (1 + 5e-5 * F.avg_pool2d(x * x, 3, stride=1, padding=1)).sqrt()
@@ -81,8 +85,8 @@ class MapResponseNorm(nn.Module):
 
 
 def network(name: str) -> nn.Sequential:
-    """Images (N, 32, 32, 3) to logits (N, 10). Pooling windows may overhang the border, and see less there: 32 pixels
-    become 16, 8 and 4."""
+    """Images (N, 32, 32, 3) to logits (N, 10). Pooling windows may overhang the border, and see
+    less there: 32 pixels become 16, 8 and 4."""
     plain = name == "80sec"
 
     def conv(inputs: int, outputs: int, std: float) -> nn.Conv2d:
@@ -99,10 +103,14 @@ def network(name: str) -> nn.Sequential:
 
     largest = nn.MaxPool2d(3, stride=2, ceil_mode=True)
     layers: dict[str, nn.Module] = {
-        "conv1": nn.Sequential(conv=conv(3, 32, 0.0001), pool=largest, relu=nn.ReLU(), **norm()),  # 16 × 16 × 32
-        "conv2": nn.Sequential(conv=conv(32, 32, 0.01), relu=nn.ReLU(), pool=average(), **norm()),  # 8 × 8 × 32
-        "conv3": nn.Sequential(conv=conv(32, 64, 0.01), relu=nn.ReLU(), pool=average()),  # 4 × 4 × 64
-        "flatten": nn.Flatten(),  # 1024
+        # -> 16 × 16 × 32
+        "conv1": nn.Sequential(conv=conv(3, 32, 0.0001), pool=largest, relu=nn.ReLU(), **norm()),
+        # -> 8 × 8 × 32
+        "conv2": nn.Sequential(conv=conv(32, 32, 0.01), relu=nn.ReLU(), pool=average(), **norm()),
+        # -> 4 × 4 × 64
+        "conv3": nn.Sequential(conv=conv(32, 64, 0.01), relu=nn.ReLU(), pool=average()),
+        # -> 1024
+        "flatten": nn.Flatten(),
     }
     if plain:
         layers["fc64"] = nn.Sequential(fc=fc(1024, 64, 0.1), relu=nn.ReLU())
@@ -113,8 +121,8 @@ def network(name: str) -> nn.Sequential:
 
 
 def sgd(net: nn.Module, name: str) -> SGD:
-    """Three groups, of the kernels, the linear layers' weights and the biases, each with its own rate
-    and decay, in the order of RATES."""
+    """Three groups, of the kernels, the linear layers' weights and the biases, each with its own
+    rate and decay, in the order of RATES."""
     kinds = {4: "conv", 2: "fc", 1: "bias"}
     groups: dict[str, list[Tensor]] = {kind: [] for kind in RATES}
     for parameter in net.parameters():
@@ -127,20 +135,21 @@ def sgd(net: nn.Module, name: str) -> SGD:
 
 
 def with_one_optimizer(arrays: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of a checkpoint as they are written now, also where an older one had an optimizer for
-    each kind of parameter."""
+    """The arrays of a checkpoint in today's form; an older one has an optimizer for each kind of
+    parameter."""
     if "conv.lr" not in arrays:
         return arrays
     old = [part_of(arrays, kind) for kind in RATES]
-    velocities = [state[f"velocity.{i}"] for state in old for i in range(len(state) - 2)]  # less lr and steps
+    # less lr and steps
+    velocities = [state[f"velocity.{i}"] for state in old for i in range(len(state) - 2)]
     new = {f"optimizer.velocity.{i}": velocity for i, velocity in enumerate(velocities)}
     rates = np.array([float(state["lr"]) for state in old])
     return {**arrays, **new, "optimizer.lr": rates, "optimizer.steps": old[0]["steps"]}
 
 
 def slowdown(name: str, epoch: int, epochs: int) -> float:
-    """By how much the rates of an epoch, from 1, are lower than at first. The authors' schedule, shrunk or stretched to
-    so many epochs."""
+    """By how much the rates of an epoch, from 1, are lower than at first. The authors' schedule,
+    shrunk or stretched to so many epochs."""
     return 0.1 ** sum(epoch > epochs * after / EPOCHS[name] for after in SLOWER[name])
 
 
@@ -215,15 +224,21 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--data", metavar="DIR", help=f"the folder of {CIFAR10_FILES}")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help=NO_VERIFY)
-    parser.add_argument("--network", choices=EPOCHS, help="80sec (default) has 26%% error; 18pct has 18%%, much later")
+    parser.add_argument(
+        "--network",
+        choices=EPOCHS,
+        help="80sec (default) reaches 26%% test error; 18pct reaches 18%%, in much longer time",
+    )
     parser.add_argument(
         "--epochs", type=natural, metavar="N", help="training goes over the images N times (default: 10; 18pct: 140)"
     )
-    parser.add_argument("--seed", type=seed, metavar="N", help="weights and order follow from N (default: 0)")
+    parser.add_argument(
+        "--seed", type=seed, metavar="N", help="N decides the initial weights and the order of the images (default: 0)"
+    )
     add_machine(parser)
     parser.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/cifar-NETWORK)")
     parser.add_argument(
-        "--resume", metavar="FILE", help="go on from a last.safetensors, in its folder and with its settings"
+        "--resume", metavar="FILE", help="continue the run of a last.safetensors, in its folder and with its settings"
     )
     given = vars(parser.parse_args())
     settings = Namespace(**{**DEFAULTS, **given})
@@ -232,7 +247,7 @@ def main() -> None:
         config = saved.get("config")
         needed = DEFAULTS.keys() - {"resume", "backend"} | {"classes"}
         if not has(config, *needed) or config["network"] not in EPOCHS or not isinstance(saved.get("rows"), list):
-            raise CheckpointError(f"{settings.resume} is no last.safetensors that cuda_convnet/train.py has written")
+            raise CheckpointError(f"{settings.resume} is not a last.safetensors of cuda_convnet/train.py")
         require_sound(settings.resume, saved)
         adopt(settings, set(given), config, fixed=("network", "seed"))
         if finished(settings.resume, saved["rows"], settings.epochs):

@@ -187,7 +187,7 @@ def test_mistakes(arguments, status, said, capsys):
 def test_too_few_pictures(tree, capsys, monkeypatch):
     monkeypatch.setattr(loader, "FEWEST", 201)
     assert loader.main(["--data", str(tree), "--images", "300"]) == 2
-    assert f"--data {tree}: 200 images; it takes at least 201" in capsys.readouterr().err
+    assert f"--data {tree}: 200 images; at least 201 are needed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path, recipe):
     assert_same_run(tmp_path / "cpu", tmp_path / "gpu")
     config = json.loads((tmp_path / "gpu" / "config.json").read_text())
     assert config["device"] == "gpu:0" and config["workers"] == minicnn.get_num_threads() and config["processes"]
-    assert re.search(r"on gpu:0, .+, [\d.]+ GiB, with products in fp32, .*cuda\n", result.out)
+    assert re.search(r"on gpu:0, .+, [\d.]+ GiB, with matrix products in fp32, .*cuda\n", result.out)
 
 
 @pytest.mark.parametrize("cores, workers", [(3, 3), (64, 24)])
@@ -103,13 +103,13 @@ def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeyp
     for capability, precision in {"75": "fp32", "80": "tf32", "90": "tf32"}.items():
         standin.capability = capability
         result = run("train.py", "--epochs", 1, "--device", "gpu", "--out", tmp_path / capability)
-        assert result.status == 0 and f"with products in {precision}, " in result.out
+        assert result.status == 0 and f"with matrix products in {precision}, " in result.out
         assert json.loads((tmp_path / capability / "config.json").read_text())["precision"] == seen.pop() == precision
     standin.capability = "75"
     mistake("gpu:0", "train.py", "--device", "gpu", "--precision", "tf32", "--out", tmp_path / "none")
     mistake("2020", "train.py", "--resume", tmp_path / "80" / "last.safetensors", "--epochs", 2)
     again = ["--resume", tmp_path / "80" / "last.safetensors", "--epochs", 2, "--precision", "fp32"]
-    assert "with products in fp32" in run("train.py", *again).out
+    assert "with matrix products in fp32" in run("train.py", *again).out
 
 
 def test_out_of_memory_is_one_line(standin, run, mistake, tmp_path):

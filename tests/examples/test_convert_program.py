@@ -209,7 +209,7 @@ CHANGES = [  # of Caffe's arrays, and what is said of them
     ({"lrn": np.array([5, -1e-4, 0.75, 1])}, "local_size, alpha, beta and k"),
     ({"lrn": np.array([5.5, 1e-4, 0.75, 1])}, "local_size, alpha, beta and k"),
     ({"lrn": np.array([5, 1e-4, np.nan, 1])}, "local_size, alpha, beta and k"),
-    ({"mean": np.array([1, np.inf, 3])}, "none or infinite"),
+    ({"mean": np.array([1, np.inf, 3])}, "NaN or infinity"),
     ({"lrn": np.array(["a", "b", "c", "d"])}, "local_size, alpha, beta and k"),
     ({"mean": np.ones(4)}, "(3,) or (3, S, S)"),
     ({"mean": np.ones(())}, "not float64 ()"),
@@ -229,7 +229,7 @@ def test_arrays_of_another_network(refused, changes, words):
     refused(["a.npz: ", words], "a.npz", "b.safetensors")
 
 
-NONE = "no names as torchvision or Caffe has them, but {0}, {1}, {2} ..."
+NONE = "its arrays have neither torchvision's nor Caffe's names, but {0}, {1}, {2} ..."
 OTHER_NAMES = {  # for torchvision's, and what is said of them
     lambda name: name.replace(".weight", ".weight_orig"): NONE,  # PyTorch's pruning
     lambda name: name.replace(".weight", ".parametrizations.weight.original0"): NONE,  # its weight norm
@@ -248,16 +248,16 @@ def test_arrays_of_no_alexnet(refused):
         np.savez("a.npz", **own)
         refused(["a.npz: ", words.format(*own)], "a.npz", "b.safetensors")
     np.savez("a.npz")
-    refused("as torchvision or Caffe has them, but none ...", "a.npz", "b.safetensors")
+    refused("neither torchvision's nor Caffe's names, but none ...", "a.npz", "b.safetensors")
     for more, words in {
         "conv1.weight": "another network: conv1.weight is unexpected",
         "classifier.7.bias": "another network: classifier.7.bias is unexpected",
-        "module.classifier.6.bias": "there twice, as classifier.6.bias and as module.classifier.6.bias",
+        "module.classifier.6.bias": "occurs twice, as classifier.6.bias and as module.classifier.6.bias",
     }.items():
         saved("a.npz", TORCHVISION, **{more: np.zeros(2, np.float32)})
         refused(["a.npz: ", words], "a.npz", "b.safetensors")
     saved("a.npz", conv1_w=weights(CAFFE)["conv1.weight"])
-    refused("conv1.weight is there twice, as conv1.weight and as conv1_w", "a.npz", "b.safetensors")
+    refused("conv1.weight occurs twice, as conv1.weight and as conv1_w", "a.npz", "b.safetensors")
     trained("ours.safetensors", "2014", USUAL)
     refused("--to torchvision or --to caffe", "ours.safetensors", "b.safetensors")
     saved("theirs.npz", TORCHVISION)
@@ -319,7 +319,7 @@ def test_files_of_pytorch_that_are_no_state_dict(refused, tmp_path):
     torch.save({"features.0.weight": Trap()}, "trap.pth")
     for other in (torch.ones(3), {"state_dict": {}}, {"a": 1}):
         torch.save(other, "a.pth")
-        refused("a.pth is no state dict", "a.pth", "b.safetensors")
+        refused("a.pth is not a state dict", "a.pth", "b.safetensors")
     for tensor, words in {
         torch.ones(2).to(torch.float8_e4m3fn): "torch.float8_e4m3fn, torch.strided, on cpu",
         torch.ones(2).to(torch.complex64): "torch.complex64, torch.strided, on cpu",
@@ -344,8 +344,8 @@ def test_command_lines(refused, tmp_path):
     (tmp_path / "there.safetensors").write_text("precious")
     (tmp_path / "two.txt").write_text("cat\ndog\n")
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
-    refused("there.safetensors is there already", "a.npz", "there.safetensors")
-    refused("a.npz is there already", "a.npz", "a.npz")
+    refused("there.safetensors exists already", "a.npz", "there.safetensors")
+    refused("a.npz exists already", "a.npz", "a.npz")
     refused("b.npz: minicnn's networks are .safetensors", "a.npz", "b.npz")
     for name in ("a.npy", "a.caffemodel", "a.pkl", "a"):
         refused([f"{name}: ", ".pth.tar), .npz and .safetensors", "--help"], name, "b.safetensors")
@@ -359,9 +359,9 @@ def test_command_lines(refused, tmp_path):
     for options in (["--names", "two.txt"], ["--mean", "1,2,3"]):
         refused("--names and --mean", "a.npz", "b.npz", "--to", "caffe", *options)
     refused(["two.txt", "2 names", "10 classes"], "a.npz", "b.safetensors", "--names", "two.txt")
-    refused("binary.txt: it is no UTF-8 text", "a.npz", "b.safetensors", "--names", "binary.txt")
+    refused("binary.txt: the file is not UTF-8 text", "a.npz", "b.safetensors", "--names", "binary.txt")
     (tmp_path / "notepad.txt").write_text("\n".join(PLAIN), encoding="utf-16")  # as PowerShell's > writes it
-    refused("notepad.txt: it is no UTF-8 text", "a.npz", "b.safetensors", "--names", "notepad.txt")
+    refused("notepad.txt: the file is not UTF-8 text", "a.npz", "b.safetensors", "--names", "notepad.txt")
     (tmp_path / "twice.txt").write_text("\n".join([SYNSETS[0], *SYNSETS[:-1]]))
     refused(["twice.txt", "more than once"], "a.npz", "b.safetensors", "--names", "twice.txt")
     refused("nothing.txt", "a.npz", "b.safetensors", "--names", "nothing.txt")
@@ -420,7 +420,7 @@ def test_a_failed_write_leaves_nothing(refused, monkeypatch, kind):
 
 def test_what_is_not_installed_or_cannot_be_written(refused, monkeypatch):
     trained("a.safetensors", "2014", USUAL)
-    refused("b.npy: a .pth, .npz or .safetensors", "a.safetensors", "b.npy", "--to", "torchvision")
+    refused("b.npy: only .pth, .npz and .safetensors", "a.safetensors", "b.npy", "--to", "torchvision")
     monkeypatch.setitem(sys.modules, "torch", None)
     refused(["pip install torch", ".safetensors"], "a.pth", "b.safetensors")
     refused(["pip install torch", ".safetensors"], "a.safetensors", "b.pth", "--to", "torchvision")

@@ -305,9 +305,9 @@ def test_mistakes(run, mistake, data, finished, tmp_path):
     mistake("has a network of cuda_convnet", "evaluate.py", "--checkpoint", folder / "best.safetensors")
     assert "--epochs with a larger number" in run("cuda_convnet/train.py", "--resume", last).out
     for other in (folder / "best.safetensors", finished.folder / "last.safetensors"):
-        mistake([str(other), "no last.safetensors"], "cuda_convnet/train.py", "--resume", other)
+        mistake([str(other), "is not a last.safetensors"], "cuda_convnet/train.py", "--resume", other)
     for config in ([], {"network": "80sec"}):
         minicnn.save(tmp_path / "other.safetensors", {}, {"config": config, "rows": []})
-        mistake("no last.safetensors", "cuda_convnet/train.py", "--resume", tmp_path / "other.safetensors")
+        mistake("is not a last.safetensors", "cuda_convnet/train.py", "--resume", tmp_path / "other.safetensors")
     mistake("missing.safetensors", "cuda_convnet/train.py", "--resume", folder / "missing.safetensors")
     assert last.read_bytes() == before

@@ -209,7 +209,7 @@ def test_the_newest_run_answers_and_says_so(run, mistake, monkeypatch, look, tmp
         for program, arguments in programs.items():
             found, named = run(program, *arguments), run(program, "--checkpoint", path, *arguments)
             assert found.status == named.status == 0 and found.out == named.out and not named.err
-            assert found.err == f"{program}: the newest run's network answers, {path}, trained on synthetic\n"
+            assert found.err == f"{program}: using the network of the newest run, {path}, trained on synthetic\n"
 
 
 @pytest.mark.parametrize("program", ["evaluate.py", "predict.py"])
@@ -224,7 +224,7 @@ def test_a_newest_run_that_is_damaged_hides_no_other(run, mistake, finished, mon
     whole = (tmp_path / "runs/c/best.safetensors").read_bytes()
     (tmp_path / "runs/c/last.safetensors").write_bytes(b"")
     os.utime("runs/c/last.safetensors", (9, 19))
-    answered = "evaluate.py: the newest run's network answers, runs/{}.safetensors, trained on synthetic"
+    answered = "evaluate.py: using the network of the newest run, runs/{}.safetensors, trained on synthetic"
     answered = answered.replace("evaluate.py", program)
     assert run(program, *arguments).err.splitlines() == [answered.format("c/best")]
     (tmp_path / "runs/c/best.safetensors").unlink()
@@ -437,7 +437,7 @@ def test_large_photos_are_decoded_only_as_large_as_they_are_needed(run, photos, 
 def test_a_network_that_diverged(mistake, changed):
     path = changed(arrays={"fc8.bias": np.full(10, np.nan, np.float32)})
     result = mistake(
-        ["no numbers", str(path)], "evaluate.py", "--checkpoint", path, "--json", path.with_suffix(".json")
+        ["NaN or infinite", str(path)], "evaluate.py", "--checkpoint", path, "--json", path.with_suffix(".json")
     )
     assert not result.out and not path.with_suffix(".json").exists()
 

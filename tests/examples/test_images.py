@@ -232,7 +232,7 @@ def test_what_is_no_picture_is_named(folder, capsys, prefix):
     assert len(train) == 4
     line = capsys.readouterr().err
     assert (
-        line.endswith(f": {folder}: no images, skipped: train/cat/IMG_1.HEIC, train/dog/more\n")
+        line.endswith(f": {folder}: skipped, because they are not images: train/cat/IMG_1.HEIC, train/dog/more\n")
         and line.count("\n") == 1
     )
 

@@ -409,7 +409,7 @@ def test_a_mean_image_that_is_no_longer_there():
     assert run_program("convert.py", "net.safetensors", "net.onnx").status == 0
     model = onnx.load("net.onnx")
     (whole,) = (tensor for tensor in model.graph.initializer if tensor.name == "mean_image")
-    for side, words in ((227, "its metadata are not as they were written"), (None, "its mean image is no longer in")):
+    for side, words in ((227, "its metadata are not as they were written"), (None, "its mean image is missing")):
         if side:
             whole.CopyFrom(onnx.numpy_helper.from_array(np.ones((3, side, side), np.float32), "mean_image"))
         else:
@@ -523,18 +523,26 @@ CHANGES = [
     (setting("AveragePool", 0, kernel_shape=[2, 2]), "its layer 16 is AveragePool", MEAN_OF_ONE),
     (setting("AveragePool", 0, pads=[1, 1, 1, 1]), "its layer 16 is AveragePool", MEAN_OF_ONE),
     (setting("Gemm", 1, beta=0.5), "beta=0.5", Form()),
-    (taking("Pow", 0, 1, lambda nodes: nodes["Pow"][1].input[1]), "divides by no root", Form(lrn="with Pow")),
+    (
+        taking("Pow", 0, 1, lambda nodes: nodes["Pow"][1].input[1]),
+        "is not a division as in AlexNet's normalization",
+        Form(lrn="with Pow"),
+    ),
     (taking("Conv", 1, 0, "x"), "its layer 1 is Conv", Form()),
-    (taking("Conv", 1, 0, "nobody"), "takes what no node before it makes", Form()),
-    (taking("Conv", 1, 0, lambda nodes: nodes["Gemm"][0].output[0]), "takes what no node before it makes", Form()),
-    (taking("Div", 0, 1, "x"), "a quotient that is no normalization", SPELLED),
-    (taking("Div", 0, 0, "x"), "divides by no root", SPELLED),
-    (taking("Mul", 0, 1, "x"), "divides by no root", SPELLED),
-    (taking("Mul", 1, 1, "x"), "Mul is Mul, but not of a value and a constant", SPELLED),
-    (setting("AveragePool", 0, strides=[2, 1, 1]), "divides by no root", SPELLED),
-    (setting("AveragePool", 0, kernel_shape=[3, 3, 1]), "divides by no root", SPELLED),
-    (setting("AveragePool", 0, kernel_shape=[5, 1]), "divides by no root", SPELLED),
-    (setting("AveragePool", 0, pads=[1, 0, 0, 1, 0, 0]), "divides by no root", SPELLED),
+    (taking("Conv", 1, 0, "nobody"), "reads a value that no earlier node computes", Form()),
+    (
+        taking("Conv", 1, 0, lambda nodes: nodes["Gemm"][0].output[0]),
+        "reads a value that no earlier node computes",
+        Form(),
+    ),
+    (taking("Div", 0, 1, "x"), "a quotient that is not a normalization", SPELLED),
+    (taking("Div", 0, 0, "x"), "is not a division as in AlexNet's normalization", SPELLED),
+    (taking("Mul", 0, 1, "x"), "is not a division as in AlexNet's normalization", SPELLED),
+    (taking("Mul", 1, 1, "x"), "Mul is Mul, but not of one computed value and one constant", SPELLED),
+    (setting("AveragePool", 0, strides=[2, 1, 1]), "is not a division as in AlexNet's normalization", SPELLED),
+    (setting("AveragePool", 0, kernel_shape=[3, 3, 1]), "is not a division as in AlexNet's normalization", SPELLED),
+    (setting("AveragePool", 0, kernel_shape=[5, 1]), "is not a division as in AlexNet's normalization", SPELLED),
+    (setting("AveragePool", 0, pads=[1, 0, 0, 1, 0, 0]), "is not a division as in AlexNet's normalization", SPELLED),
     (replacing("Pow", 0, "Mul"), "not made by Pow", SPELLED),
     (replacing("Add", 0, "Sub"), "not made by Add", SPELLED),
     (replacing("Mul", 0, "Add"), "not made by Mul or Pow", SPELLED),
@@ -542,14 +550,14 @@ CHANGES = [
     (replacing("MatMul", 1, "Relu"), "something is added to what Relu makes", Form(linear="MatMul")),
     (skipping("Gemm", 2), "its layer 21 is nothing, AlexNet 2012's Gemm", Form()),
     (stepless, "its layer 4 is MaxPool strides=[1, 1] kernel_shape=[3, 3], AlexNet", Form()),
-    (taking("Conv", 0, 0, lambda nodes: nodes["Conv"][0].input[1]), "does not come of x by layers", Form()),
-    (adding, "does not come of x by layers", Form()),
+    (taking("Conv", 0, 0, lambda nodes: nodes["Conv"][0].input[1]), "is not computed from x by the layers", Form()),
+    (adding, "is not computed from x by the layers", Form()),
     (twice, "something is added to what Add makes", Form(added=1.0)),
-    (lambda graph, nodes: graph.node.append(nodes["Gemm"][2]), "or makes it again", Form()),
+    (lambda graph, nodes: graph.node.append(nodes["Gemm"][2]), "or computes one again", Form()),
     (lambda graph, nodes: graph.output.pop(), "1 inputs and 0 outputs", Form()),
     (lambda graph, nodes: graph.input.pop(), "0 inputs and 1 outputs", Form()),
     (lambda graph, nodes: setattr(graph.output[0], "name", "x"), "its layer 1 is nothing", Form()),
-    (lambda graph, nodes: nodes["Relu"][0].output.__setitem__(0, "x"), "or makes it again", Form()),
+    (lambda graph, nodes: nodes["Relu"][0].output.__setitem__(0, "x"), "or computes one again", Form()),
 ]
 
 

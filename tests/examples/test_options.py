@@ -217,7 +217,7 @@ def test_bad_options_of_the_other_programs(mistake, finished, program, option, v
 def test_names_that_are_empty(mistake, monkeypatch, tmp_path, program, arguments):
     """As "$DATA" is where there is no DATA."""
     monkeypatch.chdir(tmp_path)
-    mistake("'' is no name", program, *arguments)
+    mistake("must not be empty", program, *arguments)
     assert not list(tmp_path.iterdir())
 
 
@@ -385,7 +385,7 @@ def test_a_batch_for_which_the_memory_does_not_suffice(mistake, finished, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(minicnn.nn.Sequential, "forward", forward)
     arguments = [str(finished.folder / "best.safetensors") if word == "BEST" else word for word in arguments]
-    mistake(["Unable to allocate 3 GiB", f"in a batch of {size}: a lower --batch-size"], *arguments)
+    mistake(["Unable to allocate 3 GiB", f"in a batch of {size}: a smaller --batch-size"], *arguments)
 
 
 @pytest.mark.parametrize("said", [(), ("Unable to allocate 3 GiB",)])
@@ -394,7 +394,7 @@ def test_other_memory(capsys, said):
         raise MemoryError(*said)
 
     assert options.command(fail) == 2
-    words = said[0] if said else "a lower --batch-size takes less"
+    words = said[0] if said else "a smaller --batch-size needs less"
     assert capsys.readouterr().err.endswith(f": there is not enough memory: {words}\n")
     with pytest.raises(MemoryError, match="none left, in a batch of 3"), options.batch_of(3):
         raise MemoryError

@@ -100,7 +100,7 @@ def test_names_that_end_lines(run, finished, tmp_path):
     result, lines = run(*arguments), run(*arguments, "--json").out.splitlines()
     folder = tmp_path / r"a\nb"
     assert result.status == 1 and result.err == (
-        f"predict.py: {folder}: no images, skipped: {folder}/c\\nd.txt\n"
+        f"predict.py: {folder}: skipped, because they are not images: {folder}/c\\nd.txt\n"
         f"predict.py: {folder}/e\\nf.jpg: not an image that Pillow can read\n"
     )
     title, *answers = result.out.splitlines()
@@ -147,7 +147,7 @@ def test_a_network_that_diverged(mistake, finished, photo, tmp_path):
     arrays, info = minicnn.load(finished.folder / "best.safetensors")
     arrays["fc8.bias"][3] = np.nan
     minicnn.save(tmp_path / "nan.safetensors", arrays, info)
-    assert not mistake("no numbers", "predict.py", "--checkpoint", tmp_path / "nan.safetensors", photo).out
+    assert not mistake("NaN or infinite", "predict.py", "--checkpoint", tmp_path / "nan.safetensors", photo).out
 
 
 # -- which photos ---------------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_the_others_are_answered(asked, photo, tmp_path, kind):
     drawing = tmp_path / "none.png"
     alone = asked(path, "--draw", drawing)
     assert (alone.status, alone.out, alone.err.count("\n")) == (1, "", 2) and not drawing.exists()
-    assert alone.err.endswith(f"predict.py: {drawing}: not drawn, for want of a photo that can be read\n")
+    assert alone.err.endswith(f"predict.py: {drawing}: not drawn, because no photo can be read\n")
 
 
 # -- the drawing ----------------------------------------------------------------------------------------------------

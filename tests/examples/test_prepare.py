@@ -279,7 +279,7 @@ def test_other_settings_are_refused(shrink, refused, photos, tmp_path, fails_aft
     shutil.copytree(source, tmp_path / "other")
     before = names(target)
     begun = json.dumps({"source": str(source), "size": 32, "quality": 95})
-    refused(f"{target} was begun with {begun}: go on with the same, or take another folder", source, "--quality", 90)
+    refused(f"{target} was begun with {begun}: give the same settings, or take another folder", source, "--quality", 90)
     refused("begun", source, "--size", 31)
     refused("begun", tmp_path / "other")
     assert names(target) == before

@@ -240,7 +240,7 @@ def test_a_state_that_is_damaged(mistake, run, tmp_path, value):
     arrays, info = minicnn.load(last)
     for name in ("model.fc8.bias", "optimizer.velocity.0", "schedule.count", "schedule.waited"):
         minicnn.save(last, {**arrays, name: value}, info)
-        words = [str(last), f"its {name.partition('.')[0]} cannot go on: "]
+        words = [str(last), f"its {name.partition('.')[0]} cannot be restored: "]
         mistake(words, "train.py", "--resume", last, "--epochs", 2)
 
 
@@ -368,7 +368,7 @@ def test_what_is_there_to_be_looked_at_ends_no_run(run, at_epoch, disk, look, tm
     assert run("train.py", "--epochs", 3, "--out", tmp_path / "undisturbed").status == 0
     at_epoch(1, lambda: disk(name))
     result = run("train.py", "--epochs", 2, "--out", folder)
-    line = f"train.py: {folder / name} is not written: {os.strerror(errno.ENOSPC)}; the run goes on\n"
+    line = f"train.py: {folder / name} is not written: {os.strerror(errno.ENOSPC)}; the run continues\n"
     assert result.status == 0 and result.err == 2 * line and "epoch 2/2" in result.out
     assert look.files(folder) == look.FILES - {name}
     disk(None)
@@ -386,7 +386,7 @@ def test_a_drawing_that_fails_ends_no_run(run, monkeypatch, look, tmp_path, erro
     result = run("train.py", "--epochs", 1, "--out", tmp_path)
     assert (result.status, result.err) == (
         0,
-        f"train.py: {tmp_path / 'curves.png'} is not written: {reason}; the run goes on\n",
+        f"train.py: {tmp_path / 'curves.png'} is not written: {reason}; the run continues\n",
     )
     assert look.files(tmp_path) == look.FILES - {"curves.png"}
 

@@ -332,7 +332,7 @@ def test_a_rate_by_hand_starts_the_waiting_anew(run, look, tmp_path, monkeypatch
 def test_what_a_run_cannot_change_on_its_way(mistake, finished, look, given):
     before, last = look.state(finished.folder), finished.folder / "last.safetensors"
     name = given[0][2:].removeprefix("no-").replace("-", "_")
-    words = [str(last), name, "leave it out", *map(str, given[1:])]
+    words = [str(last), name, "leave the option out", *map(str, given[1:])]
     mistake(words, "train.py", "--resume", last, "--epochs", 4, *given)
     assert look.state(finished.folder) == before
 
@@ -425,7 +425,7 @@ def test_a_validation_set_may_lack_a_class(run, photos, look, tmp_path):
     shutil.rmtree(root / "val" / "cat")
     result = run("train.py", "--data", root, "--epochs", 1, "--out", tmp_path / "run")
     assert result.status == 0, result.err
-    assert "no images to validate: cat\n" in result.out
+    assert "classes without images to validate: cat\n" in result.out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["classes"] == ["cat", "dog", "eel"]
     report = run("evaluate.py", "--checkpoint", tmp_path / "run" / "best.safetensors", "--data", root)
     assert report.status == 0 and "cat" in report.out and "4 images" in report.out, report
@@ -457,7 +457,7 @@ def test_other_classes_of_the_same_number(mistake, run, photos, tmp_path):
     assert run("train.py", "--data", photos(), "--epochs", 1, "--out", tmp_path / "run").status == 0
     for part in ("train", "val"):
         (tmp_path / "photos" / part / "cat").rename(tmp_path / "photos" / part / "zebra")
-    words = "knows 3 classes", "has 3; the first to differ are"
+    words = "knows 3 classes", "has 3; the first that differ are"
     mistake(words, "train.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 2)
 
 
@@ -472,7 +472,7 @@ def test_classes_called_by_numbers_are_not_renamed(mistake, run, photos, tmp_pat
     for part in ("train", "val"):
         for name, number in names.items():
             (data / part / number).rename(data / part / name)
-    mistake("the first to differ are 0 and cat", "train.py", "--resume", last, "--epochs", 2)
+    mistake("the first that differ are 0 and cat", "train.py", "--resume", last, "--epochs", 2)
     mistake("0 and cat", "evaluate.py", "--checkpoint", last)
     assert minicnn.load(last)[1]["config"]["classes"] == ["0", "1", "2"]
 

@@ -177,8 +177,11 @@ def float8(whole):
 @pytest.mark.parametrize(
     "names, words",
     [
-        (["features.0.weight", "module.features.0.weight"], "there twice, as features.0.weight and as module.features"),
-        (["model.conv1.weight", "model.fc8.bias", "fc8.bias"], "there twice, as model.fc8.bias and as fc8.bias"),
+        (
+            ["features.0.weight", "module.features.0.weight"],
+            "occurs twice, as features.0.weight and as module.features",
+        ),
+        (["model.conv1.weight", "model.fc8.bias", "fc8.bias"], "occurs twice, as model.fc8.bias and as fc8.bias"),
         (["student.features.0.weight", "teacher.features.0.weight"], "first: student.features.0.weight, teacher.feat"),
         (
             ["conv1.weight", "model.conv1.weight"],
@@ -211,7 +214,7 @@ def test_checkpoints_with_objects_of_other_programs(tmp_path):
         fails(f".{name}); --help says", path)
     for nothing in ({"model": {}}, {"state_dict": {"epoch": 3}}, {0: torch.ones(2)}, [state], "text"):
         torch.save(nothing, path)
-        fails("is no state dict", path)
+        fails("is not a state dict", path)
 
 
 class Counter:

@@ -1,5 +1,5 @@
-"""Which classes a network takes for which. The confusion matrix (K, K) has a row for each class and a column for each
-answer; here it becomes figures for each class, text, and an image."""
+"""Which classes a network takes for which. The confusion matrix (K, K) has a row for each class and
+a column for each answer; here it becomes figures for each class, text, and an image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ Matrix = NDArray[np.int64]
 
 
 def per_class(confusion: Matrix, classes: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
-    """For each class: how many images it has, and how many of them, and what per cent (recall), are right; what per
-    cent of the answers that say this class are right (precision); the class that it is most often taken for, and how
-    often. What would be a share of nothing is None."""
+    """For each class: how many images it has, and how many of them, and what per cent (recall), are
+    right; what per cent of the answers that say this class are right (precision); the class that it
+    is most often taken for, and how often. A share of nothing is None."""
     mistakes = confusion * (1 - np.eye(len(confusion), dtype=int))
     table = []
     for k, (images, answers) in enumerate(zip(confusion.sum(axis=1), confusion.sum(axis=0), strict=True)):
@@ -41,14 +41,15 @@ def per_class(confusion: Matrix, classes: Sequence[str], names: Sequence[str]) -
 
 
 def short(name: str, letters: int = LETTERS) -> str:
-    """A name, cut if it is longer than that, in one line, without what cannot be drawn: names of folders can be any
-    bytes."""
+    """A name in one line, cut to at most `letters`. Characters that cannot be drawn are replaced,
+    because the name of a folder can have any bytes."""
     name = printable(name.encode(errors="replace").decode())
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
 def table_text(table: list[dict[str, Any]], worst: int) -> str:
-    """The figures for each class, or of more than `worst` classes for those with the lowest recall."""
+    """The figures for each class, or of more than `worst` classes for those with the lowest
+    recall."""
     words = {row["class"]: short(row["name"]) for row in table}
     width = max(5, *map(len, words.values()))
     lines = [f"{'class':<{width}}  images  recall  precision  most often taken for"]
@@ -64,7 +65,7 @@ def table_text(table: list[dict[str, Any]], worst: int) -> str:
 
 
 def matrix_text(confusion: Matrix, names: Sequence[str]) -> str:
-    """The matrix, its columns numbered as the rows are."""
+    """The matrix as text; its columns have the rows' numbers."""
     names = [short(name) for name in names]
     width, cell = max(6, *map(len, names)), max(2, len(str(confusion.max()))) + 1
     lines = [f"{'taken for':>{width + 3}} " + "".join(f"{k:>{cell}}" for k in range(1, len(names) + 1))]
@@ -75,8 +76,9 @@ def matrix_text(confusion: Matrix, names: Sequence[str]) -> str:
 
 @own_settings()
 def draw(path: Path, confusion: Matrix, names: Sequence[str]) -> None:
-    """The matrix as an image: what share of each class got which answer, on a scale that brings out small shares. The
-    counts of up to 20 classes are written in; of more than 100, several neighbors share a cell."""
+    """The matrix as an image: what share of each class got which answer, on a scale that brings out
+    small shares. The counts of up to 20 classes are written in; of more than 100, several neighbors
+    share a cell."""
     step = -(-len(names) // CELLS)
     starts = range(0, len(names), step)
     counts = np.add.reduceat(np.add.reduceat(confusion, starts, axis=0), starts, axis=1)

@@ -1,5 +1,5 @@
-"""Images: how the programs draw, and the two of a run. They are drawn with matplotlib's own
-settings and none of the user's, some of which take programs or fonts that are not here."""
+"""How the programs draw, and the two images of a run. They are drawn with matplotlib's default
+settings, because the user's may need programs or fonts that are missing."""
 
 import logging
 import os
@@ -14,7 +14,8 @@ import numpy as np
 def require_matplotlib() -> Any:
     """The package, or an ImportError that says how to get it."""
     os.environ.pop("MPLBACKEND", None)  # of a notebook, which may have another Python than this
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of every font that it looks for in vain
+    # it would report every font that it does not find
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         import matplotlib.figure
         import matplotlib.font_manager
@@ -27,7 +28,7 @@ def require_matplotlib() -> Any:
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """In here, and in a function that this decorates, matplotlib has its own settings."""
+    """Inside, and in a function that this decorates, matplotlib has its default settings."""
     matplotlib = require_matplotlib()
     with matplotlib.rc_context(matplotlib.rcParamsDefault), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # which is missing: see drawable
@@ -40,8 +41,8 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def drawable(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(labels, the fonts to draw them with) for names in any script. Where no font has all letters
-    of a name, its number takes its place, from 1."""
+    """(labels, the fonts to draw them with) for names in any script. If no font has all letters of
+    a name, the label is its number, from 1."""
     fonts = require_matplotlib().font_manager
     families = ["DejaVu Sans"]  # which comes with matplotlib
     missing = {letter for name in names for letter in name if letter.isprintable()}
@@ -77,7 +78,8 @@ def draw_curves(rows: list[dict[str, Any]], path: str | os.PathLike[str], top5: 
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    left.update_datalim([(epoch, 0) for epoch in epochs])  # 0 is on the axis, and the margin above a share of it
+    # 0 is on the axis, and the margin above depends on the whole range
+    left.update_datalim([(epoch, 0) for epoch in epochs])
     left.autoscale_view()
     left.set_ylim(bottom=0)
     right.set_ylim(0, 101)

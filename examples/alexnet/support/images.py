@@ -1,5 +1,5 @@
-"""What to train on: the datasets of --data, and what happens to an image on its way to the network, in training and in
-evaluation."""
+"""The datasets of --data, and the transforms of an image on its way to the network, in training and
+in evaluation."""
 
 import os
 from argparse import Namespace
@@ -39,14 +39,14 @@ STATISTICS = "statistics.safetensors"  # of the training images, where prepare.p
 
 @dataclass(eq=False)
 class View:
-    """How the network sees an image: its short side is scaled to `resize` pixels, a square of `size` is cut out of it,
-    and channels become (x − mean) / std, on the scale of 0 to 1.
+    """How the network sees an image: its short side is scaled to `resize` pixels, a square of
+    `size` is cut out of it, and channels become (x − mean) / std, on the scale of 0 to 1.
 
-    With a mean image (resize, resize, 3), on the scale of 0 to 255, the image is first cut to its central square, and
-    each pixel loses its own mean instead (section 2).
+    With a mean image (resize, resize, 3), on the scale of 0 to 255, the image is first cut to its
+    central square, and each pixel loses its own mean instead (section 2).
 
-    The paper's weights want pixels of 0 to 255 less their mean; He's want unit variance. With one scale for the
-    other's weights the signal dies, or explodes, from layer to layer.
+    The paper's initial weights need pixels of 0 to 255 less their mean; He's need unit variance.
+    With the wrong scale, the signal vanishes or explodes from layer to layer.
     """
 
     size: int
@@ -60,7 +60,8 @@ class View:
     def of(
         cls, size: int, settings: Namespace, statistics: PixelStatistics | None, source: "View | None" = None
     ) -> "View":
-        """As --mean, --scale and --resize say; what they leave to the source is that view's."""
+        """The view of --mean, --scale and --resize; the value "source" takes that of the source's
+        view."""
         mean, std = IMAGENET
         if settings.scale == "raw":
             std = RAW
@@ -72,7 +73,7 @@ class View:
             if source.mean_image is not None and settings.resize != source.resize:
                 raise UsageError(
                     f"--resize {settings.resize}: the mean image of {settings.source} has {source.resize} pixels: give "
-                    "--mean too, or leave it out"
+                    "--mean too, or leave --resize out"
                 )
             return replace(source, std=std, resize=settings.resize)
         return cls(size, mean, std, resize=settings.resize)
@@ -82,20 +83,21 @@ class View:
         return {name: getattr(self, name) for name in self.NUMBERS}
 
     def steps(self, *crops: Transform) -> list[Transform]:
-        """From an image of any size to what the network sees of it, through these crops."""
+        """The steps from an image of any size, through these crops, to the network's input."""
         if self.mean_image is None:
             return [Resize(self.resize), *crops, Normalize(self.mean, self.std)]
         square = Resize(self.resize), CenterCrop(self.resize)
         return [*square, SubtractMean(self.mean_image, tuple(255 * std for std in self.std)), *crops]
 
     def evaluation(self, crops: int = 1) -> Compose:
-        """The middle of the image, float32 (size, size, 3); or ten crops of it, (10, size, size, 3) (section 4.1)."""
+        """The middle of the image, float32 (size, size, 3); or ten crops of it, (10, size, size, 3)
+        (section 4.1)."""
         if crops not in (1, 10):
             raise ValueError(f"an image is evaluated in 1 crop or in 10, not in {crops}")
         return Compose(self.steps(CenterCrop(self.size) if crops == 1 else TenCrop(self.size)))
 
     def augmented(self, settings: Namespace, statistics: PixelStatistics | None) -> Compose:
-        """For training, as --crop, --flip and --color-pca say (section 4.1)."""
+        """The transforms of training, by --crop, --flip and --color-pca (section 4.1)."""
         crops: list[Transform] = [RandomCrop(self.size) if settings.crop == "random" else CenterCrop(self.size)]
         if settings.flip:
             crops.append(RandomHorizontalFlip())
@@ -108,8 +110,8 @@ class View:
 def datasets(
     what: str, seed: int, size: int, verify: bool = True, least: int | None = None, known: Sequence[str] = ()
 ) -> tuple[Any, Any]:
-    """(training set, validation set) for an argument of --data, see dataset. known: the classes of a
-    network that goes on; where the data have just these, the labels are in this order."""
+    """(training set, validation set) for an argument of --data, see dataset. known: the classes of
+    a network that continues; if the data have just these classes, the labels are in their order."""
     if least is not None and least < size:
         raise UsageError(f"--resize {least}: the network sees {size} pixels, so at least as many are needed")
     train, val = (dataset(what, part, seed, size, verify, least) for part in ("train", "val"))
@@ -158,9 +160,9 @@ def dataset(
 
 
 def labeled_as(known: Sequence[str], dataset: Any) -> Any:
-    """Image files with the labels that a network gives to their classes, by name: folders called 0
-    to 999 sort otherwise than numbers, and there may be fewer than it knows. As they are if it
-    does not know all of them."""
+    """Image files with the labels that a network gives to their classes, by name, because folders
+    called 0 to 999 are not sorted as numbers, and some classes may be missing. If the network does
+    not know all of the classes, the dataset is returned unchanged."""
     labels = {name: label for label, name in enumerate(composed(known, "classes"))}
     found = composed(dataset.classes, "classes")
     if not isinstance(dataset, ImageFiles) or not labels.keys() >= found.keys():
@@ -170,20 +172,22 @@ def labeled_as(known: Sequence[str], dataset: Any) -> Any:
 
 
 def announced(images: ImageFiles, root: str) -> ImageFiles:
-    """The images, once a line has said what else is in their folders, and not hidden: photos of another format, say,
-    or folders further down."""
+    """The images, after a line that names what else is in their folders and is not hidden, such as
+    photos of another format, or inner folders."""
     known = {path for path, _ in images.samples}
     entries = (entry for folder in set(map(os.path.dirname, known)) for entry in os.scandir(folder))
     if others := [e.path for e in entries if e.path not in known and e.name[0] != "."]:
-        complain(f"{root}: no images, skipped: {some(os.path.relpath(path, root) for path in others)}")
+        complain(
+            f"{root}: skipped, because they are not images: {some(os.path.relpath(path, root) for path in others)}"
+        )
     return images
 
 
 def pixel_statistics(
     dataset: Any, settings: Namespace, saved: dict[str, NDArray[Any]] | None = None
 ) -> PixelStatistics | None:
-    """The mean image and the colors of the training images, if --mean or --color-pca want them: as saved in a
-    checkpoint, or in the file that prepare.py wrote, or computed now."""
+    """The mean image and the colors of the training images, if --mean or --color-pca need them.
+    They come from a checkpoint, from the file that prepare.py wrote, or are computed now."""
     if settings.mean != "image" and not settings.color_pca:
         return None
     if saved:
@@ -204,7 +208,7 @@ def pixel_statistics(
 
 
 def _stored(path: Path, count: int, side: int) -> PixelStatistics:
-    """From a file, which has to be of so many images of this size."""
+    """The statistics in a file, which has to be of this many images of this size."""
     try:
         statistics = PixelStatistics.of(minicnn.load(path)[0])
     except DataError as error:
@@ -230,9 +234,10 @@ def validation(dataset: Any, view: View, settings: Namespace, crops: int = 1) ->
 
 
 def _loader(dataset: Any, batch_size: int, transform: Compose, settings: Namespace, **options: Any) -> DataLoader:
-    """A Normalize that comes last is left to the loader, so that a GPU is sent bytes. A mean image, of which each crop
-    needs another part, and colors shifted image by image are done with before: then it is sent numbers, 79 MB
-    instead of 20 for 128 images of 227 × 227."""
+    """If Normalize is the last transform, the loader applies it, so that only bytes are copied to a
+    GPU. A mean image, of which each crop needs another part, and shifted colors have to be applied
+    to each image before: then float32 is copied, 79 MB instead of 20 for 128 images of 227 ×
+    227."""
     *steps, last = transform.transforms
     bytes_cross = isinstance(last, Normalize)
     return DataLoader(

@@ -1,5 +1,5 @@
-"""The first import of each program: where minicnn is not installed, it ends the program with a line
-that says what to run."""
+"""The first import of each program: if minicnn is not installed, the program ends with a line that
+says what to run."""
 
 import os
 import sys

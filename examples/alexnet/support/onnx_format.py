@@ -11,7 +11,7 @@ back to its image, by what each node takes. Some things are written in more than
 
     a linear layer      Gemm, with its weights either way round, or MatMul and Add
     the flatten         Flatten, or Reshape
-    a normalization     LRN, or what PyTorch's exporters make of it: x / (k + α · the mean of squares)^β
+    a normalization     LRN, or as PyTorch's exporters spell it out: x / (k + α · mean of squares)^β
 
 In both ways to write a normalization α multiplies the mean of the n squares, here their sum: α here
 is theirs / n.
@@ -38,9 +38,12 @@ OPS: dict[type, str] = {
     nn.Conv2d: "Conv", nn.ReLU: "Relu", nn.LocalResponseNorm: "LRN", nn.MaxPool2d: "MaxPool", nn.Flatten: "Flatten",
     nn.Linear: "Gemm", nn.Dropout: "Mul",
 }  # fmt: skip
-SAME = "Dropout", "Identity", "Cast"  # which change no number where a network predicts, or only its width
-SETTINGS = "variant", "groups", "init", "lrn", "dropout", "dropout_scale"  # what there is to say of a network here
-RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad"  # between the squares and the mean of a normalization
+# these change nothing when a network predicts, except the width of numbers
+SAME = "Dropout", "Identity", "Cast"
+# the settings that describe a network here
+SETTINGS = "variant", "groups", "init", "lrn", "dropout", "dropout_scale"
+# these may stand between the squares and the mean of a normalization
+RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad"
 
 
 def require_onnx() -> Any:
@@ -48,7 +51,7 @@ def require_onnx() -> Any:
     try:
         import onnx
     except ImportError:
-        raise ImportError("a .onnx takes the package onnx: pip install onnx") from None
+        raise ImportError("an .onnx needs the package onnx: pip install onnx") from None
     return onnx
 
 
@@ -59,7 +62,7 @@ def layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def attributes(layer: Any) -> dict[str, Any]:
-    """Of a layer's node."""
+    """The attributes of a layer's node."""
     kind = OPS[type(layer)]
     if kind == "Conv":
         kernel, strides, pads = list(layer.weight.shape[:2]), [layer.stride] * 2, [layer.padding] * 4
@@ -74,7 +77,7 @@ def attributes(layer: Any) -> dict[str, Any]:
     return {"transB": 1} if kind == "Gemm" else {}
 
 
-# ------------------------------------------------------------------------------------------------------------------ out
+# ---------------------------------------------------------------------------------------------- out
 def write_onnx(path: str, net: nn.Module, arrays: Arrays, config: dict[str, Any], view: View) -> None:
     """The network as an ONNX file: whole or not at all.
 
@@ -99,7 +102,7 @@ def write_onnx(path: str, net: nn.Module, arrays: Arrays, config: dict[str, Any]
     *_, (last, _) = layers(net)
     for name, layer in layers(net):
         if isinstance(layer, nn.LocalResponseNorm) and layer.n % 2 == 0:
-            raise UsageError(f"{name} is over n = {layer.n} channels, and ONNX Runtime knows no even n")
+            raise UsageError(f"{name} is over n = {layer.n} channels, and ONNX Runtime accepts only an odd n")
         found = attributes(layer)
         if "factor" in found:  # which a node takes as an input
             arrays = {**arrays, f"{name}.factor": np.float32(found.pop("factor"))}
@@ -122,7 +125,7 @@ def write_onnx(path: str, net: nn.Module, arrays: Arrays, config: dict[str, Any]
         temporary.write_bytes(model.SerializeToString())
 
 
-# ------------------------------------------------------------------------------------------------------------------- in
+# ----------------------------------------------------------------------------------------------- in
 class Step(NamedTuple):
     """A layer of a graph: its op, its attributes as `attributes` has them, and its weights, (out,
     …) in both kinds of layers that have some."""
@@ -136,13 +139,14 @@ class Step(NamedTuple):
         return self.op, self.attributes, None if self.weight is None else self.weight.shape
 
 
-Kind = tuple[str, dict[str, Any], tuple[int, ...] | None]  # op, attributes and the shape of the weights
+# op, attributes and the shape of the weights
+Kind = tuple[str, dict[str, Any], tuple[int, ...] | None]
 
 
 class Found(NamedTuple):
-    """What is read of a file: settings of alexnet; its parameters, with channels first; the width
-    of the images that the graph is for, if that is fixed; and what write_onnx told of it, if that
-    wrote it, with the mean image (3, H, W) that it may have."""
+    """The content of a file: settings of alexnet; its parameters, with channels first; the width of
+    the images that the graph is for, if that is fixed; and, if write_onnx wrote it, its metadata
+    and the mean image (3, H, W) that it may have."""
 
     config: dict[str, Any]
     arrays: Arrays
@@ -164,9 +168,10 @@ def read_onnx(path: str) -> Found:
         if told and steps and steps[0].op == "Sub":
             steps, mean_image = steps[1:], graph.constant("mean_image")
             if mean_image is None:
-                raise CheckpointError("its mean image is no longer in it, as after a program that simplifies graphs")
+                raise CheckpointError("its mean image is missing: a program that simplifies graphs may have removed it")
         config, arrays = recognized(steps, (told.get("network") or {}) if told else None)
-    except (CheckpointError, onnx.checker.ValidationError) as error:  # the second of weights in a file beside it
+    except (CheckpointError, onnx.checker.ValidationError) as error:
+        # onnx raises the second if the weights are in a file beside this one.
         raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
     except OSError:
         raise
@@ -181,9 +186,10 @@ class Graph:
     def __init__(self, onnx: Any, graph: Any) -> None:
         self.onnx = onnx
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
-        inputs = [value for value in graph.input if value.name not in self.tensors]  # old files list weights there
+        # old files list weights as inputs too
+        inputs = [value for value in graph.input if value.name not in self.tensors]
         if len(inputs) != 1 or not graph.output:
-            raise CheckpointError(f"a graph of {len(inputs)} inputs and {len(graph.output)} outputs is no AlexNet")
+            raise CheckpointError(f"a graph of {len(inputs)} inputs and {len(graph.output)} outputs is not an AlexNet")
         self.image, self.logits = inputs[0].name, graph.output[0].name
         sides = [dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim[2:]]
         self.side = sides[0] if sides and sides[0] else None
@@ -192,7 +198,7 @@ class Graph:
         for node in graph.node:
             if not known.issuperset(node.input) or not known.isdisjoint(filter(None, node.output)):
                 raise CheckpointError(
-                    f"{node.name or node.op_type} takes what no node before it makes, or makes it again"
+                    f"{node.name or node.op_type} reads a value that no earlier node computes, or computes one again"
                 )
             known.update(node.output)
             self.made_by.update(dict.fromkeys(node.output, node))
@@ -224,10 +230,10 @@ class Graph:
             else:
                 steps.append(Step("Flatten" if op == "Reshape" else op, {}))
         if value != self.image or added is not None:
-            raise CheckpointError(f"{self.logits} does not come of {self.image} by layers that AlexNet has")
+            raise CheckpointError(f"{self.logits} is not computed from {self.image} by the layers of AlexNet")
         return steps[::-1]
 
-    # --------------------------------------------------------------------------------------------------- parts of nodes
+    # ------------------------------------------------------------------------------- parts of nodes
     def attributes_of(self, node: Any) -> dict[str, Any]:
         found = {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute}
         return {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
@@ -242,14 +248,17 @@ class Graph:
             array = self.onnx.numpy_helper.to_array(array) if kind == "value" else np.asarray(array)
         else:
             return self.constant(node.input[0]) if node is not None and node.op_type in SAME else None
-        return array if array.dtype.kind in "biu" else array.astype(np.float32)  # bfloat16 is none of NumPy's kinds
+        # bfloat16 is not one of NumPy's kinds
+        return array if array.dtype.kind in "biu" else array.astype(np.float32)
 
     def parted(self, node: Any) -> tuple[str, np.ndarray]:
         """Of a node with a constant: the value that is computed, and the constant."""
         constants = [self.constant(name) for name in node.input]
         found = [constant for constant in constants if constant is not None]
         if len(found) != 1:
-            raise CheckpointError(f"{node.name or node.op_type} is {node.op_type}, but not of a value and a constant")
+            raise CheckpointError(
+                f"{node.name or node.op_type} is {node.op_type}, but not of one computed value and one constant"
+            )
         return node.input[0 if constants[0] is None else 1], found[0]
 
     def is_mean_of_one(self, node: Any) -> bool:
@@ -259,7 +268,7 @@ class Graph:
         kernel, strides = ({*found.get(name, [1])} for name in ("kernel_shape", "strides"))
         return node.op_type == "AveragePool" and kernel == strides == {1} and not any(found.get("pads", []))
 
-    # ----------------------------------------------------------------------------------------------------------- layers
+    # --------------------------------------------------------------------------------------- layers
     def weighted(self, node: Any, added: np.ndarray | None) -> Step:
         """A convolution or a linear layer, and what is added after it."""
         found = self.attributes_of(node)
@@ -281,9 +290,8 @@ class Graph:
         return step._replace(bias=bias)
 
     def pooling(self, node: Any) -> Step:
-        """What a window of the largest numbers would see beyond the right and the lower border, if
-        it does, is there to fill a last window up: where windows fit, as in AlexNet, there is
-        none."""
+        """Padding on the right and below, and ceil_mode, only matter if a last window overhangs the
+        border: in AlexNet the windows fit, so they change nothing."""
         found = self.attributes_of(node)
         harmless = {"ceil_mode": [0, 1], "storage_order": [0], "dilations": [[1, 1]], "auto_pad": ["NOTSET", "VALID"]}
         harmless["pads"] = [[0, 0, bottom, right] for bottom in (0, 1) for right in (0, 1)]
@@ -308,7 +316,7 @@ class Graph:
         a_square = two == 2 if two is not None else squares.input[0] == squares.input[1]
         usual = others == [1, 1] and {*found.get("strides", [1])} == {1} and not any(found.get("pads", []))
         if squares.input[0] != node.input[0] or not a_square or not usual:
-            raise CheckpointError(f"{node.name or 'Div'} divides by no root of the squares' mean as AlexNet does")
+            raise CheckpointError(f"{node.name or 'Div'} is not a division as in AlexNet's normalization")
         return Step("LRN", {"size": n, "alpha": decimal(alpha), "beta": decimal(beta), "bias": decimal(k)})
 
     def back_to(self, value: str, *ops: str) -> Any:
@@ -320,25 +328,25 @@ class Graph:
         if node is not None and node.op_type in (*SAME, *RESHAPES):
             return self.back_to(node.input[0], *ops)
         if node is None or node.op_type not in ops:
-            raise CheckpointError(f"a quotient that is no normalization: {value} is not made by {' or '.join(ops)}")
+            raise CheckpointError(f"a quotient that is not a normalization: {value} is not made by {' or '.join(ops)}")
         return node
 
 
 def without(found: dict[str, Any], **harmless: list[Any]) -> dict[str, Any]:
-    """The attributes but for those that have such a value."""
+    """The attributes, except those with a value that changes nothing."""
     return {name: value for name, value in found.items() if value not in harmless.get(name, [])}
 
 
 def decimal(number: Any) -> float:
     """The shortest decimal number that is this one in float32, as a file has it."""
     if np.size(number) != 1:
-        raise CheckpointError(f"there are numbers {np.shape(number)} where AlexNet has one")
+        raise CheckpointError(f"there are numbers of shape {np.shape(number)} where AlexNet has one number")
     return float(str(np.float32(np.asarray(number).item())))
 
 
 def recognized(steps: list[Step], told: dict[str, Any] | None = None) -> tuple[dict[str, Any], Arrays]:
-    """Which AlexNet this is, and its parameters by their names here. CheckpointError if it is
-    none, or not the one that the file says it is."""
+    """The settings of this AlexNet, and its parameters by their names here. CheckpointError if it
+    is not an AlexNet, or not the one that the file says."""
     found = [step.kind() for step in steps]
     if ("MaxPool", "LRN") in pairwise(step.op for step in steps):
         raise CheckpointError("it pools before it normalizes, as CaffeNet does, and AlexNet does not: another network")

@@ -1,4 +1,5 @@
-"""Command lines: what the programs have in common, how a user's mistake ends in one line, and train.py's options."""
+"""Command lines: what the programs have in common, how a user's mistake ends in one line, and
+train.py's options."""
 
 import argparse
 import io
@@ -24,19 +25,23 @@ from minicnn.data.folder import quiet
 
 from .recipes import RECIPES, complete, kind_and_folder, usual
 
-DEFAULTS: dict[str, Any] = {  # of what no recipe sets
+DEFAULTS: dict[str, Any] = {  # the settings that no recipe has
     "data": "synthetic", "verify": True, "workers": None, "processes": None, "seed": 0,
     "threads": None, "device": "cpu", "backend": None, "precision": None, "out": "runs/alexnet",
     "source": None, "freeze": False, "head_lr": None,
 }  # fmt: skip
-FIXED = (  # what a checkpoint fixes: the network, how it sees images, what has a state, and what a state counts in
+# A checkpoint fixes these: the network, how it sees images, and what the states in it depend on.
+FIXED = (
     "recipe", "variant", "groups", "init", "lrn_alpha", "dropout_scale", "resize", "mean", "scale", "schedule",
     "update", "batch_size", "seed", "freeze",
 )  # fmt: skip
-NETWORK = ("variant", "groups", "init", "lrn_alpha", "dropout_scale")  # what weights are of
-MACHINE = ("workers", "processes", "threads", "backend", "precision")  # what another device wants otherwise
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that terminals act on, and ends of lines
-MOST_WORKERS = 24  # unless told: at 700 images a second each, as many as an H200 learns from in TF32
+NETWORK = ("variant", "groups", "init", "lrn_alpha", "dropout_scale")  # how weights are used
+# settings whose defaults differ between devices
+MACHINE = ("workers", "processes", "threads", "backend", "precision")
+# characters that terminals act on, and ends of lines
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# The default's upper limit: at 700 images a second each, these feed an H200 that trains in TF32.
+MOST_WORKERS = 24
 
 
 class UsageError(ValueError):
@@ -44,25 +49,27 @@ class UsageError(ValueError):
 
 
 def command(main: Callable[[], None]) -> int:
-    """Run a program; a user's mistake is one line on the standard error and exit status 2. What batch systems send, and
-    terminals that are closed, is an interrupt, as Ctrl-C is."""
+    """Run a program; a user's mistake is one line on the standard error and exit status 2. The
+    signals of batch systems and of closed terminals interrupt the program, as Ctrl-C does."""
     if sys.stderr is None:  # closed, as by 2>&-; its number is kept from files that are opened
         os.open(os.devnull, os.O_WRONLY)
         sys.stderr = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (until the end)
     quiet()
-    warnings.filterwarnings("ignore", "(overflow|invalid value) encountered", RuntimeWarning)  # a diverged run says so
+    # a run that diverges has a message of its own
+    warnings.filterwarnings("ignore", "(overflow|invalid value) encountered", RuntimeWarning)
     for name in {"SIGTERM", "SIGHUP"} & signal.Signals.__members__.keys():
         if signal.getsignal(signal.Signals[name]) == signal.SIG_DFL:  # nohup has one ignored
             signal.signal(signal.Signals[name], signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Where it is not Unicode, a bar is drawn with question marks; in a file, each line is there at once.
+        # A terminal without Unicode shows question marks for bars; a file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
         main()
         if sys.stdout is not None:  # closed, as by >&-
             sys.stdout.flush()
         return 0
-    except BrokenPipeError:  # whoever read the standard output has gone, as head does; it is flushed again at the end
+    except BrokenPipeError:
+        # The reader of the standard output has gone, as head does. Python flushes it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as shells say when the signal for it ends a program
     except (UsageError, CheckpointError, DataError, minicnn.DeviceError, ImportError, OSError) as error:
@@ -71,7 +78,7 @@ def command(main: Callable[[], None]) -> int:
         complain(str(error))
         return 2
     except MemoryError as error:
-        complain(f"there is not enough memory: {str(error) or 'a lower --batch-size takes less'}")
+        complain(f"there is not enough memory: {str(error) or 'a smaller --batch-size needs less'}")
         return 2
     except KeyboardInterrupt as error:
         print(printable(f"interrupted: {error}" if error.args else "interrupted"), file=sys.stderr)
@@ -80,12 +87,12 @@ def command(main: Callable[[], None]) -> int:
 
 @contextmanager
 def batch_of(size: int) -> Iterator[None]:
-    """In here a batch is worked on; where the memory does not suffice for it, the error says so."""
+    """While a batch is worked on: a MemoryError names the batch's size and --batch-size."""
     try:
         yield
     except MemoryError as error:
         raise MemoryError(
-            f"{str(error) or 'none left'}, in a batch of {size}: a lower --batch-size takes less"
+            f"{str(error) or 'none left'}, in a batch of {size}: a smaller --batch-size needs less"
         ) from None
 
 
@@ -100,14 +107,14 @@ def complain(message: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text in one line that moves no cursor and changes no color: names of files and classes may
-    have any characters."""
+    """The text in one line that moves no cursor and changes no color: names of files and classes
+    may have any characters."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is one line, without the usage, and names the option that was
-    meant. No argument may be empty, as "$DATA" is where the shell knows no DATA."""
+    """An ArgumentParser whose errors are one line, without the usage, and suggest the option that
+    was meant. No argument may be empty, as "$DATA" is if the shell variable DATA is not set."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = self.parse_known_args(args, namespace)
@@ -118,7 +125,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         for name, value in vars(found).items():
             if value == "" or (isinstance(value, list) and "" in value):
-                self.error(f"argument {name.replace('_', '-')}: '' is no name")
+                self.error(f"argument {name.replace('_', '-')}: must not be empty")
         return found
 
     def error(self, message: str) -> NoReturn:
@@ -149,7 +156,7 @@ side = number(int, 1, 4096, "a whole number from 1 to 4096")
 
 
 def output_file(ending: str) -> Callable[[str], str]:
-    """An argparse type: a file to be written in the end. What is wrong with its name is better said now."""
+    """An argparse type: a file that is written at the end, whose name is checked now."""
 
     def parse(name: str) -> str:
         if not name.endswith(ending):
@@ -157,7 +164,7 @@ def output_file(ending: str) -> Callable[[str], str]:
         if not os.path.isdir(os.path.dirname(name) or "."):
             raise argparse.ArgumentTypeError(f"{name} would be in a folder that does not exist")
         if os.path.exists(name) and not os.path.isfile(name):
-            raise argparse.ArgumentTypeError(f"{name} is there and is not a file")
+            raise argparse.ArgumentTypeError(f"{name} exists and is not a file")
         return name
 
     return parse
@@ -181,27 +188,28 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
         ),
         "init": (
             ("he", "paper"),
-            "the first weights: he suits pixels of unit variance; paper draws them from N(0, 0.01), which suits pixels "
+            "the initial weights: he suits pixels of unit variance; paper draws them from N(0, 0.01), which suits "
+            "pixels "
             "from 0 to 255 ({usual})",
         ),
         "lrn_alpha": (
             positive,
-            "2012 only: alpha of local response normalization. The paper's suits --scale raw. With "
-            "--scale unit it does next to nothing, and 0.33 does in conv1 what the paper's does there "
-            "({usual})",
+            "2012 only: alpha of local response normalization. The paper's suits --scale raw. With --scale unit it has "
+            "almost no effect, and 0.33 has the effect in conv1 that the paper's has with --scale raw ({usual})",
         ),
         "dropout": (share, "training drops each value of fc6 and fc7 with this probability p ({usual})"),
         "dropout_scale": (
             ("training", "evaluation"),
-            "what makes up for dropout: training divides what is kept by 1 - p, or evaluation multiplies everything by "
+            "where outputs are rescaled for dropout: training divides what is kept by 1 - p, or evaluation multiplies "
+            "everything by "
             "1 - p, as in the paper ({usual})",
         ),
     },
     "images": {
         "resize": (
             side,
-            "each image's short side is scaled to N pixels (default: 256; quick draws images of the size that the "
-            "network sees)",
+            "each image's short side is scaled to N pixels (default: 256; in quick, synthetic images have the size "
+            "that the network sees)",
         ),
         "mean": (
             ("imagenet", "image"),
@@ -212,31 +220,38 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
             "the scale of pixels: unit gives them a variance of one, raw leaves them from 0 to 255 "
             "(default: what suits --init)",
         ),
-        "crop": (("random", "center"), "the square of an image that training sees: any, or its center ({usual})"),
+        "crop": (
+            ("random", "center"),
+            "the square that training cuts out of an image: at a random place, or in the center ({usual})",
+        ),
         "flip": (bool, "training mirrors half of the images ({usual})"),
-        "color_pca": (bool, "training shifts each image's colors along the principal components of all ({usual})"),
-        "ten_crop": (bool, "in the end, the network is measured over ten crops of each image too ({usual})"),
+        "color_pca": (
+            bool,
+            "training shifts each image's colors along the principal components of all colors ({usual})",
+        ),
+        "ten_crop": (bool, "after the last epoch, the network is also measured over ten crops of each image ({usual})"),
     },
     "training": {
         "epochs": (natural, "training goes over the images N times ({usual})"),
-        "batch_size": (natural, "each update follows from N images ({usual})"),
+        "batch_size": (natural, "each update is computed from N images ({usual})"),
         "lr": (positive, "the highest learning rate ({usual})"),
         "momentum": (share, "each step keeps this share of the step before ({usual})"),
         "weight_decay": (positive, "N times each weight is added to its gradient ({usual})"),
         "update": (
             ("pytorch", "paper"),
-            "what the learning rate multiplies: pytorch: the velocity v, w -= lr v; paper: the gradient g on its way "
-            "into v, w += v ({usual})",
+            "what the learning rate multiplies. pytorch: the velocity v, so that w -= lr v; paper: the gradient, "
+            "before it is added to v, so that w += v ({usual})",
         ),
         "schedule": (
             ("cosine", "plateau", "constant"),
-            "how the rate changes. cosine: it rises, then falls along a cosine; plateau: it is divided by 10, at most "
+            "how the learning rate changes. cosine: it rises, then falls along a cosine; plateau: it is divided by "
+            "10, at most "
             "three times, when the validation error stops falling ({usual})",
         ),
-        "warmup": (share, "cosine only: the rate rises for this share of the updates ({usual})"),
+        "warmup": (share, "cosine only: the learning rate rises during this share of the updates ({usual})"),
         "patience": (
             counted,
-            "plateau only: the rate is divided after more than N epochs without a lower error ({usual})",
+            "plateau only: the learning rate is divided after more than N epochs without a lower error ({usual})",
         ),
     },
 }
@@ -253,8 +268,8 @@ MAY_BE_NONE = ("workers", "processes", "threads", "backend", "precision", "sourc
 
 
 def require_settings(path: str, config: dict[str, Any]) -> None:
-    """Raise a CheckpointError if a setting that was read from a file is nothing that its option
-    takes."""
+    """Raise a CheckpointError if a setting that was read from a file has a value that its option
+    does not accept."""
     for name in KINDS.keys() & config.keys():
         if not _takes(KINDS[name], config[name]) and not (config[name] is None and name in MAY_BE_NONE):
             raise CheckpointError(f"{path} is damaged: its settings have {name} {config[name]!r}")
@@ -276,7 +291,7 @@ def is_number(value: Any) -> bool:
 
 
 def progress_bar(*args: Any, **options: Any) -> Any:
-    """A tqdm bar that goes when it is done, and is not there at all where no terminal is."""
+    """A tqdm bar that disappears when it is done, and is not shown at all without a terminal."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -285,17 +300,17 @@ def progress_bar(*args: Any, **options: Any) -> Any:
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """A trained network, in how many crops it sees an image, and where it is computed."""
+    """Add the options that name a trained network, its crops of an image, and the machine."""
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="a best.safetensors or last.safetensors of a run, or what convert.py has written (default: "
-        "best.safetensors of the newest run in runs/)",
+        help="the network: a best.safetensors or last.safetensors of a run, or a file that convert.py has written "
+        "(default: best.safetensors of the newest run in runs/)",
     )
     parser.add_argument(
         "--crops", type=int, choices=(1, 10), default=1,
-        help="1: the network sees the middle of each image (default); 10: it sees the corners, the middle and their "
-        "mirror images, and the mean of its ten answers counts",
+        help="1: the network sees the middle of each image (default); 10: it sees the corners, the middle and the "
+        "mirror images of these five, and the mean of its ten answers counts",
     )  # fmt: skip
     parser.add_argument(
         "--batch-size", type=natural, default=32, metavar="N", help="compute N crops at a time (default: 32)"
@@ -311,8 +326,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--backend", metavar="NAME",
-        help="what computes (default: numpy on a CPU, cuda on a GPU). reference runs everything as the lessons are "
-        "written: slowly, in one thread, for a debugger",
+        help="the code that computes (default: numpy on a CPU, cuda on a GPU). reference runs the lessons as they are "
+        "written: slowly and in one thread, which suits a debugger",
     )  # fmt: skip
     group.add_argument(
         "--precision",
@@ -323,8 +338,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def use_machine(settings: argparse.Namespace) -> None:
-    """Open the device, and settle what depends on it. Raises DeviceError if it is not there, UsageError if it lacks
-    what was asked for."""
+    """Open the device, and fill in the settings that depend on it. Raises DeviceError if there is
+    no such device, UsageError if it cannot do what was asked for."""
     settings.device = open_device("cpu" if settings.device is None else settings.device)
     if settings.threads:
         minicnn.set_num_threads(settings.threads)
@@ -345,18 +360,18 @@ def use_machine(settings: argparse.Namespace) -> None:
     if getattr(settings, "processes", False) is None:
         settings.processes = gpu and settings.workers > 0
     if getattr(settings, "processes", False) and not settings.workers:
-        raise UsageError("--workers 0 leaves no --processes: take 1 at least, or --no-processes")
+        raise UsageError("--processes needs --workers of at least 1: give more workers, or --no-processes")
 
 
 DESCRIPTION = """\
-Train AlexNet. Without arguments it is the network of Krizhevsky, Sutskever and
-Hinton (2012), on images that this program draws."""
+Train AlexNet. Without arguments, the program trains the network of Krizhevsky,
+Sutskever and Hinton (2012) on images that it draws itself."""
 EXAMPLES = """\
 A run writes into its folder: config.json, with all settings; metrics.csv,
-curves.png and filters.png, which show how it goes; best.safetensors, the
+curves.png and filters.png, which show its progress; best.safetensors, the
 network of the best epoch, which is that of the highest top-1 and, among equal
-ones, of the lowest loss; last.safetensors, from which it can go on; and with
---ten-crop, ten_crop.json. The 2012 network takes 683 MB.
+ones, of the lowest loss; last.safetensors, from which the run can continue; and
+with --ten-crop, ten_crop.json. A run of the 2012 network takes 683 MB.
 
 examples:
   train.py --data photos --epochs 40
@@ -401,7 +416,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     )  # fmt: skip
     data.add_argument(
         "--processes", action=argparse.BooleanOptionalAction,
-        help="load images in processes and not in threads, which is faster with several (default: for a GPU)",
+        help="load images in processes instead of threads: faster if there are several (default: only for a GPU)",
     )  # fmt: skip
 
     for title, options in RECIPE_OPTIONS.items():
@@ -416,7 +431,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     add_machine(parser)
 
     run = parser.add_argument_group("run")
-    run.add_argument("--seed", type=seed, metavar="N", help="what is drawn at random follows from N (default: 0)")
+    run.add_argument("--seed", type=seed, metavar="N", help="N decides everything that is drawn at random (default: 0)")
     run.add_argument(
         "--out",
         metavar="FOLDER",
@@ -425,19 +440,19 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     run.add_argument(
         "--resume",
         metavar="FILE",
-        help="go on with the run of a last.safetensors, in its folder and with its settings, but for those given anew",
+        help="continue the run of a last.safetensors, in its folder and with its settings, except those given now",
     )
 
     tuning = parser.add_argument_group("fine-tuning")
     tuning.add_argument(
         "--from", dest="source", metavar="FILE",
-        help="begin a run with the weights of a best.safetensors, a last.safetensors or what convert.py has written. "
+        help="begin a run with the weights of a best.safetensors, a last.safetensors or a file of convert.py. "
         "If the classes are others, the last layer is a new one. The network sees images as it did before, unless "
         "--mean, --scale, --resize or --crop say otherwise",
     )  # fmt: skip
     tuning.add_argument(
         "--freeze", action="store_true",
-        help="train the last layer alone. All others keep their weights, and drop out nothing",
+        help="train only the last layer. All other layers keep their weights, and have no dropout",
     )  # fmt: skip
     tuning.add_argument(
         "--head-lr", type=positive, metavar="N", help="the highest learning rate of the last layer (default: --lr)"
@@ -446,17 +461,17 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     given = parser.parse_args(arguments)
     settings = argparse.Namespace(**complete({"resume": None, **DEFAULTS, **vars(given)}))
     if settings.resume and settings.source:
-        raise UsageError("--from begins a new run and --resume goes on with one: give one of them")
+        raise UsageError("--from begins a new run and --resume continues one: give only one of them")
     if not settings.resume and not settings.source and (settings.freeze or settings.head_lr is not None):
         raise UsageError("--freeze and --head-lr are for a network that comes --from a file")
     if settings.freeze and settings.head_lr is not None:
-        raise UsageError("--freeze leaves nothing to learn but the last layer, whose rate is --lr: leave out --head-lr")
+        raise UsageError("--freeze trains only the last layer, whose learning rate is --lr: leave out --head-lr")
     settings.data = _from_anywhere(settings.data)
     return settings, set(vars(given))
 
 
 def _from_anywhere(data: str) -> str:
-    """An argument of --data that means the same to programs in another folder."""
+    """The argument of --data with an absolute path, so that it means the same in another folder."""
     kind, folder = kind_and_folder(data)
     if not folder:
         return data
@@ -469,16 +484,16 @@ def home(settings: argparse.Namespace) -> str:
 
 
 def require_same(settings: argparse.Namespace, name: str, path: str, saved: dict[str, Any]) -> None:
-    """Raise UsageError unless a setting is what it is in a file."""
+    """Raise UsageError unless a setting has the value that is saved in a file."""
     if getattr(settings, name) != saved[name]:
-        raise UsageError(f"{path} has {name} {saved[name]}, not {getattr(settings, name)}: leave it out")
+        raise UsageError(f"{path} has {name} {saved[name]}, not {getattr(settings, name)}: leave the option out")
 
 
 def _take_over(
     settings: argparse.Namespace, given: set[str], path: str, saved: dict[str, Any], fixed: Sequence[str]
 ) -> None:
-    """Take the settings that are saved in a file, except what was given anew. Raises UsageError if
-    what is fixed was given as something else."""
+    """Take the settings that are saved in a file, except those that were given. Raises UsageError
+    if a fixed setting was given another value."""
     for name in [name for name in vars(settings) if name in saved]:
         if name not in given:
             setattr(settings, name, saved[name])
@@ -487,22 +502,24 @@ def _take_over(
 
 
 def adopt_network(settings: argparse.Namespace, given: set[str], config: dict[str, Any], resize: int) -> None:
-    """Begin with the network of settings.source: its form and how it sees images are as `config`
-    says, which load_network has returned, and as the `resize` of its view. Raises UsageError if
-    another form was asked for."""
+    """Begin with the network of settings.source: its form and its view of images are those of
+    `config`, which load_network has returned, and of `resize`. Raises UsageError if another form
+    was asked for."""
     own = {name: config[name] for name in (*NETWORK, "dropout", "crop") if name in config}
     own |= {"lrn_alpha": config["lrn"]["alpha"], "resize": resize, "mean": "source", "scale": "source"}
     _take_over(settings, given, settings.source, own, NETWORK)
 
 
 def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any], fixed: Sequence[str] = FIXED) -> None:
-    """Continue a run: its settings, except what was given anew, and what suits another kind of device. Raises
-    UsageError if what is fixed was given as something else."""
-    moved = "device" in given and settings.device[:3] != saved["device"][:3]  # from cpu to gpu:N, or back
+    """Continue a run: take its settings, except those that were given and, on another kind of
+    device, those of the machine. Raises UsageError if a fixed setting was given another value."""
+    # from cpu to gpu:N, or back
+    moved = "device" in given and settings.device[:3] != saved["device"][:3]
     apart = ("resume", "out", *(MACHINE if moved else ()))
     kept = {name: value for name, value in saved.items() if name not in apart}
     _take_over(settings, given, settings.resume, kept, fixed)
-    if "momentum" in given and 0 in (settings.momentum, saved["momentum"]):  # only one of them has velocities
+    # only one of them has velocities
+    if "momentum" in given and 0 in (settings.momentum, saved["momentum"]):
         require_same(settings, "momentum", settings.resume, saved)
     if "head_lr" in given and saved["head_lr"] is None:  # it has one rate for all
         require_same(settings, "head_lr", settings.resume, saved)

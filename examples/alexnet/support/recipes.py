@@ -1,9 +1,11 @@
-"""The three recipes of train.py: --recipe sets all that the table has, and each row's option sets one thing alone.
+"""The three recipes of train.py: --recipe sets all that the table has, and each row's option sets
+one thing alone.
 
 quick       a good network from few images in little time, with what has been learned since 2012
 paper       Krizhevsky, Sutskever and Hinton 2012, piece by piece
-tutorial    the network as textbooks print it, trained as plainly. Rate, epochs and the lack of weight decay are those
-            of Zhang, Lipton, Li and Smola, "Dive into Deep Learning", section 8.1
+tutorial    the network as textbooks print it, trained as plainly. Learning rate, epochs and the
+            lack of weight decay are those of Zhang, Lipton, Li and Smola, "Dive into Deep
+            Learning", section 8.1
 """
 
 import os
@@ -16,13 +18,13 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     # option          quick       paper         tutorial     the paper's section
     "variant":       ("2012",     "2012",       "tutorial"),  # 3.5
     "groups":        (True,       True,         True),        # 3.2; of 2012 only
-    "init":          ("he",       "paper",      "he"),        # 5: N(0, 0.01); biases of 1 in conv2, 4, 5 and fc6, 7
+    "init":          ("he",       "paper",      "he"),        # 5: N(0, 0.01); some biases are 1
     "lrn_alpha":     (0.0001,     0.0001,       0.0001),      # 3.3; of 2012 only
-    "dropout":       (0.5,          0.5,          0.5),        # 4.2
+    "dropout":       (0.5,        0.5,          0.5),         # 4.2
     "dropout_scale": ("training", "evaluation", "training"),  # 4.2: outputs times 0.5 in evaluation
     "resize":        (None,       256,          256),         # 2: the short side
-    "mean":          ("imagenet", "image",      "imagenet"),  # 2: of each pixel over the training set
-    "scale":         (None,       None,         None),        # 2: raw, where init is paper's; else unit
+    "mean":          ("imagenet", "image",      "imagenet"),  # 2: the mean of each pixel
+    "scale":         (None,       None,         None),        # 2: raw with init paper, else unit
     "crop":          ("random",   "random",     "center"),    # 4.1
     "flip":          (True,       True,         False),       # 4.1
     "color_pca":     (False,      True,         False),       # 4.1
@@ -32,10 +34,10 @@ TABLE: dict[str, tuple[Any, Any, Any]] = {
     "lr":            (0.01,       0.01,         0.01),        # 5
     "momentum":      (0.9,        0.9,          0.9),         # 5
     "weight_decay":  (0.0005,     0.0005,       0.0),         # 5
-    "update":        ("pytorch",  "paper",      "pytorch"),   # 5: v ← 0.9·v − 0.0005·ε·w − ε·g; w ← w + v
-    "schedule":      ("cosine",   "plateau",    "constant"),  # 5: ε / 10 when the validation error stops improving
+    "update":        ("pytorch",  "paper",      "pytorch"),   # 5: v ← 0.9·v − ε·(0.0005·w + g)
+    "schedule":      ("cosine",   "plateau",    "constant"),  # 5: ε / 10 when errors stop falling
     "warmup":        (0.1,        0.0,          0.0),         # of cosine
-    "patience":      (5,          5,            5),           # of plateau: the authors, who judged by eye, name none
+    "patience":      (5,          5,            5),           # of plateau; the paper names none
 }  # fmt: skip
 QUICK: dict[str, dict[str, Any]] = {  # where quick differs for these data
     "synthetic": {"crop": "center", "flip": False, "epochs": 4, "batch_size": 16, "lr": 0.004},
@@ -44,7 +46,8 @@ QUICK: dict[str, dict[str, Any]] = {  # where quick differs for these data
 
 
 def kind_and_folder(data: str) -> tuple[str, str]:
-    """What an argument of --data asks for: synthetic, cifar10, imagenet or photos, and the folder of its files."""
+    """What an argument of --data asks for: synthetic, cifar10, imagenet or photos, and the folder
+    of its files."""
     kind, _, folder = data.partition(":")
     if kind in ("cifar10", "imagenet"):
         return kind, os.path.expanduser(folder)  # which a shell does not do after a colon
@@ -56,8 +59,8 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
     recipe, (kind, _) = settings.get("recipe", "quick"), kind_and_folder(settings.get("data", ""))
     column = {name: values[RECIPES.index(recipe)] for name, values in TABLE.items()}
     full = {"recipe": recipe, **column, **(QUICK.get(kind, {}) if recipe == "quick" else {}), **settings}
-    if full["resize"] is None:
-        full["resize"] = INPUT_SIZE[full["variant"]] if kind == "synthetic" else 256  # drawn images have no border
+    if full["resize"] is None:  # drawn images need no border to crop from
+        full["resize"] = INPUT_SIZE[full["variant"]] if kind == "synthetic" else 256
     if full["scale"] is None:
         full["scale"] = "raw" if full["init"] == "paper" else "unit"  # see View
     return full

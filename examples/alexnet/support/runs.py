@@ -1,9 +1,12 @@
 """The folder of a run: what it did, in numbers and images, and the network, to use or to train on.
 
-    config.json        all settings                        curves.png   loss and accuracy by epoch
-    metrics.csv        a row for each epoch                filters.png  conv1's kernels, as the paper's figure 3
-    last.safetensors   everything, to continue from        best.safetensors   the network of the best epoch, to use
-    ten_crop.json      with --ten-crop: what the network of the last epoch gets right, over ten crops of each image
+    config.json         all settings
+    metrics.csv         a row for each epoch
+    curves.png          loss and accuracy by epoch
+    filters.png         conv1's kernels, as the paper's figure 3
+    best.safetensors    the network of the best epoch, to use
+    last.safetensors    everything that is needed to continue
+    ten_crop.json       with --ten-crop: the results of the last epoch's network over ten crops
 
 Each file is written whole or not at all.
 """
@@ -41,20 +44,23 @@ TEN_CROP = "ten_crop.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
 FIVE = 5  # of so few classes the five best answers are all
 FIRST = "config.json", BEST  # what comes before the last
-NEEDED = "variant", "groups", "init", "classes", "view"  # settings without which there is no network
+# settings without which there is no network
+NEEDED = "variant", "groups", "init", "classes", "view"
 
 
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
-    """In here settings.out is the folder of this run, and of no other that begins. An interrupt, or an image that
-    cannot be read, says how to go on; what ends before the first epoch leaves nothing. A run that moves takes its best
-    network with it.
+    """Inside, settings.out is the folder of this run alone. After an interrupt, or an image that
+    cannot be read, the message says how to continue; a run that ends before its first epoch leaves
+    no files. A run that continues in another folder takes its best network with it.
 
-    numbered: where settings.out has a run already, make it the first of settings.out-2, -3 … that has none.
-    Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a network; for a copy that
-    would go on in the folder of what has come after it; and for a run that another program goes on with just now.
+    numbered: if settings.out has a run already, take the first of settings.out-2, -3 … that has
+    none. Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a
+    network; for a copy that would go on in the folder of what has come after it; and for a run that
+    another program goes on with just now.
     """
-    require_matplotlib()  # what is not installed is better missed now than after the first epoch
+    # Fail now rather than after the first epoch if a package is missing.
+    require_matplotlib()
     minicnn.checkpoint.require_safetensors()
     stays = settings.resume and os.path.realpath(settings.out) == os.path.realpath(home(settings))
     newest = os.path.basename(settings.resume or "") == LAST  # or it is a copy, perhaps of long ago
@@ -62,7 +68,7 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
     if not stays:
         settings.out, own = _claim(settings.out, numbered)
     elif not newest:
-        raise UsageError(f"{settings.resume} is not called {LAST}: say with --out in which folder it is to go on")
+        raise UsageError(f"{settings.resume} is not called {LAST}: give --out, the folder in which to continue")
     last = Path(settings.out, LAST)
     try:
         if newest and not stays and (best := Path(home(settings), BEST)).exists():
@@ -87,9 +93,9 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
 
 @contextmanager
 def alone(folder: str) -> Iterator[None]:
-    """In here no other program can be in here with the same folder: it gets a UsageError. The system's
-    lock ends with the program, however that ends; where it has none, as on Windows and on some
-    network drives, nothing is locked."""
+    """Inside, a second program that enters with the same folder gets a UsageError. The system's
+    lock ends with the program, however it ends; where there is no such lock, as on Windows and on
+    some network drives, nothing is locked."""
     try:
         import fcntl
     except ImportError:
@@ -109,8 +115,8 @@ def alone(folder: str) -> Iterator[None]:
 
 
 def _claim(out: str, numbered: bool) -> tuple[str, list[Path]]:
-    """The folder, which from now on has a config.json; and what is this run's alone before its first epoch is done, in
-    the order in which it can be removed."""
+    """The folder, in which a config.json is made, and the paths that this run has made and that can
+    be removed, in this order, if it ends before its first epoch is done."""
     others = (f"{out}-{i}" for i in count(2)) if numbered else ()
     for name in chain([out], others):
         folder = Path(name)
@@ -129,8 +135,9 @@ def _claim(out: str, numbered: bool) -> tuple[str, list[Path]]:
 
 
 class Run:
-    """A run folder, being written: of a network with these settings and this view, from the beginning or from what
-    load_run has returned. What was otherwise before a run went on is in the settings, as `earlier`."""
+    """A run folder, being written: of a network with these settings and this view, from the
+    beginning or from what load_run has returned. The settings that changed when a run continued are
+    kept in them, as `earlier`."""
 
     def __init__(self, settings: Namespace, more: dict[str, Any], view: View, saved: dict[str, Any]) -> None:
         config = {name: value for name, value in vars(settings).items() if name != "resume"} | more
@@ -138,8 +145,10 @@ class Run:
             config["earlier"] = earlier
         self.folder, self.config, self.view = Path(settings.out), config | {"view": view.numbers()}, view
         self.rows: list[dict[str, Any]] = saved.get("rows", [])
-        here = self.rows if (self.folder / BEST).exists() else []  # or it has been removed, or stayed elsewhere
-        self.best = max(reversed(here), key=merit, default=None)  # the row of the best epoch, the last of equal ones
+        # empty if the file was removed, or is in another folder
+        here = self.rows if (self.folder / BEST).exists() else []
+        # the row of the best epoch, the last of equal ones
+        self.best = max(reversed(here), key=merit, default=None)
         self.write("config.json", self.config)
 
     def write(self, name: str, content: dict[str, Any]) -> None:
@@ -150,12 +159,12 @@ class Run:
     def keep(
         self, row: dict[str, Any], net: nn.Module, parts: dict[str, Any], statistics: PixelStatistics | None = None
     ) -> None:
-        """An epoch is over: write what it takes to go on, and then what is there to be looked at,
-        of which a line says what cannot be written. parts: name -> object with a state_dict. Raises
-        UsageError if the training has diverged."""
+        """Write the files of an epoch that is done: first the checkpoints, then the table and the
+        images; if one of those cannot be written, a line says so. parts: name -> object with a
+        state_dict. Raises UsageError if the training has diverged."""
         if not np.isfinite(row["train_loss"] + row["val_loss"]):
             advice = "; a lower --lr may help" if "lr" in self.config else ""
-            raise UsageError(f"training diverged in epoch {row['epoch']}: its loss is no number any more{advice}")
+            raise UsageError(f"training diverged in epoch {row['epoch']}: the loss is NaN or infinite{advice}")
         self.rows.append(row)
         self.save(net, parts, statistics)
         with suppress(OSError):
@@ -166,13 +175,13 @@ class Run:
         self._show("filters.png", lambda path: draw_filters(kernels, path))
 
     def _show(self, name: str, write: Callable[[Path], None]) -> None:
-        """Write a file without which the run goes on."""
+        """Write a file; if that fails, a line says so, and the run continues."""
         try:
             with replacing(self.folder / name) as path:
                 write(path)
         except Exception as error:  # of another program that has it open, of fonts, and so on
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-            complain(f"{self.folder / name} is not written: {reason}; the run goes on")
+            complain(f"{self.folder / name} is not written: {reason}; the run continues")
 
     def _write_metrics(self, path: Path) -> None:
         with open(path, "w", newline="") as file:
@@ -201,7 +210,7 @@ class Run:
 
 
 def conclude(run: Run) -> None:
-    """Say what has come of a run, and what can be done with it."""
+    """Print a run's best result, and the commands that use its network."""
     if best := run.best:  # or it has been removed
         path, programs = run.folder / BEST, os.path.dirname(sys.argv[0])
         say(
@@ -213,13 +222,13 @@ def conclude(run: Run) -> None:
 
 
 def merit(row: dict[str, Any]) -> tuple[float, float]:
-    """What the best epoch has most of: of those with the same top-1, it has the lowest loss."""
+    """The measure of the best epoch: the highest top-1 and, among equal ones, the lowest loss."""
     return row["val_top1"], -row["val_loss"]
 
 
 def _earlier(config: dict[str, Any], saved: dict[str, Any]) -> list[dict[str, Any]]:
-    """The settings that were otherwise when the run was saved, and those that had changed by then. What an older run
-    did not say is None."""
+    """The settings that differ from those with which the run was saved, and the changes before
+    that. A setting that an older run does not have is None."""
     old = saved["config"]
     other = {name: old[name] for name in config if old.get(name) not in (None, config[name])}
     return old.get("earlier", []) + ([{"until_epoch": len(saved["rows"]), **other}] if other else [])
@@ -241,15 +250,15 @@ def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     }  # fmt: skip
     needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NEEDED}
     if not info.get("rows") or not has(info.get("config"), *needed):
-        raise CheckpointError(f"{path} cannot be continued from: that takes the last.safetensors of a run")
+        raise CheckpointError(f"{path} cannot be continued: only the last.safetensors of a run can")
     require_sound(path, info)
     info["config"] = newer | complete(info["config"])
     return arrays, info
 
 
 def require_sound(path: str, info: dict[str, Any]) -> None:
-    """Raise a CheckpointError unless the settings of a checkpoint, and the rows of a run, are what
-    they should be."""
+    """Raise a CheckpointError unless the settings of a checkpoint, and the rows of a run, are
+    valid."""
     config, rows = info["config"], info.get("rows", [])
     require_settings(path, config)
     classes, lrn = config["classes"], config.get("lrn", LRN)
@@ -275,9 +284,9 @@ def has(config: Any, *names: str) -> bool:
 
 
 def finished(path: str, rows: list[Any], epochs: int) -> bool:
-    """Whether a run has all its epochs; if so, say how it could go on."""
+    """Whether a run has all its epochs; if so, a line says how it could continue."""
     if len(rows) >= epochs:
-        say(f"{path} has its {len(rows)} epochs: --epochs with a larger number goes on from there")
+        say(f"{path} has its {len(rows)} epochs: --epochs with a larger number continues from there")
     return len(rows) >= epochs
 
 
@@ -287,8 +296,8 @@ def _of_view(view: View) -> dict[str, Any]:
 
 
 def save_network(path: str | os.PathLike[str], net: nn.Module, config: dict[str, Any], view: View) -> None:
-    """A checkpoint for load_network: it needs the settings variant, groups, init and classes, and has defaults for lrn,
-    dropout, dropout_scale and names."""
+    """A checkpoint for load_network: it needs the settings variant, groups, init and classes, and
+    has defaults for lrn, dropout, dropout_scale and names."""
     info = {"config": config | {"view": view.numbers()}}
     minicnn.save(path, {**net.state_dict(), **_of_view(view)}, info)
 
@@ -302,7 +311,7 @@ def require_classes(path: str, known: list[str], what: str, found: list[str]) ->
         if mine != other:
             raise CheckpointError(
                 f"{path} knows {len(known)} classes, {what} has {len(found)}; "
-                f"the first to differ are {mine} and {other}{advice}"
+                f"the first that differ are {mine} and {other}{advice}"
             )
 
 
@@ -312,16 +321,17 @@ def part_of(arrays: dict[str, Any], part: str) -> dict[str, Any]:
 
 
 def restore(path: str, arrays: dict[str, Any], info: dict[str, Any], parts: dict[str, Any]) -> None:
-    """Load the parts (name -> object with load_state_dict) and the random numbers from what load_run returned."""
+    """Load the parts (name -> object with load_state_dict) and the random numbers from what
+    load_run returned."""
     for part, thing in parts.items():
         try:
             thing.load_state_dict(part_of(arrays, part))
         except (ValueError, TypeError, OverflowError) as error:
-            raise CheckpointError(f"{path}: its {part} cannot go on: {error}") from None
+            raise CheckpointError(f"{path}: its {part} cannot be restored: {error}") from None
     try:
         minicnn.random.set_random_state(info["random"])
     except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: its random numbers cannot go on: {error}") from None
+        raise CheckpointError(f"{path} is damaged: its random numbers cannot be restored: {error}") from None
 
 
 def view_of(path: str, config: dict[str, Any], arrays: dict[str, Any]) -> View:
@@ -334,7 +344,8 @@ def view_of(path: str, config: dict[str, Any], arrays: dict[str, Any]) -> View:
             raise ValueError(f"{config['view']}, and the mean image {None if image is None else image.shape}")
         if view.size != size or not side(str(view.resize)) >= size:
             raise ValueError(f"size {view.size} and resize {view.resize}, of a network that sees {size} pixels")
-        view.evaluation()  # whose transforms refuse means and deviations that are no numbers, or none above 0
+        # which refuses means and deviations that are NaN, infinite, or not above 0
+        view.evaluation()
         return view
     except (ValueError, TypeError, ArgumentTypeError) as error:
         raise CheckpointError(f"{path}: its view is damaged: {error}") from None
@@ -344,8 +355,8 @@ Network = tuple[nn.Module, dict[str, Any], View]
 
 
 def load_network(path: str, device: str = "cpu") -> Network:
-    """(network in evaluation mode, its settings, how it sees an image) from a best.safetensors, a last.safetensors or
-    what convert.py wrote."""
+    """(network in evaluation mode, its settings, how it sees an image) from a best.safetensors, a
+    last.safetensors or what convert.py wrote."""
     arrays, info = read_checkpoint(path)
     config = info.get("config")
     if not has(config, *NEEDED):
@@ -372,23 +383,23 @@ def load_network(path: str, device: str = "cpu") -> Network:
 
 
 def begin(parser: ArgumentParser) -> tuple[Namespace, nn.Module, dict[str, Any], View]:
-    """What a program starts with that has the options of add_network, and --draw: its settings, and
-    what load_network returns."""
+    """The settings of a program with the options of add_network and --draw, and what load_network
+    returns."""
     settings = parser.parse_args()
     if settings.draw:
-        require_matplotlib()  # what is not installed is better missed now
+        require_matplotlib()  # fail now rather than when the drawing is due
     use_machine(settings)
     if settings.checkpoint is not None:
         return settings, *load_network(settings.checkpoint, settings.device)
     settings.checkpoint, (net, config, view) = newest_network(settings.device)
-    complain(f"the newest run's network answers, {settings.checkpoint}, trained on {config.get('data')}")
+    complain(f"using the network of the newest run, {settings.checkpoint}, trained on {config.get('data')}")
     return settings, net, config, view
 
 
 def newest_network(device: str) -> tuple[str, Network]:
-    """The file of the best network of the run in runs/ whose last epoch was done last, and what
-    load_network returns. Of a file that is damaged a line says so, and the next one is tried.
-    Raises UsageError if there is none."""
+    """The file of the best network of the newest run in runs/, and what load_network returns. If a
+    file is damaged, a line says so, and the next one is tried. Raises UsageError if there is
+    none."""
     times = {}
     for last in Path("runs").glob(f"*/{LAST}"):
         with suppress(OSError, ValueError):  # of one that is being removed, or damaged

@@ -1,5 +1,6 @@
-"""Where a training starts: with nothing, with a run that goes on (--resume), or with the weights of another network
-(--from), of which all layers but the last may be frozen. And what is said about it."""
+"""The start of a training: from nothing, from a run that continues (--resume), or from the weights
+of another network (--from), whose layers but the last may be frozen. And the lines that are printed
+at the start."""
 
 import os
 from argparse import Namespace
@@ -23,8 +24,8 @@ from .runs import TEN_CROP, finished, load_network, load_run, part_of, require_c
 
 @dataclass
 class Start:
-    """What a training starts with: the file of a run (`arrays`, `saved`) or of a network; of a training from the
-    beginning, all is empty."""
+    """What a training starts with: the file of a run (`arrays`, `saved`) or of a network; of a
+    training from the beginning, all is empty."""
 
     path: str = ""
     config: dict[str, Any] = field(default_factory=dict)  # the settings in the file
@@ -47,25 +48,26 @@ class Start:
         return self.config.get("lrn", {**LRN, "alpha": settings.lrn_alpha})
 
     def names(self, dataset: Any) -> list[str]:
-        """The words for a data set's classes. Classes that are known keep the names that they have."""
+        """The words for a data set's classes. Classes that are known keep the names that they
+        have."""
         names = getattr(dataset, "names", dataset.classes)
         return self.config.get("names", names) if self.classes == dataset.classes else names
 
     def require_classes(self, data: str, classes: list[str]) -> None:
-        """A run goes on with its own classes only."""
+        """Raise a CheckpointError if a run would continue with other classes than its own."""
         if self.saved:
             require_classes(self.path, self.classes, data, classes)
 
     def give_weights(self, net: nn.Module, classes: list[str]) -> None:
-        """Those of the source, if there is one."""
+        """Give the network the source's weights, if there is a source."""
         if self.source:
             say(f"from {self.path}: {take_weights(net, self.source, self.classes, classes)}")
 
     def restore(
         self, net: nn.Module, optimizer: SGD, schedule: Schedule, settings: Namespace, given: set[str], batches: int
     ) -> None:
-        """Where a run goes on, what has a state is as it was, but for settings that were given anew. An
-        epoch has so many batches today."""
+        """If a run continues, restore the states of its parts, except the settings that were given.
+        batches: how many an epoch has now."""
         if not self.saved:
             return
         plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
@@ -83,14 +85,16 @@ class Start:
 
 
 def begin(settings: Namespace, given: set[str]) -> Start | None:
-    """What --resume or --from has, with whose settings those that were not given are filled in. None if
-    that run has all that it is asked for; what is no longer of any effect goes out of `given`."""
+    """The start that --resume or --from asks for; its settings replace those that were not given.
+    None if the run has all its epochs already. Settings that no longer have an effect are removed
+    from `given`."""
     if settings.resume:
         arrays, saved = load_run(settings.resume)
         config = saved["config"]
         adopt(settings, given, config)
         if finished(settings.resume, saved["rows"], settings.epochs):
-            given &= {"data", "verify", "ten_crop", "device", *MACHINE}  # with the others nothing is trained
+            # the other settings only matter for training
+            given &= {"data", "verify", "ten_crop", "device", *MACHINE}
             adopt(settings, given, config)
             settings.epochs = len(saved["rows"])
             if not settings.ten_crop or os.path.exists(os.path.join(settings.out, TEN_CROP)):
@@ -104,10 +108,10 @@ def begin(settings: Namespace, given: set[str]) -> Start | None:
     return Start()
 
 
-# --------------------------------------------------------------------------------------------------------- fine-tuning
+# -------------------------------------------------------------------------------------- fine-tuning
 def take_weights(net: nn.Module, source: nn.Module, known: list[str], classes: list[str]) -> str:
-    """Give a network the weights of another, all but those of its last layer where the classes are
-    not the same ones. Returns what was done, in words."""
+    """Give a network the weights of another, except those of the last layer if the classes differ.
+    Returns what was done, in words."""
     arrays, words = source.state_dict(), "all its layers, for the classes are the same"
     if known != classes:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("fc8.")}
@@ -117,7 +121,7 @@ def take_weights(net: nn.Module, source: nn.Module, known: list[str], classes: l
 
 
 def freeze(net: nn.Module) -> None:
-    """Let no layer learn but the last."""
+    """Freeze all layers but the last."""
     *layers, _ = net.children()
     for layer in layers:
         for parameter in layer.parameters():
@@ -133,19 +137,23 @@ def training_mode(net: nn.Module) -> None:
             layer.eval()
 
 
-# -------------------------------------------------------------------------------------------------- what is said of it
+# ------------------------------------------------------------------------------- what is said of it
 def introduce(
     settings: Namespace, given: set[str], net: nn.Module, optimizer: Optimizer, loader: DataLoader,
     val_loader: DataLoader,
 ) -> None:  # fmt: skip
-    """Say what is going to happen: the settings that are not the recipe's, and what may
-    surprise."""
+    """Print the configuration: the machine, the data, the settings that differ from the recipe's,
+    and what may surprise."""
     parameters = sum(p.size for p in net.parameters())
-    drawn = ": drawn textures, not photographs; --data takes a folder of yours" if settings.data == "synthetic" else ""
+    drawn = (
+        ": synthetic textures, not photographs; --data takes a folder of your own"
+        if settings.data == "synthetic"
+        else ""
+    )
     if settings.device == "cpu":
         machine = f"cpu (threads {minicnn.get_num_threads()})"
     else:
-        machine = f"{settings.device}, {describe_device(settings.device)}, with products in {settings.precision}"
+        machine = f"{settings.device}, {describe_device(settings.device)}, with matrix products in {settings.precision}"
     say(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}, backend {settings.backend}")
     say(f"data: {settings.data}{drawn}")
     images = len(loader.dataset)
@@ -155,7 +163,7 @@ def introduce(
     )
     seen = {label for _, label in getattr(val_loader.dataset, "samples", ())}
     if lacking := [name for label, name in enumerate(loader.dataset.classes) if seen and label not in seen]:
-        say(f"      no images to validate: {some(lacking)}")
+        say(f"      classes without images to validate: {some(lacking)}")
     if len(loader) == 1 and images > 1:
         size = -(-images // 4)
         say(
@@ -175,7 +183,7 @@ def introduce(
 
 
 def disk_space(net: nn.Module, optimizer: Optimizer) -> int:
-    """How many bytes a run takes: best.safetensors has the network, last.safetensors too, and the
-    optimizer's state."""
+    """The bytes that a run takes: best.safetensors holds the network, and last.safetensors the
+    network and the optimizer's state."""
     arrays = *net.state_dict().values(), *net.state_dict().values(), *optimizer.state_dict().values()
     return sum(array.nbytes for array in arrays)

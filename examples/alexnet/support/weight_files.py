@@ -1,7 +1,7 @@
 """Files of weights: what PyTorch, NumPy and safetensors write, as arrays by their names, and back.
 
-Nothing is read that could run code. What wraps a network's weights is taken off: a checkpoint of a
-training around them, and the beginnings that PyTorch's wrappers give to names.
+Files that could run code are rejected. Wrappers are removed: the checkpoint of a training around
+the weights, and the prefixes that PyTorch's wrappers add to names.
 """
 
 import argparse
@@ -37,31 +37,35 @@ def read(path: str) -> Arrays:
         return readers[kind](path)
     except (CheckpointError, ImportError, OSError):
         raise
-    except Exception as error:  # there are many that can come of a broken file, and of a refused pickle
+    except Exception as error:  # a broken file, or a refused pickle, can raise many kinds
         why = type(error).__name__
-        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):  # PyTorch's name for what it does not make
+        # the name of the object that PyTorch refuses to create
+        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
             why = f"with {refused[1]}"
         raise CheckpointError(f"{path} is not whole, or it could run code ({why}); --help says what is read") from None
 
 
 def read_pytorch(path: str) -> Arrays:
-    """The tensors of the state dict in the file, which may have other things around it or among
+    """The tensors of the state dict in the file, which may have other objects around or among
     them."""
     torch = require_torch()
-    content = io.BytesIO(Path(path).read_bytes())  # for of half a file PyTorch raises an OSError without its name
-    with torch.serialization.safe_globals([argparse.Namespace]):  # torchvision's training keeps its options in one
+    # for half a file, PyTorch raises an OSError without the name
+    content = io.BytesIO(Path(path).read_bytes())
+    # torchvision's training saves its options in a Namespace
+    with torch.serialization.safe_globals([argparse.Namespace]):
         state = torch.load(content, map_location="cpu", weights_only=True)
     while isinstance(state, dict) and (inner := [state[k] for k in AROUND if isinstance(state.get(k), dict)]):
         state = inner[0]
     tensors = state.items() if isinstance(state, dict) else ()
     tensors = {name: t.detach() for name, t in tensors if isinstance(name, str) and isinstance(t, torch.Tensor)}
     if not tensors:
-        raise CheckpointError(f"{path} is no state dict, as torch.save(net.state_dict(), ...) writes it")
+        raise CheckpointError(f"{path} is not a state dict, as torch.save(net.state_dict(), ...) writes it")
     arrays = {}
     for name, t in tensors.items():
         try:
             arrays[name] = from_dlpack(t.float() if t.dtype == torch.bfloat16 else t).data
-        except (BufferError, TypeError, minicnn.DeviceError):  # float8, complex, quantized, sparse, none at all (meta)
+        except (BufferError, TypeError, minicnn.DeviceError):
+            # The tensor is float8, complex, quantized, sparse, or has no data at all (meta).
             what = f"{name} is a tensor of {t.dtype}, {t.layout}, on {t.device}"
             raise CheckpointError(f"{path}: {what}, which NumPy does not have: save it dense, as float32") from None
     return arrays
@@ -73,8 +77,8 @@ def read_npz(path: str) -> Arrays:
 
 
 def read_safetensors(path: str) -> Arrays:
-    """Through the bytes: for bfloat16, the package's own arrays depend on what else has been
-    imported."""
+    """Read the bytes, because the package's own arrays of bfloat16 depend on which other packages
+    are imported."""
     safetensors, arrays = require_safetensors(), {}
     try:
         entries = safetensors.deserialize(Path(path).read_bytes())
@@ -102,8 +106,8 @@ def unwrapped(arrays: Arrays, first: tuple[str, ...]) -> Arrays:
 
     "module" is where DataParallel stands, anywhere in a name, "_orig_mod" where torch.compile does,
     and a network that is a part of another, as Lightning's are, has that one's name for it before
-    all of its own: "model.", say. What only counts something, such as how many networks were
-    averaged, is left out.
+    all of its own: "model.", say. Arrays that only count something, such as how many networks were
+    averaged, are left out.
     """
     weights = {name: array for name, array in arrays.items() if name.split(".")[-1] not in COUNTS}
     plain = renamed(weights, lambda name: ".".join(p for p in name.split(".") if p not in ("module", "_orig_mod")))
@@ -111,8 +115,8 @@ def unwrapped(arrays: Arrays, first: tuple[str, ...]) -> Arrays:
     if len(before) > 1:
         firsts = ", ".join([*before.values()][:3])
         raise CheckpointError(
-            f"more than one of its arrays may be AlexNet's first: {firsts}; this is another network, or several, of"
-            " which one is to be saved alone"
+            f"more than one of its arrays may be AlexNet's first: {firsts}; this is another network, or the file has"
+            " several networks: save one of them alone"
         )
     prefix, *_ = *before, ""
     return renamed(plain, lambda name: name.removeprefix(prefix))
@@ -123,7 +127,7 @@ def renamed(arrays: Arrays, own: Callable[[str], str]) -> Arrays:
     origins: dict[str, str] = {}
     for name in arrays:
         if (other := origins.setdefault(own(name), name)) != name:
-            raise CheckpointError(f"{own(name)} is there twice, as {other} and as {name}")
+            raise CheckpointError(f"{own(name)} occurs twice, as {other} and as {name}")
     return {new: arrays[name] for new, name in origins.items()}
 
 
@@ -141,12 +145,13 @@ def write(path: str, arrays: Arrays) -> None:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
     elif kind == ".pth":
-        torch, content = require_torch(), io.BytesIO()  # for PyTorch does not say so when a disk is full
+        # written to memory first, because torch.save reports no full disk
+        torch, content = require_torch(), io.BytesIO()
         torch.save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, content)
         with replacing(path) as temporary:
             temporary.write_bytes(content.getbuffer())
     else:
-        raise UsageError(f"{path}: a .pth, .npz or .safetensors can be written")
+        raise UsageError(f"{path}: only .pth, .npz and .safetensors files can be written")
 
 
 def require_torch() -> Any:
@@ -154,7 +159,9 @@ def require_torch() -> Any:
     try:
         import torch
     except ImportError:
-        raise ImportError("a .pth takes PyTorch (pip install torch); or have its arrays as a .safetensors") from None
+        raise ImportError(
+            "a .pth needs PyTorch (pip install torch); a .safetensors with the same arrays does not"
+        ) from None
     if not hasattr(torch.serialization, "safe_globals"):
-        raise ImportError(f"a .pth takes PyTorch 2.5 or newer, this is {torch.__version__}")
+        raise ImportError(f"a .pth needs PyTorch 2.5 or newer, this is {torch.__version__}")
     return torch
