@@ -121,8 +121,13 @@ def bfloat16(path, *_):
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
 
 
-def info_that_is_no_json(path, _, arrays, __):
-    pytest.importorskip("safetensors.numpy").save_file(arrays, path, {"info": "a network of\nanother program"})
+def with_info(text):
+    """A file whose info is what minicnn.save would not write."""
+
+    def write(path, _, arrays, __):
+        pytest.importorskip("safetensors.numpy").save_file(arrays, path, {"info": text})
+
+    return write
 
 
 BROKEN = {  # what writes a file that is no checkpoint, given its path, a whole file, its arrays and its settings
@@ -133,14 +138,14 @@ BROKEN = {  # what writes a file that is no checkpoint, given its path, a whole 
     "truncated": lambda path, whole, *_: path.write_bytes(whole[:-100]),
     "header": lambda path, whole, *_: path.write_bytes(whole[:100]),
     "foreign": lambda path, _, arrays, __: minicnn.save(path, arrays),
-    "number": lambda path, _, arrays, __: minicnn.save(path, arrays, 1.5),
-    "list": lambda path, _, arrays, __: minicnn.save(path, arrays, ["rows", "config"]),
+    "number": with_info("1.5"),
+    "list": with_info('["rows", "config"]'),
     "config": lambda path, _, arrays, __: minicnn.save(path, arrays, {"config": 3, "rows": 3}),
     "variant": lambda path, _, arrays, config: minicnn.save(path, arrays, {"config": {**config, "variant": "2014"}}),
     "unknown": lambda path, _, arrays, config: minicnn.save(path, arrays, {"config": {**config, "variant": "2013"}}),
     "classes": lambda path, _, arrays, config: minicnn.save(path, arrays, {"config": {**config, "classes": ["a"]}}),
     "bfloat16": bfloat16,
-    "info": info_that_is_no_json,
+    "info": with_info("a network of\nanother program"),
 }
 
 
