@@ -26,7 +26,7 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Join Tensors along one of their axes.
 
     Args:
-        tensors: one Tensor or more, whose shapes agree but for that axis.
+        tensors: one Tensor or more, whose shapes agree except along that axis.
         axis: the axis.
     Returns:
         A Tensor that is as long along the axis as all of them together.
