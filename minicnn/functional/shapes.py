@@ -4,6 +4,8 @@
 >>> a, b = minicnn.Tensor([1.0, 5.0]), minicnn.Tensor([4.0, 2.0])
 >>> F.maximum(a, b)
 Tensor([4., 5.], dtype=float32)
+>>> F.minimum(a, b)
+Tensor([1., 2.], dtype=float32)
 >>> F.stack([a, b], axis=1)
 Tensor([[1., 4.],
         [5., 2.]], dtype=float32)
