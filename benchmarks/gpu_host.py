@@ -14,7 +14,7 @@ RIG = Path(__file__).resolve().parent.parent / "tests" / "cuda" / "rig"
 
 
 class Host(ours.Ours):
-    """A training step, asked for and not done."""
+    """A training step that is asked for and not done."""
 
     def __init__(self, threads: int, network: str, batch: int) -> None:
         super().__init__(threads)
@@ -30,7 +30,7 @@ class Host(ours.Ours):
         self.tasks = contender.tasks
 
     def seconds(self, count: int) -> float | None:
-        """What a step takes, the fastest of so many: whatever else the processor does can only make
+        """What a step takes, the fastest of several: whatever else the processor does can only make
         it slower. None where there is no rig."""
         times = []
         for _ in range(count if self.tasks else 0):

@@ -60,7 +60,7 @@ class Timed(Worker):
 
     def waits(self, task: str, count: int = 4) -> tuple[float, float]:
         """Seconds that the host takes to ask for a task, and that the GPU takes to do it, when it
-        is asked so many times in a row (not more: a thousand launches fill its queue, and then
+        is asked `count` times in a row (not more: a thousand launches fill its queue, and then
         asking means waiting)."""
         begin = self.mark()
         self.between(begin, begin)  # nothing is left to do
@@ -71,11 +71,11 @@ class Timed(Worker):
         return host / count, self.between(begin, self.mark()) / count
 
     def take(self, batch: int, precision: str) -> None:
-        """So many images from now on, and products in that precision."""
+        """Use batches of this size from now on, and products in that precision."""
         self.begin(precision, *networks.pictures(self.network, batch))
 
     def attempt(self, batch: int, precision: str) -> str | None:
-        """The same, and each task once. If that fails, why: in one line."""
+        """Do the same, and each task once. If that fails, return the reason in one line."""
         try:
             self.take(batch, precision)
             for task in self.tasks.values():

@@ -50,7 +50,7 @@ FIRST, LOADED, READY = "first batch", "with loading", "without"
 
 # --------------------------------------------------------------------------------------- contenders
 class Loading(Worker):
-    """Loads the images of a folder once, on so many cores."""
+    """Loads the images of a folder once, on `cores` cores."""
 
     def __init__(self, cores: int, folder: str, processes: bool = False) -> None:
         self.cores, self.dataset = cores, ImageFolder(folder, least=SHORT_SIDE)
@@ -154,7 +154,7 @@ class Training(ours.Network):
 
 # ------------------------------------------------------------------------------------------- images
 def link(folder: str, number: int, tree: Path) -> None:
-    """A tree of so many images of another one, from all over it."""
+    """Make a tree of links to `number` images, from all over a folder."""
     dataset = ImageNet(folder)
     if len(dataset) < FEWEST:
         raise UsageError(f"--data {folder}: {len(dataset)} images; at least {FEWEST} are needed")
@@ -166,7 +166,7 @@ def link(folder: str, number: int, tree: Path) -> None:
 
 
 def draw(number: int, tree: Path) -> None:
-    """A tree of so many JPEGs of 500 x 375 pixels, as most of ImageNet's have."""
+    """Make a tree of `number` JPEGs of 500 x 375 pixels, as most of ImageNet's have."""
     dataset = SyntheticImages(number, size=500)
     for i in range(number):
         pixels, label = dataset[i]
@@ -183,7 +183,7 @@ def place(tree: Path, name: str, file: str, make: Callable[[Path], Any]) -> None
 
 
 def prepare(source: Path, target: Path) -> Result:
-    """Have prepare.py do it, and take the time."""
+    """Let prepare.py shrink a tree, and take the time."""
     start = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(EXAMPLE / "prepare.py"), str(source), str(target)]
@@ -196,7 +196,7 @@ def prepare(source: Path, target: Path) -> Result:
 
 # ---------------------------------------------------------------------------------------- measuring
 def loading(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
-    """minicnn and Pillow in turn."""
+    """Measure minicnn and Pillow in turn."""
     contenders = [
         *(Contender(ours, cores, "loader:Loading", str(folder), ours == PROCESSES) for ours in (THREADS, PROCESSES)),
         *(Contender(other, cores, "loader:Bare", str(folder), other == ARRAYS) for other in (PILLOW, ARRAYS)),
@@ -205,7 +205,7 @@ def loading(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
 
 
 def recipe(tree: Path, cores: int, rounds: int | None) -> Result:
-    """minicnn alone, with all that the paper does."""
+    """Measure minicnn alone, with all that the paper does."""
     contenders = [
         Contender(ours, cores, "loader:Recipe", str(tree), ours == PROCESSES) for ours in (THREADS, PROCESSES)
     ]
@@ -218,14 +218,14 @@ def in_turn(contenders: Sequence[Contender], rounds: int | None) -> Result:
 
 
 def training(name: str, folder: Path, cores: int, rounds: int | None) -> Result:
-    """Steps with and without loading."""
+    """Measure training steps with and without loading."""
     with running(Contender(OURS, cores, "loader:Training", str(folder))) as contenders:
         measured = enough(measure(contenders, [FIRST, LOADED, READY], rounds or 3, shortest=0))
         return {"tree": name, "cores": cores, "waited": contenders[0].ask("waited"), **measured}
 
 
 def run(data: str | None, number: int, rounds: int | None) -> Result:
-    """All of it, on a tree of links or drawings."""
+    """Measure all of it, on a tree of links or drawings."""
     with tempfile.TemporaryDirectory() as temporary:
         photos, prepared = Path(temporary) / "photos", Path(temporary) / "prepared"
         draw(number, photos) if data is None else link(data, number, photos)

@@ -79,7 +79,7 @@ def shown(s: Spread | None, scale: float = 1.0) -> str:
 
 
 def median(seconds: Sequence[float], scale: float = 1.0) -> float:
-    """NaN for no numbers."""
+    """The median of these seconds, in other units, or NaN if there are none."""
     s = spread(seconds)
     return s.median * scale if s else math.nan
 
@@ -89,7 +89,7 @@ def cell(x: float) -> str:
 
 
 def described(m: Result, *others: str) -> str:
-    """When, on which machine, and with which programs."""
+    """When a report was made, on which machine, and with which programs."""
     machine = f"{m['processor']}, {m['cores']} cores, caches {m['caches']}, {m['memory_gib']} GiB, {m['system']}"
     ours = f"NumPy {m['numpy']} with {m['blas']}, {OURS} {m['minicnn'] or 'from source'}"
     return f"{m['date']}. {machine}. Python {m['python']}, {', '.join([ours, *others])}."

@@ -79,7 +79,7 @@ def cannot_compile(options: Options) -> str | None:
 
 
 def agreement(options: Options) -> Result:
-    """Do all compute the same loss and gradients? Raises BenchmarkError if not."""
+    """Check that all compute the same loss and gradients. Raises BenchmarkError if they do not."""
     results: Result = {}
     for network in options.networks if options.pytorch else ():
         for batch, allowed in AGREEMENT.items():

@@ -38,7 +38,7 @@ class Training(Worker):
             self.net(self.images)
 
     def gradients(self) -> networks.Gradients:
-        """Of the loss without dropout."""
+        """The gradients of the loss without dropout, by the parameters' names."""
         self.net.eval()
         self.optimizer.zero_grad()
         loss = self.loss(self.net(self.images))
@@ -50,7 +50,7 @@ class Training(Worker):
         raise NotImplementedError
 
     def begin_layers(self) -> None:
-        """As tasks, each layer by itself, on what reaches it in the network."""
+        """Tasks that run each layer by itself, on what reaches it in the network."""
         self.step()
         # the graphs below need theirs unchanged
         copies = [self.copy(p) for p in self.net.parameters()]
@@ -69,7 +69,7 @@ class Training(Worker):
         raise NotImplementedError
 
     def copy(self, parameter: Any) -> Any:
-        """Another parameter with the same numbers."""
+        """Another parameter with the same elements."""
         raise NotImplementedError
 
     def output(self, module: Any, x: Any) -> Any:

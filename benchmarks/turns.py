@@ -56,7 +56,7 @@ class Worker:
         return {f"{pool['prefix']} ({pool['user_api']})": pool["num_threads"] for pool in threadpool_info()}
 
     def warm_up(self, task: str, shortest: float) -> int:
-        """Do a task at least twice; how often it must be done to last so many seconds."""
+        """Do a task at least twice. Returns how often to do it to last `shortest` seconds."""
         self.tasks[task]()
         repeats = 1
         while (seconds := self.turn({task: repeats}).seconds[task]) * repeats < shortest:
@@ -64,7 +64,7 @@ class Worker:
         return repeats
 
     def turn(self, repeats: dict[str, int]) -> Turn:
-        """Do each task so many times."""
+        """Do each task as often as `repeats` says."""
         turn = Turn({}, {}, -self.cpu())
         for task, count in repeats.items():
             call, faults, start = self.tasks[task], _faults(), time.perf_counter()
@@ -257,7 +257,7 @@ class Spread(NamedTuple):
 
 
 def spread(numbers: Sequence[float]) -> Spread | None:
-    """None for no numbers."""
+    """The spread of these numbers, or None if there are none."""
     if not numbers:
         return None
     if len(numbers) < 5:

@@ -17,12 +17,12 @@ from minicnn.data import Arrays, DataLoader
 def draw_digits(n: int, seed: int) -> Arrays:
     """Images (n, 28, 28, 1) and what they show (n,): digits, large or small, turned, in noise."""
     rng = np.random.default_rng(seed)
-    pictures, digits = rng.normal(0, 0.12, (n, 28, 28, 1)).astype(np.float32), rng.integers(0, 10, n)
-    for picture, digit in zip(pictures, digits, strict=True):
+    images, digits = rng.normal(0, 0.12, (n, 28, 28, 1)).astype(np.float32), rng.integers(0, 10, n)
+    for image, digit in zip(images, digits, strict=True):
         page, font = Image.new("L", (28, 28)), ImageFont.load_default(rng.uniform(14, 26))
         ImageDraw.Draw(page).text(rng.uniform(11, 17, 2), str(digit), fill=255, font=font, anchor="mm")
-        picture[:, :, 0] += np.asarray(page.rotate(rng.uniform(-25, 25), Image.Resampling.BILINEAR)) / 255
-    return Arrays(pictures, digits)
+        image[:, :, 0] += np.asarray(page.rotate(rng.uniform(-25, 25), Image.Resampling.BILINEAR)) / 255
+    return Arrays(images, digits)
 
 
 def lenet() -> nn.Sequential:  # images (N, 28, 28, 1) -> logits (N, 10)
@@ -34,10 +34,10 @@ def lenet() -> nn.Sequential:  # images (N, 28, 28, 1) -> logits (N, 10)
     )  # fmt: skip
 
 
-def answers(net: nn.Module, pictures: np.ndarray) -> np.ndarray:
+def answers(net: nn.Module, images: np.ndarray) -> np.ndarray:
     net.eval()  # dropout leaves nothing out
     with no_grad():  # nothing is kept for a backward pass
-        return net(Tensor(pictures)).numpy().argmax(axis=1)
+        return net(Tensor(images)).numpy().argmax(axis=1)
 
 
 def main(epochs: int = 6) -> None:
@@ -47,8 +47,8 @@ def main(epochs: int = 6) -> None:
     optimizer = optim.Adam(net.parameters(), lr=0.002)
     for epoch in range(1, epochs + 1):
         net.train()
-        for pictures, digits in loader:
-            loss = F.cross_entropy(net(Tensor(pictures)), digits)
+        for images, digits in loader:
+            loss = F.cross_entropy(net(Tensor(images)), digits)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

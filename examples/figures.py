@@ -65,7 +65,7 @@ def grid(axes: Axes, array: np.ndarray, x: float, y: float, fills: dict[tuple[in
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], words: str = "", **options: Any) -> None:
-    """From start to end, with words above it."""
+    """Draw an arrow from start to end, with words above it."""
     axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, color=INK, zorder=3, **options))
     say(axes, (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - axes.get_xlim()[1] / 45, words)
 
@@ -282,6 +282,12 @@ FIGURES: dict[str, Callable[[], Drawing]] = {
 }
 
 
+def words_in(figure: Figure) -> list[str]:
+    """The words of a figure, except the numbers along axes."""
+    texts = [text for axes in figure.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts)]
+    return [text.get_text() for text in texts if text.get_text()]
+
+
 def draw(folder: Path) -> None:
     """Write every figure into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -292,13 +298,17 @@ def draw(folder: Path) -> None:
             figure.savefig(image, dpi=104)
             about = PngInfo()
             about.add_itxt("Description", json.dumps(data, default=lambda array: array.tolist()))
+            about.add_itxt("Words", json.dumps(words_in(figure)))
             about.add_text("Software", f"matplotlib {matplotlib.__version__}")
-            picture = Image.open(image).convert("RGB").quantize(64)  # a quarter of the bytes
-            picture.save(folder / f"{name}.png", optimize=True, pnginfo=about)
+            small = Image.open(image).convert("RGB").quantize(64)  # a quarter of the bytes
+            small.save(folder / f"{name}.png", optimize=True, pnginfo=about)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the figures of the lessons, a PNG each.")
+    parser = argparse.ArgumentParser(
+        description="Draw the figures of the lessons, windows.png, conv.png, pooling.png, lrn.png and autograd.png.",
+        epilog="example: python examples/figures.py --out figures",
+    )
     parser.add_argument(
         "--out", type=Path, default=FOLDER, help="write the figures into this folder (default: minicnn/figures)"
     )

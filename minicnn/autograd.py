@@ -34,7 +34,7 @@ its data was overwritten, in a list that views share), uses it as a key of a dic
     t.plus(other)                 t + other for two gradients of one Tensor
     t.apply(function, *inputs)    tensor.apply, which is not imported, to avoid a cycle
 
-Try: what are the second and the third derivative of x³ at 2? They are 6x and 6:
+Try: what are the first three derivatives of x³ at 2? They are 3x², 6x and 6:
 
 >>> import minicnn
 >>> x = minicnn.Tensor(2.0, requires_grad=True)

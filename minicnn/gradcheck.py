@@ -157,9 +157,8 @@ def _tuple(outputs: Any) -> Outputs:
 def _gradients(
     f: Callable[..., Any], xs: Sequence[Tensor], gs: Sequence[Tensor], create_graph: bool = False
 ) -> dict[int, Tensor | None]:
-    """By autograd: for each input that requires one, the gradient of f's outputs, into which gs
-    flow.
-    """
+    """Autograd's gradient of f for each input that requires one, where gs are the gradients of the
+    outputs."""
     active = [i for i, x in enumerate(xs) if x.requires_grad]
     with set_grad_enabled(True):
         pairs = [(y, g) for y, g in zip(_tuple(f(*xs)), gs, strict=True) if y.requires_grad]
@@ -218,7 +217,7 @@ class _Check:
             return (at(eps) - at(-eps)) / (2 * eps)
 
     def analytic(self, row: np.ndarray) -> dict[int, np.ndarray | None]:
-        """By autograd: the gradient of each active input, for the outputs' gradients in one row."""
+        """Autograd's gradient of each active input, for the outputs' gradients in one row."""
         ends = np.cumsum([y.size for y in self.outputs])[:-1]
         parts = zip(np.split(row, ends), self.outputs, strict=True)
         gs = [Tensor(part.reshape(y.shape), device=y.device) for part, y in parts]
@@ -244,7 +243,8 @@ class _Check:
         return self.rng.standard_normal(sum(y.size for y in self.outputs))
 
     def compare(self) -> None:
-        """Every active input: in full where that is small enough, else along random directions."""
+        """Compare the gradients of every active input: in full where that is small enough, else
+        along random directions."""
         m = sum(y.size for y in self.outputs)
         for i in self.active:
             if 0 < m * self.inputs[i].size <= self.settings.full_jacobian:

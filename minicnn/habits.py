@@ -28,7 +28,7 @@ _DTYPES = {
     "bool": "bool_",
 }  # fmt: skip
 _IN_PLACE = "add_", "sub_", "mul_", "div_", "zero_", "fill_", "copy_", "clamp_", "normal_", "uniform_"
-# of NumPy's arrays
+# habits from NumPy's arrays
 _PLAIN = "tolist", "prod", "cumsum", "round", "sort", "argsort", "repeat", "take", "nonzero"
 
 TENSOR = {

@@ -157,6 +157,14 @@ def test_text_of_programs_is_at_most_100_columns_wide(path):
     assert wide(path.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in sorted(ROOT.glob("minicnn/**/*")) if path.suffix in (".cu", ".h")], ids=lambda p: p.name
+)
+def test_text_of_kernels_is_at_most_100_columns_wide(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.lstrip().startswith("//") and len(line) > WIDTH] == []
+
+
 def test_annotations_of_tensor_mean_the_builtin_types():
     """Tools evaluate them among the names of the class, which has no float or int of its own."""
     assert not {"bool", "float", "int", "type"} & set(vars(minicnn.Tensor))

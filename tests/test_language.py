@@ -2,7 +2,7 @@
 written instead of what; what was mended stays mended.
 
 Looked at are the comments, docstrings and other strings of the package, the examples and the benchmarks, the
-names that the package defines, and the Markdown pages.
+names that the package defines, its CUDA sources, and the Markdown pages.
 """
 
 import ast
@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("minicnn/**/*.py"), *ROOT.glob("examples/**/*.py"), *ROOT.glob("benchmarks/*.py")])
+KERNELS = sorted([*ROOT.glob("minicnn/**/*.cu"), *ROOT.glob("minicnn/**/*.h")])
 FOLDERS = "minicnn", "examples", "benchmarks", "findings"
 PAGES = sorted([*ROOT.glob("*.md"), *[page for folder in FOLDERS for page in (ROOT / folder).glob("**/*.md")]])
 PAGES = [page for page in PAGES if page.parent != ROOT / "benchmarks" / "results"]  # written by programs, once
@@ -40,9 +41,11 @@ RULES = [  # what is found, case aside; what is written instead
     (r"\btape\b", "graph"),
     (r"\bfloors? (above|below|of imports)|ground floor", "layer"),
     (r"Winograd's way", "the Winograd algorithm"),
+    (r"[,;:] for (it|they|he|there|then|otherwise)\b", "because"),
 ]
 PACKAGE_RULES = [  # in the text of minicnn/ only: elsewhere entries are those of tables and folders
     (r"\bentr(y|ies)\b", "element, of an array"),
+    (r"\b(PACK|neighboring|floating) numbers\b|\bthread for each number\b", "element, of an array"),
     (
         r"(?<!there )\b(is|are|was|were) no (?!more|less|longer|shorter|larger|smaller|better|worse|faster|slower)\w+",
         "is not a …",
@@ -106,7 +109,7 @@ def problems(path):
     return [f"{name}:{number}: {word!r}, written {instead!r} here" for number, word, instead in sorted(hits)]
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *PAGES], ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", [*SOURCES, *KERNELS, *PAGES], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_one_language(path):
     assert problems(path) == []
 
@@ -116,14 +119,14 @@ def test_every_exception_is_needed():
 
 
 def test_sources_are_found():
-    names = {path.relative_to(ROOT).as_posix() for path in [*SOURCES, *PAGES]}
-    assert names >= {"minicnn/data/loader.py", "examples/digits.py", "benchmarks/README.md", "README.md"}
+    names = {path.relative_to(ROOT).as_posix() for path in [*SOURCES, *KERNELS, *PAGES]}
+    assert names >= {"minicnn/data/loader.py", "minicnn/backends/cuda/kernels.h", "benchmarks/README.md", "README.md"}
     assert not [name for name in names if name.startswith("benchmarks/results")]
 
 
 @pytest.mark.parametrize(
     "text", ["Colours", "normalised", "un-normalised", "Initialisation", "greyscale", "a_picture", "neighbouring",
-             "labelled", "they walk back", "on a floor above", "the tape"],
+             "labelled", "they walk back", "on a floor above", "the tape", "left out, for they are slow"],
 )  # fmt: skip
 def test_words_are_found(text):
     assert len(found([(1, text.replace("_", " "))], RULES)) == 1
@@ -131,7 +134,7 @@ def test_words_are_found(text):
 
 @pytest.mark.parametrize(
     "text", ["noise", "otherwise", "precise", "comparison", "analysis", "exercises", "os.walk", "CancelledError",
-             "promised", "programmed", "the tapestry", "np.floor", "revised", "Winograd's"],
+             "promised", "programmed", "the tapestry", "the step, for this network", "np.floor", "revised", "Winograd's"],
 )  # fmt: skip
 def test_other_words_are_not(text):
     assert found([(1, text)], RULES) == []

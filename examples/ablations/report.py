@@ -104,7 +104,7 @@ def markdown(arms: list[dict[str, Any]], races: list[dict[str, Any]]) -> str:
 
 # ------------------------------------------------------------------------------------------- charts
 def by_epoch(axes: Any) -> None:
-    """Whole numbers, and a grid."""
+    """Set up an axis of epochs, with whole numbers and a grid."""
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)

@@ -325,7 +325,7 @@ class Results:
         self.runs[job.key] = result
 
     def seconds_per_epoch(self, images: Images) -> float:
-        """From the runs that are done, or else from a short one."""
+        """How long an epoch takes, measured by the runs that are done, or else by a short one."""
         if self.runs:
             done = self.runs.values()
             return sum(run["seconds"] for run in done) / sum(run["epochs"] for run in done)

@@ -135,7 +135,7 @@ def inwards(arrays: Arrays, names: dict[str, str]) -> Arrays:
 
 
 def outwards(state: Arrays, names: dict[str, str]) -> Arrays:
-    """The way back."""
+    """Arrays under the names of TORCHVISION or CAFFE, from alexnet's state dict."""
     return {theirs: channels_first(state[ours], side_seen(ours)) for ours, theirs in _parameters(names)}
 
 

@@ -48,7 +48,7 @@ def find(names: Sequence[str]) -> list[str]:
             found.append(name)
             continue
         files: list[str] = []
-        seen: set[str] = set()  # folders, for links may lead to one more than once
+        seen: set[str] = set()  # folders, because links may lead to one more than once
         for folder, inner, here in os.walk(name, onerror=fail, followlinks=True):
             inner[:] = [one for one in inner if one[0] != "."]  # where os.walk goes next
             if (real := os.path.realpath(folder)) in seen:

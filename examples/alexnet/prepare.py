@@ -107,7 +107,8 @@ def begin(settings: Namespace, expected: set[str]) -> None:
 
 
 def shrink_all(photos: Sequence[Photo], settings: Namespace) -> Done:
-    """In threads: Pillow decodes, scales and encodes outside of the interpreter's lock."""
+    """Shrink photos in threads, because Pillow decodes, scales and encodes outside of the
+    interpreter's lock."""
     done, chunks = Done(), [photos[i : i + CHUNK] for i in range(0, len(photos), CHUNK)]
     pool, stop = ThreadPoolExecutor(settings.workers), threading.Event()
     try:

@@ -148,8 +148,8 @@ def with_one_optimizer(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def slowdown(name: str, epoch: int, epochs: int) -> float:
-    """By how much the rates of an epoch, from 1, are lower than at first. The authors' schedule,
-    shrunk or stretched to so many epochs."""
+    """The factor by which the learning rates of an epoch, from 1, are lower than at first: the
+    author's schedule, shrunk or stretched to this many epochs."""
     return 0.1 ** sum(epoch > epochs * after / EPOCHS[name] for after in SLOWER[name])
 
 

@@ -122,7 +122,7 @@ class _Kernels(dict[str, Callable[..., Any]]):
 
 
 class _Versions(dict[type, _Kernels]):
-    """By type of array, what runs; found once for each type."""
+    """What runs for each type of array; it is looked up once for each type."""
 
     def __init__(self, chosen: Backend | None = None, plain: bool = False) -> None:
         self.chosen, self.plain = chosen, plain

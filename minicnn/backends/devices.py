@@ -200,7 +200,7 @@ def open_device(device: str) -> str:
 # Those that were found in order, because finding out takes a moment. As long as there are none,
 # every array is on the host.
 opened: set[tuple[str, int]] = set()
-_opening = threading.Lock()  # one thread at a time, for libraries are imported on the way
+_opening = threading.Lock()  # one thread at a time, because libraries are imported on the way
 
 
 def _opened_device(device: str) -> tuple[Device | None, int]:

@@ -43,6 +43,10 @@ class CIFAR10:
     Raises:
         DataError: a file is missing, or has the wrong size, checksum, labels or number of class
             names; the message names it.
+
+    Example:
+        >>> CIFAR10("cifar-10-batches-bin", train=False)  # doctest: +SKIP
+        CIFAR10(10,000 images, 10 classes)
     """
 
     def __init__(self, root: str | os.PathLike[str], train: bool = True, *, verify: bool = True):

@@ -70,6 +70,10 @@ class ImageFolder(ImageFiles):
         DataError: root does not exist, there are fewer than two classes, a class folder has no
             images, a folder is not among `classes`, or two names differ only in how accents are
             encoded.
+
+    Example:
+        >>> train = ImageFolder("photos/train", least=256)  # doctest: +SKIP
+        >>> val = ImageFolder("photos/val", classes=train.classes, least=256)  # doctest: +SKIP
     """
 
     def __init__(self, root: str | os.PathLike[str], *, classes: Sequence[str] | None = None, least: int | None = None):

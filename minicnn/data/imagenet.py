@@ -52,6 +52,10 @@ class ImageNet(ImageFiles):
     Raises:
         DataError: a file or folder is missing, a class is not known, a label is out of range, or an
             image has no label or a label no image; the message names the file or folder.
+
+    Example:
+        >>> ImageNet("imagenet", train=False, least=256)  # doctest: +SKIP
+        ImageNet(50,000 images, 1000 classes)
     """
 
     def __init__(self, root: str | os.PathLike[str], *, train: bool = True, least: int | None = None):

@@ -157,7 +157,7 @@ def at(slot: NDArray[np.uint8], shape: tuple[int, ...], dtype: Any) -> NDArray[A
 
 # ----------------------------------------------------------------------------------------- a worker
 class Worker:
-    """What a process loads with."""
+    """The settings with which a process loads."""
 
     def __init__(self, pickled: bytes, memory: Any, slots: int):
         self.from_dataset: Callable[..., Any] = pickle.loads(pickled)

@@ -127,7 +127,7 @@ class PixelStatistics:
         Returns:
             A PixelStatistics.
         Raises:
-            DataError: the dict is not such a one.
+            DataError: the dict is something else.
         """
         kinds = {name: (array.dtype, array.ndim, array.shape[-1:]) for name, array in arrays.items()}
         whole = np.dtype(np.int64)

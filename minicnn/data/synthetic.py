@@ -20,7 +20,8 @@ import numpy as np
 from numpy.random import Generator
 
 # How hard the task is. Lengths are in pixels of an image of side 227; other sides show the same
-# scene, scaled. from one stripe (ring, dot, ...) to the next; drawn uniformly on a log scale
+# scene, scaled. A period, from one stripe (ring, dot, …) to the next, is drawn uniformly on a log
+# scale.
 PERIOD = (20.0, 48.0)
 DUTY = (0.45, 0.55)  # share of the image that the figure covers
 TILT = 8.0  # degrees that a pattern may lean to either side
@@ -109,7 +110,7 @@ def dots(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     height = period * math.sqrt(0.75)
     row = y / height + rng.random()
     column = x / period + rng.random() + np.floor(row) / 2
-    # from the disc's center
+    # x and y from here on are distances from the disc's center
     x, y = period * (column - np.floor(column) - 0.5), height * (row - np.floor(row) - 0.5)
     return math.sqrt(duty * period * height / math.pi) - np.sqrt(x * x + y * y)
 
@@ -133,7 +134,7 @@ def noise(rng: Generator, x: Any, y: Any, period: float, duty: float) -> Any:
     columns = np.exp(-(((x.T - knots) / blur) ** 2) / 2)  # (W, knots)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     columns /= np.linalg.norm(columns, axis=1, keepdims=True)
-    # of variance 1
+    # heights of variance 1
     heights = rows @ rng.standard_normal((len(knots), len(knots)), dtype=np.float32) @ columns.T
     # the normal density is near 1 / sqrt(tau) here
     return 2 * blur * (heights + math.sqrt(math.tau) * (duty - 0.5))

@@ -122,6 +122,12 @@ class CenterCrop:
     Raises:
         ValueError: size is not an integer from 1.
         DataError: when called with an image that is smaller.
+
+    Example:
+        >>> image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
+        >>> CenterCrop(2)(image, np.random.default_rng(0))[:, :, 0]
+        array([[ 5,  6],
+               [ 9, 10]], dtype=uint8)
     """
 
     size: int
@@ -145,6 +151,11 @@ class RandomCrop:
     Raises:
         ValueError: size is not an integer from 1, or padding from 0.
         DataError: when called with an image that is smaller.
+
+    Example:
+        >>> crop = RandomCrop(4, padding=1)
+        >>> crop(np.zeros((6, 8, 3), np.uint8), np.random.default_rng(0)).shape
+        (4, 4, 3)
     """
 
     size: int
@@ -179,6 +190,10 @@ class TenCrop:
     Raises:
         ValueError: size is not an integer from 1.
         DataError: when called with an image that is smaller.
+
+    Example:
+        >>> TenCrop(4)(np.zeros((6, 8, 3), np.uint8), np.random.default_rng(0)).shape
+        (10, 4, 4, 3)
     """
 
     size: int
@@ -204,6 +219,11 @@ class RandomHorizontalFlip:
         p: from 0 to 1.
     Raises:
         ValueError: p is not a probability.
+
+    Example:
+        >>> image = np.array([[[1], [2], [3]]], np.uint8)
+        >>> RandomHorizontalFlip(p=1.0)(image, np.random.default_rng(0))[:, :, 0]
+        array([[3, 2, 1]], dtype=uint8)
     """
 
     p: float = 0.5
@@ -234,6 +254,11 @@ class SubtractMean:
     Raises:
         ValueError: mean_image is not finite or has another shape, or std does not fit.
         DataError: when called with an image of another size.
+
+    Example:
+        >>> subtract = SubtractMean(np.full((1, 1, 3), 100))
+        >>> subtract(np.full((1, 1, 3), 110, np.uint8), np.random.default_rng(0))
+        array([[[10., 10., 10.]]], dtype=float32)
     """
 
     mean_image: NDArray[np.float32]
@@ -294,6 +319,11 @@ class PCAColor:
     Raises:
         ValueError: an argument has another shape, or std is negative.
         DataError: when called with an image that is not float32 (H, W, 3).
+
+    Example:
+        >>> shift = PCAColor(np.array([0.2, 0.01, 0.001]), np.eye(3), std=0.0)
+        >>> shift(np.ones((1, 1, 3), np.float32), np.random.default_rng(0))
+        array([[[1., 1., 1.]]], dtype=float32)
     """
 
     eigenvalues: NDArray[Any] = field(repr=False)

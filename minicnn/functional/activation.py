@@ -186,7 +186,7 @@ def tanh(x: Tensor) -> Tensor:
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x/2 · (1 + tanh u), elementwise, u = √(2/π) (x + 0.044715 x³): as PyTorch's "tanh" form."""
+    """x/2 · (1 + tanh u), elementwise, u = √(2/π) (x + 0.044715 x³), PyTorch's "tanh" form."""
     return apply(GELU(), require_floating("gelu", x))
 
 

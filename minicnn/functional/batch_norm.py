@@ -36,8 +36,8 @@ AlexNet paper has no batch normalization; it is here for comparison.
 | here, PyTorch 2.14     | unbiased         | 1e-5         | momentum, by default 0.1        |
 | Chainer 7.8            | unbiased         | 2e-5         | 1 − decay                       |
 | Paddle 3.3             | biased           | 1e-5         | 1 − momentum                    |
-| Keras 3.15             | biased           | 1e-3         | 1 − momentum, by default 1−0.99 |
-| Flax 0.12              | biased           | 1e-5         | 1 − momentum, by default 1−0.99 |
+| Keras 3.15             | biased           | 1e-3         | 1 − momentum, by default 0.01   |
+| Flax 0.12              | biased           | 1e-5         | 1 − momentum, by default 0.01   |
 
 >>> import numpy as np, minicnn, minicnn.functional as F
 >>> x = minicnn.Tensor([[1.0], [3.0]])

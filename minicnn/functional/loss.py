@@ -5,8 +5,8 @@
     dL/dz = p − onehot(label)                  as the derivative of log Σ e^z is e^z / Σ e^z = p
 
 Softmax and logarithm are one operation here: as two, the logarithm of a probability that was
-rounded to 0 would be −∞. (PyTorch 2.14 and Paddle 3.3 take logits and class numbers too, Keras 3.15
-probabilities by default.)
+rounded to 0 would be −∞. (PyTorch 2.14 and Paddle 3.3 take logits too; Keras 3.15, probabilities.)
+
 Second derivatives, with ⟨u, w⟩ = Σ_k u_k w_k: if g arrives at dz = dy (p − onehot), where dy is
 the sample's scalar, dy gets ⟨g, p − onehot⟩, and p gets dy g, from which z gets
 p (dy g − ⟨dy g, p⟩), as in lesson softmax. Only z and the labels are kept: p is computed again.

@@ -4,6 +4,8 @@
 >>> a, b = minicnn.Tensor([1.0, 5.0]), minicnn.Tensor([4.0, 2.0])
 >>> F.maximum(a, b)
 Tensor([4., 5.], dtype=float32)
+>>> F.minimum(a, b)
+Tensor([1., 2.], dtype=float32)
 >>> F.stack([a, b], axis=1)
 Tensor([[1., 4.],
         [5., 2.]], dtype=float32)
@@ -26,7 +28,7 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Join Tensors along one of their axes.
 
     Args:
-        tensors: one Tensor or more, whose shapes agree but for that axis.
+        tensors: one Tensor or more, whose shapes agree except along that axis.
         axis: the axis.
     Returns:
         A Tensor that is as long along the axis as all of them together.

@@ -66,6 +66,10 @@ def constant(value: float) -> Initializer:
 
     Args:
         value: of each element.
+
+    Example:
+        >>> constant(1.0)((2,))
+        array([1., 1.], dtype=float32)
     """
     return lambda shape: np.full(shape, value, np.float32)
 
@@ -75,20 +79,39 @@ def normal(std: float = 0.01) -> Initializer:
 
     Args:
         std: the standard deviation; 0.01 in the paper.
+
+    Example:
+        >>> print(f"{normal(0.01)((100, 300)).std():.2f}")
+        0.01
     """
     return lambda shape: _gaussian(shape, std)
 
 
 def lecun() -> Initializer:
-    """N(0, 1/fan_in) (LeCun et al. 1998, Efficient BackProp)."""
+    """N(0, 1/fan_in) (LeCun et al. 1998, Efficient BackProp).
+
+    Example:
+        >>> print(f"{lecun()((100, 300)).std():.2f}")
+        0.10
+    """
     return lambda shape: _gaussian(shape, sqrt(1 / _fans(shape)[0]))
 
 
 def xavier() -> Initializer:
-    """N(0, 2/(fan_in + fan_out)) (Glorot and Bengio 2010)."""
+    """N(0, 2/(fan_in + fan_out)) (Glorot and Bengio 2010).
+
+    Example:
+        >>> print(f"{xavier()((100, 300)).std():.2f}")
+        0.07
+    """
     return lambda shape: _gaussian(shape, sqrt(2 / sum(_fans(shape))))
 
 
 def he() -> Initializer:
-    """N(0, 2/fan_in), for layers that a ReLU follows (He et al. 2015)."""
+    """N(0, 2/fan_in), for layers that a ReLU follows (He et al. 2015).
+
+    Example:
+        >>> print(f"{he()((100, 300)).std():.2f}")
+        0.14
+    """
     return lambda shape: _gaussian(shape, sqrt(2 / _fans(shape)[0]))

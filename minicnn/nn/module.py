@@ -299,7 +299,7 @@ class Module:
         self._buffers = (*self._buffers, name)
 
     def children(self) -> Iterator["Module"]:
-        """The modules directly inside, in the order of assignment; with two names, twice."""
+        """The modules directly inside, in the order of assignment; one with two names, twice."""
         return (module for _, module in self.named_children())
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:

@@ -514,6 +514,14 @@ class AdamW(Adam):
         weight_decay: 0 or more; by default 0.01, where Adam has 0.
     Raises:
         ValueError: a setting is out of range.
+
+    Example:
+        >>> import minicnn
+        >>> w = minicnn.nn.Parameter(np.array([2.0, 3.0]))
+        >>> (0 * w).sum().backward()  # only the decay moves w
+        >>> AdamW([w], lr=0.5, weight_decay=0.1).step()
+        >>> w.data
+        array([1.9 , 2.85])
     """
 
     def __init__(

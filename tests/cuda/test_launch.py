@@ -34,9 +34,9 @@ def test_mistakes(gpu, x):
         ((np.zeros(8, np.float32), y, 8), TypeError, "x must be an array on a GPU, not ndarray"),
         ((3.0, y, 8), TypeError, "x must be an array on a GPU, not float"),
         ((wide, y, 8), ValueError, r"x, shape \(8,\) and strides \(8,\), is not contiguous"),
-        ((x, y, -1), ValueError, "count=-1 is no unsigned"),
-        ((x, y, 1 << 32), ValueError, "count=4294967296 is no unsigned"),
-        ((x, y, None), ValueError, "count=None is no unsigned"),
+        ((x, y, -1), ValueError, "count=-1 is not a valid unsigned"),
+        ((x, y, 1 << 32), ValueError, "count=4294967296 is not a valid unsigned"),
+        ((x, y, None), ValueError, "count=None is not a valid unsigned"),
     ]:
         with pytest.raises(error, match=words) as caught:
             run(*args)

@@ -275,7 +275,7 @@ def test_names_whose_accents_are_written_otherwise(run, photos, tmp_path, forms)
     call("train", forms[1])
     assert before.status == 0 and run("evaluate.py", "--checkpoint", last).out == before.out
     begun = run("train.py", "--from", last, "--data", folder, "--epochs", 1, "--out", tmp_path / "other")
-    assert begun.status == 0 and "all its layers, for the classes are the same" in begun.out, begun.err
+    assert begun.status == 0 and "all its layers, because the classes are the same" in begun.out, begun.err
     for path in (last, tmp_path / "other" / "last.safetensors"):
         result = run("train.py", "--resume", path, "--epochs", 2)
         assert result.status == 0 and minicnn.load(path)[1]["config"]["classes"] == classes, result.err

@@ -33,6 +33,11 @@ def read(path):
         )
 
 
+def words(path):
+    with Image.open(path) as image:
+        return json.loads(image.text["Words"])
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures") / "new"
@@ -69,6 +74,7 @@ def test_what_is_committed_is_up_to_date(drawn, name):
             assert said[key] == value
         else:
             assert_allclose(said[key], value, rtol=1e-12)
+    assert words(path) == words(drawn / f"{name}.png")
     assert alike(old, new, drew == draws), "python examples/figures.py draws another one"
     for same_program in (True, False):  # and images are told apart
         assert alike(old, old, same_program)

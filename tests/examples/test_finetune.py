@@ -77,7 +77,7 @@ def test_the_same_classes_keep_the_last_layer_and_their_names(run, source, tmp_p
     minicnn.save(tmp_path / "words.safetensors", arrays, {"config": {**info["config"], "names": words}})
     options = "--from", tmp_path / "words.safetensors", "--lr", 0, "--epochs", 1, "--out", tmp_path / "run"
     result = run("train.py", *options)
-    assert result.status == 0 and "all its layers, for the classes are the same" in result.out
+    assert result.status == 0 and "all its layers, because the classes are the same" in result.out
     assert same(arrays, weights(tmp_path / "run"), TRUNK | HEAD)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["names"] == words
 
@@ -111,7 +111,7 @@ def test_folders_called_by_numbers_have_the_labels_of_the_network(run, photos, l
     runs.save_network(tmp_path / "net.safetensors", net, config, View(look.SIZE, *IMAGENET, resize=70))
     options = "--from", tmp_path / "net.safetensors", "--data", tmp_path / "numbers", "--lr", 0, "--weight-decay", 0
     result = run("train.py", *options, "--epochs", 1, "--out", tmp_path / "run")
-    assert result.status == 0 and "all its layers, for the classes are the same" in result.out, result.err
+    assert result.status == 0 and "all its layers, because the classes are the same" in result.out, result.err
     last = tmp_path / "run" / "last.safetensors"
     assert run("train.py", "--resume", last, "--epochs", 2).status == 0
     config = minicnn.load(last)[1]["config"]

@@ -234,10 +234,10 @@ def validation(dataset: Any, view: View, settings: Namespace, crops: int = 1) ->
 
 
 def _loader(dataset: Any, batch_size: int, transform: Compose, settings: Namespace, **options: Any) -> DataLoader:
-    """If Normalize is the last transform, the loader applies it, so that only bytes are copied to a
-    GPU. A mean image, of which each crop needs another part, and shifted colors have to be applied
-    to each image before: then float32 is copied, 79 MB instead of 20 for 128 images of 227 ×
-    227."""
+    """A DataLoader with these transforms. If Normalize is the last one, the loader applies it, so
+    that only bytes are copied to a GPU. A mean image, of which each crop needs another part, and
+    shifted colors have to be applied to each image before: then float32 is copied, 79 MB instead of
+    20 for 128 images of 227 × 227."""
     *steps, last = transform.transforms
     bytes_cross = isinstance(last, Normalize)
     return DataLoader(

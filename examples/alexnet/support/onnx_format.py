@@ -204,7 +204,7 @@ class Graph:
             self.made_by.update(dict.fromkeys(node.output, node))
 
     def steps(self) -> list[Step]:
-        """The layers, in order."""
+        """The layers, in the order in which they run."""
         value, steps, added = self.logits, [], None
         while value in self.made_by:
             node = self.made_by[value]
@@ -252,7 +252,8 @@ class Graph:
         return array if array.dtype.kind in "biu" else array.astype(np.float32)
 
     def parted(self, node: Any) -> tuple[str, np.ndarray]:
-        """Of a node with a constant: the value that is computed, and the constant."""
+        """(the name of the input that is computed, the other input's array) of a node that has one
+        constant input."""
         constants = [self.constant(name) for name in node.input]
         found = [constant for constant in constants if constant is not None]
         if len(found) != 1:
@@ -378,19 +379,19 @@ def recognized(steps: list[Step], told: dict[str, Any] | None = None) -> tuple[d
 
 
 def parameters(names: list[str], steps: list[Step]) -> Arrays:
-    """By the names of their layers."""
+    """The weights and biases of these steps, by the names of their layers."""
     pairs = [(name, step) for name, step in zip(names, steps, strict=True) if step.weight is not None]
     return {f"{name}.{part}": getattr(step, part) for name, step in pairs for part in ("weight", "bias")}
 
 
 def kind_of(layer: Any) -> Kind:
-    """Of a layer here, as Step.kind has it."""
+    """The kind of one of minicnn's layers, in the form of Step.kind."""
     shape = layer.weight.shape if hasattr(layer, "weight") else None
     return OPS[type(layer)], attributes(layer), shape and (*shape[:-3:-1], *shape[:-2])
 
 
 def said(kind: Kind | None) -> str:
-    """In a line."""
+    """A kind in words, in one line."""
     if kind is None:
         return "nothing"
     op, found, shape = kind

@@ -152,7 +152,7 @@ class Run:
         self.write("config.json", self.config)
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        """A file of JSON."""
+        """Write a file of JSON into the run's folder."""
         with replacing(self.folder / name) as path:
             path.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -112,7 +112,7 @@ def begin(settings: Namespace, given: set[str]) -> Start | None:
 def take_weights(net: nn.Module, source: nn.Module, known: list[str], classes: list[str]) -> str:
     """Give a network the weights of another, except those of the last layer if the classes differ.
     Returns what was done, in words."""
-    arrays, words = source.state_dict(), "all its layers, for the classes are the same"
+    arrays, words = source.state_dict(), "all its layers, because the classes are the same"
     if known != classes:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("fc8.")}
         words = f"all its layers but the last: fc8 is new, for {len(classes)} classes instead of {len(known)} others"

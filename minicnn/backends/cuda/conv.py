@@ -1,8 +1,8 @@
 """Convolution on a GPU: the three maps of the lesson functional/conv.py for all images at once.
 cuBLAS multiplies (products.py) what the kernels of windows.cu lay out.
 
-A row of columns is made a whole number of packs long, by zeros: conv1 of AlexNet has 364 numbers
-to a row, not 363. Rows that begin at multiples of 16 bytes are written four numbers at once, and
+A row of columns is made a whole number of packs long, by zeros: conv1 of AlexNet has 364 elements
+to a row, not 363. Rows that begin at multiples of 16 bytes are written four elements at once, and
 cuBLAS has faster kernels for them: with 363, conv1's products in TF32 took an H200 386 and 372 µs,
 where memory needs 167. The weights get rows of zeros (conv.cu) to match, and what the gradient has
 there is left out.
@@ -16,7 +16,7 @@ from .launch import contiguous, empty, launch, pack
 from .linear import add_bias
 from .windows import col2im, im2col
 
-WHOLE = 4  # numbers to a pack
+WHOLE = 4  # elements to a pack
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Any, groups: int) -> Array:
@@ -54,7 +54,7 @@ def convolve_weight(x: Array, dy: Array, window: Any, groups: int) -> Array:
 
 
 def _with_rows_of_zeros(matrix: Array) -> Array:
-    """The matrix, with as many rows as columns have numbers in a row."""
+    """The matrix with rows of zeros below it: one row for each element of a row of columns."""
     rows, outputs = matrix.shape
     if not rows % WHOLE:
         return matrix

@@ -1,6 +1,6 @@
 """NVIDIA GPUs as a Device, by CuPy: every way in which one can be missing, its streams and
-memory, and the transfer of batches beside the computation. The one file that imports CuPy, and
-only when a GPU is asked for.
+memory, and the transfer of batches beside the computation. This is the one file that imports CuPy,
+and it does so only when a GPU is asked for.
 """
 
 import importlib
@@ -67,7 +67,7 @@ class GPU(Device):
 
 
 class _Current:
-    """Inside, CuPy computes on that GPU, and no memory left is a DeviceError."""
+    """Inside, CuPy computes on that GPU, and running out of its memory is a DeviceError."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -88,8 +88,11 @@ class _Current:
 
 # ------------------------------------------------------------------------------------------ opening
 def _probe(number: int) -> None:
-    """DeviceError, saying what is wrong and what to do, unless that GPU and all that it takes to
-    use it are there."""
+    """Find out whether that GPU is there, and all that it takes to use it.
+
+    Raises:
+        DeviceError: it is not; the message says what is wrong and what to do.
+    """
     cupy = _import_cupy()
     runtime = cupy.cuda.runtime
     driver = 0
@@ -138,7 +141,7 @@ def _import_cupy() -> Any:
 
 
 def _installed(distribution: str) -> bool:
-    # here: a fifth of the time of import minicnn
+    # imported here, because it takes a fifth of the time of import minicnn
     metadata = importlib.import_module("importlib.metadata")
     try:
         metadata.distribution(distribution)
@@ -148,8 +151,8 @@ def _installed(distribution: str) -> bool:
 
 
 def _what_is_missing(error: Any, driver: int, wanted: int) -> str:
-    """One line for a CUDARuntimeError, from its status and the versions of the driver and of
-    CUDA."""
+    """What is missing, in one line, from a CUDARuntimeError's status and the versions of the driver
+    and of CUDA."""
     if error.status == 35 and not driver:
         return "this machine has no NVIDIA driver (libcuda.so.1 was not found): install one, or use device 'cpu'"
     if error.status == 35:
@@ -242,8 +245,8 @@ class Upload:
             self._wait()
 
     def _wait(self) -> None:
-        """For the older copy. Only then may go what it copies from: with the last reference, its
-        memory is used again."""
+        """Wait for the older copy, and only then drop the arrays that it copies from: with the last
+        reference to them, their memory is used again."""
         self.sent[0][0].synchronize()
         del self.sent[0]
 

@@ -1,6 +1,6 @@
 // Dropout on a GPU: the lesson functional/dropout.py. The mask is not stored but drawn again
-// whenever it is wanted, for a counter-based generator can begin anywhere. It is Philox 4×64 with
-// 10 rounds (Salmon et al. 2011), and the numbers are those of NumPy's
+// whenever it is wanted, because a counter-based generator can begin anywhere. It is Philox 4×64
+// with 10 rounds (Salmon et al. 2011), and the numbers are those of NumPy's
 // Generator(Philox(key)).random(dtype=float32), so the mask is the same on both devices.
 
 using Words = Pack<unsigned long long>;
@@ -19,15 +19,15 @@ __device__ Words philox(unsigned long long counter, unsigned long long key0, uns
     return x;
 }
 
-// Does it keep the number at place u, of the eight that a block of the generator decides on? The
-// upper 24 bits of each half of a word, the lower half first, are a number from 0 to 1: it must be
-// p or more.
+// Whether the element at place u is kept, one of the eight that a block of the generator decides
+// on. The upper 24 bits of each half of a word, the lower half first, are a number from 0 to 1, and
+// it must be p or more.
 __device__ bool keeps(const Words& random, int u, float p) {
     unsigned half = unsigned(random.at[u / 2] >> u % 2 * 32);
     return (half >> 8) / 16777216.0f >= p;
 }
 
-// y = x · s where m is 1, else 0: one thread for each number.
+// y = x · s where m is 1, else 0: one thread for each element.
 extern "C" __global__ void drop_naive(const real* x, real* y, Index count, float p, real s,
                                       unsigned long long seed, unsigned long long draw) {
     Index i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -36,13 +36,13 @@ extern "C" __global__ void drop_naive(const real* x, real* y, Index count, float
     y[i] = keeps(random, i % 8, p) ? x[i] * s : 0;
 }
 
-// What changes: one thread for the eight numbers of a block. Why: the naive kernel draws a block in
-// each thread and uses one number of it; seven other threads draw the same again. It also asks for
-// word i % 8 / 2, which is known only when it runs, so that the words must lie in memory, where the
-// loops here are unrolled and each word has a register of its own.
+// What changes: one thread for the eight elements of a block. Why: the naive kernel draws a block
+// in each thread and uses an eighth of it; seven other threads draw the same again. It also asks
+// for word i % 8 / 2, which is known only when it runs, so the words must lie in memory. Here the
+// loops are unrolled, and each word has a register of its own.
 KERNEL void drop(const real* __restrict__ x, real* __restrict__ y, Index count, float p, real s,
                  unsigned long long seed, unsigned long long draw) {
-    FOR_EACH(i, (count + 7) / 8) {  // equivalent (7, /): threads too many have nothing to do
+    FOR_EACH(i, (count + 7) / 8) {  // equivalent (7, /): threads that are too many have nothing to do
         Words random = philox(i + 1ull, seed, draw);
         for (int j = 0; j < 8; j += PACK) {
             if (i * 8 + j >= count) break;

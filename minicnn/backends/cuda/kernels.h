@@ -1,12 +1,12 @@
 // What the kernels are written with. launch.py puts this file in front of every .cu file, and
 // before it the types and the constants of one use of a kernel, such as
 //
-//     typedef float real;           the type of the numbers
+//     typedef float real;           the type of the elements
 //     typedef unsigned Index;       an integer type wide enough to count them
 //     constexpr int BLOCK = 256;    threads to a block
-//     constexpr int PACK = 4;       how many neighboring numbers a thread takes at once: see Pack
-//     constexpr int KH = 3;         the geometry. The compiler knows it, and so unrolls loops and
-//                                   makes multiplications of divisions
+//     constexpr int PACK = 4;       how many neighboring elements a thread takes at once: see Pack
+//     constexpr int KH = 3;         the geometry. The compiler knows it, so it unrolls loops and
+//                                   turns divisions into multiplications
 //
 // `python -m minicnn.backends.cuda lrn` prints all of it for lrn.cu, and how to compile it.
 //
@@ -47,16 +47,16 @@
 //         TOGETHER(t) { … part[BLOCK - 1 - t] … }
 //     }
 //
-// Why words of our own: g++ compiles the same source for the tests, which so need no GPU. To it a
+// Why words of our own: g++ compiles the same source for the tests, so they need no GPU. To g++ a
 // kernel is a function, called once for each thread; and a function cannot stop at __syncthreads()
 // until the other threads have come there. But a loop over t can run one TOGETHER for all threads
 // and then the next, and that is how tests/cuda/host.h defines the word. The tests run the threads
-// forwards and backwards, and find indices out of bounds and all else that is undefined, of which a
-// GPU says nothing. So nothing in a kernel may depend on which thread runs when, and outside of
+// forwards and backwards, and find indices out of bounds and all else that is undefined, which a
+// GPU does not report. So nothing in a kernel may depend on which thread runs when, and outside of
 // TOGETHER all threads of a block do the same.
 //
-// CuPy compiles with -ftz=true: in sums, products and comparisons a float below 2⁻¹²⁶ is 0, which
-// on a CPU it is not.
+// CuPy compiles with -ftz=true: in sums, products and comparisons a float below 2⁻¹²⁶ counts as
+// 0, as it does not on a CPU.
 #define FOR_EACH(i, n) \
     for (Index i = Index(blockIdx.x) * BLOCK + threadIdx.x; i < (n); i += Index(gridDim.x) * BLOCK)
 #ifndef TOGETHER
@@ -82,16 +82,16 @@ struct Own {
     __device__ T& operator[](int t) { return of[t % OWNERS]; }
 };
 
-// PACK neighboring numbers, which a thread reads or writes in one access to memory of 16 bytes
+// PACK neighboring elements, which a thread reads or writes in one access to memory of 16 bytes
 // (two of them, if they are doubles; one of 4, if they are bytes):
 //
 //     Pack<real> a = load(x + i * PACK);     x[i * PACK], … in a.at[0], a.at[1], …
 //     for (int u = 0; u < PACK; ++u) a.at[u] *= 2;
 //     store(y + i * PACK, a);
 //
-// PACK is 4 where rows are whole numbers of packs and begin at multiples of that size. It takes a
-// quarter of the threads and of the accesses to move as many bytes, and a thread finds out once
-// where four numbers belong. Elsewhere PACK is 1, and at[1] to at[3] mean nothing.
+// PACK is 4 where rows are whole numbers of packs and begin at multiples of that size. A quarter
+// of the threads and of the accesses then move the same bytes, and a thread finds out once where
+// four elements belong. Elsewhere PACK is 1, and at[1] to at[3] mean nothing.
 template <class T>
 struct alignas(sizeof(T) == 1 ? 4 : 16) Pack {
     T at[4];

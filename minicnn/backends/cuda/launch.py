@@ -24,7 +24,7 @@ from ..devices import Array
 
 BLOCK = 256  # threads to a block
 OPTIONS = ("-std=c++17", "-lineinfo")  # the lines, for profilers and compute-sanitizer
-MOST_BLOCKS = 1 << 16  # beyond, threads take several turns, which those of a naive kernel cannot
+MOST_BLOCKS = 1 << 16  # with more, threads take several turns, which those of a naive kernel cannot
 HERE = Path(__file__).parent
 NAMES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 DTYPES = {
@@ -104,11 +104,11 @@ def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> A
 
 
 def pack(length: int, *arrays: Array) -> int:
-    """PACK for arrays with rows of that length: how many neighboring numbers a thread can take at
+    """PACK for arrays with rows of that length: how many neighboring elements a thread can take at
     once, 4 or 1."""
     if length % 4:
         return 1
-    for array in arrays:  # in a loop, for launches are many: a generator takes twice as long
+    for array in arrays:  # a loop, because launches are many, and a generator takes twice as long
         if array.data.ptr % min(16, 4 * array.itemsize):
             return 1
     return 4
@@ -161,7 +161,7 @@ class Parameter(NamedTuple):
         try:
             return self.dtype.type(arg)
         except (OverflowError, TypeError, ValueError):
-            raise ValueError(f"{self.what}={arg!r} is no {self.type}") from None
+            raise ValueError(f"{self.what}={arg!r} is not a valid {self.type}") from None
 
 
 def declarations(file: str) -> dict[str, list[str]]:
@@ -202,9 +202,9 @@ def _use(
     constants: tuple[str, ...],
     values: tuple[int, ...],
 ) -> Use:
-    """Compiled once; CuPy keeps the result on the disk, too, for the next run of the program.
-    `wide`: an array has 2³¹ numbers or more. The names of the constants are apart from their
-    values, for pairs take twice as long to look up."""
+    """The kernel, compiled once; CuPy keeps the result on the disk, too, for the next run of the
+    program. `wide` tells whether an array has 2³¹ elements or more. The names of the constants are
+    apart from their values, because pairs take twice as long to look up."""
     if real not in NAMES:
         raise TypeError(f"{kernel}: a GPU computes in float32 and float64 here, not in {real}")
     file, _, name = kernel.partition(".")

@@ -2,7 +2,7 @@
 //
 //     K classes
 
-// What a label that is no class leads to: nobody would see an error, but everybody sees NaN.
+// The loss of a label that is out of range: nobody would see an error, but everybody sees NaN.
 __device__ real no_number() { return sqrt(real(-1)); }
 
 struct Softmax {
@@ -25,8 +25,8 @@ extern "C" __global__ void negative_log_likelihood_naive(const real* z, const lo
     losses[n] = loss_of(z + n * K, of, labels[n]);
 }
 
-// What changes: one block for each sample. A thread takes every BLOCK-th class, and what the threads
-// have found is combined in pairs, pairs of pairs, and so on:
+// What changes: one block for each sample. A thread takes every BLOCK-th class, and what the
+// threads have found is combined in pairs, pairs of pairs, and so on:
 //
 //     threads   0    1    2    3    4    5    6    7      of BLOCK = 8, for example
 //               0+4  1+5  2+6  3+7                        half = 4
@@ -34,10 +34,10 @@ extern "C" __global__ void negative_log_likelihood_naive(const real* z, const lo
 //               …+1                                       half = 1: thread 0 has the sum of all
 //
 // Why: for a batch of 128 the naive kernel has 128 threads, and an H200 has room for 270,336. What
-// they read at the same time also lies K numbers apart. Here neighboring threads read neighboring
-// numbers, which memory delivers together.
+// they read at the same time also lies K elements apart. Here neighboring threads read neighboring
+// elements, which memory delivers together.
 __device__ Softmax softmax(const real* z) {
-    __shared__ real largest[BLOCK], sums[BLOCK];  // two, for some threads still read one while others write
+    __shared__ real largest[BLOCK], sums[BLOCK];  // two, because some threads may read one while others write
     TOGETHER(t) {
         real most = log(real(0));  // −∞
         for (int c = t; c < K; c += BLOCK) most = max(most, z[c]);

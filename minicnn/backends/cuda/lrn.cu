@@ -10,7 +10,7 @@ __device__ real base_naive(const real* pixel, int c, real k, real alpha) {
     return k + alpha * sum;
 }
 
-// y = x s^−β: (P, C) -> (P, C). One thread for each number.
+// y = x s^−β: (P, C) -> (P, C). One thread for each element.
 extern "C" __global__ void normalize_naive(const real* x, real* y, Index count, real k, real alpha,
                                            real beta) {
     Index i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -18,7 +18,7 @@ extern "C" __global__ void normalize_naive(const real* x, real* y, Index count, 
 }
 
 // dx = dy s^−β − 2αβ x Sᵀ(dy x s^(−β−1)): (P, C), (P, C) -> (P, C). Sᵀ adds up over the channels j
-// in whose windows c is: from c − AFTER to c + BEFORE. One thread for each number.
+// in whose windows c is: from c − AFTER to c + BEFORE. One thread for each element.
 extern "C" __global__ void normalize_backward_naive(const real* dy, const real* x, real* dx,
                                                     Index count, real k, real alpha, real beta) {
     Index i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -33,11 +33,11 @@ extern "C" __global__ void normalize_backward_naive(const real* dy, const real* 
 }
 
 // What changes: one thread for PACK channels of a pixel, and a quicker power. Why: neighboring
-// windows share most of what they see. The naive kernels read each number once for each window that
-// holds it; backward they even add up the squares of a window once for each channel in it. Here a
-// thread keeps what it has read in registers, and the cache has what a neighbor has just read, so
-// memory is read and written once. On an H200, at AlexNet's conv1 with 128 images, it is at 93% of
-// its speed forward and at 97% backward (benchmarks/results/gpu.md).
+// windows share most of what they see. The naive kernels read each element once for each window
+// that holds it; backward, they even add up the squares of a window once for each channel in it.
+// Here a thread keeps what it has read in registers, and the cache has what a neighbor has just
+// read, so memory is read and written once. On an H200, at AlexNet's conv1 with 128 images, it is
+// at 93% of its speed forward and at 97% backward (benchmarks/results/gpu.md).
 
 // Channel c + j of a pixel, where a thread's own channels begin at c; 0 if there is none. It is
 // read with its whole pack. For c = 96, PACK = 4 and windows of 5:
@@ -50,8 +50,8 @@ extern "C" __global__ void normalize_backward_naive(const real* dy, const real* 
 //
 // The loops below ask for the same channels again and again: once they are written out, the
 // compiler sees that, and reads each of the three packs once. Beyond the last channel, the thread's
-// own pack is read in vain: a branch around the reading would make each one wait for the one
-// before.
+// own pack is read in vain: a branch around the reading would make each read wait for the
+// one before.
 __device__ real channel(const real* own, int c, int j) {
     int pack = (j < 0 ? (j + 1) / PACK - 1 : j / PACK) * PACK;  // where its pack begins
     bool inside = 0 <= c + pack && c + pack < C;

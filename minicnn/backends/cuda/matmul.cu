@@ -1,10 +1,10 @@
-// The product of two matrices, out = a b, by kernels of our own: (M, K), (K, N) -> (M, N). A lesson
-// alone: in training products are made by cuBLAS, which products.py calls; what it does beyond is
-// said at the end. The lesson is how often a number is fetched from memory.
+// The product of two matrices, out = a b, by kernels of our own: (M, K), (K, N) -> (M, N). This is
+// only a lesson: in training, cuBLAS makes the products, which products.py calls; the end of this
+// file says what cuBLAS does besides. The lesson is how often an element is fetched from memory.
 //
-//     TILE   the side of a square of numbers with one thread for each: TILE² = BLOCK
+//     TILE   the side of a square of elements with one thread for each: TILE² = BLOCK
 
-// One thread for each number of out: a row of a times a column of b.
+// One thread for each element of out: a row of a times a column of b.
 extern "C" __global__ void matmul_naive(const real* a, const real* b, real* out, Index m, Index k,
                                         Index n) {
     Index i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -15,17 +15,17 @@ extern "C" __global__ void matmul_naive(const real* a, const real* b, real* out,
     out[i] = sum;
 }
 
-// How often is a number fetched? Each of the M·N threads fetches K numbers of a and K of b, two for
-// each product that it adds up:
+// How often is an element fetched? Each of the M·N threads fetches K elements of a and K of b, two
+// for each product that it adds up:
 //
 //     2 M N K
 //
-// A number of a is fetched N times, once for each column of out, and a number of b M times.
+// An element of a is fetched N times, once for each column of out, and one of b M times.
 //
-// What changes: a block makes TILE × TILE numbers of out, and works its way along the K products of
-// each in steps of TILE. For one step it needs a tile of a and a tile of b. Each thread fetches one
-// number of each, leaves it in shared memory, waits for the others, and then uses TILE numbers of
-// either tile:
+// What changes: a block makes TILE × TILE elements of out, and takes the K products of each in
+// steps of TILE. For one step it needs a tile of a and a tile of b. Each thread fetches one element
+// of each, leaves it in shared memory, waits for the others, and then uses TILE elements of either
+// tile:
 //
 //                              b   . . 0 0 . .     M = 4, K = 6, N = 6, TILE = 2: the block
 //                                  . . 0 0 . .     of the # in out takes three steps, with
@@ -40,14 +40,14 @@ extern "C" __global__ void matmul_naive(const real* a, const real* b, real* out,
 //                  0 0 1 1 2 2     . . # # . .
 //
 // Why: what one thread has fetched, TILE threads use. There are M/TILE · N/TILE blocks, and K/TILE
-// steps in each, which fetch TILE² numbers twice:
+// steps in each, which fetch TILE² elements twice:
 //
 //     M/TILE · N/TILE · K/TILE · 2 TILE²  =  2 M N K / TILE
 //
-// A number of a is now fetched N/TILE times, a number of b M/TILE times. For AlexNet's fc6 with 128
+// An element of a is now fetched N/TILE times, one of b M/TILE times. For AlexNet's fc6 with 128
 // images, M = 128, K = 9216, N = 4096, that is 38.7 GB of floats for the naive kernel, 2.4 GB with
 // TILE = 16, and 0.16 GB if each were fetched and written once. (Not all of it comes from the GPU's
-// memory, for its caches help both kernels.)
+// memory, because its caches help both kernels.)
 //
 // In CUDA's own words, i is threadIdx.x / TILE, j is threadIdx.x % TILE, sum is a local variable,
 // and __syncthreads() is called where a TOGETHER ends: the first time so that the tiles are
@@ -82,9 +82,9 @@ KERNEL void matmul_tiled(const real* __restrict__ a, const real* __restrict__ b,
     }
 }
 
-// Why cuBLAS: here each product still takes two numbers from shared memory, which is quicker than
+// Why cuBLAS: here each product still takes two elements from shared memory, which is quicker than
 // the GPU's memory, but not as quick as arithmetic. The next step is the same once more: a thread
-// that makes 8 × 8 numbers of out in registers takes 16 numbers for 64 products. Then the next
+// that makes 8 × 8 elements of out in registers takes 16 elements for 64 products. Then the next
 // tiles can be fetched while these are used, other shapes want other tiles, and for TF32 there are
 // instructions that multiply whole tiles. All that is written for each GPU anew, and cuBLAS is
 // where NVIDIA has done so: fc6's product takes it 204 µs on an H200, 92% of the GPU's speed in
@@ -93,5 +93,5 @@ KERNEL void matmul_tiled(const real* __restrict__ a, const real* __restrict__ b,
 //     cublas.gemmEx(handle, how_b, how_a, n, m, k, one, b.data.ptr, kind, row_b,
 //                   a.data.ptr, kind, row_a, zero, out.data.ptr, kind, row_out, compute, …)
 //
-// with b first, for cuBLAS lays matrices out by columns: to it these are their transposes, and it
-// is asked for outᵀ = bᵀ aᵀ.
+// with b first, because cuBLAS is column-major: to it these are their transposes, and it is asked
+// for outᵀ = bᵀ aᵀ.

@@ -8,7 +8,7 @@ TILE = 16  # TILE · TILE is BLOCK
 
 
 def matmul_naive(a: Array, b: Array) -> Array:
-    """a @ b of two matrices, one thread for each number"""
+    """a @ b of two matrices, one thread for each element"""
     (m, k), n = a.shape, b.shape[1]
     out = empty((m, n), a.dtype)
     arrays = contiguous(a), contiguous(b), out
@@ -17,7 +17,7 @@ def matmul_naive(a: Array, b: Array) -> Array:
 
 
 def matmul_tiled(a: Array, b: Array) -> Array:
-    """a @ b of two matrices, one block for each TILE · TILE numbers"""
+    """a @ b of two matrices, one block for each TILE · TILE elements"""
     (m, k), n = a.shape, b.shape[1]
     out, tiles = empty((m, n), a.dtype), -(-m // TILE) * -(-n // TILE)
     arrays = contiguous(a), contiguous(b), out

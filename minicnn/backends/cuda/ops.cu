@@ -12,11 +12,11 @@ extern "C" __global__ void column_sums_naive(const real* x, real* sums, Index ro
 
 // What changes: the rows are cut into chunks, of which each block adds one up, several rows at a
 // time; a second launch adds up what the first leaves. Why: there are many rows and few columns. At
-// AlexNet's conv1, with 96 channels, 96 naive threads would each add up 387,200 numbers, where an
+// AlexNet's conv1, with 96 channels, 96 naive threads would each add up 387,200 elements, and an
 // H200 has room for 270,336 threads. The first launch of the two reads at 70% of the speed of its
-// memory (benchmarks/results/gpu.md). Two, and not one in which blocks add to the same sum when
-// they happen to be ready, so that the order of the additions is always the same, and so are the
-// last bits. The sums are shorter, too, and rounding errors smaller.
+// memory (benchmarks/results/gpu.md). There are two launches, and not one in which blocks add to
+// the same sum when they happen to be ready, so that the order of the additions is always the same,
+// and so are the last bits. The sums are shorter, too, and rounding errors smaller.
 //
 //     WIDE   how many packs of columns a block takes side by side: its threads read WIDE · PACK
 //            neighbors of a row at once, in BLOCK / WIDE rows

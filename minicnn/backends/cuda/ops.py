@@ -6,14 +6,14 @@ from ..devices import Array
 from .launch import empty, launch_blocks, pack
 
 FEW = 1024  # rows that one block adds up in about the time of another launch
-LEAST = 64  # rows to a chunk, or the second launch would have much to read
-CHUNKS = 512  # or it would have few threads for much
+LEAST = 64  # rows to a chunk; with fewer, the second launch would have much to read
+CHUNKS = 512  # with fewer, the first launch would have few threads for much work
 
 
 def total(x: Array, axes: tuple[int, ...]) -> Array:
-    """The sum over some axes. Over the first ones of floating numbers that lie side by side, in
-    two launches, or one for up to FEW rows; anything else is left to CuPy, which for 96 columns
-    would keep 3 blocks busy."""
+    """The sum over some axes. If these are the first ones, of contiguous floats, it takes two
+    launches, or one for up to FEW rows; anything else is left to CuPy, which for 96 columns would
+    keep only 3 blocks busy."""
     if axes != tuple(range(len(axes))) or not axes or not x.flags.c_contiguous or x.dtype.kind != "f":
         return x.sum(axis=axes)
     kept = x.shape[len(axes) :]

@@ -3,7 +3,7 @@
 //     MOST   parameters to a launch: a kernel's arguments are few and small
 
 // Stochastic gradient descent with momentum and weight decay, of one parameter w with gradient g
-// and velocity v: one thread for each number.
+// and velocity v: one thread for each element.
 extern "C" __global__ void sgd_naive(real* w, const real* g, real* v, Index count, real lr,
                                      real momentum, real weight_decay) {
     Index i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -12,13 +12,13 @@ extern "C" __global__ void sgd_naive(real* w, const real* g, real* v, Index coun
     w[i] -= lr * v[i];
 }
 
-// What changes: one launch moves every parameter of a network, and one thread takes PACK numbers.
-// Why: AlexNet has 16 parameters, and 8 of them are biases of at most 4,096 numbers, for which a
-// launch of their own takes longer than the work. The one launch that is left moves 61 million
-// numbers in 288 µs on an H200, all that its memory allows (benchmarks/results/gpu.md).
+// What changes: one launch moves every parameter of a network, and one thread takes PACK elements.
+// Why: AlexNet has 16 parameters, and 8 of them are biases of at most 4,096 elements. Launching a
+// kernel for each of these takes longer than the work. The one launch that is left moves 61 million
+// elements in 288 µs on an H200, all that its memory allows (benchmarks/results/gpu.md).
 
-// Where the arrays of each parameter are, and where its numbers end if those of all parameters are
-// counted through.
+// Where the arrays of each parameter are, and where its elements end if those of all parameters are
+// numbered one after another.
 struct Parameters {
     real* w[MOST];        // the parameter
     const real* g[MOST];  // its gradient
@@ -29,10 +29,10 @@ struct Parameters {
 
 struct Place {
     int k;         // which parameter
-    long long at;  // which of its numbers
+    long long at;  // which of its elements
 };
 
-// Where is number i? The largest parameters come first, so most threads know at once, and
+// Where element i is. The largest parameters come first, so most threads know at once, and
 // neighbors find the same.
 __device__ Place place_of(const Parameters& all, long long i) {
     int k = 0;
@@ -61,7 +61,7 @@ KERNEL void sgd(Parameters all, long long count, real lr, real momentum, real we
     }
 }
 
-// Adam, by the numbers of AdamStep; `rest` is 1 − β, rounded once.
+// Adam, with the constants of AdamStep; `rest` is 1 − β, rounded once.
 KERNEL void adam(Parameters all, long long count, real rate, real beta1, real rest1, real beta2, real rest2, real eps,
                  real weight_decay, real keep) {
     FOR_EACH(i, count / PACK) {

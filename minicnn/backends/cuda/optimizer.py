@@ -26,7 +26,7 @@ def adam(every: list[Arrays], step: Any) -> None:
 
 
 def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None:
-    """One launch for MOST parameters of a dtype whose numbers come in packs, and others for those
+    """One launch for MOST parameters of a dtype whose elements come in packs, and others for those
     that do not."""
     alike: defaultdict[tuple[Any, int], list[Arrays]] = defaultdict(list)
     for w, g, *state in every:

@@ -1,12 +1,13 @@
 // Pooling on a GPU: the lesson functional/pooling.py.
 //
-//     C channels   H W image   KH KW window   SH SW stride   DH DW dilation   TOP LEFT padding   OH OW output
-//     PADDED       is there padding?
-//     ALL          does every pixel of a window win, as in an average?
+//     C channels   H W image   KH KW window   SH SW stride   DH DW dilation
+//     TOP LEFT padding   OH OW output
+//     PADDED       whether there is padding
+//     ALL          whether every pixel of a window wins, as in an average
 //     place        the type of a pixel's number in its window, k·KW + j
 
 // y = max over each window: (N, H, W, C) -> (N, OH, OW, C). The padding is −∞; a NaN wins. One
-// thread for each number of y.
+// thread for each element of y.
 extern "C" __global__ void window_maximum_naive(const real* x, real* y, Index count) {
     Index i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
@@ -18,17 +19,17 @@ extern "C" __global__ void window_maximum_naive(const real* x, real* y, Index co
             int h = p * SH + k * DH - TOP, w = q * SW + j * DW - LEFT;
             if (h < 0 || h >= H || w < 0 || w >= W) continue;
             real number = x[((image * H + h) * W + w) * C + c];
-            // equivalent (>): of two equal numbers either is the maximum
+            // equivalent (>): of two equal elements either is the maximum
             if (number > most || number != number) most = number;
         }
     y[i] = most;
 }
 
 // What changes: one thread for PACK channels of each pixel that is written, and no question whether
-// a pixel is in the image if there is no padding. Why: a thread finds out once where four numbers
-// come from, and reads them at once. What stays: no number is written by two threads, so nobody
-// waits, and windows overlap, but what one thread has read, its neighbors find in the cache. On an
-// H200, at AlexNet's first pooling with 128 images, the memory is at 81% of its speed
+// a pixel is in the image if there is no padding. Why: a thread finds out once where four elements
+// come from, and reads them at once. What stays: no element is written by two threads, so none
+// has to wait; and windows overlap, but what one thread has read, its neighbors find in the cache.
+// On an H200, at AlexNet's first pooling with 128 images, the memory is at 81% of its speed
 // (benchmarks/results/gpu.md).
 
 // Number i of FOR_EACH is window (p, q) of an image, from channel c on.
@@ -62,14 +63,14 @@ KERNEL void window_maximum(const real* __restrict__ x, real* __restrict__ y, Ind
         each_pixel(window_of(i), [&](int, Index at) {
             Pack<real> a = load(x + at);
             for (int u = 0; u < PACK; ++u)
-                // equivalent (>): of two equal numbers either is the maximum
+                // equivalent (>): of two equal elements either is the maximum
                 if (a.at[u] > most.at[u] || a.at[u] != a.at[u]) most.at[u] = a.at[u];
         });
         store(y + i * PACK, most);
     }
 }
 
-// For each window the place of the first pixel that is its maximum y; KH·KW if there is none, for a
+// For each window the place of the first pixel that is its maximum y; KH·KW if the window has a
 // NaN.
 KERNEL void winners(const real* __restrict__ x, const real* __restrict__ y, place* __restrict__ winner, Index count) {
     FOR_EACH(i, count / PACK) {
@@ -86,9 +87,10 @@ KERNEL void winners(const real* __restrict__ x, const real* __restrict__ y, plac
 }
 
 // dx = what each pixel has won: (N, OH, OW, C) -> (N, H, W, C). Each pixel looks up the windows
-// that may have seen it, always as many, and where there is one less it reads in vain: with loops
-// over those alone, or a branch around the reading, each window waits for the one before, and
-// AlexNet's first pooling took an H200 100 µs, its memory needs 45.
+// that may have seen it. It looks up the same number of them everywhere, and reads in vain where
+// there is one less: with loops over the others alone, or with a branch around the reading, each
+// window waits for the one before. So AlexNet's first pooling took 100 µs on an H200, whose memory
+// needs 45.
 KERNEL void scatter(const real* __restrict__ dy, const place* __restrict__ winner, real* __restrict__ dx, Index count) {
     FOR_EACH(i, count / PACK) {
         int c = i * PACK % C;

@@ -40,7 +40,7 @@ def matmul_precision() -> str:
 
 
 def has_tf32(device: str) -> bool:
-    """Can that GPU multiply in TF32? (Ampere, 2020, and later.)"""
+    """Whether that GPU can multiply in TF32, as those since Ampere (2020) can."""
     device = open_device(device)
     return int(sys.modules["cupy"].cuda.Device(int(device.partition(":")[2])).compute_capability) >= 80
 
@@ -58,8 +58,8 @@ def product(a: Array, b: Array, out: Array) -> Array:
     contiguous.
 
     cuBLAS is told how far apart they lie, so views such as W.T or x[:, some] are read where they
-    are. It thinks in columns: to it, a row-major matrix is its transpose. So it is asked for outᵀ
-    = bᵀ aᵀ.
+    are. It is column-major: to it, a row-major matrix is its transpose, so it is asked for
+    outᵀ = bᵀ aᵀ.
     """
     (m, k), n = a.shape, b.shape[1]
     if a.dtype not in TYPES or not a.dtype == b.dtype == out.dtype:
@@ -89,7 +89,7 @@ def product(a: Array, b: Array, out: Array) -> Array:
 
 
 def _layout(matrix: Array) -> tuple[int, Array, int]:
-    """(whether its rows or its columns are contiguous, the matrix, how many numbers the next one
+    """(whether its rows or its columns are contiguous, the matrix, how many elements the next one
     begins after)"""
     (rows, columns), size = matrix.shape, matrix.itemsize
     down, along = matrix.strides

@@ -9,13 +9,13 @@ from .launch import contiguous, empty, launch, pack
 # windows to a thread of im2col: all 13 of AlexNet's conv3 to conv5, 9 of conv2's 27, 11 of
 # conv1's 55
 MOST = 13
-# is a window: kernel, stride, padding, dilation
+# each pixel is a window: kernel, stride, padding, dilation
 EVERY_PIXEL = (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)
 
 
 def im2col(x: Array, window: Any, groups: int = 1, whole: int = 1) -> Array:
-    """As the lesson's, but group after group, in rows that zeros make a multiple of `whole` numbers
-    long: (G·N·OH·OW, ROW). It is x itself, if each of its pixels is a window."""
+    """The lesson's columns, but group after group, in rows that zeros make a multiple of `whole`
+    elements long: (G·N·OH·OW, ROW). The result is x itself if each of its pixels is a window."""
     n, h, w, channels = x.shape
     c = channels // groups
     shape = geometry(window, (h, w), c)
@@ -36,7 +36,7 @@ def im2col(x: Array, window: Any, groups: int = 1, whole: int = 1) -> Array:
 
 
 def col2im(columns: Array, shape: tuple[int, ...], window: Any, out: Array | None = None) -> Array:
-    """As the lesson's, into `out` if that is given."""
+    """The lesson's col2im, into `out` if that is given."""
     x, columns = empty(shape, columns.dtype) if out is None else out, contiguous(columns)
     (_, h, w, c), (image, constants) = shape, _strides(x)
     width = min(_width(c, x), pack(columns.shape[1], columns))
@@ -48,7 +48,7 @@ def col2im(columns: Array, shape: tuple[int, ...], window: Any, out: Array | Non
 
 
 def _strides(x: Array) -> tuple[int, dict[str, int]]:
-    """How many numbers the next image begins after, and, as constants, the next line and pixel."""
+    """How many elements the next image begins after, and, as constants, the next line and pixel."""
     image, line, pixel, _ = x.strides
     return image // x.itemsize, {"LINE": line // x.itemsize, "PIXEL": pixel // x.itemsize}
 
