@@ -391,7 +391,7 @@ def test_threads_that_are_the_first(code):
 @pytest.mark.parametrize("kind", ["--processes", "--no-processes"])
 def test_the_programs(kind, tmp_path):
     """train.py for two epochs, once more from its checkpoint, evaluate.py and predict.py."""
-    out, photo = tmp_path / "run", ALEXNET / "relu.png"
+    out, photo = tmp_path / "run", ALEXNET / "caltech10.png"
     said = on_rig(
         "--zeros", ALEXNET / "train.py", "--device", "gpu", "--epochs", 2, "--workers", 3, kind, "--out", out,
         timeout=300,
@@ -401,7 +401,7 @@ def test_the_programs(kind, tmp_path):
     assert "epoch 3/3" in on_rig("--zeros", ALEXNET / "train.py", "--resume", checkpoint, "--epochs", 3, timeout=300)
     there = ["--checkpoint", checkpoint, "--device", "gpu"]
     assert "200 images" in on_rig("--zeros", ALEXNET / "evaluate.py", *there, timeout=300)
-    assert "relu.png" in on_rig("--zeros", ALEXNET / "predict.py", photo, *there)
+    assert "caltech10.png" in on_rig("--zeros", ALEXNET / "predict.py", photo, *there)
 
 
 @pytest.mark.slow
