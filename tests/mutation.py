@@ -53,7 +53,7 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.functional.batch_norm": "tests/functional/test_batch_norm.py tests/functional/test_layout.py",
     "minicnn.functional.linear": "tests/functional/test_linear.py tests/functional/test_layout.py",
     "minicnn.functional.layout": "tests/functional/test_layout.py tests/functional/test_conv.py",
-    "minicnn.functional.windows": f"tests/functional/test_windows.py tests/functional/test_pooling.py {AGREE} windows",
+    "minicnn.functional.windows": f"tests/functional/test_windows.py {AGREE} windows",
     "minicnn.functional.conv": f"tests/functional/test_conv.py {AGREE} conv",
     "minicnn.functional.conv_transpose": "tests/functional/test_conv.py",
     "minicnn.functional.pooling": f"tests/functional/test_pooling.py {AGREE} pooling",

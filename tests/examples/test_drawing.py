@@ -131,7 +131,7 @@ def fonts(monkeypatch):
 def letter_of(file):
     """One that the usual font does not have."""
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    own, usual = (matplotlib.ft2font.FT2Font(folder / name).get_charmap() for name in (file, "DejaVuSans.ttf"))
+    own, usual = (matplotlib.ft2font.FT2Font(str(folder / name)).get_charmap() for name in (file, "DejaVuSans.ttf"))
     return next(chr(code) for code in sorted(own) if code not in usual and chr(code).isprintable())
 
 

@@ -6,7 +6,7 @@ import reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from reference import normal, refuses, settings
+from reference import fails, normal, refuses, settings
 
 from minicnn.functional.windows import Window, padded, pair
 
@@ -127,3 +127,17 @@ def test_padding_that_keeps_the_size(kernel_size, dilation, padding):
 def test_padding_that_would_keep_the_size_of_fewer_steps(stride):
     with refuses(ValueError, 'padding="same" needs a stride of 1', repr(stride)):
         Window.of(3, stride, "same")
+
+
+@pytest.mark.parametrize(
+    "kernel, padding", [(3, 2), ((2, 4), 2), ((4, 2), 2), (4, ((0, 3), (0, 0))), (4, ((0, 0), (3, 0)))]
+)
+def test_a_pooling_window_is_at_most_half_padding(kernel, padding):
+    fails(
+        ValueError, "^max: padding .* is more than half of the window", Window.of_pooling, "max", kernel, 1, padding, 1
+    )
+
+
+def test_a_pooling_window_steps_by_its_size_unless_told_otherwise():
+    assert Window.of_pooling("max", (4, 2), None, ((2, 0), (1, 1)), 1) == Window.of((4, 2), (4, 2), ((2, 0), (1, 1)), 1)
+    assert Window.of_pooling("max", 3, 2, 1, 2) == Window.of(3, 2, 1, 2)
