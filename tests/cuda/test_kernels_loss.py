@@ -49,6 +49,14 @@ def test_nothing_is_left_of_the_sample_before(gpu):
         agrees(gpu, *args)
 
 
+def test_more_samples_than_a_block_has_threads(gpu):
+    z, labels = normal(600, 3), np.arange(600) % 3
+    args = kernels.negative_log_likelihood, lesson.negative_log_likelihood, z, labels
+    agrees(gpu, *args)
+    with naive("loss.negative_log_likelihood"):
+        agrees(gpu, *args)
+
+
 def test_no_classes(gpu):
     """Then no label is one."""
     z, labels, dy = (gpu.asarray(a) for a in (SOME[:2, :0].copy(), np.array([0, -1]), SOME[:2, 0].copy()))
