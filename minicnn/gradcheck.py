@@ -96,19 +96,7 @@ def gradgradcheck(
     differences must agree.
 
     Args:
-        f: a function of Tensors that returns a Tensor or a tuple of them, the same each time it is
-            called.
-        inputs: float64 Tensors. Those with requires_grad are checked, the others are constants. f
-            sees copies: .grad stays as it is. Inputs that are not Tensors, such as a kernel_size,
-            are passed to f unchanged, and not counted where an error names an input by its place.
-        eps: half the step of the differences. Keep kinks (a ReLU at 0, a tie in a maximum) farther
-            away than that.
-        rtol: |analytic − numeric| may be rtol · max|numeric|, besides atol and what rounding makes
-            of max|f| / eps.
-        atol: see rtol.
-        full_jacobian: the whole Jacobian is compared if it has at most this many elements,
-            otherwise DIRECTIONS random directions are.
-        seed: of the random gradients and directions.
+        f, inputs, eps, rtol, atol, full_jacobian, seed: as for gradcheck.
     Returns:
         True
     Raises:

@@ -120,8 +120,7 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """log softmax(x) along an axis, accurate also where softmax(x) is rounded to 0.
 
     Args:
-        x: floating point, of any shape.
-        axis: the axis; one that exists.
+        x, axis: as for softmax.
     Returns:
         A Tensor of x's shape and dtype.
     Raises:

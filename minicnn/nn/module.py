@@ -106,7 +106,7 @@ def _part_in(value: Any) -> str | None:
         elif isinstance(value, CONTAINERS):
             seen[id(value)] = value  # kept alive, because otherwise another could get its id
             stack.extend(value.values() if isinstance(value, Mapping) else value)
-        elif getattr(value, "dtype", None) == object:
+        elif str(getattr(value, "dtype", "")) == "object":
             stack.extend(value.ravel().tolist())
     return None
 
