@@ -107,6 +107,7 @@ def batch_norm(
         )
     count = x.size // x.shape[-1] if x.shape[-1] else 0
     if not training or not count:  # an empty batch has no mean
+        # running_var becomes x's dtype first, because adding ε to float16 would lose it
         return (x - running_mean) * (gamma / (Tensor(running_var).astype(x.dtype) + eps).sqrt()) + beta
     if count == 1:
         raise ValueError("batch_norm: one pixel in the whole batch has no variance: use a larger batch, or eval()")

@@ -13,7 +13,7 @@ from ..checks import number, whole
 from ..functional.conv_transpose import extra_pixels
 from ..functional.dropout import check_dropout
 from ..functional.elementwise_loss import check_reduction
-from ..functional.loss import checked_options
+from ..functional.targets import checked_options
 from ..functional.windows import IntPair, Padding, Window, pair
 from ..tensor import Tensor
 from . import init
