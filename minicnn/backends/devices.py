@@ -134,6 +134,23 @@ class Device:
         """
         raise NotImplementedError
 
+    def count(self) -> int:
+        """How many devices of this kind this process can see."""
+        raise NotImplementedError
+
+    def link(self, number: int, rank: int, size: int, decided: Callable[[Any], Any]) -> Any:
+        """Connect the device with those of other processes, which call this at the same time.
+
+        Args:
+            number: which one.
+            rank: this process's number among them.
+            size: how many they are.
+            decided: a function that returns to all what rank 0 gives it.
+        Returns:
+            An object with the methods of Link in backends/cuda/nccl.py.
+        """
+        raise NotImplementedError
+
     @staticmethod
     def register(kind: str, device: "Device") -> None:
         """Make a kind of device known.
@@ -303,6 +320,21 @@ def uploader(device: str) -> Any:
     """
     there, number = _opened_device(device)
     return None if there is None else there.uploader(number)
+
+
+def count(kind: str) -> int:
+    """How many devices of a kind, such as "gpu", this process can see; opening one tells why there
+    is none.
+    """
+    _opened_device(kind)
+    return _kinds[kind].count()
+
+
+def link(device: str, rank: int, size: int, decided: Callable[[Any], Any]) -> Any:
+    """Connect a device with those of other processes; see Device.link."""
+    there, number = _opened_device(device)
+    assert there is not None, "the host's arrays are MPI's"
+    return there.link(number, rank, size, decided)
 
 
 # -------------------------------------------------------------------------------------- by an array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,6 +101,8 @@ class Optimizer:
         state: for each parameter a dict of the arrays that belong to it, by their names:
             state[p]["velocity"].
         slots: the names of those arrays.
+        only: a function (parameter, its arrays) -> the parts of these that step() updates, or None
+            to update all (distributed.Sharded divides the work with it).
     Raises:
         ValueError: a setting is out of range, a parameter is not a contiguous leaf Tensor or is
             given twice, or none requires a gradient.
@@ -125,6 +127,7 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Array]] = {}
         self.steps = self.count = 0
+        self.only: Callable[[Tensor, Arrays], list[Arrays]] | None = None
         self.missed: dict[Tensor, int] = {}  # how many steps each parameter was left out of
         given: list[Any] = [] if isinstance(params, Tensor) else list(params)
         kinds = {isinstance(part, dict) for part in given}
@@ -266,6 +269,8 @@ class Optimizer:
         self.steps += 1
         for params, every, group, missed in moving:
             self.count = self.steps - missed
+            if self.only is not None:
+                every = [part for p, arrays in zip(params, every, strict=True) for part in self.only(p, arrays)]
             with on_device_of(every[0][0]):
                 self.update(every, group)
             for p in params:

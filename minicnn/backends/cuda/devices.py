@@ -5,7 +5,7 @@ and it does so only when a GPU is asked for.
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,14 @@ class GPU(Device):
 
     def synchronize(self, number: int) -> None:
         sys.modules["cupy"].cuda.Device(number).synchronize()
+
+    def count(self) -> int:
+        return sys.modules["cupy"].cuda.runtime.getDeviceCount()
+
+    def link(self, number: int, rank: int, size: int, decided: Callable[[Any], Any]) -> Any:
+        from .nccl import Link
+
+        return Link(sys.modules["cupy"], number, rank, size, decided)
 
 
 class _Current:

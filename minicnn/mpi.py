@@ -1,0 +1,351 @@
+"""Several workers, which MPI connects, and NCCL their GPUs. And what keeps a program from waiting
+for ever when one of its workers is lost.
+
+A worker that raises an error, ends, or is stopped leaves the others inside a call of MPI, which
+waits without end. So here
+
+- an exception that nobody catches ends all workers (MPI_Abort);
+- a thread looks at the clock: if a worker waits for the others for more than `limit` seconds, it
+  ends all of them with a message;
+- a worker whose program has ended waits for the others in the same way.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+from math import prod
+from time import monotonic, sleep
+from typing import Any
+
+import numpy as np
+
+from .backends import devices
+from .backends.devices import Array
+from .workers import Channel, Parts, Workers, WorkersError, cores
+
+# Bytes that MPI sums at a time. From 32 MiB on its own copies are in fresh memory, and a sum takes
+# up to three times as long.
+PIECE, SECTION = 4 << 20, 16 << 20  # for all of them; for each a part
+TIMED_OUT = 75  # the exit status after `limit` seconds
+# What launchers tell a process: how many there are, or only that it is one of several.
+SIZES, RANKS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMIX_RANK")
+
+
+def launched() -> int:
+    """How many processes a launcher (mpiexec, srun) has started, as it tells each of them; 1
+    without a launcher."""
+    said = [os.environ[name] for name in SIZES if name in os.environ]
+    if any(name in os.environ for name in RANKS):
+        said.append(os.environ.get("SLURM_STEP_NUM_TASKS", ""))
+    return max([int(text) for text in said if text.isdecimal()], default=1)
+
+
+def connect() -> MPIWorkers:
+    """The workers that a launcher has started, if it has started several.
+
+    Raises:
+        ImportError: mpi4py or an MPI library is not installed.
+        WorkersError: the launcher belongs to another MPI library than the one that mpi4py uses.
+    """
+    expected = launched()
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ImportError(
+            f"a launcher has started {expected} processes, which need mpi4py and an MPI library to find each other: "
+            f"pip install mpi4py mpich ({devices.one_line(error)})"
+        ) from None
+    if MPI.COMM_WORLD.size != expected:
+        library = " ".join(MPI.Get_library_version().partition("\n")[0].split())
+        raise WorkersError(
+            f"a launcher has started {expected} processes, but mpi4py finds {MPI.COMM_WORLD.size}: it uses {library}, "
+            "and the launcher belongs to another library"
+        )
+    return MPIWorkers(MPI.COMM_WORLD)
+
+
+class MPIWorkers(Workers):
+    """Workers that an MPI communicator connects."""
+
+    def __init__(self, comm: Any) -> None:
+        self.comm, self.rank, self.size = comm, comm.rank, comm.size
+        self.links: dict[str, Any] = {"cpu": MPILink(comm)}
+        self.watch = Watch(self)
+        with self.watch:
+            self.machine = comm.Split_type(MPI().COMM_TYPE_SHARED)  # the workers of one machine
+        self._end_together()
+
+    def gather(self, value: Any) -> list[Any]:
+        with self.watch:
+            return self.comm.allgather(value)
+
+    def all_reduce(self, array: Array) -> None:
+        self._exchange(array, lambda link: link.all_reduce([_flat(array)]))
+        self.count(2 * array.nbytes)
+
+    def broadcast(self, array: Array) -> None:
+        self._exchange(array, lambda link: link.broadcast(_flat(array)))
+        self.count(array.nbytes)
+
+    def all_gather(self, array: Array, axis: int = 0) -> tuple[Array, list[int]]:
+        lengths = self.gather(array.shape[axis])
+        shapes = [_with_length(array.shape, length, axis) for length in lengths]
+        counts = [prod(shape) for shape in shapes]
+        with devices.on_device_of(array):
+            own, whole = np.ascontiguousarray(array).reshape(-1), np.empty_like(array, shape=sum(counts))
+            self._exchange(array, lambda link: link.all_gather(own, whole, counts))
+            self.count(whole.nbytes)
+            parts = [part.reshape(shape) for part, shape in zip(_cut(whole, counts), shapes, strict=True)]
+            return np.concatenate(parts, axis), lengths
+
+    def reduce_scatter(self, array: Array, lengths: Sequence[int], axis: int = 0) -> Array:
+        counts = [prod(_with_length(array.shape, length, axis)) for length in lengths]
+        with devices.on_device_of(array):
+            parts = _cut(array, lengths, axis)
+            whole = np.concatenate([part.reshape(-1) for part in parts])
+            own = self._exchange(array, lambda link: link.reduce_scatter(whole, counts))
+        self.count(array.nbytes)
+        return own.reshape(parts[self.rank].shape)
+
+    def _exchange(self, array: Array, call: Callable[[Any], Any]) -> Any:
+        """Make a call on the connection of an array's device, which is made at the first use."""
+        device = devices.device_of(array)
+        if device not in self.links:
+            self.links[device] = devices.link(device, self.rank, self.size, self.decided)
+        link = self.links[device]
+        with self.watch:
+            result = call(link)
+            self.watch.until(link.wait())
+        return result
+
+    def count(self, nbytes: float) -> None:
+        """Count what a ring sends to each worker, in one pass, of an array of so many bytes."""
+        self.received += nbytes * (self.size - 1) / self.size
+
+    def channel(self, device: str) -> Channel:
+        return MPIChannel(self) if device == "cpu" else LinkChannel(self, device)
+
+    def device(self, name: str) -> str:
+        if name != "gpu":
+            return name
+        return f"gpu:{self.machine.rank if devices.count('gpu') > 1 else 0}"
+
+    def threads(self) -> int:
+        own = cores()
+        return max(1, len(own) // self.machine.allgather(own).count(own))
+
+    def abort(self, status: int, message: str = "") -> None:
+        if message:
+            print(message, file=sys.stderr)
+        for stream in sys.stdout, sys.stderr:
+            with contextlib.suppress(Exception):  # it is closed, or its reader has gone
+                stream.flush()
+        self.comm.Abort(status)
+
+    def _end_together(self) -> None:
+        """From now on, no worker ends alone."""
+
+        def ending(hook: Callable[..., Any], kind: Callable[..., type]) -> Callable[..., None]:
+            def ended(*error: Any) -> None:
+                hook(*error)
+                self.abort(130 if issubclass(kind(*error), KeyboardInterrupt) else 1)
+
+            return ended
+
+        sys.excepthook = ending(sys.excepthook, lambda kind, *_: kind)
+        threading.excepthook = ending(threading.excepthook, lambda args: args.exc_type)
+        atexit.register(self.gather, None)
+
+
+def MPI() -> Any:
+    """The module, which connects to the launcher when it is imported."""
+    from mpi4py import MPI
+
+    return MPI
+
+
+def _flat(array: Array) -> Array:
+    """A contiguous array as one of one axis, on the same memory."""
+    if not array.flags.c_contiguous:
+        raise ValueError(f"workers exchange contiguous arrays, not one of shape {array.shape} that is not: copy it")
+    return array.reshape(-1)
+
+
+def _with_length(shape: tuple[int, ...], length: int, axis: int) -> tuple[int, ...]:
+    """The shape with another length along an axis."""
+    axis %= len(shape)
+    return (*shape[:axis], length, *shape[axis + 1 :])
+
+
+def _cut(array: Array, lengths: Sequence[int], axis: int = 0) -> list[Array]:
+    """The parts of an array that have these lengths."""
+    return np.split(array, list(accumulate(lengths))[:-1], axis)
+
+
+def sections(array: Array, nbytes: int) -> list[Array]:
+    """An array of one axis in parts of at most so many bytes."""
+    step = nbytes // array.itemsize
+    return [array[lo : lo + step] for lo in range(0, len(array), step)]
+
+
+def shares(length: int, size: int) -> list[int]:
+    """How many of the elements of an array are each worker's own."""
+    ends = [length * rank // size for rank in range(size + 1)]
+    return [end - begin for begin, end in pairwise(ends)]
+
+
+class MPILink:
+    """What MPI does with arrays of one axis, on the host; see Link in backends/cuda/nccl.py."""
+
+    def __init__(self, comm: Any) -> None:
+        self.comm, self.in_place = comm, MPI().IN_PLACE
+
+    def all_reduce(self, arrays: Sequence[Array]) -> None:
+        for array in arrays:
+            for section in sections(array, PIECE):
+                self.comm.Allreduce(self.in_place, section)
+
+    def reduce_scatter(self, array: Array, counts: Sequence[int]) -> Array:
+        """This worker's part of the sum, which MPI writes to the array's beginning."""
+        self.comm.Reduce_scatter(self.in_place, array, counts)
+        return array[: counts[self.comm.rank]]
+
+    def all_gather(self, own: Array, whole: Array, counts: Sequence[int]) -> None:
+        self.comm.Allgatherv(own, [whole, counts])
+
+    def all_gather_in_place(self, array: Array, counts: Sequence[int]) -> None:
+        self.comm.Allgatherv(self.in_place, [array, counts])
+
+    def broadcast(self, array: Array) -> None:
+        self.comm.Bcast(array)
+
+    def wait(self) -> Callable[[], bool]:
+        """Every call has waited."""
+        return lambda: True
+
+
+class MPIChannel(Channel):
+    """A thread that makes one call of MPI after the other, on a communicator of its own."""
+
+    def __init__(self, workers: MPIWorkers) -> None:
+        self.workers = workers
+        with workers.watch:
+            self.link = MPILink(workers.comm.Dup())
+        self.calls: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+        threading.Thread(target=self._work, name="minicnn-mpi", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            call = self.calls.get()
+            try:
+                with self.workers.watch:
+                    call()
+            except BaseException as error:  # which wait() raises
+                self.error = error
+            del call  # with its arrays
+
+    def all_reduce(self, arrays: Sequence[Array]) -> None:
+        self.workers.count(2 * sum(array.nbytes for array in arrays))
+        flat = [_flat(array) for array in arrays]
+        self.calls.put(partial(self.link.all_reduce if len(flat) == 1 else self._as_one, flat))
+
+    def _as_one(self, arrays: Sequence[Array]) -> None:
+        whole = np.concatenate(arrays)
+        self.link.all_reduce([whole])
+        for array, part in zip(arrays, _cut(whole, [len(array) for array in arrays]), strict=True):
+            array[...] = part
+
+    def reduce_scatter(self, array: Array) -> Parts:
+        self.workers.count(array.nbytes)
+        parts, begin = [], 0
+        for section in sections(array, SECTION):
+            counts = shares(len(section), self.workers.size)
+            place = begin + sum(counts[: self.workers.rank])
+            count = counts[self.workers.rank]
+            parts.append((slice(place, place + count), section[:count]))  # where MPI writes it
+            self.calls.put(partial(self.link.reduce_scatter, section, counts))
+            begin += len(section)
+        return parts
+
+    def all_gather(self, array: Array) -> None:
+        self.workers.count(array.nbytes)
+        for section in sections(array, SECTION):
+            self.calls.put(partial(self.link.all_gather_in_place, section, shares(len(section), self.workers.size)))
+
+    def wait(self) -> None:
+        self.done.clear()
+        self.calls.put(self.done.set)
+        self.done.wait()
+        if self.error is not None:
+            raise WorkersError(f"the workers' sums failed: {devices.one_line(self.error)}") from self.error
+
+
+class LinkChannel(Channel):
+    """A connection of GPUs, which works beside the computation by itself."""
+
+    def __init__(self, workers: MPIWorkers, device: str) -> None:
+        self.workers = workers
+        self.link = devices.link(device, workers.rank, workers.size, workers.decided)
+
+    def all_reduce(self, arrays: Sequence[Array]) -> None:
+        self.workers.count(2 * sum(array.nbytes for array in arrays))
+        self.link.all_reduce([_flat(array) for array in arrays])
+
+    def reduce_scatter(self, array: Array) -> Parts:
+        self.workers.count(array.nbytes)
+        counts = shares(len(array), self.workers.size)
+        begin = sum(counts[: self.workers.rank])
+        own = self.link.reduce_scatter(array, counts)
+        return [(slice(begin, begin + len(own)), own)]
+
+    def all_gather(self, array: Array) -> None:
+        self.workers.count(array.nbytes)
+        self.link.all_gather_in_place(array, shares(len(array), self.workers.size))
+
+    def wait(self) -> None:
+        self.workers.watch.until(self.link.wait())
+
+
+class Watch:
+    """with watch: inside, this thread waits for the other workers. If that takes more than `limit`
+    seconds, all workers end."""
+
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
+        self.inside: dict[int, float] = {}  # since when, by thread
+        self.later: list[tuple[float, Callable[[], bool]]] = []
+        threading.Thread(target=self._look, name="minicnn-watch", daemon=True).start()
+
+    def __enter__(self) -> None:
+        self.inside[threading.get_ident()] = monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self.inside.pop(threading.get_ident(), None)
+
+    def until(self, done: Callable[[], bool]) -> None:
+        """What a GPU has been asked for may take as long: until done() is true."""
+        if not done():
+            self.later.append((monotonic(), done))
+
+    def _look(self) -> None:
+        while True:
+            sleep(min(0.25, self.workers.limit / 4))
+            self.later = [(since, done) for since, done in self.later if not done()]
+            waits = [*self.inside.copy().values(), *(since for since, _ in self.later)]
+            waited = monotonic() - min(waits, default=monotonic())
+            if waited > self.workers.limit:
+                self.workers.abort(
+                    TIMED_OUT,
+                    f"rank {self.workers.rank} has waited {waited:.0f} s for the other workers: one of them has ended, "
+                    f"has been stopped, or needs more time (the limit is {self.workers.limit:g} s)",
+                )
