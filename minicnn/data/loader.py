@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import reprlib
 import sys
 import threading
@@ -92,6 +93,11 @@ class DataLoader:
             start with the first epoch, in a few tenths of a second, each with a copy of the dataset
             (of ImageNet, a list of names of 0.3 GB) and of the transforms. They import the program,
             so its own code has to stand under `if __name__ == "__main__":`.
+        part: (which, of how many). Of each batch of `batch_size` samples, part r of n is the rows
+            [size*r//n, size*(r + 1)//n), and only these are loaded. So n programs, each with its
+            own part, together load the batches that one loads without, each row once, in the same
+            order and with the same augmentation. Where a batch has fewer samples than there are
+            parts, some parts have no rows: they are (0, H, W, C) and (0,).
     Attributes:
         epoch: the epoch that the next iteration will be, from 0; it counts up by itself.
     Raises:
@@ -122,6 +128,7 @@ class DataLoader:
         normalize: Normalize | None = None,
         device: str = "cpu",
         processes: bool = False,
+        part: tuple[int, int] = (0, 1),
     ):
         first = dataset[0] if isinstance(dataset, (tuple, list)) and dataset else dataset
         if on_host(first):
@@ -135,7 +142,7 @@ class DataLoader:
         self.prefetch = self.num_workers + 2 if prefetch is None else integer("prefetch", prefetch, 1)
         self.normalize, self.device = normalize, open_device(device)
         self.epoch = 0
-        self.processes = processes
+        self.processes, self.part = processes, _checked_part(part)
         self._running: Processes | None = None
         if len(self) == 0:
             raise ValueError(
@@ -148,7 +155,7 @@ class DataLoader:
         settings = {
             "batch_size": self.batch_size, "transform": self.transform, "shuffle": self.shuffle, "seed": self.seed,
             "num_workers": self.num_workers, "processes": self.processes, "normalize": self.normalize,
-            "device": self.device,
+            "device": self.device, "part": None if self.part == (0, 1) else self.part,
         }  # fmt: skip
         given = ", ".join(f"{name}={value!r}" for name, value in settings.items() if value is not None)
         return f"DataLoader({len(self.dataset):,} samples of {type(self.dataset).__name__}, {given})"
@@ -175,7 +182,7 @@ class DataLoader:
         order = _stream(key, 0).permutation(size) if self.shuffle else np.arange(size)
         batches = [order[i * self.batch_size :][: self.batch_size].tolist() for i in range(len(self))]
         upload = uploader(self.device)
-        load = self._in_processes(key, batches[0][0]) if self.processes else self._load
+        load = self._in_processes(key, batches[0][0]) if self.processes else self._load_part
         load = functools.partial(load, key, empty if upload is None else upload.empty)
         loaded = self._prefetched(load, batches) if self.num_workers else (load(batch) for batch in batches)
         return loaded if upload is None else self._uploaded(loaded, upload)
@@ -201,14 +208,15 @@ class DataLoader:
             return images.copy() if self.normalize is None else self.normalize(images), labels.copy()
 
     def _in_processes(self, key: _Key, index: int) -> Load:
-        """_load, as processes do it. They start now, if they do not run: then one image tells how
-        large a batch is.
+        """_load_part, as processes do it. They start now, if they do not run: then one image tells
+        how large a part of a batch is.
         """
         if self._running is None:
             image, _ = self._load(key, np.empty, [index])
             # batches for a GPU are copied to pinned memory
             lend = self.prefetch + 2 if self.device == "cpu" else 0
-            self._running = Processes(self._load, self.num_workers, self.batch_size * image.nbytes, lend)
+            rows = -(-self.batch_size // self.part[1])  # at most
+            self._running = Processes(self._load_part, self.num_workers, rows * image.nbytes, lend)
         return self._running.load
 
     def __getstate__(self) -> dict[str, Any]:
@@ -234,10 +242,20 @@ class DataLoader:
             closed.set()
             pool.shutdown(wait=False)
 
+    def _load_part(
+        self, key: _Key, empty: Callable[..., Array], batch: list[int], closed: threading.Event | None = None
+    ) -> Batch:
+        """This loader's part of a batch."""
+        which, parts = self.part
+        indices = batch[len(batch) * which // parts : len(batch) * (which + 1) // parts]
+        # where there are none, another part's sample tells shapes and dtypes
+        images, labels = self._load(key, empty, indices or batch[:1], closed)
+        return (images, labels) if indices else (images[:0], labels[:0])
+
     def _load(
         self, key: _Key, empty: Callable[..., Array], indices: list[int], closed: threading.Event | None = None
     ) -> Batch:
-        """A batch in host memory, in arrays that `empty` makes."""
+        """These samples in host memory, in arrays that `empty` makes."""
         normalize = self.normalize if self.device == "cpu" else None
         for row, index in enumerate(indices):
             if closed is not None and closed.is_set():
@@ -302,6 +320,16 @@ def _check_transform(transform: Any) -> None:
         raise TypeError(f"a transform is called as transform(image, rng), and several are a Compose: {error}") from None
     except ValueError:  # what is written in C may not tell what it takes
         pass
+
+
+def _checked_part(part: Any) -> tuple[int, int]:
+    try:
+        which, parts = map(operator.index, part)
+        if 0 <= which < parts:
+            return which, parts
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"part must be (which, of how many), two integers with 0 <= which < how many, got {part!r}")
 
 
 def _pair(sample: Any) -> tuple[Any, Any]:

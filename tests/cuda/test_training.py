@@ -202,6 +202,24 @@ def test_a_loader_hands_out_the_same_batches_on_both_devices(gpu, num_workers, n
 
 
 @pytest.mark.parametrize(
+    "options",
+    [{"num_workers": 0}, {"num_workers": 2}, {"num_workers": 1, "processes": True}],
+    ids=["none", "threads", "processes"],
+)
+@pytest.mark.parametrize("normalize", [None, NORMALIZE])
+def test_parts_of_batches_on_both_devices(gpu, options, normalize):
+    """Also the part that has none of the last batch's rows."""
+    options = {"part": (0, 4), "normalize": normalize, **options}
+    here, there = (list(DataLoader(DATASET, 4, device=d, **options)) for d in ("cpu", "gpu"))
+    assert [len(labels) for _, labels in here] == [1, 1, 0]
+    for (a, a_labels), (b, b_labels) in zip(here, there, strict=True):
+        assert (b.dtype, b.shape, b_labels.dtype, b_labels.shape) == (a.dtype, a.shape, np.int64, a_labels.shape)
+        assert devices.device_of(b) == devices.device_of(b_labels) == "gpu:0"
+        np.testing.assert_allclose(b.get(), a, rtol=0, atol=0 if normalize is None else 1e-6)
+        np.testing.assert_array_equal(b_labels.get(), a_labels)
+
+
+@pytest.mark.parametrize(
     "options", [{"num_workers": 2}, {"num_workers": 1, "processes": True}], ids=["threads", "processes"]
 )
 def test_targets_of_a_loader(gpu, options):

@@ -107,5 +107,6 @@ def test_what_data_sets_and_loaders_print():
         "DataLoader(1 samples of list, batch_size=1, transform=CenterCrop(size=4), shuffle=False, seed=0, "
         "num_workers=0, processes=False, normalize=Normalize(mean=0.5, std=0.2), device='cpu')"
     )
+    assert repr(DataLoader(dataset, 4, part=(0, 2))).endswith(", device='cpu', part=(0, 2))")
     assert repr(SyntheticImages(20, 1, 64)) == "SyntheticImages(20, seed=1, size=64)"
     assert repr(PixelStatistics()) == "PixelStatistics(0 images)"

@@ -228,6 +228,62 @@ def test_slow_samples_do_not_change_the_order():
     assert flat(indices(loader)) == list(range(24))
 
 
+# -- parts of batches -----------------------------------------------------------------------------------------------
+
+
+def add_noise(image, rng):
+    return image + rng.random(image.shape)
+
+
+@given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 9), st.sampled_from([0, 2]), st.booleans(), st.booleans())
+def test_the_parts_of_a_batch_are_its_rows(n, batch_size, parts, num_workers, shuffle, drop_last):
+    """Each row once, in every epoch, augmented alike; the last, smaller batch too."""
+    assume(n >= batch_size or not drop_last)
+    options = {"transform": add_noise, "shuffle": shuffle, "seed": 3, "drop_last": drop_last}
+    whole = DataLoader(Numbered(n), batch_size, num_workers=0, **options)
+    loaders = [
+        DataLoader(Numbered(n), batch_size, num_workers=num_workers, part=(which, parts), **options)
+        for which in range(parts)
+    ]
+    assert {len(loader) for loader in loaders} == {len(whole)}
+    for _ in range(2):
+        for (images, labels), *batches in zip(whole, *loaders, strict=True):
+            np.testing.assert_array_equal(np.concatenate([some for some, _ in batches]), images)
+            np.testing.assert_array_equal(np.concatenate([some for _, some in batches]), labels)
+            for which, (some, some_labels) in enumerate(batches):
+                size = len(labels) * (which + 1) // parts - len(labels) * which // parts
+                assert some.shape == (size, 2, 3, 3) and some_labels.shape == (size,)
+                assert some.dtype == images.dtype and some_labels.dtype == np.int64
+    assert {loader.epoch for loader in loaders} == {2}
+
+
+@pytest.mark.parametrize(
+    "part, expected, sizes",
+    [
+        ((0, 1), [0, 1, 2, 3, 4, 5, 6], [5, 2]),
+        ((0, 2), [0, 1, 5], [2, 1]),
+        ((1, 2), [2, 3, 4, 6], [3, 1]),
+        ((2, 4), [2, 5], [1, 0]),
+    ],
+)
+def test_only_the_rows_of_a_part_are_read(part, expected, sizes):
+    """Of a part without rows, the batch's first sample, which tells the shape."""
+    read = []
+    loader = DataLoader(Numbered(7, read.append), 5, num_workers=0, part=part)
+    assert [len(labels) for _, labels in loader] == sizes
+    assert read == expected
+
+
+@WORKERS
+def test_a_part_without_rows(options):
+    """Its shape and dtype are those of its own batch, its labels' too."""
+    shapes = [(2, 3, 3)] * 3 + [(4, 1, 3)] * 2
+    dataset = [(np.zeros(shape, np.uint8), np.full(5, 0.5)) for shape in shapes]
+    first, last = DataLoader(dataset, 3, part=(0, 4), **options)
+    assert [(x.shape, x.dtype) for x in first] == [((0, 2, 3, 3), np.uint8), ((0, 5), np.float32)]
+    assert [(x.shape, x.dtype) for x in last] == [((0, 4, 1, 3), np.uint8), ((0, 5), np.float32)]
+
+
 # -- threads --------------------------------------------------------------------------------------------------------
 
 
@@ -564,6 +620,11 @@ def test_bad_arguments():
     assert message(data, 1, prefetch=0) == integer("prefetch", 1, 0)
     assert message(data, 1, seed=-1) == integer("seed", 0, -1)
     assert message(data, 1, seed=2**64) == integer("seed", 0, 2**64)
+    for part in ((2, 2), (-1, 2), (0, 0), (0, -1), (0.0, 2), (0, 2.0), (0,), (0, 1, 2), 1, None, "02"):
+        assert message(data, 1, part=part) == (
+            f"part must be (which, of how many), two integers with 0 <= which < how many, got {part!r}"
+        )
+    assert DataLoader(data, 1, part=np.array([1, 2])).part == (1, 2)
     assert message(Numbered(0), 1) == (
         "no batch to load: the dataset has 0 samples, batch_size is 1, drop_last is False"
     )

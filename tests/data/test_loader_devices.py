@@ -27,6 +27,20 @@ def test_normalize_is_the_last_transform(num_workers):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
+def test_parts_are_normalized_too(num_workers):
+    """Also those without rows."""
+    dataset = [(np.full((2, 2, 3), i, np.uint8), i) for i in range(5)]
+    whole, *parts = (
+        list(DataLoader(dataset, 3, normalize=Normalize(0.5, 0.2), num_workers=num_workers, part=part))
+        for part in ((0, 1), (0, 3), (1, 3), (2, 3))
+    )
+    for (images, _), *found in zip(whole, *parts, strict=True):
+        assert all(some.dtype == np.float32 for some, _ in found)
+        np.testing.assert_array_equal(np.concatenate([some for some, _ in found]), images)
+    assert parts[0][1][0].shape == (0, 2, 2, 3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
 def test_normalize_names_the_sample_that_it_cannot_take(num_workers):
     dataset = [(np.zeros((2, 2, 3), np.uint8), 0), (np.zeros((2, 2, 3)), 0)]
     with pytest.raises(

@@ -191,6 +191,15 @@ def test_batches_stay_where_they_were_loaded():
     assert sorted(running.free.get_nowait() for _ in range(len(slots))) == list(range(len(slots)))
 
 
+@pytest.mark.parametrize("which", range(4))
+def test_parts_of_batches(which):
+    """Their places have room for the largest part of a batch, not for the batch; here that is 6 and 2 samples."""
+    options = {"transform": TRANSFORM, "shuffle": True, "part": (which, 4)}
+    loader = DataLoader(Noise(), 6, num_workers=1, processes=True, **options)
+    assert_same(epochs(loader), epochs(DataLoader(Noise(), 6, num_workers=0, **options)))
+    assert loader._running.slots.shape[1] == 256  # 2 * 6 * 6 * 3, and the rest of a cache line
+
+
 def test_batches_larger_than_the_first():
     loader = DataLoader(Noise(20, large=10), 5, num_workers=2, processes=True)
     assert_same(epochs(loader, 1), epochs(DataLoader(Noise(20, large=10), 5, num_workers=0), 1))
