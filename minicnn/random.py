@@ -1,18 +1,23 @@
 """Random numbers are counter-based: each draw is keyed by (seed, how many draws came before). So
 they are the same for any number of threads and on every backend, and two integers are their whole
-state.
+state. Those of dropout follow the row of the batch, not the process: with rows_before, processes
+that share a batch drop the same elements as one that holds all of it.
 """
 
 import operator
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+
+from .checks import whole
 
 
 class _Random:
     def __init__(self) -> None:
-        self.seed, self.draws, self.lock = 0, 0, threading.Lock()
+        self.seed, self.draws, self.first_row, self.lock = 0, 0, 0, threading.Lock()
 
 
 _random = _Random()
@@ -74,15 +79,57 @@ def draw() -> tuple[int, int]:
     return key
 
 
-def generator(key: tuple[int, int] | None = None) -> np.random.Generator:
+def generator(key: tuple[int, int] | None = None, first: int = 0) -> np.random.Generator:
     """NumPy's generator of random numbers for one draw: Philox with its key.
 
     Args:
         key: the draw's key; by default that of the next draw.
+        first: how many of the draw's float32 numbers to skip.
     Returns:
         A numpy.random.Generator.
     """
-    return np.random.Generator(np.random.Philox(key=np.array(key or draw(), np.uint64)))
+    philox = np.random.Philox(key=np.array(key or draw(), np.uint64))
+    philox.advance(first // 8)  # a step makes 256 bits, for 8 float32 numbers of 32 bits each
+    numbers = np.random.Generator(philox)
+    numbers.random(first % 8, np.float32)  # thrown away
+    return numbers
+
+
+@contextmanager
+def rows_before(n: int) -> Iterator[None]:
+    """Say that arrays hold the rows n, n + 1, … of a larger batch, inside a with-statement.
+
+    Processes that share a batch, each with some consecutive rows, then drop the same elements as
+    one process that holds all rows, if all have the same random_state. It holds in every thread of
+    the process, and for the gradient of what is computed inside, whenever that is asked for.
+
+    Args:
+        n: how many rows of the batch come before, an integer from 0. In nested statements the
+            innermost counts.
+    Raises:
+        ValueError: n is something else.
+
+    Example:
+        >>> import minicnn, minicnn.functional as F
+        >>> x = minicnn.Tensor([[1.0] * 3] * 4)
+        >>> minicnn.manual_seed(1)
+        >>> whole = F.dropout(x)
+        >>> minicnn.manual_seed(1)
+        >>> with minicnn.random.rows_before(2):
+        ...     rest = F.dropout(x[2:])
+        >>> bool((rest.numpy() == whole.numpy()[2:]).all())
+        True
+    """
+    before, _random.first_row = _random.first_row, whole("rows_before: n", n, 0)
+    try:
+        yield
+    finally:
+        _random.first_row = before
+
+
+def first_row() -> int:
+    """Which row of the batch is an array's first: the n of rows_before, and 0 outside of it."""
+    return _random.first_row
 
 
 def _after_fork() -> None:

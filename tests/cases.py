@@ -50,7 +50,7 @@ CASES = {  # name: (what it is made of, its inputs)
     "CrossEntropyBackward": ((np.array([2, 0]),), [normal(2), A]),
     "Div": ((), [A, POSITIVE]),
     "DivScalar": ((3,), [A]),
-    "Dropout": ((0.4, (5, 0), 1.5), [A]),
+    "Dropout": ((0.4, (5, 0), 3, 1.5), [A]),
     "Exp": ((), [A]),
     "GELU": ((), [3 * A]),
     "Gather": ((WINNER, WINDOW), [normal(2, 5, 4, 6)]),

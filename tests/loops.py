@@ -25,8 +25,8 @@ def each(function, *arrays):
     return y
 
 
-def drop(x, p, key, s):
-    kept = generator(key).random(x.size, dtype=np.float32).reshape(x.shape)
+def drop(x, p, key, first, s):
+    kept = generator(key).random(first + x.size, dtype=np.float32)[first:].reshape(x.shape)
     return each(lambda x, u: x * s if u >= p else 0.0, x, kept)
 
 

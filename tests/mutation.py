@@ -83,6 +83,7 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.optim.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
     "minicnn.optim.schedule": "tests/optim/test_schedule.py",
     "minicnn.checks": "tests/test_checks.py",
+    "minicnn.random": "tests/test_random.py",
 }
 MARK = re.compile(r"(.*?)\s*(?:#|//) equivalent \((.+?)\): (.+)")  # code, kinds, reason
 LIMIT = 10.0, 5.0  # seconds of CPU time, plus so many times what the same tests take on the unchanged code

@@ -1,13 +1,16 @@
 """minicnn/random.py: counter-based random numbers."""
 
+import contextlib
 import itertools
+import threading
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 from reference import at_once, refuses
 
 import minicnn
-from minicnn.random import generator, manual_seed, random_state, set_random_state
+from minicnn.random import first_row, generator, manual_seed, random_state, rows_before, set_random_state
 
 
 def test_each_draw_has_its_own_numbers_and_a_seed_repeats_them():
@@ -53,3 +56,60 @@ def test_seeds_are_from_0_to_2_to_the_64():
 def test_no_two_threads_get_the_same_draw():
     draws = at_once(*[lambda: [generator().random() for _ in range(50)]] * 4)
     assert len(set(itertools.chain(*draws))) == 200
+
+
+def test_a_process_begins_with_zeros():
+    begun = minicnn.random._Random()
+    assert (begun.seed, begun.draws, begun.first_row) == (0, 0, 0)
+
+
+def test_the_state_is_read_and_written_under_its_lock(monkeypatch):
+    lock = MagicMock()
+    monkeypatch.setattr(minicnn.random._random, "lock", lock)
+    for calls, function in enumerate((generator, lambda: manual_seed(1)), 1):
+        function()
+        assert lock.__enter__.call_count == calls
+
+
+def test_a_forked_child_has_a_lock_of_its_own(monkeypatch):
+    random = minicnn.random._random
+    monkeypatch.setattr(random, "lock", threading.Lock())
+    with random.lock:
+        minicnn.random._after_fork()
+        assert not random.lock.locked()
+
+
+def test_a_generator_can_begin_anywhere():
+    whole = generator((3, 5)).random(80, np.float32)
+    for first in range(50):
+        np.testing.assert_array_equal(generator((3, 5), first).random(30, np.float32), whole[first : first + 30])
+    far = np.random.Generator(np.random.Philox(key=np.array([3, 5], np.uint64), counter=2**77))  # 8 numbers a step
+    np.testing.assert_array_equal(generator((3, 5), 2**80 + 5).random(9, np.float32), far.random(14, np.float32)[5:])
+    state = random_state()
+    generator(first=9)
+    assert random_state() == (state[0], state[1] + 1)  # skipping is no draw
+
+
+def test_rows_before_holds_inside_the_statement_and_in_all_threads():
+    manual_seed(7)
+    assert first_row() == 0
+    with rows_before(3):
+        assert at_once(first_row, first_row) == [3, 3]
+        with rows_before(np.int64(2)):  # the innermost counts
+            assert first_row() == 2 and type(first_row()) is int
+            manual_seed(7)
+            assert first_row() == 2 and random_state() == (7, 0)
+        assert first_row() == 3
+        with contextlib.suppress(KeyError), rows_before(0):
+            assert first_row() == 0
+            raise KeyError
+        assert first_row() == 3
+    assert first_row() == 0
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, 2.0, None, "3", np.float32(1)])
+def test_what_is_no_number_of_rows(n):
+    with rows_before(4):
+        with refuses(ValueError, "rows_before", "a whole number from 0", repr(n)), rows_before(n):
+            pass
+        assert first_row() == 4

@@ -9,6 +9,9 @@ element is 0 even if it was infinite or NaN, for which x · 0 would be NaN. The 
 same linear map, applied to dy, and so is every further derivative. It needs the same mask, which is
 not kept but drawn again, from its key: the seed, and the number of draws before this one.
 
+Processes that share a batch have the same key, and each holds some of the rows. Each begins its
+mask at the place of its first element in the whole batch: they drop what one process would.
+
 | where texts differ                | s           | training         | evaluation  |
 | --------------------------------- | ----------- | ---------------- | ----------- |
 | scale="training", as PyTorch 2.14 | 1 / (1 − p) | x / (1 − p) or 0 | x           |
@@ -32,45 +35,48 @@ Try: what is the mean of the elements that are kept, and the mean of all?
 1.25 1.00
 """
 
+import math
+
 import numpy as np
 
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, device_of, to_device
 from ..checks import choice, number
-from ..random import draw, generator
+from ..random import draw, first_row, generator
 from ..tensor import Tensor, apply
 
 __all__ = ["dropout"]
 
 
 @kernel
-def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
-    """x · s where m, drawn with the key, is true, else 0"""
-    m = np.asarray(generator(key).random(x.shape, dtype=np.float32) >= p)
+def drop(x: Array, p: float, key: tuple[int, int], first: int, s: float) -> Array:
+    """x · s where m is true, else 0; m is drawn with the key, from its number `first` on"""
+    m = np.asarray(generator(key, first).random(x.shape, dtype=np.float32) >= p)
     return np.where(to_device(m, device_of(x)), x, x.dtype.type(0)) * s
 
 
 class Dropout(Function):
-    """A map linear in x, and its own transpose. It keeps the mask's key, not the mask."""
+    """A map linear in x, and its own transpose. It keeps what draws the mask, not the mask."""
 
     promotes_integers = True
 
-    def __init__(self, p: float, key: tuple[int, int], s: float):
-        self.p, self.key, self.s = p, key, s
+    def __init__(self, p: float, key: tuple[int, int], first: int, s: float):
+        self.p, self.key, self.first, self.s = p, key, first, s
 
     def forward(self, x: Array) -> Array:
-        return drop(x, self.p, self.key, self.s)
+        return drop(x, self.p, self.key, self.first, self.s)
 
     def backward(self, dy: Tensor) -> Gradients:
-        return apply(Dropout(self.p, self.key, self.s), dy)
+        return apply(Dropout(self.p, self.key, self.first, self.s), dy)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "training") -> Tensor:
     """Each element is set to 0 with probability p (Krizhevsky et al. 2012, section 4.2).
 
-    The random numbers depend on manual_seed and the count of draws only: they are the same for any
-    number of threads, and on a GPU.
+    The random numbers depend on manual_seed, the count of draws and the element's place in the
+    batch only: they are the same for any number of threads, on a GPU, and in processes that share a
+    batch (see minicnn.random.rows_before).
 
     Args:
         x: floating point, of any shape.
@@ -90,7 +96,8 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "t
         return x
     inverted = scale == "training" and p < 1  # with p = 1 there is nothing left to scale
     if training:
-        return apply(Dropout(p, draw(), 1 / (1 - p) if inverted else 1.0), x)
+        first = first_row() * math.prod(x.shape[1:]) if x.ndim else 0  # a number has no rows
+        return apply(Dropout(p, draw(), first, 1 / (1 - p) if inverted else 1.0), x)
     return x if scale == "training" else x * (1.0 - p)
 
 

@@ -84,7 +84,7 @@ def test_ten_updates(monkeypatch, share, batch):
         x, labels = batch[0].astype(np.float64), batch[1]
         seed, draws = minicnn.random.random_state()
         hidden = net.fc6.fc.bias.size
-        masks = [dropout.drop(np.ones((len(labels), hidden)), 0.5, (seed, draws + i), 1.0) for i in range(2)]
+        masks = [dropout.drop(np.ones((len(labels), hidden)), 0.5, (seed, draws + i), 0, 1.0) for i in range(2)]
         loss = programs.step(net, optimizer, x, labels)
         assert minicnn.random.random_state() == (seed, draws + 2)
 

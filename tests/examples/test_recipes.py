@@ -120,7 +120,7 @@ def test_dropout_halves_in_evaluation(paper, small_network):
     )
     outputs = x @ net.fc.weight.data + net.fc.bias.data
     manual_seed(3)
-    kept = dropout.drop(np.ones((7, 5), np.float32), 0.5, (3, 0), 1.0)
+    kept = dropout.drop(np.ones((7, 5), np.float32), 0.5, (3, 0), 0, 1.0)
     np.testing.assert_allclose(net(Tensor(x)).data, outputs * kept, rtol=1e-5)
     np.testing.assert_allclose(net.eval()(Tensor(x)).data, outputs * 0.5, rtol=1e-5)
     assert 0 < kept.sum() < 35

@@ -1,6 +1,7 @@
 """minicnn/functional/dropout.py"""
 
 import importlib
+import itertools
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, manual_seed
 from minicnn.backends import numpy as fast
+from minicnn.random import generator, rows_before
 
 module = importlib.import_module("minicnn.functional.dropout")  # the function has its name
 
@@ -79,7 +81,7 @@ def test_half_is_the_default_and_training_too():
 
 def test_a_large_result_is_on_recycled_memory():
     x = np.ones((fast.memory.LARGE // 8, 2), np.float32)
-    y = module.drop(x, 0.5, (1, 2), 2.0)
+    y = module.drop(x, 0.5, (1, 2), 0, 2.0)
     assert not y.flags.owndata and y.shape == x.shape and 0.45 < y.mean() / 2 < 0.55
 
 
@@ -108,7 +110,7 @@ def test_the_share_below_p_is_dropped(monkeypatch, backend):
             return out
 
     for each in (module, fast.dropout):
-        monkeypatch.setattr(each, "generator", lambda key: Numbers())
+        monkeypatch.setattr(each, "generator", lambda key, first: Numbers())
     with minicnn.use_backend(backend):
         assert F.dropout(Tensor(np.full(4, 3.0)), 0.25).data.tolist() == [0, 0, 4, 4]
 
@@ -124,6 +126,43 @@ def test_draws_follow_from_the_seed():
     assert_array_equal(F.dropout(x).data, second)
     manual_seed(4)
     assert not np.array_equal(F.dropout(x).data, first)
+
+
+def trained(x, row, p, scale):
+    """Dropout of x, which has the rows of a batch from `row` on, and its gradient, asked for after the statement."""
+    manual_seed(5)
+    tensor = Tensor(x, requires_grad=True)
+    with rows_before(row):
+        y = F.dropout(tensor, p, scale=scale)
+    y.backward(x + 1)
+    return y.data, tensor.grad.data
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("scale", SCALES)
+@given(
+    st.lists(st.integers(0, 12), max_size=3), st.sampled_from([(), (1,), (3,), (8,), (5, 7), (2, 0), (2, 3, 5)]),
+    st.sampled_from([np.float32, np.float64, np.float16]), st.sampled_from([0.3, 0.5]),
+)  # fmt: skip
+def test_processes_that_share_a_batch_drop_what_one_does(backend, scale, cuts, row, dtype, p):
+    x = np.arange(1, 1 + 12 * np.prod(row, dtype=int), dtype=dtype).reshape(12, *row)
+    with minicnn.use_backend(backend):
+        whole = trained(x, 0, p, scale)
+        for lo, hi in itertools.pairwise([0, *sorted(cuts), 12]):  # some have no rows
+            for part, all_rows in zip(trained(x[lo:hi], lo, p, scale), whole, strict=True):
+                assert_array_equal(part, all_rows[lo:hi], strict=True)
+            assert minicnn.random.random_state() == (5, 1)
+
+
+def test_a_number_has_no_rows():
+    """All processes have the same one."""
+    x = Tensor(np.array(3.0))
+    kept = [generator((3, i)).random(dtype=np.float32) >= 0.5 for i in range(20)]
+    for row in (0, 7):
+        manual_seed(3)
+        with rows_before(row):
+            assert [F.dropout(x).item() for _ in range(20)] == [6 * keep for keep in kept]
+    assert set(kept) == {True, False}
 
 
 def test_integers_become_float32():

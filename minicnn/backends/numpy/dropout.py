@@ -8,10 +8,10 @@ from .memory import empty, empty_like
 from .threads import Array, elementwise
 
 
-def drop(x: Array, p: float, key: tuple[int, int], s: float) -> Array:
-    """x · s where the mask m of that key is 1, otherwise 0"""
+def drop(x: Array, p: float, key: tuple[int, int], first: int, s: float) -> Array:
+    """x · s where the mask m of that key, from its number `first` on, is 1, otherwise 0"""
     uniform = empty(x.shape, np.float32)
-    generator(key).random(dtype=np.float32, out=uniform)
+    generator(key, first).random(dtype=np.float32, out=uniform)
     y = empty_like(x)
     elementwise(lambda x, u, y: select(x, np.greater_equal(u, p), y), x, uniform, y)
     if s != 1:
