@@ -28,8 +28,7 @@ from minicnn.nn import init
 
 INPUT_SIZE = {"2012": 227, "2014": 224, "tutorial": 224}
 VARIANTS = tuple(INPUT_SIZE)
-# section 3.3; groups: into how many groups of channels that are normalized by themselves
-LRN = {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75, "groups": 1}
+LRN = {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}  # section 3.3
 
 Layer = Callable[[], nn.Module]
 
@@ -169,7 +168,8 @@ def alexnet(
     classes).
 
     weight_init: "he", "paper" or "zeros", as first_weights has them. groups, lrn: of variant 2012,
-    whether it has groups, and the constants of its normalization, where they are not the paper's.
+    whether it has groups, and the constants of its normalization, where they are not the paper's,
+    with "groups": 2 if it normalizes each half of the channels by itself.
     dropout: the share of fc6's and fc7's outputs that training leaves out. dropout_scale:
     "training" or, as in the paper (section 4.2), "evaluation"; see minicnn/functional/dropout.py.
     """

@@ -289,7 +289,7 @@ def require_sound(path: str, info: dict[str, Any]) -> None:
         "classes": _strings(classes) and len(classes) > 0,
         "names": _strings(names) and _strings(classes) and len(names) == len(classes),
         "lrn": isinstance(lrn, dict)
-        and {"groups", *lrn} == set(LRN)
+        and lrn.keys() - {"groups"} == LRN.keys()
         and all(map(is_number, lrn.values()))
         and lrn.get("groups", 1) in (1, 2),
         "rows": isinstance(rows, list)

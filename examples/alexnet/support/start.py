@@ -47,7 +47,7 @@ class Start:
     def lrn(self, settings: Namespace) -> dict[str, Any]:
         """The constants of local response normalization."""
         columns = settings.parallel == "columns"  # each normalizes its own channels
-        lrn = self.config.get("lrn", {**LRN, "alpha": settings.lrn_alpha, "groups": 2 if columns else 1})
+        lrn = self.config.get("lrn", {**LRN, "alpha": settings.lrn_alpha} | ({"groups": 2} if columns else {}))
         if columns and (settings.variant != "2012" or not settings.groups or lrn.get("groups") != 2):
             raise UsageError(
                 "--parallel columns trains the 2012 network in two columns from its beginning (or resumes such a run): "
