@@ -72,7 +72,8 @@ class Parts(Data):
         raise NotImplementedError
 
     def divide(self, net: nn.Sequential) -> nn.Sequential:
-        part = self.part_of(net).to(next(net.parameters()).device)
+        first = next(net.parameters())
+        part = self.part_of(net).astype(first.dtype).to(first.device)
         self.names = {p: name for name, p in part.named_parameters() if name.startswith(self.divided)}
         self.whole(part).load_state_dict(net.state_dict())
         return part
