@@ -6,11 +6,13 @@ from argparse import Namespace
 from functools import cache
 
 import numpy as np
-import small  # first: it has the path
+import small  # it has the path to the others
 from checking import all_checks
-from model import LRN, alexnet
 from numpy.testing import assert_array_equal
 from programs import SIZE
+
+# isort: split
+from model import LRN, alexnet
 from support import parallel
 from support.parallel import WAYS
 from support.start import freeze

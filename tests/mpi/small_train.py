@@ -1,5 +1,6 @@
 """train.py with small networks and images, several times in one program: python small_train.py JOBS, a JSON file with a
-list of command lines; or with what goes wrong in epoch 2 of the first: python small_train.py JOBS WHAT RANK."""
+list of command lines; or with what goes wrong in epoch 2 of the first: python small_train.py JOBS WHAT RANK. Files are
+in the working folder."""
 
 import json
 import os
@@ -11,13 +12,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-import small  # first: it has the path
+import small  # it has the path to the others
 from programs import PROGRAMS, SIZE
 
+# isort: split
 import evaluate
 import model
-from minicnn import distributed
 from support import images, parallel, runs
+
+from minicnn import distributed
 
 IMAGES = {"train": 30, "val": 20}
 
@@ -34,13 +37,13 @@ def no_memory():
 
 def waits():
     """For the test, which waits for this file."""
-    (folder() / "waiting").touch()
+    Path("waiting").touch()
     time.sleep(60)
 
 
 def rots():
     """The last image to validate can no longer be read: its row of the batch is the last rank's."""
-    *_, last = sorted((folder() / "photos" / "val").rglob("*.jpg"))
+    *_, last = sorted(Path("rotting/val").rglob("*.png"))
     os.truncate(last, 100)
 
 
@@ -62,10 +65,6 @@ HOW = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
 }
-
-
-def folder():
-    return Path(sys.argv[0]).parent
 
 
 def small_world():
@@ -95,14 +94,20 @@ def main(jobs, how=None, rank="0"):
     small_world()
     if how:
         goes_wrong(how, int(rank))
-    (Path(jobs).parent / f"pid {os.getpid()}").touch()
+    Path(f"pid {os.getpid()}").touch()
+    outputs = []
     for arguments in json.loads(Path(jobs).read_text()):
-        sys.argv = [str(Path(jobs).with_name("train.py")), *arguments]
+        sys.argv = ["train.py", *arguments]
         try:
             runpy.run_path(str(PROGRAMS / "train.py"), run_name="__main__")
         except SystemExit as exit:
             if exit.code:
                 raise
+        outputs.append(sys.stdout)
+        distributed.start().gather(None)  # the next may read what this one has written
+    sys.stdout = sys.__stdout__
+    for output in set(outputs) - {sys.stdout}:
+        output.close()
 
 
 if __name__ == "__main__":
