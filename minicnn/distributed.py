@@ -261,7 +261,7 @@ class Sharded(DataParallel):
         self._gather([p.data for p in self.own])
 
     def collect(self, optimizer: Optimizer) -> None:
-        self._gather([array for p in self.own for array in optimizer.state[p].values()])
+        self._gather([array for p in self.own for array in optimizer.state.get(p, {}).values()])
 
     def _gather(self, arrays: list[Array]) -> None:
         for array in arrays:
