@@ -295,9 +295,14 @@ def test_an_exception_ends_all(crew, capsys, monkeypatch):
 
 def test_abort(crew, capsys, monkeypatch):
     crew(1, lambda workers: None)
-    (workers,) = crew.workers
+    (workers,), slept, wait, aborted = crew.workers, [], mpi.sleep, crew.comms[0].hub.aborted
+    here = threading.current_thread()
+    monkeypatch.setattr(
+        mpi, "sleep", lambda s: slept.append((s, len(aborted))) if threading.current_thread() is here else wait(s)
+    )
     workers.abort(3, "a message")
-    assert crew.comms[0].hub.aborted == [(0, 3)] and capsys.readouterr() == ("", "a message\n")
+    assert aborted == [(0, 3)] and capsys.readouterr() == ("", "a message\n")
+    assert slept == [(0.2, 0)]  # so that the launcher reads it
     flushed = []
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(flush=lambda: 1 / 0))
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(flush=lambda: flushed.append(1), write=lambda text: 1 / 0))
