@@ -25,7 +25,7 @@ KINDS = DataParallel, Sharded
 @needs_mpi
 @pytest.mark.parametrize("name", checks_of("training.py"))
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_training(size, name):
+def test_training_under_mpiexec(size, name):
     passes(size, "training.py", name)
 
 
@@ -184,16 +184,29 @@ def test_what_requires_a_gradient_must_stay(crew):
 
 
 def test_outside_of_a_step_gradients_accumulate(crew):
+    """For the next one, which sums all of it. What a step has summed must not be summed again."""
+
     def work(workers):
         net, x = nn.Linear(3, 2), rows_of(workers.rank)
-        DataParallel(net, workers)
-        net(Tensor(x)).sum().backward()
-        net(Tensor(x)).sum().backward()
-        return net.weight.grad.numpy(), net.bias.grad.numpy().copy()
+        parallel, found = DataParallel(net, workers), []
+        for _ in range(2):
+            net(Tensor(x)).sum().backward()
+        found.append(net.bias.grad.data.copy())
+        with parallel.step(2) as step:
+            step.backward(net(Tensor(x)).sum())
+        found.append(net.bias.grad.data.copy())
+        with refuses(RuntimeError, "a step before has left its gradients: call net.zero_grad()"):
+            with parallel.step(2) as step:
+                step.backward(net(Tensor(x)).sum())
+        net.zero_grad()
+        with parallel.step(2) as step:
+            step.backward(net(Tensor(x)).sum())
+        return *found, net.bias.grad.data
 
-    for rank, (_, bias) in enumerate(crew(2, work)):
-        assert_array_equal(bias, [4, 4])
-        assert rank < 2
+    for accumulated, summed, anew in crew(2, work):
+        assert_array_equal(accumulated, [4, 4])
+        assert_array_equal(summed, [10, 10])
+        assert_array_equal(anew, [2, 2])
 
 
 class Branches(nn.Module):
@@ -404,6 +417,7 @@ def test_buckets_go_out_in_the_order_of_the_backward_pass(monkeypatch):
     assert workers.log.index([35]) < workers.log.index("last")
     assert 0.01 <= parallel.waited < 5
     before = parallel.waited
+    net.zero_grad()
     with parallel.step(2) as step:
         step.backward(net(Tensor(rows_of(0).astype(np.float64))).sum())
     assert before + 0.01 <= parallel.waited < before + 5
