@@ -26,7 +26,7 @@ VARIABLES = (*mpi.SIZES, *mpi.RANKS, "SLURM_STEP_NUM_TASKS")
 @needs_mpi
 @pytest.mark.parametrize("name", checks_of("exchanges.py"))
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_exchanges(size, name):
+def test_exchanges_under_mpiexec(size, name):
     passes(size, "exchanges.py", name)
 
 
@@ -45,14 +45,14 @@ def test_exchanges(size, name):
         ("sleeps", "rank 0 has waited 1 s for the other workers"),
     ],
 )
-def test_a_lost_worker_ends_all(how, words):
+def test_a_lost_worker_ends_all_under_mpiexec(how, words):
     result = mpiexec(2, "ends.py", how)
     assert result.status and words in result.err and "is done" not in result.out
     assert result.seconds < 30
 
 
 @needs_mpi
-def test_a_slow_worker_does_not():
+def test_a_slow_worker_does_not_under_mpiexec():
     result = mpiexec(2, "ends.py", "slow")
     assert (result.status, result.err) == (0, "")
     assert "rank 0 is done" in result.out and "rank 1 is done" in result.out
