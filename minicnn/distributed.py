@@ -146,11 +146,12 @@ class DataParallel:
         for p in self.params:
             p.register_post_accumulate_grad_hook(self._arrived)
         self.buckets = _buckets(self.params)
+        # equivalent (call): for one device; several need one order, the same at each worker
         self.channels = {device: workers.channel(device) for device in sorted({p.device for p in self.params})}
         parameters = dict(net.named_parameters())
         self.averages = [array for name, array in state.items() if name not in parameters and array.dtype.kind == "f"]
         self.running: set[Tensor] | None = None  # those whose gradient has arrived, in a backward pass
-        self.sent = 0  # how many buckets
+        self.sent = 0  # equivalent (statement, constant): how many buckets; step() sets it
         self.inside = False
         self.own_sums: set[Tensor] = set()  # those whose gradients this worker has added up by itself
 
@@ -276,7 +277,7 @@ class Sharded(DataParallel):
             channel.wait()
 
     def _send(self, bucket: list[Parameter]) -> None:
-        if len(bucket) > 1 or bucket[0].data.nbytes < SMALL:
+        if bucket[0].data.nbytes < SMALL:
             super()._send(bucket)
         else:
             (p,) = bucket

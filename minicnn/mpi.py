@@ -348,6 +348,7 @@ class Watch:
         while True:
             sleep(min(0.25, self.workers.limit / 4))
             self.later = [(since, done) for since, done in self.later if not done()]
+            # equivalent (call): without the copy another thread may change it meanwhile
             waits = [*self.inside.copy().values(), *(since for since, _ in self.later)]
             waited = monotonic() - min(waits, default=monotonic())
             if waited > self.workers.limit:

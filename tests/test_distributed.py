@@ -41,6 +41,7 @@ def fresh(monkeypatch):
 
 def test_start_alone(fresh, monkeypatch):
     monkeypatch.setattr(mpi, "connect", lambda: pytest.fail("needs no MPI"))
+    monkeypatch.setattr(distributed, "set_num_threads", lambda n: pytest.fail("all threads are this process's"))
     before = fast.threads.get_num_threads()
     workers = distributed.start()
     assert type(workers) is Workers and workers.limit == 600 and distributed.start() is workers
@@ -195,9 +196,12 @@ def test_outside_of_a_step_gradients_accumulate(crew):
         with parallel.step(2) as step:
             step.backward(net(Tensor(x)).sum())
         found.append(net.bias.grad.data.copy())
-        with refuses(RuntimeError, "a step before has left its gradients: call net.zero_grad()"):
-            with parallel.step(2) as step:
-                step.backward(net(Tensor(x)).sum())
+        message = "a step before has left its gradients: call net.zero_grad()"
+        with refuses(RuntimeError, message), parallel.step(2) as step:
+            step.backward(net(Tensor(x)).sum())
+        net.weight.grad = None  # and not that of the bias
+        with refuses(RuntimeError, message), parallel.step(2) as step:
+            step.backward(net(Tensor(x)).sum())
         net.zero_grad()
         with parallel.step(2) as step:
             step.backward(net(Tensor(x)).sum())
@@ -250,10 +254,12 @@ def test_parameters_without_a_gradient(crew, monkeypatch, kind, small):
 def test_running_averages_are_averaged(crew):
     def work(workers):
         net = nn.BatchNorm2d(2)
+        net.register_buffer("integers", np.array([3, 4]))  # are no averages
         parallel = DataParallel(net, workers)
         x = np.full((1 + workers.rank, 1, 2, 2), workers.rank, np.float32)
         with parallel.step(len(x)) as step:
             step.backward(net(Tensor(x)).sum())
+        assert net.integers.tolist() == [3, 4]
         return net.running_mean, net.running_var
 
     for mean, var in crew(2, work):
@@ -408,6 +414,7 @@ def test_buckets_go_out_in_the_order_of_the_backward_pass(monkeypatch):
     workers, net = Alone(), deep()  # of 21, 7, 35, 5, 10 and 2 numbers
     parallel = DataParallel(net, workers)
     assert [[p.size for p in bucket] for bucket in parallel.buckets] == [[2, 10, 5], [35], [7], [21]]
+    assert parallel.waited == 0
     net[0].weight.register_post_accumulate_grad_hook(lambda p: workers.log.append("last"))
     with parallel.step(2) as step:
         step.backward(net(Tensor(rows_of(0).astype(np.float64))).sum())

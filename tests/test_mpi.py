@@ -1,8 +1,10 @@
 """Workers that MPI connects: the real one, under mpiexec, and its parts and mistakes in a crew of threads."""
 
+import contextlib
 import sys
 import threading
 import time
+import weakref
 from types import ModuleType, SimpleNamespace
 
 import crew as crews
@@ -125,6 +127,9 @@ def test_collective_calls(crew):
         workers.limit = 5.0
         results += [a, b, *workers.all_gather(np.full((2, rank), rank), 1)]
         results += [workers.all_gather(np.full((rank, 2), rank))[0]]
+        assert_array_equal(workers.all_gather(np.full((2, 2, rank), rank), -1)[0], np.full((2, 2, 3), [1, 2, 2]))
+        assert_array_equal(workers.all_gather(np.arange(4)[::2])[0], [0, 2] * 3)
+        assert not workers.watch.later
         results += [workers.reduce_scatter(np.arange(8.0).reshape(2, 4), [1, 0, 3], 1)]
         results += [workers.reduce_scatter(np.arange(8.0).reshape(4, 2), [1, 0, 3])]
         results += [workers.gather(rank), workers.decided({"rank": rank}), workers.part]
@@ -205,17 +210,85 @@ def test_a_channels_error(crew):
 
 
 def test_a_channel_holds_no_array_that_is_done(crew):
-    import weakref
-
     def work(workers):
         channel, array = workers.channel("cpu"), np.ones(9)
         channel.all_reduce([array])
-        channel.wait()
-        gone = weakref.ref(array)
+        held, begin = weakref.ref(array), time.monotonic()
         del array
-        return gone()
+        while held() is not None and time.monotonic() < begin + 5:
+            time.sleep(0.01)
+        return held()
 
     assert crew(1, work) == [None]
+
+
+def test_small_arrays_are_sent_as_one(crew):
+    """And one alone is not copied."""
+
+    def work(workers):
+        channel, sent, arrays = workers.channel("cpu"), [], [np.ones(2), np.ones((2, 2))]
+        channel.link.all_reduce = sent.extend
+        channel.all_reduce(arrays)
+        channel.all_reduce(arrays[1:])
+        channel.wait()
+        assert [array.shape for array in sent] == [(6,), (4,)] and np.shares_memory(sent[1], arrays[1])
+
+    crew(1, work)
+
+
+def test_arrays_are_made_where_theirs_are(crew, monkeypatch):
+    inside, asked = [], []
+
+    @contextlib.contextmanager
+    def on_device_of(array):
+        asked.append(array)
+        inside.append(array)
+        yield
+        inside.pop()
+
+    monkeypatch.setattr(devices, "on_device_of", on_device_of)
+
+    def work(workers):
+        for name in "all_gather", "reduce_scatter":
+            call = getattr(workers.links["cpu"], name)
+            monkeypatch.setattr(
+                workers.links["cpu"],
+                name,
+                lambda *args, call=call: asked.append(len(inside)) or call(*args),
+                raising=False,
+            )
+        x, y = np.ones(2), np.ones(3)
+        workers.all_gather(x)
+        workers.reduce_scatter(y, [3])
+        assert [asked[0] is x, asked[1], asked[2] is y, asked[3]] == [True, 1, True, 1]
+
+    crew(1, work)
+
+
+def test_threads_end_with_the_program(crew):
+    def work(workers):
+        workers.channel("cpu")
+        return {thread.name: thread.daemon for thread in threading.enumerate() if thread.name.startswith("minicnn-")}
+
+    (found,) = crew(1, work)
+    assert found["minicnn-mpi"] is True and found["minicnn-watch"] is True
+
+
+def test_the_start_is_watched(crew, monkeypatch):
+    made, seen = [], []
+    split = crews.Comm.Split_type
+
+    class Noted(crews.Watch):
+        def __init__(self, workers):
+            made.append(self)
+            super().__init__(workers)
+
+    monkeypatch.setattr(mpi, "Watch", Noted)
+    monkeypatch.setattr(
+        crews.Comm, "Split_type", lambda self, kind: seen.append(len(made[0].inside)) or split(self, kind)
+    )
+    crew(1, lambda workers: None)
+    assert seen == [1] and not made[0].inside
 
 
 def test_what_is_not_contiguous(crew):
@@ -440,6 +513,22 @@ def test_what_a_gpu_was_asked_for_may_take_as_long(watched):
     assert not watch.later and not workers.calls
     watch.until(lambda: False)
     assert workers.ended.wait(10) and workers.calls[0][0] == 75
+
+
+@pytest.mark.parametrize(("limit", "pause"), [(600.0, 0.25), (0.4, 0.1), (1.2, 0.25)])
+def test_how_often_the_watch_looks(monkeypatch, limit, pause):
+    slept, looked = [], threading.Event()
+
+    def sleep(seconds):
+        slept.append(seconds)
+        workers.limit = crews.End()
+        looked.set()
+
+    monkeypatch.setattr(mpi, "sleep", sleep)
+    workers = Aborted(limit)
+    crews.Watch(workers)
+    assert looked.wait(5)
+    assert slept[0] == pytest.approx(pause)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
