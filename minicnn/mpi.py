@@ -100,7 +100,8 @@ class MPIWorkers(Workers):
         shapes = [_with_length(array.shape, length, axis) for length in lengths]
         counts = [prod(shape) for shape in shapes]
         with devices.on_device_of(array):
-            own, whole = np.ascontiguousarray(array).reshape(-1), np.empty_like(array, shape=sum(counts))
+            own = _flat(array if array.flags.c_contiguous else array.copy())
+            whole = np.empty_like(array, shape=(sum(counts),))
             self._exchange(array, lambda link: link.all_gather(own, whole, counts))
             self.count(whole.nbytes)
             parts = [part.reshape(shape) for part, shape in zip(_cut(whole, counts), shapes, strict=True)]
