@@ -359,7 +359,9 @@ class Watch:
     def _look(self) -> None:
         while True:
             sleep(min(0.25, self.workers.limit / 4))
-            self.later = [(since, done) for since, done in self.later if not done()]
+            for entry in self.later.copy():
+                if entry[1]():
+                    self.later.remove(entry)  # in place, because others add to it
             waits = [*self.inside.copy().values(), *(since for since, _ in self.later)]
             waited = monotonic() - min(waits, default=monotonic())
             if waited > self.workers.limit:

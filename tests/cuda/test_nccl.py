@@ -2,6 +2,9 @@
 test_nccl_processes.py."""
 
 import gc
+import re
+import subprocess
+import sys
 import threading
 import weakref
 from types import SimpleNamespace
@@ -133,9 +136,7 @@ def test_all_of_a_call_is_one_group(machine, monkeypatch):
     said = []
     for name in ("groupStart", "groupEnd"):
         old = getattr(stand_in_nccl, name)
-        monkeypatch.setattr(
-            stand_in.cupy.cuda.nccl, name, lambda name=name, old=old: (said.append(name), old())
-        )
+        monkeypatch.setattr(stand_in.cupy.cuda.nccl, name, lambda name=name, old=old: (said.append(name), old()))
     for name in ("allReduce", "reduce", "broadcast"):
         old = getattr(stand_in_nccl.NcclCommunicator, name)
         monkeypatch.setattr(
@@ -205,6 +206,24 @@ def test_the_current_gpu_stays(machine):
     assert ranks(3, work) == [(0, rank, rank, rank) for rank in range(3)]
 
 
+def test_one_gpu_alone(gpu):
+    """As a real GPU can do it: it needs no other."""
+    pytest.importorskip("cupy.cuda.nccl")
+    if not gpu.cuda.nccl.available:
+        pytest.skip("NCCL is not installed")
+    link = devices.link("gpu", 0, 1, lambda key: key)
+    for dtype in DTYPES:
+        with devices.on_device("gpu"):
+            x, whole = gpu.asarray(numbers(0, 5, dtype)), gpu.zeros(5, dtype)
+            link.all_reduce([x, x[:2]])
+            own = link.reduce_scatter(x, [5])
+            link.broadcast(own)
+            link.wait()
+            link.all_gather(own, whole, [5])
+            done = link.wait()
+            assert whole.get().tolist() == numbers(0, 5, dtype).tolist() and done() is True
+
+
 # ------------------------------------------------------------------------------------------------- what can be missing
 def test_nccl_is_not_installed(machine, monkeypatch):
     monkeypatch.setattr(stand_in.cupy.cuda.nccl, "available", False)
@@ -216,9 +235,27 @@ def test_nccl_is_not_installed(machine, monkeypatch):
     )
 
 
+def test_cupys_own_module_is_found_or_missed_in_one_line():
+    """Without the library it warns in ten lines, and has nothing in it."""
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    code = """
+import cupy
+from minicnn.backends.cuda import nccl
+try:
+    print(nccl._import_nccl(cupy).available)
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"True|it is not installed: pip install nvidia-nccl-cu1[23]", done.stdout.strip()), done.stdout
+    assert not done.stderr
+
+
 def test_nccl_fails(machine):
     machine.libraries["NCCL"] = stand_in_nccl.NcclError(5)
-    with pytest.raises(DeviceError, match=r"^gpu:0 of rank 0 cannot be .*NCCL: NCCL_ERROR_INVALID_USAGE: invalid .*\)$"):
+    with pytest.raises(
+        DeviceError, match=r"^gpu:0 of rank 0 cannot be .*NCCL: NCCL_ERROR_INVALID_USAGE: invalid .*\)$"
+    ):
         Link(stand_in.cupy, 0, 0, 1, lambda key: key)
 
 

@@ -19,16 +19,21 @@ pytestmark = [
 ]
 
 
-def mpiexec(size, check, program="tests/cuda/ranks.py"):
+def mpiexec(size, *arguments):
     return subprocess.run(
-        [MPIEXEC, "-n", str(size), sys.executable, "-W", "error", program, check], cwd=ROOT, text=True, timeout=60,
-        capture_output=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        [MPIEXEC, "-n", str(size), sys.executable, "-W", "error", "tests/cuda/ranks.py", *arguments], cwd=ROOT,
+        text=True, timeout=60, capture_output=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("on", [[], pytest.param(["cuda"], marks=pytest.mark.gpu)], ids=["stand-in", "cuda"])
 @pytest.mark.parametrize("size", [2, 3])
-def test_processes_compute_what_one_does(size):
-    done = mpiexec(size, "exchanges,gradients,training")
+def test_processes_compute_what_one_does(size, on):
+    if on:
+        cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+        if not cupy.cuda.is_available() or cupy.cuda.runtime.getDeviceCount() < size:
+            pytest.skip(f"there are no {size} GPUs: two ranks cannot share one")
+    done = mpiexec(size, "exchanges,gradients,training", *on)
     assert done.returncode == 0, done.stderr
     assert (done.stdout, done.stderr) == (f"exchanges,gradients,training by {list(range(size))}\n", "")
 
