@@ -2,11 +2,14 @@
 test_nccl_processes.py."""
 
 import gc
+import importlib
 import re
 import subprocess
 import sys
 import threading
+import warnings
 import weakref
+from time import monotonic
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 import standin as stand_in
 from standin import nccl as stand_in_nccl
 
+from minicnn import mpi
 from minicnn.backends import devices
 from minicnn.backends.cuda.nccl import DTYPES, Link
 from minicnn.backends.devices import DeviceError
@@ -199,7 +203,7 @@ def test_the_current_gpu_stays(machine):
         with cupy.cuda.Device(2):
             array = cupy.zeros(3, np.float32)
         with cupy.cuda.Device(0):
-            with pytest.raises(ValueError, match="current"):
+            with pytest.raises(ValueError, match=r"current"):
                 array + 1
             return cupy.cuda.runtime.getDevice(), link.gpu.id, link.communicator.device, link.stream.device_id
 
@@ -215,8 +219,10 @@ def test_one_gpu_alone(gpu):
     for dtype in DTYPES:
         with devices.on_device("gpu"):
             x, whole = gpu.asarray(numbers(0, 5, dtype)), gpu.zeros(5, dtype)
-            link.all_reduce([x, x[:2]])
+            link.all_reduce([x])
+            link.wait()
             own = link.reduce_scatter(x, [5])
+            link.wait()
             link.broadcast(own)
             link.wait()
             link.all_gather(own, whole, [5])
@@ -226,9 +232,15 @@ def test_one_gpu_alone(gpu):
 
 # ------------------------------------------------------------------------------------------------- what can be missing
 def test_nccl_is_not_installed(machine, monkeypatch):
-    monkeypatch.setattr(stand_in.cupy.cuda.nccl, "available", False)
+    def found(name):
+        warnings.warn(f"{name} could not be loaded", stacklevel=1)  # which is an error in tests
+        return SimpleNamespace(available=False)
+
+    monkeypatch.setattr(importlib, "import_module", found)
+    machine.runtime, filters = 13000, list(warnings.filters)
     with pytest.raises(DeviceError) as caught:
         Link(stand_in.cupy, 1, 2, 3, lambda key: pytest.fail("the others do not come to this"))
+    assert warnings.filters == filters
     assert str(caught.value) == (
         "gpu:1 of rank 2 cannot be connected with the other ranks' by NCCL: it is not installed: "
         "pip install nvidia-nccl-cu13"
@@ -327,7 +339,7 @@ def test_a_channel_of_gpus():
         ("all_gather_in_place", (8,), [2, 3, 3]), ("wait",),
     ]  # fmt: skip
     assert counted == [2 * 48, 64, 64] and watch.until_of == ["done"] and watch.depth == 0
-    with pytest.raises(ValueError, match="contiguous"):
+    with pytest.raises(ValueError, match=r"contiguous"):
         channel.all_reduce([x.T])
 
 
@@ -352,10 +364,10 @@ def test_which_gpu(machine):
 def test_a_gpu_that_is_missing_is_an_error_of_all(machine):
     with pytest.raises(DeviceError, match=r"^rank 5: device 'gpu:3': there are 3 GPUs, numbered from 0$"):
         mpi_workers(5, 3).device("gpu")
-    with pytest.raises(DeviceError, match="^rank 1: no driver$"):
+    with pytest.raises(DeviceError, match=r"^rank 1: no driver$"):
         mpi_workers(0, gathered=lambda own: [own, "rank 1: no driver", "rank 2: no driver"]).device("gpu")
     machine.status = 100
-    with pytest.raises(DeviceError, match="^rank 1: device 'gpu': the driver sees no GPU"):
+    with pytest.raises(DeviceError, match=r"^rank 1: device 'gpu': the driver sees no GPU"):
         mpi_workers(1).device("gpu")
 
 
@@ -372,6 +384,37 @@ def test_a_connection_is_made_once(machine, monkeypatch):
     workers.comm = SimpleNamespace(allgather=lambda value: [f"{value} of rank 0", value, value])
     assert workers.link("gpu:1") is workers.link("gpu:1") is workers.channel("gpu:1").link
     assert asked == [("gpu:1", 1, 3, "key of rank 0")]
+
+
+def test_calls_are_watched():
+    workers = mpi_workers(0)
+    workers.links["cpu"], workers.received = FakeLink(workers.watch), 0.0
+    workers.all_reduce(np.zeros((2, 3)))
+    assert workers.links["cpu"].calls == [("all_reduce", [(6,)], [True]), ("wait",)]
+    assert workers.watch.until_of == ["done"] and workers.watch.depth == 0
+
+
+def test_what_has_finished_is_no_longer_watched(monkeypatch):
+    """All of it at the next look; and what comes meanwhile is not lost."""
+
+    class Limit(list):  # of two looks
+        limit = property(lambda self: self.pop())
+
+    def never():
+        return False
+
+    def finished():
+        watch.until(never)
+        return True
+
+    monkeypatch.setattr(mpi, "sleep", lambda seconds: None)
+    watch = object.__new__(mpi.Watch)
+    watch.workers, watch.inside, watch.later = Limit([60.0] * 4), {}, []
+    for done in (never, finished, finished, never):
+        watch.later.append((monotonic(), done))
+    with pytest.raises(IndexError):
+        watch._look()
+    assert [done for _, done in watch.later] == [never] * 4
 
 
 def test_the_channel_and_the_calls_share_it(machine):
@@ -391,7 +434,7 @@ def test_the_stand_in_finds_what_nccl_would_not_say(machine):
         link.all_reduce([array])
         link.wait()
 
-    with pytest.raises(stand_in_nccl.MismatchError, match="allReduce.*3.*allReduce.*4"):
+    with pytest.raises(stand_in_nccl.MismatchError, match=r"allReduce.*3.*allReduce.*4"):
         ranks(2, different)
 
     def written(link, cupy):
@@ -400,7 +443,7 @@ def test_the_stand_in_finds_what_nccl_would_not_say(machine):
         array.fill(1)
         link.wait()
 
-    with pytest.raises(stand_in.RaceError, match="written to while NCCL works"):
+    with pytest.raises(stand_in.RaceError, match=r"written to while NCCL works"):
         ranks(1, written)
 
     def late(link, cupy):
@@ -409,7 +452,7 @@ def test_the_stand_in_finds_what_nccl_would_not_say(machine):
             link.communicator, array.data.ptr, array.data.ptr, 3, 7, 0, link.stream.ptr
         )
 
-    with pytest.raises(stand_in.RaceError, match="wait_event"):
+    with pytest.raises(stand_in.RaceError, match=r"wait_event"):
         ranks(1, late)
 
 
@@ -418,7 +461,7 @@ def test_the_stand_in_refuses(machine, arguments, status):
     def work(link, cupy):
         array = cupy.zeros(3, np.float32)
         place = array.data.ptr
-        with pytest.raises(stand_in_nccl.NcclError, match="INVALID_ARGUMENT"):
+        with pytest.raises(stand_in_nccl.NcclError, match=r"INVALID_ARGUMENT"):
             link.communicator.reduce(place, place, *arguments, link.stream.ptr)
 
     ranks(1, work)

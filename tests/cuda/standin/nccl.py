@@ -3,7 +3,8 @@ which is a rank.
 
 As with other work on a stream, all of it happens as late as may be, and what will be written is poisoned until then;
 calls between groupStart and groupEnd are handed to their streams at groupEnd. Ranks have to make the same calls in the
-same order. NCCL would wait for ever, or crash: here it is a MismatchError.
+same order. NCCL would wait for ever, or crash: here it is a MismatchError. Two calls on the same memory need a wait
+between them, which NCCL does not ask for.
 """
 
 import ctypes
