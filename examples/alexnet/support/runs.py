@@ -52,7 +52,7 @@ NEEDED = "variant", "groups", "init", "classes", "view"
 
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None = None) -> Iterator[None]:
-    """Inside, settings.out is the run's folder, which this process, or that of rank 0, has claimed."""
+    """Inside, settings.out is the run's folder, which rank 0 has claimed."""
     workers = workers or Workers()
     with nullcontext() if workers.rank else _claimed(settings, numbered):
         settings.out = workers.decided(settings.out)
