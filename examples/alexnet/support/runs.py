@@ -52,18 +52,31 @@ NEEDED = "variant", "groups", "init", "classes", "view"
 
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None = None) -> Iterator[None]:
-    """Inside, settings.out is the run's folder, which rank 0 has claimed."""
+    """Inside, settings.out is the run's folder, which this process or, of several, that of rank 0
+    has claimed. After an interrupt, an image that cannot be read, or a full disk, the message says
+    how to continue."""
     workers = workers or Workers()
     with nullcontext() if workers.rank else _claimed(settings, numbered):
         settings.out = workers.decided(settings.out)
-        yield
+        last = Path(settings.out, LAST)
+        further = f"go on with --resume {last}"
+        try:
+            yield
+        except (KeyboardInterrupt, DataError, OSError) as error:
+            if not last.exists():
+                raise
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(further) from None
+            mended = f"when that is mended, {further}"
+            if isinstance(error, OSError):
+                raise OSError(error.errno, f"{error.strerror or error}; {mended}", error.filename) from None
+            raise DataError(f"{error}; {mended}") from None
 
 
 @contextmanager
 def _claimed(settings: Namespace, numbered: bool) -> Iterator[None]:
-    """Inside, settings.out is the folder of this run alone. After an interrupt, or an image that
-    cannot be read, the message says how to continue; a run that ends before its first epoch leaves
-    no files. A run that continues in another folder takes its best network with it.
+    """Inside, settings.out is the folder of this run alone. A run that ends before its first epoch
+    leaves no files. A run that continues in another folder takes its best network with it.
 
     numbered: if settings.out has a run already, take the first of settings.out-2, -3 … that has
     none. Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a
@@ -87,7 +100,7 @@ def _claimed(settings: Namespace, numbered: bool) -> Iterator[None]:
                 shutil.copyfile(best, path)
         with alone(settings.out):
             yield
-    except BaseException as error:
+    except BaseException:
         if not last.exists():
             with suppress(OSError):  # of a folder where there is something else by now
                 for path in own:
@@ -95,10 +108,6 @@ def _claimed(settings: Namespace, numbered: bool) -> Iterator[None]:
                         path.rmdir()
                     else:
                         path.unlink(missing_ok=True)
-        elif isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"go on with --resume {last}") from None
-        elif isinstance(error, DataError):
-            raise DataError(f"{error}; when that is mended, go on with --resume {last}") from None
         raise
 
 
@@ -182,7 +191,8 @@ class Run:
             advice = "; a lower --lr may help" if "lr" in self.config else ""
             raise UsageError(f"training diverged in epoch {row['epoch']}: the loss is NaN or infinite{advice}")
         self.rows.append(row)
-        states = {name: part.state_dict() for name, part in parts.items()}  # for which all processes are needed
+        # for which all processes are needed
+        states = {name: part.state_dict() for name, part in parts.items()}
         if not self.writes:
             return
         self.save(states, statistics)
