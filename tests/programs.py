@@ -21,7 +21,15 @@ from minicnn import functional as F
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PROGRAMS = EXAMPLES / "alexnet"
-FILES = {"config.json", "metrics.csv", "curves.png", "filters.png", "last.safetensors", "best.safetensors"}
+FILES = {
+    "config.json",
+    "metrics.csv",
+    "curves.png",
+    "filters.png",
+    "last.safetensors",
+    "best.safetensors",
+    "finished.json",
+}
 SIZE = 64
 
 
