@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..devices import Array, Device, DeviceError, on_device, one_line, open_device
+from .nccl import Link
 
 # The wheels by their names, not an extra of minicnn's: on PyPI that name is another project's.
 # The versions are those of pyproject.toml.
@@ -69,8 +70,6 @@ class GPU(Device):
         return _count()
 
     def link(self, number: int, rank: int, size: int, decided: Callable[[Any], Any]) -> Any:
-        from .nccl import Link
-
         return Link(sys.modules["cupy"], number, rank, size, decided)
 
 
