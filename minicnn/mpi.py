@@ -176,7 +176,13 @@ class MPIWorkers(Workers):
 
         sys.excepthook = ending(sys.excepthook, lambda kind, *_: kind)
         threading.excepthook = ending(threading.excepthook, lambda args: args.exc_type)
-        atexit.register(self.gather, None)
+        atexit.register(self._leave, self.comm.Dup())
+
+    def _leave(self, comm: Any) -> None:
+        """Wait until the program has ended at each worker. The communicator is used for nothing
+        else, so that no other call of theirs takes this one for its counterpart."""
+        with self.watch:
+            comm.Barrier()
 
 
 def MPI() -> Any:
