@@ -397,7 +397,7 @@ def test_calls_are_watched():
 def test_what_has_finished_is_no_longer_watched(monkeypatch):
     """All of it at the next look; and what comes meanwhile is not lost."""
 
-    class Limit(list):  # of two looks
+    class Limit(list):  # of one look
         limit = property(lambda self: self.pop())
 
     def never():
@@ -409,7 +409,7 @@ def test_what_has_finished_is_no_longer_watched(monkeypatch):
 
     monkeypatch.setattr(mpi, "sleep", lambda seconds: None)
     watch = object.__new__(mpi.Watch)
-    watch.workers, watch.inside, watch.later = Limit([60.0] * 4), {}, []
+    watch.workers, watch.inside, watch.later = Limit([60.0] * 2), {}, []
     for done in (never, finished, finished, never):
         watch.later.append((monotonic(), done))
     with pytest.raises(IndexError):
