@@ -11,7 +11,7 @@ from typing import Any
 
 from support.options import Parser, UsageError, natural, number
 
-from . import cable, gpu, machine, parallel, scale, sections
+from . import cable, gpu, machine, parallel, scale_report, sections
 from .command import command
 from .networks import YEARS
 from .report import page
@@ -226,7 +226,7 @@ def run_parallel(given: argparse.Namespace) -> None:
 
 
 def run_scale(given: argparse.Namespace) -> None:
-    scale.write(scale.run(given), given.output)
+    scale_report.write(scale_report.run(given), given.output)
 
 
 def run_cpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:

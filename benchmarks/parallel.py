@@ -88,8 +88,8 @@ def agree(contenders: list[Job]) -> None:
         before, after = (sum(part) / len(losses) for part in zip(*losses, strict=True))
         say(f"{job.name}: the first step takes the loss from {before:.4f} to {after:.4f}")
         expected = expected or (before, before - after)
-        apart = max(abs(before / expected[0] - 1), abs((before - after) / expected[1] - 1))
-        if not apart < CLOSE:
+        found = (before, before - after)
+        if not all(abs(ours / theirs - 1) < CLOSE for ours, theirs in zip(found, expected, strict=True)):  # or NaN
             raise BenchmarkError(f"{job.name} and {contenders[0].name} do not compute the same: see above")
 
 
