@@ -38,7 +38,10 @@ class Workers:
             them: of n bytes, 2 (size − 1) / size times n in all_reduce, half of that otherwise.
     """
 
-    rank, size, limit, received = 0, 1, 600.0, 0.0
+    rank = 0
+    size = 1
+    limit = 600.0
+    received = 0.0
 
     @property
     def part(self) -> tuple[int, int]:
@@ -117,6 +120,9 @@ class Workers:
         Returns:
             For "gpu", the GPU with this worker's number on its machine, or the only one that it can
             see; any other name as it is.
+        Raises:
+            DeviceError: one of the workers, which the message names, has no such GPU. All of them
+                raise it.
         """
         return name
 

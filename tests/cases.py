@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 
 import numpy as np
+from crew import Together
 from reference import distinct, normal
 
 import minicnn
@@ -36,6 +37,8 @@ NORM = Constants(4, 1.0, 0.9, 0.75)
 CASES = {  # name: (what it is made of, its inputs)
     "Abs": ((), [FAR]),
     "Add": ((), [A, B]),
+    "AllGather": ((Together(2), -1), [A]),
+    "AllReduce": ((Together(2),), [A]),
     "BinMeans": ((2, 3), [X]),
     "BinSpread": ((1, 7), [X]),
     "BroadcastTo": (((4, 2, 3),), [normal(2, 1)]),
@@ -74,6 +77,7 @@ CASES = {  # name: (what it is made of, its inputs)
     "Pow": ((), [POSITIVE, B]),
     "PowScalar": ((-1.5,), [POSITIVE]),
     "ReLU": ((), [FAR]),
+    "ReduceScatter": ((Together(2), (2, 2), -1), [normal(2, 4)]),
     "Reshape": (((3, 2),), [A]),
     "Scatter": ((WINNER, WINDOW, (5, 4)), [Y]),
     "Sigmoid": ((), [A]),

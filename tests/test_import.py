@@ -19,7 +19,8 @@ FLOORS = [  # from the ground up; a room imports from lower floors, and from its
     ["random"],
     ["backends"],  # its __init__.py: the registry
     ["backends/numpy", "backends/cuda"],
-    ["autograd"],
+    ["workers"],
+    ["mpi", "autograd"],
     ["ops"],
     ["tensor"],
     ["dlpack", "gradcheck"],

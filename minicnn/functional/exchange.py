@@ -44,8 +44,20 @@ operation to the oldest, so if forward passes agree, so do backward passes.
 >>> F.all_gather(minicnn.Tensor([[1.0, 2.0]]), workers)
 Tensor([[1., 2.]], dtype=float32)
 
-Try: the same in a file that mpiexec -n 2 starts, with [[1.0 + workers.rank, 2.0]]. Both processes
-print [[1., 2., 2., 2.]].
+Try: two workers hold the same x, and both compute the same loss, the sum of all that they gather.
+What is the gradient of x?
+
+>>> import numpy as np
+>>> class Twins(type(workers)):
+...     size = 2
+...     def all_gather(self, array, axis=0):
+...         return np.concatenate([array, array], axis), 2 * [array.shape[axis]]
+...     def reduce_scatter(self, array, lengths, axis=0):
+...         return 2 * np.split(array, 2, axis)[self.rank]
+>>> x = minicnn.Tensor([[1.0, 2.0]], requires_grad=True)
+>>> F.all_gather(x, Twins()).sum().backward()
+>>> x.grad
+Tensor([[2., 2.]], dtype=float32)
 """
 
 from collections.abc import Sequence

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..devices import Array, Device, DeviceError, on_device, one_line, open_device
+from .nccl import Link
 
 # The wheels by their names, not an extra of minicnn's: on PyPI that name is another project's.
 # The versions are those of pyproject.toml.
@@ -66,11 +67,9 @@ class GPU(Device):
         sys.modules["cupy"].cuda.Device(number).synchronize()
 
     def count(self) -> int:
-        return sys.modules["cupy"].cuda.runtime.getDeviceCount()
+        return _count()
 
     def link(self, number: int, rank: int, size: int, decided: Callable[[Any], Any]) -> Any:
-        from .nccl import Link
-
         return Link(sys.modules["cupy"], number, rank, size, decided)
 
 
@@ -101,14 +100,8 @@ def _probe(number: int) -> None:
     Raises:
         DeviceError: it is not; the message says what is wrong and what to do.
     """
-    cupy = _import_cupy()
-    runtime = cupy.cuda.runtime
-    driver = 0
-    try:
-        driver = runtime.driverGetVersion()  # 0 if there is none
-        count = runtime.getDeviceCount()
-    except runtime.CUDARuntimeError as error:
-        raise DeviceError(_what_is_missing(error, driver, runtime.runtimeGetVersion())) from None
+    count = _count()
+    cupy = sys.modules["cupy"]
     if number >= count:
         raise DeviceError(f"there {'is one GPU' if count == 1 else f'are {count} GPUs'}, numbered from 0")
     with cupy.cuda.Device(number):
@@ -126,6 +119,17 @@ def _probe(number: int) -> None:
                 raise DeviceError(
                     f"CUDA's library {library} cannot be used ({one_line(error)}): {INSTALL} brings it"
                 ) from None
+
+
+def _count() -> int:
+    """How many GPUs there are. It uses none of them, which would take half a GiB of its memory."""
+    runtime = _import_cupy().cuda.runtime
+    driver = 0
+    try:
+        driver = runtime.driverGetVersion()  # 0 if there is none
+        return runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        raise DeviceError(_what_is_missing(error, driver, runtime.runtimeGetVersion())) from None
 
 
 def _import_cupy() -> Any:
