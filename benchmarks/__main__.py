@@ -124,7 +124,9 @@ def add_parallel(devices: Any, results: Path) -> None:
         "--bandwidth", type=number(float, 0.01, 1000, "a number from 0.01 to 1000"), metavar="GBIT",
         help="send over a cable of GBIT a second between network namespaces (as root)",
     )  # fmt: skip
-    add("--rounds", type=natural, metavar="N", help="repeat each measurement N times (default: as often as time allows)")
+    add(
+        "--rounds", type=natural, metavar="N", help="repeat each measurement N times (default: as often as time allows)"
+    )
     add(
         "--limit", type=natural, default=300, metavar="SECONDS",
         help="begin no round when so many seconds have passed (default: 300)",

@@ -30,8 +30,8 @@ PATIENCE = 120.0  # seconds for a job to start, on a busy machine
 
 
 class Together(Training):
-    """A Training that is one of several processes, each with its rows of a batch. `noted` is what it
-    has noted of each task's steps, in seconds and bytes."""
+    """A Training that is one of several processes, each with its rows of a batch. `noted` is what
+    it has noted of each task's steps, in seconds and bytes."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -100,8 +100,15 @@ class Job(Contender):
     """
 
     def __init__(
-        self, name: str, threads: int, worker: str, *arguments: Any, processes: int, mpi: bool, cable: Cable | None = None
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        threads: int,
+        worker: str,
+        *arguments: Any,
+        processes: int,
+        mpi: bool,
+        cable: Cable | None = None,
+    ) -> None:
         self.name, self.asked, self.processes = name, threads, processes
         self.tasks, self.threads, self.until = (), {}, float("inf")
         self.pipes: list[Connection] = []

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import cable, machine, networks
 from .jobs import Job
@@ -74,7 +74,8 @@ def run(options: Options) -> Result:
             notes = {job.name: job.ask("notes") for job in contenders}
     return {
         "machine": machine.describe(options.threads_of(1)), "batch": options.batch, "network": options.network,
-        "bandwidth": options.bandwidth, "watched": options.watched, "processes": {job.name: job.processes for job in contenders},
+        "bandwidth": options.bandwidth, "watched": options.watched,
+        "processes": {job.name: job.processes for job in contenders},
         "threads": {job.name: job.asked for job in contenders}, "notes": notes, **enough(measured),
     }  # fmt: skip
 
@@ -89,7 +90,8 @@ def agree(contenders: list[Job]) -> None:
         say(f"{job.name}: the first step takes the loss from {before:.4f} to {after:.4f}")
         expected = expected or (before, before - after)
         found = (before, before - after)
-        if not all(abs(ours / theirs - 1) < CLOSE for ours, theirs in zip(found, expected, strict=True)):  # or NaN
+        close = [abs(ours / theirs - 1) < CLOSE for ours, theirs in zip(found, expected, strict=True)]
+        if not all(close):  # NaN is not either
             raise BenchmarkError(f"{job.name} and {contenders[0].name} do not compute the same: see above")
 
 

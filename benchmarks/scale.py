@@ -1,5 +1,5 @@
-"""How much faster 1 to 1024 workers train, predicted from the times of one worker, for three ways of
-dividing the work; and how many bytes each worker receives.
+"""How much faster many workers train, predicted from the times of one, for three ways of dividing
+the work; and how many bytes each worker receives.
 
 A step is simulated layer by layer. The forward pass takes a third of the time, the backward pass
 two. Convolutions take time for each multiplication; linear layers as well, and so much for each
@@ -42,7 +42,6 @@ def layers_of(net: nn.Sequential, image: tuple[int, ...]) -> list[Layer]:
     found, x, before = [], Tensor(np.zeros((1, *image), np.float32)), None
     with no_grad():
         for name, block in net.named_children():
-            outputs: list[Tensor] = []
             learned = next((m for _, m in block.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
             if learned is None:
                 x = block(x)
@@ -88,7 +87,7 @@ def traffic(layers: list[Layer], way: str, n: int, batch: float) -> list[Traffic
                 found.append(Traffic(batch * layer.input, batch * layer.output * last, around=n))
             else:
                 found.append(Traffic(weights=layer.weights, among=n))
-        else:  # n / 2 pairs, each with its rows of the batch, and half of the network in each of the two
+        else:  # n / 2 pairs, each with its rows of the batch; half of the network is in each of two
             rows = batch / (n // 2)
             crossing = rows * layer.input * layer.sees_all, rows * layer.output * last
             found.append(Traffic(*crossing, layer.weights / 2, around=2, among=n // 2))
@@ -129,7 +128,8 @@ def step_time(
     now = wire = optimizer = 0.0
     done = []  # by layer: seconds of the backward pass, of exchanged activations, and of sums
     for layer, t in zip(layers, traffic(layers, way, n, batch), strict=True):
-        divided = {"data": 1, "hybrid": n if layer.linear else 1, "columns": min(n, 2)}[way]  # its weights
+        # among how many its weights are divided
+        divided = {"data": 1, "hybrid": n if layer.linear else 1, "columns": min(n, 2)}[way]
         seconds = per_work[layer.linear] * layer.work * batch / n / costs.rows
         if layer.linear:
             seconds += costs.fixed * layer.weights / linear_weights / divided

@@ -113,10 +113,11 @@ def compare(costs: Costs, results: Result) -> list[Result]:
         for task, overlap in {"step": True, "after": False}.items():
             if n > 1 and name.startswith(f"{OURS} ") and way in WAYS and name in steps[task]:
                 time = step_time(layers, costs, link, way, n, results["batch"], overlap, results["machine"]["cores"])
+                computed = sum(t.forward + t.backward for t in traffic(layers, way, n, results["batch"]))
                 found.append({
                     "way": way, "workers": n, "overlap": overlap, "predicted": step / time,
-                    "measured": step / median(steps[task][name]), "megabytes": median(notes[name][task]["received"]) / MEGA,
-                    "computed": sum(t.forward + t.backward for t in traffic(layers, way, n, results["batch"])) / MEGA,
+                    "measured": step / median(steps[task][name]), "computed": computed / MEGA,
+                    "megabytes": median(notes[name][task]["received"]) / MEGA,
                 })  # fmt: skip
     return found
 

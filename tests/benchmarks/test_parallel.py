@@ -49,7 +49,7 @@ def test_a_job_of_one_process():
 
 
 def test_an_error_in_a_process():
-    with pytest.raises(WorkerError, match="(?s)a process of a job.*Nothing"), running(job(worker="ours:Nothing")):
+    with pytest.raises(WorkerError, match=r"(?s)a process of a job.*Nothing"), running(job(worker="ours:Nothing")):
         pass
 
 
@@ -155,8 +155,13 @@ def test_the_report():
     assert parallel.best_ddp(RESULTS, 2) == "PyTorch DDP best, 2" and parallel.best_ddp(RESULTS, 4) is None
     # each round's ratio to the better of PyTorch's: 2 / 1, 2 / 1.6, 2 / 1.25
     assert "| minicnn data, 2 | 1 | 1,250 (1,000 to 1,600) | 25.6 | 1.6 (1.25 to 2) | 20 | 244 | – |" in text
-    assert "data, 2, gradients sent after the backward pass | 1 | 2,000 (1,600 to 2,000) | 16 | 1 (1 to 1.25) | 200" in text
-    assert "| PyTorch DDP, 2, nothing sent (no_sync) | 1 | 1,000 (1,000 to 1,000) | 32 | 2 (2 to 2) | – | – | – |" in text
+    assert (
+        "data, 2, gradients sent after the backward pass | 1 | 2,000 (1,600 to 2,000) | 16 | 1 (1 to 1.25) | 200"
+        in text
+    )
+    assert (
+        "| PyTorch DDP, 2, nothing sent (no_sync) | 1 | 1,000 (1,000 to 1,000) | 32 | 2 (2 to 2) | – | – | – |" in text
+    )
     assert "| minicnn, one process | 2 | 1,000 (1,000 to 1,000) | 32 | 2 (2 to 2) | – | – | – |" in text
     assert "thrown away (3)" in text and "this machine's memory" in text and "PyTorch 2.13" in text
 
@@ -272,7 +277,7 @@ def test_a_cable_that_cannot_be_made_leaves_nothing(monkeypatch, tmp_path):
 
     monkeypatch.setattr(cable, "NAMES", tmp_path)
     monkeypatch.setattr(cable.subprocess, "run", run)
-    with pytest.raises(cable.UsageError, match="tbf .* does not work here: no such discipline"), cable.cable(2.5, 2):
+    with pytest.raises(cable.UsageError, match=r"tbf .* does not work here: no such discipline"), cable.cable(2.5, 2):
         pass
     assert any("rate 2500mbit" in command for command in commands)
     made = [command.split()[-1] for command in commands if command.startswith("ip netns add")]
