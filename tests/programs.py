@@ -21,7 +21,16 @@ from minicnn import functional as F
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PROGRAMS = EXAMPLES / "alexnet"
-FILES = {"config.json", "metrics.csv", "curves.png", "filters.png", "last.safetensors", "best.safetensors"}
+FILES = {
+    "config.json",
+    "metrics.csv",
+    "curves.png",
+    "filters.png",
+    "last.safetensors",
+    "best.safetensors",
+    "finished.json",
+}
+UNFINISHED = FILES - {"finished.json"}  # of a run that was interrupted
 SIZE = 64
 
 

@@ -383,6 +383,11 @@ def is_onnx(path: str) -> bool:
 def take(source: str, target: str, framework: str) -> None:
     """Convert a network of train.py for another framework."""
     net, config, view = load_network(source)
+    if "groups" in config["lrn"]:
+        raise UsageError(
+            f"{source} was trained with --parallel columns: each half of its channels is normalized by itself, which "
+            "other frameworks' AlexNet does not do"
+        )
     if framework == "onnx":
         write_onnx(target, net, outwards(net.state_dict(), OURS), config, view)
     else:

@@ -33,6 +33,7 @@ from minicnn.backends.devices import Array, on_device_of, to_device
 from minicnn.checkpoint import CheckpointError, replacing
 from minicnn.data import DataError, DataLoader
 from minicnn.data.folder import some
+from minicnn.workers import Workers
 
 MOST_KEPT, OFTEN = 50, 0.5  # batches and seconds between counts
 
@@ -59,9 +60,12 @@ class Score:
 
     The results of a batch stay on the device, and are counted only now and then, because the
     program then has to wait for the GPU, and the GPU for the program.
+
+    workers: those that have other rows of the batches; result() is that of all of them.
     """
 
-    def __init__(self, classes: int = 0) -> None:
+    def __init__(self, classes: int = 0, workers: Workers | None = None) -> None:
+        self.workers = workers or Workers()
         # (loss, logits, labels) of each batch that is not counted yet
         self.kept: list[tuple[Array, Array, Array]] = []
         self.begun = self.counted = time.perf_counter()
@@ -70,6 +74,8 @@ class Score:
 
     def add(self, loss: Tensor, logits: Tensor, labels: Array) -> None:
         """Add a batch, with its mean loss. The first one is counted at once."""
+        if not len(labels):  # the rows of a small batch are other workers'
+            return
         self.kept.append((loss.data, logits.data, labels))
         if not self.seen or len(self.kept) == MOST_KEPT or time.perf_counter() - self.counted > OFTEN:
             self.count()
@@ -93,6 +99,8 @@ class Score:
     def result(self) -> dict[str, float]:
         """loss, top1 and top5 of all images so far."""
         self.count()
+        sums, seen = zip(*self.workers.gather((self.sums, self.seen)), strict=True)
+        self.sums, self.seen = sum(sums), sum(seen)  # in the order of the ranks: equal everywhere
         loss, top1, top5 = (self.sums * (1, 100, 100) / self.seen).tolist()
         return {"loss": loss, "top1": top1, "top5": top5}
 
@@ -105,14 +113,15 @@ class Score:
 
 def batches(loader: DataLoader, title: str, score: Score) -> Iterator[tuple[Array, Array]]:
     """The loader's batches to train on, each added to the score before the next. A progress bar
-    counts them and shows the mean loss so far; if that is NaN or infinite, they end early."""
-    with progress_bar(total=len(loader.dataset), desc=title, unit=" images") as bar:
+    counts them and shows the mean loss so far; if that is NaN or infinite, they end early. Of
+    several workers, each shows its own part."""
+    with progress_bar(total=len(loader.dataset) // loader.part[1], desc=title, unit=" images") as bar:
         for images, labels in loader:
             yield images, labels
             # as part of the title, which narrow bars show too
-            bar.set_description(f"{title}  loss {score.sums[0] / score.seen:.3f}", refresh=False)
+            bar.set_description(f"{title}  loss {score.sums[0] / max(score.seen, 1):.3f}", refresh=False)
             bar.update(len(labels))
-            if not np.isfinite(score.sums[0]):
+            if not all(score.workers.gather(bool(np.isfinite(score.sums[0])))):
                 break
 
 

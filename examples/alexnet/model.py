@@ -19,11 +19,11 @@ one that torchvision has; textbooks print the paper's channels with padding that
 [62378344, 61100840, 62378344]
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from minicnn import nn
+from minicnn import Tensor, nn
 from minicnn.nn import init
 
 INPUT_SIZE = {"2012": 227, "2014": 224, "tutorial": 224}
@@ -123,6 +123,22 @@ def pool() -> nn.MaxPool2d:
     return nn.MaxPool2d(kernel_size=3, stride=2)
 
 
+def normalization(groups: int = 1, **constants: float) -> nn.Module:
+    """Local response normalization, in one group of channels or in several."""
+    norm = nn.LocalResponseNorm(**constants)
+    return norm if groups == 1 else GroupNorm(norm, groups)
+
+
+class GroupNorm(nn.Module):
+    """Each group of channels is normalized by itself, as on the paper's two GPUs."""
+
+    def __init__(self, norm: nn.Module, groups: int) -> None:
+        self.norm, self.groups = norm, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)).reshape(x.shape)
+
+
 def first_weights(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Settings of layers: of conv1 and fc8, of conv3, and of all others, whose biases the paper
     starts at 1.
@@ -144,7 +160,7 @@ def alexnet(
     classes: int = 1000,
     weight_init: str = "he",
     groups: bool = True,
-    lrn: dict[str, Any] = LRN,
+    lrn: Mapping[str, Any] = LRN,
     dropout_scale: str = "training",
     dropout: float = 0.5,
 ) -> nn.Sequential:
@@ -152,7 +168,8 @@ def alexnet(
     classes).
 
     weight_init: "he", "paper" or "zeros", as first_weights has them. groups, lrn: of variant 2012,
-    whether it has groups, and the constants of its normalization, where they are not the paper's.
+    whether it has groups, and the constants of its normalization, where they are not the paper's,
+    with "groups": 2 if it normalizes each half of the channels by itself.
     dropout: the share of fc6's and fc7's outputs that training leaves out. dropout_scale:
     "training" or, as in the paper (section 4.2), "evaluation"; see minicnn/functional/dropout.py.
     """
@@ -162,5 +179,5 @@ def alexnet(
         )
     drop = partial(nn.Dropout, dropout, scale=dropout_scale)
     if variant == "2012":
-        return alexnet_2012(classes, weight_init, 2 if groups else 1, partial(nn.LocalResponseNorm, **lrn), drop)
+        return alexnet_2012(classes, weight_init, 2 if groups else 1, partial(normalization, **lrn), drop)
     return (alexnet_2014 if variant == "2014" else alexnet_tutorial)(classes, weight_init, drop)

@@ -13,7 +13,8 @@ import support.installed  # noqa: F401 (first)
 from evaluate import Score, batches, evaluate, in_words
 from model import INPUT_SIZE, alexnet
 from support.images import View, datasets, pixel_statistics, training, validation
-from support.options import batch_of, command, parse, say, use_machine
+from support.options import batch_of, command, connected, parse, say, use_machine
+from support.parallel import WAYS
 from support.runs import TEN_CROP, Run, claimed, conclude
 from support.start import Start, begin, freeze, introduce, training_mode
 
@@ -21,44 +22,51 @@ import minicnn
 from minicnn import Tensor, nn
 from minicnn import functional as F
 from minicnn.optim import SGD, CosineLR, ReduceLROnPlateau, Schedule, StepLR
+from minicnn.workers import Workers
 
 
 def main() -> None:
+    workers = connected()  # the processes that mpiexec has started, or this one alone
     settings, given = parse()  # all options, and the names of those that were given
     # with nothing, with a run that continues (--resume), or with other weights (--from)
     start = begin(settings, given)
     if start is None:  # the run has all its epochs
         return
-    use_machine(settings)
-    with claimed(settings, numbered="out" not in given):  # settings.out is this run's folder
-        train(settings, given, start)
+    use_machine(settings, workers)
+    with claimed(settings, "out" not in given, workers):  # settings.out is this run's folder
+        train(settings, given, start, workers)
 
 
-def train(settings: Namespace, given: set[str], start: Start) -> None:
+def train(settings: Namespace, given: set[str], start: Start, workers: Workers) -> None:
     minicnn.manual_seed(settings.seed)
+    # how several processes divide the work
+    way = WAYS[settings.parallel if workers.size > 1 else "data"](workers)
 
     # Data: images of classes, and how the network sees them.
     size = INPUT_SIZE[settings.variant]
     dataset, val_dataset = datasets(settings.data, settings.seed, size, settings.verify, settings.resize, start.classes)
     start.require_classes(settings.data, dataset.classes)
-    statistics = pixel_statistics(dataset, settings, start.statistics)
+    statistics = pixel_statistics(dataset, settings, start.statistics, workers)
     view = View.of(size, settings, statistics, start.view)
-    loader, val_loader = training(dataset, view, settings, statistics), validation(val_dataset, view, settings)
+    loader = training(dataset, view, settings, statistics, way.rows.part)
+    val_loader = validation(val_dataset, view, settings, part=way.rows.part)
 
     # Network, optimizer and schedule: new ones, unless there is something to start with.
     lrn = start.lrn(settings)
     net = network(settings, len(dataset.classes), lrn)
     start.give_weights(net, dataset.classes)
+    net = way.divide(net)
     if settings.freeze:
         freeze(net)
     optimizer = sgd(net, settings)
     schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))
     plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
-    start.restore(net, optimizer, schedule, settings, given, len(loader))
-    introduce(settings, given, net, optimizer, loader, val_loader)
+    start.restore(way, net, optimizer, schedule, settings, given, len(loader))
+    way.begin(net)
+    introduce(settings, given, way, net, optimizer, loader, val_loader)
 
     known = {"classes": dataset.classes, "names": start.names(dataset), "lrn": lrn, "minicnn": minicnn.__version__}
-    run = Run(settings, known, view, start.saved)  # writes the folder
+    run = Run(settings, known, view, start.saved, workers.rank)  # writes the folder
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         title = f"epoch {epoch}/{settings.epochs}"
@@ -66,14 +74,14 @@ def train(settings: Namespace, given: set[str], start: Start) -> None:
         # Train: one update for each batch of images (N, S, S, 3) with labels (N,).
         loader.set_epoch(epoch)  # another order, and other crops
         training_mode(net)
-        score = Score()
+        score = Score(workers=way.rows)
         for images, labels in batches(loader, title, score):
-            with batch_of(len(labels)):
+            with batch_of(len(labels)), way.step(len(labels)) as step:
                 logits = net(Tensor(images))  # (N, classes)
                 loss = F.cross_entropy(logits, Tensor(labels))
                 net.zero_grad()
-                loss.backward()
-                optimizer.step()
+                step.backward(loss)  # and, of several processes, sum the gradients
+            way.update(optimizer)
             lr = optimizer.lr
             if not plateau:
                 schedule.step()
@@ -81,21 +89,23 @@ def train(settings: Namespace, given: set[str], start: Start) -> None:
         result: dict[str, Any] = {"lr": lr, **score.trained()}
 
         # Validate.
-        result |= {f"val_{name}": value for name, value in evaluate(net, val_loader).items()}
+        result |= {f"val_{name}": value for name, value in evaluate(net, val_loader, Score(workers=way.rows)).items()}
         if plateau:
             plateau.step(100 - result["val_top1"])
 
         # Save the tables and images, the network if it is the best so far, and all that it takes to
         # continue.
         row = {"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}
-        run.keep(row, net, {"optimizer": optimizer, "schedule": schedule}, statistics)
+        parts = {"model": way.whole(net), "optimizer": way.whole(optimizer), "schedule": schedule}
+        run.keep(row, parts, statistics)
         say(
             f"{title}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
             f"{in_words(result, len(dataset.classes), prefix='val_')}  {result['images_per_s']:.1f} images/s"
         )
 
     if settings.ten_crop:  # once, at the end: it takes ten times as long
-        result = evaluate(net, validation(val_dataset, view, settings, crops=10))
+        ten_crops = validation(val_dataset, view, settings, crops=10, part=way.rows.part)
+        result = evaluate(net, ten_crops, Score(workers=way.rows))
         run.write(TEN_CROP, result)
         say(f"ten crops of each image: {in_words(result, len(dataset.classes))}")
     conclude(run)

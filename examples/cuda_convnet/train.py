@@ -197,7 +197,7 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
         row: dict[str, Any] = {"lr": optimizer.lr, **score.trained(), "epoch": epoch, "step": optimizer.steps}
         row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
         row["seconds"] = time.perf_counter() - begun
-        run.keep(row, net, {"optimizer": optimizer})
+        run.keep(row, {"model": net, "optimizer": optimizer})
         say(
             f"{title}  training error {100 - row['train_top1']:.2f}%  "
             f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "

@@ -6,6 +6,7 @@ options.py       command lines, and how a user's mistake ends in one line
 recipes.py       the three recipes, side by side with the paper's sections
 images.py        data sets, and how the network sees an image
 runs.py          the folder of a run, and its checkpoints
+parallel.py      how several processes divide a training
 drawing.py       curves and filters; confusion.py has the confusion matrix
 weight_files.py  weights of PyTorch, NumPy and safetensors; onnx_format.py has ONNX's
 installed.py     the message if minicnn is not installed

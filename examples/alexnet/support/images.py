@@ -26,6 +26,7 @@ from minicnn.data.transforms import (
     TenCrop,
     Transform,
 )
+from minicnn.workers import Workers
 
 from .options import UsageError, complain, progress_bar, say
 from .recipes import kind_and_folder
@@ -184,10 +185,11 @@ def announced(images: ImageFiles, root: str) -> ImageFiles:
 
 
 def pixel_statistics(
-    dataset: Any, settings: Namespace, saved: dict[str, NDArray[Any]] | None = None
+    dataset: Any, settings: Namespace, saved: dict[str, NDArray[Any]] | None = None, workers: Workers | None = None
 ) -> PixelStatistics | None:
     """The mean image and the colors of the training images, if --mean or --color-pca need them.
-    They come from a checkpoint, from the file that prepare.py wrote, or are computed now."""
+    They come from a checkpoint, from the file that prepare.py wrote, or are computed now, by each
+    worker from some of the images."""
     if settings.mean != "image" and not settings.color_pca:
         return None
     if saved:
@@ -196,15 +198,19 @@ def pixel_statistics(
     if kind in ("imagenet", "photos") and (path := Path(folder) / STATISTICS).exists():
         say(f"mean image and colors of the training images: {path}")
         return _stored(path, len(dataset), settings.resize)
+    workers = workers or Workers()
     say(f"mean image and colors of the {len(dataset)} training images: computed now")
     statistics, square = PixelStatistics(), Compose([Resize(settings.resize), CenterCrop(settings.resize)])
-    loader = DataLoader(dataset, 32, transform=square, num_workers=minicnn.get_num_threads())
+    loader = DataLoader(dataset, 32, transform=square, num_workers=minicnn.get_num_threads(), part=workers.part)
     with progress_bar(total=len(dataset), desc="statistics", unit=" images") as bar:
         for images, _ in loader:
             for image in images:
                 statistics.add(image)
             bar.update(len(images))
-    return statistics
+    total = PixelStatistics()
+    for part in workers.gather(statistics.arrays()):
+        total.merge(PixelStatistics.of(part))
+    return total
 
 
 def _stored(path: Path, count: int, side: int) -> PixelStatistics:
@@ -222,15 +228,21 @@ def _stored(path: Path, count: int, side: int) -> PixelStatistics:
     return statistics
 
 
-def training(dataset: Any, view: View, settings: Namespace, statistics: PixelStatistics | None = None) -> DataLoader:
-    """Shuffled and augmented batches to train on."""
+def training(
+    dataset: Any, view: View, settings: Namespace, statistics: PixelStatistics | None = None,
+    part: tuple[int, int] = (0, 1),
+) -> DataLoader:  # fmt: skip
+    """Shuffled and augmented batches to train on, or a part of each."""
     transform = view.augmented(settings, statistics)
-    return _loader(dataset, settings.batch_size, transform, settings, shuffle=True, seed=settings.seed)
+    return _loader(dataset, settings.batch_size, transform, settings, shuffle=True, seed=settings.seed, part=part)
 
 
-def validation(dataset: Any, view: View, settings: Namespace, crops: int = 1) -> DataLoader:
-    """Batches of a validation set, in order. In ten crops, a batch has a tenth of the images."""
-    return _loader(dataset, max(1, settings.batch_size // crops), view.evaluation(crops), settings)
+def validation(
+    dataset: Any, view: View, settings: Namespace, crops: int = 1, part: tuple[int, int] = (0, 1)
+) -> DataLoader:
+    """Batches of a validation set, in order, or a part of each. In ten crops, a batch has a tenth
+    of the images."""
+    return _loader(dataset, max(1, settings.batch_size // crops), view.evaluation(crops), settings, part=part)
 
 
 def _loader(dataset: Any, batch_size: int, transform: Compose, settings: Namespace, **options: Any) -> DataLoader:

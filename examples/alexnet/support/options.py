@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,19 +17,22 @@ from typing import Any, NoReturn
 from model import VARIANTS
 
 import minicnn
+from minicnn import distributed
 from minicnn.backends import backend_of
 from minicnn.backends.cuda.products import has_tf32
 from minicnn.backends.devices import open_device
 from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 from minicnn.data.folder import quiet
+from minicnn.distributed import WorkersError
+from minicnn.workers import Workers
 
 from .recipes import RECIPES, complete, kind_and_folder, usual
 
 DEFAULTS: dict[str, Any] = {  # the settings that no recipe has
     "data": "synthetic", "verify": True, "workers": None, "processes": None, "seed": 0,
     "threads": None, "device": "cpu", "backend": None, "precision": None, "out": "runs/alexnet",
-    "source": None, "freeze": False, "head_lr": None,
+    "source": None, "freeze": False, "head_lr": None, "parallel": "data", "limit": 600.0,
 }  # fmt: skip
 # A checkpoint fixes these: the network, how it sees images, and what the states in it depend on.
 FIXED = (
@@ -42,6 +46,11 @@ MACHINE = ("workers", "processes", "threads", "backend", "precision")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # The default's upper limit: at 700 images a second each, these feed an H200 that trains in TF32.
 MOST_WORKERS = 24
+
+
+PARALLEL = ("data", "sharded", "hybrid", "columns")
+
+_workers = Workers()  # what connected() has returned
 
 
 class UsageError(ValueError):
@@ -71,18 +80,28 @@ def command(main: Callable[[], None]) -> int:
     except BrokenPipeError:
         # The reader of the standard output has gone, as head does. Python flushes it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as shells say when the signal for it ends a program
-    except (UsageError, CheckpointError, DataError, minicnn.DeviceError, ImportError, OSError) as error:
+        return ended(141)  # as shells say when the signal for it ends a program
+    except (UsageError, CheckpointError, DataError, minicnn.DeviceError, WorkersError, ImportError, OSError) as error:
         if isinstance(error, OSError) and error.filename:
             error = UsageError(f"{error.filename}: {error.strerror}")
-        complain(str(error))
-        return 2
+        return ended(2, f"{name_of_program()}: {error}")
     except MemoryError as error:
-        complain(f"there is not enough memory: {str(error) or 'a smaller --batch-size needs less'}")
-        return 2
+        advice = str(error) or "a smaller --batch-size needs less"
+        return ended(2, f"{name_of_program()}: there is not enough memory: {advice}")
     except KeyboardInterrupt as error:
-        print(printable(f"interrupted: {error}" if error.args else "interrupted"), file=sys.stderr)
-        return 130
+        return ended(130, f"interrupted: {error}" if error.args else "interrupted")
+
+
+def ended(status: int, message: str = "") -> int:
+    """The program has failed: print the line, end the other processes of it, if there are any, and
+    return the status."""
+    if _workers.rank:  # if all have the same message, rank 0 prints it, and ends the others
+        time.sleep(1)
+    if message:
+        print(printable(message), file=sys.stderr)
+    if _workers.size > 1:
+        _workers.abort(status)
+    return status
 
 
 @contextmanager
@@ -103,7 +122,12 @@ def say(message: str) -> None:
 
 def complain(message: str) -> None:
     """A line on the standard error."""
-    print(printable(f"{os.path.basename(sys.argv[0])}: {message}"), file=sys.stderr)
+    print(printable(f"{name_of_program()}: {message}"), file=sys.stderr)
+
+
+def name_of_program() -> str:
+    """With the rank, if it is not 0."""
+    return os.path.basename(sys.argv[0]) + f" (rank {_workers.rank})" * (_workers.rank > 0)
 
 
 def printable(text: str) -> str:
@@ -152,6 +176,7 @@ counted = number(int, 0, 2**31, "a whole number of at least 0")
 seed = number(int, 0, 2**63 - 1, "a whole number from 0 to 2**63 - 1")
 positive = number(float, 0, 1e30, "a number of at least 0")
 share = number(float, 0, 0.999, "a share from 0 to 0.999")
+seconds = number(float, 1, 1e9, "a number of at least 1")
 side = number(int, 1, 4096, "a whole number from 1 to 4096")
 
 
@@ -260,6 +285,7 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
 KINDS: dict[str, Any] = {  # what each setting may be: a type, one of several values, or a number
     "recipe": RECIPES, "data": str, "verify": bool, "workers": counted, "processes": bool, "seed": seed,
     "threads": natural, "device": str, "backend": str, "precision": ("fp32", "tf32"), "out": str,
+    "parallel": PARALLEL, "limit": seconds,
     "source": str, "freeze": bool, "head_lr": positive,
     **{name: kind for options in RECIPE_OPTIONS.values() for name, (kind, _) in options.items()},
     "mean": ("imagenet", "image", "source"), "scale": ("unit", "raw", "source"),
@@ -296,7 +322,7 @@ def progress_bar(*args: Any, **options: Any) -> Any:
         from tqdm import tqdm
     except ImportError:
         raise ImportError("the progress bar needs tqdm: pip install tqdm") from None
-    return tqdm(*args, leave=False, disable=None, **options)
+    return tqdm(*args, leave=False, disable=True if _workers.rank else None, **options)
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -337,9 +363,24 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def use_machine(settings: argparse.Namespace) -> None:
+def connected() -> Workers:
+    """The processes that mpiexec has started, or this one alone. Only rank 0 of them prints and
+    shows progress."""
+    global _workers
+    _workers = distributed.start()
+    if _workers.rank:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the end)
+    return _workers
+
+
+def use_machine(settings: argparse.Namespace, workers: Workers | None = None) -> None:
     """Open the device, and fill in the settings that depend on it. Raises DeviceError if there is
     no such device, UsageError if it cannot do what was asked for."""
+    if workers is not None:
+        distributed.start(settings.limit)
+        if settings.batch_size < workers.size:
+            raise UsageError(f"--batch-size {settings.batch_size} is too small for {workers.size} processes")
+        settings.device = workers.device(settings.device)
     settings.device = open_device("cpu" if settings.device is None else settings.device)
     if settings.threads:
         minicnn.set_num_threads(settings.threads)
@@ -442,6 +483,18 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         metavar="FILE",
         help="continue the run of a last.safetensors, in its folder and with its settings, except those given now",
     )
+
+    several = parser.add_argument_group("several processes, started by mpiexec -n N (see the README in this folder)")
+    several.add_argument(
+        "--parallel", choices=PARALLEL,
+        help="what each process has: data (default): all weights, and some images of each batch; sharded: the same, "
+        "but it updates only its share of the weights; hybrid: of the linear layers only some outputs; columns: half "
+        "of the kernels of each layer, as each of the paper's two GPUs",
+    )  # fmt: skip
+    several.add_argument(
+        "--limit", type=seconds, metavar="N",
+        help="the run ends if a process waits longer than N seconds for the others (default: 600)",
+    )  # fmt: skip
 
     tuning = parser.add_argument_group("fine-tuning")
     tuning.add_argument(

@@ -7,6 +7,7 @@
     best.safetensors    the network of the best epoch, to use
     last.safetensors    everything that is needed to continue
     ten_crop.json       with --ten-crop: the results of the last epoch's network over ten crops
+    finished.json       that it has had all its epochs
 
 Each file is written whole or not at all.
 """
@@ -18,7 +19,7 @@ import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from minicnn import nn
 from minicnn.backends.devices import to_device
 from minicnn.checkpoint import CheckpointError, replacing
 from minicnn.data import DataError, PixelStatistics
+from minicnn.workers import Workers
 
 from .drawing import draw_curves, draw_filters, require_matplotlib
 from .images import View
@@ -40,7 +42,7 @@ from .recipes import complete
 COLUMNS = [
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",
 ]  # fmt: skip
-TEN_CROP = "ten_crop.json"
+TEN_CROP, FINISHED = "ten_crop.json", "finished.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
 FIVE = 5  # of so few classes the five best answers are all
 FIRST = "config.json", BEST  # what comes before the last
@@ -49,10 +51,32 @@ NEEDED = "variant", "groups", "init", "classes", "view"
 
 
 @contextmanager
-def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
-    """Inside, settings.out is the folder of this run alone. After an interrupt, or an image that
-    cannot be read, the message says how to continue; a run that ends before its first epoch leaves
-    no files. A run that continues in another folder takes its best network with it.
+def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None = None) -> Iterator[None]:
+    """Inside, settings.out is the run's folder, which this process or, of several, that of rank 0
+    has claimed. After an interrupt, an image that cannot be read, or a full disk, the message says
+    how to continue."""
+    workers = workers or Workers()
+    with nullcontext() if workers.rank else _claimed(settings, numbered):
+        settings.out = workers.decided(settings.out)
+        last = Path(settings.out, LAST)
+        further = f"go on with --resume {last}"
+        try:
+            yield
+        except (KeyboardInterrupt, DataError, OSError) as error:
+            if not last.exists():
+                raise
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(further) from None
+            mended = f"when that is mended, {further}"
+            if isinstance(error, OSError):
+                raise OSError(error.errno, f"{error.strerror or error}; {mended}", error.filename) from None
+            raise DataError(f"{error}; {mended}") from None
+
+
+@contextmanager
+def _claimed(settings: Namespace, numbered: bool) -> Iterator[None]:
+    """Inside, settings.out is the folder of this run alone. A run that ends before its first epoch
+    leaves no files. A run that continues in another folder takes its best network with it.
 
     numbered: if settings.out has a run already, take the first of settings.out-2, -3 … that has
     none. Raises UsageError if it has one, or one that has only begun, and perhaps goes on, or a
@@ -76,7 +100,7 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
                 shutil.copyfile(best, path)
         with alone(settings.out):
             yield
-    except BaseException as error:
+    except BaseException:
         if not last.exists():
             with suppress(OSError):  # of a folder where there is something else by now
                 for path in own:
@@ -84,10 +108,6 @@ def claimed(settings: Namespace, numbered: bool = False) -> Iterator[None]:
                         path.rmdir()
                     else:
                         path.unlink(missing_ok=True)
-        elif isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"go on with --resume {last}") from None
-        elif isinstance(error, DataError):
-            raise DataError(f"{error}; when that is mended, go on with --resume {last}") from None
         raise
 
 
@@ -137,9 +157,12 @@ def _claim(out: str, numbered: bool) -> tuple[str, list[Path]]:
 class Run:
     """A run folder, being written: of a network with these settings and this view, from the
     beginning or from what load_run has returned. The settings that changed when a run continued are
-    kept in them, as `earlier`."""
+    kept in them, as `earlier`. Of several processes, the one that has rank 0 writes."""
 
-    def __init__(self, settings: Namespace, more: dict[str, Any], view: View, saved: dict[str, Any]) -> None:
+    def __init__(
+        self, settings: Namespace, more: dict[str, Any], view: View, saved: dict[str, Any], rank: int = 0
+    ) -> None:
+        self.writes = rank == 0
         config = {name: value for name, value in vars(settings).items() if name != "resume"} | more
         if saved and (earlier := _earlier(config, saved)):
             config["earlier"] = earlier
@@ -150,26 +173,32 @@ class Run:
         # the row of the best epoch, the last of equal ones
         self.best = max(reversed(here), key=merit, default=None)
         self.write("config.json", self.config)
+        if self.writes:
+            (self.folder / FINISHED).unlink(missing_ok=True)
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Write a file of JSON into the run's folder."""
+        if not self.writes:
+            return
         with replacing(self.folder / name) as path:
             path.write_text(json.dumps(content, indent=2) + "\n")
 
-    def keep(
-        self, row: dict[str, Any], net: nn.Module, parts: dict[str, Any], statistics: PixelStatistics | None = None
-    ) -> None:
+    def keep(self, row: dict[str, Any], parts: dict[str, Any], statistics: PixelStatistics | None = None) -> None:
         """Write the files of an epoch that is done: first the checkpoints, then the table and the
         images; if one of those cannot be written, a line says so. parts: name -> object with a
-        state_dict. Raises UsageError if the training has diverged."""
+        state_dict; "model" is the network. Raises UsageError if the training has diverged."""
         if not np.isfinite(row["train_loss"] + row["val_loss"]):
             advice = "; a lower --lr may help" if "lr" in self.config else ""
             raise UsageError(f"training diverged in epoch {row['epoch']}: the loss is NaN or infinite{advice}")
         self.rows.append(row)
-        self.save(net, parts, statistics)
+        # for which all processes are needed
+        states = {name: part.state_dict() for name, part in parts.items()}
+        if not self.writes:
+            return
+        self.save(states, statistics)
         with suppress(OSError):
             (self.folder / TEN_CROP).unlink(missing_ok=True)  # of an earlier last epoch
-        kernels = to_device(net.state_dict()["conv1.conv.weight"], "cpu")
+        kernels = to_device(states["model"]["conv1.conv.weight"], "cpu")
         self._show("metrics.csv", self._write_metrics)
         self._show("curves.png", lambda path: draw_curves(self.rows, path, len(self.config["classes"]) > FIVE))
         self._show("filters.png", lambda path: draw_filters(kernels, path))
@@ -192,17 +221,17 @@ class Run:
                 for r in self.rows
             )
 
-    def save(self, net: nn.Module, parts: dict[str, Any], statistics: PixelStatistics | None) -> None:
+    def save(self, states: dict[str, dict[str, Any]], statistics: PixelStatistics | None) -> None:
         """last.safetensors: the network, the other parts, and how far it has come. best.safetensors
         goes first: if it cannot be written, the epoch counts as not done, and is done again."""
         if self.best is None or merit(self.rows[-1]) >= merit(self.best):
-            save_network(self.folder / BEST, net, self.config, self.view)
+            _save_state(self.folder / BEST, states["model"], self.config, self.view)
             self.best = self.rows[-1]
         arrays = _of_view(self.view)
         if statistics is not None:
             arrays |= {f"statistics.{name}": array for name, array in statistics.arrays().items()}
-        for part, thing in {"model": net, **parts}.items():
-            for name, value in thing.state_dict().items():
+        for part, state in states.items():
+            for name, value in state.items():
                 arrays[f"{part}.{name}"] = np.asarray(value) if isinstance(value, (int, float, list)) else value
         progress = {"epoch": self.rows[-1]["epoch"], "rows": self.rows}
         info = {"config": self.config, "random": minicnn.random.random_state(), **progress}
@@ -210,7 +239,9 @@ class Run:
 
 
 def conclude(run: Run) -> None:
-    """Print a run's best result, and the commands that use its network."""
+    """Print a run's best result, and the commands that use its network. A file says that the run
+    has come to its end: mpiexec may return 0 when it has not."""
+    run.write(FINISHED, {"epochs": len(run.rows), "seconds": run.rows[-1]["seconds"]})
     if best := run.best:  # or it has been removed
         path, programs = run.folder / BEST, os.path.dirname(sys.argv[0])
         say(
@@ -247,6 +278,7 @@ def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     arrays, info = read_checkpoint(path)
     newer: dict[str, Any] = {  # what older runs do not say
         "precision": None, "processes": None, "backend": None, "source": None, "freeze": False, "head_lr": None,
+        "parallel": "data", "limit": 600.0,
     }  # fmt: skip
     needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NEEDED}
     if not info.get("rows") or not has(info.get("config"), *needed):
@@ -266,7 +298,10 @@ def require_sound(path: str, info: dict[str, Any]) -> None:
     sound = {
         "classes": _strings(classes) and len(classes) > 0,
         "names": _strings(names) and _strings(classes) and len(names) == len(classes),
-        "lrn": isinstance(lrn, dict) and lrn.keys() == LRN.keys() and all(map(is_number, lrn.values())),
+        "lrn": isinstance(lrn, dict)
+        and lrn.keys() - {"groups"} == LRN.keys()
+        and all(map(is_number, lrn.values()))
+        and lrn.get("groups", 1) in (1, 2),
         "rows": isinstance(rows, list)
         and all(has(row, *COLUMNS) and all(is_number(row[name]) for name in COLUMNS) for row in rows),
     }
@@ -298,8 +333,12 @@ def _of_view(view: View) -> dict[str, Any]:
 def save_network(path: str | os.PathLike[str], net: nn.Module, config: dict[str, Any], view: View) -> None:
     """A checkpoint for load_network: it needs the settings variant, groups, init and classes, and
     has defaults for lrn, dropout, dropout_scale and names."""
+    _save_state(path, net.state_dict(), config, view)
+
+
+def _save_state(path: str | os.PathLike[str], state: dict[str, Any], config: dict[str, Any], view: View) -> None:
     info = {"config": config | {"view": view.numbers()}}
-    minicnn.save(path, {**net.state_dict(), **_of_view(view)}, info)
+    minicnn.save(path, {**state, **_of_view(view)}, info)
 
 
 def require_classes(path: str, known: list[str], what: str, found: list[str]) -> None:

@@ -17,7 +17,8 @@ from minicnn.data.folder import some
 from minicnn.optim import SGD, Optimizer, ReduceLROnPlateau, Schedule
 
 from .images import View
-from .options import DEFAULTS, MACHINE, adopt, adopt_network, say
+from .options import DEFAULTS, MACHINE, UsageError, adopt, adopt_network, say
+from .parallel import Data
 from .recipes import complete
 from .runs import TEN_CROP, finished, load_network, load_run, part_of, require_classes, restore, view_of
 
@@ -45,7 +46,14 @@ class Start:
 
     def lrn(self, settings: Namespace) -> dict[str, Any]:
         """The constants of local response normalization."""
-        return self.config.get("lrn", {**LRN, "alpha": settings.lrn_alpha})
+        columns = settings.parallel == "columns"  # each normalizes its own channels
+        lrn = self.config.get("lrn", {**LRN, "alpha": settings.lrn_alpha} | ({"groups": 2} if columns else {}))
+        if columns and (settings.variant != "2012" or not settings.groups or lrn.get("groups") != 2):
+            raise UsageError(
+                "--parallel columns trains the 2012 network in two columns from its beginning (or resumes such a run): "
+                f"{self.path or f'variant {settings.variant}'} is another network; --parallel hybrid divides it too"
+            )
+        return lrn
 
     def names(self, dataset: Any) -> list[str]:
         """The words for a data set's classes. Classes that are known keep the names that they
@@ -64,14 +72,16 @@ class Start:
             say(f"from {self.path}: {take_weights(net, self.source, self.classes, classes)}")
 
     def restore(
-        self, net: nn.Module, optimizer: SGD, schedule: Schedule, settings: Namespace, given: set[str], batches: int
-    ) -> None:
+        self, way: Data, net: nn.Module, optimizer: SGD, schedule: Schedule, settings: Namespace, given: set[str],
+        batches: int,
+    ) -> None:  # fmt: skip
         """If a run continues, restore the states of its parts, except the settings that were given.
-        batches: how many an epoch has now."""
+        way: how they are divided. batches: how many an epoch has now."""
         if not self.saved:
             return
         plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
-        parts = {"model": net, "optimizer": optimizer} | ({"schedule": plateau} if plateau else {})
+        parts = {"model": way.whole(net), "optimizer": way.whole(optimizer)}
+        parts |= {"schedule": plateau} if plateau else {}
         restore(self.path, self.arrays, self.saved, parts)
         for group in optimizer.param_groups:
             group |= {name: value for name, value in optimizer.defaults.items() if name != "lr"}
@@ -139,12 +149,13 @@ def training_mode(net: nn.Module) -> None:
 
 # ------------------------------------------------------------------------------- what is said of it
 def introduce(
-    settings: Namespace, given: set[str], net: nn.Module, optimizer: Optimizer, loader: DataLoader,
+    settings: Namespace, given: set[str], way: Data, net: nn.Module, optimizer: Optimizer, loader: DataLoader,
     val_loader: DataLoader,
 ) -> None:  # fmt: skip
     """Print the configuration: the machine, the data, the settings that differ from the recipe's,
     and what may surprise."""
-    parameters = sum(p.size for p in net.parameters())
+    weights, state = (list(way.whole(thing).state_dict().values()) for thing in (net, optimizer))
+    parameters = sum(array.size for array in weights)
     drawn = (
         ": synthetic textures, not photographs; --data takes a folder of your own"
         if settings.data == "synthetic"
@@ -155,6 +166,8 @@ def introduce(
     else:
         machine = f"{settings.device}, {describe_device(settings.device)}, with matrix products in {settings.precision}"
     say(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}, backend {settings.backend}")
+    if way.workers.size > 1:
+        say(f"{way.workers.size} processes, of which each has that; --parallel {settings.parallel}")
     say(f"data: {settings.data}{drawn}")
     images = len(loader.dataset)
     say(
@@ -171,7 +184,8 @@ def introduce(
             f"{-(-images // size)}"
         )
     usual = complete({**DEFAULTS, "recipe": settings.recipe, "data": settings.data})
-    told = {"data", "device", "out", "source", *(set(MACHINE) - given)}  # elsewhere, or not chosen
+    # elsewhere, or not chosen
+    told = {"data", "device", "parallel", "limit", "out", "source", *(set(MACHINE) - given)}
     differ = {name: value for name, value in vars(settings).items() if value != usual.get(name, value)}
     other = [f"{name} {value}" for name, value in differ.items() if value != "source"]
     other = [text for text in other if text.partition(" ")[0] not in told]
@@ -179,11 +193,10 @@ def introduce(
         other.append(f"pixels with the {' and '.join(taken)} of {os.path.basename(settings.source)}")
     config = os.path.join(settings.out, "config.json")
     say(f"recipe {settings.recipe}{', but ' * bool(other)}{', '.join(other)}; all settings are in {config}")
-    say(f"{settings.out} will take {disk_space(net, optimizer) / 1e6:,.0f} MB of the disk")
+    say(f"{settings.out} will take {disk_space(weights, state) / 1e6:,.0f} MB of the disk")
 
 
-def disk_space(net: nn.Module, optimizer: Optimizer) -> int:
-    """The bytes that a run takes: best.safetensors holds the network, and last.safetensors the
-    network and the optimizer's state."""
-    arrays = *net.state_dict().values(), *net.state_dict().values(), *optimizer.state_dict().values()
-    return sum(array.nbytes for array in arrays)
+def disk_space(weights: list[Any], state: list[Any]) -> int:
+    """The bytes that a run takes: best.safetensors holds the network's weights, and
+    last.safetensors these and the optimizer's state."""
+    return sum(array.nbytes for array in (*weights, *weights, *state))

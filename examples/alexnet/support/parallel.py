@@ -1,0 +1,157 @@
+"""How the processes that mpiexec has started divide a training: the ways of --parallel. For one
+process all of them are the same."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from columns import column, own_part
+from hybrid import LINEAR, Hybrid
+
+from minicnn import nn
+from minicnn.distributed import DataParallel, Sharded, Step
+from minicnn.optim import Optimizer
+from minicnn.workers import Workers
+
+from .options import UsageError
+
+
+class Data:
+    """Each worker has the whole network and some rows of each batch.
+
+    Attributes:
+        workers: all of them.
+        rows: those among which the rows of a batch are divided.
+    """
+
+    parallel: DataParallel
+    kind = DataParallel
+
+    def __init__(self, workers: Workers) -> None:
+        self.workers = self.rows = workers
+
+    def divide(self, net: nn.Sequential) -> nn.Sequential:
+        """What this worker has of a network."""
+        return net
+
+    def begin(self, net: nn.Sequential) -> None:
+        """Begin to train what divide() has returned."""
+        self.parallel = self.kind(net, self.workers)
+
+    def step(self, rows: int) -> AbstractContextManager[Step]:
+        """As DataParallel.step."""
+        return self.parallel.step(rows)
+
+    def update(self, optimizer: Optimizer) -> None:
+        """As DataParallel.update."""
+        self.parallel.update(optimizer)
+
+    def whole(self, thing: Any) -> Any:
+        """The network, or its optimizer, with the state of the whole."""
+        return thing
+
+
+class ShardedData(Data):
+    """The same, where each worker updates its own share of the weights."""
+
+    kind = Sharded
+
+    def whole(self, thing: Any) -> Any:
+        if isinstance(thing, Optimizer):
+            self.parallel.collect(thing)
+        return thing
+
+
+class Parts(Data):
+    """Each worker has some outputs of some layers: the last axis of their parameters is divided."""
+
+    divided: tuple[str, ...] = ()  # the names of these layers begin so
+
+    def part_of(self, net: nn.Sequential) -> nn.Sequential:
+        """This worker's part, without weights."""
+        raise NotImplementedError
+
+    def divide(self, net: nn.Sequential) -> nn.Sequential:
+        first = next(net.parameters())
+        part = self.part_of(net).astype(first.dtype).to(first.device)
+        self.names = {p: name for name, p in part.named_parameters() if name.startswith(self.divided)}
+        self.whole(part).load_state_dict(net.state_dict())
+        return part
+
+    def whole(self, thing: Any) -> Any:
+        if isinstance(thing, Optimizer):
+            mine = [(i, p) for i, p in enumerate(thing.params) if p in self.names]
+            return Whole(thing, {f"{slot}.{i}" for i, p in mine for slot in thing.state[p]}, self.workers)
+        return Whole(thing, set(self.names.values()), self.workers)
+
+
+class Columns(Parts):
+    """Two columns, see columns.py. Both workers have all rows and the same loss."""
+
+    divided = ("conv", "fc")
+
+    def __init__(self, workers: Workers) -> None:
+        super().__init__(workers)
+        if workers.size != 2:
+            raise UsageError(f"--parallel columns is for the two GPUs of the paper: mpiexec -n 2, not {workers.size}")
+        self.rows = Workers()
+
+    def part_of(self, net: nn.Sequential) -> nn.Sequential:
+        layers = dict(net.named_modules())
+        norm, dropout = layers["conv1.norm.norm"], layers["fc6.dropout"]  # which have no parameters
+        return column(self.workers, layers["fc8"].weight.shape[1], lambda: norm, lambda: dropout)
+
+    def begin(self, net: nn.Sequential) -> None:
+        """There is nothing to begin: each weight is one worker's."""
+
+    @contextmanager
+    def step(self, rows: int) -> Iterator[Step]:
+        yield Step(1 / self.workers.size)
+
+    def update(self, optimizer: Optimizer) -> None:
+        optimizer.step()
+
+
+class OneWeirdTrick(Parts):
+    """Convolutions divide the rows, linear layers their outputs; see hybrid.py."""
+
+    divided = LINEAR
+
+    def part_of(self, net: nn.Sequential) -> nn.Sequential:
+        return Hybrid(net, self.workers)
+
+    def begin(self, net: nn.Sequential) -> None:
+        assert isinstance(net, Hybrid)
+        super().begin(net.convolutions())
+
+
+class Whole:
+    """Something of which the workers have parts, with the state_dict and load_state_dict of the
+    whole. All workers have to call them.
+
+    Args:
+        thing: what this worker has.
+        divided: the names of the arrays in its state of which each worker has a part.
+        workers: all of them.
+    """
+
+    def __init__(self, thing: Any, divided: set[str], workers: Workers) -> None:
+        self.thing, self.divided, self.workers = thing, divided, workers
+
+    def state_dict(self) -> dict[str, Any]:
+        state = self.thing.state_dict()
+        return {
+            name: self.workers.all_gather(array, axis=-1)[0] if name in self.divided else array
+            for name, array in state.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.thing.load_state_dict(
+            {
+                name: array[..., own_part(array.shape[-1], self.workers)] if name in self.divided else array
+                for name, array in state.items()
+            }
+        )
+
+
+WAYS = {"data": Data, "sharded": ShardedData, "columns": Columns, "hybrid": OneWeirdTrick}
