@@ -103,7 +103,8 @@ class Step:
         Args:
             loss: the mean loss of this worker's rows, 0-d.
         Raises:
-            RuntimeError: the step has had its backward pass already.
+            RuntimeError: the step has had its backward pass already, or gradients of another step,
+                which are sums over all workers already, are still there.
         """
         if self.begin:
             self.begin()
@@ -151,6 +152,7 @@ class DataParallel:
         self.running: set[Tensor] | None = None  # those whose gradient has arrived, in a backward pass
         self.sent = 0  # how many buckets
         self.inside = False
+        self.own_sums: set[Tensor] = set()  # those whose gradients this worker has added up by itself
 
     @contextmanager
     def step(self, rows: int) -> Iterator[Step]:
@@ -199,11 +201,14 @@ class DataParallel:
         """A backward pass begins."""
         if self.running is not None:
             raise RuntimeError("a step has one backward pass: add up losses, or begin another step")
+        if any(p.grad is not None and p not in self.own_sums for p in self.params):
+            raise RuntimeError("a step before has left its gradients: call net.zero_grad() before step.backward(loss)")
         self.running = set()
 
     def _arrived(self, p: Tensor) -> None:
-        """The gradient of p is complete. Outside of a step it only accumulates."""
+        """The gradient of p is complete. Outside of a step it only accumulates, for the next one."""
         if not self.inside:
+            self.own_sums.add(p)
             return
         if self.running is None:
             raise RuntimeError("inside a step, call step.backward(loss) instead of loss.backward()")
@@ -225,6 +230,7 @@ class DataParallel:
             channel.wait()
         self.waited += perf_counter() - begun
         self.workers.all_reduce(used)
+        self.own_sums.clear()
         for p, count in zip(self.params, used, strict=True):
             if not count:
                 p.grad = None
@@ -261,7 +267,7 @@ class Sharded(DataParallel):
         self._gather([p.data for p in self.own])
 
     def collect(self, optimizer: Optimizer) -> None:
-        self._gather([array for p in self.own for array in optimizer.state[p].values()])
+        self._gather([array for p in self.own for array in optimizer.state.get(p, {}).values()])
 
     def _gather(self, arrays: list[Array]) -> None:
         for array in arrays:

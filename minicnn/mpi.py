@@ -162,6 +162,7 @@ class MPIWorkers(Workers):
         for stream in sys.stdout, sys.stderr:
             with contextlib.suppress(Exception):  # it is closed, or its reader has gone
                 stream.flush()
+        sleep(0.2)  # until the launcher has read it: what it has not is lost
         self.comm.Abort(status)
 
     def _end_together(self) -> None:

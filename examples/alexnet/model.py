@@ -136,7 +136,7 @@ class GroupNorm(nn.Module):
         self.norm, self.groups = norm, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.reshape(*x.shape[:-1], self.groups, -1)).reshape(x.shape)
+        return self.norm(x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)).reshape(x.shape)
 
 
 def first_weights(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

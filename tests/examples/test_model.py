@@ -6,7 +6,7 @@ import model
 import numpy as np
 import pytest
 
-from minicnn import nn
+from minicnn import Tensor, nn
 from minicnn.nn import init
 
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -153,3 +153,13 @@ def test_unknown_variants_and_initializations(settings):
     with pytest.raises(ValueError, match=r"2012.*2014.*tutorial.*he.*paper") as info:
         model.alexnet(**settings)
     assert repr(*settings.values()) in str(info.value)
+
+
+def test_groups_of_normalization():
+    """Each half of the channels as if it were alone, also of a worker that has no rows of a batch."""
+    images = np.random.default_rng(0).standard_normal((2, 3, 3, 12)).astype(np.float32)
+    halves = [nn.LocalResponseNorm(alpha=2.0)(Tensor(half)).data for half in np.split(images, 2, axis=-1)]
+    grouped = model.normalization(2, alpha=2.0)
+    np.testing.assert_array_equal(grouped(Tensor(images)).data, np.concatenate(halves, axis=-1))
+    assert grouped(Tensor(images[:0])).shape == (0, 3, 3, 12)
+    assert isinstance(model.normalization(1), nn.LocalResponseNorm)

@@ -1,0 +1,109 @@
+"""train.py with small networks and images, several times in one program: python small_train.py JOBS, a JSON file with a
+list of command lines; or with what goes wrong in epoch 2 of the first: python small_train.py JOBS WHAT RANK."""
+
+import json
+import os
+import resource
+import runpy
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import small  # first: it has the path
+from programs import PROGRAMS, SIZE
+
+import evaluate
+import model
+from minicnn import distributed
+from support import images, parallel, runs
+
+IMAGES = {"train": 30, "val": 20}
+
+
+def full_disk():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+
+def no_memory():
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
+    np.ones(1 << 30)
+
+
+def waits():
+    """For the test, which waits for this file."""
+    (folder() / "waiting").touch()
+    time.sleep(60)
+
+
+def rots():
+    """The last image to validate can no longer be read: its row of the batch is the last rank's."""
+    *_, last = sorted((folder() / "photos" / "val").rglob("*.jpg"))
+    os.truncate(last, 100)
+
+
+def one_line():
+    raise OSError("this is what went wrong")
+
+
+def traceback():
+    raise RuntimeError("a fault of the program")
+
+
+HOW = {
+    "full disk": full_disk,
+    "no memory": no_memory,
+    "waits": waits,
+    "rots": rots,
+    "one line": one_line,
+    "traceback": traceback,
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+}
+
+
+def folder():
+    return Path(sys.argv[0]).parent
+
+
+def small_world():
+    for module in model, runs:
+        module.alexnet = small.small
+    parallel.column = small.small_column
+    model.INPUT_SIZE.update(dict.fromkeys(model.INPUT_SIZE, SIZE))
+    images.SYNTHETIC = IMAGES
+    runs.draw_curves = lambda rows, path, *_: path.write_bytes(b"")  # drawing takes a second
+    runs.draw_filters = lambda kernels, path: path.write_bytes(b"")
+    distributed.SMALL = 256  # so that --parallel sharded divides something
+
+
+def goes_wrong(how, rank):
+    original, calls = evaluate.evaluate, []
+
+    def measured(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2 and distributed.start().rank == rank:
+            HOW[how]()
+        return original(*arguments)
+
+    evaluate.evaluate = measured
+
+
+def main(jobs, how=None, rank="0"):
+    small_world()
+    if how:
+        goes_wrong(how, int(rank))
+    (Path(jobs).parent / f"pid {os.getpid()}").touch()
+    for arguments in json.loads(Path(jobs).read_text()):
+        sys.argv = [str(Path(jobs).with_name("train.py")), *arguments]
+        try:
+            runpy.run_path(str(PROGRAMS / "train.py"), run_name="__main__")
+        except SystemExit as exit:
+            if exit.code:
+                raise
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
