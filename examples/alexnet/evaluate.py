@@ -137,11 +137,11 @@ def outputs(net: nn.Module, images: Array) -> Tensor:
         logits = net(Tensor(crops))  # (N·10, K)
     if images.ndim == 4:
         return logits
-    log_p = F.log_softmax(logits).reshape(len(images), -1, logits.shape[1])  # (N, 10, K)
+    log_p = F.log_softmax(logits).reshape(*images.shape[:2], logits.shape[1])  # (N, 10, K)
     # (N, 1, K), taken out so that not all ten become 0 in exp
     largest = log_p.max(axis=1, keepdims=True)
     # (N, K)
-    return ((log_p - largest).exp().mean(axis=1, keepdims=True).log() + largest).reshape(len(images), -1)
+    return ((log_p - largest).exp().mean(axis=1, keepdims=True).log() + largest).reshape(len(images), logits.shape[1])
 
 
 @no_grad()

@@ -146,6 +146,15 @@ def test_ten_crops_are_averaged_over_their_softmax_outputs():
     np.testing.assert_allclose(np.exp(logits), p, rtol=1e-4)
 
 
+def test_crops_of_no_images():
+    """Of a small batch, another process may have all."""
+    score, none = evaluate.Score(4), np.zeros((0, 10, 2, 2, 3), np.float32)
+    logits = evaluate.outputs(linear(12, 4), none)
+    assert logits.shape == (0, 4)
+    score.add(logits.sum(), logits, np.zeros(0, np.int64))
+    assert not score.kept
+
+
 def test_one_crop_gives_the_networks_own_logits():
     pictures, net = np.random.default_rng(0).standard_normal((5, 2, 2, 3)).astype(np.float32), linear(12, 4)
     np.testing.assert_array_equal(evaluate.outputs(net, pictures).numpy(), net(Tensor(pictures)).numpy())
