@@ -303,6 +303,7 @@ def test_device(crew, monkeypatch):
     def work(workers):
         return [workers.device(name) for name in ("cpu", "gpu", "gpu:3")]
 
+    monkeypatch.setattr(devices, "open_device", lambda name: name)
     for count in 2, 1:
         monkeypatch.setattr(devices, "count", lambda kind, n=count: {"gpu": n}[kind])
         assert crew(2, work) == [["cpu", "gpu:0", "gpu:3"], ["cpu", f"gpu:{count - 1}", "gpu:3"]]
@@ -344,7 +345,8 @@ def test_a_link_is_made_at_the_first_use(crew, monkeypatch):
         array = np.zeros(3)
         workers.all_reduce(array)
         workers.all_reduce(array)
-        assert made == [("gpu:1", 0, 1, workers.decided)] and waits == [1, 1]
+        ((*who, decided),) = made
+        assert who == ["gpu:1", 0, 1] and decided("key") == "key" and waits == [1, 1]
         assert workers.links["gpu:1"] and workers.links["cpu"]
         return array
 
