@@ -1,5 +1,6 @@
 """Measure how fast minicnn is. `python -m benchmarks cpu` and `python -m benchmarks gpu` compare it
-with PyTorch and with the machine's limits; `python -m benchmarks.loader` compares its loading of
+with PyTorch and with the machine's limits; `parallel` compares training on several processes with
+PyTorch's, and `scale` predicts it for many; `python -m benchmarks.loader` compares its loading of
 images with Pillow's."""
 
 import sys

@@ -1,4 +1,4 @@
-"""The command line: python -m benchmarks cpu|gpu [options]."""
+"""The command line: python -m benchmarks cpu|gpu|parallel|scale [options]."""
 
 import argparse
 import importlib.util
@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from support.options import Parser, UsageError, natural
+from support.options import Parser, UsageError, natural, number
 
-from . import gpu, machine, sections
+from . import cable, gpu, machine, parallel, scale_report, sections
 from .command import command
 from .networks import YEARS
 from .report import page
@@ -100,16 +100,85 @@ def parser() -> argparse.ArgumentParser:
     on_gpu.add_argument(
         "--predict", action="store_true", help="instead, compute how long an H100 will take, which needs no GPU"
     )
+    add_parallel(devices, results)
+    add_scale(devices, results)
     return main
+
+
+def add_parallel(devices: Any, results: Path) -> None:
+    ways = "Time training on several processes: minicnn's ways of dividing it, and PyTorch's DistributedDataParallel."
+    add = devices.add_parser(
+        "parallel", help=ways, description=ways, epilog="example: python -m benchmarks parallel --bandwidth 2.5"
+    ).add_argument
+    add(
+        "--processes", type=naturals, metavar="N,N",
+        help="measure with so many processes (default: 1,2; over a cable 2)",
+    )  # fmt: skip
+    add("--batch", type=natural, metavar="N", help="train with N images a step, all processes together (default: 32)")
+    add(
+        "--ways", type=choices(*parallel.WAYS), default=parallel.WAYS, metavar="WAY,WAY",
+        help=f"measure these ways of dividing the work, of {', '.join(parallel.WAYS)} (default: all)",
+    )  # fmt: skip
+    add("--threads", type=natural, metavar="N", help="N threads in each process (default: the cores are divided)")
+    add(
+        "--bandwidth", type=number(float, 0.01, 1000, "a number from 0.01 to 1000"), metavar="GBIT",
+        help="send over a cable of GBIT a second between network namespaces (as root)",
+    )  # fmt: skip
+    add(
+        "--rounds", type=natural, metavar="N", help="repeat each measurement N times (default: as often as time allows)"
+    )
+    add(
+        "--limit", type=natural, default=300, metavar="SECONDS",
+        help="begin no round when so many seconds have passed (default: 300)",
+    )  # fmt: skip
+    add("--anyway", action="store_true", help="keep rounds that other processes have disturbed")
+    add("--quick", action="store_true", help="try the program: a tiny network, 3 rounds; its figures mean little")
+    add("--without-pytorch", action="store_true", help="measure minicnn alone")
+    add_output(add, "parallel.md and parallel.json", results)
+
+
+def add_output(add: Any, files: str, results: Path) -> None:
+    add(
+        "--output", type=Path, default=results, metavar="FOLDER",
+        help=f"write {files} into this folder (default: benchmarks/results)",
+    )  # fmt: skip
+
+
+def add_scale(devices: Any, results: Path) -> None:
+    predicted = "Predict how much faster 1 to 1024 workers train, for the three ways of dividing the work."
+    add = devices.add_parser(
+        "scale", help=predicted, description=predicted,
+        epilog="example: python -m benchmarks scale --step 1900 --fixed 120 --linear 230 --optimizer 140",
+    ).add_argument  # fmt: skip
+    milliseconds = number(float, 0, 1e9, "a number of at least 0")
+    positive = number(float, 1e-6, 1e9, "a number above 0")
+    for name, words in {
+        "step": "a worker's forward and backward pass of a batch takes MS milliseconds",
+        "fixed": "of it, MS do not depend on the batch: what the linear layers do with each weight",
+        "linear": "of it, the backward pass of the linear layers takes MS",
+        "optimizer": "the optimizer's step takes MS",
+    }.items():
+        add(f"--{name}", type=milliseconds, metavar="MS", help=f"{words} (default: measured; all four or none)")
+    add("--bandwidth", type=positive, default=25.0, metavar="GBIT", help="a link carries GBIT a second (default: 25)")
+    add("--latency", type=milliseconds, default=0.03, metavar="MS", help="a message takes MS more (default: 0.03)")
+    add("--batch", type=natural, default=128, metavar="N", help="strong scaling: N images a step (default: 128)")
+    add("--each", type=natural, default=32, metavar="N", help="weak scaling: N images for each worker (default: 32)")
+    add("--most", type=natural, default=1024, metavar="N", help="predict for 1, 2, 4, … N workers (default: 1024)")
+    add("--measured", type=Path, metavar="FILE", help="compare with what `parallel` has written: parallel.json")
+    add_output(add, "scale.md and scale.json", results)
 
 
 def check(given: argparse.Namespace) -> None:
     """Find out now what would end the run in a quarter of an hour."""
+    if given.device == "parallel":
+        check_parallel(given)
+    if given.device == "scale":
+        check_scale(given)
     if given.device == "gpu":
         given.without_pytorch |= not importlib.util.find_spec("torch")
-    if not given.without_pytorch and not importlib.util.find_spec("torch"):
+    if not getattr(given, "without_pytorch", True) and not importlib.util.find_spec("torch"):
         raise UsageError("PyTorch is not installed: pip install torch==2.13.0, or add --without-pytorch")
-    if not importlib.util.find_spec("matplotlib"):
+    if given.device in ("cpu", "gpu") and not importlib.util.find_spec("matplotlib"):
         raise UsageError("the chart needs matplotlib: pip install matplotlib")
     try:
         given.output.mkdir(parents=True, exist_ok=True)
@@ -121,9 +190,45 @@ def check(given: argparse.Namespace) -> None:
 def run(arguments: Sequence[str] | None) -> None:
     given = parser().parse_args(arguments)
     check(given)
+    if given.device == "parallel":
+        return run_parallel(given)
+    if given.device == "scale":
+        return run_scale(given)
     years = given.networks or YEARS[: 1 if given.quick else None]
     settings = given.threads, given.batches, given.rounds, years, not given.without_pytorch, given.quick
     (run_gpu if given.device == "gpu" else run_cpu)(given, settings)
+
+
+def check_parallel(given: argparse.Namespace) -> None:
+    given.processes = sorted(set(given.processes or ([2] if given.bandwidth else [1, 2])))
+    given.batch = given.batch or (12 if given.quick else 32)
+    for n in given.processes:
+        if given.batch % n:
+            raise UsageError(f"--batch {given.batch} cannot be divided equally among {n} processes")
+    if max(given.processes) > 1 and not importlib.util.find_spec("mpi4py"):
+        raise UsageError("mpi4py is not installed: pip install mpi4py mpich")
+    if given.bandwidth:
+        cable.check()
+
+
+def check_scale(given: argparse.Namespace) -> None:
+    times = given.step, given.fixed, given.linear, given.optimizer
+    if any(time is None for time in times) and any(time is not None for time in times):
+        raise UsageError("--step, --fixed, --linear and --optimizer belong together: give all four, or none")
+    if given.step is not None and given.step <= given.fixed + given.linear:
+        raise UsageError("--step is the whole of the forward and backward pass: more than --fixed and --linear")
+
+
+def run_parallel(given: argparse.Namespace) -> None:
+    options = parallel.Options(
+        given.processes, given.batch, given.ways, given.threads, given.rounds, given.limit,
+        not given.without_pytorch, given.quick, given.bandwidth, not (given.anyway or given.quick),
+    )  # fmt: skip
+    parallel.write(parallel.run(options), given.output)
+
+
+def run_scale(given: argparse.Namespace) -> None:
+    scale_report.write(scale_report.run(given), given.output)
 
 
 def run_cpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:

@@ -137,7 +137,7 @@ class Steps:
     """A DataLoader's batches; `fetching` is called before each is fetched."""
 
     def __init__(self, loader: DataLoader, fetching: Callable[[], None]) -> None:
-        self.loader, self.dataset, self.fetching = loader, loader.dataset, fetching
+        self.loader, self.dataset, self.part, self.fetching = loader, loader.dataset, loader.part, fetching
 
     def __iter__(self) -> Iterator[Any]:
         batches, batch = iter(self.loader), None

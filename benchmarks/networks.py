@@ -6,11 +6,12 @@ from math import prod, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from model import INPUT_SIZE, alexnet
+from model import INPUT_SIZE, LRN, alexnet, block, pool
 
 from minicnn import nn
 
 YEARS = "2012", "2014"
+TINY = "tiny"  # of the same layers as 2012, to try a program
 CLASSES = 1000
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-4, 0.9, 5e-4
 
@@ -20,9 +21,25 @@ class Layer(NamedTuple):
     module: nn.Module
 
 
-def build(network: str) -> nn.Sequential:
-    """The network of "2012" or "2014". Its weights are zeros."""
-    return alexnet(network, CLASSES, "zeros")
+def build(network: str, norms: int = 1) -> nn.Sequential:
+    """The network of "2012" or "2014", or a tiny one. Its weights are zeros. norms: 2012 normalizes
+    its channels in so many groups."""
+    if network == TINY:
+        return tiny()
+    return alexnet(network, CLASSES, "zeros", lrn={**LRN, "groups": norms})
+
+
+def tiny() -> nn.Sequential:
+    """A network of 2012's kinds of layers, for images of 64 × 64."""
+    return nn.Sequential(
+        conv1=block(nn.Conv2d(3, 8, 5, stride=2), norm=nn.LocalResponseNorm(), pool=pool()),
+        conv2=block(nn.Conv2d(8, 8, 3, padding=1, groups=2), norm=nn.LocalResponseNorm()),
+        conv3=block(nn.Conv2d(8, 8, 3, padding=1), pool=pool()),
+        flatten=nn.Flatten(),
+        fc6=nn.Sequential(fc=nn.Linear(288, 16), relu=nn.ReLU(), dropout=nn.Dropout()),
+        fc7=nn.Sequential(fc=nn.Linear(16, 16), relu=nn.ReLU(), dropout=nn.Dropout()),
+        fc8=nn.Linear(16, CLASSES),
+    )
 
 
 def layers(net: nn.Module) -> list[Layer]:
@@ -52,7 +69,7 @@ def draw(parameters: Iterable[nn.Parameter]) -> None:
 def pictures(network: str, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Noise (N, H, W, 3) and random labels (N,)."""
     rng = np.random.default_rng(1)
-    size = INPUT_SIZE[network]
+    size = 64 if network == TINY else INPUT_SIZE[network]
     return rng.standard_normal((batch, size, size, 3), np.float32), rng.integers(0, CLASSES, batch)
 
 

@@ -1,17 +1,21 @@
 """minicnn's side: the network, layer by layer and operation by operation, through its public
 API."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
+from support.parallel import WAYS
 
 import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, nn, optim
+from minicnn import Tensor, distributed, nn, optim
+from minicnn.workers import Channel
 
 from . import networks
 from .cases import CASES, CHAIN
+from .jobs import Together, own_rows
 from .training import Training
 from .turns import Worker
 
@@ -41,9 +45,9 @@ class Network(Ours, Training):
 
     functional, no_grad = F, minicnn.no_grad
 
-    def __init__(self, threads: int, network: str, batch: int) -> None:
+    def __init__(self, threads: int, network: str, batch: int, norms: int = 1) -> None:
         super().__init__(threads)
-        self.net = networks.build(network)
+        self.net = networks.build(network, norms)
         self.layers = networks.layers(self.net)
         self.names = list(networks.parameters(self.layers))
         networks.draw(self.net.parameters())
@@ -72,6 +76,77 @@ class Network(Ours, Training):
                 seen.add(node)
                 stack.extend(node.parents)
         return len(seen)
+
+
+class Parallel(Together, Network):
+    """Training steps of one of several workers, in one of the ways of --parallel. It notes what a
+    step's parts have taken, and the bytes that it has received."""
+
+    def __init__(self, threads: int, network: str, batch: int, way: str) -> None:
+        workers = distributed.start()
+        super().__init__(threads, network, batch, 2 if way == "columns" else 1)
+        self.workers, self.way = workers, WAYS[way](workers)
+        self.net = self.way.divide(self.net)
+        self.way.begin(self.net)
+        self.optimizer = self.sgd(self.net.parameters())
+        rows = own_rows(batch, *self.way.rows.part)
+        self.images, self.labels = self.images[rows], self.labels[rows]
+        self.parallel = getattr(self.way, "parallel", None)  # columns have none
+        self.tasks = {"step": lambda: self.timed("step", self.step)}
+        if way == "data" and workers.size > 1:
+            self.tasks["after"] = lambda: self.timed("after", self.without_overlap)
+        first = next(p for name, p in self.net.named_parameters() if name.startswith("fc"))
+        first.register_post_accumulate_grad_hook(self.linear_done)
+        self.began = self.linear = self.backward = self.update = 0.0
+
+    def linear_done(self, p: Tensor) -> None:
+        """The first linear layer has its gradients: the last of the linear layers in a backward
+        pass."""
+        self.linear = perf_counter() - self.began
+
+    def train_once(self) -> None:
+        with self.way.step(len(self.labels)) as step:
+            loss = self.loss(self.net(self.images))
+            self.optimizer.zero_grad()
+            self.began = perf_counter()
+            step.backward(loss)
+            self.backward = perf_counter() - self.began
+        begun = perf_counter()
+        self.way.update(self.optimizer)
+        self.update = perf_counter() - begun
+
+    def timed(self, task: str, step: Callable[[], None]) -> None:
+        received, waited = self.workers.received, self.waited()
+        super().timed(task, step)
+        self.note(
+            task, received=self.workers.received - received, waited=self.waited() - waited, linear=self.linear,
+            backward=self.backward, update=self.update,
+        )  # fmt: skip
+
+    def waited(self) -> float:
+        return self.parallel.waited if self.parallel else 0.0
+
+    def without_overlap(self) -> None:
+        """A step that sends its gradients after the backward pass."""
+        channels = self.parallel.channels
+        self.parallel.channels = {device: Later(channel) for device, channel in channels.items()}
+        self.step()
+        self.parallel.channels = channels
+
+
+class Later(Channel):
+    """Sends when it is waited for."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel, self.calls = channel, list[Sequence[Any]]()
+
+    def all_reduce(self, arrays: Sequence[Any]) -> None:
+        self.calls.append(arrays)
+
+    def wait(self) -> None:
+        for arrays in self.calls:
+            self.channel.all_reduce(arrays)
+        self.channel.wait()
 
 
 class Layers(Network):

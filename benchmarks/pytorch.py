@@ -1,5 +1,6 @@
 """PyTorch's side: the same networks, layers and operations, as its users write them."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import minicnn.nn
 
 from . import networks
 from .cases import CASES, CHAIN
+from .jobs import Together, own_rows
 from .networks import Layer
 from .training import Training
 from .turns import Worker
@@ -113,6 +115,30 @@ class Network(PyTorch, Training):
     def output(self, module: nn.Module, x: Tensor) -> Tensor:
         # Of a clone, for nn.ReLU(inplace=True) overwrites what it is given.
         return module(x.clone()).detach().requires_grad_()
+
+
+class Distributed(Together, Network):
+    """Training steps of one of several processes: DistributedDataParallel over gloo, as it comes or
+    in its best eager configuration. One process alone does without it."""
+
+    def __init__(self, threads: int, network: str, batch: int, best: bool) -> None:
+        super().__init__(threads, network, batch, best)
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        rows = own_rows(batch, rank, size)
+        self.images, self.labels = self.images[rows], self.labels[rows]
+        self.tasks = {"step": lambda: self.timed("step", self.step)}
+        if size > 1:
+            store = f"file://{os.environ['BENCHMARK_STORE']}"
+            torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=size)
+            settings = {"gradient_as_bucket_view": True, "static_graph": True} if best else {}
+            self.net = nn.parallel.DistributedDataParallel(self.net, **settings)
+            if not best:
+                self.tasks["alone"] = lambda: self.timed("alone", self.without_communication)
+
+    def without_communication(self) -> None:
+        """A step that sends nothing."""
+        with self.net.no_sync():
+            self.step()
 
 
 class Layers(Network):

@@ -28,6 +28,10 @@ class Training(Worker):
 
     def step(self) -> None:
         self.net.train()
+        self.train_once()
+
+    def train_once(self) -> None:
+        """A training step in the mode that the network is in."""
         self.optimizer.zero_grad()
         self.loss(self.net(self.images)).backward()
         self.optimizer.step()

@@ -195,9 +195,11 @@ def measure(
     busy: Callable[[], float | None] = machine.busy,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
+    until: float = math.inf,
 ) -> dict[str, Any]:
     """Let every contender do its part of the tasks once in each of so many rounds (as many as fit
-    into the budget of seconds, unless told), having warmed up.
+    into the budget of seconds, unless told), having warmed up. No round begins when clock() has
+    passed `until`.
 
     Returns {"seconds": {task: {name: [one for each round]}}, "faults": {task: {name: page faults}},
     "discarded": rounds that others disturbed, "missing": rounds that were given up because there
@@ -207,7 +209,7 @@ def measure(
     repeats = {c.name: {t: c.ask("warm_up", t, shortest) for t in tasks if t in c.tasks} for c in contenders}
     kept: list[dict[str, Turn]] = []
     discarded, began = 0, clock()
-    while rounds is None or len(kept) < rounds:
+    while rounds is None or (len(kept) < rounds and clock() < until):
         turns, foreign, spent = {}, 0.0, 0.0
         for c in contenders:
             sleep(PAUSE)

@@ -103,7 +103,8 @@ class Step:
         Args:
             loss: the mean loss of this worker's rows, 0-d.
         Raises:
-            RuntimeError: the step has had its backward pass already.
+            RuntimeError: the step has had its backward pass already, or gradients of another step,
+                which are sums over all workers already, are still there.
         """
         if self.begin:
             self.begin()
@@ -145,12 +146,14 @@ class DataParallel:
         for p in self.params:
             p.register_post_accumulate_grad_hook(self._arrived)
         self.buckets = _buckets(self.params)
+        # equivalent (call): for one device; several need one order, the same at each worker
         self.channels = {device: workers.channel(device) for device in sorted({p.device for p in self.params})}
         parameters = dict(net.named_parameters())
         self.averages = [array for name, array in state.items() if name not in parameters and array.dtype.kind == "f"]
         self.running: set[Tensor] | None = None  # those whose gradient has arrived, in a backward pass
-        self.sent = 0  # how many buckets
+        self.sent = 0  # equivalent (statement, constant): how many buckets; step() sets it
         self.inside = False
+        self.own_sums: set[Tensor] = set()  # those whose gradients this worker has added up by itself
 
     @contextmanager
     def step(self, rows: int) -> Iterator[Step]:
@@ -199,11 +202,14 @@ class DataParallel:
         """A backward pass begins."""
         if self.running is not None:
             raise RuntimeError("a step has one backward pass: add up losses, or begin another step")
+        if any(p.grad is not None and p not in self.own_sums for p in self.params):
+            raise RuntimeError("a step before has left its gradients: call net.zero_grad() before step.backward(loss)")
         self.running = set()
 
     def _arrived(self, p: Tensor) -> None:
-        """The gradient of p is complete. Outside of a step it only accumulates."""
+        """The gradient of p is complete. Outside of a step it only accumulates, for the next one."""
         if not self.inside:
+            self.own_sums.add(p)
             return
         if self.running is None:
             raise RuntimeError("inside a step, call step.backward(loss) instead of loss.backward()")
@@ -225,6 +231,7 @@ class DataParallel:
             channel.wait()
         self.waited += perf_counter() - begun
         self.workers.all_reduce(used)
+        self.own_sums.clear()
         for p, count in zip(self.params, used, strict=True):
             if not count:
                 p.grad = None
@@ -261,7 +268,7 @@ class Sharded(DataParallel):
         self._gather([p.data for p in self.own])
 
     def collect(self, optimizer: Optimizer) -> None:
-        self._gather([array for p in self.own for array in optimizer.state[p].values()])
+        self._gather([array for p in self.own for array in optimizer.state.get(p, {}).values()])
 
     def _gather(self, arrays: list[Array]) -> None:
         for array in arrays:
@@ -270,7 +277,7 @@ class Sharded(DataParallel):
             channel.wait()
 
     def _send(self, bucket: list[Parameter]) -> None:
-        if len(bucket) > 1 or bucket[0].data.nbytes < SMALL:
+        if bucket[0].data.nbytes < SMALL:
             super()._send(bucket)
         else:
             (p,) = bucket

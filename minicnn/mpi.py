@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from .backends import devices
-from .backends.devices import Array
+from .backends.devices import Array, DeviceError
 from .workers import Channel, Parts, Workers, WorkersError, cores
 
 # Bytes that MPI sums at a time. From 32 MiB on its own copies are in fresh memory, and a sum takes
@@ -100,7 +100,8 @@ class MPIWorkers(Workers):
         shapes = [_with_length(array.shape, length, axis) for length in lengths]
         counts = [prod(shape) for shape in shapes]
         with devices.on_device_of(array):
-            own, whole = np.ascontiguousarray(array).reshape(-1), np.empty_like(array, shape=sum(counts))
+            own = _flat(array if array.flags.c_contiguous else array.copy())
+            whole = np.empty_like(array, shape=(sum(counts),))
             self._exchange(array, lambda link: link.all_gather(own, whole, counts))
             self.count(whole.nbytes)
             parts = [part.reshape(shape) for part, shape in zip(_cut(whole, counts), shapes, strict=True)]
@@ -116,15 +117,21 @@ class MPIWorkers(Workers):
         return own.reshape(parts[self.rank].shape)
 
     def _exchange(self, array: Array, call: Callable[[Any], Any]) -> Any:
-        """Make a call on the connection of an array's device, which is made at the first use."""
-        device = devices.device_of(array)
-        if device not in self.links:
-            self.links[device] = devices.link(device, self.rank, self.size, self.decided)
-        link = self.links[device]
+        """Make a call on the connection of an array's device."""
+        link = self.link(devices.device_of(array))
         with self.watch:
             result = call(link)
             self.watch.until(link.wait())
         return result
+
+    def link(self, device: str) -> Any:
+        """The connection of a device, which is made at the first use."""
+        if device not in self.links:
+            with self.watch:
+                self.links[device] = devices.link(
+                    device, self.rank, self.size, lambda value: self.comm.allgather(value)[0]
+                )
+        return self.links[device]
 
     def count(self, nbytes: float) -> None:
         """Count what a ring sends to each worker, in one pass, of an array of so many bytes."""
@@ -136,7 +143,14 @@ class MPIWorkers(Workers):
     def device(self, name: str) -> str:
         if name != "gpu":
             return name
-        return f"gpu:{self.machine.rank if devices.count('gpu') > 1 else 0}"
+        problem = ""
+        try:
+            name = devices.open_device(f"gpu:{self.machine.rank if devices.count('gpu') > 1 else 0}")
+        except DeviceError as error:
+            problem = f"rank {self.rank}: {error}"
+        if problems := [text for text in self.gather(problem) if text]:
+            raise DeviceError(problems[0])
+        return name
 
     def threads(self) -> int:
         own = cores()
@@ -148,6 +162,7 @@ class MPIWorkers(Workers):
         for stream in sys.stdout, sys.stderr:
             with contextlib.suppress(Exception):  # it is closed, or its reader has gone
                 stream.flush()
+        sleep(0.2)  # until the launcher has read it: what it has not is lost
         self.comm.Abort(status)
 
     def _end_together(self) -> None:
@@ -297,29 +312,34 @@ class MPIChannel(Channel):
 
 
 class LinkChannel(Channel):
-    """A connection of GPUs, which works beside the computation by itself."""
+    """The connection of a GPU, which works beside the computation by itself. It is the workers' own:
+    calls on two connections at once could each keep the GPUs from the other.
+    """
 
     def __init__(self, workers: MPIWorkers, device: str) -> None:
-        self.workers = workers
-        self.link = devices.link(device, workers.rank, workers.size, workers.decided)
+        self.workers, self.link = workers, workers.link(device)
 
     def all_reduce(self, arrays: Sequence[Array]) -> None:
         self.workers.count(2 * sum(array.nbytes for array in arrays))
-        self.link.all_reduce([_flat(array) for array in arrays])
+        with self.workers.watch:
+            self.link.all_reduce([_flat(array) for array in arrays])
 
     def reduce_scatter(self, array: Array) -> Parts:
         self.workers.count(array.nbytes)
         counts = shares(len(array), self.workers.size)
         begin = sum(counts[: self.workers.rank])
-        own = self.link.reduce_scatter(array, counts)
+        with self.workers.watch:
+            own = self.link.reduce_scatter(array, counts)
         return [(slice(begin, begin + len(own)), own)]
 
     def all_gather(self, array: Array) -> None:
         self.workers.count(array.nbytes)
-        self.link.all_gather_in_place(array, shares(len(array), self.workers.size))
+        with self.workers.watch:
+            self.link.all_gather_in_place(array, shares(len(array), self.workers.size))
 
     def wait(self) -> None:
-        self.workers.watch.until(self.link.wait())
+        with self.workers.watch:
+            self.workers.watch.until(self.link.wait())
 
 
 class Watch:
@@ -346,7 +366,10 @@ class Watch:
     def _look(self) -> None:
         while True:
             sleep(min(0.25, self.workers.limit / 4))
-            self.later = [(since, done) for since, done in self.later if not done()]
+            for entry in self.later.copy():
+                if entry[1]():
+                    self.later.remove(entry)  # in place, because others add to it
+            # equivalent (call): without the copy another thread may change it meanwhile
             waits = [*self.inside.copy().values(), *(since for since, _ in self.later)]
             waited = monotonic() - min(waits, default=monotonic())
             if waited > self.workers.limit:

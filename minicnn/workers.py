@@ -66,6 +66,7 @@ class Workers:
         """
         return array, [array.shape[axis]]
 
+    # equivalent (constant): a worker that is alone cuts nothing
     def reduce_scatter(self, array: Array, lengths: Sequence[int], axis: int = 0) -> Array:
         """This worker's part of the sum of all workers' arrays.
 
@@ -120,6 +121,9 @@ class Workers:
         Returns:
             For "gpu", the GPU with this worker's number on its machine, or the only one that it can
             see; any other name as it is.
+        Raises:
+            DeviceError: one of the workers, which the message names, has no such GPU. All of them
+                raise it.
         """
         return name
 

@@ -15,7 +15,7 @@ import pytest
 from minicnn import distributed, mpi
 from minicnn.workers import Workers
 
-PATIENCE = 20  # seconds until a thread that waits for the others raises an error
+PATIENCE = 10  # seconds until a thread that waits for the others raises an error
 
 
 class Together(Workers):
@@ -90,7 +90,8 @@ class Comm:
         whole, counts = whole_and_counts
         begin, count = sum(counts[: self.rank]), counts[self.rank]
         own = whole[begin : begin + count] if own is MPI.IN_PLACE else own
-        assert own.shape == (count,) and sum(counts) == len(whole) and whole.flags.c_contiguous
+        assert own.shape == (count,) and sum(counts) == len(whole)
+        assert own.flags.c_contiguous and whole.flags.c_contiguous
         whole[...] = np.concatenate(self.allgather(own.copy()))
 
     def Bcast(self, array):

@@ -77,6 +77,7 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.backends.numpy.masks": f"{FAST}masks.py",
     "minicnn.backends.numpy.ops": f"{FAST}ops.py {AGREE} ops.",
     "minicnn.backends.numpy.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
+    "minicnn.backends.cuda.nccl": "tests/cuda/test_nccl.py",
     "minicnn.ops": f"tests/test_ops.py {AGREE} ops.",
     "minicnn.autograd": "tests/test_autograd.py tests/test_autograd_modes.py",
     "minicnn.gradcheck": "tests/test_gradcheck.py",
@@ -84,6 +85,9 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.optim.schedule": "tests/optim/test_schedule.py",
     "minicnn.checks": "tests/test_checks.py",
     "minicnn.random": "tests/test_random.py",
+    "minicnn.workers": "tests/test_workers.py",
+    "minicnn.mpi": "tests/test_mpi.py tests/cuda/test_nccl.py -k not(mpiexec)",
+    "minicnn.distributed": "tests/test_distributed.py -k not(mpiexec)",
 }
 MARK = re.compile(r"(.*?)\s*(?:#|//) equivalent \((.+?)\): (.+)")  # code, kinds, reason
 LIMIT = 10.0, 5.0  # seconds of CPU time, plus so many times what the same tests take on the unchanged code

@@ -30,6 +30,7 @@ FILES = {
     "best.safetensors",
     "finished.json",
 }
+UNFINISHED = FILES - {"finished.json"}  # of a run that was interrupted
 SIZE = 64
 
 

@@ -18,7 +18,7 @@ PAGES = sorted(
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-COMMAND = re.compile(r"^    python (?:-m )?((?:examples|benchmarks|tests)\S*(?: cpu| gpu)?)(.*)$", re.MULTILINE)
+COMMAND = re.compile(r"^    python (?:-m )?((?:examples|benchmarks|tests)\S*(?: cpu| gpu| parallel| scale)?)(.*)$", re.MULTILINE)
 COMMANDS = sorted(
     {
         (program, option)

@@ -23,7 +23,7 @@ from minicnn import functional as F
 from minicnn.nn import init
 from minicnn.workers import Workers
 
-EMPTY = {"weight_init": init.constant(0.0)}  # the weights come from the whole network, see support/parallel.py
+EMPTY = {"weight_init": init.constant(0.0)}  # support/parallel.py gives it the weights
 
 
 def column(workers: Workers, classes: int, norm: Layer, dropout: Layer) -> nn.Sequential:

@@ -100,7 +100,7 @@ class Score:
         """loss, top1 and top5 of all images so far."""
         self.count()
         sums, seen = zip(*self.workers.gather((self.sums, self.seen)), strict=True)
-        self.sums, self.seen = sum(sums), sum(seen)  # the same everywhere, in the order of the ranks
+        self.sums, self.seen = sum(sums), sum(seen)  # in the order of the ranks: equal everywhere
         loss, top1, top5 = (self.sums * (1, 100, 100) / self.seen).tolist()
         return {"loss": loss, "top1": top1, "top5": top5}
 

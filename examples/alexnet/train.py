@@ -39,7 +39,8 @@ def main() -> None:
 
 def train(settings: Namespace, given: set[str], start: Start, workers: Workers) -> None:
     minicnn.manual_seed(settings.seed)
-    way = WAYS[settings.parallel if workers.size > 1 else "data"](workers)  # how the processes divide the work
+    # how several processes divide the work
+    way = WAYS[settings.parallel if workers.size > 1 else "data"](workers)
 
     # Data: images of classes, and how the network sees them.
     size = INPUT_SIZE[settings.variant]

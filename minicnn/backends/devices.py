@@ -135,7 +135,11 @@ class Device:
         raise NotImplementedError
 
     def count(self) -> int:
-        """How many devices of this kind this process can see."""
+        """How many devices of this kind this process can see. It opens none of them.
+
+        Raises:
+            DeviceError: there is none; the message is one line that says what to do.
+        """
         raise NotImplementedError
 
     def link(self, number: int, rank: int, size: int, decided: Callable[[Any], Any]) -> Any:
@@ -323,11 +327,16 @@ def uploader(device: str) -> Any:
 
 
 def count(kind: str) -> int:
-    """How many devices of a kind, such as "gpu", this process can see; opening one tells why there
-    is none.
+    """How many devices of a kind, such as "gpu", this process can see.
+
+    Raises:
+        DeviceError: there is none; the message says what to install or to write.
     """
-    _opened_device(kind)
-    return _kinds[kind].count()
+    with _opening:
+        try:
+            return _kinds[kind].count()
+        except DeviceError as error:
+            raise DeviceError(f"device {kind!r}: {error}") from None
 
 
 def link(device: str, rank: int, size: int, decided: Callable[[Any], Any]) -> Any:

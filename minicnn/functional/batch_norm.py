@@ -10,7 +10,8 @@ running averages of them are kept:
 
 In evaluation the running averages take the place of μ and σ², so a network's output for one image
 does not depend on the other images in the batch. In training a NaN makes its whole channel NaN, and
-that channel's running averages.
+that channel's running averages. If several processes divide a batch (minicnn/distributed.py), each
+takes μ and σ² of its own rows.
 
 Backward. Write s for √(σ² + ε), and mean for the mean over all axes but the channels. As s² is
 mean((x − μ)²) + ε, 2s δs = 2 mean((x − μ)(δx − δμ)). To first order a small change δx changes

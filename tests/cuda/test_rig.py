@@ -130,6 +130,42 @@ def test_cupy_has_what_every_op_asks_of_it():
     assert " passed" in on_rig("--zeros", *tests)
 
 
+def test_what_nccl_is_asked_for():
+    """CuPy's module has these functions, takes the arguments in this order, and the numbers of dtypes are NCCL's. The
+    streams' and events' methods are there, too."""
+    code = """
+import ctypes, importlib, rig
+import numpy as np
+from minicnn.backends import devices
+from minicnn.backends.cuda import nccl
+
+def key(made):
+    return made or importlib.import_module("cupy.cuda.nccl").get_unique_id()
+
+link, counts = devices.link("gpu:1", 2, 3, key), [2, 3, 1]
+with devices.on_device("gpu:1"):
+    x = devices.to_device(np.arange(6, dtype=np.float32), "gpu:1")
+    link.all_reduce([x, x[:1]])
+    assert link.reduce_scatter(x, counts).data.ptr == x[5:].data.ptr
+    link.all_gather(x[:1].copy(), x, counts)
+    for dtype in nccl.DTYPES:
+        link.broadcast(x.astype(dtype))
+    assert link.wait()() is True
+    try:
+        link.communicator.allReduce(1, 1, 1, 10, 0, 0)
+    except link.nccl.NcclError as error:
+        print(error)
+print(ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(rig.loaded["nccl"], "nccl_calls"))).decode(), end="")
+"""
+    calls = [("allReduce", 6, 7, 0), ("allReduce", 1, 7, 0), ("reduce", 2, 7, 0), ("reduce", 3, 7, 1)]
+    calls += [("reduce", 1, 7, 2), ("broadcast", 2, 7, 0), ("broadcast", 3, 7, 1), ("broadcast", 1, 7, 2)]
+    calls += [("broadcast", 6, number, 0) for number in range(9)]  # int8 to float64, as nccl.h counts them
+    assert on_rig("-c", code).splitlines() == [
+        "NCCL_ERROR_INVALID_ARGUMENT: invalid argument",
+        *[f"{name} count {n} type {number} root {root} of 3 stream group" for name, n, number, root in calls],
+    ]
+
+
 def test_a_kernel_of_minicnn_is_compiled_and_launched():
     code = """
 import minicnn, rig

@@ -38,7 +38,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(run, at_epoch, lo
     at_epoch(3)
     result = run("train.py", "--epochs", 4, "--out", folder)
     assert result.status == 130 and result.err == f"interrupted: go on with --resume {folder / 'last.safetensors'}\n"
-    assert look.files(folder) == look.FILES
+    assert look.files(folder) == look.UNFINISHED
     assert minicnn.load(folder / "last.safetensors")[1]["epoch"] == 2 and len(look.metrics(folder)) == 2
     minicnn.manual_seed(99)
     result = run("train.py", "--resume", folder / "last.safetensors")
@@ -228,7 +228,9 @@ def test_what_batch_systems_send_is_an_interrupt(run, at_epoch, look, tmp_path, 
         with handled_as_usual(which):
             result = run("train.py", "--epochs", 3, "--out", folder)
         assert result.status == 130 and result.err.startswith("interrupted") and folder.exists() == here
-    assert look.files(folder) == look.FILES and result.err.endswith(f"go on with --resume {folder}/last.safetensors\n")
+    assert look.files(folder) == look.UNFINISHED and result.err.endswith(
+        f"go on with --resume {folder}/last.safetensors\n"
+    )
 
 
 def test_a_signal_that_is_ignored_stays_so(run, at_epoch, tmp_path):

@@ -95,7 +95,7 @@ def command(main: Callable[[], None]) -> int:
 def ended(status: int, message: str = "") -> int:
     """The program has failed: print the line, end the other processes of it, if there are any, and
     return the status."""
-    if _workers.rank:  # if all have the same message, it is rank 0 that prints it and ends the others
+    if _workers.rank:  # if all have the same message, rank 0 prints it, and ends the others
         time.sleep(1)
     if message:
         print(printable(message), file=sys.stderr)

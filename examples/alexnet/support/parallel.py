@@ -57,7 +57,7 @@ class ShardedData(Data):
     kind = Sharded
 
     def whole(self, thing: Any) -> Any:
-        if isinstance(thing, Optimizer) and thing.steps:
+        if isinstance(thing, Optimizer):
             self.parallel.collect(thing)
         return thing
 

@@ -52,21 +52,25 @@ NEEDED = "variant", "groups", "init", "classes", "view"
 
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None = None) -> Iterator[None]:
-    """Inside, settings.out is the run's folder, which this process, or that of rank 0, has claimed.
-    After an interrupt, or an image that cannot be read, the message says how to continue, in
-    whichever process that was."""
+    """Inside, settings.out is the run's folder, which this process or, of several, that of rank 0
+    has claimed. After an interrupt, an image that cannot be read, or a full disk, the message says
+    how to continue."""
     workers = workers or Workers()
     with nullcontext() if workers.rank else _claimed(settings, numbered):
         settings.out = workers.decided(settings.out)
         last = Path(settings.out, LAST)
+        further = f"go on with --resume {last}"
         try:
             yield
-        except (KeyboardInterrupt, DataError) as error:
+        except (KeyboardInterrupt, DataError, OSError) as error:
             if not last.exists():
                 raise
             if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(f"go on with --resume {last}") from None
-            raise DataError(f"{error}; when that is mended, go on with --resume {last}") from None
+                raise KeyboardInterrupt(further) from None
+            mended = f"when that is mended, {further}"
+            if isinstance(error, OSError):
+                raise OSError(error.errno, f"{error.strerror or error}; {mended}", error.filename) from None
+            raise DataError(f"{error}; {mended}") from None
 
 
 @contextmanager
@@ -187,7 +191,8 @@ class Run:
             advice = "; a lower --lr may help" if "lr" in self.config else ""
             raise UsageError(f"training diverged in epoch {row['epoch']}: the loss is NaN or infinite{advice}")
         self.rows.append(row)
-        states = {name: part.state_dict() for name, part in parts.items()}  # for which all processes are needed
+        # for which all processes are needed
+        states = {name: part.state_dict() for name, part in parts.items()}
         if not self.writes:
             return
         self.save(states, statistics)

@@ -184,7 +184,8 @@ def introduce(
             f"{-(-images // size)}"
         )
     usual = complete({**DEFAULTS, "recipe": settings.recipe, "data": settings.data})
-    told = {"data", "device", "parallel", "limit", "out", "source", *(set(MACHINE) - given)}  # elsewhere, or not chosen
+    # elsewhere, or not chosen
+    told = {"data", "device", "parallel", "limit", "out", "source", *(set(MACHINE) - given)}
     differ = {name: value for name, value in vars(settings).items() if value != usual.get(name, value)}
     other = [f"{name} {value}" for name, value in differ.items() if value != "source"]
     other = [text for text in other if text.partition(" ")[0] not in told]

@@ -67,7 +67,7 @@ class GPU(Device):
         sys.modules["cupy"].cuda.Device(number).synchronize()
 
     def count(self) -> int:
-        return sys.modules["cupy"].cuda.runtime.getDeviceCount()
+        return _count()
 
     def link(self, number: int, rank: int, size: int, decided: Callable[[Any], Any]) -> Any:
         return Link(sys.modules["cupy"], number, rank, size, decided)
@@ -100,14 +100,8 @@ def _probe(number: int) -> None:
     Raises:
         DeviceError: it is not; the message says what is wrong and what to do.
     """
-    cupy = _import_cupy()
-    runtime = cupy.cuda.runtime
-    driver = 0
-    try:
-        driver = runtime.driverGetVersion()  # 0 if there is none
-        count = runtime.getDeviceCount()
-    except runtime.CUDARuntimeError as error:
-        raise DeviceError(_what_is_missing(error, driver, runtime.runtimeGetVersion())) from None
+    count = _count()
+    cupy = sys.modules["cupy"]
     if number >= count:
         raise DeviceError(f"there {'is one GPU' if count == 1 else f'are {count} GPUs'}, numbered from 0")
     with cupy.cuda.Device(number):
@@ -125,6 +119,17 @@ def _probe(number: int) -> None:
                 raise DeviceError(
                     f"CUDA's library {library} cannot be used ({one_line(error)}): {INSTALL} brings it"
                 ) from None
+
+
+def _count() -> int:
+    """How many GPUs there are. It uses none of them, which would take half a GiB of its memory."""
+    runtime = _import_cupy().cuda.runtime
+    driver = 0
+    try:
+        driver = runtime.driverGetVersion()  # 0 if there is none
+        return runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        raise DeviceError(_what_is_missing(error, driver, runtime.runtimeGetVersion())) from None
 
 
 def _import_cupy() -> Any:

@@ -3,11 +3,14 @@ stream of their own, so that the GPU computes at the same time.
 """
 
 import importlib
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
 from ..devices import Array, DeviceError, one_line
+
+DTYPES = ("int8", "uint8", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
 
 
 class Link:
@@ -27,7 +30,7 @@ class Link:
     def __init__(self, cupy: Any, number: int, rank: int, size: int, decided: Callable[[Any], Any]) -> None:
         self.cupy, self.gpu, self.rank = cupy, cupy.cuda.Device(number), rank
         try:
-            self.nccl = importlib.import_module("cupy.cuda.nccl")
+            self.nccl = _import_nccl(cupy)
             key = decided(self.nccl.get_unique_id() if rank == 0 else None)
             with self.gpu:
                 self.communicator = self.nccl.NcclCommunicator(size, key, rank)
@@ -36,10 +39,7 @@ class Link:
             raise DeviceError(
                 f"gpu:{number} of rank {rank} cannot be connected with the other ranks' by NCCL: {one_line(error)}"
             ) from None
-        self.kinds = {  # NCCL's numbers for what NumPy has
-            "e": self.nccl.NCCL_FLOAT16, "f": self.nccl.NCCL_FLOAT32, "d": self.nccl.NCCL_FLOAT64,
-            "i": self.nccl.NCCL_INT32, "l": self.nccl.NCCL_INT64,
-        }  # fmt: skip
+        self.kinds = {name: getattr(self.nccl, f"NCCL_{name.upper()}") for name in DTYPES}
         self.held: list[Array] = []  # what NCCL works on
 
     def all_reduce(self, arrays: Sequence[Array]) -> None:
@@ -77,8 +77,9 @@ class Link:
             self.nccl.groupStart()
             try:
                 for array, options in work:
-                    place = array.data.ptr
-                    kind = self.kinds[array.dtype.char]
+                    if array.dtype.name not in self.kinds:
+                        raise TypeError(f"NCCL exchanges arrays of {', '.join(DTYPES)}, not of {array.dtype}")
+                    place, kind = array.data.ptr, self.kinds[array.dtype.name]
                     function(place, place, array.size, kind, *options, self.stream.ptr)
                     self.held.append(array)
             finally:
@@ -95,3 +96,13 @@ class Link:
             self.cupy.cuda.get_current_stream().wait_event(end)
         self.held.clear()  # whoever gets their memory now uses it later, in the same stream
         return lambda: bool(end.done)
+
+
+def _import_nccl(cupy: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy has ten lines of it for a library that is not there
+        nccl = importlib.import_module("cupy.cuda.nccl")
+    if not nccl.available:
+        cuda = cupy.cuda.runtime.runtimeGetVersion() // 1000
+        raise ImportError(f"it is not installed: pip install nvidia-nccl-cu{cuda}")
+    return nccl

@@ -6,9 +6,9 @@
 
 CuPy's compiled modules find each other's C functions in tables, `__pyx_capi__`. Before a program
 imports cupy, install() replaces those that would call the driver by the functions of driver.c, and
-loads a libcublas in which every function returns 0. All that lies above then runs as on a GPU:
-ufuncs, reductions, memory pools, streams, events, DLPack, NVRTC (for sm_90) and the kernel cache,
-and in minicnn all of backends/cuda.
+loads a libcublas in which every function returns 0, and a libnccl that notes its calls (nccl.c).
+All that lies above then runs as on a GPU: ufuncs, reductions, memory pools, streams, events, DLPack,
+NVRTC (for sm_90) and the kernel cache, and in minicnn all of backends/cuda.
 
 What it shows: errors, warnings, what is asked of a GPU, and what that costs the host.
 What it does not show: any value that a kernel or a product computes, for they do nothing; whether
@@ -68,7 +68,7 @@ def build() -> Path:
     except (ImportError, RuntimeError) as error:
         raise Unusable(f"NVRTC is not installed: {str(error).splitlines()[0]}") from None
     key = hashlib.sha256(repr((sys.version, sys.prefix, os.fspath(cublas), cublas.stat().st_mtime)).encode())
-    for source in (HERE / "driver.c", Path(__file__)):
+    for source in (HERE / "driver.c", HERE / "nccl.c", Path(__file__)):
         key.update(source.read_bytes())
     folder = cache() / key.hexdigest()[:16]
     if folder.is_dir():
@@ -95,6 +95,7 @@ def _compile_all(folder: Path, cublas: Path) -> None:
     try:
         _compile(compiler, fresh / "driver.so", HERE / "driver.c", f"-I{headers}")
         _compile_cublas(compiler, fresh, cublas.read_bytes())
+        _compile(compiler, fresh / "nccl.so", HERE / "nccl.c", "-Wl,-soname,libnccl.so.2")
         try:
             os.rename(fresh, folder)
         except OSError:
@@ -168,7 +169,7 @@ def _compile_cublas(compiler: str, folder: Path, module: bytes) -> None:
 def install() -> None:
     """Put the rig's functions in the place of CuPy's, in this process. Raises Unusable."""
     folder = build()
-    for name in ("cublasLt", "cublas"):
+    for name in ("cublasLt", "cublas", "nccl"):
         loaded[name] = ctypes.CDLL(os.fspath(folder / f"{name}.so"), ctypes.RTLD_GLOBAL)
     loaded["driver"] = library = ctypes.PyDLL(os.fspath(folder / "driver.so"))
     modules = {name: importlib.import_module(f"{BACKENDS}api.{name}") for name in ("runtime", "driver")}

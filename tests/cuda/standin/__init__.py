@@ -18,12 +18,12 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from . import absences, devices, functions, libraries
+from . import absences, devices, functions, libraries, nccl
 from .machine import TRANSFERS, Log, Machine, RaceError, cupy, machine
 
 __all__ = ["TRANSFERS", "Log", "Machine", "RaceError", "absences", "cupy", "installed", "machine", "simulated"]
 
-MODULES = {**devices.modules(), "cupy.cuda.cublas": libraries.cublas()}
+MODULES = {**devices.modules(), "cupy.cuda.cublas": libraries.cublas(), "cupy.cuda.nccl": nccl.module()}
 
 
 def _assemble() -> None:
