@@ -61,8 +61,8 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers) 
     optimizer = sgd(net, settings)
     schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))
     plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
-    start.restore(way, net, optimizer, schedule, settings, given, len(loader))
     way.begin(net)
+    start.restore(way, net, optimizer, schedule, settings, given, len(loader))
     introduce(settings, given, way, net, optimizer, loader, val_loader)
 
     known = {"classes": dataset.classes, "names": start.names(dataset), "lrn": lrn, "minicnn": minicnn.__version__}
