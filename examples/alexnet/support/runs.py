@@ -68,9 +68,9 @@ def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(further) from None
             mended = f"when that is mended, {further}"
-            if isinstance(error, OSError):
-                raise OSError(error.errno, f"{error.strerror or error}; {mended}", error.filename) from None
-            raise DataError(f"{error}; {mended}") from None
+            if isinstance(error, OSError) and error.strerror:
+                raise OSError(error.errno, f"{error.strerror}; {mended}", error.filename) from None
+            raise (OSError if isinstance(error, OSError) else DataError)(f"{error}; {mended}") from None
 
 
 @contextmanager
