@@ -15,11 +15,13 @@ class Second(Workers):
     rank, size = 1, 2
 
 
+@pytest.mark.mpi
 @launch.needs_mpi
 def test_logits_gradients_and_what_crosses():
     launch.passes(2, "divided.py", "check_columns")
 
 
+@pytest.mark.mpi
 @launch.needs_mpi
 @pytest.mark.slow
 def test_a_thousand_classes():
@@ -53,3 +55,12 @@ def test_two_processes():
 
     with pytest.raises(UsageError, match=r"--parallel columns is for the two GPUs of the paper: mpiexec -n 2, not 3"):
         Columns(Three())
+
+
+def test_a_network_without_columns(run, tmp_path):
+    """A process that is alone says so too."""
+    for options in (["--variant", "2014"], ["--no-groups"]):
+        result = run("train.py", "--parallel", "columns", *options, "--out", tmp_path / "run")
+        assert result.status == 2 and len(result.err.splitlines()) == 1
+        assert "train.py: --parallel columns trains the 2012 network in two columns from its beginning" in result.err
+    assert not any(tmp_path.iterdir())
