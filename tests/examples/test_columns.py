@@ -15,13 +15,11 @@ class Second(Workers):
     rank, size = 1, 2
 
 
-@pytest.mark.mpi
 @launch.needs_mpi
 def test_logits_gradients_and_what_crosses():
     launch.passes(2, "divided.py", "check_columns")
 
 
-@pytest.mark.mpi
 @launch.needs_mpi
 @pytest.mark.slow
 def test_a_thousand_classes():

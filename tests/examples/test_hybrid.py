@@ -11,14 +11,12 @@ from minicnn import Tensor, nn
 from minicnn.workers import Workers
 
 
-@pytest.mark.mpi
 @launch.needs_mpi
 @pytest.mark.parametrize("size", [2, 3])
 def test_logits_gradients_and_what_is_exchanged(size):
     launch.passes(size, "divided.py", "check_hybrid")
 
 
-@pytest.mark.mpi
 @launch.needs_mpi
 @pytest.mark.slow
 def test_a_thousand_classes():

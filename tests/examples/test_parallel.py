@@ -6,7 +6,6 @@ from support.options import PARALLEL
 from support.parallel import WAYS
 
 
-@pytest.mark.mpi
 @launch.needs_mpi
 @pytest.mark.parametrize("size", [2, 3])
 def test_states_of_the_whole(size):

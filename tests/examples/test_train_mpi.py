@@ -16,7 +16,6 @@ from programs import FILES, files, metrics
 
 import minicnn
 
-pytestmark = [pytest.mark.mpi, launch.needs_mpi]
 FOLDERS = {1: "one", 2: "two", 3: "three"}  # by the number of processes
 COMMON = (
     "--batch-size 4 --schedule constant --lr 0.01 --momentum 0.9 --seed 3 --epochs 2"  # the last batch has 2 images
@@ -145,6 +144,7 @@ def close(one, other):
         assert row == pytest.approx(other_row, rel=1e-4)
 
 
+@launch.needs_mpi
 @pytest.mark.parametrize(("size", "name"), TRIALS)
 def test_training_is_that_of_one_process(world, size, name):
     run, alone = world.folder / FOLDERS[size] / name, world.folder / "one" / RUNS[name][1]
@@ -161,6 +161,7 @@ def test_training_is_that_of_one_process(world, size, name):
     assert {key for key in config if config[key] != usual[key]} <= {"out", "parallel"}
 
 
+@launch.needs_mpi
 def test_training_does_something(world):
     """The comparisons above are of runs that differ from each other."""
     losses = {name: [row["train_loss"] for row in metrics(world.folder / "one" / name)] for name in ALONE}
@@ -174,6 +175,7 @@ def test_training_does_something(world):
         }  # fmt: skip
 
 
+@launch.needs_mpi
 @pytest.mark.parametrize("size", [2, 3])
 def test_only_rank_0_prints(world, size):
     printed = world.printed[size]
@@ -187,6 +189,7 @@ def test_only_rank_0_prints(world, size):
     assert len(ten_crop) == 1
 
 
+@launch.needs_mpi
 @pytest.mark.parametrize(("size", "name"), [trial for trial in TRIALS if trial[1] in BEGUN])
 def test_a_run_goes_on_bit_for_bit(world, size, name):
     folder = world.folder / FOLDERS[size]
@@ -200,6 +203,7 @@ def test_any_number_of_processes_goes_on_with_a_run(world, found):
     close(world.folder / found, world.folder / "one" / "data")
 
 
+@launch.needs_mpi
 @pytest.mark.parametrize("found", ["three/from-columns", "one/from-columns"])
 def test_columns_go_on_as_a_whole(world, found):
     close(world.folder / found, world.folder / "one" / "columns")
@@ -209,9 +213,15 @@ def test_columns_go_on_as_a_whole(world, found):
 HINT = r"go on with --resume FOLDER/last\.safetensors"
 FAULTS = {  # name: (options, what goes wrong in epoch 2, at which rank, exit status, what the program says)
     "killed": ("", "killed", 1, None, None),
-    "full disk": ("", "full disk", 0, 2, rf"train\.py: FOLDER/best\.safetensors: .*File too large.*; when that is mended, {HINT}"),
-    "one line": ("--parallel sharded", "one line", 1, 2, rf"train\.py \(rank 1\): this is what went wrong; when that is mended, {HINT}"),
-}
+    "full disk": (
+        "", "full disk", 0, 2,
+        rf"train\.py: FOLDER/best\.safetensors: .*File too large.*; when that is mended, {HINT}",
+    ),
+    "one line": (
+        "--parallel sharded", "one line", 1, 2,
+        rf"train\.py \(rank 1\): this is what went wrong; when that is mended, {HINT}",
+    ),
+}  # fmt: skip
 MORE_FAULTS = {
     "killed 0": ("--parallel hybrid", "killed", 0, None, None),
     "no memory": (
@@ -293,11 +303,13 @@ def ends(world, name, result, fault):
     assert files(folder) == FILES
 
 
+@launch.needs_mpi
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_lost_process_ends_the_job_and_the_run_goes_on_bit_for_bit(world, lost, name):
     ends(world, name, lost[name], FAULTS[name])
 
 
+@launch.needs_mpi
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MORE_FAULTS)
 def test_more_that_goes_wrong(world, lost_too, name):
@@ -310,12 +322,14 @@ def mistake(folder, size, options, message):
     assert lines == [f"train.py: {message}"] and result.status == 2 and result.out == "", result
 
 
+@launch.needs_mpi
 def test_a_mistake_is_one_line(tmp_path):
     """Every process makes it."""
     mistake(tmp_path, 3, "--batch-size 2", "--batch-size 2 is too small for 3 processes")
     assert files(tmp_path) == {"jobs.json", *(path.name for path in tmp_path.glob("pid *"))}
 
 
+@launch.needs_mpi
 @pytest.mark.slow
 def test_more_mistakes(world):
     folder = world.folder

@@ -28,7 +28,7 @@ from minicnn.workers import Workers
 BATCH = 4
 ROWS = {2: [[3, 1], [0, 4]], 3: [[0, 3, 1], [4, 0, 0]]}  # of each rank
 CLASSES = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-INPUTS = {"2012": 227, "2014": 224, "tutorial": 224, "small": SIZE}
+INPUTS = {"2012": 227, "2014": 224, "small": SIZE}
 
 
 def network(variant):
@@ -167,12 +167,8 @@ def check_columns(workers):
 
 
 def check_hybrid(workers):
-    for variant in INPUTS if CLASSES > 10 else ["2012"] if workers.size == 2 else ["small"]:
-        hybrid_of(workers, variant)
-
-
-def hybrid_of(workers, variant):
     """Features and logits are exchanged, and the gradients of kernels."""
+    variant = "2012" if workers.size == 2 else "2014" if CLASSES > 10 else "small"
     images, labels = data(INPUTS[variant])
     own, way = compare(workers, "hybrid", variant, ROWS[workers.size])
 
