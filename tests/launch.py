@@ -37,7 +37,9 @@ def launcher():
     return [found]
 
 
-needs_mpi = pytest.mark.skipif(isinstance(launcher(), str), reason=str(launcher()))
+def needs_mpi(test):
+    """Mark a test that starts several processes."""
+    return pytest.mark.mpi(pytest.mark.skipif(isinstance(launcher(), str), reason=str(launcher()))(test))
 
 
 def start(size, program, *arguments, **options):

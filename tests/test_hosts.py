@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from benchmarks import cable
 from launch import TESTS, YIELDING, checks_of, launcher, needs_mpi
 from support.options import UsageError
 
 import minicnn
+from benchmarks import cable
 
 OF_ONE_MACHINE = ["check_who_is_here", "check_threads_are_divided"]
 SENT = "/sys/class/net/eth0/statistics/tx_bytes"
@@ -26,7 +26,6 @@ def hosts():
 
 
 @pytest.mark.slow
-@pytest.mark.mpi
 @needs_mpi
 @pytest.mark.parametrize("size", [2, 3])
 def test_training_on_several_hosts(hosts, tmp_path, size):

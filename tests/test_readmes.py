@@ -18,7 +18,9 @@ PAGES = sorted(
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-COMMAND = re.compile(r"^    python (?:-m )?((?:examples|benchmarks|tests)\S*(?: cpu| gpu| parallel| scale)?)(.*)$", re.MULTILINE)
+COMMAND = re.compile(
+    r"^    python (?:-m )?((?:examples|benchmarks|tests)\S*(?: cpu| gpu| parallel| scale)?)(.*)$", re.MULTILINE
+)
 COMMANDS = sorted(
     {
         (program, option)
