@@ -45,8 +45,8 @@ class Together(Training):
         return STEPS
 
     def turn(self, repeats: dict[str, int]) -> Turn:
-        """Do each task as often as `repeats` says, after a step that is not timed: the others' turns
-        have emptied the caches."""
+        """Do each task as often as `repeats` says, after a step that is not timed, because the
+        others' turns have emptied the caches."""
         before = self.cpu()
         self.step()
         turn = super().turn(repeats)

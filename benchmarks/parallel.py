@@ -11,7 +11,7 @@ from . import cable, machine, networks
 from .jobs import Job
 from .report import DISTURBED, MEDIANS, cell, described, median, number, page, publish, shown, table, to_json
 from .sections import OURS, Result, say
-from .turns import BenchmarkError, enough, measure, ratios, running, spread
+from .turns import BenchmarkError, measure, ratios, running, spread
 
 WAYS = "data", "sharded", "hybrid", "columns"
 DDP, DDP_BEST, ALONE = "PyTorch DDP", "PyTorch DDP best", "PyTorch, one process"
@@ -76,8 +76,20 @@ def run(options: Options) -> Result:
         "machine": machine.describe(options.threads_of(1)), "batch": options.batch, "network": options.network,
         "bandwidth": options.bandwidth, "watched": options.watched,
         "processes": {job.name: job.processes for job in contenders},
-        "threads": {job.name: job.asked for job in contenders}, "notes": notes, **enough(measured),
+        "threads": {job.name: job.asked for job in contenders}, "notes": notes, **enough(measured, options.limit),
     }  # fmt: skip
+
+
+def enough(measured: Result, limit: float) -> Result:
+    """What measure has returned. Raises BenchmarkError if it kept fewer than three rounds, or fewer
+    than it was asked for."""
+    kept = min(len(seconds) for seconds in measured["seconds"]["step"].values())
+    if kept < min(3, kept + measured["missing"]):
+        raise BenchmarkError(
+            f"{kept} undisturbed rounds in {limit:g} s, where three are needed, and {measured['discarded']} that other "
+            "processes disturbed: give more time with --limit, end them, or keep those rounds with --anyway"
+        )
+    return measured
 
 
 def agree(contenders: list[Job]) -> None:

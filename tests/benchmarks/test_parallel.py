@@ -8,6 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from launch import launcher, needs_mpi
 
 from benchmarks import __main__ as program
 from benchmarks import cable, jobs, networks, parallel, scale_report
@@ -15,7 +16,10 @@ from benchmarks.jobs import Job, own_rows, together
 from benchmarks.scale import traffic
 from benchmarks.turns import BenchmarkError, OutOfTime, Turn, WorkerError, measure, running
 
-mpi = pytest.mark.skipif(not importlib.util.find_spec("mpi4py"), reason="mpi4py is not installed")
+OPEN_MPI = [  # starts nothing for root, and no more processes than cores, unless told
+    ("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"),
+    ("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe"),
+]  # fmt: skip
 
 
 def job(*, worker="ours:Parallel", processes=1, arguments=(networks.TINY, 4, "data")):
@@ -84,6 +88,16 @@ def test_no_round_begins_too_late():
         [Contender()], ["step"], 20, busy=lambda: None, clock=lambda: next(times), sleep=lambda _: None, until=5.0
     )
     assert 1 < len(found["seconds"]["step"]["a"]) < 10 and found["missing"] > 10
+
+
+@pytest.mark.parametrize("kept, missing, words", [(2, 3, "2 undisturbed rounds in 60 s"), (3, 9, None), (2, 0, None)])
+def test_too_few_rounds(kept, missing, words):
+    measured = {"seconds": {"step": {"a": [1.0] * kept}, "after": {}}, "discarded": 4, "missing": missing}
+    if words is None:
+        assert parallel.enough(measured, 60.0) is measured
+    else:
+        with pytest.raises(BenchmarkError, match=f"{words}.* and 4 that other"):
+            parallel.enough(measured, 60.0)
 
 
 def test_where_mpiexec_is_missing(monkeypatch):
@@ -215,9 +229,11 @@ def test_options_reach_the_measurement(monkeypatch, tmp_path):
     assert quick.network == networks.TINY
 
 
-@mpi
-def test_a_run_and_the_bytes_that_it_counts(tmp_path, capsys):
+@needs_mpi
+def test_a_run_and_the_bytes_that_it_counts(tmp_path, capsys, monkeypatch):
     """As many bytes are received as are computed from the layers."""
+    for setting in OPEN_MPI:
+        monkeypatch.setenv(*setting)
     arguments = "--quick --without-pytorch --threads 1 --rounds 1 --ways data,hybrid".split()
     assert program.main(["parallel", *arguments, "--output", str(tmp_path)]) == 0, capsys.readouterr().err
     results = json.loads((tmp_path / "parallel.json").read_text(encoding="utf-8"))
@@ -233,7 +249,7 @@ def test_a_run_and_the_bytes_that_it_counts(tmp_path, capsys):
     assert "## Predicted and measured" in (tmp_path / "scale.md").read_text(encoding="utf-8")
 
 
-@mpi
+@needs_mpi
 @pytest.mark.torch
 @pytest.mark.slow
 def test_a_run_beside_pytorch(tmp_path):
@@ -285,11 +301,14 @@ def test_a_cable_that_cannot_be_made_leaves_nothing(monkeypatch, tmp_path):
     assert len(made) == 2 and set(made) < set(deleted) and len(deleted) == 3 and not list(tmp_path.iterdir())
 
 
-@mpi
+@needs_mpi
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("tc")),
-    reason="network namespaces take root, ip and tc",
+    not hasattr(os, "geteuid")
+    or os.geteuid() != 0
+    or not (shutil.which("ip") and shutil.which("tc"))
+    or len(launcher()) != 1,
+    reason="network namespaces take root, ip and tc, and the launcher MPICH's",
 )
 def test_over_a_cable(tmp_path):
     """What is counted is what goes over it, and its hosts are gone afterwards."""
