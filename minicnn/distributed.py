@@ -24,8 +24,7 @@ and make the same update, they still have the same weights afterwards.
 
 Gradients are sent while the backward pass goes on. Those of the last layers are complete first (in
 AlexNet, they are 96% of all bytes), and a thread sums each over the workers as soon as it is there,
-always in the same order. Its calls of MPI block: a non-blocking one, in MPICH 5.0 and Open MPI 5.0,
-makes no progress unless someone keeps asking for it.
+always in the same order: MPI makes no progress unless someone waits for it.
 
 Random numbers follow the sample, not the worker (see random.rows_before), so how many workers there
 are changes a result only in its last bits: sums are rounded in another order. With the same number
