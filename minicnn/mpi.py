@@ -175,7 +175,8 @@ class MPIWorkers(Workers):
         def ending(hook: Callable[..., Any], kind: Callable[..., type]) -> Callable[..., None]:
             def ended(*error: Any) -> None:
                 sleep(min(self.rank, 1))  # an error that all have is rank 0's to print
-                print(f"rank {self.rank}:", file=sys.stderr)
+                with contextlib.suppress(Exception):  # as in abort()
+                    print(f"rank {self.rank}:", file=sys.stderr)
                 hook(*error)
                 self.abort(130 if issubclass(kind(*error), KeyboardInterrupt) else 1)
 

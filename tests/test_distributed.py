@@ -294,11 +294,20 @@ def test_running_averages_are_averaged(crew):
     def work(workers):
         net = nn.BatchNorm2d(2)
         net.register_buffer("integers", np.array([3, 4]))  # are no averages
+        net.register_buffer("table", np.full((2, 3), workers.rank, np.float32))
+        net.register_buffer("last", np.full((1, 1), workers.rank, np.float32))
         parallel = DataParallel(net, workers)
         x = np.full((1 + workers.rank, 1, 2, 2), workers.rank, np.float32)
         with parallel.step(len(x)) as step:
             step.backward(net(Tensor(x)).sum())
         assert net.integers.tolist() == [3, 4]
+        net.table += workers.rank  # in evaluation all stays as it is
+        net.eval()
+        with parallel.step(1) as step:
+            net.zero_grad()
+            step.backward(net(Tensor(x)).sum())
+        assert_allclose(net.table, np.full((2, 3), workers.rank))
+        assert_allclose(net.last, [[0]])
         return net.running_mean, net.running_var
 
     for mean, var in crew(2, work):
