@@ -379,7 +379,7 @@ def test_a_link_is_made_at_the_first_use(crew, monkeypatch):
 
 # ----------------------------------------------------------------------------------------------------------------------
 # the end
-def test_an_exception_ends_all(crew, capsys, monkeypatch):
+def test_an_exception_ends_all(crew, monkeypatch):
     said = []
     monkeypatch.setattr(sys, "excepthook", lambda *error: said.append(error))
     monkeypatch.setattr(threading, "excepthook", lambda arguments: said.append(arguments))
