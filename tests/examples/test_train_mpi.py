@@ -183,7 +183,7 @@ def test_only_rank_0_prints(world, size):
     lines = printed.out.splitlines()
     jobs = len(list((world.folder / FOLDERS[size]).iterdir()))
     assert sum(line.startswith("AlexNet 2012") for line in lines) == jobs
-    assert sum(line.startswith(f"{size} processes, of which each has that; --parallel ") for line in lines) == jobs
+    assert sum(line.startswith(f"in {size} processes (--parallel ") for line in lines) == jobs
     assert sum("; the run is in " in line for line in lines) == jobs
     ten_crop = [line for line in lines if line.startswith("ten crops")]
     assert len(ten_crop) == 1

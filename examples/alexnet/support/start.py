@@ -167,7 +167,7 @@ def introduce(
         machine = f"{settings.device}, {describe_device(settings.device)}, with matrix products in {settings.precision}"
     say(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}, backend {settings.backend}")
     if way.workers.size > 1:
-        say(f"{way.workers.size} processes, of which each has that; --parallel {settings.parallel}")
+        say(f"in {way.workers.size} processes (--parallel {settings.parallel})")
     say(f"data: {settings.data}{drawn}")
     images = len(loader.dataset)
     say(
