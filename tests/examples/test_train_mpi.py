@@ -339,7 +339,12 @@ def test_more_mistakes(world):
         "--epochs 0",
         "argument --epochs: '0' is not a whole number of at least 1 (--help explains the options)",
     )
-    mistake(folder, 3, "--parallel columns", "--parallel columns is for the two GPUs of the paper: mpiexec -n 2, not 3")
+    columns = (
+        "--parallel columns is for the two GPUs of the paper: mpiexec -n 2, not 3; "
+        "--parallel data or hybrid takes any number, and goes on with a run of columns too"
+    )
+    mistake(folder, 3, "--parallel columns", columns)
+    mistake(folder, 3, "--resume two/begun-columns/last.safetensors --epochs 2 --out three/no", columns)
     mistake(
         folder, 2, "--out two/data",  # only rank 0 sees that
         "--out two/data holds a run: take another folder, or --resume two/data/last.safetensors",

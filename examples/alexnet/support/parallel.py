@@ -93,7 +93,10 @@ class Columns(Divided):
     def __init__(self, workers: Workers) -> None:
         super().__init__(workers)
         if workers.size != 2:
-            raise UsageError(f"--parallel columns is for the two GPUs of the paper: mpiexec -n 2, not {workers.size}")
+            raise UsageError(
+                f"--parallel columns is for the two GPUs of the paper: mpiexec -n 2, not {workers.size}; --parallel "
+                "data or hybrid takes any number, and goes on with a run of columns too"
+            )
         self.rows = Workers()
 
     def part_of(self, net: nn.Sequential) -> nn.Sequential:
