@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from support import options, recipes
 
@@ -19,7 +20,8 @@ from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 
 WRITES = {  # each program: what its --help says that it writes
-    "train.py": "config.json metrics.csv curves.png filters.png best.safetensors last.safetensors ten_crop.json",
+    "train.py": "config.json metrics.csv curves.png filters.png best.safetensors last.safetensors ten_crop.json "
+    "finished.json",
     "evaluate.py": "FILE.png FILE", "predict.py": "FILE.png", "convert.py": "INTO",
     "prepare.py": "TARGET train/ val/ statistics.safetensors prepare.json broken.txt",
     "cuda_convnet/train.py": "config.json metrics.csv curves.png filters.png best.safetensors last.safetensors",
@@ -39,6 +41,8 @@ def test_help_explains_every_option_in_groups(run):
     assert len(groups) >= 4
     for name in OPTIONS:  # each with an explanation, after it or on the next line
         assert re.search(rf"^  --{name}(, --no-{name}| \S+)?\s+\(?\w+", result.out, re.MULTILINE), name
+    assert "\n  mpiexec -n 2 python train.py " in result.out
+    assert (programs.PROGRAMS / re.search(r"see (\S+) beside train\.py", result.out)[1]).exists()
     assert "synthetic" in result.out and "cifar10:DIR" in result.out and "FOLDER" in result.out
 
 
@@ -47,7 +51,9 @@ def test_help_says_what_is_written_and_has_examples_that_the_program_takes(run, 
     """Of options that are there, with values that they take."""
     help = run(program, "--help").out
     assert all(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", help) for name in [*WRITES[program].split(), "writes"])
-    examples = re.findall(rf"^  ({program}.*)$", help.partition("\nexamples:\n")[2], re.MULTILINE)
+    examples = re.findall(
+        rf"^  (?:mpiexec -n \d+ python )?({program}.*)$", help.partition("\nexamples:\n")[2], re.MULTILINE
+    )
     assert len(examples) >= 2 and not re.search(r"^.{101}", help.partition("\noptions:\n")[2], re.MULTILINE)
     taken, original = [], options.Parser.parse_args
 

@@ -412,13 +412,15 @@ A run writes into its folder: config.json, with all settings; metrics.csv,
 curves.png and filters.png, which show its progress; best.safetensors, the
 network of the best epoch, which is that of the highest top-1 and, among equal
 ones, of the lowest loss; last.safetensors, from which the run can continue; and
-with --ten-crop, ten_crop.json. A run of the 2012 network takes 683 MB.
+with --ten-crop, ten_crop.json. finished.json says that it has had all its
+epochs. A run of the 2012 network takes 683 MB.
 
 examples:
   train.py --data photos --epochs 40
   train.py --data photos --out runs/paper --recipe paper --lr 0.005
   train.py --resume runs/paper/last.safetensors --epochs 120
-  train.py --data photos --from alexnet.safetensors --lr 0.001 --head-lr 0.01"""
+  train.py --data photos --from alexnet.safetensors --lr 0.001 --head-lr 0.01
+  mpiexec -n 2 python train.py --data photos --parallel hybrid"""
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, set[str]]:
@@ -484,7 +486,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         help="continue the run of a last.safetensors, in its folder and with its settings, except those given now",
     )
 
-    several = parser.add_argument_group("several processes, started by mpiexec -n N (see the README in this folder)")
+    several = parser.add_argument_group("several processes, started by mpiexec -n N (see PARALLEL.md beside train.py)")
     several.add_argument(
         "--parallel", choices=PARALLEL,
         help="what each process has: data (default): all weights, and some images of each batch; sharded: the same, "
