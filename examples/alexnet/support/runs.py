@@ -53,13 +53,14 @@ NEEDED = "variant", "groups", "init", "classes", "view"
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None = None) -> Iterator[None]:
     """Inside, settings.out is the run's folder, which this process or, of several, that of rank 0
-    has claimed. After an interrupt, an image that cannot be read, or a full disk, the message says
-    how to continue."""
+    has claimed. After an interrupt, an image that cannot be read, a full disk, or workers that do
+    not come, the message says how to continue."""
     workers = workers or Workers()
     with nullcontext() if workers.rank else _claimed(settings, numbered):
         settings.out = workers.decided(settings.out)
         last = Path(settings.out, LAST)
         further = f"go on with --resume {last}"
+        workers.advice = lambda: f"; {further}" if last.exists() else ""
         try:
             yield
         except (KeyboardInterrupt, DataError, OSError) as error:
