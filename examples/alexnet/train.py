@@ -146,4 +146,4 @@ def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(command(main, several=True))

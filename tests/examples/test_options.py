@@ -273,6 +273,15 @@ def test_a_run_that_moves_takes_what_suits_the_other_device():
     assert adopted("--device", "cpu", **there) == ("cpu", 7, None, None, None, None)
 
 
+@pytest.mark.parametrize("program", sorted(set(PROGRAMS) - {"train.py"}))
+def test_what_runs_in_one_process_is_refused_in_several(mistake, run, monkeypatch, program):
+    """Each of them would do all of it, and write the same files."""
+    monkeypatch.setenv("PMI_SIZE", "1")  # as one that mpiexec starts alone
+    assert run(program, "--help").status == 0
+    monkeypatch.setenv("PMI_SIZE", "2")
+    mistake("runs in one process: start it without mpiexec", program, "--help")
+
+
 @pytest.mark.parametrize(
     "error",
     [options.UsageError, CheckpointError, DataError, minicnn.DeviceError, ImportError, OSError],

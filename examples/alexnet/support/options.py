@@ -25,6 +25,7 @@ from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 from minicnn.data.folder import quiet
 from minicnn.distributed import WorkersError
+from minicnn.mpi import launched
 from minicnn.workers import Workers
 
 from .recipes import RECIPES, complete, kind_and_folder, usual
@@ -57,9 +58,12 @@ class UsageError(ValueError):
     """A mistake on the command line that argparse does not see."""
 
 
-def command(main: Callable[[], None]) -> int:
+def command(main: Callable[[], None], several: bool = False) -> int:
     """Run a program; a user's mistake is one line on the standard error and exit status 2. The
-    signals of batch systems and of closed terminals interrupt the program, as Ctrl-C does."""
+    signals of batch systems and of closed terminals interrupt the program, as Ctrl-C does.
+
+    several: whether processes that mpiexec has started divide its work. Otherwise each would do all
+    of it, and it is refused."""
     if sys.stderr is None:  # closed, as by 2>&-; its number is kept from files that are opened
         os.open(os.devnull, os.O_WRONLY)
         sys.stderr = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (until the end)
@@ -73,6 +77,8 @@ def command(main: Callable[[], None]) -> int:
         # A terminal without Unicode shows question marks for bars; a file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
+        if not several and launched() > 1:
+            raise UsageError("the program runs in one process: start it without mpiexec")
         main()
         if sys.stdout is not None:  # closed, as by >&-
             sys.stdout.flush()
