@@ -49,6 +49,7 @@ def test_runs_from_before_there_were_recipes(run, finished, look, tmp_path):
                 info["config"] = {name: info["config"][name] for name in FIRST}
                 del info["config"]["view"]["resize"]
             minicnn.save(tmp_path / version / f"{name}.safetensors", arrays, info)
+        assert runs.load_run(str(tmp_path / version / "last.safetensors"))[1]["config"]["ranks"] == 1
     found = {
         version: run("evaluate.py", "--checkpoint", tmp_path / version / "best.safetensors")
         for version in ("old", "new")

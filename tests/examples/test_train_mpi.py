@@ -158,7 +158,8 @@ def test_training_is_that_of_one_process(world, size, name):
     epochs = len(metrics(run))
     assert json.loads((run / "finished.json").read_text())["epochs"] == epochs == (4 if name == "plateau" else 2)
     config, usual = (json.loads((folder / "config.json").read_text()) for folder in (run, alone))
-    assert {key for key in config if config[key] != usual[key]} <= {"out", "parallel"}
+    assert {key for key in config if config[key] != usual[key]} <= {"out", "parallel", "ranks"}
+    assert config["ranks"] == size
 
 
 @launch.needs_mpi

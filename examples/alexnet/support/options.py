@@ -43,6 +43,7 @@ FIXED = (
 NETWORK = ("variant", "groups", "init", "lrn_alpha", "dropout_scale")  # how weights are used
 # settings whose defaults differ between devices
 MACHINE = ("workers", "processes", "threads", "backend", "precision")
+SHARED = ("workers", "processes", "threads")  # those that depend on how many processes share a machine
 # characters that terminals act on, and ends of lines
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # The default's upper limit: at 700 images a second each, these feed an H200 that trains in TF32.
@@ -291,7 +292,7 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
 KINDS: dict[str, Any] = {  # what each setting may be: a type, one of several values, or a number
     "recipe": RECIPES, "data": str, "verify": bool, "workers": counted, "processes": bool, "seed": seed,
     "threads": natural, "device": str, "backend": str, "precision": ("fp32", "tf32"), "out": str,
-    "parallel": PARALLEL, "limit": seconds,
+    "parallel": PARALLEL, "limit": seconds, "ranks": natural,
     "source": str, "freeze": bool, "head_lr": positive,
     **{name: kind for options in RECIPE_OPTIONS.values() for name, (kind, _) in options.items()},
     "mean": ("imagenet", "image", "source"), "scale": ("unit", "raw", "source"),
@@ -386,6 +387,8 @@ def use_machine(settings: argparse.Namespace, workers: Workers | None = None) ->
         distributed.start(settings.limit)
         if settings.batch_size < workers.size:
             raise UsageError(f"--batch-size {settings.batch_size} is too small for {workers.size} processes")
+        if workers.size > 1 and settings.device.startswith("gpu"):
+            settings.device = "gpu"  # each has its own: not that of rank 0, which a checkpoint has
         settings.device = workers.device(settings.device)
     settings.device = open_device("cpu" if settings.device is None else settings.device)
     if settings.threads:
@@ -573,10 +576,12 @@ def adopt_network(settings: argparse.Namespace, given: set[str], config: dict[st
 
 def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any], fixed: Sequence[str] = FIXED) -> None:
     """Continue a run: take its settings, except those that were given and, on another kind of
-    device, those of the machine. Raises UsageError if a fixed setting was given another value."""
+    device or in another number of processes, those that depend on it. Raises UsageError if a fixed
+    setting was given another value."""
     # from cpu to gpu:N, or back
     moved = "device" in given and settings.device[:3] != saved["device"][:3]
-    apart = ("resume", "out", *(MACHINE if moved else ()))
+    shared = saved.get("ranks", 1) != _workers.size  # cuda_convnet is always one process
+    apart = ("resume", "out", *(MACHINE if moved else SHARED if shared else ()))
     kept = {name: value for name, value in saved.items() if name not in apart}
     _take_over(settings, given, settings.resume, kept, fixed)
     # only one of them has velocities

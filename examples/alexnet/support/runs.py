@@ -279,7 +279,7 @@ def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     arrays, info = read_checkpoint(path)
     newer: dict[str, Any] = {  # what older runs do not say
         "precision": None, "processes": None, "backend": None, "source": None, "freeze": False, "head_lr": None,
-        "parallel": "data", "limit": 600.0,
+        "parallel": "data", "limit": 600.0, "ranks": 1,
     }  # fmt: skip
     needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NEEDED}
     if not info.get("rows") or not has(info.get("config"), *needed):
