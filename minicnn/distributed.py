@@ -20,7 +20,12 @@ and make the same update, they still have the same weights afterwards.
             loss = F.cross_entropy(net(Tensor(images)), labels)
             net.zero_grad()
             step.backward(loss)                             # instead of loss.backward()
-        optimizer.step()
+        parallel.update(optimizer)                          # instead of optimizer.step()
+
+All workers have to do the same in the same order. What only one should do, such as printing and
+saving, stands under `if workers.rank == 0:` and calls nothing of these; parallel.collect(optimizer)
+comes before saving, at all. A validation set is divided by part=workers.part as well, and
+sum(workers.gather(correct)) is the sum of what the workers have counted.
 
 Gradients are sent while the backward pass goes on. Those of the last layers are complete first (in
 AlexNet, they are 96% of all bytes), and a thread sums each over the workers as soon as it is there,
@@ -31,8 +36,9 @@ are changes a result only in its last bits: sums are rounded in another order. W
 of workers, a run repeats bit for bit. Batch normalization is the exception: each worker normalizes
 by the mean and variance of its own rows, and the running averages are averaged.
 
-If a worker fails, the others would wait for it for ever. So an exception in one ends all of them,
-and so does a wait of more than `limit` seconds. A program should leave a mark when it has succeeded
+If a worker fails, the others would wait for it for ever. So an exception that nobody catches ends
+all of them, and so does a wait of more than `limit` seconds, as after sys.exit() in one of them:
+workers.abort(status, message) ends all at once. A program should leave a mark when it has succeeded
 (as train.py does): a launcher may return 0 although a worker was lost.
 """
 
@@ -51,7 +57,7 @@ from .backends.numpy.threads import set_num_threads
 from .checks import number, whole
 from .nn import Module, Parameter
 from .optim import Optimizer
-from .random import rows_before
+from .random import random_state, rows_before, set_random_state
 from .tensor import Tensor
 from .workers import Parts, Workers, WorkersError
 
@@ -68,14 +74,14 @@ def start(limit: float | None = None) -> Workers:
     (set_num_threads changes that); later ones return the same object.
 
     Args:
-        limit: how many seconds a worker may wait for the others until the program ends: more than
-            the slowest ever needs from one step to the next, or rank 0 for what it does alone. At
-            first 600; None leaves it.
+        limit: how many seconds a worker may wait for the others until the program ends, at first
+            600. A step, and whatever rank 0 does alone, such as saving, has to take less.
     Returns:
         The workers.
     Raises:
         ImportError: there are several, and mpi4py or an MPI library is missing.
-        WorkersError: the launcher belongs to another MPI library.
+        WorkersError: the launcher belongs to another MPI library, or MPI was told to allow calls
+            from one thread only.
         ValueError: the limit is below 0.1.
     """
     global _workers
@@ -102,8 +108,8 @@ class Step:
         Args:
             loss: the mean loss of this worker's rows, 0-d.
         Raises:
-            RuntimeError: the step has had its backward pass already, or gradients of another step,
-                which are sums over all workers already, are still there.
+            RuntimeError: the step has had its backward pass already, or there are gradients from
+                before.
         """
         if self.begin:
             self.begin()
@@ -111,7 +117,8 @@ class Step:
 
 
 class DataParallel:
-    """Workers that train one network together. Making it gives all of them the weights of rank 0.
+    """Workers that train one network together. When it is made, all get the weights of rank 0, and
+    its random numbers.
 
     Args:
         net: the network, of the same layers at each worker.
@@ -142,17 +149,16 @@ class DataParallel:
         self.params = _learned(net)
         for p in net.parameters():
             p.version[0] += 1
+        set_random_state(workers.decided(random_state()))
         for p in self.params:
             p.register_post_accumulate_grad_hook(self._arrived)
         self.buckets = _buckets(self.params)
         # equivalent (call): for one device; several need one order, the same at each worker
         self.channels = {device: workers.channel(device) for device in sorted({p.device for p in self.params})}
-        parameters = dict(net.named_parameters())
-        self.averages = [array for name, array in state.items() if name not in parameters and array.dtype.kind == "f"]
         self.running: set[Tensor] | None = None  # those whose gradient has arrived, in a backward pass
         self.sent = 0  # equivalent (statement, constant): how many buckets; step() sets it
         self.inside = False
-        self.own_sums: set[Tensor] = set()  # those whose gradients this worker has added up by itself
+        self.due = False  # update() has to come next, and nothing else will do
 
     @contextmanager
     def step(self, rows: int) -> Iterator[Step]:
@@ -164,8 +170,19 @@ class DataParallel:
         Raises:
             ValueError: no worker has any.
             RuntimeError: Step.backward was not called, or not once.
+            WorkersError: a worker has drawn random numbers that the others have not, or is not at a
+                step.
         """
-        rows_of_all = self.workers.gather(whole("DataParallel.step: rows", rows, 0))
+        if self.due:
+            raise RuntimeError("after a step of Sharded comes parallel.update(optimizer), not optimizer.step()")
+        here = "step", whole("DataParallel.step: rows", rows, 0), random_state()
+        there = self.workers.gather(here)
+        if any(other[::2] != here[::2] for other in there):
+            raise WorkersError(
+                f"the workers are not at the same step, or have drawn other random numbers (seed, count): {there}; "
+                "what one does alone must call nothing of workers and draw nothing: call net.eval() before it"
+            )
+        rows_of_all = [rows for _, rows, _ in there]
         if not sum(rows_of_all):
             raise ValueError("DataParallel.step: the batch has no rows")
         before, share = sum(rows_of_all[: self.workers.rank]), rows / sum(rows_of_all)
@@ -173,7 +190,7 @@ class DataParallel:
             raise RuntimeError("which parameters require a gradient has changed: make a new DataParallel")
         self.inside, self.sent, self.running = True, 0, None
         try:
-            with rows_before(before):
+            with rows_before(before, rows):
                 yield Step(share, self._begin)
             if self.running is None:
                 raise RuntimeError("a step without gradients: call step.backward(loss) inside")
@@ -190,8 +207,7 @@ class DataParallel:
         optimizer.step()
 
     def collect(self, optimizer: Optimizer) -> None:
-        """Complete the optimizer's state at each worker, as before it is saved: here it is so
-        already.
+        """Give each worker the optimizer's whole state, as before it is saved. (Here each has it.)
 
         Args:
             optimizer: as in update.
@@ -201,14 +217,13 @@ class DataParallel:
         """A backward pass begins."""
         if self.running is not None:
             raise RuntimeError("a step has one backward pass: add up losses, or begin another step")
-        if any(p.grad is not None and p not in self.own_sums for p in self.params):
-            raise RuntimeError("a step before has left its gradients: call net.zero_grad() before step.backward(loss)")
+        if any(p.grad is not None for p in self.params):
+            raise RuntimeError("there are gradients from before: call net.zero_grad() before step.backward(loss)")
         self.running = set()
 
     def _arrived(self, p: Tensor) -> None:
-        """The gradient of p is complete. Outside of a step it only accumulates, for the next one."""
+        """The gradient of p is complete. (Outside of a step it is this worker's own.)"""
         if not self.inside:
-            self.own_sums.add(p)
             return
         if self.running is None:
             raise RuntimeError("inside a step, call step.backward(loss) instead of loss.backward()")
@@ -230,13 +245,15 @@ class DataParallel:
             channel.wait()
         self.waited += perf_counter() - begun
         self.workers.all_reduce(used)
-        self.own_sums.clear()
         for p, count in zip(self.params, used, strict=True):
             if not count:
                 p.grad = None
-        for array in self.averages:
-            array *= share
-            self.workers.all_reduce(array)
+        if averages := _running_averages(self.net):
+            whole = np.concatenate([share * array.reshape(-1) for array in averages])
+            self.workers.all_reduce(whole)
+            ends = np.cumsum([array.size for array in averages]).tolist()
+            for array, part in zip(averages, np.split(whole, ends[:-1]), strict=True):
+                array[...] = part.reshape(array.shape)
 
     def _send(self, bucket: list[Parameter]) -> None:
         """Begin to sum the gradients of these parameters."""
@@ -248,10 +265,10 @@ class Sharded(DataParallel):
     others: the optimizer's work and the traffic of its state are divided. (Rajbhandari et al. 2020
     call that the first stage of ZeRO.)
 
-    As many bytes are sent as before, but the weights only after the backward pass. So it is faster
-    where the connection is, as on one machine. After step() the .grad of a parameter of a MiB or
-    more is not the sum, so nothing else can use it, such as clip_grad_norm. The optimizer has to
-    treat each element for itself, as SGD and Adam do.
+    As many bytes are sent as before, but half of them, the weights, after the backward pass: this
+    pays on fast connections, as within a machine. update() has to follow each step. The .grad of a
+    parameter of a MiB or more is not the sum, so nothing else can use it, such as clip_grad_norm.
+    The optimizer has to treat each element for itself, as SGD and Adam do.
     """
 
     def __init__(self, net: Module, workers: Workers) -> None:
@@ -259,6 +276,7 @@ class Sharded(DataParallel):
         self.own: dict[Tensor, Parts] = {}
 
     def update(self, optimizer: Optimizer) -> None:
+        self.due = False
         optimizer.only = self._own_parts
         try:
             optimizer.step()
@@ -280,6 +298,7 @@ class Sharded(DataParallel):
             super()._send(bucket)
         else:
             (p,) = bucket
+            self.due = True
             self.own[p] = self.channels[p.device].reduce_scatter(_gradient(p).reshape(-1))
 
     def _own_parts(self, p: Tensor, arrays: tuple[Array, ...]) -> list[tuple[Array, ...]]:
@@ -288,6 +307,17 @@ class Sharded(DataParallel):
             return [arrays]
         w, _, *slots = [array.reshape(-1) for array in arrays]
         return [(w[place], total, *[slot[place] for slot in slots]) for place, total in self.own[p]]
+
+
+def _running_averages(net: Module) -> list[Array]:
+    """The arrays of the layers in training that are not learned, such as batch normalization's."""
+    return [
+        vars(module)[name]
+        for _, module in net.named_modules()
+        if module.training
+        for name in module._buffers
+        if vars(module)[name].dtype.kind == "f"
+    ]
 
 
 def _learned(net: Module) -> list[Parameter]:

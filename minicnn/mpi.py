@@ -30,6 +30,7 @@ import numpy as np
 
 from .backends import devices
 from .backends.devices import Array, DeviceError
+from .backends.numpy.memory import empty
 from .workers import Channel, Parts, Workers, WorkersError, cores
 
 # Bytes that MPI sums at a time, in calls that block and in others. From 32 MiB on its own copies are
@@ -37,16 +38,14 @@ from .workers import Channel, Parts, Workers, WorkersError, cores
 PIECE, SECTION = 4 << 20, 16 << 20
 AT_ONCE, NAP = 16, 1e-4  # how many non-blocking calls; seconds between looks at them
 TIMED_OUT = 75  # the exit status after `limit` seconds
-# What launchers tell a process: how many there are, or only that it is one of several.
-SIZES, RANKS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMIX_RANK")
+# How launchers tell a process how many there are.
+SIZES = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"
 
 
 def launched() -> int:
     """How many processes a launcher (mpiexec, srun) has started, as it tells each of them; 1
     without a launcher."""
     said = [os.environ[name] for name in SIZES if name in os.environ]
-    if any(name in os.environ for name in RANKS):
-        said.append(os.environ.get("SLURM_STEP_NUM_TASKS", ""))
     return max([int(text) for text in said if text.isdecimal()], default=1)
 
 
@@ -55,7 +54,8 @@ def connect() -> MPIWorkers:
 
     Raises:
         ImportError: mpi4py or an MPI library is not installed.
-        WorkersError: the launcher belongs to another MPI library than the one that mpi4py uses.
+        WorkersError: the launcher belongs to another MPI library than the one that mpi4py uses, or
+            MPI was told to allow calls from one thread only.
     """
     expected = launched()
     try:
@@ -69,8 +69,10 @@ def connect() -> MPIWorkers:
         library = " ".join(MPI.Get_library_version().partition("\n")[0].split())
         raise WorkersError(
             f"a launcher has started {expected} processes, but mpi4py finds {MPI.COMM_WORLD.size}: it uses {library}, "
-            "and the launcher belongs to another library"
+            "and the launcher belongs to another library (srun: see --mpi=list)"
         )
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise WorkersError("MPI was started for calls from one thread only: leave mpi4py.rc.thread_level as it is")
     return MPIWorkers(MPI.COMM_WORLD)
 
 
@@ -172,6 +174,8 @@ class MPIWorkers(Workers):
 
         def ending(hook: Callable[..., Any], kind: Callable[..., type]) -> Callable[..., None]:
             def ended(*error: Any) -> None:
+                sleep(min(self.rank, 1))  # an error that all have is rank 0's to print
+                print(f"rank {self.rank}:", file=sys.stderr)
                 hook(*error)
                 self.abort(130 if issubclass(kind(*error), KeyboardInterrupt) else 1)
 
@@ -184,6 +188,7 @@ class MPIWorkers(Workers):
     def _leave(self, comm: Any) -> None:
         """Wait until the program has ended at each worker. The communicator is used for nothing
         else, so that no other call of theirs takes this one for its counterpart."""
+        self.watch.ended = True
         with self.watch:
             comm.Barrier()
 
@@ -237,9 +242,10 @@ class MPILink:
                 self.comm.Allreduce(self.in_place, section)
 
     def reduce_scatter(self, array: Array, counts: Sequence[int]) -> Array:
-        """This worker's part of the sum, which MPI writes to the array's beginning."""
-        self.comm.Reduce_scatter(self.in_place, array, counts)
-        return array[: counts[self.comm.rank]]
+        """This worker's part of the sum."""
+        own = np.empty(counts[self.comm.rank], array.dtype)
+        self.comm.Reduce_scatter(array, own, counts)  # in place, MPICH 5.0 ends at unequal parts
+        return own
 
     def all_gather(self, own: Array, whole: Array, counts: Sequence[int]) -> None:
         self.comm.Allgatherv(own, [whole, counts])
@@ -319,8 +325,9 @@ class MPIChannel(Channel):
             counts = shares(len(section), self.workers.size)
             place = begin + sum(counts[: self.workers.rank])
             count = counts[self.workers.rank]
-            parts.append((slice(place, place + count), section[:count]))  # where MPI writes it
-            calls.append((self.in_place, section, counts))
+            own = empty((count,), array.dtype)
+            parts.append((slice(place, place + count), own))
+            calls.append((section, own, counts))
             begin += len(section)
         self.calls.put(partial(self._call, "reduce_scatter", calls))
         return parts
@@ -375,13 +382,14 @@ class Watch:
     seconds, all workers end."""
 
     def __init__(self, workers: Workers) -> None:
-        self.workers = workers
+        self.workers, self.ended = workers, False  # ended: it is at the end of its program
+        self.now = 0.0  # seconds; it stands still while the process is suspended
         self.inside: dict[int, float] = {}  # since when, by thread
         self.later: list[tuple[float, Callable[[], bool]]] = []
         threading.Thread(target=self._look, name="minicnn-watch", daemon=True).start()
 
     def __enter__(self) -> None:
-        self.inside[threading.get_ident()] = monotonic()
+        self.inside[threading.get_ident()] = self.now
 
     def __exit__(self, *error: object) -> None:
         self.inside.pop(threading.get_ident(), None)
@@ -389,20 +397,29 @@ class Watch:
     def until(self, done: Callable[[], bool]) -> None:
         """What a GPU has been asked for may take as long: until done() is true."""
         if not done():
-            self.later.append((monotonic(), done))
+            self.later.append((self.now, done))
 
     def _look(self) -> None:
         while True:
-            sleep(min(0.25, self.workers.limit / 4))
+            nap, begun = min(0.25, self.workers.limit / 4), monotonic()
+            sleep(nap)
+            self.now += min(monotonic() - begun, 4 * nap)
             for entry in self.later.copy():
                 if entry[1]():
                     self.later.remove(entry)  # in place, because others add to it
             # equivalent (call): without the copy another thread may change it meanwhile
             waits = [*self.inside.copy().values(), *(since for since, _ in self.later)]
-            waited = monotonic() - min(waits, default=monotonic())
+            waited = self.now - min(waits, default=self.now)
             if waited > self.workers.limit:
-                self.workers.abort(
-                    TIMED_OUT,
-                    f"rank {self.workers.rank} has waited {waited:.0f} s for the other workers: one of them has ended, "
-                    f"has been stopped, or needs more time (the limit is {self.workers.limit:g} s)",
-                )
+                self.workers.abort(TIMED_OUT, self._message(waited))
+
+    def _message(self, waited: float) -> str:
+        rank, limit, advice = self.workers.rank, self.workers.limit, self.workers.advice()
+        if self.ended:
+            what = f"the program of rank {rank} has ended, and {waited:.0f} s later those of others have not"
+        else:
+            what = (
+                f"rank {rank} has waited {waited:.0f} s for the other workers: one of them has ended, has been "
+                "stopped, or needs more time"
+            )
+        return f"{what} (the limit is {limit:g} s){advice}"

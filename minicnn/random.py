@@ -17,7 +17,9 @@ from .checks import whole
 
 class _Random:
     def __init__(self) -> None:
-        self.seed, self.draws, self.first_row, self.lock = 0, 0, 0, threading.Lock()
+        self.seed, self.draws, self.lock = 0, 0, threading.Lock()
+        # how many rows come before, and how many are here, if that is known
+        self.place: tuple[int, int | None] = 0, None
 
 
 _random = _Random()
@@ -96,7 +98,7 @@ def generator(key: tuple[int, int] | None = None, first: int = 0) -> np.random.G
 
 
 @contextmanager
-def rows_before(n: int) -> Iterator[None]:
+def rows_before(n: int, rows: int | None = None) -> Iterator[None]:
     """Say that arrays hold the rows n, n + 1, … of a larger batch, inside a with-statement.
 
     Processes that share a batch, each with some consecutive rows, then drop the same elements as
@@ -106,8 +108,10 @@ def rows_before(n: int) -> Iterator[None]:
     Args:
         n: how many rows of the batch come before, an integer from 0. In nested statements the
             innermost counts.
+        rows: how many there are here. Then a first axis that is a multiple of it has so many places
+            for each row, as after a reshape from (N, T, C) to (N·T, C).
     Raises:
-        ValueError: n is something else.
+        ValueError: n or rows is something else.
 
     Example:
         >>> import minicnn, minicnn.functional as F
@@ -120,16 +124,32 @@ def rows_before(n: int) -> Iterator[None]:
         >>> bool((rest.numpy() == whole.numpy()[2:]).all())
         True
     """
-    before, _random.first_row = _random.first_row, whole("rows_before: n", n, 0)
+    here = None if rows is None else whole("rows_before: rows", rows, 0)
+    before, _random.place = _random.place, (whole("rows_before: n", n, 0), here)
     try:
         yield
     finally:
-        _random.first_row = before
+        _random.place = before
 
 
-def first_row() -> int:
-    """Which row of the batch is an array's first: the n of rows_before, and 0 outside of it."""
-    return _random.first_row
+def first_row(length: int) -> int:
+    """Which place of the whole batch's first axis is the first one of an array here; 0 outside of
+    rows_before.
+
+    Args:
+        length: of the array's first axis.
+    Raises:
+        ValueError: the length is not a multiple of the rows that there are here.
+    """
+    n, rows = _random.place
+    if rows is None or rows == length:
+        return n
+    if not rows or length % rows:
+        raise ValueError(
+            f"random numbers follow the rows of a batch, of which there are {rows} here, but this array "
+            f"has {length}: inside rows_before(0), all processes draw the same for it"
+        )
+    return n * (length // rows)
 
 
 def _after_fork() -> None:

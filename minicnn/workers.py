@@ -34,8 +34,8 @@ class Workers:
         rank: this worker's number, from 0.
         size: how many there are.
         limit: how many seconds a worker may wait for the others until the program ends.
-        received: how many bytes the others have sent to each worker in arrays, as a ring sends
-            them: of n bytes, 2 (size − 1) / size times n in all_reduce, half of that otherwise.
+        received: how many bytes of arrays each worker has received, if they are sent in a ring:
+            (size − 1) / size times the bytes of the whole array, and twice that in all_reduce.
     """
 
     rank = 0
@@ -90,7 +90,7 @@ class Workers:
         """The workers' values, in the order of the ranks.
 
         Args:
-            value: numbers, text, and lists and dicts of these.
+            value: anything that can be pickled.
         """
         return [value]
 
@@ -101,6 +101,11 @@ class Workers:
             value: as in gather.
         """
         return self.gather(value)[0]
+
+    def advice(self) -> str:
+        """What is said after the message when `limit` is over, such as how to go on. A program sets
+        its own: workers.advice = lambda: "; …"."""
+        return ""
 
     def abort(self, status: int, message: str = "") -> None:
         """End the program with all of its workers.

@@ -81,11 +81,10 @@ class Comm:
         assert place is MPI.IN_PLACE
         array[...] = sum(self.arrays(array))
 
-    def Reduce_scatter(self, place, array, counts):
-        assert place is MPI.IN_PLACE and sum(counts) == len(array)
-        total, begin, own = sum(self.arrays(array)), sum(counts[: self.rank]), counts[self.rank]
-        array[...] = -1  # MPI does not say what the rest is
-        array[:own] = total[begin : begin + own]
+    def Reduce_scatter(self, array, own, counts):
+        assert sum(counts) == len(array) and len(own) == counts[self.rank]
+        begin = sum(counts[: self.rank])
+        own[...] = sum(self.arrays(array))[begin : begin + len(own)]
 
     def Allgatherv(self, own, whole_and_counts):
         whole, counts = whole_and_counts
@@ -219,7 +218,7 @@ class Rows:
 
     before: dict[str, int] = {}
 
-    def __init__(self, n):
+    def __init__(self, n, rows):
         self.n = n
 
     def __enter__(self):

@@ -34,7 +34,7 @@ def test_training_under_mpiexec(size, name):
 @pytest.fixture
 def fresh(monkeypatch):
     """As in a process that has not called start()."""
-    for name in (*mpi.SIZES, *mpi.RANKS):
+    for name in mpi.SIZES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(distributed, "_workers", None)
 
@@ -184,33 +184,72 @@ def test_what_requires_a_gradient_must_stay(crew):
     crew(2, work)
 
 
-def test_outside_of_a_step_gradients_accumulate(crew):
-    """For the next one, which sums all of it. What a step has summed must not be summed again."""
+def test_gradients_from_before_are_refused(crew):
+    """Those of a step are sums of all workers, and would be summed again; others have no share of the rows."""
 
     def work(workers):
         net, x = nn.Linear(3, 2), rows_of(workers.rank)
-        parallel, found = DataParallel(net, workers), []
+        parallel = DataParallel(net, workers)
+        net(Tensor(x)).sum().backward()
+        message = "there are gradients from before: call net.zero_grad()"
         for _ in range(2):
-            net(Tensor(x)).sum().backward()
-        found.append(net.bias.grad.data.copy())
-        with parallel.step(2) as step:
-            step.backward(net(Tensor(x)).sum())
-        found.append(net.bias.grad.data.copy())
-        message = "a step before has left its gradients: call net.zero_grad()"
-        with refuses(RuntimeError, message), parallel.step(2) as step:
-            step.backward(net(Tensor(x)).sum())
-        net.weight.grad = None  # and not that of the bias
-        with refuses(RuntimeError, message), parallel.step(2) as step:
-            step.backward(net(Tensor(x)).sum())
-        net.zero_grad()
-        with parallel.step(2) as step:
-            step.backward(net(Tensor(x)).sum())
-        return *found, net.bias.grad.data
+            with refuses(RuntimeError, message), parallel.step(2) as step:
+                step.backward(net(Tensor(x)).sum())
+            net.weight.grad = None  # and not that of the bias
+            with refuses(RuntimeError, message), parallel.step(2) as step:
+                step.backward(net(Tensor(x)).sum())
+            net.zero_grad()
+            with parallel.step(2) as step:
+                step.backward(net(Tensor(x)).sum())
+        return net.bias.grad.data
 
-    for accumulated, summed, anew in crew(2, work):
-        assert_array_equal(accumulated, [4, 4])
-        assert_array_equal(summed, [10, 10])
-        assert_array_equal(anew, [2, 2])
+    for gradient in crew(2, work):
+        assert_array_equal(gradient, [2, 2])
+
+
+def test_workers_that_have_parted(crew, monkeypatch):
+    """Random numbers that only one has drawn, or a call of something else."""
+
+    def drawn(workers):
+        parallel = DataParallel(nn.Linear(3, 2), workers)
+        monkeypatch.setattr(distributed, "random_state", lambda: (0, threading.current_thread().name == "rank 1"))
+        workers.gather(None)
+        with refuses(WorkersError, "not at the same step, or have drawn other random numbers"), parallel.step(1):
+            pass
+
+    def elsewhere(workers):
+        parallel = DataParallel(nn.Linear(3, 2), workers)
+        if workers.rank:
+            workers.gather("other")
+            return
+        with refuses(WorkersError, "not at the same step"), parallel.step(1):
+            pass
+
+    crew(2, elsewhere)
+    crew(2, drawn)
+
+
+def test_all_go_on_with_rank_0s_random_numbers(monkeypatch):
+    class Other(Workers):
+        def decided(self, value):
+            return (5, 7)
+
+    minicnn.manual_seed(1)
+    DataParallel(nn.Linear(3, 2), Other())
+    assert minicnn.random.random_state() == (5, 7)
+
+
+def test_sharded_is_updated_by_itself(monkeypatch):
+    monkeypatch.setattr(distributed, "SMALL", 1)
+    net = nn.Linear(3, 2)
+    parallel, optimizer = Sharded(net, Workers()), optim.SGD(net.parameters(), 0.1)
+    for _ in range(2):
+        with parallel.step(2) as step:
+            net.zero_grad()
+            step.backward(net(Tensor(rows_of(0))).sum())
+        with refuses(RuntimeError, "comes parallel.update(optimizer), not optimizer.step()"), parallel.step(2):
+            pass
+        parallel.update(optimizer)
 
 
 class Branches(nn.Module):

@@ -20,7 +20,7 @@ from minicnn.backends import devices
 from minicnn.workers import Workers, WorkersError
 
 __all__ = ["crew"]
-VARIABLES = (*mpi.SIZES, *mpi.RANKS, "SLURM_STEP_NUM_TASKS")
+VARIABLES = mpi.SIZES
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def test_a_slow_worker_does_not_under_mpiexec():
         ({"OMPI_COMM_WORLD_SIZE": "3", "PMIX_RANK": "0"}, 3),
         ({"PMI_RANK": "0", "SLURM_STEP_NUM_TASKS": "8"}, 8),
         ({"PMIX_RANK": "0", "SLURM_STEP_NUM_TASKS": "8"}, 8),
-        ({"SLURM_STEP_NUM_TASKS": "8"}, 1),  # a batch script, or a shell in an allocation
+        ({"SLURM_STEP_NUM_TASKS": "8"}, 8),  # srun without --mpi
         ({"PMI_RANK": "0"}, 1),
         ({"PMI_SIZE": "1", "OMPI_COMM_WORLD_SIZE": "2"}, 2),
         ({"PMI_SIZE": "many"}, 1),
@@ -84,7 +84,7 @@ def test_how_many_a_launcher_has_started(monkeypatch, said, size):
     assert mpi.launched() == size
 
 
-def pretend(monkeypatch, size, found=None):
+def pretend(monkeypatch, size, found=None, level=3):
     """A launcher says that it has started so many; mpi4py, if it is there, finds `found`."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -92,8 +92,9 @@ def pretend(monkeypatch, size, found=None):
     module = ModuleType("mpi4py")
     if found is not None:
         module.MPI = SimpleNamespace(
-            COMM_WORLD=SimpleNamespace(size=found), Get_library_version=lambda: "Some  MPI\tv5\nand its options"
-        )
+            COMM_WORLD=SimpleNamespace(size=found), Get_library_version=lambda: "Some  MPI\tv5\nand its options",
+            Query_thread=lambda: level, THREAD_MULTIPLE=3,
+        )  # fmt: skip
     monkeypatch.setitem(sys.modules, "mpi4py", module)
 
 
@@ -113,6 +114,12 @@ def test_connect(monkeypatch):
     pretend(monkeypatch, 4, found=4)
     monkeypatch.setattr(mpi, "MPIWorkers", lambda comm: ("workers of", comm.size))
     assert mpi.connect() == ("workers of", 4)
+
+
+def test_mpi_for_one_thread_only(monkeypatch):
+    pretend(monkeypatch, 4, found=4, level=2)
+    with refuses(WorkersError, "for calls from one thread only: leave mpi4py.rc.thread_level as it is"):
+        mpi.connect()
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -197,7 +204,6 @@ def test_a_channel(crew, monkeypatch, vendor):
         channel.wait()
         mine, whole = np.zeros(17), np.full(17, -5.0)
         for place, part in parts:
-            assert np.shares_memory(part, cut)
             mine[place] = part
             whole[place] = part
         channel.all_gather(whole)
@@ -213,7 +219,7 @@ def test_a_channel(crew, monkeypatch, vendor):
     assert_array_equal(sum(result[3] for result in results), 3 * np.arange(17.0))
     assert all(4 <= np.count_nonzero(result[3]) <= 7 for result in results)
     assert len(made) == looks.count(mpi.NAP) == (len(pieces) if vendor == "MPICH" else 0)
-    assert max(len(piece) for piece in pieces if isinstance(piece, np.ndarray)) == 7
+    assert max(len(piece) for piece in pieces if isinstance(piece, np.ndarray)) == (7 if vendor == "MPICH" else 5)
     assert {len(piece) for piece in pieces[:3]} == {7 if vendor == "MPICH" else 5}
 
 

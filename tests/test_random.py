@@ -60,7 +60,7 @@ def test_no_two_threads_get_the_same_draw():
 
 def test_a_process_begins_with_zeros():
     begun = minicnn.random._Random()
-    assert (begun.seed, begun.draws, begun.first_row) == (0, 0, 0)
+    assert (begun.seed, begun.draws, begun.place) == (0, 0, (0, None))
 
 
 def test_the_state_is_read_and_written_under_its_lock(monkeypatch):
@@ -92,19 +92,36 @@ def test_a_generator_can_begin_anywhere():
 
 def test_rows_before_holds_inside_the_statement_and_in_all_threads():
     manual_seed(7)
-    assert first_row() == 0
+    assert first_row(5) == 0
     with rows_before(3):
-        assert at_once(first_row, first_row) == [3, 3]
+        assert at_once(lambda: first_row(5), lambda: first_row(5)) == [3, 3]
         with rows_before(np.int64(2)):  # the innermost counts
-            assert first_row() == 2 and type(first_row()) is int
+            assert first_row(5) == 2 and type(first_row(5)) is int
             manual_seed(7)
-            assert first_row() == 2 and random_state() == (7, 0)
-        assert first_row() == 3
+            assert first_row(5) == 2 and random_state() == (7, 0)
+        assert first_row(5) == 3
         with contextlib.suppress(KeyError), rows_before(0):
-            assert first_row() == 0
+            assert first_row(5) == 0
             raise KeyError
-        assert first_row() == 3
-    assert first_row() == 0
+        assert first_row(5) == 3
+    assert first_row(5) == 0
+
+
+def test_several_places_for_each_row():
+    """As after a reshape from (N, T, C) to (N·T, C); what has no rows says so."""
+    with rows_before(3, 2):
+        assert [first_row(length) for length in (2, 4, 10)] == [3, 6, 15] and first_row(0) == 0
+        with refuses(ValueError, "of which there are 2 here", "this array has 5", "rows_before(0)"):
+            first_row(5)
+        with rows_before(0):
+            assert first_row(5) == 0
+    with rows_before(3, 0):
+        assert first_row(0) == 3
+        with refuses(ValueError, "of which there are 0 here", "this array has 5"):
+            first_row(5)
+    with refuses(ValueError, "rows_before: rows", "a whole number from 0", "-1"), rows_before(3, -1):
+        pass
+    assert first_row(5) == 0
 
 
 @pytest.mark.parametrize("n", [-1, 1.5, 2.0, None, "3", np.float32(1)])
@@ -112,4 +129,4 @@ def test_what_is_no_number_of_rows(n):
     with rows_before(4):
         with refuses(ValueError, "rows_before", "a whole number from 0", repr(n)), rows_before(n):
             pass
-        assert first_row() == 4
+        assert first_row(5) == 4

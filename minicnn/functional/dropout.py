@@ -88,7 +88,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "t
     Returns:
         A Tensor of x's shape and dtype.
     Raises:
-        ValueError: p or scale is something else.
+        ValueError: p or scale is something else, or x has not the rows that rows_before names.
     """
     check_dropout("dropout", p, scale)
     p = float(p)
@@ -96,7 +96,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "t
         return x
     inverted = scale == "training" and p < 1  # with p = 1 there is nothing left to scale
     if training:
-        first = first_row() * math.prod(x.shape[1:]) if x.ndim else 0  # a number has no rows
+        first = first_row(len(x)) * math.prod(x.shape[1:]) if x.ndim else 0  # a number has no rows
         return apply(Dropout(p, draw(), first, 1 / (1 - p) if inverted else 1.0), x)
     return x if scale == "training" else x * (1.0 - p)
 

@@ -94,6 +94,23 @@ def check_large_arrays(workers):
     same(whole, total)
 
 
+def check_large_parts_that_are_not_equal(workers):
+    """Of which the second is the larger one: in place, MPICH 5.0 ends there."""
+    size, me, columns = workers.size, workers.rank, 301
+    lengths = [1000 + r for r in range(size)]
+    array = np.arange(sum(lengths) * columns, dtype=np.float32).reshape(-1, columns) % 1000 + me
+    total = size * (array - me) + sum(range(size))
+    begin = sum(lengths[:me])
+    for axis in 0, 1:
+        own = workers.reduce_scatter(np.ascontiguousarray(array.swapaxes(0, axis)), lengths, axis)
+        same(own.swapaxes(0, axis), total[begin : begin + lengths[me]])
+    channel, odd = workers.channel("cpu"), array.reshape(-1)[: 2 * (len(array) * columns // 4) + 1]
+    parts = channel.reduce_scatter(odd.copy())
+    channel.wait()
+    for place, part in parts:
+        same(part, total.reshape(-1)[: len(odd)][place])
+
+
 def check_bytes_are_counted(workers):
     share, before = (workers.size - 1) / workers.size, workers.received
     for call, nbytes in (
