@@ -229,8 +229,8 @@ MORE_FAULTS = {
         "", "no memory", 1, 2, r"train\.py \(rank 1\): there is not enough memory: Unable to allocate 8\.00 GiB .*",
     ),
     "no memory 0": ("", "no memory", 0, 2, r"train\.py: there is not enough memory: Unable to allocate 8\.00 GiB .*"),
-    "stopped": ("--limit 2", "stopped", 1, 75, r"rank 0 has waited \d+ s for the other workers: .*the limit is 2 s\)"),
-    "stopped 0": ("--limit 2", "stopped", 0, 75, r"rank 1 has waited \d+ s for the other workers: .*the limit is 2 s\)"),
+    "stopped": ("--limit 2", "stopped", 1, 75, rf"rank 0 has waited \d+ s for the other workers: .*the limit is 2 s\); {HINT}"),
+    "stopped 0": ("--limit 2", "stopped", 0, 75, rf"rank 1 has waited \d+ s for the other workers: .*the limit is 2 s\); {HINT}"),
     "traceback": ("", "traceback", 1, 1, "RuntimeError: a fault of the program"),
     "interrupted": ("", "waits", 0, 130, f"interrupted: {HINT}"),
     "interrupted 1": ("", "waits", 1, 130, f"interrupted: {HINT}"),
@@ -239,7 +239,7 @@ MORE_FAULTS = {
         rf"train\.py \(rank 1\): .*/rotting/val/eel/2\.png: cannot be read: .*; when that is mended, {HINT}",
     ),
 }  # fmt: skip
-OURS = "train.py", "interrupted", "rank ", "RuntimeError"  # how lines begin that are not mpiexec's
+OURS = "train.py", "interrupted", "rank 0 has", "rank 1 has", "RuntimeError"  # how lines begin that are not mpiexec's
 
 
 def run_into(folder, faults):
