@@ -43,7 +43,8 @@ FIXED = (
 NETWORK = ("variant", "groups", "init", "lrn_alpha", "dropout_scale")  # how weights are used
 # settings whose defaults differ between devices
 MACHINE = ("workers", "processes", "threads", "backend", "precision")
-SHARED = ("workers", "processes", "threads")  # those that depend on how many processes share a machine
+# those of them that depend on how many processes share a machine
+SHARED = ("workers", "processes", "threads")
 # characters that terminals act on, and ends of lines
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # The default's upper limit: at 700 images a second each, these feed an H200 that trains in TF32.
