@@ -1,6 +1,8 @@
 """AlexNet 2012 as its authors drew it (figure 2): two workers, in the place of the paper's two
 GPUs, each with half of the kernels of every layer.
 
+    mpiexec -n 2 python examples/alexnet/train.py --parallel columns
+
     worker 0    48 ── 128 ┬ 192 ── 192 ── 128 ┬ 2048 ┬ 2048 ┬ classes/2
                           ╳                   ╳      ╳      ╳
     worker 1    48 ── 128 ┴ 192 ── 192 ── 128 ┴ 2048 ┴ 2048 ┴ classes/2
@@ -14,6 +16,9 @@ convolution in two groups, and a normalization of each half by itself.
 
 Both workers have all images of a batch and compute the same loss. Neither sends the gradient of a
 weight, because each weight is on one of them only.
+
+column() makes layers whose weights are zeros. support/parallel.py has the whole network, with
+initial weights or those of a checkpoint, and gives each worker its part of them.
 """
 
 from model import Layer, block, pool
@@ -23,7 +28,7 @@ from minicnn import functional as F
 from minicnn.nn import init
 from minicnn.workers import Workers
 
-EMPTY = {"weight_init": init.constant(0.0)}  # support/parallel.py gives it the weights
+EMPTY = {"weight_init": init.constant(0.0)}  # the weights come later, see above
 
 
 def column(workers: Workers, classes: int, norm: Layer, dropout: Layer) -> nn.Sequential:

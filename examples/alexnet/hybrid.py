@@ -1,6 +1,8 @@
 """One weird trick for parallelizing convolutional neural networks (Krizhevsky 2014): the
 convolutions are data parallel, the linear layers model parallel.
 
+    mpiexec -n 4 python examples/alexnet/train.py --parallel hybrid
+
     rows of the batch    own ─────── own ┬ all ── all ── all ┬ own
     outputs of a layer   all ─────── all ╳ some   some   some╳ all
                        conv1 … conv5       fc6    fc7    fc8

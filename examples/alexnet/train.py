@@ -65,7 +65,8 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers) 
     start.restore(way, net, optimizer, schedule, settings, given, len(loader))
     introduce(settings, given, way, net, optimizer, loader, val_loader)
 
-    known = {"classes": dataset.classes, "names": start.names(dataset), "lrn": lrn, "minicnn": minicnn.__version__}
+    known = {"classes": dataset.classes, "names": start.names(dataset), "lrn": lrn, "ranks": workers.size}
+    known["minicnn"] = minicnn.__version__
     run = Run(settings, known, view, start.saved, workers.rank)  # writes the folder
     begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
@@ -146,4 +147,4 @@ def schedule_for(optimizer: SGD, settings: Namespace, updates: int) -> Schedule:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(command(main, several=True))

@@ -51,7 +51,7 @@ def test_two_processes():
     class Three(Workers):
         size = 3
 
-    with pytest.raises(UsageError, match=r"--parallel columns is for the two GPUs of the paper: mpiexec -n 2, not 3"):
+    with pytest.raises(UsageError, match=r"mpiexec -n 2, not 3; --parallel data or hybrid takes any number"):
         Columns(Three())
 
 

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from support import options, recipes
 
@@ -17,9 +18,11 @@ import minicnn
 from minicnn.backends import devices
 from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
+from minicnn.workers import Workers
 
 WRITES = {  # each program: what its --help says that it writes
-    "train.py": "config.json metrics.csv curves.png filters.png best.safetensors last.safetensors ten_crop.json",
+    "train.py": "config.json metrics.csv curves.png filters.png best.safetensors last.safetensors ten_crop.json "
+    "finished.json",
     "evaluate.py": "FILE.png FILE", "predict.py": "FILE.png", "convert.py": "INTO",
     "prepare.py": "TARGET train/ val/ statistics.safetensors prepare.json broken.txt",
     "cuda_convnet/train.py": "config.json metrics.csv curves.png filters.png best.safetensors last.safetensors",
@@ -39,6 +42,8 @@ def test_help_explains_every_option_in_groups(run):
     assert len(groups) >= 4
     for name in OPTIONS:  # each with an explanation, after it or on the next line
         assert re.search(rf"^  --{name}(, --no-{name}| \S+)?\s+\(?\w+", result.out, re.MULTILINE), name
+    assert "\n  mpiexec -n 2 python train.py " in result.out
+    assert (programs.PROGRAMS / re.search(r"see (\S+) beside train\.py", result.out)[1]).exists()
     assert "synthetic" in result.out and "cifar10:DIR" in result.out and "FOLDER" in result.out
 
 
@@ -47,7 +52,9 @@ def test_help_says_what_is_written_and_has_examples_that_the_program_takes(run, 
     """Of options that are there, with values that they take."""
     help = run(program, "--help").out
     assert all(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", help) for name in [*WRITES[program].split(), "writes"])
-    examples = re.findall(rf"^  ({program}.*)$", help.partition("\nexamples:\n")[2], re.MULTILINE)
+    examples = re.findall(
+        rf"^  (?:mpiexec -n \d+ python )?({program}.*)$", help.partition("\nexamples:\n")[2], re.MULTILINE
+    )
     assert len(examples) >= 2 and not re.search(r"^.{101}", help.partition("\noptions:\n")[2], re.MULTILINE)
     taken, original = [], options.Parser.parse_args
 
@@ -265,6 +272,61 @@ def test_a_run_that_moves_takes_what_suits_the_other_device():
     assert adopted(**there) == ("gpu:0", 7, 3, True, 2, "tf32")
     assert adopted("--device", "gpu:1", **there) == ("gpu:1", 7, 3, True, 2, "tf32")
     assert adopted("--device", "cpu", **there) == ("cpu", 7, None, None, None, None)
+
+
+def test_a_run_in_another_number_of_processes_shares_the_machine_anew(monkeypatch):
+    """Cores and images are divided by others; how matrices are multiplied stays."""
+    saved = {
+        **recipes.complete(options.DEFAULTS), "device": "gpu:0", "workers": 3, "processes": False, "threads": 2,
+        "backend": "cuda", "precision": "fp32",
+    }  # fmt: skip
+    workers = Workers()
+    monkeypatch.setattr(options, "_workers", workers)
+
+    def adopted(size, *arguments, **ranks):
+        workers.size = size
+        settings, given = options.parse(["--resume", "run/last.safetensors", *arguments])
+        options.adopt(settings, given, {**saved, **ranks})
+        assert (settings.backend, settings.precision) == ("cuda", "fp32")
+        return settings.device, settings.workers, settings.processes, settings.threads
+
+    assert adopted(2, ranks=2) == adopted(1, ranks=1) == adopted(1) == ("gpu:0", 3, False, 2)
+    assert adopted(3, ranks=2) == adopted(1, ranks=2) == adopted(2) == ("gpu:0", None, None, None)
+    assert adopted(3, "--threads", "4", ranks=2) == ("gpu:0", None, None, 4)
+
+
+def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
+    """Whatever GPU the settings name, as a checkpoint has rank 0's."""
+
+    class Second(Workers):
+        rank, size = 1, 2
+
+        def device(self, name):
+            return {"gpu": "gpu:1"}.get(name, name)
+
+    def opened(workers, device):
+        settings = options.parse(["--device", device])[0]
+        with pytest.raises(minicnn.DeviceError):
+            options.use_machine(settings, workers)
+        return asked.pop()
+
+    def refuse(name):
+        asked.append(name)
+        raise minicnn.DeviceError
+
+    asked = []
+    monkeypatch.setattr(options, "open_device", refuse)
+    assert [opened(Second(), name) for name in ("gpu", "gpu:0", "gpu:7", "cpu")] == [*["gpu:1"] * 3, "cpu"]
+    assert [opened(Workers(), name) for name in ("gpu", "gpu:7", "cpu")] == ["gpu", "gpu:7", "cpu"]
+
+
+@pytest.mark.parametrize("program", sorted(set(PROGRAMS) - {"train.py"}))
+def test_what_runs_in_one_process_is_refused_in_several(mistake, run, monkeypatch, program):
+    """Each of them would do all of it, and write the same files."""
+    monkeypatch.setenv("PMI_SIZE", "1")  # as one that mpiexec starts alone
+    assert run(program, "--help").status == 0
+    monkeypatch.setenv("PMI_SIZE", "2")
+    mistake("runs in one process: start it without mpiexec", program, "--help")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from support.images import RAW, View
 import minicnn
 from minicnn import nn
 from minicnn.checkpoint import CheckpointError
+from minicnn.workers import Workers
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -47,6 +49,7 @@ def test_runs_from_before_there_were_recipes(run, finished, look, tmp_path):
                 info["config"] = {name: info["config"][name] for name in FIRST}
                 del info["config"]["view"]["resize"]
             minicnn.save(tmp_path / version / f"{name}.safetensors", arrays, info)
+        assert runs.load_run(str(tmp_path / version / "last.safetensors"))[1]["config"]["ranks"] == 1
     found = {
         version: run("evaluate.py", "--checkpoint", tmp_path / version / "best.safetensors")
         for version in ("old", "new")
@@ -255,6 +258,19 @@ def test_random_numbers_that_are_damaged(mistake, finished, tmp_path, random):
     minicnn.save(tmp_path / "last.safetensors", arrays, {**info, "random": random})
     words = [str(tmp_path / "last.safetensors"), "damaged"]
     mistake(words, "train.py", "--resume", tmp_path / "last.safetensors", "--epochs", 4)
+
+
+def test_what_workers_say_that_wait_in_vain(tmp_path):
+    """How to go on, as soon as there is something to go on with."""
+    for workers in (Workers(), second := Workers()):
+        second.rank = 1  # which does not claim the folder
+        settings = Namespace(out=str(tmp_path / str(workers.rank)), resume=None)
+        with runs.claimed(settings, workers=workers):
+            assert workers.advice() == ""
+            last = tmp_path / str(workers.rank) / "last.safetensors"
+            last.parent.mkdir(exist_ok=True)
+            last.touch()
+            assert workers.advice() == f"; go on with --resume {last}"
 
 
 # -- images -------------------------------------------------------------------------------------------------------

@@ -158,7 +158,8 @@ def test_training_is_that_of_one_process(world, size, name):
     epochs = len(metrics(run))
     assert json.loads((run / "finished.json").read_text())["epochs"] == epochs == (4 if name == "plateau" else 2)
     config, usual = (json.loads((folder / "config.json").read_text()) for folder in (run, alone))
-    assert {key for key in config if config[key] != usual[key]} <= {"out", "parallel"}
+    assert {key for key in config if config[key] != usual[key]} <= {"out", "parallel", "ranks"}
+    assert config["ranks"] == size
 
 
 @launch.needs_mpi
@@ -183,7 +184,7 @@ def test_only_rank_0_prints(world, size):
     lines = printed.out.splitlines()
     jobs = len(list((world.folder / FOLDERS[size]).iterdir()))
     assert sum(line.startswith("AlexNet 2012") for line in lines) == jobs
-    assert sum(line.startswith(f"{size} processes, of which each has that; --parallel ") for line in lines) == jobs
+    assert sum(line.startswith(f"in {size} processes (--parallel ") for line in lines) == jobs
     assert sum("; the run is in " in line for line in lines) == jobs
     ten_crop = [line for line in lines if line.startswith("ten crops")]
     assert len(ten_crop) == 1
@@ -228,8 +229,8 @@ MORE_FAULTS = {
         "", "no memory", 1, 2, r"train\.py \(rank 1\): there is not enough memory: Unable to allocate 8\.00 GiB .*",
     ),
     "no memory 0": ("", "no memory", 0, 2, r"train\.py: there is not enough memory: Unable to allocate 8\.00 GiB .*"),
-    "stopped": ("--limit 2", "stopped", 1, 75, r"rank 0 has waited \d+ s for the other workers: .*the limit is 2 s\)"),
-    "stopped 0": ("--limit 2", "stopped", 0, 75, r"rank 1 has waited \d+ s for the other workers: .*the limit is 2 s\)"),
+    "stopped": ("--limit 2", "stopped", 1, 75, rf"rank 0 has waited \d+ s for the other workers: .*the limit is 2 s\); {HINT}"),
+    "stopped 0": ("--limit 2", "stopped", 0, 75, rf"rank 1 has waited \d+ s for the other workers: .*the limit is 2 s\); {HINT}"),
     "traceback": ("", "traceback", 1, 1, "RuntimeError: a fault of the program"),
     "interrupted": ("", "waits", 0, 130, f"interrupted: {HINT}"),
     "interrupted 1": ("", "waits", 1, 130, f"interrupted: {HINT}"),
@@ -238,7 +239,7 @@ MORE_FAULTS = {
         rf"train\.py \(rank 1\): .*/rotting/val/eel/2\.png: cannot be read: .*; when that is mended, {HINT}",
     ),
 }  # fmt: skip
-OURS = "train.py", "interrupted", "rank ", "RuntimeError"  # how lines begin that are not mpiexec's
+OURS = "train.py", "interrupted", "rank 0 has", "rank 1 has", "RuntimeError"  # how lines begin that are not mpiexec's
 
 
 def run_into(folder, faults):
@@ -339,7 +340,12 @@ def test_more_mistakes(world):
         "--epochs 0",
         "argument --epochs: '0' is not a whole number of at least 1 (--help explains the options)",
     )
-    mistake(folder, 3, "--parallel columns", "--parallel columns is for the two GPUs of the paper: mpiexec -n 2, not 3")
+    columns = (
+        "--parallel columns is for the two GPUs of the paper: mpiexec -n 2, not 3; "
+        "--parallel data or hybrid takes any number, and goes on with a run of columns too"
+    )
+    mistake(folder, 3, "--parallel columns", columns)
+    mistake(folder, 3, "--resume two/begun-columns/last.safetensors --epochs 2 --out three/no", columns)
     mistake(
         folder, 2, "--out two/data",  # only rank 0 sees that
         "--out two/data holds a run: take another folder, or --resume two/data/last.safetensors",

@@ -25,6 +25,7 @@ from minicnn.checkpoint import CheckpointError
 from minicnn.data import DataError
 from minicnn.data.folder import quiet
 from minicnn.distributed import WorkersError
+from minicnn.mpi import launched
 from minicnn.workers import Workers
 
 from .recipes import RECIPES, complete, kind_and_folder, usual
@@ -42,6 +43,8 @@ FIXED = (
 NETWORK = ("variant", "groups", "init", "lrn_alpha", "dropout_scale")  # how weights are used
 # settings whose defaults differ between devices
 MACHINE = ("workers", "processes", "threads", "backend", "precision")
+# those of them that depend on how many processes share a machine
+SHARED = ("workers", "processes", "threads")
 # characters that terminals act on, and ends of lines
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # The default's upper limit: at 700 images a second each, these feed an H200 that trains in TF32.
@@ -57,9 +60,12 @@ class UsageError(ValueError):
     """A mistake on the command line that argparse does not see."""
 
 
-def command(main: Callable[[], None]) -> int:
+def command(main: Callable[[], None], several: bool = False) -> int:
     """Run a program; a user's mistake is one line on the standard error and exit status 2. The
-    signals of batch systems and of closed terminals interrupt the program, as Ctrl-C does."""
+    signals of batch systems and of closed terminals interrupt the program, as Ctrl-C does.
+
+    several: whether processes that mpiexec has started divide its work. Otherwise each would do all
+    of it, and it is refused."""
     if sys.stderr is None:  # closed, as by 2>&-; its number is kept from files that are opened
         os.open(os.devnull, os.O_WRONLY)
         sys.stderr = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (until the end)
@@ -73,6 +79,8 @@ def command(main: Callable[[], None]) -> int:
         # A terminal without Unicode shows question marks for bars; a file gets each line at once.
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     try:
+        if not several and launched() > 1:
+            raise UsageError("the program runs in one process: start it without mpiexec")
         main()
         if sys.stdout is not None:  # closed, as by >&-
             sys.stdout.flush()
@@ -285,7 +293,7 @@ RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (val
 KINDS: dict[str, Any] = {  # what each setting may be: a type, one of several values, or a number
     "recipe": RECIPES, "data": str, "verify": bool, "workers": counted, "processes": bool, "seed": seed,
     "threads": natural, "device": str, "backend": str, "precision": ("fp32", "tf32"), "out": str,
-    "parallel": PARALLEL, "limit": seconds,
+    "parallel": PARALLEL, "limit": seconds, "ranks": natural,
     "source": str, "freeze": bool, "head_lr": positive,
     **{name: kind for options in RECIPE_OPTIONS.values() for name, (kind, _) in options.items()},
     "mean": ("imagenet", "image", "source"), "scale": ("unit", "raw", "source"),
@@ -380,6 +388,8 @@ def use_machine(settings: argparse.Namespace, workers: Workers | None = None) ->
         distributed.start(settings.limit)
         if settings.batch_size < workers.size:
             raise UsageError(f"--batch-size {settings.batch_size} is too small for {workers.size} processes")
+        if workers.size > 1 and settings.device.startswith("gpu"):
+            settings.device = "gpu"  # each has its own: not that of rank 0, which a checkpoint has
         settings.device = workers.device(settings.device)
     settings.device = open_device("cpu" if settings.device is None else settings.device)
     if settings.threads:
@@ -412,13 +422,15 @@ A run writes into its folder: config.json, with all settings; metrics.csv,
 curves.png and filters.png, which show its progress; best.safetensors, the
 network of the best epoch, which is that of the highest top-1 and, among equal
 ones, of the lowest loss; last.safetensors, from which the run can continue; and
-with --ten-crop, ten_crop.json. A run of the 2012 network takes 683 MB.
+with --ten-crop, ten_crop.json. finished.json says that it has had all its
+epochs. A run of the 2012 network takes 683 MB.
 
 examples:
   train.py --data photos --epochs 40
   train.py --data photos --out runs/paper --recipe paper --lr 0.005
   train.py --resume runs/paper/last.safetensors --epochs 120
-  train.py --data photos --from alexnet.safetensors --lr 0.001 --head-lr 0.01"""
+  train.py --data photos --from alexnet.safetensors --lr 0.001 --head-lr 0.01
+  mpiexec -n 2 python train.py --data photos --parallel hybrid"""
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, set[str]]:
@@ -484,7 +496,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         help="continue the run of a last.safetensors, in its folder and with its settings, except those given now",
     )
 
-    several = parser.add_argument_group("several processes, started by mpiexec -n N (see the README in this folder)")
+    several = parser.add_argument_group("several processes, started by mpiexec -n N (see PARALLEL.md beside train.py)")
     several.add_argument(
         "--parallel", choices=PARALLEL,
         help="what each process has: data (default): all weights, and some images of each batch; sharded: the same, "
@@ -565,10 +577,12 @@ def adopt_network(settings: argparse.Namespace, given: set[str], config: dict[st
 
 def adopt(settings: argparse.Namespace, given: set[str], saved: dict[str, Any], fixed: Sequence[str] = FIXED) -> None:
     """Continue a run: take its settings, except those that were given and, on another kind of
-    device, those of the machine. Raises UsageError if a fixed setting was given another value."""
+    device or in another number of processes, those that depend on it. Raises UsageError if a fixed
+    setting was given another value."""
     # from cpu to gpu:N, or back
     moved = "device" in given and settings.device[:3] != saved["device"][:3]
-    apart = ("resume", "out", *(MACHINE if moved else ()))
+    shared = saved.get("ranks", 1) != _workers.size  # cuda_convnet is always one process
+    apart = ("resume", "out", *(MACHINE if moved else SHARED if shared else ()))
     kept = {name: value for name, value in saved.items() if name not in apart}
     _take_over(settings, given, settings.resume, kept, fixed)
     # only one of them has velocities

@@ -21,7 +21,7 @@ class Data:
 
     Attributes:
         workers: all of them.
-        rows: those among which the rows of a batch are divided.
+        rows: the workers that share a batch: each has some of its rows.
     """
 
     parallel: DataParallel
@@ -62,7 +62,7 @@ class ShardedData(Data):
         return thing
 
 
-class Parts(Data):
+class Divided(Data):
     """Each worker has some outputs of some layers: the last axis of their parameters is divided."""
 
     divided: tuple[str, ...] = ()  # the names of these layers begin so
@@ -85,7 +85,7 @@ class Parts(Data):
         return Whole(thing, set(self.names.values()), self.workers)
 
 
-class Columns(Parts):
+class Columns(Divided):
     """Two columns, see columns.py. Both workers have all rows and the same loss."""
 
     divided = ("conv", "fc")
@@ -93,7 +93,10 @@ class Columns(Parts):
     def __init__(self, workers: Workers) -> None:
         super().__init__(workers)
         if workers.size != 2:
-            raise UsageError(f"--parallel columns is for the two GPUs of the paper: mpiexec -n 2, not {workers.size}")
+            raise UsageError(
+                f"--parallel columns is for the two GPUs of the paper: mpiexec -n 2, not {workers.size}; --parallel "
+                "data or hybrid takes any number, and goes on with a run of columns too"
+            )
         self.rows = Workers()
 
     def part_of(self, net: nn.Sequential) -> nn.Sequential:
@@ -112,7 +115,7 @@ class Columns(Parts):
         optimizer.step()
 
 
-class OneWeirdTrick(Parts):
+class OneWeirdTrick(Divided):
     """Convolutions divide the rows, linear layers their outputs; see hybrid.py."""
 
     divided = LINEAR

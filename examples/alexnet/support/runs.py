@@ -53,13 +53,14 @@ NEEDED = "variant", "groups", "init", "classes", "view"
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None = None) -> Iterator[None]:
     """Inside, settings.out is the run's folder, which this process or, of several, that of rank 0
-    has claimed. After an interrupt, an image that cannot be read, or a full disk, the message says
-    how to continue."""
+    has claimed. After an interrupt, an image that cannot be read, a full disk, or workers that do
+    not come, the message says how to continue."""
     workers = workers or Workers()
     with nullcontext() if workers.rank else _claimed(settings, numbered):
         settings.out = workers.decided(settings.out)
         last = Path(settings.out, LAST)
         further = f"go on with --resume {last}"
+        workers.advice = lambda: f"; {further}" if last.exists() else ""
         try:
             yield
         except (KeyboardInterrupt, DataError, OSError) as error:
@@ -278,7 +279,7 @@ def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     arrays, info = read_checkpoint(path)
     newer: dict[str, Any] = {  # what older runs do not say
         "precision": None, "processes": None, "backend": None, "source": None, "freeze": False, "head_lr": None,
-        "parallel": "data", "limit": 600.0,
+        "parallel": "data", "limit": 600.0, "ranks": 1,
     }  # fmt: skip
     needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NEEDED}
     if not info.get("rows") or not has(info.get("config"), *needed):

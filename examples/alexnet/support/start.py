@@ -167,7 +167,11 @@ def introduce(
         machine = f"{settings.device}, {describe_device(settings.device)}, with matrix products in {settings.precision}"
     say(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}, backend {settings.backend}")
     if way.workers.size > 1:
-        say(f"{way.workers.size} processes, of which each has that; --parallel {settings.parallel}")
+        say(f"in {way.workers.size} processes (--parallel {settings.parallel})")
+    elif settings.parallel == "columns":
+        say("in one process, which has both columns: each normalizes its own channels; mpiexec -n 2 divides them")
+    elif settings.parallel != "data" and "parallel" in given:
+        say(f"in one process, where --parallel {settings.parallel} divides nothing; mpiexec -n N starts several")
     say(f"data: {settings.data}{drawn}")
     images = len(loader.dataset)
     say(
