@@ -174,10 +174,9 @@ class MPIWorkers(Workers):
 
         def ending(hook: Callable[..., Any], kind: Callable[..., type]) -> Callable[..., None]:
             def ended(*error: Any) -> None:
-                sleep(min(self.rank, 1))  # an error that all have is rank 0's to print
-                with contextlib.suppress(Exception):  # as in abort()
-                    print(f"rank {self.rank}:", file=sys.stderr)
+                sleep(1 if self.rank else 0)  # an error that all have is rank 0's to print
                 hook(*error)
+                print(f"(this is rank {self.rank})", file=sys.stderr)
                 self.abort(130 if issubclass(kind(*error), KeyboardInterrupt) else 1)
 
             return ended
@@ -245,7 +244,7 @@ class MPILink:
     def reduce_scatter(self, array: Array, counts: Sequence[int]) -> Array:
         """This worker's part of the sum."""
         own = np.empty(counts[self.comm.rank], array.dtype)
-        self.comm.Reduce_scatter(array, own, counts)  # in place, MPICH 5.0 ends at unequal parts
+        self.comm.Reduce_scatter(array, own, counts)  # not in place, which MPICH 5.0.2 may not survive
         return own
 
     def all_gather(self, own: Array, whole: Array, counts: Sequence[int]) -> None:
@@ -315,6 +314,7 @@ class MPIChannel(Channel):
     def _sum(self, arrays: Sequence[Array]) -> None:
         whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
         self._call("allreduce", [(self.in_place, section) for section in sections(whole, self.piece)])
+        # equivalent (comparison): one array would be copied onto itself
         if len(arrays) > 1:
             for array, part in zip(arrays, _cut(whole, [len(array) for array in arrays]), strict=True):
                 array[...] = part
@@ -384,6 +384,7 @@ class Watch:
 
     def __init__(self, workers: Workers) -> None:
         self.workers, self.ended = workers, False  # ended: it is at the end of its program
+        # equivalent (constant): it may begin with anything
         self.now = 0.0  # seconds; it stands still while the process is suspended
         self.inside: dict[int, float] = {}  # since when, by thread
         self.later: list[tuple[float, Callable[[], bool]]] = []
@@ -404,7 +405,7 @@ class Watch:
         while True:
             nap, begun = min(0.25, self.workers.limit / 4), monotonic()
             sleep(nap)
-            self.now += min(monotonic() - begun, 4 * nap)
+            self.now += min(monotonic() - begun, 4 * nap)  # more is a process that was suspended
             for entry in self.later.copy():
                 if entry[1]():
                     self.later.remove(entry)  # in place, because others add to it

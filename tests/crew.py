@@ -16,7 +16,7 @@ import pytest
 from minicnn import distributed, mpi
 from minicnn.workers import Workers
 
-PATIENCE = 10  # seconds until a thread that waits for the others raises an error
+PATIENCE = 4  # seconds until a thread that waits for the others raises an error
 
 
 class Together(Workers):
@@ -112,7 +112,7 @@ class Request:
     """A call that has not been made when it is first looked at. Like mpi4py's, it does not hold its arrays."""
 
     def __init__(self, call, arguments):
-        self.call, self.looked = call, False
+        self.call, self.looked, self.finished, self.thread = call, False, False, threading.get_ident()
         self.arguments = [weakref.ref(a) if isinstance(a, np.ndarray) else lambda a=a: a for a in arguments]
 
     def Test(self):
@@ -120,6 +120,7 @@ class Request:
             arguments = [argument() for argument in self.arguments]
             assert not any(argument is None for argument in arguments), "an array that MPI works with has been freed"
             self.call(*arguments)
+            self.finished = True
         self.looked = not self.looked
         return not self.looked
 

@@ -184,7 +184,14 @@ def test_a_channel(crew, monkeypatch, vendor):
     monkeypatch.setattr(mpi, "SECTION", 56)
     monkeypatch.setattr(mpi, "AT_ONCE", 2)
     made, looks, make, wait = [], [], crews.Request.__init__, mpi.sleep
-    monkeypatch.setattr(crews.Request, "__init__", lambda self, *call: made.append(self) or make(self, *call))
+    at_once = []
+
+    def begin(self, *call):
+        make(self, *call)
+        made.append(self)
+        at_once.append(sum(r.thread == self.thread and not r.finished for r in list(made)))
+
+    monkeypatch.setattr(crews.Request, "__init__", begin)
     monkeypatch.setattr(mpi, "sleep", lambda seconds: looks.append(seconds) if seconds == mpi.NAP else wait(seconds))
     pieces = []
     for name in "Allreduce", "Reduce_scatter", "Allgatherv":
@@ -218,6 +225,7 @@ def test_a_channel(crew, monkeypatch, vendor):
         assert_array_equal(whole, 3 * np.arange(17.0))
     assert_array_equal(sum(result[3] for result in results), 3 * np.arange(17.0))
     assert all(4 <= np.count_nonzero(result[3]) <= 7 for result in results)
+    assert max(at_once, default=2) == 2
     assert len(made) == looks.count(mpi.NAP) == (len(pieces) if vendor == "MPICH" else 0)
     assert max(len(piece) for piece in pieces if isinstance(piece, np.ndarray)) == (7 if vendor == "MPICH" else 5)
     assert {len(piece) for piece in pieces[:3]} == {7 if vendor == "MPICH" else 5}
@@ -379,10 +387,13 @@ def test_a_link_is_made_at_the_first_use(crew, monkeypatch):
 
 # ----------------------------------------------------------------------------------------------------------------------
 # the end
-def test_an_exception_ends_all(crew, monkeypatch):
-    said = []
+def test_an_exception_ends_all(crew, capsys, monkeypatch):
+    said, slept, wait, here = [], [], mpi.sleep, threading.current_thread()
     monkeypatch.setattr(sys, "excepthook", lambda *error: said.append(error))
     monkeypatch.setattr(threading, "excepthook", lambda arguments: said.append(arguments))
+    monkeypatch.setattr(
+        mpi, "sleep", lambda s: slept.append((s, len(said))) if threading.current_thread() is here else wait(s)
+    )
     crew(1, lambda workers: None)
     aborted, errors = crew.comms[0].hub.aborted, [(kind, kind("no"), None) for kind in (ValueError, KeyboardInterrupt)]
     for error in errors:
@@ -390,6 +401,41 @@ def test_an_exception_ends_all(crew, monkeypatch):
         threading.excepthook(SimpleNamespace(exc_type=error[0]))
     assert said[::2] == errors and [arguments.exc_type for arguments in said[1::2]] == [ValueError, KeyboardInterrupt]
     assert aborted == [(0, 1), (0, 1), (0, 130), (0, 130)]
+    # rank 0 says at once what all may have to say, and each waits until the launcher has read it
+    assert slept == [(0, 0), (0.2, 1), (0, 1), (0.2, 2), (0, 2), (0.2, 3), (0, 3), (0.2, 4)]
+    assert capsys.readouterr() == ("", "(this is rank 0)\n" * 4)
+    for rank in 1, 2:
+        crew.workers[0].rank = rank
+        sys.excepthook(*errors[0])
+        assert slept[-2:] == [(1, 3 + rank), (0.2, 4 + rank)]
+        assert capsys.readouterr().err == f"(this is rank {rank})\n"
+
+
+def test_what_the_watch_says_at_the_end_of_a_program(crew):
+    crew(1, lambda workers: None)
+    (workers,) = crew.workers
+    assert workers.watch._message(3.0).startswith("rank 0 has waited 3 s for the other workers")
+    workers._leave(crew.comms[0])
+    workers.advice = lambda: "; go on"
+    message = "the program of rank 0 has ended, and 3 s later those of others have not (the limit is 600 s); go on"
+    assert workers.watch._message(3.0) == message
+
+
+def test_the_watchs_clock_stands_still_while_the_process_does(monkeypatch):
+    """A nap that takes four times as long is a busy machine, a longer one is a process that was stopped."""
+    clock, naps = [0.0], iter([0.25, 0.5, 100.0, 0.3])
+
+    def sleep(seconds):
+        assert seconds == 0.25
+        clock[0] += next(naps)
+
+    monkeypatch.setattr(mpi, "sleep", sleep)
+    monkeypatch.setattr(mpi, "monotonic", lambda: clock[0])
+    watch = object.__new__(mpi.Watch)
+    watch.workers, watch.inside, watch.later, watch.now = SimpleNamespace(limit=60.0), {}, [], 0.0
+    with pytest.raises(StopIteration):  # the naps are over
+        watch._look()
+    assert watch.now == 0.25 + 0.5 + 1.0 + 0.3
 
 
 def test_abort(crew, capsys, monkeypatch):

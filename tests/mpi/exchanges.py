@@ -95,7 +95,7 @@ def check_large_arrays(workers):
 
 
 def check_large_parts_that_are_not_equal(workers):
-    """Of which the second is the larger one: in place, MPICH 5.0 ends there."""
+    """As of the rows of an odd batch."""
     size, me, columns = workers.size, workers.rank, 301
     lengths = [1000 + r for r in range(size)]
     array = np.arange(sum(lengths) * columns, dtype=np.float32).reshape(-1, columns) % 1000 + me
