@@ -184,7 +184,8 @@ def _speedups(found: Result) -> Iterator[str]:
 
 def _here(found: list[dict[str, Any]]) -> Iterator[str]:
     yield (
-        "The times of one worker and the bandwidth are of that run; more workers than cores take turns. Bytes as they "
+        "The times of one worker and the bandwidth are of that run. The model does not know that workers of one "
+        "machine share its memory and caches, and take turns where there are more of them than cores. Bytes as they "
         "are computed above, and as the workers counted them."
     )
     yield table(
