@@ -435,7 +435,7 @@ def test_the_watchs_clock_stands_still_while_the_process_does(monkeypatch):
     watch.workers, watch.inside, watch.later, watch.now = SimpleNamespace(limit=60.0), {}, [], 0.0
     with pytest.raises(StopIteration):  # the naps are over
         watch._look()
-    assert watch.now == 0.25 + 0.5 + 1.0 + 0.3
+    assert watch.now == pytest.approx(0.25 + 0.5 + 1.0 + 0.3)
 
 
 def test_abort(crew, capsys, monkeypatch):
