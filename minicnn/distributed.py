@@ -52,7 +52,7 @@ from typing import Any
 import numpy as np
 
 from . import mpi
-from .backends.devices import Array, device_of
+from .backends.devices import Array, device_of, on_device_of
 from .backends.numpy.threads import set_num_threads
 from .checks import number, whole
 from .nn import Module, Parameter
@@ -237,7 +237,8 @@ class DataParallel:
         used = np.array([p.grad is not None for p in self.params], np.int64)
         for p in self.params:
             if p.grad is None:  # no row of this worker's led to it
-                p.grad = Tensor(np.zeros_like(p.data))
+                with on_device_of(p.data):
+                    p.grad = Tensor(np.zeros_like(p.data))
         for bucket in self.buckets[self.sent :]:
             self._send(bucket)
         begun = perf_counter()
@@ -249,11 +250,12 @@ class DataParallel:
             if not count:
                 p.grad = None
         if averages := _running_averages(self.net):
-            whole = np.concatenate([share * array.reshape(-1) for array in averages])
-            self.workers.all_reduce(whole)
-            ends = np.cumsum([array.size for array in averages]).tolist()
-            for array, part in zip(averages, np.split(whole, ends[:-1]), strict=True):
-                array[...] = part.reshape(array.shape)
+            with on_device_of(averages[0]):
+                whole = np.concatenate([share * array.reshape(-1) for array in averages])
+                self.workers.all_reduce(whole)
+                ends = np.cumsum([array.size for array in averages]).tolist()
+                for array, part in zip(averages, np.split(whole, ends[:-1]), strict=True):
+                    array[...] = part.reshape(array.shape)
 
     def _send(self, bucket: list[Parameter]) -> None:
         """Begin to sum the gradients of these parameters."""
