@@ -33,13 +33,14 @@ then Σ_r L_r is so many times that loss. Each has to take its share: a worker o
 All workers have to make the same exchanges in the same order. A backward pass goes from the newest
 operation to the oldest, so if forward passes agree, so do backward passes.
 
-| where libraries differ                        | the gradient of all_gather              |
+| where libraries differ (PyTorch 2.13)         | the gradient of all_gather              |
 | --------------------------------------------- | --------------------------------------- |
 | here, PyTorch's distributed.nn.functional     | part s of Σ_r dy_r                      |
 | PyTorch's distributed.all_gather              | none: it is not recorded                |
 
 >>> import minicnn, minicnn.functional as F
 >>> from minicnn import distributed
+>>> from minicnn.workers import Workers
 >>> workers = distributed.start()  # this process alone
 >>> F.all_gather(minicnn.Tensor([[1.0, 2.0]]), workers)
 Tensor([[1., 2.]], dtype=float32)
@@ -48,7 +49,7 @@ Try: two workers hold the same x, and both compute the same loss, the sum of all
 What is the gradient of x?
 
 >>> import numpy as np
->>> class Twins(type(workers)):
+>>> class Twins(Workers):
 ...     size = 2
 ...     def all_gather(self, array, axis=0):
 ...         return np.concatenate([array, array], axis), 2 * [array.shape[axis]]
