@@ -190,6 +190,42 @@ def test_a_run_goes_on_in_one_program_at_a_time(run, at_epoch, look, tmp_path):
     assert run("train.py", "--resume", last, "--epochs", 6).status == 0
 
 
+def test_what_a_killed_program_was_writing_is_removed(run, look, tmp_path):
+    """By the next one that goes on with the run, and nothing else is."""
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "run"
+    assert run("train.py", "--epochs", 1, "--out", folder).status == 0
+    # killed while it writes a checkpoint: its own temporary file is there, and that of safetensors
+    program = """
+import os, sys, threading
+import numpy as np
+import minicnn
+
+def watch():
+    while not any(name.startswith(".tmp") for name in os.listdir(sys.argv[1])):
+        pass
+    os.kill(os.getpid(), 9)
+
+threading.Thread(target=watch, daemon=True).start()
+while True:
+    minicnn.save(sys.argv[1] + "/last.safetensors", {"x": np.zeros(10_000_000, np.float32)})
+"""
+    own = {name: (folder / name).read_bytes() for name in look.files(folder)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(minicnn.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", program, folder], env=environment).returncode == -signal.SIGKILL
+    left = look.files(folder) - look.FILES
+    assert any(name.startswith(".last.safetensors.") for name in left) and any(name.startswith(".tmp") for name in left)
+    for name, content in own.items():  # if a whole checkpoint came before
+        (folder / name).write_bytes(content)
+    (folder / ".best.safetensors.123.0a1b2c3d").touch()
+    kept = {".notes", ".tmpfile", ".last.safetensors.bak", "model.safetensors.1.0a1b2c3d", ".tmpAbC12"}
+    for name in kept:
+        (folder / name).write_text("mine")
+    (folder / ".tmpAbC123").mkdir()
+    assert run("train.py", "--resume", folder / "last.safetensors", "--epochs", 2).status == 0
+    assert look.files(folder) == look.FILES | kept | {".tmpAbC123"}
+
+
 @pytest.mark.parametrize("what", ["no fcntl", "no locks"])
 def test_where_there_are_no_locks_a_run_goes_on_all_the_same(run, monkeypatch, tmp_path, what):
     fcntl = pytest.importorskip("fcntl")
@@ -202,7 +238,9 @@ def test_where_there_are_no_locks_a_run_goes_on_all_the_same(run, monkeypatch, t
     else:
         monkeypatch.setattr(fcntl, "flock", refuse)
     assert run("train.py", "--epochs", 1, "--out", tmp_path / "run").status == 0
+    (tmp_path / "run" / ".last.safetensors.123.0a1b2c3d").touch()  # another program may be writing it
     assert run("train.py", "--resume", tmp_path / "run" / "last.safetensors", "--epochs", 2).status == 0
+    assert (tmp_path / "run" / ".last.safetensors.123.0a1b2c3d").exists()
 
 
 def test_momentum_can_change_but_not_begin_or_end(run, mistake, tmp_path):

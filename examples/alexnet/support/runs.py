@@ -15,6 +15,7 @@ Each file is written whole or not at all.
 import csv
 import json
 import os
+import re
 import shutil
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -44,6 +45,10 @@ COLUMNS = [
 ]  # fmt: skip
 TEN_CROP, FINISHED = "ten_crop.json", "finished.json"
 LAST, BEST = "last.safetensors", "best.safetensors"
+HALF_WRITTEN = re.compile(
+    r"\.(config\.json|metrics\.csv|curves\.png|filters\.png|best\.safetensors|last\.safetensors|ten_crop\.json"
+    r"|finished\.json)\.\d+\.[0-9a-f]{8}|\.tmp[A-Za-z0-9]{6}"
+)
 FIVE = 5  # of so few classes the five best answers are all
 FIRST = "config.json", BEST  # what comes before the last
 # settings without which there is no network
@@ -99,7 +104,9 @@ def _claimed(settings: Namespace, numbered: bool) -> Iterator[None]:
         if newest and not stays and (best := Path(home(settings), BEST)).exists():
             with replacing(last.with_name(BEST)) as path:
                 shutil.copyfile(best, path)
-        with alone(settings.out):
+        with alone(settings.out) as locked:
+            if locked:
+                remove_half_written(Path(settings.out))
             yield
     except BaseException:
         if not last.exists():
@@ -113,26 +120,36 @@ def _claimed(settings: Namespace, numbered: bool) -> Iterator[None]:
 
 
 @contextmanager
-def alone(folder: str) -> Iterator[None]:
+def alone(folder: str) -> Iterator[bool]:
     """Inside, a second program that enters with the same folder gets a UsageError. The system's
-    lock ends with the program, however it ends; where there is no such lock, as on Windows and on
-    some network drives, nothing is locked."""
+    lock ends with the program, however it ends. What is yielded says whether there is one: on
+    Windows and on some network drives nothing is locked."""
     try:
         import fcntl
     except ImportError:
-        yield
+        yield False
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle, locked = os.open(folder, os.O_RDONLY), False
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
         except BlockingIOError:
             raise UsageError(f"{folder} has a run that another program goes on with: wait until it has ended") from None
         except OSError:
             pass
-        yield
+        yield locked
     finally:
         os.close(handle)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what a program that was killed was writing in the folder of a run: files with the
+    names that replacing() gives them, and those of safetensors."""
+    for path in folder.iterdir():
+        if HALF_WRITTEN.fullmatch(path.name) and path.is_file():
+            with suppress(OSError):
+                path.unlink()
 
 
 def _claim(out: str, numbered: bool) -> tuple[str, list[Path]]:
