@@ -165,7 +165,7 @@ def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
     options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run.save
     for device, how in {
         "cpu": lambda *_: None,
-        "gpu": lambda run, net, parts, *more: save(run, net, {}, *more),
+        "gpu": lambda run, states, *more: save(run, {"model": states["model"]}, *more),
     }.items():
         monkeypatch.setattr(runs.Run, "save", how)
         out = tmp_path / device
