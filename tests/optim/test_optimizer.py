@@ -744,6 +744,30 @@ def test_how_it_looks():
     )
 
 
+def test_only_parts_of_parameters_are_updated():
+    """As distributed.Sharded asks for: of the first one half, of the second nothing, of the others all."""
+    params, before = parameters(), [p.data.copy() for p in parameters()]
+    optimizer, whole = (optim.SGD(each, 0.1, momentum=0.9) for each in (params, parameters()))
+    first, second = params[:2]
+
+    def only(p, arrays):
+        if p is first:
+            return [tuple(array.reshape(-1)[30:] for array in arrays)]
+        return [] if p is second else [arrays]
+
+    optimizer.only = only
+    for each in optimizer, whole:
+        for p in each.params:
+            p.grad = Tensor(np.ones_like(p.data))
+        each.step()
+    wanted = [p.data for p in whole.params]
+    np.testing.assert_array_equal(first.data.reshape(-1)[:30], before[0].reshape(-1)[:30])
+    np.testing.assert_array_equal(first.data.reshape(-1)[30:], wanted[0].reshape(-1)[30:])
+    np.testing.assert_array_equal(second.data, before[1])
+    for p, expected in zip(params[2:], wanted[2:], strict=True):
+        np.testing.assert_array_equal(p.data, expected)
+
+
 @pytest.mark.parametrize("make", [optim.Adam, optim.AdamW])
 def test_a_parameter_that_joins_late_begins_at_its_first_step(make):
     """A step of lr, whether it was added later or had no gradient at first; also in a state."""
