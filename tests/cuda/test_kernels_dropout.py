@@ -63,11 +63,12 @@ def test_the_mask_begins_at_any_number(gpu, first):
         np.testing.assert_array_equal(mask(gpu, 0.5, (3, 5), 1001, first), expected)
 
 
-def test_the_fast_kernel_runs_where_a_block_begins(gpu):
+def test_the_naive_kernel_begins_at_any_number(gpu):
     with naive("dropout.drop") as launched:  # which it stands for
         for first in range(17):
-            mask(gpu, 0.5, (3, 5), 20, first)
-    assert len(launched) == 3
+            expected = lesson.drop(np.ones(20, np.float32), 0.5, (3, 5), first, 2.0)
+            np.testing.assert_array_equal(mask(gpu, 0.5, (3, 5), 20, first), expected)
+    assert len(launched) == 17
 
 
 @pytest.mark.parametrize("scale", ["training", "evaluation"])

@@ -28,12 +28,11 @@ __device__ bool keeps(const Words& random, int u, float p) {
 }
 
 // y = x · s where m is 1, else 0: one thread for each element. Element 0 takes number `first` of
-// the generator, as the rows that a process holds may lie anywhere in a batch. Where that is inside
-// a block, this kernel is used in training too, so it counts in Index.
+// the generator, as the rows that a process holds may lie anywhere in a batch.
 extern "C" __global__ void drop_naive(const real* x, real* y, Index count, float p, real s,
                                       unsigned long long seed, unsigned long long draw,
                                       unsigned long long first) {
-    Index i = Index(blockIdx.x) * blockDim.x + threadIdx.x;
+    Index i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     unsigned long long number = first + i;
     Words random = philox(number / 8 + 1, seed, draw);  // NumPy's first block is number 1
@@ -43,17 +42,20 @@ extern "C" __global__ void drop_naive(const real* x, real* y, Index count, float
 // What changes: one thread for the eight elements of a block. Why: the naive kernel draws a block
 // in each thread and uses an eighth of it; seven other threads draw the same again. It also asks
 // for word i % 8 / 2, which is known only when it runs, so the words must lie in memory. Here the
-// loops are unrolled, and each word has a register of its own. So the elements must begin with a
-// block: `first` is a multiple of 8.
+// loops are unrolled, and each word has a register of its own. If element 0 stands inside a block,
+// the block's numbers before it are skipped, and PACK is 1.
 KERNEL void drop(const real* __restrict__ x, real* __restrict__ y, Index count, float p, real s,
                  unsigned long long seed, unsigned long long draw, unsigned long long first) {
-    FOR_EACH(i, (count + 7) / 8) {  // equivalent (7, /): threads that are too many have nothing to do
+    const int skip = first % 8;
+    FOR_EACH(i, (skip + count + 7) / 8) {  // equivalent (7, /): threads that are too many have nothing to do
         Words random = philox(first / 8 + i + 1, seed, draw);
         for (int j = 0; j < 8; j += PACK) {
-            if (i * 8 + j >= count) break;
-            Pack<real> a = load(x + i * 8 + j);
+            if (i == 0 && j < skip) continue;
+            Index element = i * 8 + j - skip;
+            if (element >= count) break;
+            Pack<real> a = load(x + element);
             for (int u = 0; u < PACK; ++u) a.at[u] = keeps(random, j + u, p) ? a.at[u] * s : 0;
-            store(y + i * 8 + j, a);
+            store(y + element, a);
         }
     }
 }

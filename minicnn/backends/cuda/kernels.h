@@ -19,9 +19,8 @@
 //     }
 //
 // A .cu file begins with such a kernel, one thread for one result, unless the one that is used is
-// as simple. The naive kernel is tested, but not used in training, and it counts in 32 bits (not
-// so dropout's, which is used for some rows of a batch). After it come the kernel that is used,
-// what it changes, and why.
+// as simple. The naive kernel is tested, but not used in training, and it counts in 32 bits. After
+// it come the kernel that is used, what it changes, and why.
 //
 // The words. The kernels that are used are written with these, which stand for CUDA's:
 //

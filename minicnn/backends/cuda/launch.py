@@ -7,8 +7,8 @@ the declaration in the .cu file, such as
 
     KERNEL void add(const real* x, real* y, int n, real factor)
 
-A kernel whose name ends in _naive makes one result with each thread, and stands at the head of a
-.cu file to be read first; it is tested like the others. None but dropout's is used in training.
+A kernel whose name ends in _naive is not used in training. It makes one result with each thread,
+and stands at the head of a .cu file to be read first; it is tested like the others.
 """
 
 import functools
