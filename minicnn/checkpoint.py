@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from math import prod
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def replacing(path: str | os.PathLike[str], sync: bool = True) -> Iterator[Path]
     # The name is cut short, because it may have 255 bytes, and a character up to 4.
     temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        open(temporary, "x").close()
         yield temporary
         if sync:
             with open(temporary, "rb+") as file:
@@ -132,7 +133,8 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], info: dict[str
     """
     if isinstance(path, Mapping):
         raise TypeError("save takes the path first: save(path, arrays)")
-    ending = Path(path).suffix.lower()
+    path = _path("save", path)
+    ending = path.suffix.lower()
     if ending in OTHERS:
         raise ValueError(f"{path}: save writes safetensors, not {ending} files: name it so, or give it another ending")
     if not isinstance(arrays, Mapping):
@@ -175,6 +177,17 @@ def _content(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
+def _path(function: str, path: Any) -> Path:
+    """The path that one of these functions was given."""
+    try:
+        path = Path(path)
+    except TypeError:
+        raise TypeError(f"{function} takes the path of a file, not a {type(path).__name__}") from None
+    if "\0" in str(path):
+        raise ValueError(f"{function} takes the path of a file, and none has the character \\0 in it, as {str(path)!a}")
+    return path
+
+
 def _contiguous(name: str, array: Any) -> np.ndarray:
     """The array on the CPU, as the format needs it: contiguous and little-endian."""
     if not isinstance(name, str):
@@ -191,11 +204,12 @@ def _contiguous(name: str, array: Any) -> np.ndarray:
     except TypeError:
         what = type(array).__name__
         raise TypeError(f"{name} is a {what}; arrays can be saved, as a Tensor's .data is one") from None
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+    little = array.dtype.newbyteorder("<")
+    if little not in NAMES:
         raise TypeError(
             f"{name} has dtype {array.dtype}; booleans, integers and floats of 64 bits or fewer can be saved"
         )
-    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return array.astype(little, copy=False)
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -214,8 +228,9 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
             other programs, and those of minicnn's first version, have no checksum.
         OSError: the file cannot be read.
     """
-    if Path(path).exists() and not Path(path).is_file():
-        what = "a folder" if Path(path).is_dir() else "not a regular file"
+    path = _path("load", path)
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "not a regular file"
         raise CheckpointError(f"{path} is {what}: load reads a checkpoint file")
     # The package safetensors would map the file into memory, and a file that ends early or that the
     # disk cannot read would crash Python; it also holds Python's lock while it copies.
@@ -224,6 +239,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
             arrays, texts = _read(file)
         except CheckpointError:
             raise
+        except OSError as error:  # of reading, which does not name the file
+            raise OSError(error.errno, error.strerror, str(path)) from None
         except (ValueError, RecursionError, MemoryError) as error:
             raise CheckpointError(f"{path} is not a checkpoint, or not whole: {error}") from None
     try:
@@ -259,7 +276,8 @@ def _read(file: BufferedReader) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if (size := os.fstat(file.fileno()).st_size) != len(start) + at:
         raise ValueError(f"it has {size} bytes instead of {len(start) + at}")
     told = texts.get(f"{OURS}checksum", "")
-    digits = told.removeprefix(SUM).encode(errors="replace")
+    digits = told.removeprefix(SUM).encode()
+    # equivalent (constant): no text can hold the checksum of a file that holds the text
     digest = hashlib.sha256(start.replace(digits, ZEROS.encode(), 1))
     arrays = {}
     for *_, name, kind, shape in places:
@@ -268,7 +286,7 @@ def _read(file: BufferedReader) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             raise ValueError(f"it ends within {name:.60}")
         if ours:
             digest.update(_content(array))
-        elif kind == "BOOL" and array.view(np.uint8).max(initial=0) > 1:
+        elif kind == "BOOL" and np.any(array.view(np.uint8) > 1):
             raise ValueError(f"{name:.60} has booleans that are neither 0 nor 1")
     if ours and told != SUM + digest.hexdigest():
         raise CheckpointError(
@@ -299,11 +317,11 @@ def _parse(file: BufferedReader) -> tuple[bytes, dict[str, str], list[tuple[int,
         match entry:
             case {"dtype": str(kind), "shape": [*shape], "data_offsets": [begin, end]} if len(
                 shape
-            ) <= MOST_AXES and all(type(n) is int and n >= 0 for n in (begin, end, *shape)):
+            ) <= MOST_AXES and all(type(n) is int for n in (begin, end, *shape)):
                 places.append((begin, end, name, kind, shape))
             case _:
                 raise ValueError(f"{name:.60} is not described by dtype, shape and data_offsets")
-    return start, texts, sorted(places)
+    return start, texts, sorted(places, key=itemgetter(0, 1))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
