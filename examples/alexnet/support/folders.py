@@ -116,7 +116,6 @@ def _claimed(settings: Namespace, numbered: bool) -> Iterator[None]:
     """
     # Fail now rather than after the first epoch if a package is missing.
     require_matplotlib()
-    minicnn.checkpoint.require_safetensors()
     stays = settings.resume and os.path.realpath(settings.out) == os.path.realpath(home(settings))
     newest = os.path.basename(settings.resume or "") == LAST  # or it is a copy, perhaps of long ago
     own: list[Path] = []
