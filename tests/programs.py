@@ -158,7 +158,10 @@ def state(folder):
     """All that a run leaves but images, times and the folder's name, bit for bit."""
 
     def timeless(rows):
-        return [{name: value for name, value in row.items() if name not in ("images_per_s", "seconds", "data_wait_s")} for row in rows]
+        return [
+            {name: value for name, value in row.items() if name not in ("images_per_s", "seconds", "data_wait_s")}
+            for row in rows
+        ]
 
     found = {"config": json.loads((folder / "config.json").read_text()), "metrics": timeless(metrics(folder))}
     found["config"].pop("out")

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from support import beside, bad_files, folders, progress, recording, runs
+from support import bad_files, beside, folders, progress, recording, runs
 
 import minicnn
 from minicnn import optim
@@ -157,7 +157,9 @@ def equal_but_for_interval(*states):
 
 def test_how_often_checkpoints_are_written(run, monkeypatch, tmp_path):
     saved, original = [], recording.Run.save
-    monkeypatch.setattr(recording.Run, "save", lambda self, *args, **kw: (saved.append(kw), original(self, *args, **kw)))
+    monkeypatch.setattr(
+        recording.Run, "save", lambda self, *args, **kw: (saved.append(kw), original(self, *args, **kw))
+    )
     clock = itertools.count()
     monkeypatch.setattr(recording.time, "perf_counter", lambda: 20.0 * next(clock))  # each look takes 20 seconds
     assert run(*COMMAND, "--checkpoint-every", 2, "--out", tmp_path / "run").status == 0
@@ -320,7 +322,9 @@ def test_a_batch_of_bad_images(run, photos, tmp_path):
     assert result.status == 2 and "none of the images of a batch can be read" in result.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("most", "images", "allowed"), [(None, 999, 0), (None, 1_281_167, 1281), (7, 10, 7), (0, 5000, 0)])
+@pytest.mark.parametrize(
+    ("most", "images", "allowed"), [(None, 999, 0), (None, 1_281_167, 1281), (7, 10, 7), (0, 5000, 0)]
+)
 def test_how_many_images_may_be_bad(most, images, allowed):
     bad = bad_files.BadFiles(most, images, {})
     assert bad.most == allowed and bool(bad.options) == (allowed > 0)

@@ -1,6 +1,5 @@
 """train.py: an epoch, what a run leaves and prints, how it goes on, on which data, and which mistakes end it."""
 
-import contextlib
 import functools
 import io
 import json
@@ -67,7 +66,9 @@ def test_batches_are_counted_and_end_when_the_loss_is_no_number(monkeypatch, los
     monkeypatch.setattr(progress, "progress_bar", lambda **_: bar)
     monkeypatch.setattr(progress, "BAR", -1.0)
     monkeypatch.setattr(evaluate, "OFTEN", -1.0)
-    loader = type("Loader", (), {"dataset": range(5), "part": (0, 1), "__iter__": lambda self: (batch for batch in LOADER)})()
+    loader = type(
+        "Loader", (), {"dataset": range(5), "part": (0, 1), "__iter__": lambda self: (batch for batch in LOADER)}
+    )()
     score, given = evaluate.Score(), []
     for (_, labels), loss in zip(progress.batches(loader, "epoch 1/1", score), losses, strict=False):
         given.append(len(labels))

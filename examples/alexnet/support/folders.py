@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
-import minicnn
 from minicnn.checkpoint import replacing
 from minicnn.data import DataError
 from minicnn.workers import Workers
