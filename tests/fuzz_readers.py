@@ -13,6 +13,7 @@ failure: exit status 1. The same seed and number of inputs give the same run.
 
 import argparse
 import contextlib
+import faulthandler
 import hashlib
 import io
 import json
@@ -526,6 +527,7 @@ def serve(reader: Reader, connection: Any) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
+    faulthandler.disable()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where libtiff writes
     known: set[Arc] = set()
     with tempfile.TemporaryDirectory(prefix="fuzz") as at, contextlib.suppress(EOFError):
@@ -546,7 +548,9 @@ class Server:
         context = multiprocessing.get_context("fork")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(self.reader, theirs), daemon=True)
-        self.process.start()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, where the tests before left threads
+            self.process.start()
         theirs.close()
 
     def ask(self, data: bytes) -> tuple[str, str, set[Arc]]:
