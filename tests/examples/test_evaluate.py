@@ -140,16 +140,17 @@ def test_the_most_probable_mistakes_are_kept(monkeypatch, most, kept):
     score, batches = evaluate.Score(mistakes=most), list(batches_of([3, 1, 8, 5, 2, 9, 4]))
     for logits, labels, images in batches:
         score.add(Tensor(np.float32(0)), Tensor(logits), labels, images)
+        assert len(score.mistakes) <= most
     score.result()
     assert facts(score) == near(worst_of(batches, most))
     assert min(most, 20) <= len(score.mistakes) <= min(most, 32)
 
 
 def test_of_equally_probable_mistakes_the_first_is_kept():
-    score, logits = evaluate.Score(mistakes=2), np.tile(np.array([0, 1, 0], np.float32), (4, 1))
-    for start in (0, 4):
-        images = np.zeros((4, 1, 1, 3), np.float32) + np.arange(start, start + 4)[:, None, None, None]
-        score.add(Tensor(np.float32(0)), Tensor(logits), np.array([1, 2, 0, 0]), images)
+    score, logits = evaluate.Score(mistakes=2), np.tile(np.array([0, 1, 0], np.float32), (40, 1))
+    for start in (0, 40):
+        images = np.zeros((40, 1, 1, 3), np.float32) + np.arange(start, start + 40)[:, None, None, None]
+        score.add(Tensor(np.float32(0)), Tensor(logits), np.array([1, 2, 0, *[2] * 37]), images)
         score.count()
         assert [(m.label, m.answer, m.image.flat[0]) for m in score.mistakes] == [(2, 1, 1), (0, 1, 2)]
 
