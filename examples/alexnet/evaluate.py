@@ -5,14 +5,9 @@ import json
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
-<<<<<<< HEAD
 from collections.abc import Callable
-from typing import Any
-=======
-from collections.abc import Iterator
 from itertools import chain
-from typing import NamedTuple
->>>>>>> d52e510996027747b8556283769e2123635f1451
+from typing import Any, NamedTuple
 
 import support.installed  # noqa: F401 (first)
 
@@ -79,37 +74,29 @@ class Score:
     The results of a batch stay on the device, and are counted only now and then, because the
     program then has to wait for the GPU, and the GPU for the program.
 
-<<<<<<< HEAD
-    workers: those that have other rows of the batches; result() is that of all of them. strict: raise
-    a Divergence if a batch's loss is NaN or infinite: on a CPU at once, on a GPU when it is counted.
-
-    For the caller to count are batches, on which the network was trained, lr, the learning rate of
-    the last of them, and waited, the seconds in which there was none.
-    """
-
-    def __init__(self, classes: int = 0, workers: Workers | None = None, strict: bool = False) -> None:
-        self.workers, self.strict = workers or Workers(), strict
-        # (loss, logits, labels) of each batch that is not counted yet, and which one it is, from 1
-        self.kept: list[tuple[Array, Array, Array]] = []
-        self.numbers: list[int] = []
-=======
     Args:
         classes: their number K, for `confusion`.
         workers: those that have other rows of the batches; after result(), all of them have what
             all have counted.
         mistakes: how many mistakes to keep.
+        strict: raise a Divergence if a batch's loss is NaN or infinite: on a CPU at once, on a GPU
+            when it is counted.
     Attributes:
         confusion: (K, K), how many images of each class (the rows) got each answer (the columns),
             the first of equal ones.
         mistakes: the wrong answers that the network was most sure of, from the most probable one,
             with copies of their images.
+        batches: on how many the network was trained. The caller counts them, and these two:
+        lr: the learning rate of the last of them.
+        waited: the seconds in which there was none.
     """
 
-    def __init__(self, classes: int = 0, workers: Workers | None = None, mistakes: int = 0) -> None:
-        self.workers = workers or Workers()
-        # (loss, logits, labels, images) of each batch that is not counted yet
-        self.kept: list[tuple[Array, Array, Array, Array | None]] = []
->>>>>>> d52e510996027747b8556283769e2123635f1451
+    def __init__(
+        self, classes: int = 0, workers: Workers | None = None, mistakes: int = 0, strict: bool = False
+    ) -> None:
+        self.workers, self.strict = workers or Workers(), strict
+        # (which one, from 1, loss, logits, labels, images) of each batch that is not counted yet
+        self.kept: list[tuple[int, Array, Array, Array, Array | None]] = []
         self.begun = self.counted = time.perf_counter()
         self.sums, self.seen = np.zeros(3), 0  # of loss, top-1 and top-5; over so many images
         self.batches, self.lr, self.waited = 0, 0.0, 0.0
@@ -121,25 +108,19 @@ class Score:
         mistakes are to be kept. The first one is counted at once."""
         if not len(labels):  # the rows of a small batch are other workers'
             return
-<<<<<<< HEAD
-        self.kept.append((loss.data, logits.data, labels))
-        self.numbers.append(self.batches + 1)
         if self.strict and on_host(loss.data) and not np.isfinite(loss.data):
             raise Divergence(self.batches + 1)
-        if not self.seen or len(self.kept) == MOST_KEPT or time.perf_counter() - self.counted > OFTEN:
-=======
         if not self.most:
             images = None
-        self.kept.append((loss.data, logits.data, labels, images))
+        self.kept.append((self.batches + 1, loss.data, logits.data, labels, images))
         full = len(self.kept) == MOST_KEPT or (images is not None and len(self.kept) * images.nbytes > MOST_BYTES)
         if not self.seen or full or time.perf_counter() - self.counted > OFTEN:
->>>>>>> d52e510996027747b8556283769e2123635f1451
             self.count()
 
     def count(self) -> None:
         """Count the batches that were kept."""
         if self.kept:
-            losses, *batches, images = zip(*self.kept, strict=True)
+            numbers, losses, *batches, images = zip(*self.kept, strict=True)
             with on_device_of(losses[0]):
                 of_batches = to_device(np.stack(losses), "cpu")
                 logits, labels = map(np.concatenate, batches)
@@ -147,20 +128,15 @@ class Score:
                 if self.confusion.size:
                     pairs = to_device(np.stack([labels, logits.argmax(axis=1)]), "cpu")  # (2, N)
                     np.add.at(self.confusion, tuple(pairs), 1)
-<<<<<<< HEAD
-            sizes = [len(logits) for _, logits, _ in self.kept]
-            if self.strict and not np.isfinite(of_batches).all():
-                raise Divergence(self.numbers[int(np.argmin(np.isfinite(of_batches)))])
-            for size, mean in zip(sizes, of_batches.tolist(), strict=True):  # the same however many are counted at once
-                self.sums[0] += size * mean
-=======
                 if self.most:
                     self._keep_mistakes(logits, labels, images)
-            sizes = [len(logits) for _, logits, *_ in self.kept]
-            self.sums[0] += np.dot(sizes, means)
->>>>>>> d52e510996027747b8556283769e2123635f1451
+            if self.strict and not np.isfinite(of_batches).all():
+                raise Divergence(numbers[int(np.argmin(np.isfinite(of_batches)))])
+            sizes = [len(rows) for rows in batches[0]]
+            for size, mean in zip(sizes, of_batches.tolist(), strict=True):  # the same however many are counted at once
+                self.sums[0] += size * mean
             self.seen += sum(sizes)
-        self.kept, self.numbers, self.counted = [], [], time.perf_counter()
+        self.kept, self.counted = [], time.perf_counter()
 
     @property
     def finite(self) -> bool:
@@ -194,19 +170,11 @@ class Score:
 
     def result(self) -> dict[str, float]:
         """loss, top1 and top5 of all images so far."""
-<<<<<<< HEAD
-        return means(*self.total())
-=======
-        self.count()
-        gathered = self.workers.gather((self.sums, self.seen, self.confusion))
-        sums, seen, confusion = zip(*gathered, strict=True)
-        # in the order of the ranks: equal everywhere
-        self.sums, self.seen, self.confusion = sum(sums), sum(seen), sum(confusion)
+        self.sums, self.seen = self.total()
+        self.confusion = sum(self.workers.gather(self.confusion))
         if self.most:
             self._gather_mistakes()
-        loss, top1, top5 = (self.sums * (1, 100, 100) / self.seen).tolist()
-        return {"loss": loss, "top1": top1, "top5": top5}
->>>>>>> d52e510996027747b8556283769e2123635f1451
+        return means(self.sums, self.seen)
 
     def _gather_mistakes(self) -> None:
         """The most probable ones of all workers; images are sent of these alone."""
@@ -275,12 +243,8 @@ def evaluate(
     net.eval()
     for images, labels in progress_bar(loader, desc="validate", unit=" batches"):
         logits = outputs(net, images)
-<<<<<<< HEAD
-        score.add(F.cross_entropy(logits, Tensor(labels)), logits, labels)
-        check()
-=======
         score.add(F.cross_entropy(logits, Tensor(labels)), logits, labels, images)
->>>>>>> d52e510996027747b8556283769e2123635f1451
+        check()
     net.train(training)
     return score.result()
 
