@@ -46,6 +46,7 @@ from ..backends import kernel
 from ..backends.devices import Array
 from ..ops import total
 from ..tensor import Tensor, apply
+from .arguments import require_images
 from .precision import float16_in_float32
 from .windows import IntPair, pair
 
@@ -124,7 +125,8 @@ def adaptive_avg_pool2d(x: Tensor, output_size: IntPair) -> Tensor:
         3.0
     """
     oh, ow = pair(output_size, "adaptive_avg_pool2d: output_size")
-    if x.ndim != 4 or not x.shape[1] or not x.shape[2]:
+    require_images("adaptive_avg_pool2d", x)
+    if not x.shape[1] or not x.shape[2]:
         raise ValueError(f"adaptive_avg_pool2d needs x of (N, H, W, C) with pixels, not {x.shape}")
     return apply(BinMeans(2, ow), apply(BinMeans(1, oh), x))
 
