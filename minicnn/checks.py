@@ -9,7 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
-from math import inf, nan
+from math import inf, nan, prod
 from numbers import Integral, Real
 from typing import Any, TypeVar, cast
 
@@ -35,6 +35,19 @@ def shown(value: Any) -> str:
     return f"a {type(value).__name__}{length}"
 
 
+def real(value: Any) -> float | None:
+    """A real number as Python's int or float, if the value is one, or an array or Tensor without
+    axes that holds one; else None.
+
+    Args:
+        value: anything.
+    """
+    plain = value.item() if getattr(value, "shape", None) == () else value
+    if isinstance(plain, int):
+        return int(plain) if abs(plain) < 2**1023 else None  # a float can hold it
+    return float(plain) if isinstance(plain, Real) else None
+
+
 def number(
     name: str, value: Any, least: float = -inf, most: float = inf, *, below: float = inf, finite: bool = True
 ) -> float:
@@ -52,12 +65,7 @@ def number(
     Raises:
         ValueError: the value does not fit.
     """
-    plain = value.item() if getattr(value, "shape", None) == () else value
-    try:
-        found = float(plain) if isinstance(plain, Real) else nan
-        found = int(plain) if isinstance(plain, int) else found
-    except OverflowError:  # an integer of more than 308 digits
-        found = nan
+    found = nan if (plain := real(value)) is None else plain
     if not (least <= found <= most and (-inf < found < below or not finite)):
         high = f" to {most}" if most < inf else f", below {below}" if below < inf else ""
         limits = f" from {least}{high}" if -inf < least else ""
@@ -93,13 +101,14 @@ def flags(of: str, **settings: Any) -> None:
             choice(f"{of}: {name}", value, False, True)
 
 
-def whole(name: str, value: Any, least: int | None = None) -> int:
+def whole(name: str, value: Any, least: int | None = None, most: int = LARGEST) -> int:
     """Check a setting that is an integer.
 
     Args:
         name: what the message calls the setting.
         value: what was given.
-        least: the smallest that fits; by default any does that an array can hold.
+        least: the smallest that fits; by default that of the integers that an array can hold.
+        most: the largest that fits; by default that of those integers.
     Returns:
         The value as an int.
     Raises:
@@ -107,11 +116,53 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
     """
     try:
         found = operator.index(value)
-        if (-LARGEST if least is None else least) <= found <= LARGEST:
+        if (-LARGEST if least is None else least) <= found <= most:
             return found
     except TypeError:
         pass
-    raise ValueError(f"{name} must be a whole number{'' if least is None else f' from {least}'}, not {shown(value)}")
+    high = f" to {most}" if most != LARGEST else ""
+    limits = "" if least is None else f" from {least}{high}"
+    raise ValueError(f"{name} must be a whole number{limits}, not {shown(value)}")
+
+
+def place(name: str, index: Any, count: int) -> int:
+    """Check an index that counts from the end if it is negative.
+
+    Args:
+        name: what the message calls it.
+        index: what was given.
+        count: how many places there are.
+    Returns:
+        The index as an int from 0.
+    Raises:
+        TypeError: it is not an integer.
+        IndexError: there is no such place.
+    """
+    try:
+        found = operator.index(index)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {shown(index)}") from None
+    if not -count <= found < count:
+        raise IndexError(f"{name} {found} is out of range: there are {count}, 0 to {count - 1}")
+    return found % count
+
+
+def sizes(name: str, shape: Any) -> tuple[int, ...]:
+    """Check the shape of an array that is to be made.
+
+    Args:
+        name: what the message calls the shape.
+        shape: what was given: integers from 0, or one.
+    Returns:
+        The shape as a tuple.
+    Raises:
+        TypeError, ValueError: the shape does not fit, or no memory can hold such an array.
+    """
+    one = hasattr(shape, "__index__") and not hasattr(shape, "__iter__")
+    found = tuple([whole(f"{name}: each number", n, 0) for n in ([shape] if one else several(name, shape))])
+    if len(found) > 32 or prod(n or 1 for n in found) > 1 << 48:
+        raise ValueError(f"{name} must be one that memory can hold, in 32 axes at most, not {shown(shape)}")
+    return found
 
 
 def choice(name: str, value: Any, *choices: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from . import habits, ops
 from .autograd import Copy, Function, backward_pass, is_recording, memory_of, set_grad_enabled
 from .backends import devices
-from .checks import RAW, shown, whole
+from .checks import RAW, flags, several, shown, whole
 
 _accumulating = threading.Lock()  # backward passes in several threads may add to one leaf
 Axis = int | tuple[int, ...] | None
@@ -61,6 +61,8 @@ class Tensor(habits.TensorHabits):
             dtype = np.float32  # Python floats
         if dtype is not None:
             array = array.astype(real_dtype("Tensor: dtype", dtype), copy=False)
+        if requires_grad is not False:
+            flags("Tensor", requires_grad=requires_grad)
         if requires_grad and array.dtype.kind != "f":
             raise TypeError(f"only floating-point Tensors require gradients, not {array.dtype}: add dtype=np.float32")
         self.data = array if device is None else devices.to_device(array, device)
@@ -242,6 +244,7 @@ class Tensor(habits.TensorHabits):
             >>> x.grad
             Tensor([ 3., 30.], dtype=float32)
         """
+        flags("backward", retain_graph=retain_graph, create_graph=create_graph)
         root = self, _output_gradient(self, grad)
 
         def accumulate(leaf: Tensor, gradient: Tensor) -> None:
@@ -271,7 +274,12 @@ class Tensor(habits.TensorHabits):
             4.0
         """
         if self.grad_fn is not None or not self.requires_grad:
-            raise RuntimeError("a gradient hook needs a leaf that requires a gradient")
+            what = "requires no gradient" if self.grad_fn is None else f"is the result of {self.grad_fn.name}"
+            raise RuntimeError(
+                f"a gradient hook needs a leaf that requires a gradient; this Tensor of shape {self.shape} {what}"
+            )
+        if not callable(hook):
+            raise TypeError(f"a gradient hook must be callable, not {shown(hook)}")
         key = object()
         self.hooks = {**(self.hooks or {}), key: hook}
 
@@ -391,8 +399,8 @@ class Tensor(habits.TensorHabits):
         return self._constant(lambda array: relation(array, other.data), name, other)
 
     def _constant(self, function: Callable[[devices.Array], devices.Array], name: str, *others: Tensor) -> Tensor:
-        """function(self.data), computed on this Tensor's device; no gradient flows through it. Where
-        NumPy refuses it, the error has this name, and tells of the other Tensors too."""
+        """function(self.data), computed on this Tensor's device; no gradient flows through it.
+        Where NumPy refuses it, the error has this name, and tells of the other Tensors too."""
         try:
             with devices.on_device_of(self.data):
                 return Tensor.wrap(function(self.data))
@@ -845,15 +853,13 @@ def real_array(accepted: str, data: Any) -> devices.Array:
     Raises:
         TypeError: it is something else.
     """
-    why = ""
     try:
         array = devices.as_array(data)
-        if array.dtype.kind in "fiub":
-            return array
-        why = f" ({array.dtype})"
     except (TypeError, ValueError, OverflowError) as error:  # lists of unequal lengths, say
-        why = f": {error}"
-    raise TypeError(f"{accepted}, not {shown(data)}{why}")
+        raise TypeError(f"{accepted}, not {shown(data)}: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{accepted}, not {array.dtype}" + f", {shown(data)}" * (not hasattr(data, "dtype")))
+    return array
 
 
 def real_dtype(name: str, dtype: Any) -> np.dtype:
@@ -919,10 +925,11 @@ def grad(
         >>> grad(x * x, x)
         (Tensor(6., dtype=float32),)
     """
-    ys = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    flags("grad", create_graph=create_graph, **({} if retain_graph is None else {"retain_graph": retain_graph}))
+    ys = [outputs] if isinstance(outputs, Tensor) else several("grad: outputs", outputs, Tensor)
+    xs = [inputs] if isinstance(inputs, Tensor) else several("grad: inputs", inputs, Tensor)
     gs = [None] * len(ys) if grad_outputs is None else grad_outputs
-    gs = (gs,) if hasattr(gs, "shape") else tuple(gs)
+    gs = [gs] if hasattr(gs, "shape") else several("grad: grad_outputs", gs)
     if not ys or not xs or len(gs) != len(ys):
         raise ValueError(f"grad of {len(ys)} outputs, {len(gs)} output gradients, with respect to {len(xs)} inputs")
     for i, x in enumerate(xs):

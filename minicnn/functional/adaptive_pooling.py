@@ -52,6 +52,8 @@ from .windows import IntPair, pair
 
 __all__ = ["adaptive_avg_pool2d"]
 
+MOST = 1 << 20  # bins of an axis, which are made one after the other
+
 
 def bins(size: int, count: int) -> list[tuple[int, int]]:
     """(start, end) of each of `count` bins of an axis with `size` pixels."""
@@ -126,6 +128,8 @@ def adaptive_avg_pool2d(x: Tensor, output_size: IntPair) -> Tensor:
     """
     oh, ow = pair(output_size, "adaptive_avg_pool2d: output_size")
     require_images("adaptive_avg_pool2d", x)
+    if max(oh, ow) > MOST:
+        raise ValueError(f"adaptive_avg_pool2d: output_size must be at most {MOST:,}, not {output_size!r}")
     if not x.shape[1] or not x.shape[2]:
         raise ValueError(f"adaptive_avg_pool2d needs x of (N, H, W, C) with pixels, not {x.shape}")
     return apply(BinMeans(2, ow), apply(BinMeans(1, oh), x))

@@ -188,11 +188,11 @@ def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float =
     Returns:
         (…, C), of x's dtype.
     Raises:
-        ValueError: n is not an integer from 1, a constant is no finite number, or x is 0-d.
+        ValueError: n is not an integer from 1, a constant is not a finite number, or x is 0-d.
     """
     if not x.ndim:
         raise ValueError(f"local_response_norm needs x of (…, C), not of shape {x.shape}")
-    n = min(whole("local_response_norm: n", n, 1), 2 * x.shape[-1] + 1)  # a wider window sees no more
+    n = min(whole("local_response_norm: n", n, 1), 2 * x.shape[-1] + 1)  # more see the same
     return apply(LocalResponseNorm(Constants(n, *numbers("local_response_norm", k=k, alpha=alpha, beta=beta))), x)
 
 
