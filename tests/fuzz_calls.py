@@ -381,8 +381,11 @@ RIGHT = {  # by the argument's name
 def instances():
     """(a function that makes an object, the names of its methods)"""
     operators = "add radd sub rsub mul rmul truediv rtruediv pow rpow matmul rmatmul lt le gt ge eq ne and or getitem"
-    operators += " iadd isub imul itruediv ipow imatmul invert neg abs bool float int len iter array format"
-    tensors = [n for n, m in vars(Tensor).items() if not n.startswith("_") and inspect.isfunction(m)]
+    operators += " iadd isub imul itruediv ipow imatmul invert neg abs bool float int len iter"
+    internal = ("wrap", "plus")  # which say that they check nothing
+    tensors = [
+        n for n, m in vars(Tensor).items() if not n.startswith("_") and inspect.isfunction(m) and n not in internal
+    ]
     yield tensor, [*tensors, *(f"__{n}__" for n in operators.split())] * 2
     yield network, [n for n in dir(nn.Module) if not n.startswith("_") and callable(getattr(nn.Module, n))]
     yield network, "insert append extend pop __getitem__ __setitem__ __delitem__ __call__ __call__".split()
@@ -400,7 +403,7 @@ def functions():
             if callable(thing) and not (inspect.isclass(thing) and issubclass(thing, BaseException)):
                 yield thing
     r = minicnn.random
-    yield from (r.manual_seed, r.set_random_state, r.generator, r.rows_before, r.first_row)
+    yield from (r.manual_seed, r.set_random_state, r.generator, r.rows_before)
     yield from (distributed.start, distributed.DataParallel, minicnn.autograd.set_grad_enabled)
 
 
@@ -412,6 +415,8 @@ def use(thing, rng):
     if type(thing).__module__ == transforms.__name__:
         return thing.__call__, inspect.signature(thing.__call__), (name,)
     if isinstance(thing, (optim.Optimizer, optim.Schedule)):
+        if name in ("Optimizer", "Schedule"):  # which do not define a step
+            return None
         return thing.step, inspect.signature(thing.step), (name, "step")
     if getattr(thing, "__module__", "") == nn.init.__name__:
         return thing, inspect.signature(thing), ("shape", "init", "weight")
@@ -423,7 +428,14 @@ def use(thing, rng):
 SYMBOLS = {
     "add": "+", "sub": "-", "mul": "*", "truediv": "/", "pow": "**", "matmul": "@", "lt": "<", "le": "<=", "gt": ">",
     "ge": ">=", "eq": "==", "ne": "!=", "and": "&", "or": "|", "invert": "~", "neg": "-",
-    "getitem": "index", "setitem": "index", "delitem": "index", "truediv ": "Div",
+    "getitem": "index", "setitem": "index", "delitem": "index", "float": "item", "int": "item", "iter": "length",
+}  # fmt: skip
+ALSO = {  # what messages call these, besides their names
+    "truediv": ["Div"], "rtruediv": ["Div"], "itruediv": ["Div"], "pow": ["PowScalar"], "ipow": ["PowScalar"],
+    "DataLoader": ["dataset"], "BCEWithLogitsLoss": ["binary_cross_entropy_with_logits"], "BatchNorm2d": ["batch_norm"],
+    "load_state_dict": ["state"], "swapaxes": ["axis"], "transpose": ["axis"], "plus": ["Add"],
+    **dict.fromkeys(["Conv2d", "ConvTranspose2d"], ["conv_transpose2d"]),
+    **dict.fromkeys(["Sequential", "summary", "forward", "__call__"], ["linear", "conv2d", "batch_norm", "input", "Tanh"]),
 }  # fmt: skip
 
 
@@ -438,6 +450,8 @@ def words_for(thing, signature):
             words.add(bare[cut:] if bare[cut:] in SYMBOLS else name)
     if hasattr(thing, "__self__"):
         words.add(type(thing.__self__).__name__)
+    words |= {also for word in list(words) for also in ALSO.get(word, ())}
+    words |= {word[:-1] for word in words if word.endswith("s")}
     return {word for word in words if word} - {"self", "args", "options"}
 
 
@@ -532,7 +546,7 @@ def fault_of(error, words, values):
         return None
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1]
-    if text == "hostile":
+    if text == "hostile" or (isinstance(error, OSError) and error.filename is not None):
         return None
     if isinstance(error, TypeError) and SIGNATURE.search(text) and "(" in text and len(frames) <= 4:
         return None
@@ -544,7 +558,8 @@ def fault_of(error, words, values):
         isinstance(v, str) and "\n" in v for v in values
     ):
         return "several lines"
-    if not any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.I) for word in words):
+    plain = text.lower().replace("_", "")
+    if not any(re.search(rf"(?<!\w){re.escape(word.lower().replace('_', ''))}s?(?!\w)", plain) for word in words):
         return "names neither the function nor an argument"
     if values and not any(len(d) and d in text for value in values for d in descriptions(value)):
         return "does not say what it got"
