@@ -85,6 +85,7 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.optim.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
     "minicnn.optim.schedule": "tests/optim/test_schedule.py",
     "minicnn.checks": "tests/test_checks.py",
+    "minicnn.checkpoint": "tests/test_checkpoint.py",
     "minicnn.random": "tests/test_random.py",
     "minicnn.workers": "tests/test_workers.py",
     "minicnn.mpi": "tests/test_mpi.py tests/cuda/test_nccl.py -k not(mpiexec)",

@@ -5,7 +5,8 @@ import json
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import support.installed  # noqa: F401 (first)
 
@@ -14,6 +15,7 @@ import numpy as np
 from support.confusion import FEW, draw, matrix_text, per_class, table_text
 from support.images import dataset, validation
 from support.options import (
+    Divergence,
     Parser,
     UsageError,
     add_network,
@@ -29,7 +31,7 @@ from support.runs import FIVE, begin, require_classes
 
 from minicnn import Tensor, nn, no_grad
 from minicnn import functional as F
-from minicnn.backends.devices import Array, on_device_of, to_device
+from minicnn.backends.devices import Array, on_device_of, on_host, to_device
 from minicnn.checkpoint import CheckpointError, replacing
 from minicnn.data import DataError, DataLoader
 from minicnn.data.folder import some
@@ -61,15 +63,21 @@ class Score:
     The results of a batch stay on the device, and are counted only now and then, because the
     program then has to wait for the GPU, and the GPU for the program.
 
-    workers: those that have other rows of the batches; result() is that of all of them.
+    workers: those that have other rows of the batches; result() is that of all of them. strict: raise
+    a Divergence if a batch's loss is NaN or infinite: on a CPU at once, on a GPU when it is counted.
+
+    For the caller to count are batches, on which the network was trained, lr, the learning rate of
+    the last of them, and waited, the seconds in which there was none.
     """
 
-    def __init__(self, classes: int = 0, workers: Workers | None = None) -> None:
-        self.workers = workers or Workers()
-        # (loss, logits, labels) of each batch that is not counted yet
+    def __init__(self, classes: int = 0, workers: Workers | None = None, strict: bool = False) -> None:
+        self.workers, self.strict = workers or Workers(), strict
+        # (loss, logits, labels) of each batch that is not counted yet, and which one it is, from 1
         self.kept: list[tuple[Array, Array, Array]] = []
+        self.numbers: list[int] = []
         self.begun = self.counted = time.perf_counter()
         self.sums, self.seen = np.zeros(3), 0  # of loss, top-1 and top-5; over so many images
+        self.batches, self.lr, self.waited = 0, 0.0, 0.0
         self.confusion = np.zeros((classes, classes), np.int64)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Array) -> None:
@@ -77,6 +85,9 @@ class Score:
         if not len(labels):  # the rows of a small batch are other workers'
             return
         self.kept.append((loss.data, logits.data, labels))
+        self.numbers.append(self.batches + 1)
+        if self.strict and on_host(loss.data) and not np.isfinite(loss.data):
+            raise Divergence(self.batches + 1)
         if not self.seen or len(self.kept) == MOST_KEPT or time.perf_counter() - self.counted > OFTEN:
             self.count()
 
@@ -85,44 +96,68 @@ class Score:
         if self.kept:
             losses, *batches = zip(*self.kept, strict=True)
             with on_device_of(losses[0]):
-                means = to_device(np.stack(losses), "cpu")
+                of_batches = to_device(np.stack(losses), "cpu")
                 logits, labels = map(np.concatenate, batches)
                 self.sums[1:] += to_device(np.stack([top_k(logits, labels, k) for k in (1, 5)]), "cpu")
                 if self.confusion.size:
                     pairs = to_device(np.stack([labels, logits.argmax(axis=1)]), "cpu")  # (2, N)
                     np.add.at(self.confusion, tuple(pairs), 1)
             sizes = [len(logits) for _, logits, _ in self.kept]
-            self.sums[0] += np.dot(sizes, means)
+            if self.strict and not np.isfinite(of_batches).all():
+                raise Divergence(self.numbers[int(np.argmin(np.isfinite(of_batches)))])
+            for size, mean in zip(sizes, of_batches.tolist(), strict=True):  # the same however many are counted at once
+                self.sums[0] += size * mean
             self.seen += sum(sizes)
-        self.kept, self.counted = [], time.perf_counter()
+        self.kept, self.numbers, self.counted = [], [], time.perf_counter()
+
+    @property
+    def finite(self) -> bool:
+        """Whether the sum of the losses that were counted is a number."""
+        return bool(np.isfinite(self.sums[0]))
+
+    @property
+    def seconds(self) -> float:
+        """Since the first image; more than 0, although a clock may stand still."""
+        return max(time.perf_counter() - self.begun, 1e-9)
+
+    def total(self) -> tuple[np.ndarray, int]:
+        """The sums of all workers, and over how many images."""
+        self.count()
+        sums, seen = zip(*self.workers.gather((self.sums, self.seen)), strict=True)
+        return sum(sums), sum(seen)  # in the order of the ranks: equal everywhere
 
     def result(self) -> dict[str, float]:
         """loss, top1 and top5 of all images so far."""
-        self.count()
-        sums, seen = zip(*self.workers.gather((self.sums, self.seen)), strict=True)
-        self.sums, self.seen = sum(sums), sum(seen)  # in the order of the ranks: equal everywhere
-        loss, top1, top5 = (self.sums * (1, 100, 100) / self.seen).tolist()
-        return {"loss": loss, "top1": top1, "top5": top5}
+        return means(*self.total())
 
     def trained(self) -> dict[str, float]:
-        """The results of the images that were trained on, by the names in a run's table, and images
-        a second."""
-        result, seconds = self.result(), time.perf_counter() - self.begun
-        return {"train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": self.seen / seconds}
+        """The results of the images that were trained on, by the names in a run's table, images a
+        second, and the seconds in which there were none to work on."""
+        sums, seen = self.total()
+        result = means(sums, seen)
+        return {
+            "train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": seen / self.seconds,
+            "data_wait_s": self.waited,
+        }  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """All that restore() needs, as JSON can hold it."""
+        sums, seen = self.total()
+        counts = {"batches": self.batches, "lr": self.lr, "seen": seen, "sums": sums.tolist()}
+        return {**counts, "seconds": self.seconds, "waited": self.waited}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what another Score has counted."""
+        self.batches, self.lr, self.waited = state["batches"], state["lr"], state["waited"]
+        self.begun -= state["seconds"]
+        if self.workers.rank == 0:  # for all
+            self.sums, self.seen = np.array(state["sums"]), state["seen"]
 
 
-def batches(loader: DataLoader, title: str, score: Score) -> Iterator[tuple[Array, Array]]:
-    """The loader's batches to train on, each added to the score before the next. A progress bar
-    counts them and shows the mean loss so far; if that is NaN or infinite, they end early. Of
-    several workers, each shows its own part."""
-    with progress_bar(total=len(loader.dataset) // loader.part[1], desc=title, unit=" images") as bar:
-        for images, labels in loader:
-            yield images, labels
-            # as part of the title, which narrow bars show too
-            bar.set_description(f"{title}  loss {score.sums[0] / max(score.seen, 1):.3f}", refresh=False)
-            bar.update(len(labels))
-            if not all(score.workers.gather(bool(np.isfinite(score.sums[0])))):
-                break
+def means(sums: np.ndarray, seen: int) -> dict[str, float]:
+    """The mean loss, and top-1 and top-5 in per cent, from sums over so many images."""
+    loss, top1, top5 = (sums * (1, 100, 100) / seen).tolist()
+    return {"loss": loss, "top1": top1, "top5": top5}
 
 
 def outputs(net: nn.Module, images: Array) -> Tensor:
@@ -145,14 +180,18 @@ def outputs(net: nn.Module, images: Array) -> Tensor:
 
 
 @no_grad()
-def evaluate(net: nn.Module, loader: DataLoader, score: Score | None = None) -> dict[str, float]:
+def evaluate(
+    net: nn.Module, loader: DataLoader, score: Score | None = None, check: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """The loss, and top1 and top5 in percent, of a network over a data set. The loader gives one
-    crop of each image or ten. `score` does the counting, if it is to count more."""
+    crop of each image or ten. `score` does the counting, if it is to count more; check() is called
+    after each batch."""
     training, score = net.training, score or Score()
     net.eval()
     for images, labels in progress_bar(loader, desc="validate", unit=" batches"):
         logits = outputs(net, images)
         score.add(F.cross_entropy(logits, Tensor(labels)), logits, labels)
+        check()
     net.train(training)
     return score.result()
 

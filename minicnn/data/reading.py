@@ -37,8 +37,14 @@ class DataError(ValueError):
     """
 
     def __str__(self) -> str:
-        controls = {c for c in super().__str__() if unicodedata.category(c) in ("Cc", "Zl", "Zp")}
-        return super().__str__().translate({ord(c): c.encode("unicode_escape").decode() for c in controls})
+        return escaped(super().__str__())
+
+
+def escaped(text: str) -> str:
+    """The text in one line: its control characters, and what else ends a line, as escape
+    sequences."""
+    controls = {c for c in text if unicodedata.category(c) in ("Cc", "Zl", "Zp")}
+    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in controls})
 
 
 def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None) -> NDArray[np.uint8]:

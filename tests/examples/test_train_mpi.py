@@ -129,7 +129,7 @@ def same(one, other):
 
 
 def timeless(folder):
-    return [{**row, "images_per_s": 0, "seconds": 0} for row in metrics(folder)]
+    return [{**row, "images_per_s": 0, "seconds": 0, "data_wait_s": 0} for row in metrics(folder)]
 
 
 def close(one, other):
