@@ -30,7 +30,17 @@ Modules = tuple[Module, ...]  # each was called by the one before it
 
 
 class AnomalyError(ArithmeticError):
-    """A result or a gradient is NaN or infinite; detect_anomaly raises it."""
+    """A result or a gradient is NaN or infinite; detect_anomaly raises it.
+
+    Args:
+        message: what happened.
+        path: of the module in which the operation's forward ran, from the network: "conv3.conv";
+            empty if it was in none, or in the network itself, or is not known.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class detect_anomaly(ContextDecorator):
@@ -99,7 +109,7 @@ class _Observer:
         if found := _not_finite(output.data):
             which = "backward pass, adding up gradients or in a hook: " if inside else "forward pass: "
             what = f"{which}the output of {function.name}, of shape {output.shape}, has {found}"
-            raise AnomalyError(_place(modules) + what + _explanation(_named(inputs), modules))
+            raise _error(what + _explanation(_named(inputs), modules), modules)
 
     def differentiated(self, node: Function, dy: Tensor, gradients: tuple[Any, ...], needed: tuple[bool, ...]) -> None:
         """Look at the gradients that an operation's backward has returned.
@@ -124,7 +134,7 @@ class _Observer:
                 y = getattr(node, "y", None)  # some keep their output, see Function.saved_output
                 if isinstance(y, type(dy.data)):
                     read["its output"] = Tensor.wrap(y)
-                raise AnomalyError(_place(modules or ()) + what + _explanation(read, modules or ()))
+                raise _error(what + _explanation(read, modules or ()), modules or ())
 
 
 # of each operation that was observed and is still part of a graph: the modules that were running
@@ -149,15 +159,15 @@ def _calls() -> tuple[Any, Modules]:
     return None, tuple(reversed(modules))
 
 
-def _place(modules: Modules) -> str:
-    """The path of the last of these modules from the first: "features.conv1 (Conv2d) of Net: "."""
+def _error(text: str, modules: Modules) -> AnomalyError:
+    """With the path of the last of these modules from the first: "conv3.conv (Conv2d) of Net: "."""
     if not modules:
-        return ""
-    path = []
+        return AnomalyError(text)
+    names = []
     for outer, inner in pairwise(modules):
-        path += [name for name, module in outer.named_modules() if module is inner][:1]
-    first, last = type(modules[0]).__name__, type(modules[-1]).__name__
-    return f"{'.'.join(path)} ({last}) of {first}: " if path else f"{last}: "
+        names += [name for name, module in outer.named_modules() if module is inner][:1]
+    path, first, last = ".".join(names), type(modules[0]).__name__, type(modules[-1]).__name__
+    return AnomalyError(f"{path} ({last}) of {first}: {text}" if path else f"{last}: {text}", path)
 
 
 def _named(inputs: tuple[Any, ...]) -> dict[str, Tensor]:

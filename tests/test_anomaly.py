@@ -46,7 +46,9 @@ def ones(*shape):
 def message(function):
     with pytest.raises(AnomalyError) as caught, detect_anomaly():
         function()
-    return str(caught.value)
+    path, text = caught.value.path, str(caught.value)
+    assert text.startswith(f"{path} (") if path else " of Net: " not in text
+    return text
 
 
 # -- forward ----------------------------------------------------------------------------------------------------------
