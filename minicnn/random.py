@@ -91,11 +91,11 @@ def generator(key: tuple[int, int] | None = None, first: int = 0) -> np.random.G
         A numpy.random.Generator.
     """
     first = whole("generator: first", first, 0, 2**128)
-    key = draw() if key is None else several("generator: key", key)
-    if len(key) != 2:
+    pair = draw() if key is None else several("generator: key", key)
+    if len(pair) != 2:
         raise ValueError(f"generator: key is a pair (seed, draw), not {shown(key)}")
-    key = [whole("generator: a number in key", n, 0, 2**64 - 1) for n in key]
-    philox = np.random.Philox(key=np.array(key, np.uint64))
+    numbers_of_key = [whole("generator: a number in key", n, 0, 2**64 - 1) for n in pair]
+    philox = np.random.Philox(key=np.array(numbers_of_key, np.uint64))
     philox.advance(first // 8)  # a step makes 256 bits, for 8 float32 numbers of 32 bits each
     numbers = np.random.Generator(philox)
     numbers.random(first % 8, np.float32)  # thrown away

@@ -11,6 +11,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import file_path, flags
 from .folder import DataError
 
 FOLDER = "cifar-10-batches-bin"
@@ -50,8 +51,10 @@ class CIFAR10:
     """
 
     def __init__(self, root: str | os.PathLike[str], train: bool = True, *, verify: bool = True):
+        root = file_path("CIFAR10: root", root)
+        flags("CIFAR10", train=train, verify=verify)
         inner = os.path.join(root, FOLDER)
-        folder = inner if os.path.isdir(inner) else os.fspath(root)
+        folder = inner if os.path.isdir(inner) else root
         self.classes = _read(folder, "batches.meta.txt").decode(errors="replace").split()
         if len(self.classes) != 10:
             raise DataError(f"{folder}/batches.meta.txt: {len(self.classes)} class names, expected 10")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import file_path
 from .reading import ENDINGS, FORMATS, DataError, formats, pillow, quiet, read_image, scaled
 
 __all__ = ["ENDINGS", "DataError", "ImageFiles", "ImageFolder", "pillow", "quiet", "read_image", "scaled"]
@@ -77,7 +78,7 @@ class ImageFolder(ImageFiles):
     """
 
     def __init__(self, root: str | os.PathLike[str], *, classes: Sequence[str] | None = None, least: int | None = None):
-        root = os.fspath(root)
+        root = file_path("ImageFolder: root", root)
         if not os.path.isdir(root):
             what = "is not a folder" if os.path.exists(root) else "does not exist"
             raise DataError(f"{root}: {what}; pass a folder that holds one folder of images per class")

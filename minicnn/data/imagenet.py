@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator, Sequence
 
+from ..checks import file_path, flags
 from .folder import IMAGES, DataError, ImageFiles, ImageFolder, files, folders, some
 
 CAFFE, KAGGLE, TINY = "val.txt", "LOC_val_solution.csv", "val_annotations.txt"
@@ -59,7 +60,8 @@ class ImageNet(ImageFiles):
     """
 
     def __init__(self, root: str | os.PathLike[str], *, train: bool = True, least: int | None = None):
-        root = os.fspath(root)
+        root = file_path("ImageNet: root", root)
+        flags("ImageNet", train=train)
         train_folder, val = (os.path.join(tree(root), part) for part in ("train", "val"))
         *ids, words = word_files(root) or [""]
         named = _read_words(words, *ids) if words else {}

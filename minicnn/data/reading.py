@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import file_path, whole
+
 # Pillow is asked for these formats only: for EPS it would start a program on what is in the file.
 FORMATS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP", ".webp": "WEBP",
@@ -80,10 +82,10 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
         >>> read_image(file).tolist()
         [[[255, 0, 0], [0, 0, 255]]]
     """
-    if least is not None and least < 1:
-        raise ValueError(f"least must be at least 1 pixel, got {least}")
+    if least is not None:
+        least = whole("read_image: least", least, 1)
     pil = pillow()
-    name = getattr(file, "name", "image") if hasattr(file, "read") else os.fspath(file)
+    name = getattr(file, "name", "image") if hasattr(file, "read") else file_path("read_image: file", file)
     try:
         if hasattr(file, "read"):
             return decoded(file, least)

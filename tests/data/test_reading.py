@@ -364,7 +364,7 @@ def test_other_modes_and_turned_jpegs_are_scaled_alike(save, mode, tolerance, or
 
 
 def test_a_least_of_nothing(save):
-    with pytest.raises(ValueError, match=r"^least must be at least 1 pixel, got 0$"):
+    with pytest.raises(ValueError, match=r"^read_image: least must be a whole number from 1, not 0$"):
         read_image(save("1.png"), 0)
 
 
