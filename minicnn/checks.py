@@ -3,7 +3,6 @@ given.
 """
 
 import operator
-import os
 from math import inf, nan, prod
 from numbers import Real
 from typing import Any
@@ -203,22 +202,4 @@ def several(name: str, value: Any, kind: type = object) -> list[Any]:
     if wrong:
         what = "" if kind is object else f" of {kind.__name__}s"
         raise TypeError(f"{name} must be a list{what}, not {'with ' * (wrong[0] is not value)}{shown(wrong[0])}")
-    return found
-
-
-def file_path(name: str, value: Any) -> str:
-    """Check an argument that is the path of a file or folder.
-
-    Args:
-        name: what the message calls the argument.
-        value: what was given.
-    Returns:
-        The path as a string.
-    Raises:
-        TypeError, ValueError: it is not a path.
-    """
-    if not isinstance(value, (str, os.PathLike)) or not isinstance(found := os.fspath(value), str):
-        raise TypeError(f"{name} must be a path, such as a string, not {shown(value)}")
-    if "\0" in found:
-        raise ValueError(f"{name} must be a path, and none holds a null character as {shown(value)} does")
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import habits, ops
-from .autograd import Copy, Function, backward_pass, is_recording, memory_of, set_grad_enabled
+from .autograd import Copy, Function, backward_pass, is_recording, memory_of, observers, set_grad_enabled
 from .backends import devices
 from .checks import RAW, flags, number, several, shown, whole
 
@@ -105,7 +105,7 @@ class Tensor(habits.TensorHabits):
         Args:
             other: the other gradient.
         """
-        if is_recording():
+        if is_recording() or observers:
             return self + other
         return Tensor.wrap(ops.broadcast(self.data, other.data, np.add))
 
@@ -747,6 +747,9 @@ def apply(function: Function, *args: Any) -> Tensor:
             "computes with NumPy's functions and returns one array"
         )
     output = Tensor.wrap(data, function if function.record(inputs, data) else None)
+    if observers:
+        for observer in tuple(observers):
+            observer.computed(function, inputs, output)
     # a view: overwriting the one overwrites the other
     if (data is arrays[0] or output.data.base is not None) and memory_of(output) == memory_of(inputs[0]):
         output.version = inputs[0].version
