@@ -200,6 +200,6 @@ def several(name: str, value: Any, kind: type = object) -> list[Any]:
     if isinstance(value, (str, bytes, bytearray)):
         wrong = [value]
     if wrong:
-        what = "" if kind is object else f" of {kind.__name__}s"
+        what = "" if kind is object else f" of {'string' if kind is str else kind.__name__}s"
         raise TypeError(f"{name} must be a list{what}, not {'with ' * (wrong[0] is not value)}{shown(wrong[0])}")
     return found

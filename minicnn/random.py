@@ -7,7 +7,7 @@ that share a batch drop the same elements as one that holds all of it.
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
@@ -102,8 +102,7 @@ def generator(key: tuple[int, int] | None = None, first: int = 0) -> np.random.G
     return numbers
 
 
-@contextmanager
-def rows_before(n: int, rows: int | None = None) -> Iterator[None]:
+def rows_before(n: int, rows: int | None = None) -> AbstractContextManager[None]:
     """Say that arrays hold the rows n, n + 1, … of a larger batch, inside a with-statement.
 
     Processes that share a batch, each with some consecutive rows, then drop the same elements as
@@ -130,7 +129,12 @@ def rows_before(n: int, rows: int | None = None) -> Iterator[None]:
         True
     """
     here = None if rows is None else whole("rows_before: rows", rows, 0)
-    before, _random.place = _random.place, (whole("rows_before: n", n, 0), here)
+    return _placed(whole("rows_before: n", n, 0), here)
+
+
+@contextmanager
+def _placed(n: int, rows: int | None) -> Iterator[None]:
+    before, _random.place = _random.place, (n, rows)
     try:
         yield
     finally:

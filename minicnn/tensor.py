@@ -454,6 +454,8 @@ class Tensor(habits.TensorHabits):
             >>> Tensor([-2.0, 0.5, 2.0]).clip(0, 1)
             Tensor([0. , 0.5, 1. ], dtype=float32)
         """
+        low = None if low is None else number("clip: low", low, finite=False)
+        high = None if high is None else number("clip: high", high, finite=False)
         return apply(ops.Clip(low, high), self)
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -878,7 +880,7 @@ def real_dtype(name: str, dtype: Any) -> np.dtype:
         found = np.dtype(dtype).newbyteorder("=")
         if dtype is not None and found.kind in "fiub" and not found.subdtype:
             return found
-    except (TypeError, ValueError, SyntaxError):
+    except (TypeError, ValueError, SyntaxError, DeprecationWarning):
         pass
     raise TypeError(f"{name} must be one of real numbers or booleans, such as np.float32, not {shown(dtype)}")
 

@@ -107,6 +107,8 @@ class Resize:
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         height, width = _sides(image, self, "uint8")
+        if not image.size:
+            raise DataError(f"{self} was given an image of no pixels, {_size(image)}")
         if min(height, width) == self.short_side:
             return image
         gray = image.shape[2] == 1
@@ -268,7 +270,7 @@ class SubtractMean:
     std: Sequence[float] | float = 1.0
 
     def __post_init__(self) -> None:
-        mean = np.ascontiguousarray(real_array("mean_image must be an array", self.mean_image), np.float32)
+        mean = np.asarray(real_array("mean_image must be an array", self.mean_image), np.float32, order="C")
         std = np.asarray(real_array("std must be one number or several", self.std), np.float64)
         if mean.ndim != 3 or mean.shape[2] not in CHANNELS or not np.isfinite(mean).all():
             raise ValueError(f"mean_image must be a finite array (H, W, 3) or (H, W, 1), got an array {mean.shape}")
