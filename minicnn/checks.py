@@ -2,21 +2,16 @@
 given.
 """
 
-import functools
-import inspect
 import operator
-import re
-import types
-import typing
-from collections.abc import Callable
 from math import inf, nan, prod
-from numbers import Integral, Real
-from typing import Any, TypeVar, cast
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
-Call = TypeVar("Call", bound=Callable[..., Any])
 LARGEST = 2**63 - 1  # of the integers that an array can hold
+# what Python and NumPy raise where an argument does not fit
+RAW = (TypeError, ValueError, AttributeError, LookupError, OverflowError, ZeroDivisionError)
 
 
 def shown(value: Any) -> str:
@@ -25,9 +20,10 @@ def shown(value: Any) -> str:
     Args:
         value: anything.
     """
-    if hasattr(value, "shape") and hasattr(value, "dtype") and value.shape != ():
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape and hasattr(value, "dtype"):
         kind = "an array" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
-        return f"{kind} of shape {value.shape} and dtype {value.dtype}"
+        return f"{kind} of shape {shape} and dtype {value.dtype}"
     text = repr(value)
     if len(text) <= 100 and text.isprintable() and " at 0x" not in text:
         return text
@@ -42,7 +38,7 @@ def real(value: Any) -> float | None:
     Args:
         value: anything.
     """
-    plain = value.item() if getattr(value, "shape", None) == () else value
+    plain = value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
     if isinstance(plain, int):
         return int(plain) if abs(plain) < 2**1023 else None  # a float can hold it
     return float(plain) if isinstance(plain, Real) else None
@@ -201,81 +197,9 @@ def several(name: str, value: Any, kind: type = object) -> list[Any]:
         wrong = [part for part in found if not isinstance(part, kind)]
     except TypeError:  # it cannot be iterated over
         wrong = [value]
+    if isinstance(value, (str, bytes, bytearray)):
+        wrong = [value]
     if wrong:
-        what = "" if kind is object else f" of {kind.__name__}s"
+        what = "" if kind is object else f" of {'string' if kind is str else kind.__name__}s"
         raise TypeError(f"{name} must be a list{what}, not {'with ' * (wrong[0] is not value)}{shown(wrong[0])}")
     return found
-
-
-# ------------------------------------------------------------------------- what a call did not take
-RAW = (TypeError, ValueError, AttributeError, LookupError, OverflowError, ZeroDivisionError)
-
-
-def explained(function: Call) -> Call:
-    """Decorate a public function: where a call fails, and the message does not begin with the name
-    of the function or of an argument, an error says in one line which argument is not what the
-    annotations promise. If all of them are, it says what was given. A call that works is not
-    looked at, so it takes no longer.
-
-    Args:
-        function: a function whose arguments are annotated.
-    Returns:
-        The function, which raises TypeError, ValueError or IndexError.
-    """
-
-    @functools.wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
-        try:
-            return function(*args, **options)
-        except RAW as error:
-            better = _explanation(function, args, options, error)
-            if better is None:
-                raise
-            raise better from error
-
-    return cast(Call, call)
-
-
-def _explanation(
-    function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], error: Exception
-) -> Exception | None:
-    """The error to raise instead; None if this one is as good."""
-    name, signature = function.__qualname__.removesuffix(".__init__"), inspect.signature(function)
-    try:
-        given = signature.bind(*args, **options).arguments
-    except TypeError:  # Python has said what is missing or too much
-        return None
-    given.pop("self", None)
-    if re.match(rf"({'|'.join(map(re.escape, [name, *given]))})\b", str(error)):
-        return None
-    hints = typing.get_type_hints(function)
-    for argument, value in given.items():
-        what = misfit(value, hints.get(argument, Any))
-        if what:
-            return TypeError(f"{name}: {argument} must be {what}, not {shown(value)}")
-    kind = next((kind for kind in (ValueError, IndexError) if isinstance(error, kind)), TypeError)
-    call = ", ".join(f"{argument}={shown(value)}" for argument, value in given.items())
-    return kind(f"{name}({call}): {' '.join(str(error).split())}")
-
-
-# what an annotation is called, and what fits it
-WORDS: dict[Any, tuple[str, Any]] = {
-    float: ("a number", Real),
-    int: ("a whole number", Integral),
-    bool: ("True or False", (Integral, np.bool_)),
-    type(None): ("None", type(None)),
-}
-
-
-def misfit(value: Any, hint: Any) -> str:
-    """What a value must be by an annotation that is a class, or several joined by |; "" if it is
-    that, or the annotation is of another form."""
-    words = []
-    for kind in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
-        if kind is Any or not isinstance(kind, type) or typing.get_origin(kind) is not None:
-            return ""
-        word, fits = WORDS.get(kind, (f"a {kind.__name__}", kind))
-        if isinstance(value.item() if getattr(value, "shape", None) == () and kind in WORDS else value, fits):
-            return ""
-        words.append(word)
-    return " or ".join(words)

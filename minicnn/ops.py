@@ -13,7 +13,7 @@ import numpy as np
 from .autograd import Function, Gradients
 from .backends import kernel
 from .backends.devices import Array, array_module, device_of, to_device
-from .checks import whole
+from .checks import flags, whole
 
 Tensor = Any  # minicnn.tensor.Tensor, not imported here to avoid a cycle
 Shape = tuple[int, ...]
@@ -306,6 +306,8 @@ def normal_axes(axis: int | tuple[int, ...] | None, ndim: int) -> Shape:
 
 class _Reduction(Function):
     def __init__(self, axis: int | tuple[int, ...] | None, keepdims: bool):
+        if keepdims is not False and keepdims is not True:
+            flags(f"{self.name}", keepdims=keepdims)
         self.axis, self.keepdims = axis, keepdims
 
     def reduced(self, x: Array) -> tuple[Shape, Shape]:

@@ -7,7 +7,7 @@ that share a batch drop the same elements as one that holds all of it.
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
@@ -91,19 +91,18 @@ def generator(key: tuple[int, int] | None = None, first: int = 0) -> np.random.G
         A numpy.random.Generator.
     """
     first = whole("generator: first", first, 0, 2**128)
-    key = draw() if key is None else several("generator: key", key)
-    if len(key) != 2:
+    pair = draw() if key is None else several("generator: key", key)
+    if len(pair) != 2:
         raise ValueError(f"generator: key is a pair (seed, draw), not {shown(key)}")
-    key = [whole("generator: a number in key", n, 0, 2**64 - 1) for n in key]
-    philox = np.random.Philox(key=np.array(key, np.uint64))
+    numbers_of_key = [whole("generator: a number in key", n, 0, 2**64 - 1) for n in pair]
+    philox = np.random.Philox(key=np.array(numbers_of_key, np.uint64))
     philox.advance(first // 8)  # a step makes 256 bits, for 8 float32 numbers of 32 bits each
     numbers = np.random.Generator(philox)
     numbers.random(first % 8, np.float32)  # thrown away
     return numbers
 
 
-@contextmanager
-def rows_before(n: int, rows: int | None = None) -> Iterator[None]:
+def rows_before(n: int, rows: int | None = None) -> AbstractContextManager[None]:
     """Say that arrays hold the rows n, n + 1, … of a larger batch, inside a with-statement.
 
     Processes that share a batch, each with some consecutive rows, then drop the same elements as
@@ -130,7 +129,12 @@ def rows_before(n: int, rows: int | None = None) -> Iterator[None]:
         True
     """
     here = None if rows is None else whole("rows_before: rows", rows, 0)
-    before, _random.place = _random.place, (whole("rows_before: n", n, 0), here)
+    return _placed(whole("rows_before: n", n, 0), here)
+
+
+@contextmanager
+def _placed(n: int, rows: int | None) -> Iterator[None]:
+    before, _random.place = _random.place, (n, rows)
     try:
         yield
     finally:

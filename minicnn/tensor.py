@@ -13,7 +13,7 @@ import numpy as np
 from . import habits, ops
 from .autograd import Copy, Function, backward_pass, is_recording, memory_of, observers, set_grad_enabled
 from .backends import devices
-from .checks import RAW, flags, several, shown, whole
+from .checks import RAW, flags, number, several, shown, whole
 
 _accumulating = threading.Lock()  # backward passes in several threads may add to one leaf
 Axis = int | tuple[int, ...] | None
@@ -245,7 +245,7 @@ class Tensor(habits.TensorHabits):
             Tensor([ 3., 30.], dtype=float32)
         """
         flags("backward", retain_graph=retain_graph, create_graph=create_graph)
-        root = self, _output_gradient(self, grad)
+        root = self, _output_gradient("backward", self, grad)
 
         def accumulate(leaf: Tensor, gradient: Tensor) -> None:
             with _accumulating:
@@ -454,6 +454,8 @@ class Tensor(habits.TensorHabits):
             >>> Tensor([-2.0, 0.5, 2.0]).clip(0, 1)
             Tensor([0. , 0.5, 1. ], dtype=float32)
         """
+        low = None if low is None else number("clip: low", low, finite=False)
+        high = None if high is None else number("clip: high", high, finite=False)
         return apply(ops.Clip(low, high), self)
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -483,7 +485,7 @@ class Tensor(habits.TensorHabits):
             return self.astype(np.float32).mean(axis, keepdims).astype(np.float16)
         return apply(ops.DivScalar(self._count(axis) or np.nan), self.sum(axis, keepdims))
 
-    def var(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    def var(self, axis: Axis = None, *, keepdims: bool = False, ddof: float = 0) -> Tensor:
         """The variance over axes, by default the biased one, as in NumPy; PyTorch has ddof=1.
 
         Args:
@@ -496,11 +498,12 @@ class Tensor(habits.TensorHabits):
         """
         if self.dtype == np.float16:
             return self.astype(np.float32).var(axis, keepdims=keepdims, ddof=ddof).astype(np.float16)
+        ddof = number("var: ddof", ddof)
         deviation = self - self.mean(axis, keepdims=True)
         count = self._count(axis) - ddof
         return apply(ops.DivScalar(count if count > 0 else np.nan), (deviation * deviation).sum(axis, keepdims))
 
-    def std(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    def std(self, axis: Axis = None, *, keepdims: bool = False, ddof: float = 0) -> Tensor:
         """The standard deviation over axes, the square root of var.
 
         Args:
@@ -601,13 +604,13 @@ class Tensor(habits.TensorHabits):
             >>> Tensor(np.zeros((2, 3, 4))).transpose(0, 2, 1).shape
             (2, 4, 3)
         """
-        if axes == (0, 1) and self.ndim == 2:
+        order = _sizes("transpose", axes) or tuple(reversed(range(self.ndim)))
+        if len(axes) == self.ndim == 2 and order == (0, 1):
             raise ValueError(
                 f"transpose(0, 1) of shape {self.shape} names the axes in the order that they have "
                 "and changes nothing: to swap them write swapaxes(0, 1) or .T"
             )
-        order = _sizes("transpose", axes) or tuple(reversed(range(self.ndim)))
-        if len(ops.normal_axes(order, self.ndim)) != self.ndim:
+        if len(order) != self.ndim or len(ops.normal_axes(order, self.ndim)) != self.ndim:
             raise ValueError(
                 f"transpose{order} does not name each of {self.ndim} axes once; to swap two of them write swapaxes"
             )
@@ -696,9 +699,7 @@ def _matmul(a: Any, b: Any) -> Tensor:
         raise ValueError(f"matmul: a 0-d operand in a matrix product of shapes {a.shape} and {b.shape}: use * instead")
     columns, rows = a.shape[-1], b.shape[max(b.ndim - 2, 0)]
     if columns != rows:
-        raise ValueError(
-            f"matrix product of shapes {a.shape} and {b.shape}: the inner dimensions {columns} and {rows} differ"
-        )
+        raise ValueError(f"matmul of shapes {a.shape} and {b.shape}: the inner dimensions {columns} and {rows} differ")
     y = apply(ops.MatMul(), a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
     y = y[..., 0, :] if a.ndim == 1 else y
     return y[..., 0] if b.ndim == 1 else y
@@ -809,7 +810,10 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         _check_function(function)
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
     if not tensors:
-        raise TypeError(f"{function.name}: none of the arguments is a Tensor: wrap an array as Tensor(array)")
+        given = " and ".join(shown(arg) for arg in args) or "nothing"
+        raise TypeError(
+            f"{function.name} of {given}: none of the arguments is a Tensor: wrap an array as Tensor(array)"
+        )
     like = tensors[0].data
     dtypes = [t.data.dtype for t in tensors if t.data.dtype.kind == "f"]
     if not dtypes and (function.promotes_integers or any(type(arg) is float for arg in args)):
@@ -858,10 +862,10 @@ def real_array(accepted: str, data: Any) -> devices.Array:
     """
     try:
         array = devices.as_array(data)
-    except (TypeError, ValueError, OverflowError) as error:  # lists of unequal lengths, say
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # ragged lists, say
         raise TypeError(f"{accepted}, not {shown(data)}: {error}") from None
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{accepted}, not {array.dtype}" + f", {shown(data)}" * (not hasattr(data, "dtype")))
+        raise TypeError(f"{accepted}, not {array.dtype}" + f", {shown(data)}" * (devices.kind_of(type(data)) is None))
     return array
 
 
@@ -876,26 +880,29 @@ def real_dtype(name: str, dtype: Any) -> np.dtype:
         found = np.dtype(dtype).newbyteorder("=")
         if dtype is not None and found.kind in "fiub" and not found.subdtype:
             return found
-    except (TypeError, ValueError, SyntaxError):
+    except (TypeError, ValueError, SyntaxError, DeprecationWarning):
         pass
     raise TypeError(f"{name} must be one of real numbers or booleans, such as np.float32, not {shown(dtype)}")
 
 
-def _output_gradient(output: Tensor, grad: Any) -> Tensor:
-    """The gradient that a backward pass starts with, checked."""
+def _output_gradient(name: str, output: Tensor, grad: Any) -> Tensor:
+    """The gradient that a backward pass starts with, checked. Messages begin with the name."""
     if not output.requires_grad:
         raise RuntimeError(
-            "nothing to differentiate: no input of this Tensor requires a gradient, or it was computed under no_grad"
+            f"{name}: nothing to differentiate: no input of this Tensor of shape {output.shape} requires a gradient, "
+            "or it was computed under no_grad"
         )
     if grad is None:
         if output.size != 1:
-            raise RuntimeError(f"backward from shape {output.shape} needs a gradient of that shape")
+            raise RuntimeError(f"{name} from shape {output.shape} needs a gradient of that shape")
         with devices.on_device_of(output.data):
             return Tensor.wrap(np.ones_like(output.data))
-    tensor = _converted("backward: grad", grad, output.dtype, output.data) if not isinstance(grad, Tensor) else grad
+    tensor = (
+        _converted(f"{name}: a gradient", grad, output.dtype, output.data) if not isinstance(grad, Tensor) else grad
+    )
     if tensor.shape != output.shape or tensor.dtype != output.dtype:
         raise ValueError(
-            f"a gradient of shape {tensor.shape} and dtype {tensor.dtype} "
+            f"{name}: a gradient of shape {tensor.shape} and dtype {tensor.dtype} "
             f"for an output of shape {output.shape} and dtype {output.dtype}"
         )
     return tensor
@@ -937,8 +944,10 @@ def grad(
         raise ValueError(f"grad of {len(ys)} outputs, {len(gs)} output gradients, with respect to {len(xs)} inputs")
     for i, x in enumerate(xs):
         if not x.requires_grad:
-            raise RuntimeError(f"input {i} does not require a gradient: create it with requires_grad=True")
-    roots = [(y, _output_gradient(y, g)) for y, g in zip(ys, gs, strict=True)]
+            raise RuntimeError(
+                f"grad: input {i} does not require a gradient: create it, of shape {x.shape}, with requires_grad=True"
+            )
+    roots = [(y, _output_gradient("grad", y, g)) for y, g in zip(ys, gs, strict=True)]
     found: dict[Tensor, Tensor] = {}
     with set_grad_enabled(create_graph), devices.on_device_of(roots[0][0].data):
         backward_pass(roots, found.__setitem__, xs, create_graph if retain_graph is None else retain_graph)

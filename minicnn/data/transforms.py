@@ -107,6 +107,8 @@ class Resize:
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         height, width = _sides(image, self, "uint8")
+        if not image.size:
+            raise DataError(f"{self} was given an image of no pixels, {_size(image)}")
         if min(height, width) == self.short_side:
             return image
         gray = image.shape[2] == 1
@@ -175,6 +177,7 @@ class RandomCrop:
             padded[self.padding : -self.padding, self.padding : -self.padding] = image
             image = padded
         rows, columns = _rest(image, self)
+        _check_generator(rng, self)
         top, left = rng.integers(rows + 1), rng.integers(columns + 1)
         return image[top : top + self.size, left : left + self.size]
 
@@ -235,6 +238,7 @@ class RandomHorizontalFlip:
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         _sides(image, self)
+        _check_generator(rng, self)
         if rng.random() >= self.p:
             return image
         mirrored = np.empty(image.shape, image.dtype)
@@ -266,7 +270,7 @@ class SubtractMean:
     std: Sequence[float] | float = 1.0
 
     def __post_init__(self) -> None:
-        mean = np.ascontiguousarray(real_array("mean_image must be an array", self.mean_image), np.float32)
+        mean = np.asarray(real_array("mean_image must be an array", self.mean_image), np.float32, order="C")
         std = np.asarray(real_array("std must be one number or several", self.std), np.float64)
         if mean.ndim != 3 or mean.shape[2] not in CHANNELS or not np.isfinite(mean).all():
             raise ValueError(f"mean_image must be a finite array (H, W, 3) or (H, W, 1), got an array {mean.shape}")
@@ -351,6 +355,7 @@ class PCAColor:
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         height, width = _sides(image, self, "float32", channels=(3,))
+        _check_generator(rng, self)
         shift = (self._components @ rng.normal(0, self.std, 3)).astype(np.float32)
         # in whole rows of W·3 elements, because broadcasting along an axis of 3 is ten times slower
         return (image.reshape(height, width * 3) + np.tile(shift, width)).reshape(image.shape)
@@ -381,7 +386,7 @@ class Normalize:
 
     def __post_init__(self) -> None:
         try:
-            mean, std = (np.broadcast_to(np.asarray(value, np.float64), 3) for value in (self.mean, self.std))
+            mean, std = (np.broadcast_to(np.asarray(real_array("", x), float), 3) for x in (self.mean, self.std))
         except (TypeError, ValueError):
             mean = std = np.array([np.nan])
         if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
@@ -445,6 +450,11 @@ def _sides(image: NDArray[Any], transform: Any, *dtypes: str, channels: Sequence
         shapes = " or ".join(f"(H, W, {number})" for number in channels)
         raise DataError(f"{transform} takes a {' or '.join(dtypes)} image {shapes}, got {image.dtype} {image.shape}")
     return image.shape[0], image.shape[1]
+
+
+def _check_generator(rng: Any, transform: Any) -> None:
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"{transform} takes rng, a numpy.random.Generator, second, not {shown(rng)}")
 
 
 def _size(image: NDArray[Any]) -> str:

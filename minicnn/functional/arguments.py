@@ -19,10 +19,9 @@ def require_tensors(name: str, **arguments: Any) -> None:
 
 
 def require_constants(name: str, **arguments: Any) -> None:
-    """Check arguments that have to be Tensors or, as constants, arrays. None stands for one that
-    was left out."""
+    """Check arguments that have to be Tensors or, as constants, arrays."""
     for argument, value in arguments.items():
-        if not isinstance(value, Tensor | None) and (kind_of(type(value)) is None or isinstance(value, np.generic)):
+        if not isinstance(value, Tensor) and (kind_of(type(value)) is None or isinstance(value, np.generic)):
             raise TypeError(f"{name}: {argument} must be a Tensor or an array, not {shown(value)}")
 
 

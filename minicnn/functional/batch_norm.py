@@ -114,7 +114,10 @@ def batch_norm(
         # running_var becomes x's dtype first, because adding ε to float16 would lose it
         return (x - running_mean) * (gamma / (Tensor(running_var).astype(x.dtype) + eps).sqrt()) + beta
     if count == 1:
-        raise ValueError("batch_norm: one pixel in the whole batch has no variance: use a larger batch, or eval()")
+        raise ValueError(
+            f"batch_norm: one pixel in the whole batch has no variance, as in x of shape {x.shape}: "
+            "use a larger batch, or eval()"
+        )
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes)  # (C,)
     centered = x - mean

@@ -121,7 +121,8 @@ def all_gather(x: Tensor, workers: Workers, axis: int = -1) -> Tensor:
     Raises:
         ValueError: x has no such axis.
     """
-    _check("all_gather", x, workers, axis)
+    _check("all_gather", x, workers)
+    _check_axis("all_gather", x, axis)
     return apply(AllGather(workers, axis), x)
 
 
@@ -138,7 +139,8 @@ def reduce_scatter(x: Tensor, workers: Workers, lengths: Sequence[int], axis: in
     Raises:
         ValueError: x has no such axis, or the lengths are not those of its parts.
     """
-    _check("reduce_scatter", x, workers, axis)
+    _check("reduce_scatter", x, workers)
+    _check_axis("reduce_scatter", x, axis)
     lengths = [whole("reduce_scatter: each of the lengths", n) for n in several("reduce_scatter: lengths", lengths)]
     if len(lengths) != workers.size or sum(lengths) != x.shape[axis] or min(lengths) < 0:
         raise ValueError(
@@ -161,11 +163,14 @@ def all_reduce(x: Tensor, workers: Workers) -> Tensor:
     return apply(AllReduce(workers), x)
 
 
-def _check(name: str, x: Tensor, workers: Workers, axis: int | None = None) -> None:
+def _check(name: str, x: Tensor, workers: Workers) -> None:
     require_tensors(name, x=x)
     if not isinstance(workers, Workers):
         raise TypeError(f"{name}: workers are what distributed.start() returns, not {shown(workers)}")
-    if axis is not None and not -x.ndim <= whole(f"{name}: axis", axis) < x.ndim:
+
+
+def _check_axis(name: str, x: Tensor, axis: int) -> None:
+    if not -x.ndim <= whole(f"{name}: axis", axis) < x.ndim:
         raise ValueError(f"{name}: x of shape {x.shape} has no axis {axis}")
 
 

@@ -23,7 +23,7 @@ def check_convolution(
         ValueError: they do not fit, or groups is not a divisor of the channels.
     """
     require_tensors(name, x=x)
-    require_constants(name, weight=weight, bias=bias)
+    require_constants(name, weight=weight, **({} if bias is None else {"bias": bias}))
     whole(f"{name}: groups", groups)
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(

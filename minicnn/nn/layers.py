@@ -10,11 +10,13 @@ import numpy as np
 from .. import functional as F
 from ..backends.devices import Array
 from ..checks import flags, number, numbers, sizes, whole
+from ..functional.adaptive_pooling import bin_counts
+from ..functional.arguments import require_tensors
 from ..functional.conv_transpose import extra_pixels
 from ..functional.dropout import check_dropout
 from ..functional.elementwise_loss import check_reduction
 from ..functional.targets import checked_options
-from ..functional.windows import IntPair, Padding, Window, pair
+from ..functional.windows import IntPair, Padding, Window
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
@@ -78,11 +80,11 @@ class Conv2d(Module):
         weight_init: init.Initializer | None = None,
         bias_init: float = 0.0,
     ) -> None:
-        _check_groups("Conv2d", groups, in_channels, out_channels, bias)
+        _check_groups("Conv2d", groups, in_channels, out_channels)
         window = Window.of(kernel_size, stride, padding, dilation)  # also a check
         shape = (*window.kernel_size, in_channels // groups, out_channels)
         self.weight = Parameter(init.started(weight_init, shape, "Conv2d"))
-        self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
+        self.bias = _bias("Conv2d", bias, bias_init, out_channels)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.dilation, self.groups = dilation, groups
 
@@ -136,14 +138,14 @@ class ConvTranspose2d(Module):
         weight_init: init.Initializer | None = None,
         bias_init: float = 0.0,
     ) -> None:
-        _check_groups("ConvTranspose2d", groups, in_channels, out_channels, bias)
+        _check_groups("ConvTranspose2d", groups, in_channels, out_channels)
         window = Window.of(kernel_size, stride, padding, dilation)
         extra_pixels("ConvTranspose2d", output_padding, window)
         kernel = window.kernel_size
         # an initializer takes the last axis for the outputs; here the last axis is the inputs
         weight = init.started(weight_init, (*kernel, in_channels // groups, out_channels), "ConvTranspose2d")
         self.weight = Parameter(weight.reshape(*kernel, out_channels // groups, in_channels))
-        self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
+        self.bias = _bias("ConvTranspose2d", bias, bias_init, out_channels)
         self.kernel_size, self.stride, self.padding, self.output_padding = kernel_size, stride, padding, output_padding
         self.dilation, self.groups = dilation, groups
 
@@ -163,8 +165,13 @@ class ConvTranspose2d(Module):
         )
 
 
-def _check_groups(name: str, groups: int, in_channels: int, out_channels: int, bias: bool) -> None:
+def _bias(name: str, bias: bool, bias_init: float, count: int) -> Parameter | None:
     flags(name, bias=bias)
+    value = number(f"{name}: bias_init", bias_init, finite=False)
+    return Parameter(init.constant(value)((count,))) if bias else None
+
+
+def _check_groups(name: str, groups: int, in_channels: int, out_channels: int) -> None:
     sizes = {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}
     for size, value in sizes.items():
         whole(f"{name}: {size}", value, 1)
@@ -209,10 +216,9 @@ class Linear(Module):
         weight_init: init.Initializer | None = None,
         bias_init: float = 0.0,
     ) -> None:
-        flags("Linear", bias=bias)
         shape = whole("Linear: in_features", in_features, 1), whole("Linear: out_features", out_features, 1)
         self.weight = Parameter(init.started(weight_init, shape, "Linear"))
-        self.bias = Parameter(init.constant(bias_init)((out_features,))) if bias else None
+        self.bias = _bias("Linear", bias, bias_init, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -307,7 +313,7 @@ class AdaptiveAvgPool2d(Module):
     """
 
     def __init__(self, output_size: IntPair) -> None:
-        self.output_size = pair(output_size, "AdaptiveAvgPool2d: output_size")
+        self.output_size = bin_counts("AdaptiveAvgPool2d", output_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(x, self.output_size)
@@ -539,6 +545,7 @@ class Flatten(Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        require_tensors("Flatten", x=x)
         if x.ndim == 0:
             raise ValueError("Flatten needs x of (N, …), not a number")
         return x.reshape(x.shape[0], prod(x.shape[1:]))

@@ -44,7 +44,7 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any) -> None:
         if isinstance(data, Tensor):
-            raise TypeError("a Parameter is made of an array: write nn.Parameter(tensor.data)")
+            raise TypeError(f"a Parameter is made of an array, not {shown(data)}: write nn.Parameter(tensor.data)")
         super().__init__(data, requires_grad=True)
         flags = self.data.flags
         if not flags.c_contiguous or not getattr(flags, "writeable", True):  # JAX's arrays are not
@@ -436,6 +436,7 @@ class Module:
             raise TypeError(
                 f"load_state_dict takes arrays by name, not a {what}; minicnn.load returns a pair, (arrays, info)"
             )
+        flags("load_state_dict", strict=strict)
         entries = dict(self._entries())
         own = self.state_dict()
         misfits = {name: devices.misfit(state[name], own[name]) for name in own if name in state}
@@ -556,8 +557,8 @@ class _Numbered(Module):
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{type(self).__name__} index {index}: {error}") from None
         else:
-            index = self._index(index)
-            entries[index] = entries[index][0], new
+            i = place(f"{type(self).__name__} index", index, len(entries))
+            entries[i] = entries[i][0], new
         self._renew(entries)
 
     def __delitem__(self, index: int | slice) -> None:

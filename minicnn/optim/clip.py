@@ -39,9 +39,8 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     max_norm = number("clip_grad_norm: max_norm", max_norm, finite=False)
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: max_norm must be above 0, not {max_norm}")
-    params = (
-        [parameters] if isinstance(parameters, Tensor) else several("clip_grad_norm: parameters", parameters, Tensor)
-    )
+    given = [parameters] if isinstance(parameters, Tensor) else parameters
+    params = several("clip_grad_norm: parameters, as net.parameters() gives them,", given, Tensor)
     gradients = [(p, p.grad) for p in params if p.grad is not None]
     if not gradients:
         raise ValueError(

@@ -450,7 +450,10 @@ class SGD(Optimizer):
         for name in ("nesterov", "paper_update"):
             choice(name, group[name], False, True)
         if group["nesterov"] and (not group["momentum"] or group["paper_update"]):
-            raise ValueError("nesterov needs a momentum above 0, and has no paper_update form")
+            raise ValueError(
+                "nesterov needs a momentum above 0, and has no paper_update form; here "
+                f"momentum={group['momentum']} and paper_update={group['paper_update']}"
+            )
 
     def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
         momentum, decay, nesterov = group["momentum"], group["weight_decay"], group["nesterov"]
