@@ -167,9 +167,10 @@ def image_file(pixels: NDArray[np.uint8], kind: str, **options: Any) -> str:
 # ------------------------------------------------------------------------------------- charts
 def charts(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], titles: Sequence[str]) -> str:
     """Those of CHARTS for which the rows have columns."""
-    figures = []
+    figures, out = [], ["val_top5"] * (len(config.get("classes", ())) <= FIVE)
     for title in titles:
-        lines = {name: line for name, line in CHARTS[title].items() if any(name in row for row in rows)}
+        known = {name for row in rows for name in row}.difference(out)
+        lines = {name: line for name, line in CHARTS[title].items() if name in known}
         if lines and all("epoch" in row for row in rows):
             # which divides by ten
             log = title == "learning rate" and config.get("schedule") == "plateau"
@@ -238,7 +239,7 @@ def _summary(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], class
 def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]], ten_crops: Mapping[str, float], classes: int) -> str:
@@ -357,7 +358,7 @@ def _settings(config: Mapping[str, Any], names: Sequence[str]) -> str:
 
 def _commands(config: Mapping[str, Any], epochs: int) -> str:
     """What uses the run's network, and what goes on with it."""
-    if "out" not in config:
+    if not config.get("out"):  # as of what convert.py wrote
         return ""
     programs, out = os.path.dirname(sys.argv[0]), str(config["out"])
     wanted = config.get("epochs", epochs)
