@@ -52,7 +52,13 @@ def test_numbers_that_do_not_fit(value, limits, accepted):
 
 
 def test_several_numbers_are_none():
-    fails(ValueError, "x must be a finite number, not array", number, "x", np.ones(2))
+    fails(
+        ValueError,
+        r"x must be a finite number, not an array of shape \(2,\) and dtype float64",
+        number,
+        "x",
+        np.ones(2),
+    )
 
 
 def test_whole_numbers():
@@ -71,4 +77,4 @@ def test_choices():
     for bad in ("mean", None, 0.5, ["min"]):
         message = fails(ValueError, "not", choice, "mode", bad, "min", "max", "none")
         assert message == f"mode is 'min', 'max' or 'none', not {bad!r}"
-    fails(ValueError, r"^flag is False or True, not array\(\[1., 1.\]\)$", choice, "flag", np.ones(2), False, True)
+    fails(ValueError, "^flag is False or True, not an array of shape", choice, "flag", np.ones(2), False, True)

@@ -388,7 +388,7 @@ class DataLoader:
         assert self.transform is not None
         try:
             return self.transform(image, rng)
-        except AttributeError as error:  # 'Image' object has no attribute 'dtype'
+        except (AttributeError, DataError) as error:  # 'Image' object has no attribute 'dtype'
             _check_array(image, error)
             raise
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import io
+import operator
 import os
 import stat
 import struct
 import unicodedata
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, BinaryIO
 
@@ -41,9 +43,9 @@ class DataError(ValueError):
 
 
 def escaped(text: str) -> str:
-    """The text in one line: its control characters, and what else ends a line, as escape
-    sequences."""
-    controls = {c for c in text if unicodedata.category(c) in ("Cc", "Zl", "Zp")}
+    """The text in one line that any file can hold: as escape sequences what else would end a line,
+    move a cursor, or stand for bytes that are not UTF-8."""
+    controls = {c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")}
     return text.translate({ord(c): c.encode("unicode_escape").decode() for c in controls})
 
 
@@ -71,7 +73,8 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
         DataError: the file is not a regular one, cannot be read or decoded, has 32-bit pixels,
             whose value range is not defined, or cannot be scaled to `least` because it is too slim;
             the message names it.
-        ValueError: `least` is less than 1.
+        ValueError: `least` is not a whole number from 1.
+        TypeError: `file` is neither a path nor an open binary file.
         ImportError: Pillow is not installed.
 
     Example:
@@ -80,19 +83,16 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
         >>> read_image(file).tolist()
         [[[255, 0, 0], [0, 0, 255]]]
     """
-    if least is not None and least < 1:
-        raise ValueError(f"least must be at least 1 pixel, got {least}")
+    checked_least(least)
     pil = pillow()
-    name = getattr(file, "name", "image") if hasattr(file, "read") else os.fspath(file)
+    name = getattr(file, "name", "image") if hasattr(file, "read") else path_of("file", file, ", or an open file")
     try:
         if hasattr(file, "read"):
             return decoded(file, least)
-        # opening a pipe would wait for a process that writes to it
-        if kind := KINDS.get(stat.S_IFMT(os.stat(file).st_mode)):
-            raise DataError(f"it is {kind}, not a regular file")
+        require_regular(name)
         # Given a path, Pillow 11 to 13 maps an uncompressed TIFF into memory, and turns some of
         # them wrongly.
-        with open(file, "rb") as opened:
+        with open(name, "rb") as opened:
             return decoded(opened, least)
     except pil.UnidentifiedImageError:
         raise DataError(f"{name}: not an image that Pillow can read") from None
@@ -100,6 +100,29 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         raise DataError(f"{name}: cannot be read: {reason}") from error
+
+
+def checked_least(least: int | None) -> int | None:
+    """The short side that will be needed, if it can be; otherwise a ValueError."""
+    with suppress(TypeError):
+        if least is None or operator.index(least) > 0:
+            return least
+    raise ValueError(f"least must be a whole number of pixels from 1, or None, not {least!r}")
+
+
+def path_of(name: str, path: Any, others: str = "") -> str:
+    """A path that was given as the argument `name`, or a TypeError."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"{name} must be a path{others}, not a {type(path).__name__}") from None
+
+
+def require_regular(path: str) -> None:
+    """Raise a DataError for what is neither a file nor a folder: opening a pipe would wait for a
+    process that writes to it, and a device may have no end."""
+    if kind := KINDS.get(stat.S_IFMT(os.stat(path).st_mode)):
+        raise DataError(f"it is {kind}, not a regular file")
 
 
 def decoded(file: Any, least: int | None) -> NDArray[np.uint8]:

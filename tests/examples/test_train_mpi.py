@@ -211,7 +211,7 @@ def test_columns_go_on_as_a_whole(world, found):
 
 
 # ------------------------------------------------------------------------------------ what goes wrong
-HINT = r"go on with: mpiexec -n 2 python \S+/train\.py --resume '?FOLDER/last\.safetensors'?"
+HINT = r"go on with: mpiexec -n 2 python .*train\.py --resume '?FOLDER/last\.safetensors'?"
 FAULTS = {  # name: (options, what goes wrong in epoch 2, at which rank, exit status, what the program says)
     "killed": ("", "killed", 1, None, None),
     "full disk": (
