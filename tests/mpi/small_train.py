@@ -22,7 +22,7 @@ from support import images, parallel, recording, runs
 
 from minicnn import distributed
 
-IMAGES = {"train": 30, "val": 20}
+IMAGES = {"train": 18, "val": 10}
 
 
 def full_disk():
