@@ -185,6 +185,8 @@ def _path(function: str, path: Any) -> Path:
         raise TypeError(f"{function} takes the path of a file, not a {type(path).__name__}") from None
     if "\0" in str(path):
         raise ValueError(f"{function} takes the path of a file, and none has the character \\0 in it, as {str(path)!a}")
+    if function == "save" and not path.name:
+        raise ValueError(f"save takes the path of a file, and {str(path)!r} is that of a folder")
     return path
 
 

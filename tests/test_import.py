@@ -27,7 +27,7 @@ FLOORS = [  # from the ground up; a room imports from lower floors, and from its
     ["functional"],
     ["data"],
     ["nn"],
-    ["optim"],
+    ["optim", "anomaly"],
     ["checkpoint", "distributed"],
     ["__init__"],
 ]

@@ -12,13 +12,16 @@ import support.installed  # noqa: F401 (first)
 from evaluate import Score, evaluate, in_words
 from model import INPUT_SIZE, alexnet
 from support.bad_files import BadFiles
+from support.board import Board
 from support.folders import TEN_CROP, Claim, claimed
 from support.images import View, datasets, pixel_statistics, training, validation
+from support.observer import Observer
 from support.options import batch_of, command, connected, parse, say, use_machine
 from support.parallel import WAYS
 from support.progress import batches
 from support.recording import Run
 from support.start import Start, begin, freeze, introduce, training_mode
+from support.watch import watching
 
 import minicnn
 from minicnn import Tensor, nn
@@ -73,6 +76,7 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
     known["minicnn"] = minicnn.__version__
     run = Run(  # which writes the folder
         settings, known, view, start.saved, claim, statistics=statistics, bad=bad, workers=workers, net=net,
+        observers=observers(settings, workers, net, optimizer),
         parts=lambda: {"model": way.whole(net), "optimizer": way.whole(optimizer), "schedule": schedule},
     )  # fmt: skip
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
@@ -116,6 +120,16 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
         say(f"ten crops of each image: {in_words(result, len(dataset.classes))}")
     run.conclude()
     say(f"{run.seconds:.0f} s; the run is in {settings.out}")
+
+
+def observers(settings: Namespace, workers: Workers, net: nn.Module, optimizer: SGD) -> list[Observer]:
+    """What --watch and --tensorboard ask for."""
+    found: list[Observer] = []
+    if settings.watch:
+        found.append(watching(settings.parallel, workers, net, optimizer, settings.out))
+    if settings.tensorboard and workers.rank == 0:
+        found.append(Board(settings.out, optimizer))
+    return found
 
 
 def network(settings: Namespace, classes: int, lrn: dict[str, Any]) -> nn.Sequential:

@@ -11,6 +11,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import flags
 from .reading import DataError, path_of, require_regular
 
 FOLDER = "cifar-10-batches-bin"
@@ -52,6 +53,7 @@ class CIFAR10:
 
     def __init__(self, root: str | os.PathLike[str], train: bool = True, *, verify: bool = True):
         root = path_of("root", root)
+        flags("CIFAR10", train=train, verify=verify)
         inner = os.path.join(root, FOLDER)
         folder = inner if os.path.isdir(inner) else root
         self.classes = _read(folder, "batches.meta.txt").decode(errors="replace").split()

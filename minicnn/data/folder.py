@@ -10,6 +10,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import several
 from .reading import ENDINGS, FORMATS, DataError, checked_least, formats, path_of, pillow, quiet, read_image, scaled
 
 __all__ = ["ENDINGS", "DataError", "ImageFiles", "ImageFolder", "pillow", "quiet", "read_image", "scaled"]
@@ -85,8 +86,8 @@ class ImageFolder(ImageFiles):
 
     def __init__(self, root: str | os.PathLike[str], *, classes: Sequence[str] | None = None, least: int | None = None):
         root = path_of("root", root)
-        if isinstance(classes, (str, bytes)) or not all(isinstance(name, str) for name in classes or ()):
-            raise TypeError(f"classes must be a list of names, not {classes!r}")
+        if classes is not None:
+            classes = several("classes", classes, str)
         checked_least(least)  # before files are listed, which may take long
         if not os.path.isdir(root):
             what = "is not a folder" if os.path.exists(root) else "does not exist"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator, Sequence
 
+from ..checks import flags
 from .folder import IMAGES, DataError, ImageFiles, ImageFolder, files, folders, some
 from .reading import checked_least, path_of
 
@@ -64,6 +65,7 @@ class ImageNet(ImageFiles):
 
     def __init__(self, root: str | os.PathLike[str], *, train: bool = True, least: int | None = None):
         root = path_of("root", root)
+        flags("ImageNet", train=train)
         checked_least(least)
         train_folder, val = (os.path.join(tree(root), part) for part in ("train", "val"))
         *ids, words = word_files(root) or [""]

@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 from ..backends import chosen_backend, use_backend
 from ..backends.devices import Array, on_device, on_host, open_device, uploader
 from ..backends.numpy.memory import empty
+from ..checks import flags, shown
 from .folder import DataError
 from .processes import Processes
 from .transforms import Normalize, Transform, integer
@@ -150,6 +151,11 @@ class DataLoader:
         first = dataset[0] if isinstance(dataset, (tuple, list)) and dataset else dataset
         if on_host(first):
             raise TypeError("arrays X of images and y of labels are not a dataset: write DataLoader(Arrays(X, y), …)")
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or isinstance(dataset, type):
+            raise TypeError(f"DataLoader: dataset must have a length and samples by index, unlike {shown(dataset)}")
+        flags("DataLoader", shuffle=shuffle, drop_last=drop_last, processes=processes)
+        if normalize is not None and not isinstance(normalize, Normalize):
+            raise TypeError(f"DataLoader: normalize must be a transforms.Normalize, not {shown(normalize)}")
         if transform is not None:
             _check_call(transform, "a transform is called as transform(image, rng), and several are a Compose")
         if on_bad is not None:
@@ -236,7 +242,7 @@ class DataLoader:
             self.on_bad(name, error)
         return images, labels
 
-    def _uploaded(self, batches: Generator[Loaded, None, None], upload: Any) -> Generator[Loaded, None, None]:
+    def _uploaded(self, batches: Iterable[Loaded], upload: Any) -> Generator[Loaded, None, None]:
         """The batches on the GPU, each sent before the one ahead of it is handed out."""
         sent: deque[Any] = deque()
         try:
@@ -247,7 +253,6 @@ class DataLoader:
             while sent:
                 yield self._received(upload, *sent.popleft())
         finally:
-            batches.close()
             if not sys.is_finalizing():
                 upload.close()
 
@@ -389,7 +394,7 @@ class DataLoader:
         assert self.transform is not None
         try:
             return self.transform(image, rng)
-        except AttributeError as error:  # 'Image' object has no attribute 'dtype'
+        except (AttributeError, DataError) as error:  # 'Image' object has no attribute 'dtype'
             _check_array(image, error)
             raise
 
@@ -403,6 +408,8 @@ def _told_elsewhere(name: str, error: Exception) -> None:
 
 
 def _check_call(function: Any, how: str) -> None:
+    if not callable(function):
+        raise TypeError(f"{how}: {shown(function)} is not callable")
     try:
         inspect.signature(function).bind(None, None)
     except TypeError as error:
@@ -418,7 +425,7 @@ def _checked_part(part: Any) -> tuple[int, int]:
             return which, parts
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"part must be (which, of how many), two integers with 0 <= which < how many, got {part!r}")
+    raise ValueError(f"part must be (which, of how many), two integers with 0 <= which < how many, got {shown(part)}")
 
 
 def _pair(sample: Any) -> tuple[Any, Any]:

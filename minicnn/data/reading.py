@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import shown
+
 # Pillow is asked for these formats only: for EPS it would start a program on what is in the file.
 FORMATS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP", ".webp": "WEBP",
@@ -27,6 +29,7 @@ ENDINGS = tuple(FORMATS)
 KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 # An image that is more times as long as wide is not made larger: it might fill the memory.
 SLIMMEST = 50
+LONGEST = 1 << 20  # pixels of a side that an image is scaled to
 BAND = 1 << 22  # pixels of a large image that are converted at a time
 PNG = b"\x89PNG\r\n\x1a\n"
 # the notes of a PNG that may say which side is up
@@ -107,7 +110,7 @@ def checked_least(least: int | None) -> int | None:
     with suppress(TypeError):
         if least is None or operator.index(least) > 0:
             return least
-    raise ValueError(f"least must be a whole number of pixels from 1, or None, not {least!r}")
+    raise ValueError(f"least must be a whole number of pixels from 1, or None, not {shown(least)}")
 
 
 def path_of(name: str, path: Any, others: str = "") -> str:
@@ -276,6 +279,10 @@ def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     """
     scale = short_side / min(size)
     width, height = (round(side * scale) for side in size)
+    if max(width, height) > LONGEST:
+        raise DataError(
+            f"{size[0]} x {size[1]} pixels would become {width} x {height}, and no side can be longer than {LONGEST:,}"
+        )
     if scale > 1 and max(size) > SLIMMEST * min(size):
         raise DataError(
             f"{size[0]} x {size[1]} pixels would become {width} x {height}, and an image over {SLIMMEST} times as long"

@@ -123,6 +123,26 @@ def test_out_of_memory_is_one_line(standin, run, mistake, tmp_path):
         mistake("use smaller batches (--batch-size)", *arguments, tmp_path / str(share))
 
 
+@pytest.mark.parametrize("crops", [(), (10,)])
+def test_mistakes_are_those_that_the_host_finds(standin, crops):
+    """Only images that are kept are fetched, one crop of each."""
+    here, there = (evaluate.Score(mistakes=4) for _ in range(2))
+    for n in (9, 8, 7):
+        logits, labels = RNG.standard_normal((n, 6)).astype(np.float32), RNG.integers(6, size=n)
+        pixels = RNG.random((n, *crops, 4, 4, 3), np.float32)
+        for score, device in ((here, "cpu"), (there, "gpu")):
+            arrays = [Tensor(x, device=device) for x in (np.float32(n), logits)]
+            score.add(*arrays, *(devices.to_device(x, device) for x in (labels, pixels)))
+            score.count()
+    fetched = [entry.nbytes for entry in standin.log if entry.kind == "to the host"]
+    assert there.result() == here.result() and len(here.mistakes) == 4 <= fetched.count(4 * 4 * 3 * 4) <= 12
+    assert max(fetched) < 9 * 4 * 4 * 3 * 4
+    for found, expected in zip(there.mistakes, here.mistakes, strict=True):
+        assert found[:3] == (pytest.approx(expected.probability), *expected[1:3])
+        assert isinstance(found.image, np.ndarray)
+        np.testing.assert_array_equal(found.image, expected.image)
+
+
 # -- what a step asks of the GPU ----------------------------------------------------------------------------------------
 
 

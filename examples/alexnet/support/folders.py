@@ -57,6 +57,7 @@ class Claim:
 
     stop: Stop
     aside: Aside
+    ends: ExitStack  # what is to be closed
     # what a Run can do after an error: save what was done before, and say why a training diverged
     rescue: Callable[[], None] = lambda: None
     explain: Callable[[int], str] = str
@@ -74,8 +75,8 @@ def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None
         further = f"go on with: {command_to_resume(last, workers)}"
         workers.advice = lambda: f"; {further}" if last.exists() else ""
         try:
-            with Aside() as aside, Stop() as stop:
-                claim = Claim(stop, aside)
+            with ExitStack() as ends, Aside() as aside, Stop() as stop:
+                claim = Claim(stop, aside, ends)
                 try:
                     yield claim
                 except (DataError, OSError):

@@ -97,6 +97,14 @@ class View:
             raise ValueError(f"an image is evaluated in 1 crop or in 10, not in {crops}")
         return Compose(self.steps(CenterCrop(self.size) if crops == 1 else TenCrop(self.size)))
 
+    def pixels(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The pixels (size, size, 3) of which evaluation() has made this image; of its ten crops,
+        of the middle one."""
+        scale, mean = 255 * np.array(self.std), 255 * np.array(self.mean)
+        if self.mean_image is not None:
+            mean = CenterCrop(self.size)(self.mean_image, np.random.default_rng(0))
+        return np.rint(np.clip(image * scale + mean, 0, 255)).astype(np.uint8)
+
     def augmented(self, settings: Namespace, statistics: PixelStatistics | None) -> Compose:
         """The transforms of training, by --crop, --flip and --color-pca (section 4.1)."""
         crops: list[Transform] = [RandomCrop(self.size) if settings.crop == "random" else CenterCrop(self.size)]

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .bad_files import BAD_FILES, BadFiles
 from .drawing import draw_curves, draw_filters
 from .folders import BEST, CONFIG, CURVES, FILTERS, FINISHED, LAST, METRICS, PREVIOUS, TEN_CROP, Claim
 from .images import View
+from .observer import Observer
 from .options import UsageError, complain, say
 from .runs import COLUMNS, FIVE, MORE_COLUMNS, arrays_of_view, merit, save_state
 
@@ -49,6 +50,7 @@ class Run:
         bad: the images that cannot be read.
         workers: all processes.
         net: the network, or this process's part of it.
+        observers: of each step.
     Attributes:
         rows: the table of epochs.
         best: the row of the best one, or None.
@@ -58,10 +60,11 @@ class Run:
         self, settings: Namespace, more: dict[str, Any], view: View, saved: dict[str, Any], claim: Claim,
         parts: Callable[[], dict[str, Any]], statistics: PixelStatistics | None = None, bad: BadFiles | None = None,
         workers: Workers | None = None, net: nn.Module | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:  # fmt: skip
         self.claim, self.parts, self.view, self.statistics = claim, parts, view, statistics
         self.workers, self.bad = workers or Workers(), bad or BadFiles(0, 0)
-        self.writes = self.workers.rank == 0
+        self.observers, self.writes = observers, self.workers.rank == 0
         config = {name: value for name, value in vars(settings).items() if name != "resume"} | more
         if saved and (earlier := _earlier(config, saved)):
             config["earlier"] = earlier
@@ -84,6 +87,8 @@ class Run:
         if self.writes:
             (self.folder / FINISHED).unlink(missing_ok=True)
         self._name_bad_files()
+        for observer in observers:
+            claim.ends.callback(observer.close)
         claim.stop.armed, claim.rescue, claim.explain = True, self._rescue, self._explain
 
     @property
@@ -205,6 +210,8 @@ class Run:
         self.sound = True
         if epoch_done:
             self._draw(info["rows"], arrays["model.conv1.conv.weight"])
+            for observer in self.observers:
+                observer.draw(self.folder, info["rows"][-1])
 
     def _draw(self, rows: list[dict[str, Any]], kernels: np.ndarray) -> None:
         with suppress(OSError):
