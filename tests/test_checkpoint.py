@@ -536,3 +536,9 @@ def test_arrays_keep_their_order(tmp_path):
     }
     save(tmp_path / "net", arrays)
     assert [*load(tmp_path / "net")[0]] == [*"zbdac"]
+
+
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_the_path_of_a_folder(path):
+    fails(ValueError, "^save takes the path of a file, and '[./]' is that of a folder$", save, path, {})
+    fails(CheckpointError, "^[./] is a folder: load reads a checkpoint file$", load, path)
