@@ -187,12 +187,12 @@ class Score:
 
     def trained(self) -> dict[str, float]:
         """The results of the images that were trained on, by the names in a run's table, images a
-        second, and the seconds in which there were none to work on."""
+        second, and the seconds with a batch to work on and without."""
         sums, seen = self.total()
-        result = means(sums, seen)
+        result, seconds = means(sums, seen), self.seconds
         return {
-            "train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": seen / self.seconds,
-            "data_wait_s": self.waited,
+            "train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": seen / seconds,
+            "compute_seconds": max(seconds - self.waited, 0), "data_seconds": self.waited,
         }  # fmt: skip
 
     def state(self) -> dict[str, Any]:

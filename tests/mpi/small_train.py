@@ -75,6 +75,7 @@ def small_world():
     images.SYNTHETIC = IMAGES
     recording.draw_curves = lambda rows, path, *_: path.write_bytes(b"")  # drawing takes a second
     recording.draw_filters = lambda kernels, path: path.write_bytes(b"")
+    recording.write_report = lambda path, **_: path.write_bytes(b"")
     distributed.SMALL = 256  # so that --parallel sharded divides something
 
 
