@@ -91,6 +91,7 @@ class Score:
         batches: on how many the network was trained. The caller counts them, and these two:
         lr: the learning rate of the last of them.
         waited: the seconds in which there was none.
+        loss: that of the last batch that was added, on its device.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Score:
         self.begun = self.counted = time.perf_counter()
         self.sums, self.seen = np.zeros(3), 0  # of loss, top-1 and top-5; over so many images
         self.batches, self.lr, self.waited = 0, 0.0, 0.0
+        self.loss: Array = np.zeros(())
         self.confusion = np.zeros((classes, classes), np.int64)
         self.most, self.mistakes = mistakes, list[Mistake]()
 
@@ -110,6 +112,7 @@ class Score:
         mistakes are to be kept. The first one is counted at once."""
         if not len(labels):  # the rows of a small batch are other workers'
             return
+        self.loss = loss.data
         if self.strict and on_host(loss.data) and not np.isfinite(loss.data):
             raise Divergence(self.batches + 1)
         if not self.most:

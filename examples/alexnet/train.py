@@ -4,6 +4,7 @@ data, network, optimizer, and the loop."""
 
 import sys
 from argparse import Namespace
+from contextlib import nullcontext
 from typing import Any
 
 import support.installed  # noqa: F401 (first)
@@ -12,20 +13,18 @@ import support.installed  # noqa: F401 (first)
 from evaluate import Score, evaluate, in_words
 from model import INPUT_SIZE, alexnet
 from support.bad_files import BadFiles
-from support.board import Board
+from support.diagnosis import divergence
 from support.folders import Claim, claimed
 from support.images import View, datasets, pixel_statistics, training, validation
-from support.observer import Observer
 from support.options import batch_of, command, connected, parse, say, use_machine
 from support.parallel import WAYS
 from support.progress import batches
 from support.recording import Run
 from support.report import MISTAKES
-from support.start import Start, begin, freeze, introduce, training_mode
-from support.watch import watching
+from support.start import Start, begin, freeze, introduce, observers, training_mode
 
 import minicnn
-from minicnn import Tensor, nn
+from minicnn import Tensor, detect_anomaly, nn
 from minicnn import functional as F
 from minicnn.optim import SGD, CosineLR, ReduceLROnPlateau, Schedule, StepLR
 from minicnn.workers import Workers
@@ -39,7 +38,8 @@ def main() -> None:
     if start is None:  # the run has all its epochs
         return
     use_machine(settings, workers)
-    with claimed(settings, "out" not in given, workers) as claim:  # settings.out is this run's folder
+    anomalies = detect_anomaly() if settings.detect_anomaly else nullcontext()
+    with claimed(settings, "out" not in given, workers) as claim, anomalies:  # settings.out is this run's folder
         train(settings, given, start, workers, claim)
 
 
@@ -76,8 +76,11 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
     known = {"classes": dataset.classes, "names": start.names(dataset), "lrn": lrn, "ranks": workers.size}
     known["minicnn"] = minicnn.__version__
     run = Run(  # which writes the folder
-        settings, known, view, start.saved, claim, statistics=statistics, bad=bad, workers=workers, net=net,
-        observers=observers(settings, workers, net, optimizer),
+        settings, known, view, start.saved, claim, statistics=statistics, bad=bad, workers=workers,
+        observers=observers(settings, way, net, optimizer, len(dataset.classes), settings.epochs * len(loader)),
+        explain=lambda images, labels, ago: divergence(
+            net, optimizer, images, labels, optimizer.steps - ago, way.alone
+        ),
         parts=lambda: {"model": way.whole(net), "optimizer": way.whole(optimizer), "schedule": schedule},
     )  # fmt: skip
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
@@ -121,16 +124,6 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
         say(f"ten crops of each image: {in_words(result, len(dataset.classes))}")
     run.conclude()
     say(f"{run.seconds:.0f} s; the run is in {settings.out}")
-
-
-def observers(settings: Namespace, workers: Workers, net: nn.Module, optimizer: SGD) -> list[Observer]:
-    """What --watch and --tensorboard ask for."""
-    found: list[Observer] = []
-    if settings.watch:
-        found.append(watching(settings.parallel, workers, net, optimizer, settings.out))
-    if settings.tensorboard and workers.rank == 0:
-        found.append(Board(settings.out, optimizer))
-    return found
 
 
 def network(settings: Namespace, classes: int, lrn: dict[str, Any]) -> nn.Sequential:

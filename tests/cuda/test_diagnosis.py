@@ -39,5 +39,5 @@ def test_losses_are_read_together(standin):
     plateau = diagnosis.Plateau(net, optimizer, Namespace(init="he", scale="unit", lr=0.01), 10, 1000)
     optimizer.steps, losses = 200, [Tensor(np.float32(2.3), device="gpu") for _ in range(50)]
     standin.log.clear()
-    assert not any(plateau.after(loss, images, labels) for loss in losses[:49]) and not standin.log
-    assert plateau.after(losses[49], images, labels)[0].startswith("after 200 updates the loss is 2.3000")
+    assert not any(plateau.noticed(loss.data, images, labels) for loss in losses[:49]) and not standin.log
+    assert plateau.noticed(losses[49].data, images, labels)[0].startswith("after 200 updates the loss is 2.3000")

@@ -45,7 +45,7 @@ def plateau():
             lines = []
             for loss in losses:
                 optimizer.steps += 1
-                lines += [(optimizer.steps, line) for line in found.after(Tensor(np.float32(loss)), *batch())]
+                lines += [(optimizer.steps, line) for line in found.noticed(np.array(loss, np.float32), *batch())]
             return lines
 
         return found, feed
@@ -127,7 +127,7 @@ def test_looking_changes_nothing(monkeypatch):
             loss = step(net, optimizer, *batch(seed))
             before = {p: (p.grad, p.grad.numpy().copy()) for p in net.parameters()}
             if watched:
-                lines += found.after(loss, *batch(seed))
+                lines += found.noticed(loss.data, *batch(seed))
             for p, (grad, values) in before.items():
                 assert p.grad is grad and (grad.numpy() == values).all()
         assert bool(lines) == watched
@@ -340,7 +340,7 @@ def test_weights_that_are_all_wrong(training):
         next(layer.parameters()).data[...] = np.nan
     line, _ = divergence(net, optimizer, *batch(), 8)
     assert line.startswith("the loss of step 8 is NaN or infinite, and so are weights of every layer")
-    assert "minicnn.detect_anomaly()" in line
+    assert "--detect-anomaly" in line
 
 
 def test_pixels(training):
@@ -380,7 +380,7 @@ def test_the_papers_weights_without_biases_on_pixels_of_unit_scale(monkeypatch):
     rng = np.random.default_rng(0)
     images = rng.standard_normal((4, 227, 227, 3)).astype(np.float32)
     for _ in range(4):
-        lines += found.after(step(net, optimizer, images, np.arange(4)), images, np.arange(4))
+        lines += found.noticed(step(net, optimizer, images, np.arange(4)).data, images, np.arange(4))
     assert "The activations shrink from layer to layer, from 0." in " ".join(lines)
 
     net = alexnet("2012", 10, "he")

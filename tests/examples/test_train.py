@@ -509,13 +509,17 @@ def test_a_run_that_goes_on_keeps_the_names_of_its_classes(run, photos, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what overflows on the way
-def test_training_that_diverges(mistake, monkeypatch, tmp_path):
+def test_training_that_diverges(mistake, run, monkeypatch, tmp_path):
     """It ends when that is seen, not an epoch of ImageNet later."""
     monkeypatch.setattr(evaluate, "OFTEN", 0)
     steps, step = [], minicnn.optim.SGD.step
     monkeypatch.setattr(minicnn.optim.SGD, "step", lambda optimizer: steps.append(step(optimizer)))
-    mistake(["diverged", "--lr"], "train.py", "--lr", 1e6, "--batch-size", 2, "--out", tmp_path / "run")
+    command = ["train.py", "--lr", 1e6, "--batch-size", 2, "--out", tmp_path / "run"]
+    found = mistake(["diverged: the loss of step", "the first that went wrong is the", "--lr"], *command)
     assert 0 < len(steps) < 15
+    assert re.search(r"^(weights that are NaN|update / weight in step|log of)", found.out, re.MULTILINE), found.out
+    found = run(*command, "--detect-anomaly")
+    assert found.status == 2 and len(found.err.splitlines()) == 1 and "diverged" not in found.err
 
 
 def test_a_run_is_not_overwritten(mistake, run, look, monkeypatch, tmp_path):

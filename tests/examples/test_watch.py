@@ -54,7 +54,7 @@ def train(net, optimizer, data, watch, schedule=None):
     for images, labels in data:
         watch.before()
         step(net, optimizer, images, labels)
-        watch.after(None)
+        watch.after(None, None, None)
         if schedule:
             schedule.step()
 

@@ -4,7 +4,7 @@ layer, and what is said depends on what is found."""
 
 import textwrap
 from argparse import Namespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from minicnn import functional as F
 from minicnn.backends.devices import Array, on_device_of
 from minicnn.optim import Optimizer
 
+from .observer import Observer
+from .options import say
 from .watch import learned, norm, on_outputs, weights
 
 NEAR = 0.01  # of ln(classes)
@@ -23,7 +25,7 @@ MOST = 100
 WIDTH = 100  # of the message's lines
 
 
-class Plateau:
+class Plateau(Observer):
     """Notices once that the loss still is, or is again, within a per cent of ln(classes): that of a
     network that gives all images the same answer.
 
@@ -53,15 +55,19 @@ class Plateau:
         self.losses: list[Array] = []
         self.said = False
 
-    def after(self, loss: Tensor, images: Array, labels: Array) -> list[str]:
-        """A step has been made: the loss of its batch, and the batch. Call it after the update and
-        before the schedule's step. Returns the lines to print: almost always none."""
+    def after(self, score: Any, images: Array, labels: Array) -> None:
+        for line in self.noticed(score.loss, images, labels):
+            say(line)
+
+    def noticed(self, loss: Array, images: Array, labels: Array) -> list[str]:
+        """A step has been made: the loss of its batch, and the batch. Returns the lines to print:
+        almost always none."""
         if self.said:
             return []
-        self.losses.append(loss.data)
+        self.losses.append(loss)
         if len(self.losses) < self.window:
             return []
-        with on_device_of(loss.data):
+        with on_device_of(loss):
             mean = float(np.stack(self.losses).mean())
         self.losses = []
         steps = self.optimizer.steps
@@ -233,8 +239,8 @@ def divergence(
         evidence = [f"weights that are NaN or infinite: {', '.join(wrong)}"]
         if len(wrong) == len(layers):
             return (
-                f"{begins}, and so are weights of every layer, so the first that went wrong is not known: go on from "
-                "the last checkpoint inside minicnn.detect_anomaly(), which finds it",
+                f"{begins}, and so are weights of every layer, so the first that went wrong is not known: "
+                "--detect-anomaly finds it, from the last checkpoint on",
                 evidence,
             )
         fine = [name for name in layers if name not in wrong]

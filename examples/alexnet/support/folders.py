@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
+from minicnn import AnomalyError
 from minicnn.checkpoint import replacing
 from minicnn.data import DataError
 from minicnn.workers import Workers
@@ -87,6 +88,8 @@ def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None
                     raise
         except Divergence as error:
             raise UsageError(claim.explain(error.batch)) from None
+        except AnomalyError as error:
+            raise UsageError(str(error)) from None
         except (KeyboardInterrupt, DataError, OSError) as error:
             if not last.exists():
                 raise

@@ -36,12 +36,12 @@ def batches(loader: DataLoader, title: str, score: Any, run: Any = None) -> Iter
             score.waited += time.perf_counter() - begun
             if score.workers.size == 1 and not len(labels):
                 raise DataError("none of the images of a batch can be read")
-            for observer in run.observers if run else ():
-                observer.before()
+            if run:
+                run.before(images, labels)
             yield images, labels
             score.batches += 1
-            for observer in run.observers if run else ():
-                observer.after(score)
+            if run:
+                run.after()
             meter.show(len(labels))
             if not all(score.workers.gather(score.finite)):
                 return

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 import minicnn
-from minicnn import nn
-from minicnn.backends.devices import to_device
+from minicnn.backends.devices import Array, to_device
 from minicnn.checkpoint import replacing
 from minicnn.data import DataLoader, PixelStatistics
 from minicnn.workers import Workers
@@ -30,6 +29,8 @@ from .options import UsageError, complain, say
 from .report import write_report
 from .runs import COLUMNS, FIVE, MORE_COLUMNS, arrays_of_view, merit, save_state
 
+# explain(images, labels, how many steps ago) -> (why a loss is NaN or infinite, lines of evidence)
+Explain = Callable[[Array, Array, int], tuple[str, list[str]]]
 MINUTES = 10.0  # between checkpoints, without --checkpoint-every
 
 
@@ -51,8 +52,8 @@ class Run:
         statistics: of the training images, if they are used.
         bad: the images that cannot be read.
         workers: all processes.
-        net: the network, or this process's part of it.
         observers: of each step.
+        explain: called if a loss is NaN or infinite.
     Attributes:
         rows: the table of epochs.
         best: the row of the best one, or None.
@@ -61,8 +62,7 @@ class Run:
     def __init__(
         self, settings: Namespace, more: dict[str, Any], view: View, saved: dict[str, Any], claim: Claim,
         parts: Callable[[], dict[str, Any]], statistics: PixelStatistics | None = None, bad: BadFiles | None = None,
-        workers: Workers | None = None, net: nn.Module | None = None,
-        observers: Sequence[Observer] = (),
+        workers: Workers | None = None, observers: Sequence[Observer] = (), explain: Explain | None = None,
     ) -> None:  # fmt: skip
         self.claim, self.parts, self.view, self.statistics = claim, parts, view, statistics
         self.workers, self.bad = workers or Workers(), bad or BadFiles(0, 0)
@@ -78,8 +78,10 @@ class Run:
         self.best = max(reversed(here), key=merit, default=None)
         self.begun = saved.get("begun", {})  # of an epoch: what was counted before the run continued
         self.sound = not saved.get("damaged", False)  # the last.safetensors that is there now
-        self.net, self.score, self.images = net, None, 0  # of the epoch that is trained just now
-        self.score: Any
+        # of the epoch that is trained just now: what is counted, how many images, and the batch
+        self.score: Any = None
+        self.images, self.batch = 0, (np.zeros(0), np.zeros(0))
+        self.explain = explain
         self.validated: Any = None  # the Score of the last validation
         self.report: Callable[..., None] | None = None  # writes that of the last epoch
         self.report_due = 0.0  # when
@@ -123,6 +125,17 @@ class Run:
             self.begun = {}
         loader.set_epoch(len(self.rows) + 1, score.batches)  # another order, and other crops
 
+    def before(self, images: Array, labels: Array) -> None:
+        """A step begins, with this batch."""
+        self.batch = images, labels
+        for observer in self.observers:
+            observer.before()
+
+    def after(self) -> None:
+        """It has ended."""
+        for observer in self.observers:
+            observer.after(self.score, *self.batch)
+
     def check(self) -> None:
         """Between two steps: write a checkpoint if it is time, name images that cannot be read, and
         end after a signal.
@@ -152,8 +165,7 @@ class Run:
         Score of the validation, with its confusion and mistakes. Raises UsageError if the training
         has diverged."""
         if not np.isfinite(row["train_loss"] + row["val_loss"]):
-            advice = "; a lower --lr may help" if "lr" in self.config else ""
-            raise UsageError(f"training diverged in epoch {row['epoch']}: the loss is NaN or infinite{advice}")
+            raise UsageError(f"training diverged in epoch {row['epoch']}: the loss is NaN or infinite{self._advice}")
         self.rows.append(row)
         self.score, self.validated = None, validated
         self.save(epoch_done=True)
@@ -171,8 +183,16 @@ class Run:
 
     def _explain(self, batch: int) -> str:
         """Why the training ends: the loss of this batch of the epoch, from 1, is NaN or infinite."""
-        advice = "; a lower --lr may help" if "lr" in self.config else ""
-        return f"training diverged: the loss of batch {batch} of epoch {len(self.rows) + 1} is NaN or infinite{advice}"
+        why = f"the loss of batch {batch} of epoch {len(self.rows) + 1} is NaN or infinite"
+        if self.explain:
+            why, evidence = self.explain(*self.batch, self.score.batches - batch)
+            for line in evidence:
+                say(line)
+        return f"training diverged: {why}{self._advice}"
+
+    @property
+    def _advice(self) -> str:
+        return "; a lower --lr may help" if "lr" in self.config else ""
 
     def save(self, epoch_done: bool = False) -> None:
         """Copy the state of the training, and begin to write it."""

@@ -71,7 +71,7 @@ def _load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     newer: dict[str, Any] = {  # what older runs do not say
         "precision": None, "processes": None, "backend": None, "source": None, "freeze": False, "head_lr": None,
         "parallel": "data", "limit": 600.0, "ranks": 1, "checkpoint_every": 10.0, "max_bad": None, "watch": False,
-        "tensorboard": False,
+        "tensorboard": False, "detect_anomaly": False,
     }  # fmt: skip
     needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NEEDED}
     if not isinstance(info.get("rows"), list) or not has(info.get("config"), *needed):

@@ -134,7 +134,7 @@ class Watch(Observer):
     for images, labels in …:
         watch.before()
         …                                       # forward pass, backward pass and update
-        watch.after(score)
+        watch.after(score, images, labels)
     watch.draw(folder, row)                     # after each epoch
 
     Raises OSError if watch.csv cannot be read or written now. Later on that is a line on the
@@ -176,7 +176,7 @@ class Watch(Observer):
                 with on_device_of(arrays[0]):  # what is frozen does not change
                     self.former[name] = [p.data.copy() for p in weights(layer) if p.requires_grad]
 
-    def after(self, score: Any) -> None:
+    def after(self, score: Any, images: Array, labels: Array) -> None:
         if not self.watching:
             return
         rows = []
