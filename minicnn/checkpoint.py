@@ -327,10 +327,10 @@ def _parse(file: BufferedReader) -> tuple[bytes, dict[str, str], list[tuple[int,
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. A ValueError if a name occurs twice, or has half a
+    """A JSON object. A ValueError if a name occurs twice, or a name or a text has half a
     character."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name occurs twice in its header")
-    "".join(found).encode()
+    "".join(text for pair in pairs for text in pair if isinstance(text, str)).encode()
     return found

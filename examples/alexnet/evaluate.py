@@ -15,6 +15,7 @@ import support.installed  # noqa: F401 (first)
 import numpy as np
 from numpy.typing import NDArray
 from support.confusion import FEW, draw, matrix_text, per_class, table_text
+from support.drawing import require_matplotlib
 from support.images import dataset, validation
 from support.options import (
     Divergence,
@@ -29,6 +30,7 @@ from support.options import (
     progress_bar,
     say,
 )
+from support.report import MISTAKES, write_report
 from support.runs import FIVE, begin, require_classes
 
 from minicnn import Tensor, nn, no_grad
@@ -185,12 +187,12 @@ class Score:
 
     def trained(self) -> dict[str, float]:
         """The results of the images that were trained on, by the names in a run's table, images a
-        second, and the seconds in which there were none to work on."""
+        second, and the seconds with a batch to work on and without."""
         sums, seen = self.total()
-        result = means(sums, seen)
+        result, seconds = means(sums, seen), self.seconds
         return {
-            "train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": seen / self.seconds,
-            "data_wait_s": self.waited,
+            "train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": seen / seconds,
+            "compute_seconds": max(seconds - self.waited, 0), "data_seconds": self.waited,
         }  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -267,7 +269,8 @@ DESCRIPTION = """\
 Measure a network of train.py or convert.py: its loss, how many of its answers
 are right, and which classes it confuses with which."""
 EXAMPLES = """\
-The program prints its results, and writes a file only with --draw or --json.
+The program prints its results, and writes a file only with --draw, --report or
+--json.
 
 examples:
   evaluate.py
@@ -296,6 +299,11 @@ def command_line() -> Parser:
     )  # fmt: skip
     parser.add_argument("--draw", type=output_file(".png"), metavar="FILE.png", help="also draw the confusion matrix")
     parser.add_argument(
+        "--report", type=output_file(".html"), metavar="FILE.html",
+        help="also write a page with the results, the filters, and images of the mistakes of which the network was "
+        "most sure",
+    )  # fmt: skip
+    parser.add_argument(
         "--json", type=output_file(""), metavar="FILE", help="write all results as JSON; - is the standard output"
     )
     return parser
@@ -304,6 +312,8 @@ def command_line() -> Parser:
 def main() -> None:
     settings, net, config, view = begin(command_line())
     classes, names = config["classes"], config["names"]
+    if settings.report:
+        require_matplotlib()
     given, what = settings.data, settings.data or config.get("data")
     settings.data = what
     if what is None:
@@ -316,7 +326,7 @@ def main() -> None:
             raise
         raise UsageError(f"{error} ({settings.checkpoint} was trained on it: if it has moved, give --data)") from None
     require_classes(settings.checkpoint, classes, what, images.classes)
-    score = Score(len(classes))
+    score = Score(len(classes), mistakes=MISTAKES if settings.report else 0)
     result = evaluate(net, validation(images, view, settings, settings.crops), score)
     require_number(result["loss"], settings.checkpoint)
     if lacking := [names[k] for k in np.flatnonzero(score.confusion.sum(axis=1) == 0)]:
@@ -347,6 +357,13 @@ def main() -> None:
             draw(path, score.confusion, names)
         if settings.json != "-":
             say(f"wrote {settings.draw}")
+    if settings.report:
+        row = {f"val_{name}": value for name, value in result.items()}
+        kernels = to_device(net.conv1.conv.weight.data, "cpu")
+        with replacing(settings.report) as path:
+            write_report(path, {**config, "data": what}, [row], kernels, score, view)
+        if settings.json != "-":
+            say(f"wrote {settings.report}")
 
 
 if __name__ == "__main__":

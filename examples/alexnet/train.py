@@ -13,13 +13,14 @@ from evaluate import Score, evaluate, in_words
 from model import INPUT_SIZE, alexnet
 from support.bad_files import BadFiles
 from support.board import Board
-from support.folders import TEN_CROP, Claim, claimed
+from support.folders import Claim, claimed
 from support.images import View, datasets, pixel_statistics, training, validation
 from support.observer import Observer
 from support.options import batch_of, command, connected, parse, say, use_machine
 from support.parallel import WAYS
 from support.progress import batches
 from support.recording import Run
+from support.report import MISTAKES
 from support.start import Start, begin, freeze, introduce, training_mode
 from support.watch import watching
 
@@ -100,14 +101,14 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
         result: dict[str, Any] = {"lr": score.lr, **score.trained()}
 
         # Validate.
-        validated = evaluate(net, val_loader, Score(workers=way.rows), run.check)
-        result |= {f"val_{name}": value for name, value in validated.items()}
+        validated = Score(len(dataset.classes), way.rows, MISTAKES)
+        result |= {f"val_{name}": value for name, value in evaluate(net, val_loader, validated, run.check).items()}
         if plateau:
             plateau.step(100 - result["val_top1"])
 
         # Save the tables and images, the network if it is the best so far, and all that it takes to
         # continue.
-        run.keep({"epoch": epoch, "step": optimizer.steps, **result, "seconds": run.seconds})
+        run.keep({"epoch": epoch, "step": optimizer.steps, **result, "seconds": run.seconds}, validated)
         say(
             f"{title}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
             f"{in_words(result, len(dataset.classes), prefix='val_')}  {result['images_per_s']:.1f} images/s"
@@ -116,7 +117,7 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
     if settings.ten_crop:  # once, at the end: it takes ten times as long
         ten_crops = validation(val_dataset, view, settings, crops=10, **options)
         result = evaluate(net, ten_crops, Score(workers=way.rows), run.check)
-        run.write(TEN_CROP, result)
+        run.keep_ten_crops(result)
         say(f"ten crops of each image: {in_words(result, len(dataset.classes))}")
     run.conclude()
     say(f"{run.seconds:.0f} s; the run is in {settings.out}")

@@ -242,7 +242,7 @@ class DataLoader:
             self.on_bad(name, error)
         return images, labels
 
-    def _uploaded(self, batches: Generator[Loaded, None, None], upload: Any) -> Generator[Loaded, None, None]:
+    def _uploaded(self, batches: Iterable[Loaded], upload: Any) -> Generator[Loaded, None, None]:
         """The batches on the GPU, each sent before the one ahead of it is handed out."""
         sent: deque[Any] = deque()
         try:
@@ -253,7 +253,6 @@ class DataLoader:
             while sent:
                 yield self._received(upload, *sent.popleft())
         finally:
-            batches.close()
             if not sys.is_finalizing():
                 upload.close()
 

@@ -637,9 +637,25 @@ def test_the_drawing(run, finished, tmp_path):
         assert picture.format == "PNG" and picture.width > 500 and picture.height > 500
 
 
+@pytest.mark.parametrize("crops", [1, 10])
+def test_the_page(run, finished, tmp_path, crops):
+    """With the results that are printed, the filters, the confusion, and as many mistakes as there are, up to 24."""
+    path = tmp_path / "results.html"
+    arguments = "evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--report", path, "--crops", crops
+    result = run(*arguments)
+    assert result.status == 0 and not result.err and result.out.endswith(f"\nwrote {path}\n")
+    page = path.read_text()
+    top1 = float(re.search(r"top-1 (\S+)%", result.out)[1])
+    assert f"<b>{top1:.1f}%</b>top-1" in page and "AlexNet 2012 on drawn textures" in page
+    assert page.count("data:image/jpeg") == round(20 * (1 - top1 / 100)) > 0 and page.count("data:image/png") == 2
+    assert f"evaluate.py --checkpoint {finished.folder / 'best.safetensors'}" in page
+    assert "wrote" not in run(*arguments, "--json", "-").out and path.read_text() == page
+
+
 @pytest.mark.parametrize(
     "option, value, word",
     [
+        ("--report", "results.pdf", ".html"),
         ("--crops", "5", "5"),
         ("--crops", "ten", "ten"),
         ("--split", "test", "test"),

@@ -21,7 +21,9 @@ from support.options import parse
 import minicnn
 from minicnn import Tensor, nn
 
-COLUMNS = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,images_per_s,seconds,data_wait_s"
+COLUMNS = (
+    "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,images_per_s,seconds,compute_seconds,data_seconds"
+)
 
 
 # -- an epoch ------------------------------------------------------------------------------------------------------

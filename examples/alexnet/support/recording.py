@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from minicnn.workers import Workers
 
 from .bad_files import BAD_FILES, BadFiles
 from .drawing import draw_curves, draw_filters
-from .folders import BEST, CONFIG, CURVES, FILTERS, FINISHED, LAST, METRICS, PREVIOUS, TEN_CROP, Claim
+from .folders import BEST, CONFIG, CURVES, FILTERS, FINISHED, LAST, METRICS, PREVIOUS, REPORT, TEN_CROP, Claim
 from .images import View
 from .observer import Observer
 from .options import UsageError, complain, say
+from .report import write_report
 from .runs import COLUMNS, FIVE, MORE_COLUMNS, arrays_of_view, merit, save_state
 
 MINUTES = 10.0  # between checkpoints, without --checkpoint-every
@@ -78,6 +80,9 @@ class Run:
         self.sound = not saved.get("damaged", False)  # the last.safetensors that is there now
         self.net, self.score, self.images = net, None, 0  # of the epoch that is trained just now
         self.score: Any
+        self.validated: Any = None  # the Score of the last validation
+        self.report: Callable[..., None] | None = None  # writes that of the last epoch
+        self.report_due = 0.0  # when
         self.buffers: dict[str, np.ndarray] = {}
         self.every = 60 * getattr(settings, "checkpoint_every", MINUTES)
         self.saved_at = time.perf_counter()
@@ -141,16 +146,23 @@ class Run:
             raise KeyboardInterrupt
         self.bad.require_few()
 
-    def keep(self, row: dict[str, Any]) -> None:
-        """Write the files of an epoch that is done: first the checkpoints, then the table and the
-        images; if one of those cannot be written, a line says so. Raises UsageError if the training
+    def keep(self, row: dict[str, Any], validated: Any) -> None:
+        """Write the files of an epoch that is done: first the checkpoints, then the table, the
+        images and the report; if one of those cannot be written, a line says so. validated: the
+        Score of the validation, with its confusion and mistakes. Raises UsageError if the training
         has diverged."""
         if not np.isfinite(row["train_loss"] + row["val_loss"]):
             advice = "; a lower --lr may help" if "lr" in self.config else ""
             raise UsageError(f"training diverged in epoch {row['epoch']}: the loss is NaN or infinite{advice}")
         self.rows.append(row)
-        self.score = None
+        self.score, self.validated = None, validated
         self.save(epoch_done=True)
+
+    def keep_ten_crops(self, result: dict[str, float]) -> None:
+        """Write the results over ten crops, also into the report of the last epoch."""
+        self.write(TEN_CROP, result)
+        if self.report is not None:
+            self._show(REPORT, partial(self.report, ten_crops=result))
 
     def _rescue(self) -> None:
         """Save what was done before an error, if a batch was."""
@@ -220,6 +232,15 @@ class Run:
         self._show(METRICS, lambda path: write_metrics(rows, path))
         self._show(CURVES, lambda path: draw_curves(rows, path, top5))
         self._show(FILTERS, lambda path: draw_filters(kernels, path))
+        self.report = partial(
+            write_report, config=self.config, rows=rows, kernels=kernels.copy(), score=self.validated, view=self.view
+        )
+        # it takes a second or two of a processor, and is to take no more than a hundredth of a run's time
+        if len(rows) == self.config["epochs"] or time.perf_counter() > self.report_due:
+            begun = time.perf_counter()
+            self._show(REPORT, self.report)
+            now = time.perf_counter()
+            self.report_due = now + 100 * (now - begun)
 
     def _show(self, name: str, write: Callable[[Path], None]) -> None:
         """Write a file; if that fails, a line says so, and the run continues."""

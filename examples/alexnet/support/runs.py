@@ -23,7 +23,7 @@ from .recipes import complete
 COLUMNS = [
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",
 ]  # fmt: skip
-MORE_COLUMNS = ["data_wait_s"]  # which older runs do not have
+MORE_COLUMNS = ["compute_seconds", "data_seconds"]  # which older runs do not have
 FIVE = 5  # of so few classes the five best answers are all
 # settings without which there is no network
 NEEDED = "variant", "groups", "init", "classes", "view"
