@@ -865,7 +865,7 @@ def real_array(accepted: str, data: Any) -> devices.Array:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # ragged lists, say
         raise TypeError(f"{accepted}, not {shown(data)}: {error}") from None
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{accepted}, not {array.dtype}" + f", {shown(data)}" * (devices.kind_of(type(data)) is None))
+        raise TypeError(f"{accepted}, not {shown(data) if devices.kind_of(type(data)) is None else array.dtype}")
     return array
 
 

@@ -536,3 +536,8 @@ def test_arrays_keep_their_order(tmp_path):
     }
     save(tmp_path / "net", arrays)
     assert [*load(tmp_path / "net")[0]] == [*"zbdac"]
+
+
+def test_a_path_without_a_name():
+    for path in (".", "/"):
+        fails(ValueError, f"^save takes the path of a file, and '{path}' is that of a folder$", save, path, {})
