@@ -51,6 +51,7 @@ VERSION = 2
 # CRC-32 lets pass.
 SUM = f"{OURS}sha256:"
 ZEROS = "0" * 64
+Read = tuple[dict[str, np.ndarray], dict[str, str], dict[str, str]]
 
 
 class CheckpointError(ValueError):
@@ -230,21 +231,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
             other programs, and those of minicnn's first version, have no checksum.
         OSError: the file cannot be read.
     """
-    path = _path("load", path)
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "not a regular file"
-        raise CheckpointError(f"{path} is {what}: load reads a checkpoint file")
-    # The package safetensors would map the file into memory, and a file that ends early or that the
-    # disk cannot read would crash Python; it also holds Python's lock while it copies.
-    with open(path, "rb") as file:
-        try:
-            arrays, texts = _read(file)
-        except CheckpointError:
-            raise
-        except OSError as error:  # of reading, which does not name the file
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise CheckpointError(f"{path} is not a checkpoint, or not whole: {error}") from None
+    arrays, texts, _ = read(path)
     try:
         info = json.loads(texts.get("info", "{}"))
     except (ValueError, RecursionError):
@@ -257,9 +244,39 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     return arrays, info
 
 
-def _read(file: BufferedReader) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and the texts of a file. CheckpointErrors name it; another ValueError says why it
-    is not of this format, or not whole."""
+def read(path: str | os.PathLike[str], dtypes: Mapping[str, str] = DTYPES) -> Read:
+    """What a file in the safetensors format has, of whatever program: load without info.
+
+    Args:
+        path: the name of the file.
+        dtypes: NumPy's dtypes by the names of the format.
+    Returns:
+        (arrays, texts, kinds), each a dict: of the arrays and of the names of their dtypes in the
+        format, both by the arrays' names, and of the texts by theirs.
+    Raises:
+        CheckpointError: as load, or a dtype that is not among `dtypes`.
+        OSError: the file cannot be read.
+    """
+    path = _path("load", path)
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "not a regular file"
+        raise CheckpointError(f"{path} is {what}: load reads a checkpoint file")
+    # The package safetensors would map the file into memory, and a file that ends early or that the
+    # disk cannot read would crash Python; it also holds Python's lock while it copies.
+    with open(path, "rb") as file:
+        try:
+            return _read(file, dtypes)
+        except CheckpointError:
+            raise
+        except OSError as error:  # of reading, which does not name the file
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise CheckpointError(f"{path} is not a checkpoint, or not whole: {error}") from None
+
+
+def _read(file: BufferedReader, dtypes: Mapping[str, str]) -> Read:
+    """What read returns. CheckpointErrors name the file; another ValueError says why it is not of
+    this format, or not whole."""
     start, texts, places = _parse(file)
     ours = any(text.startswith(OURS) for text in (*texts, *texts.values()))
     version = texts.get(f"{OURS}version", "")
@@ -270,9 +287,9 @@ def _read(file: BufferedReader) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         )
     at = 0
     for begin, end, name, kind, shape in places:
-        if kind not in DTYPES and not ours:
+        if kind not in dtypes and not ours:
             raise CheckpointError(f"{file.name}: {name:.60} holds {kind:.20}, {OTHER_KIND}")
-        if kind not in DTYPES or begin != at or end - begin != prod(shape) * np.dtype(DTYPES[kind]).itemsize:
+        if kind not in dtypes or begin != at or end - begin != prod(shape) * np.dtype(dtypes[kind]).itemsize:
             raise ValueError(f"the {end - begin} bytes of {name:.60} do not fit its shape and dtype")
         at = end
     if (size := os.fstat(file.fileno()).st_size) != len(start) + at:
@@ -283,7 +300,7 @@ def _read(file: BufferedReader) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     digest = hashlib.sha256(start.replace(digits, ZEROS.encode(), 1))
     arrays = {}
     for *_, name, kind, shape in places:
-        array = arrays[name] = np.empty(shape, DTYPES[kind])
+        array = arrays[name] = np.empty(shape, dtypes[kind])
         if file.readinto(_content(array)) < array.nbytes:  # it has become shorter
             raise ValueError(f"it ends within {name:.60}")
         if ours:
@@ -295,7 +312,7 @@ def _read(file: BufferedReader) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             f"{file.name} is damaged: its checksum differs: {told.removeprefix(SUM)[:16]!a} is written in it, and its"
             f" content has {digest.hexdigest()[:16]!a}: use another copy, or an earlier checkpoint"
         )
-    return arrays, texts
+    return arrays, texts, {name: kind for *_, name, kind, _ in places}
 
 
 def _parse(file: BufferedReader) -> tuple[bytes, dict[str, str], list[tuple[int, int, str, str, list[int]]]]:

@@ -148,6 +148,12 @@ def test_wrong_number_of_class_names(written):
     assert message(written[0], verify=False) == f"{path}: 2 class names, expected 10"
 
 
+def test_names_that_are_not_utf_8(written):
+    path = written[0] / "cifar-10-batches-bin" / "batches.meta.txt"
+    path.write_bytes(b"caf\xe9 " + b"a " * 9)
+    assert CIFAR10(written[0], verify=False).classes == ["caf\ufffd", *"a" * 9]
+
+
 def test_re_encoded_photos(shared, tmp_path):
     Image = pytest.importorskip("PIL.Image")
     with np.load(shared / "cifar10_jpeg.npz") as archive:

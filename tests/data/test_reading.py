@@ -365,14 +365,14 @@ def test_other_modes_and_turned_jpegs_are_scaled_alike(save, mode, tolerance, or
 
 @pytest.mark.parametrize("least", [0, -1, 1.5, "256", (256, 256)])
 def test_a_least_that_is_no_number_of_pixels(save, tmp_path, least):
-    save("a/1.png"), save("b/1.png")
+    save("1.png")
     words = f"^least must be a whole number of pixels from 1, or None, not {re.escape(repr(least))}$"
     for f in (read_image, ImageFolder, ImageNet):
         with pytest.raises(ValueError, match=words):
-            f(tmp_path / "a" / "1.png" if f is read_image else tmp_path, least=least)
+            f(tmp_path / "none", least=least)  # before anything else is looked at
     with pytest.raises(ValueError, match=words):
         folder.ImageFiles([], [], least)
-    assert read_image(tmp_path / "a" / "1.png", np.int64(3)).shape == (3, 4, 3)
+    assert read_image(tmp_path / "1.png", np.int64(3)).shape == (3, 4, 3)
 
 
 @pytest.mark.parametrize("path", [None, 3, ["a"]])
