@@ -268,7 +268,10 @@ def test_what_is_left_out_is_what_threads_leave_out(part):
             with lock:
                 events.append((name, type(error), str(error), threading.current_thread()))
 
-        loader = DataLoader(Holey(20, large=15), 5, shuffle=False, part=part, on_bad=on_bad, **options)
+        loader = DataLoader(
+            Holey(20, large=15), 5, transform=RandomHorizontalFlip(), normalize=NORMALIZE, part=part, on_bad=on_bad,
+            **options,
+        )  # fmt: skip
         loader.set_epoch(0, batch=1)
         for _ in range(2):
             for images, labels in loader:
