@@ -258,7 +258,7 @@ def test_a_network_that_makes_no_mistakes(page):
 
 def test_a_few_pairs_have_no_more(page):
     found = page(config_of("abc"), [], None, score_of(3))
-    assert found.headings[:3] == ["Confusion", "Most confused", "Classes"] and len(found.tables[0]) == 7
+    assert found.headings[:3] == ["Confusion", "Most confused", "Classes"] and len(found.tables[0]) == 4
     assert "details" not in {tag for tag, _ in found.tags}
 
 
