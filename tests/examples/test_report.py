@@ -161,11 +161,12 @@ def test_the_same_run_gives_the_same_bytes(page, tmp_path):
 
 def test_names_with_any_characters(page):
     score = score_of(10, mistakes_of(HOSTILE))
-    found = page(config_of(HOSTILE, data="/some/<b>&", out="runs/<i>it's"), rows_of(2), None, score, VIEW)
+    config = config_of(HOSTILE, data="/some/<b>&\udce9", out="runs/<i>it's")
+    found = page(config, rows_of(2), None, score, VIEW)
     assert not {"b>", "i"} & {tag for tag, _ in found.tags}
     for name in ("<script>alert(1)</script>", "a&b \"q\" 'r'", "caf?", r"two\nlines", "\u202elive", "狗 猫頭鷹", "كلب"):
         assert found.words.count(name) >= 3, name
-    assert "long long long long long long long long long lo…" in found.words and "AlexNet 2012 on <b>&" in found.words
+    assert "long long long long long long long long long lo…" in found.words and "AlexNet 2012 on <b>&?" in found.words
     assert {"bdi"} == {tag for tag, _ in found.tags} - {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "b", "br", "img", "table", "tr", "th",
         "td", "figure", "figcaption", "details", "summary", "pre", "svg", "g", "path", "defs", "clippath", "rect", "use",
@@ -223,6 +224,24 @@ def test_the_results_of_evaluate(page):
     assert found.headings == ["Confusion", "Most confused", "Classes", "Settings"]
 
 
+@pytest.mark.parametrize(
+    "column, right",
+    [
+        (["1", "20%", "–"], True),
+        (["–", "1e-05", "nan"], True),
+        (["–", "–", "–"], False),
+        (["1", "<b>2</b>", "3"], False),
+    ],
+)
+def test_numbers_stand_on_the_right(column, right):
+    found = Page(report.table(["a", "b"], [(cell, "<b>c</b>") for cell in column]))
+    assert [attributes.get("class") for tag, attributes in found.tags if tag in ("th", "td")] == [
+        "number" if right else None,
+        None,
+    ] * 4
+    assert report.table(["a", "b"], []) == ""
+
+
 def test_a_network_that_makes_no_mistakes(page):
     score = score_of(3)
     score.confusion = np.diag([3, 0, 2])
@@ -231,7 +250,16 @@ def test_a_network_that_makes_no_mistakes(page):
     assert found.tables[0] == [
         ["class", "images", "recall", "precision", "most often taken for"], ["a", "3", "100%", "100%", "–"], ["c", "2", "100%", "100%", "–"],
     ]  # fmt: skip
-    assert page(config_of("abc"), [], None, evaluate.Score(), VIEW).headings[0] == "Settings"
+    for score in (evaluate.Score(), None):
+        found = page(config_of("abc"), [], None, score, VIEW)
+        assert found.headings[0] == "Settings"
+        assert [tag for tag, attributes in found.tags if attributes.get("class") == "faint"] == ["p"]
+
+
+def test_a_few_pairs_have_no_more(page):
+    found = page(config_of("abc"), [], None, score_of(3))
+    assert found.headings[:3] == ["Confusion", "Most confused", "Classes"] and len(found.tables[0]) == 4
+    assert "details" not in {tag for tag, _ in found.tags}
 
 
 def test_settings_that_are_missing(page):
@@ -323,6 +351,7 @@ def test_filters(page):
     assert pixels.shape == (2 * 6 + 1, 16 * 6 + 1, 3) and (pixels[0] == 255).all()
     np.testing.assert_allclose(pixels / 255, drawing.filter_sheet(np.nan_to_num(kernels)), atol=0.5 / 255 + 1e-9)
     assert "20 kernels of 5×5" in found.words
+    assert [tag for tag, attributes in found.tags if attributes.get("class") == "faint"] == ["p", "p"]
     own = kernels[..., 18]
     expected = (own - own.min()) / (own.max() - own.min())
     np.testing.assert_allclose(pixels[7:12, 13:18] / 255, expected, atol=0.003)
