@@ -57,6 +57,7 @@ from contextlib import ContextDecorator
 from operator import attrgetter
 from typing import Any
 
+from .checks import flags
 from .habits import SAVES, Instead
 
 Tensor = Any  # minicnn.tensor.Tensor
@@ -469,6 +470,7 @@ class set_grad_enabled(ContextDecorator):
     """
 
     def __init__(self, enabled: bool) -> None:
+        flags("set_grad_enabled", enabled=enabled)
         self.enabled = enabled
 
     def __enter__(self) -> None:

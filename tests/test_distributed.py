@@ -26,7 +26,7 @@ KINDS = DataParallel, Sharded
 @pytest.mark.parametrize("name", checks_of("training.py"))
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_training_under_mpiexec(size, name):
-    passes(size, "training.py", name)
+    passes(size, name)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -123,6 +123,26 @@ def test_out_of_memory_is_one_line(standin, run, mistake, tmp_path):
         mistake("use smaller batches (--batch-size)", *arguments, tmp_path / str(share))
 
 
+@pytest.mark.parametrize("crops", [(), (10,)])
+def test_mistakes_are_those_that_the_host_finds(standin, crops):
+    """Only images that are kept are fetched, one crop of each."""
+    here, there = (evaluate.Score(mistakes=4) for _ in range(2))
+    for n in (9, 8, 7):
+        logits, labels = RNG.standard_normal((n, 6)).astype(np.float32), RNG.integers(6, size=n)
+        pixels = RNG.random((n, *crops, 4, 4, 3), np.float32)
+        for score, device in ((here, "cpu"), (there, "gpu")):
+            arrays = [Tensor(x, device=device) for x in (np.float32(n), logits)]
+            score.add(*arrays, *(devices.to_device(x, device) for x in (labels, pixels)))
+            score.count()
+    fetched = [entry.nbytes for entry in standin.log if entry.kind == "to the host"]
+    assert there.result() == here.result() and len(here.mistakes) == 4 <= fetched.count(4 * 4 * 3 * 4) <= 12
+    assert max(fetched) < 9 * 4 * 4 * 3 * 4
+    for found, expected in zip(there.mistakes, here.mistakes, strict=True):
+        assert found[:3] == (pytest.approx(expected.probability), *expected[1:3])
+        assert isinstance(found.image, np.ndarray)
+        np.testing.assert_array_equal(found.image, expected.image)
+
+
 # -- what a step asks of the GPU ----------------------------------------------------------------------------------------
 
 
@@ -231,6 +251,34 @@ def test_targets_of_a_loader(gpu, options):
         found = np.concatenate([labels.get() for labels in found])
         assert found.dtype == (np.float32 if targets.dtype.kind == "f" else np.int64)
         np.testing.assert_array_equal(found, targets.astype(found.dtype))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_workers": 0}, {"num_workers": 2}, {"num_workers": 1, "processes": True}],
+    ids=["none", "threads", "processes"],
+)
+def test_what_is_left_out_on_a_gpu_as_on_a_cpu(gpu, options):
+    """Told when the batch is handed out, though it was sent before; in the middle of an epoch, with a batch of which
+    nothing is left."""
+    dataset = [(None, 0) if i in (3, 8, 9, 10, 11) else pair for i, pair in enumerate([*DATASET, *DATASET[:4]])]
+    events = {"cpu": [], "gpu": []}
+    for device, found in events.items():
+        loader = DataLoader(
+            dataset, 4, normalize=NORMALIZE, device=device, **options,
+            on_bad=lambda name, error, found=found: found.append((name, str(error))),
+        )  # fmt: skip
+        for batch in (0, 1):
+            loader.set_epoch(0, batch)
+            for x, labels in loader:
+                assert devices.device_of(x) == devices.device_of(labels) == loader.device
+                found.append((x.shape, x.dtype, Tensor(labels).numpy().tolist()))
+    assert events["gpu"] == events["cpu"]
+    names = [event[0] for event in events["gpu"]]
+    side = (12, 15, 3)
+    left_out = [f"sample {i}" for i in (8, 9, 10, 11)]
+    later = [(4, *side), *left_out, (0, *side), (3, *side)]
+    assert names == ["sample 3", (3, *side), *later, *later]
 
 
 def test_a_loader_for_a_second_gpu(gpu):

@@ -227,7 +227,8 @@ PCA = PCAColor(EIGENVALUES, EIGENVECTORS, scale=(1.0, 2.0, 3.0))
 @pytest.mark.parametrize("transforms", [3, Resize(5), [Resize(5), 3], (step for step in [Resize(5)])])
 def test_what_is_no_list_of_transforms(transforms):
     """A generator would be empty after the first image."""
-    message = f"Compose takes a list of transforms, not {transforms!r}"
+    given = "a generator" if hasattr(transforms, "send") else repr(transforms)
+    message = f"Compose takes a list of transforms, not {given}"
     assert one_line(TypeError, Compose, transforms) == message
 
 
@@ -365,8 +366,10 @@ def test_arguments_out_of_range():
     assert one_line(ValueError, Resize, 2**63) == integer("short_side", 1, 2**63)
     assert RandomCrop(np.int64(2))(picture(3, 3), rng()).shape == (2, 2, 3)
     for p in (-0.1, 1.1, math.nan):
-        assert one_line(ValueError, RandomHorizontalFlip, p) == f"p must be a probability between 0 and 1, got {p}"
+        assert (
+            one_line(ValueError, RandomHorizontalFlip, p) == f"p, a probability, must be a number from 0 to 1, not {p}"
+        )
     for mean, std in ((0.5, 0), (0.5, (1, 1)), ((1, 2, 3, 4), 1), (math.nan, 1), (0, math.inf), (0, "a"), (None, 1)):
         assert one_line(ValueError, Normalize, mean, std) == (
-            f"mean and std must be one number or three, std above 0, got {mean} and {std}"
+            f"mean and std must be one number or three, std above 0, got {mean!r} and {std!r}"
         )

@@ -38,6 +38,26 @@ def test_figures_of_each_class(matrix):
         assert row["taken_for"] == (classes[most] if wrong else None) and row["times"] == wrong.count(most)
 
 
+@given(matrices(), st.integers(1, 40))
+def test_the_most_confused_classes(matrix, most):
+    """Of equally frequent mistakes, the first comes first."""
+    pairs = [(-count, i, k) for (i, k), count in np.ndenumerate(matrix) if i != k and count]
+    assert confusion.most_confused(matrix, most) == [(i, k, -count) for count, i, k in sorted(pairs)[:most]]
+    assert all(type(number) is int for pair in confusion.most_confused(matrix, most) for number in pair)
+
+
+def test_a_pixel_for_each_cell():
+    """From white to dark blue, by the share of the row; small shares can be seen."""
+    pytest.importorskip("matplotlib")
+    colors = confusion.colors(np.array([[99, 1, 0], [0, 0, 0], [0, 3, 1]]))
+    assert colors.shape == (3, 3, 3) and colors.dtype == np.uint8
+    red = colors[..., 0].astype(int)
+    white, dark = red[1, 1], red[0, 0]
+    assert white > 240 and dark < 20 and (red[1] == white).all() and red[0, 2] == red[2, 0] == white
+    assert dark < red[2, 1] < red[2, 2] < red[0, 1] < white - 10
+    assert (colors[2, 1] == confusion.colors(np.array([[3, 1], [0, 5]]) * 2)[0, 0]).all()
+
+
 MATRIX = np.array([[7, 0, 3], [0, 0, 0], [12, 0, 100]])
 
 

@@ -109,6 +109,23 @@ def test_curves_with_and_without_the_five_best(monkeypatch, tmp_path, top5, line
     assert len(figure.axes[1].get_lines()) == lines
 
 
+# -- filters --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n, rows", [(1, 1), (16, 1), (17, 2), (48, 3)])
+def test_each_kernel_has_a_place_and_a_scale_of_its_own(n, rows):
+    weight = np.random.default_rng(n).standard_normal((3, 4, 3, n)) * np.arange(1, n + 1)
+    sheet = drawing.filter_sheet(weight)
+    assert sheet.shape == (rows * 4 + 1, 16 * 5 + 1, 3)
+    for k in range(n):
+        top, left = 4 * (k // 16) + 1, 5 * (k % 16) + 1
+        kernel, own = sheet[top : top + 3, left : left + 4].copy(), weight[..., k]
+        np.testing.assert_allclose(kernel, (own - own.min()) / (own.max() - own.min()), atol=1e-9)
+        sheet[top : top + 3, left : left + 4] = 1
+    assert (sheet == 1).all()
+    assert (drawing.filter_sheet(np.full((2, 2, 3, 1), 7.0))[1:3, 1:3] == 0).all()
+
+
 # -- names ----------------------------------------------------------------------------------------------------------
 
 

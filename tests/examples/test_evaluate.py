@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import unicodedata
+import weakref
 
+import crew as crews
 import evaluate
 import hypothesis.strategies as st
 import numpy as np
@@ -18,6 +20,8 @@ from support.images import IMAGENET, View
 import minicnn
 from minicnn import Tensor, nn
 from minicnn.data import DataLoader
+
+crew = crews.crew  # a fixture
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 9])
@@ -94,6 +98,127 @@ def test_confusion_is_a_naive_count(data, classes, n):
         score.add(Tensor(np.float32(0)), Tensor(batch[0]), batch[1])
     score.count()
     assert score.confusion.tolist() == expected and evaluate.Score().confusion.size == 0
+
+
+# -- mistakes -------------------------------------------------------------------------------------------------------
+
+
+def batches_of(sizes, classes=5, seed=0):
+    """(logits, labels, images) of batches, and each image holds its number everywhere."""
+    rng, starts = np.random.default_rng(seed), np.cumsum([0, *sizes])
+    for n, start in zip(sizes, starts, strict=False):
+        logits = 4 * rng.standard_normal((n, classes)).astype(np.float32)
+        numbers = np.arange(start, start + n, dtype=np.float32)
+        yield logits, rng.integers(classes, size=n), np.tile(numbers[:, None, None, None], (1, 2, 2, 3))
+
+
+def worst_of(batches, most):
+    """[(probability, label, answer, number)] of the wrong answers, in float64, the most probable first."""
+    found = []
+    for logits, labels, images in batches:
+        for row, label, image in zip(logits.astype(float), labels, images, strict=True):
+            if label != row.argmax():
+                found.append((np.exp(row.max()) / np.exp(row).sum(), label, row.argmax(), image.flat[0]))
+    return sorted(found, reverse=True)[:most]
+
+
+def facts(score):
+    assert all(mistake.image.shape == (2, 2, 3) and np.ptp(mistake.image) == 0 for mistake in score.mistakes)
+    assert all([type(value) for value in mistake[:3]] == [float, int, int] for mistake in score.mistakes)
+    return [(p, label, answer, image[0, 0, 0]) for p, label, answer, image in score.mistakes]
+
+
+def near(mistakes):
+    return [(pytest.approx(p, rel=1e-5), *rest) for p, *rest in mistakes]
+
+
+@pytest.mark.parametrize("kept", [1, 3, 50])
+@pytest.mark.parametrize("most", [1, 7, 1000])
+def test_the_most_probable_mistakes_are_kept(monkeypatch, most, kept):
+    monkeypatch.setattr(evaluate, "MOST_KEPT", kept)
+    monkeypatch.setattr(evaluate, "OFTEN", 1e9)
+    score, batches = evaluate.Score(mistakes=most), list(batches_of([3, 1, 8, 5, 2, 9, 4]))
+    for logits, labels, images in batches:
+        score.add(Tensor(np.float32(0)), Tensor(logits), labels, images)
+        assert len(score.mistakes) <= most
+    score.result()
+    assert facts(score) == near(worst_of(batches, most))
+    assert min(most, 20) <= len(score.mistakes) <= min(most, 32)
+
+
+def test_of_equally_probable_mistakes_the_first_is_kept():
+    score, logits = evaluate.Score(mistakes=2), np.tile(np.array([0, 1, 0], np.float32), (40, 1))
+    for start in (0, 40):
+        images = np.zeros((40, 1, 1, 3), np.float32) + np.arange(start, start + 40)[:, None, None, None]
+        score.add(Tensor(np.float32(0)), Tensor(logits), np.array([1, 2, 0, *[2] * 37]), images)
+        score.count()
+        assert [(m.label, m.answer, m.image.flat[0]) for m in score.mistakes] == [(2, 1, 1), (0, 1, 2)]
+
+
+def test_answers_that_are_no_numbers_are_no_mistakes_to_show():
+    score, logits = evaluate.Score(mistakes=5), np.array([[np.nan, 0, 0], [0, 3, 0], [0, 1, np.nan]], np.float32)
+    score.add(Tensor(np.float32(0)), Tensor(logits), np.array([1, 0, 1]), np.zeros((3, 1, 1, 3), np.float32))
+    (mistake,) = score.mistakes
+    assert mistake[:3] == (pytest.approx(np.exp(3) / (np.exp(3) + 2)), 0, 1)
+
+
+def test_mistakes_in_ten_crops():
+    """The probability is that of the mean of ten answers, and the image the crop from the middle."""
+    rng = np.random.default_rng(3)
+    images, labels = rng.standard_normal((7, 10, 2, 2, 3)).astype(np.float32), rng.integers(4, size=7)
+    net, score = linear(12, 4), evaluate.Score(mistakes=3)
+    evaluate.evaluate(net, DataLoader(list(zip(images, labels, strict=True)), 3, num_workers=0), score)
+    p = naive_crops(net, images)
+    wrong = sorted((-p[i].max(), i) for i in range(7) if p[i].argmax() != labels[i])[:3]
+    assert len(wrong) == len(score.mistakes) == 3
+    for (probability, i), mistake in zip(wrong, score.mistakes, strict=True):
+        assert mistake[:3] == (pytest.approx(-probability, rel=1e-5), labels[i], p[i].argmax())
+        np.testing.assert_array_equal(mistake.image, images[i, 4])
+
+
+def test_no_more_images_are_held_than_are_shown(monkeypatch):
+    """Those of a batch until it is counted, which is soon if they are large."""
+    monkeypatch.setattr(evaluate, "OFTEN", 1e9)
+    monkeypatch.setattr(evaluate, "MOST_BYTES", 3 * 12_000)
+    score, alive = evaluate.Score(mistakes=2), []
+    for i in range(9):
+        images = np.zeros((10, 10, 10, 3), np.float32)
+        score.add(Tensor(np.float32(0)), Tensor(np.eye(10, dtype=np.float32) * i), np.zeros(10, np.int64), images)
+        alive.append(weakref.ref(images))
+        del images
+        assert sum(ref() is not None for ref in alive) == len(score.kept) == [0, 1, 2, 3, 0, 1, 2, 3, 0][i]
+    score.result()
+    assert not any(ref() is not None for ref in alive)
+    assert all(mistake.image.base is None for mistake in score.mistakes) and len(score.mistakes) == 2
+
+
+def test_a_score_without_mistakes_holds_no_images():
+    score, images = evaluate.Score(3), np.zeros((2, 4, 4, 3), np.float32)
+    score.add(Tensor(np.float32(0)), Tensor(np.eye(2, 3, dtype=np.float32)), np.array([1, 1]), images)
+    score.add(Tensor(np.float32(0)), Tensor(np.eye(2, 3, dtype=np.float32)), np.array([1, 1]), images)
+    assert [kept[-1] for kept in score.kept] == [None]
+    assert score.result()["top1"] == 50 and score.mistakes == []
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_of_several_workers_each_has_what_all_have_counted(crew, size):
+    """The first one has no image in the last batch."""
+    batches = list(batches_of([8, 9, 8]))
+
+    def work(workers):
+        score = evaluate.Score(5, workers, mistakes=6)
+        for i, batch in enumerate(batches):
+            rank = workers.rank - 1 if i == 2 else workers.rank
+            logits, labels, images = (x[rank::size] if rank >= 0 else x[:0] for x in batch)
+            score.add(Tensor(np.float32(0)), Tensor(logits), labels, images)
+        return score.result(), score.confusion.tolist(), score.seen, facts(score)
+
+    alone = evaluate.Score(5, mistakes=6)
+    for i, (logits, labels, images) in enumerate(batches):
+        some = np.flatnonzero(np.arange(len(labels)) % size < size - (i == 2))
+        alone.add(Tensor(np.float32(0)), Tensor(logits[some]), labels[some], images[some])
+    expected = alone.result(), alone.confusion.tolist(), alone.seen, near(facts(alone))
+    assert crew(size, work) == [expected] * size
 
 
 def test_evaluate_averages_over_pictures_not_batches():
@@ -237,6 +362,8 @@ def test_a_newest_run_that_is_damaged_hides_no_other(run, mistake, finished, mon
     answered = answered.replace("evaluate.py", program)
     assert run(program, *arguments).err.splitlines() == [answered.format("c/best")]
     (tmp_path / "runs/c/best.safetensors").unlink()
+    assert run(program, *arguments).err.splitlines()[1:] == [answered.format("c/previous")]
+    (tmp_path / "runs/c/previous.safetensors").unlink()
     (tmp_path / "runs/b/best.safetensors").write_bytes(whole[:-9])
     result = run(program, *arguments)
     assert result.status == 0
@@ -249,6 +376,7 @@ def test_a_newest_run_that_is_damaged_hides_no_other(run, mistake, finished, mon
     assert all(line.endswith("; skipped") for line in skipped)
     shutil.rmtree("runs/a")
     (tmp_path / "runs/b/last.safetensors").write_text("text")
+    (tmp_path / "runs/b/previous.safetensors").unlink()
     os.utime("runs/b/last.safetensors", (1, 11))
     result = run(program, *arguments)
     assert result.status == 2 and len(result.err.splitlines()) == 4 and "no run in runs/" in result.err
@@ -509,9 +637,25 @@ def test_the_drawing(run, finished, tmp_path):
         assert picture.format == "PNG" and picture.width > 500 and picture.height > 500
 
 
+@pytest.mark.parametrize("crops", [1, 10])
+def test_the_page(run, finished, tmp_path, crops):
+    """With the results that are printed, the filters, the confusion, and as many mistakes as there are, up to 24."""
+    path = tmp_path / "results.html"
+    arguments = "evaluate.py", "--checkpoint", finished.folder / "best.safetensors", "--report", path, "--crops", crops
+    result = run(*arguments)
+    assert result.status == 0 and not result.err and result.out.endswith(f"\nwrote {path}\n")
+    page = path.read_text()
+    top1 = float(re.search(r"top-1 (\S+)%", result.out)[1])
+    assert f"<b>{top1:.1f}%</b>top-1" in page and "AlexNet 2012 on drawn textures" in page
+    assert page.count("data:image/jpeg") == round(20 * (1 - top1 / 100)) > 0 and page.count("data:image/png") == 2
+    assert f"evaluate.py --checkpoint {finished.folder / 'best.safetensors'}" in page
+    assert "wrote" not in run(*arguments, "--json", "-").out and path.read_text() == page
+
+
 @pytest.mark.parametrize(
     "option, value, word",
     [
+        ("--report", "results.pdf", ".html"),
         ("--crops", "5", "5"),
         ("--crops", "ten", "ten"),
         ("--split", "test", "test"),

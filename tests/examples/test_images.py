@@ -62,6 +62,18 @@ def test_a_mean_image_is_subtracted_from_the_central_square(std):
     np.testing.assert_allclose(seen, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("view", [View(31, *IMAGENET, resize=40), View(31, (0.0,) * 3, RAW, MEAN_IMAGE, resize=40)])
+def test_pixels_are_those_that_the_image_was_made_of(view):
+    rng, left = np.random.default_rng(0), 15 if view.mean_image is None else 10 + 4  # of the central square, from 10
+    crop = picture(40, 61)[4:35, left : left + 31]
+    for crops in (1, 10):
+        seen = view.evaluation(crops)(picture(40, 61), rng)
+        pixels = view.pixels(seen if crops == 1 else seen[4])
+        assert pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels, crop)
+    assert view.pixels(np.full((31, 31, 3), 1e9, np.float32)).min() == 255
+
+
 def test_ten_crops_of_a_view_are_of_the_whole_picture_without_a_mean_image():
     mean, std = IMAGENET
     crops = View(32, mean, std, resize=40).evaluation(crops=10)(picture(40, 60), np.random.default_rng(0))

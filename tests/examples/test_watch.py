@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from programs import step, tiny
 from support import watch as watching
+from support.folders import WATCH as CSV
+from support.observer import Observer
 from support.options import UsageError
-from support.watch import COLUMNS, CSV, Unwatched, Watch, due, learned
+from support.watch import COLUMNS, Watch, due, learned
 
 import minicnn
 from minicnn import Tensor, nn
 from minicnn.optim import SGD, Adam, CosineLR
+from minicnn.workers import Workers
 
 pytest.importorskip("matplotlib")
 
@@ -51,7 +54,7 @@ def train(net, optimizer, data, watch, schedule=None):
     for images, labels in data:
         watch.before()
         step(net, optimizer, images, labels)
-        watch.after()
+        watch.after(None)
         if schedule:
             schedule.step()
 
@@ -171,9 +174,9 @@ def test_training_is_the_same_bit_for_bit_and_nothing_is_kept(tmp_path):
     states = []
     for kind in ("plain", "watched"):
         net, optimizer = made(momentum=0.9, weight_decay=0.01)
-        watch = Watch(net, optimizer, tmp_path) if kind == "watched" else Unwatched()
+        watch = Watch(net, optimizer, tmp_path) if kind == "watched" else Observer()
         train(net, optimizer, batches(3), watch)
-        watch.draw()
+        watch.draw(None, {})
         states.append([a.tobytes() for a in (*net.state_dict().values(), *optimizer.state_dict().values())])
         states[-1].append(minicnn.random.random_state())
     assert states[0] == states[1] and not watch.activations and not watch.former
@@ -200,7 +203,7 @@ def test_other_steps_and_evaluations_are_not_looked_at(tmp_path, monkeypatch):
 def resumed(tmp_path, steps):
     """A Watch of a run that goes on from after so many steps."""
     net, optimizer = made()
-    train(net, optimizer, batches(steps), Unwatched())
+    train(net, optimizer, batches(steps), Observer())
     return net, optimizer, Watch(net, optimizer, tmp_path)
 
 
@@ -216,7 +219,7 @@ def test_a_run_that_goes_on_ends_with_the_same_file(tmp_path):
         assert (tmp_path / CSV).read_bytes() == b"".join(lines[:7])
         train(net, optimizer, batches(4)[2:], watch)
         assert (tmp_path / CSV).read_bytes() == whole
-        watch.draw()
+        watch.draw(None, {})
         assert (tmp_path / "watch.png").read_text() == "12" and len(os.listdir(tmp_path)) == 2
 
 
@@ -233,7 +236,7 @@ def test_a_new_run_begins_a_new_file(tmp_path):
     (tmp_path / CSV).write_text("1,conv1,1,1,1,1,1\n")
     watch = resumed(tmp_path, 0)[2]
     assert (tmp_path / CSV).read_text() == ",".join(COLUMNS) + "\n"
-    watch.draw()  # of nothing
+    watch.draw(None, {})  # of nothing
     assert os.listdir(tmp_path) == [CSV]
     (tmp_path / CSV).unlink()
     resumed(tmp_path, 3)  # --watch was not given until now
@@ -292,7 +295,7 @@ def test_the_chart(drawn, tmp_path, monkeypatch):
     watch.rows += [["3", name, "nan", "inf", "0", "", "-inf"] for name in ("conv1", "fc6", "fc8")]
     figures, original = [], watching.new_figure
     monkeypatch.setattr(watching, "new_figure", lambda *size: figures.append(original(*size)) or figures[-1])
-    watch.draw()
+    watch.draw(None, {})
     (figure,) = figures
     assert len(figure.axes) == 5 * 3 and (tmp_path / "watch.png").read_bytes()[:4] == b"\x89PNG"
     rows = table(tmp_path)
@@ -311,7 +314,7 @@ def test_a_chart_that_cannot_be_drawn_ends_no_run(drawn, tmp_path, monkeypatch, 
     watch = Watch(net, optimizer, tmp_path)
     train(net, optimizer, batches(1), watch)
     monkeypatch.setattr(watching, "new_figure", lambda *_: 1 / 0)
-    watch.draw()
+    watch.draw(None, {})
     assert capsys.readouterr().err.endswith("watch.png is not drawn: division by zero; the run continues\n")
     assert os.listdir(tmp_path) == [CSV]
 
@@ -321,14 +324,14 @@ def test_a_chart_that_cannot_be_drawn_ends_no_run(drawn, tmp_path, monkeypatch, 
 
 def test_who_watches(tmp_path):
     net, optimizer = made()
-    kinds = [
-        type(watching.watching(*how, net, optimizer, tmp_path))
-        for how in ((True, "data", 2, 0), (True, "hybrid", 1, 0), (True, "data", 2, 1), (False, "hybrid", 2, 0))
-    ]
-    assert kinds == [Watch, Watch, Unwatched, Unwatched]
+    workers = [Workers() for _ in range(3)]
+    workers[1].size, workers[2].size, workers[2].rank = 2, 2, 1
+    how = (("data", 0), ("hybrid", 0), ("data", 1), ("data", 2))
+    kinds = [type(watching.watching(way, workers[i], net, optimizer, tmp_path)) for way, i in how]
+    assert kinds == [Watch, Watch, Watch, Observer]
     for way in ("sharded", "hybrid", "columns"):
         with pytest.raises(UsageError, match=f"--watch shows .* --parallel {way}: leave out --watch"):
-            watching.watching(True, way, 2, 1, net, optimizer, tmp_path)
+            watching.watching(way, workers[2], net, optimizer, tmp_path)
 
 
 def test_layers_without_weights_are_left_out():

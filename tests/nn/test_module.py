@@ -455,9 +455,14 @@ def test_a_state_with_other_numbers():
 
 @pytest.mark.parametrize("given", [None, 3, "photo.jpg", [Tensor([1.0, 2.0])]])
 def test_an_input_that_is_no_tensor(given):
-    words = rf"^0 \(Linear\): the input is a {type(given).__name__}, not a Tensor: .* has no attribute 'ndim'$"
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x.mean()
+
+    fails(TypeError, r"^0 \(Linear\): linear: x must be a Tensor, not ", nn.Sequential(nn.Linear(2, 1)), given)
+    words = rf"^0 \(Mean\): the input is a {type(given).__name__}, not a Tensor: .* has no attribute 'mean'$"
     with pytest.raises(TypeError, match=words) as caught:
-        nn.Sequential(nn.Linear(2, 1), nn.ReLU())(given)
+        nn.Sequential(Mean(), nn.ReLU())(given)
     assert isinstance(caught.value.__cause__, AttributeError)  # with the line that asked for it
 
 

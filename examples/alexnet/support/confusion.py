@@ -3,7 +3,7 @@ a column for each answer; here it becomes figures for each class, text, and an i
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from .options import printable
 FEW = 20  # classes whose matrix can be read number by number
 CELLS = 100  # most rows of an image
 LETTERS = 24  # of a name
+SCALE = 0.5, 0, 100  # of colors: the power of a share, and the least and the most per cent
 
 Matrix = NDArray[np.int64]
 
@@ -40,6 +41,21 @@ def per_class(confusion: Matrix, classes: Sequence[str], names: Sequence[str]) -
     return table
 
 
+def lowest(table: list[dict[str, Any]], worst: int) -> list[dict[str, Any]]:
+    """The figures of the classes with the lowest recall, of those that have images; of equal ones,
+    those with the lower precision come first."""
+    tried = [row for row in table if row["images"]]
+    return sorted(tried, key=lambda row: (row["recall"], row["precision"] or 0))[:worst]
+
+
+def most_confused(confusion: Matrix, most: int) -> list[tuple[int, int, int]]:
+    """(class, answer, how often) of the most frequent mistakes, from the most frequent one."""
+    mistakes = confusion * (1 - np.eye(len(confusion), dtype=int))
+    places = np.argsort(-mistakes, axis=None, kind="stable")[:most]
+    pairs = (divmod(int(place), len(confusion)) for place in places)
+    return [(i, k, int(mistakes[i, k])) for i, k in pairs if mistakes[i, k]]
+
+
 def short(name: str, letters: int = LETTERS) -> str:
     """A name in one line, cut to at most `letters`. Characters that cannot be drawn are replaced,
     because the name of a folder can have any bytes."""
@@ -54,8 +70,7 @@ def table_text(table: list[dict[str, Any]], worst: int) -> str:
     width = max(5, *map(len, words.values()))
     lines = [f"{'class':<{width}}  images  recall  precision  most often taken for"]
     if len(table) > worst:
-        tried = [row for row in table if row["images"]]
-        table = sorted(tried, key=lambda row: (row["recall"], row["precision"] or 0))[:worst]
+        table = lowest(table, worst)
         lines.insert(0, f"the {len(table)} classes with the lowest recall, of {len(words)}:")
     for row in table:
         recall, precision = ("-" if row[name] is None else f"{row[name]:.1f}%" for name in ("recall", "precision"))
@@ -74,21 +89,33 @@ def matrix_text(confusion: Matrix, names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def shares(counts: Matrix) -> NDArray[np.float64]:
+    """What per cent of each row is in each cell."""
+    return 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def colors(confusion: Matrix) -> NDArray[np.uint8]:
+    """The matrix as pixels (K, K, 3), one for each cell, in draw's colors."""
+    matplotlib = require_matplotlib()
+    share = matplotlib.colors.PowerNorm(*SCALE)(shares(confusion))
+    return matplotlib.colormaps["Blues"](share, bytes=True)[..., :3]
+
+
 @own_settings()
-def draw(path: Path, confusion: Matrix, names: Sequence[str]) -> None:
+def draw(path: Path | BinaryIO, confusion: Matrix, names: Sequence[str]) -> None:
     """The matrix as an image: what share of each class got which answer, on a scale that brings out
     small shares. The counts of up to 20 classes are written in; of more than 100, several neighbors
     share a cell."""
     step = -(-len(names) // CELLS)
     starts = range(0, len(names), step)
     counts = np.add.reduceat(np.add.reduceat(confusion, starts, axis=0), starts, axis=1)
-    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # per cent of a row
+    share = shares(counts)
     few = len(names) <= FEW
     side = 0.42 * len(names) if few else 10
 
     figure = new_figure(side + 3, side + 2)
     axes = figure.subplots()
-    scale = require_matplotlib().colors.PowerNorm(0.5, 0, 100)
+    scale = require_matplotlib().colors.PowerNorm(*SCALE)
     image = axes.imshow(share, cmap="Blues", norm=scale)
     labels, fonts = drawable([short(name) for name in names])
     labels = [labels[k] for k in starts]

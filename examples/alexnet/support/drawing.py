@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+COLUMNS = 16  # of a sheet of filters
+
 
 def require_matplotlib() -> Any:
     """The package, or an ImportError that says how to get it."""
@@ -86,21 +88,25 @@ def draw_curves(rows: list[dict[str, Any]], path: str | os.PathLike[str], top5: 
     figure.savefig(path, format="png")
 
 
-@own_settings()
-def draw_filters(weight: Any, path: str | os.PathLike[str]) -> None:
-    """The kernels of the first layer (KH, KW, 3, O) as small images, each on a scale of its own:
-    the paper's figure 3."""
+def filter_sheet(weight: Any) -> Any:
+    """The kernels of the first layer (KH, KW, 3, O) on one sheet (H, W, 3), from 0 to 1, each on a
+    scale of its own: the paper's figure 3."""
     kh, kw, channels, n = weight.shape
-    columns = 16
-    rows = -(-n // columns)
+    rows = -(-n // COLUMNS)
     low, high = weight.min(axis=(0, 1, 2)), weight.max(axis=(0, 1, 2))
     kernels = (weight - low) / (high - low + 1e-12)
-    sheet = np.ones((rows * (kh + 1) + 1, columns * (kw + 1) + 1, channels))
+    sheet = np.ones((rows * (kh + 1) + 1, COLUMNS * (kw + 1) + 1, channels))
     for k in range(n):
-        top, left = k // columns * (kh + 1) + 1, k % columns * (kw + 1) + 1
+        top, left = k // COLUMNS * (kh + 1) + 1, k % COLUMNS * (kw + 1) + 1
         sheet[top : top + kh, left : left + kw] = kernels[..., k]
-    figure = new_figure(columns * 0.5, rows * 0.5)
+    return sheet
+
+
+@own_settings()
+def draw_filters(weight: Any, path: str | os.PathLike[str]) -> None:
+    """The kernels of the first layer (KH, KW, 3, O) as small images."""
+    figure = new_figure(COLUMNS * 0.5, -(-weight.shape[3] // COLUMNS) * 0.5)
     axes = figure.subplots()
-    axes.imshow(sheet, interpolation="nearest")
+    axes.imshow(filter_sheet(weight), interpolation="nearest")
     axes.axis("off")
     figure.savefig(path, format="png")

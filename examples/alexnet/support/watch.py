@@ -25,7 +25,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,11 +33,13 @@ from minicnn import nn
 from minicnn.backends.devices import Array, on_device_of
 from minicnn.checkpoint import replacing
 from minicnn.optim import Optimizer
+from minicnn.workers import Workers
 
 from .drawing import new_figure, own_settings
+from .folders import WATCH, WATCH_CHART
+from .observer import Observer
 from .options import UsageError, complain
 
-CSV, CHART = "watch.csv", "watch.png"
 EVERY = 100  # and the powers of two before it
 # column: (what the chart calls it, whether its axis is logarithmic)
 TITLES = {
@@ -123,21 +125,7 @@ def on_outputs(layers: dict[str, nn.Module], tell: Callable[[str, Array, bool], 
 
 
 # ------------------------------------------------------------------------------------ recording
-class Unwatched:
-    """What train.py has without --watch, and of several processes in all but the first: it does
-    nothing."""
-
-    def before(self) -> None:
-        """A step begins: before the forward pass."""
-
-    def after(self) -> None:
-        """It has ended: after the update, and before the next change of the learning rate."""
-
-    def draw(self) -> None:
-        """An epoch has ended."""
-
-
-class Watch(Unwatched):
+class Watch(Observer):
     """Watches a network that an optimizer trains, and writes into the folder of its run. When it is
     made, rows of steps that the optimizer has not made, or makes again, are removed, and a last
     line that was not written to its end.
@@ -146,8 +134,8 @@ class Watch(Unwatched):
     for images, labels in …:
         watch.before()
         …                                       # forward pass, backward pass and update
-        watch.after()
-    watch.draw()                                # after each epoch
+        watch.after(score)
+    watch.draw(folder, row)                     # after each epoch
 
     Raises OSError if watch.csv cannot be read or written now. Later on that is a line on the
     standard error, and the run continues.
@@ -164,14 +152,14 @@ class Watch(Unwatched):
         self.unwritten: list[list[str]] = []
         text = _lines([COLUMNS, *self.rows])
         self.size = len(text)  # of what is in the file for good
-        with replacing(self.folder / CSV) as path:
+        with replacing(self.folder / WATCH) as path:
             path.write_bytes(text)
 
     def _kept(self, steps: int) -> list[list[str]]:
         """The rows of the first steps that an earlier process has written."""
-        if not steps or not (self.folder / CSV).exists():
+        if not steps or not (self.folder / WATCH).exists():
             return []
-        lines = (self.folder / CSV).read_bytes().decode(errors="replace").splitlines(keepends=True)
+        lines = (self.folder / WATCH).read_bytes().decode(errors="replace").splitlines(keepends=True)
         rows = [row for row in csv.reader(line for line in lines if line.endswith("\n")) if len(row) == len(COLUMNS)]
         return [row for row in rows if row[0].isdecimal() and int(row[0]) <= steps]
 
@@ -188,7 +176,7 @@ class Watch(Unwatched):
                 with on_device_of(arrays[0]):  # what is frozen does not change
                     self.former[name] = [p.data.copy() for p in weights(layer) if p.requires_grad]
 
-    def after(self) -> None:
+    def after(self, score: Any) -> None:
         if not self.watching:
             return
         rows = []
@@ -218,44 +206,40 @@ class Watch(Unwatched):
         self.unwritten += rows
         text = _lines(self.unwritten)
         try:
-            with open(self.folder / CSV, "r+b") as file:
+            with open(self.folder / WATCH, "r+b") as file:
                 file.seek(self.size)
                 file.truncate()  # what is left of a time when the disk was full
                 file.write(text)
         except OSError as error:
             if not self.failed:
-                complain(f"{self.folder / CSV} is not written: {error.strerror}; the run continues")
+                complain(f"{self.folder / WATCH} is not written: {error.strerror}; the run continues")
             self.failed = True
         else:
             self.failed, self.unwritten, self.size = False, [], self.size + len(text)
 
-    def draw(self) -> None:
-        if not self.rows:
+    def draw(self, folder: Path, row: dict[str, Any]) -> None:
+        rows = list(self.rows)  # to which another thread may add
+        if not rows:
             return
         try:
-            with replacing(self.folder / CHART) as path:
-                draw_watched(self.rows, path)
+            with replacing(self.folder / WATCH_CHART) as path:
+                draw_watched(rows, path)
         except Exception as error:  # of fonts, of another program that has it open, and so on
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-            complain(f"{self.folder / CHART} is not drawn: {reason}; the run continues")
+            complain(f"{self.folder / WATCH_CHART} is not drawn: {reason}; the run continues")
 
 
-def watching(
-    wanted: bool, parallel: str, size: int, rank: int, net: nn.Module, optimizer: Optimizer,
-    folder: str | os.PathLike[str],
-) -> Unwatched:  # fmt: skip
-    """A Watch if it is wanted, in the first of `size` processes; else an Unwatched.
+def watching(way: str, workers: Workers, net: nn.Module, optimizer: Optimizer, folder: str) -> Observer:
+    """A Watch or, of several processes, one in the first of them.
 
     Raises UsageError for a way of --parallel in which no process has all of the weights' gradients.
     """
-    if not wanted:
-        return Unwatched()
-    if size > 1 and parallel != "data":
+    if workers.size > 1 and way != "data":
         raise UsageError(
-            f"--watch shows the gradients of whole layers, which no process has with --parallel {parallel}: leave out "
+            f"--watch shows the gradients of whole layers, which no process has with --parallel {way}: leave out "
             "--watch, or take --parallel data"
         )
-    return Unwatched() if rank else Watch(net, optimizer, folder)
+    return Observer() if workers.rank else Watch(net, optimizer, folder)
 
 
 def _lines(rows: list[list[str]]) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 
 import minicnn
 from minicnn import from_dlpack
-from minicnn.checkpoint import DTYPES, OTHER_KIND, CheckpointError, replacing, require_safetensors
+from minicnn.checkpoint import DTYPES, OTHER_KIND, CheckpointError, replacing
 
 from .options import UsageError
 
@@ -152,6 +152,15 @@ def write(path: str, arrays: Arrays) -> None:
             temporary.write_bytes(content.getbuffer())
     else:
         raise UsageError(f"{path}: only .pth, .npz and .safetensors files can be written")
+
+
+def require_safetensors() -> Any:
+    """The package, or an ImportError that says how to get it."""
+    try:
+        import safetensors
+    except ImportError:
+        raise ImportError("reading it needs the package safetensors: pip install safetensors") from None
+    return safetensors
 
 
 def require_torch() -> Any:
