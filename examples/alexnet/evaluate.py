@@ -138,7 +138,8 @@ class Score:
             if self.strict and not np.isfinite(of_batches).all():
                 raise Divergence(numbers[int(np.argmin(np.isfinite(of_batches)))])
             sizes = [len(rows) for rows in batches[0]]
-            for size, mean in zip(sizes, of_batches.tolist(), strict=True):  # the same however many are counted at once
+            # one by one, so that the sum is the same however many are counted at once
+            for size, mean in zip(sizes, of_batches.tolist(), strict=True):
                 self.sums[0] += size * mean
             self.seen += sum(sizes)
         self.kept, self.counted = [], time.perf_counter()

@@ -39,7 +39,8 @@ def main() -> None:
         return
     use_machine(settings, workers)
     anomalies = detect_anomaly() if settings.detect_anomaly else nullcontext()
-    with claimed(settings, "out" not in given, workers) as claim, anomalies:  # settings.out is this run's folder
+    with claimed(settings, "out" not in given, workers) as claim, anomalies:
+        # settings.out is this run's folder
         train(settings, given, start, workers, claim)
 
 

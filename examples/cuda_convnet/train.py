@@ -178,7 +178,7 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], cl
         restore(settings.resume, with_one_optimizer(arrays), saved, {"model": net, "optimizer": optimizer})
         begun_epoch(saved, len(dataset))
     more = {"classes": dataset.classes, "minicnn": minicnn.__version__}
-    run = Run(settings, more, view, saved, claim, lambda: {"model": net, "optimizer": optimizer}, net=net)
+    run = Run(settings, more, view, saved, claim, lambda: {"model": net, "optimizer": optimizer})
 
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         for group, rate in zip(optimizer.param_groups, RATES.values(), strict=True):

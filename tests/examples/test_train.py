@@ -221,7 +221,7 @@ def test_the_end_says_what_is_best_and_what_comes_next(run, monkeypatch, look, t
     best = tmp_path / "best.safetensors"
     out = run("train.py", "--epochs", 4, "--out", tmp_path).out.splitlines()
     assert out[-4:-1] == [
-        "best: top-1 40.0% in epoch 3; see curves.png, and filters.png (noise at first)",
+        "best: top-1 40.0% in epoch 3; see report.html (the filters are noise at first)",
         f"to measure it: python {look.PROGRAMS / 'evaluate.py'} --checkpoint {best}",
         f"to ask it: python {look.PROGRAMS / 'predict.py'} --checkpoint {best} PHOTO",
     ]

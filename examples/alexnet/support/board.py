@@ -1,5 +1,5 @@
-"""What --tensorboard of train.py writes: the table of epochs, the loss every few seconds, and conv1's
-kernels, for TensorBoard to show."""
+"""What --tensorboard of train.py writes, for TensorBoard to show: the table of epochs, the loss
+every few seconds, and conv1's kernels."""
 
 import os
 import threading

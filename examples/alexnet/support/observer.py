@@ -7,8 +7,8 @@ from minicnn.backends.devices import Array
 
 
 class Observer:
-    """Sees each step of a training, and changes nothing in it. This one does nothing; each method is
-    for others to have their own."""
+    """Sees each step of a training, and changes nothing in it. This one does nothing; each method
+    is for others to have their own."""
 
     def before(self) -> None:
         """A step begins: before its forward pass."""

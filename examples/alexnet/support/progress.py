@@ -12,7 +12,8 @@ from minicnn.data import DataError, DataLoader
 from .options import progress_bar, say
 
 WIDE = 100  # columns of a terminal from which there is room for a bar and whole words
-BAR, LINE = 0.1, 30.0  # seconds between changes of the bar, and between lines where there is no terminal
+BAR = 0.1  # seconds between changes of the bar
+LINE = 30.0  # and between lines, where there is no terminal
 
 
 def batches(loader: DataLoader, title: str, score: Any, run: Any = None) -> Iterator[tuple[Array, Array]]:

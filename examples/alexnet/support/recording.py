@@ -76,7 +76,8 @@ class Run:
         here = self.rows if (self.folder / BEST).exists() else []
         # the last of equal ones
         self.best = max(reversed(here), key=merit, default=None)
-        self.begun = saved.get("begun", {})  # of an epoch: what was counted before the run continued
+        # of an epoch: what was counted before the run continued
+        self.begun = saved.get("begun", {})
         self.sound = not saved.get("damaged", False)  # the last.safetensors that is there now
         # of the epoch that is trained just now: what is counted, how many images, and the batch
         self.score: Any = None
@@ -182,7 +183,8 @@ class Run:
             self.save()
 
     def _explain(self, batch: int) -> str:
-        """Why the training ends: the loss of this batch of the epoch, from 1, is NaN or infinite."""
+        """Why the training ends: the loss of this batch of the epoch, from 1, is NaN or
+        infinite."""
         why = f"the loss of batch {batch} of epoch {len(self.rows) + 1} is NaN or infinite"
         if self.explain:
             why, evidence = self.explain(*self.batch, self.score.batches - batch)
@@ -255,7 +257,7 @@ class Run:
         self.report = partial(
             write_report, config=self.config, rows=rows, kernels=kernels.copy(), score=self.validated, view=self.view
         )
-        # it takes a second or two of a processor, and is to take no more than a hundredth of a run's time
+        # It takes a second or two of a processor, and is to take a hundredth of a run's time at most.
         if len(rows) == self.config["epochs"] or time.perf_counter() > self.report_due:
             begun = time.perf_counter()
             self._show(REPORT, self.report)
@@ -284,8 +286,8 @@ class Run:
         if best := self.best:  # or it has been removed
             path, programs = self.folder / BEST, os.path.dirname(sys.argv[0])
             say(
-                f"best: top-1 {best['val_top1']:.1f}% in epoch {best['epoch']}; see curves.png, and filters.png "
-                "(noise at first)"
+                f"best: top-1 {best['val_top1']:.1f}% in epoch {best['epoch']}; see report.html (the filters are noise "
+                "at first)"
             )
             say(f"to measure it: python {os.path.join(programs, 'evaluate.py')} --checkpoint {path}")
             say(f"to ask it: python {os.path.join(programs, 'predict.py')} --checkpoint {path} PHOTO")
