@@ -27,10 +27,10 @@ def test_layers_and_the_first_that_went_wrong(standin, device):
     here, there = (diagnosis.look(*trained(name)) for name in ("cpu", device))
     for a, b in zip(here.values(), there.values(), strict=True):
         assert [x for x in b if x is not None] == pytest.approx([x for x in a if x is not None], rel=1e-3)
-    net, optimizer, images, labels = trained(device)
+    net, _, images, labels = trained(device)
     net.fc6.fc.load_state_dict({"weight": np.full((72, 16), 3e38, np.float32)}, strict=False)
     with np.errstate(all="ignore"):
-        line, _ = diagnosis.divergence(net, optimizer, images, labels, 2)
+        line, _ = diagnosis.divergence(net, images, labels, 2)
     assert line.endswith("the first that went wrong is the output of fc6, in step 2")
 
 

@@ -219,13 +219,11 @@ def advice(layers: dict[str, Layer], settings: Namespace) -> str:
 
 
 # ----------------------------------------------------------------------------------- divergence
-def divergence(
-    net: nn.Module, optimizer: Optimizer, images: Array, labels: Array, step: int, alone: bool = True
-) -> tuple[str, list[str]]:
+def divergence(net: nn.Module, images: Array, labels: Array, step: int, alone: bool = True) -> tuple[str, list[str]]:
     """Where a loss that is NaN or infinite comes from.
 
-    net, optimizer: as they are before the update of that step: after it all weights may be NaN, and
-    nothing can be said.
+    net: as it is before the update of that step; after it all weights may be NaN, and nothing can
+    be said.
     images, labels: the batch whose loss it was.
     step: the number of the step, from 1: optimizer.steps + 1.
     alone: as in Plateau.
@@ -249,8 +247,8 @@ def divergence(
             "whose weights that step has made NaN or infinite it is the nearest to the loss",
             [*evidence, f"weights that are finite: {', '.join(fine)}"],
         )
-    updates = {name: last_update(optimizer, weights(layer)) for name, layer in layers.items()}
-    evidence = [f"update / weight in step {step - 1}: " + ", ".join(f"{name} {u:.2g}" for name, u in updates.items())]
+    sizes = ", ".join(f"{name} {largest(layer):.2g}" for name, layer in layers.items())
+    evidence = [f"the largest weight of each layer: {sizes}"]
     if not finite(images):
         return f"{begins}, because pixels of the batch are", []
     if not alone:
@@ -265,6 +263,15 @@ def divergence(
         first = f"the {what} of {layer}" if layer else f"the {what} of the loss"
         return f"{begins}: the first that went wrong is {first}, in step {step}", [str(error), *evidence]
     return f"{begins}, but not if it is computed again with the weights before it", evidence
+
+
+def largest(layer: nn.Module) -> float:
+    """The largest |w| of a layer's weights."""
+    found = []
+    for p in weights(layer):
+        with on_device_of(p.data):
+            found.append(float(abs(p.data).max()))
+    return max(found)
 
 
 def finite(array: Array) -> bool:
