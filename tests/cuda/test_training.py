@@ -12,7 +12,7 @@ import programs
 import pytest
 from standin import TRANSFERS
 from standin.devices import Stream
-from support import images, options, runs, scores
+from support import images, options, recording, scores
 
 import minicnn
 from minicnn import Tensor, nn
@@ -182,12 +182,15 @@ def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
     some = np.random.default_rng(0).standard_normal(99_991, np.float32)
     monkeypatch.setattr(nn.init, "_gaussian", lambda shape, std: np.resize(some, shape) * np.float32(std))
     monkeypatch.setattr(images, "SYNTHETIC", {"train": 2, "val": 1})
-    options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run.save
+    options, rows, run = ["--batch-size", 2, "--precision", "fp32"], [], recording.Run
+    copied, write = run._copied, run._write
+    monkeypatch.setattr(run, "_copied", lambda run, states: copied(run, {"model": states["model"]}))
+    monkeypatch.setattr(recording, "write_report", lambda *_, **__: None)
     for device, how in {
-        "cpu": lambda *_: None,
-        "gpu": lambda run, states, *more: save(run, {"model": states["model"]}, *more),
+        "cpu": lambda run, arrays, info, *_: run._draw(info["rows"], arrays["model.conv1.conv.weight"]),
+        "gpu": write,
     }.items():
-        monkeypatch.setattr(runs.Run, "save", how)
+        monkeypatch.setattr(run, "_write", how)
         out = tmp_path / device
         result = programs.run_program("train.py", *options, "--epochs", 1, "--device", device, "--out", out)
         assert result.status == 0, result.err

@@ -257,7 +257,7 @@ class Run:
         self.report = partial(
             write_report, config=self.config, rows=rows, kernels=kernels.copy(), score=self.validated, view=self.view
         )
-        # It takes a second or two of a processor, and is to take a hundredth of a run's time at most.
+        # It takes a second or two of a processor: a hundredth of a run's time at most.
         if len(rows) == self.config["epochs"] or time.perf_counter() > self.report_due:
             begun = time.perf_counter()
             self._show(REPORT, self.report)
