@@ -22,6 +22,7 @@ from support import images, parallel, recording, runs
 
 from minicnn import distributed
 
+NAME = Path(sys.argv[1]).stem
 IMAGES = {"train": 18, "val": 10}
 
 
@@ -37,7 +38,7 @@ def no_memory():
 
 def waits():
     """For the test, which waits for this file."""
-    Path("waiting").touch()
+    Path(f"{NAME} waits").touch()
     time.sleep(3)
 
 
@@ -95,7 +96,7 @@ def main(jobs, how=None, rank="0"):
     small_world()
     if how:
         goes_wrong(how, int(rank))
-    Path(f"pid {os.getpid()}").touch()
+    Path(f"{NAME} pid {os.getpid()}").touch()
     outputs = []
     for arguments in json.loads(Path(jobs).read_text()):
         sys.argv = ["train.py", *arguments]
