@@ -18,7 +18,7 @@ from programs import PROGRAMS, SIZE
 # isort: split
 import evaluate
 import model
-from support import images, parallel, recording, runs
+from support import folders, images, parallel, recording, runs
 
 from minicnn import distributed
 
@@ -74,6 +74,7 @@ def small_world():
     parallel.column = small.small_column
     model.INPUT_SIZE.update(dict.fromkeys(model.INPUT_SIZE, SIZE))
     images.SYNTHETIC = IMAGES
+    folders.require_matplotlib = lambda: None  # which takes half a second, for each process
     recording.draw_curves = lambda rows, path, *_: path.write_bytes(b"")  # drawing takes a second
     recording.draw_filters = lambda kernels, path: path.write_bytes(b"")
     recording.write_report = lambda path, **_: path.write_bytes(b"")
