@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from crew import Rows, crew
-from launch import checks_of, needs_mpi, passes
+from launch import SIZES, checks_of, needs_mpi, passes
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import refuses
 
@@ -24,7 +24,7 @@ KINDS = DataParallel, Sharded
 
 @needs_mpi
 @pytest.mark.parametrize("name", checks_of("training.py"))
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", SIZES)
 def test_training_under_mpiexec(size, name):
     passes(size, name)
 

@@ -21,7 +21,8 @@ from minicnn.backends.cuda import products
 from minicnn.data import DataError, DataLoader
 from minicnn.data.transforms import Normalize, RandomCrop
 
-TRAIN = ["train.py", "--seed", 4, "--batch-size", 8, "--precision", "fp32"]
+THREADS = ["--workers", 1, "--no-processes"]  # which start sooner than processes
+TRAIN = ["train.py", "--seed", 4, "--batch-size", 8, "--precision", "fp32", *THREADS]
 FIGURES = ("epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")
 
 
@@ -51,8 +52,10 @@ def test_fine_tuning_is_the_same_on_both_devices(standin, run, tmp_path, options
 
 @pytest.mark.parametrize("recipe", [[], ["--recipe", "paper", "--resize", 72, "--lr", 1e-4]], ids=["quick", "paper"])
 def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path, recipe):
+    """With what loads for a GPU unless other is asked for."""
+    train = [argument for argument in TRAIN if argument not in THREADS]
     for device in ("cpu", "gpu"):
-        result = run(*TRAIN, *recipe, "--epochs", 3, "--device", device, "--out", tmp_path / device)
+        result = run(*train, *recipe, "--epochs", 3, "--device", device, "--out", tmp_path / device)
         assert result.status == 0 and not result.err
     assert_same_run(tmp_path / "cpu", tmp_path / "gpu")
     config = json.loads((tmp_path / "gpu" / "config.json").read_text())
@@ -79,7 +82,7 @@ def test_a_run_goes_on_on_the_other_device(gpu, run, tmp_path, devices):
     for folder, (first, second) in {"expected": ("cpu", "cpu"), "moved": devices}.items():
         assert run(*TRAIN, "--epochs", 1, "--device", first, "--out", tmp_path / folder).status == 0
         again = ["--resume", tmp_path / folder / "last.safetensors", "--epochs", 2, "--device", second]
-        result = run("train.py", *again, *["--precision", "fp32"])
+        result = run("train.py", *again, "--precision", "fp32", *THREADS)
         assert result.status == 0 and f"on {second}" in result.out, result.err
     assert_same_run(tmp_path / "expected", tmp_path / "moved")
 
@@ -102,7 +105,7 @@ def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeyp
     monkeypatch.setattr(evaluate, "evaluate", lambda *args: seen.append(products.matmul_precision()) or measure(*args))
     for capability, precision in {"75": "fp32", "80": "tf32", "90": "tf32"}.items():
         standin.capability = capability
-        result = run("train.py", "--epochs", 1, "--device", "gpu", "--out", tmp_path / capability)
+        result = run("train.py", *THREADS, "--epochs", 1, "--device", "gpu", "--out", tmp_path / capability)
         assert result.status == 0 and f"with matrix products in {precision}, " in result.out
         assert json.loads((tmp_path / capability / "config.json").read_text())["precision"] == seen.pop() == precision
     standin.capability = "75"
@@ -114,7 +117,7 @@ def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeyp
 
 def test_out_of_memory_is_one_line(standin, run, mistake, tmp_path):
     """While the network is moved there, while images arrive, and in the middle of a step."""
-    arguments = ["train.py", "--epochs", 1, "--batch-size", 16, "--device", "gpu", "--out"]
+    arguments = ["train.py", *THREADS, "--epochs", 1, "--batch-size", 16, "--device", "gpu", "--out"]
     assert run(*arguments, tmp_path / "enough").status == 0
     most = standin.gpus[0].most
     for share in (0.001, 0.1, 0.5, 0.9, 0.99):
@@ -159,7 +162,7 @@ def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monk
             places[-1] += (len(standin.log),)
 
     monkeypatch.setattr(scores.Score, "count", noted)
-    options = ["--device", "gpu", "--epochs", 1, "--batch-size", 5, "--out", tmp_path]
+    options = [*THREADS, "--device", "gpu", "--epochs", 1, "--batch-size", 5, "--out", tmp_path]
     assert run("train.py", *options).status == 0
     assert [batches for _, batches, _ in places][: len(counts)] == counts  # training: six batches of five images
     parameters = len(minicnn.load(tmp_path / "best.safetensors")[0])
