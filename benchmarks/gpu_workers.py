@@ -15,9 +15,10 @@ from typing import Any
 
 import evaluate
 import numpy as np
-from evaluate import Score, batches
+from evaluate import Score
 from model import alexnet
 from support.options import batch_of
+from support.progress import batches
 
 from minicnn import Tensor, set_matmul_precision
 from minicnn import functional as F
@@ -192,11 +193,11 @@ class Loop(OnGPU):
             with batch_of(len(labels)):
                 logits = net(Tensor(images))  # (N, classes)
                 loss = F.cross_entropy(logits, Tensor(labels))
+                score.add(loss, logits, labels)
                 net.zero_grad()
                 loss.backward()
                 optimizer.step()
             schedule.step()
-            score.add(loss, logits, labels)
 
     def recording(self) -> AbstractContextManager[list[Launch]]:
         return recording()

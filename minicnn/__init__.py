@@ -6,6 +6,7 @@ there are `minicnn.autograd`, `minicnn.tensor` and `minicnn.ops`, which hold the
 """
 
 from . import data, functional, nn, optim
+from .anomaly import AnomalyError, detect_anomaly
 from .autograd import Function, no_grad
 from .backends import cuda as _cuda  # noqa: F401  # registers itself, and so does the next
 from .backends import numpy as _numpy  # noqa: F401
@@ -21,7 +22,8 @@ from .tensor import Tensor, apply, grad
 
 __version__ = "0.1.0"
 __all__ = [
-    "CheckpointError", "DeviceError", "Function", "GradcheckError", "Tensor", "apply", "data", "from_dlpack",
+    "AnomalyError", "CheckpointError", "DeviceError", "Function", "GradcheckError", "Tensor", "apply", "data",
+    "detect_anomaly", "from_dlpack",
     "functional", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "is_available", "load", "manual_seed",
     "memory_stats", "nn", "no_grad", "optim", "save", "set_matmul_precision", "set_num_threads", "synchronize",
     "use_backend",

@@ -57,6 +57,7 @@ from contextlib import ContextDecorator
 from operator import attrgetter
 from typing import Any
 
+from .checks import flags
 from .habits import SAVES, Instead
 
 Tensor = Any  # minicnn.tensor.Tensor
@@ -207,6 +208,8 @@ def memory_of(tensor: Tensor) -> int:
 
 
 _counter = itertools.count()
+# what looks at each operation and its gradients, inside minicnn.detect_anomaly; elsewhere empty
+observers: list[Any] = []
 
 
 class Function:
@@ -398,6 +401,9 @@ class Function:
                     f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
                     f"for input {i} of shape {parent.shape} and dtype {parent.dtype}"
                 )
+        if observers:
+            for observer in tuple(observers):
+                observer.differentiated(self, dy, gradients, needed)
         return gradients
 
     def free(self) -> None:
@@ -464,6 +470,7 @@ class set_grad_enabled(ContextDecorator):
     """
 
     def __init__(self, enabled: bool) -> None:
+        flags("set_grad_enabled", enabled=enabled)
         self.enabled = enabled
 
     def __enter__(self) -> None:

@@ -54,7 +54,7 @@ import numpy as np
 from . import mpi
 from .backends.devices import Array, device_of, on_device_of
 from .backends.numpy.threads import set_num_threads
-from .checks import number, whole
+from .checks import number, shown, whole
 from .nn import Module, Parameter
 from .optim import Optimizer
 from .random import random_state, rows_before, set_random_state
@@ -139,6 +139,9 @@ class DataParallel:
     """
 
     def __init__(self, net: Module, workers: Workers) -> None:
+        for argument, value, kind in (("net", net, Module), ("workers", workers, Workers)):
+            if not isinstance(value, kind):
+                raise TypeError(f"DataParallel: {argument} must be a {kind.__name__}, not {shown(value)}")
         self.net, self.workers, self.waited = net, workers, 0.0
         state = net.state_dict()
         forms = workers.gather([[name, list(array.shape), str(array.dtype)] for name, array in state.items()])

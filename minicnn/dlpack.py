@@ -17,7 +17,7 @@ that are read-only.
 from typing import Any
 
 from .backends import devices
-from .tensor import Tensor
+from .tensor import Tensor, real_array
 
 
 def from_dlpack(x: Any) -> Tensor:
@@ -43,4 +43,4 @@ def from_dlpack(x: Any) -> Tensor:
         >>> x
         Tensor([5., 2.], dtype=float64)
     """
-    return Tensor(devices.from_dlpack(x))
+    return Tensor(real_array("from_dlpack takes real numbers or booleans", devices.from_dlpack(x)))

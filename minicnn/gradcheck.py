@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .autograd import no_grad, set_grad_enabled
+from .checks import number, shown, whole
 from .tensor import Tensor, grad
 
 Outputs = tuple[Tensor, ...]
@@ -32,6 +33,19 @@ class _Settings(NamedTuple):
     atol: float
     full_jacobian: int
     rng: np.random.Generator
+
+    @classmethod
+    def of(cls, name: str, f: Any, eps: Any, rtol: Any, atol: Any, full_jacobian: Any, seed: Any) -> "_Settings":
+        """The settings of the function of that name, checked."""
+        if not callable(f):
+            raise TypeError(f"{name}: f must be callable, not {shown(f)}")
+        return cls(
+            number(f"{name}: eps", eps, 5e-324),  # the smallest number above 0
+            number(f"{name}: rtol", rtol, 0),
+            number(f"{name}: atol", atol, 0),
+            whole(f"{name}: full_jacobian", full_jacobian, 0),
+            np.random.default_rng(whole(f"{name}: seed", seed, 0)),
+        )
 
 
 def gradcheck(
@@ -72,7 +86,7 @@ def gradcheck(
         >>> minicnn.gradcheck(lambda x: x * x, Tensor(np.array([1.0, 2.0]), requires_grad=True))
         True
     """
-    settings = _Settings(eps, rtol, atol, full_jacobian, np.random.default_rng(seed))
+    settings = _Settings.of("gradcheck", f, eps, rtol, atol, full_jacobian, seed)
     check = _Check(*_tensors_alone(f, inputs), settings)
     check.every_input_matters()
     check.compare()
@@ -107,11 +121,12 @@ def gradgradcheck(
         >>> minicnn.gradgradcheck(lambda x: x * x, Tensor(np.array([1.0, 2.0]), requires_grad=True))
         True
     """
+    settings = _Settings.of("gradgradcheck", f, eps, rtol, atol, full_jacobian, seed)
     f, inputs = _tensors_alone(f, inputs)
-    rng = np.random.default_rng(seed)
-    settings = _Settings(eps, rtol, atol, full_jacobian, rng)
     first = _Check(f, inputs, settings)
-    flowing_in = [Tensor(rng.standard_normal(y.shape), requires_grad=True, device=y.device) for y in first.outputs]
+    flowing_in = [
+        Tensor(settings.rng.standard_normal(y.shape), requires_grad=True, device=y.device) for y in first.outputs
+    ]
 
     def gradient(*args: Tensor) -> Outputs:
         xs, gs = args[: len(first.inputs)], args[len(first.inputs) :]

@@ -13,6 +13,7 @@ import numpy as np
 from .autograd import Function, Gradients
 from .backends import kernel
 from .backends.devices import Array, array_module, device_of, to_device
+from .checks import flags, whole
 
 Tensor = Any  # minicnn.tensor.Tensor, not imported here to avoid a cycle
 Shape = tuple[int, ...]
@@ -296,7 +297,7 @@ def normal_axes(axis: int | tuple[int, ...] | None, ndim: int) -> Shape:
     accepts 0 and −1, as in NumPy."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    axes = [whole("axis", a) for a in (axis if isinstance(axis, (tuple, list)) else (axis,))]
     room = max(ndim, 1)
     if any(not -room <= a < room for a in axes) or len({a % room for a in axes}) != len(axes):
         raise ValueError(f"axis {axis} does not fit an array of {ndim} dimensions")
@@ -305,7 +306,9 @@ def normal_axes(axis: int | tuple[int, ...] | None, ndim: int) -> Shape:
 
 class _Reduction(Function):
     def __init__(self, axis: int | tuple[int, ...] | None, keepdims: bool):
-        self.axis, self.keepdims = axis, keepdims
+        if keepdims is not False and keepdims is not True:
+            flags(self.name, keepdims=keepdims)
+        self.axis, self.keepdims = axis, bool(keepdims)
 
     def reduced(self, x: Array) -> tuple[Shape, Shape]:
         """(the axes summed over, x's shape with a 1 in their place)"""

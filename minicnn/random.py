@@ -4,15 +4,14 @@ state. Those of dropout follow the row of the batch, not the process: with rows_
 that share a batch drop the same elements as one that holds all of it.
 """
 
-import operator
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
-from .checks import whole
+from .checks import several, shown, whole
 
 
 class _Random:
@@ -61,10 +60,11 @@ def set_random_state(state: tuple[int, int]) -> None:
     Raises:
         ValueError: one of the two is not from 0 to 2⁶⁴ − 1.
     """
-    seed, draws = map(operator.index, state)
-    for name, value in (("seed", seed), ("number of draws", draws)):
-        if not 0 <= value < 1 << 64:
-            raise ValueError(f"a {name} is an integer from 0 to 2**64 - 1, not {value}")
+    try:
+        seed, draws = state
+    except (TypeError, ValueError):
+        raise ValueError(f"set_random_state: state is a pair (seed, draws), not {shown(state)}") from None
+    seed, draws = whole("seed", seed, 0, 2**64 - 1), whole("number of draws", draws, 0, 2**64 - 1)
     with _random.lock:
         _random.seed, _random.draws = seed, draws
 
@@ -90,15 +90,19 @@ def generator(key: tuple[int, int] | None = None, first: int = 0) -> np.random.G
     Returns:
         A numpy.random.Generator.
     """
-    philox = np.random.Philox(key=np.array(key or draw(), np.uint64))
+    first = whole("generator: first", first, 0, 2**128)
+    pair = draw() if key is None else several("generator: key", key)
+    if len(pair) != 2:
+        raise ValueError(f"generator: key is a pair (seed, draw), not {shown(key)}")
+    numbers_of_key = [whole("generator: a number in key", n, 0, 2**64 - 1) for n in pair]
+    philox = np.random.Philox(key=np.array(numbers_of_key, np.uint64))
     philox.advance(first // 8)  # a step makes 256 bits, for 8 float32 numbers of 32 bits each
     numbers = np.random.Generator(philox)
     numbers.random(first % 8, np.float32)  # thrown away
     return numbers
 
 
-@contextmanager
-def rows_before(n: int, rows: int | None = None) -> Iterator[None]:
+def rows_before(n: int, rows: int | None = None) -> AbstractContextManager[None]:
     """Say that arrays hold the rows n, n + 1, … of a larger batch, inside a with-statement.
 
     Processes that share a batch, each with some consecutive rows, then drop the same elements as
@@ -125,7 +129,12 @@ def rows_before(n: int, rows: int | None = None) -> Iterator[None]:
         True
     """
     here = None if rows is None else whole("rows_before: rows", rows, 0)
-    before, _random.place = _random.place, (whole("rows_before: n", n, 0), here)
+    return _placed(whole("rows_before: n", n, 0), here)
+
+
+@contextmanager
+def _placed(n: int, rows: int | None) -> Iterator[None]:
+    before, _random.place = _random.place, (n, rows)
     try:
         yield
     finally:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from . import habits, ops
-from .autograd import Copy, Function, backward_pass, is_recording, memory_of, set_grad_enabled
+from .autograd import Copy, Function, backward_pass, is_recording, memory_of, observers, set_grad_enabled
 from .backends import devices
+from .checks import RAW, flags, number, several, shown, whole
 
 _accumulating = threading.Lock()  # backward passes in several threads may add to one leaf
 Axis = int | tuple[int, ...] | None
@@ -55,13 +56,13 @@ class Tensor(habits.TensorHabits):
     def __init__(self, data: Any, *, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
         if isinstance(data, Tensor):
             raise TypeError("Tensor of a Tensor: use it as it is, or .detach() for one without history")
-        array = devices.as_array(data)
+        array = real_array("a Tensor holds real numbers or booleans", data)
         if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
             dtype = np.float32  # Python floats
         if dtype is not None:
-            array = array.astype(np.dtype(dtype).newbyteorder("="), copy=False)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"a Tensor holds real numbers or booleans, not {array.dtype}")
+            array = array.astype(real_dtype("Tensor: dtype", dtype), copy=False)
+        if requires_grad is not False:
+            flags("Tensor", requires_grad=requires_grad)
         if requires_grad and array.dtype.kind != "f":
             raise TypeError(f"only floating-point Tensors require gradients, not {array.dtype}: add dtype=np.float32")
         self.data = array if device is None else devices.to_device(array, device)
@@ -104,7 +105,7 @@ class Tensor(habits.TensorHabits):
         Args:
             other: the other gradient.
         """
-        if is_recording():
+        if is_recording() or observers:
             return self + other
         return Tensor.wrap(ops.broadcast(self.data, other.data, np.add))
 
@@ -217,11 +218,10 @@ class Tensor(habits.TensorHabits):
         Args:
             dtype: such as np.float64.
         """
-        dtype = np.dtype(dtype).newbyteorder("=")
+        dtype = real_dtype("astype: dtype", dtype)
         if dtype.kind == "f" == self.dtype.kind:
             return apply(ops.Cast(dtype), self)
-        with devices.on_device_of(self.data):
-            return Tensor(self.data.astype(dtype))
+        return self._constant(lambda array: array.astype(dtype), "astype")
 
     # ------------------------------------------------------------------------------------ gradients
     def backward(self, grad: Any = None, retain_graph: bool = False, create_graph: bool = False) -> None:
@@ -244,7 +244,8 @@ class Tensor(habits.TensorHabits):
             >>> x.grad
             Tensor([ 3., 30.], dtype=float32)
         """
-        root = self, _output_gradient(self, grad)
+        flags("backward", retain_graph=retain_graph, create_graph=create_graph)
+        root = self, _output_gradient("backward", self, grad)
 
         def accumulate(leaf: Tensor, gradient: Tensor) -> None:
             with _accumulating:
@@ -273,7 +274,12 @@ class Tensor(habits.TensorHabits):
             4.0
         """
         if self.grad_fn is not None or not self.requires_grad:
-            raise RuntimeError("a gradient hook needs a leaf that requires a gradient")
+            what = "requires no gradient" if self.grad_fn is None else f"is the result of {self.grad_fn.name}"
+            raise RuntimeError(
+                f"a gradient hook needs a leaf that requires a gradient; this Tensor of shape {self.shape} {what}"
+            )
+        if not callable(hook):
+            raise TypeError(f"a gradient hook must be callable, not {shown(hook)}")
         key = object()
         self.hooks = {**(self.hooks or {}), key: hook}
 
@@ -384,17 +390,22 @@ class Tensor(habits.TensorHabits):
 
     def _compare(self, relation: Callable[[Any, Any], Any], other: Any) -> Tensor:
         """relation(self, other), elementwise; a boolean Tensor."""
+        name = relation.__name__.strip("_")  # eq, and …
         if not isinstance(other, Tensor):
-            other = _converted(other, self.dtype if self.dtype.kind == "f" else None, self.data)
+            other = _converted(name, other, self.dtype if self.dtype.kind == "f" else None, self.data)
         if devices.opened and self.device != other.device:
             here, there = self.device, other.device
-            raise devices.DeviceError(f"{here} and {there} do not mix: move one with .to({here!r})")
-        return self._constant(lambda array: relation(array, other.data))
+            raise devices.DeviceError(f"{name}: {here} and {there} do not mix: move one with .to({here!r})")
+        return self._constant(lambda array: relation(array, other.data), name, other)
 
-    def _constant(self, function: Callable[[devices.Array], devices.Array]) -> Tensor:
-        """function(self.data), computed on this Tensor's device; no gradient flows through it."""
-        with devices.on_device_of(self.data):
-            return Tensor.wrap(function(self.data))
+    def _constant(self, function: Callable[[devices.Array], devices.Array], name: str, *others: Tensor) -> Tensor:
+        """function(self.data), computed on this Tensor's device; no gradient flows through it.
+        Where NumPy refuses it, the error has this name, and tells of the other Tensors too."""
+        try:
+            with devices.on_device_of(self.data):
+                return Tensor.wrap(function(self.data))
+        except RAW as error:
+            raise _refusal(name, (self, *others), error) from error
 
     def __and__(self, other: Any) -> Tensor:
         return self._compare(operator.and_, other)
@@ -403,12 +414,15 @@ class Tensor(habits.TensorHabits):
         return self._compare(operator.or_, other)
 
     def __invert__(self) -> Tensor:
-        return self._constant(operator.invert)
+        return self._constant(operator.invert, "invert")
 
     def __getitem__(self, index: Any) -> Tensor:
         """Elements at integers, slices, None, …, integer or boolean arrays, as in NumPy."""
         parts = [p.data if isinstance(p, Tensor) else p for p in (index if isinstance(index, tuple) else (index,))]
-        kept = tuple([devices.index_copy(p, self.data) for p in parts])  # backward reads them
+        try:
+            kept = tuple([devices.index_copy(p, self.data) for p in parts])  # backward reads them
+        except RAW as error:
+            raise _refusal(f"index {shown(index)}", (self,), error) from error
         return apply(ops.Index(kept if isinstance(index, tuple) else kept[0]), self)
 
     # -------------------------------------------------------------------------------------- methods
@@ -440,6 +454,8 @@ class Tensor(habits.TensorHabits):
             >>> Tensor([-2.0, 0.5, 2.0]).clip(0, 1)
             Tensor([0. , 0.5, 1. ], dtype=float32)
         """
+        low = None if low is None else number("clip: low", low, finite=False)
+        high = None if high is None else number("clip: high", high, finite=False)
         return apply(ops.Clip(low, high), self)
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -469,7 +485,7 @@ class Tensor(habits.TensorHabits):
             return self.astype(np.float32).mean(axis, keepdims).astype(np.float16)
         return apply(ops.DivScalar(self._count(axis) or np.nan), self.sum(axis, keepdims))
 
-    def var(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    def var(self, axis: Axis = None, *, keepdims: bool = False, ddof: float = 0) -> Tensor:
         """The variance over axes, by default the biased one, as in NumPy; PyTorch has ddof=1.
 
         Args:
@@ -482,11 +498,12 @@ class Tensor(habits.TensorHabits):
         """
         if self.dtype == np.float16:
             return self.astype(np.float32).var(axis, keepdims=keepdims, ddof=ddof).astype(np.float16)
+        ddof = number("var: ddof", ddof)
         deviation = self - self.mean(axis, keepdims=True)
         count = self._count(axis) - ddof
         return apply(ops.DivScalar(count if count > 0 else np.nan), (deviation * deviation).sum(axis, keepdims))
 
-    def std(self, axis: Axis = None, *, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    def std(self, axis: Axis = None, *, keepdims: bool = False, ddof: float = 0) -> Tensor:
         """The standard deviation over axes, the square root of var.
 
         Args:
@@ -528,7 +545,7 @@ class Tensor(habits.TensorHabits):
             >>> Tensor([[1.0, 5.0], [7.0, 3.0]]).argmax(axis=1).numpy()
             array([1, 0])
         """
-        return self._constant(lambda array: array.argmax(axis))
+        return self._constant(lambda array: array.argmax(_one_axis(axis)), "argmax")
 
     def argmin(self, axis: int | None = None) -> Tensor:
         """The index of the first minimum.
@@ -538,7 +555,7 @@ class Tensor(habits.TensorHabits):
         Returns:
             A Tensor of integers.
         """
-        return self._constant(lambda array: array.argmin(axis))
+        return self._constant(lambda array: array.argmin(_one_axis(axis)), "argmin")
 
     def any(self, axis: Axis = None) -> Tensor:
         """Whether any element along the axes is not 0.
@@ -548,7 +565,7 @@ class Tensor(habits.TensorHabits):
         Returns:
             A boolean Tensor.
         """
-        return self._constant(lambda array: (array != 0).any(axis))
+        return self._constant(lambda array: (array != 0).any(ops.normal_axes(axis, self.ndim)), "any")
 
     def all(self, axis: Axis = None) -> Tensor:
         """Whether all elements along the axes are not 0.
@@ -558,7 +575,7 @@ class Tensor(habits.TensorHabits):
         Returns:
             A boolean Tensor.
         """
-        return self._constant(lambda array: (array != 0).all(axis))
+        return self._constant(lambda array: (array != 0).all(ops.normal_axes(axis, self.ndim)), "all")
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements, in row-major order, in another shape.
@@ -572,7 +589,7 @@ class Tensor(habits.TensorHabits):
             >>> Tensor(np.zeros((2, 3, 4))).reshape(2, -1).shape
             (2, 12)
         """
-        return apply(ops.Reshape(_sizes(shape)), self)
+        return apply(ops.Reshape(_sizes("reshape", shape)), self)
 
     def transpose(self, *axes: Any) -> Tensor:
         """The axes in another order, as in NumPy.
@@ -587,13 +604,13 @@ class Tensor(habits.TensorHabits):
             >>> Tensor(np.zeros((2, 3, 4))).transpose(0, 2, 1).shape
             (2, 4, 3)
         """
-        if axes == (0, 1) and self.ndim == 2:
+        order = _sizes("transpose", axes) or tuple(reversed(range(self.ndim)))
+        if len(axes) == self.ndim == 2 and order == (0, 1):
             raise ValueError(
                 f"transpose(0, 1) of shape {self.shape} names the axes in the order that they have "
                 "and changes nothing: to swap them write swapaxes(0, 1) or .T"
             )
-        order = _sizes(axes) or tuple(reversed(range(self.ndim)))
-        if len(ops.normal_axes(order, self.ndim)) != self.ndim:
+        if len(order) != self.ndim or len(ops.normal_axes(order, self.ndim)) != self.ndim:
             raise ValueError(
                 f"transpose{order} does not name each of {self.ndim} axes once; to swap two of them write swapaxes"
             )
@@ -657,27 +674,32 @@ class Tensor(habits.TensorHabits):
             Tensor([[1., 1., 1.],
                     [2., 2., 2.]], dtype=float32)
         """
-        return apply(ops.BroadcastTo(_sizes(shape)), self)
+        return apply(ops.BroadcastTo(_sizes("broadcast_to", shape)), self)
 
 
-def _sizes(sizes: Sequence[Any]) -> tuple[int, ...]:
+def _sizes(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
     """f(2, 3) and f((2, 3)) mean the same."""
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         sizes = sizes[0]
-    return tuple(operator.index(n) for n in sizes)
+    try:
+        return tuple([operator.index(n) for n in sizes])
+    except TypeError:
+        raise TypeError(f"{name} takes integers or a tuple of them, not {shown(sizes)}") from None
+
+
+def _one_axis(axis: Any) -> int | None:
+    return None if axis is None else whole("axis", axis)
 
 
 def _matmul(a: Any, b: Any) -> Tensor:
     """a @ b as in NumPy: a vector on the left is a row, one on the right is a column, and the
     result does not have that axis."""
-    a, b = (t if isinstance(t, Tensor) else np.asarray(t) for t in (a, b))
+    a, b = (t if isinstance(t, Tensor) else real_array("matmul takes Tensors and arrays of numbers", t) for t in (a, b))
     if not a.ndim or not b.ndim:
-        raise ValueError("a 0-d operand in a matrix product: use * instead")
+        raise ValueError(f"matmul: a 0-d operand in a matrix product of shapes {a.shape} and {b.shape}: use * instead")
     columns, rows = a.shape[-1], b.shape[max(b.ndim - 2, 0)]
     if columns != rows:
-        raise ValueError(
-            f"matrix product of shapes {a.shape} and {b.shape}: the inner dimensions {columns} and {rows} differ"
-        )
+        raise ValueError(f"matmul of shapes {a.shape} and {b.shape}: the inner dimensions {columns} and {rows} differ")
     y = apply(ops.MatMul(), a.reshape(1, -1) if a.ndim == 1 else a, b.reshape(-1, 1) if b.ndim == 1 else b)
     y = y[..., 0, :] if a.ndim == 1 else y
     return y[..., 0] if b.ndim == 1 else y
@@ -715,22 +737,35 @@ def apply(function: Function, *args: Any) -> Tensor:
         arrays = [tensor.data for tensor in inputs]
     try:
         data = devices.run_there(function.forward, arrays) if devices.opened else function.forward(*arrays)
-        if not hasattr(data, "base"):  # arrays have it, Tensors do not
-            raise TypeError(
-                f"{function.name}.forward returned a {type(data).__name__}, not an array: it is handed arrays, "
-                "computes with NumPy's functions and returns one array"
-            )
-    except (TypeError, AttributeError) as error:
+    except RAW as error:
         _check_function(function, error)
-        raise
-    except ValueError as error:
-        shapes = " and ".join(str(tensor.shape) for tensor in inputs)
-        raise ValueError(f"{function.name} of shape {shapes}: {error}") from error
+        if isinstance(error, AttributeError):  # a mistake in forward: no input is to blame
+            raise
+        raise _refusal(function.name, inputs, error) from error
+    if not hasattr(data, "base"):  # arrays have it, Tensors do not
+        _check_function(function)
+        raise TypeError(
+            f"{function.name}.forward returned a {type(data).__name__}, not an array: it is handed arrays, "
+            "computes with NumPy's functions and returns one array"
+        )
     output = Tensor.wrap(data, function if function.record(inputs, data) else None)
+    if observers:
+        for observer in tuple(observers):
+            observer.computed(function, inputs, output)
     # a view: overwriting the one overwrites the other
     if (data is arrays[0] or output.data.base is not None) and memory_of(output) == memory_of(inputs[0]):
         output.version = inputs[0].version
     return output
+
+
+def _refusal(name: str, inputs: Sequence[Tensor], error: Exception) -> Exception:
+    """The error of an operation that refuses its inputs: in one line, what it was given, and why
+    not."""
+    kinds: list[type[Exception]] = [ValueError, IndexError, TypeError]
+    kind = next((kind for kind in kinds if isinstance(error, kind)), ValueError)
+    shapes, dtypes = (" and ".join(str(getattr(t, what)) for t in inputs) for what in ("shape", "dtype"))
+    given = f"shape {shapes}" + f" and dtype {dtypes}" * (kind is not ValueError)
+    return kind(f"{name} of {given}: {' '.join(str(error).split())}")
 
 
 def _arrays(args: tuple[Any, ...]) -> list[devices.Array]:
@@ -775,13 +810,16 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         _check_function(function)
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
     if not tensors:
-        raise TypeError(f"{function.name}: none of the arguments is a Tensor: wrap an array as Tensor(array)")
+        given = " and ".join(shown(arg) for arg in args) or "nothing"
+        raise TypeError(
+            f"{function.name} of {given}: none of the arguments is a Tensor: wrap an array as Tensor(array)"
+        )
     like = tensors[0].data
     dtypes = [t.data.dtype for t in tensors if t.data.dtype.kind == "f"]
     if not dtypes and (function.promotes_integers or any(type(arg) is float for arg in args)):
         dtypes = [np.dtype(np.float32)]
     elif not dtypes:
-        arrays = [arg if isinstance(arg, Tensor) else devices.as_array(arg) for arg in args if hasattr(arg, "dtype")]
+        arrays = [arg for arg in args if devices.kind_of(type(arg)) or isinstance(arg, Tensor)]
         dtypes = [array.dtype for array in arrays if array.dtype.kind == "f"][:1]
     if any(dtype != dtypes[0] for dtype in dtypes):
         narrow, *_, wide = sorted(dtypes, key=lambda dtype: dtype.itemsize)
@@ -790,43 +828,81 @@ def _inputs(function: Function, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         )
     here = devices.device_of(like)
     with devices.on_device(here):
-        inputs = tuple([_converted(arg, dtypes[0] if dtypes else None, like) for arg in args])
+        inputs = tuple([_converted(function.name, arg, dtypes[0] if dtypes else None, like) for arg in args])
     for t in inputs:
         if t.device != here:
             raise devices.DeviceError(f"{function.name}: {here} and {t.device} do not mix: move one with .to({here!r})")
     return inputs
 
 
-def _converted(arg: Any, dtype: np.dtype | None, like: devices.Array) -> Tensor:
+def _converted(name: str, arg: Any, dtype: np.dtype | None, like: devices.Array) -> Tensor:
     """An argument as a Tensor: of that dtype or, for None (integers and booleans only), of the
-    dtype to which NumPy would promote it."""
+    dtype to which NumPy would promote it. Messages begin with the name."""
     if isinstance(arg, Tensor):
         return arg if dtype is None or arg.data.dtype == dtype else Tensor.wrap(arg.data.astype(dtype))
     if dtype is None and type(arg) is int and like.dtype.kind in "iu":
-        dtype = like.dtype  # if the integer does not fit, an OverflowError below
-    array = devices.as_array(arg)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"cannot compute with {arg!r}: numbers, arrays of numbers and Tensors are accepted")
+        dtype = like.dtype
+    array = real_array(f"{name} takes numbers, arrays of numbers and Tensors", arg)
     if array.ndim or not devices.on_host(array):
         return Tensor.wrap(array.astype(dtype or array.dtype, copy=False))
-    return Tensor.wrap(devices.constant(arg if type(arg) is int else array.item(), dtype or array.dtype, like))
+    try:
+        return Tensor.wrap(devices.constant(arg if type(arg) is int else array.item(), dtype or array.dtype, like))
+    except OverflowError:
+        raise OverflowError(f"{name}: {shown(arg)} does not fit {dtype}: convert the Tensor with .astype(…)") from None
 
 
-def _output_gradient(output: Tensor, grad: Any) -> Tensor:
-    """The gradient that a backward pass starts with, checked."""
+def real_array(accepted: str, data: Any) -> devices.Array:
+    """What a user gave, as an array of real numbers or booleans.
+
+    Args:
+        accepted: how a message begins that says what is accepted.
+        data: an array, a number, or numbers in nested lists.
+    Raises:
+        TypeError: it is something else.
+    """
+    try:
+        array = devices.as_array(data)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # ragged lists, say
+        raise TypeError(f"{accepted}, not {shown(data)}: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{accepted}, not {shown(data) if devices.kind_of(type(data)) is None else array.dtype}")
+    return array
+
+
+def real_dtype(name: str, dtype: Any) -> np.dtype:
+    """A user's dtype, checked: of real numbers or booleans, in this machine's order of bytes.
+
+    Args:
+        name: what a message calls it.
+        dtype: such as np.float32 or "float32".
+    """
+    try:
+        found = np.dtype(dtype).newbyteorder("=")
+        if dtype is not None and found.kind in "fiub" and not found.subdtype:
+            return found
+    except (TypeError, ValueError, SyntaxError, DeprecationWarning):
+        pass
+    raise TypeError(f"{name} must be one of real numbers or booleans, such as np.float32, not {shown(dtype)}")
+
+
+def _output_gradient(name: str, output: Tensor, grad: Any) -> Tensor:
+    """The gradient that a backward pass starts with, checked. Messages begin with the name."""
     if not output.requires_grad:
         raise RuntimeError(
-            "nothing to differentiate: no input of this Tensor requires a gradient, or it was computed under no_grad"
+            f"{name}: nothing to differentiate: no input of this Tensor of shape {output.shape} requires a gradient, "
+            "or it was computed under no_grad"
         )
     if grad is None:
         if output.size != 1:
-            raise RuntimeError(f"backward from shape {output.shape} needs a gradient of that shape")
+            raise RuntimeError(f"{name} from shape {output.shape} needs a gradient of that shape")
         with devices.on_device_of(output.data):
             return Tensor.wrap(np.ones_like(output.data))
-    tensor = _converted(grad, output.dtype, output.data) if not isinstance(grad, Tensor) else grad
+    tensor = (
+        _converted(f"{name}: a gradient", grad, output.dtype, output.data) if not isinstance(grad, Tensor) else grad
+    )
     if tensor.shape != output.shape or tensor.dtype != output.dtype:
         raise ValueError(
-            f"a gradient of shape {tensor.shape} and dtype {tensor.dtype} "
+            f"{name}: a gradient of shape {tensor.shape} and dtype {tensor.dtype} "
             f"for an output of shape {output.shape} and dtype {output.dtype}"
         )
     return tensor
@@ -859,16 +935,19 @@ def grad(
         >>> grad(x * x, x)
         (Tensor(6., dtype=float32),)
     """
-    ys = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    flags("grad", create_graph=create_graph, **({} if retain_graph is None else {"retain_graph": retain_graph}))
+    ys = [outputs] if isinstance(outputs, Tensor) else several("grad: outputs", outputs, Tensor)
+    xs = [inputs] if isinstance(inputs, Tensor) else several("grad: inputs", inputs, Tensor)
     gs = [None] * len(ys) if grad_outputs is None else grad_outputs
-    gs = (gs,) if hasattr(gs, "shape") else tuple(gs)
+    gs = [gs] if hasattr(gs, "shape") else several("grad: grad_outputs", gs)
     if not ys or not xs or len(gs) != len(ys):
         raise ValueError(f"grad of {len(ys)} outputs, {len(gs)} output gradients, with respect to {len(xs)} inputs")
     for i, x in enumerate(xs):
         if not x.requires_grad:
-            raise RuntimeError(f"input {i} does not require a gradient: create it with requires_grad=True")
-    roots = [(y, _output_gradient(y, g)) for y, g in zip(ys, gs, strict=True)]
+            raise RuntimeError(
+                f"grad: input {i} does not require a gradient: create it, of shape {x.shape}, with requires_grad=True"
+            )
+    roots = [(y, _output_gradient("grad", y, g)) for y, g in zip(ys, gs, strict=True)]
     found: dict[Tensor, Tensor] = {}
     with set_grad_enabled(create_graph), devices.on_device_of(roots[0][0].data):
         backward_pass(roots, found.__setitem__, xs, create_graph if retain_graph is None else retain_graph)

@@ -39,6 +39,7 @@ def no_leaks():
     with minicnn.use_backend(None):
         yield
     assert autograd.is_recording(), "a test left gradients switched off"
+    assert not autograd.observers, "a test left detect_anomaly on"
     assert fast.threads.get_num_threads() == threads, "a test left another number of threads"
     assert np.geterr() == errors, "a test left NumPy's error handling changed"
     strays = [t.name for t in threading.enumerate() if t.name.startswith("minicnn-data") and t.is_alive()]

@@ -26,11 +26,15 @@ FILES = {
     "metrics.csv",
     "curves.png",
     "filters.png",
+    "report.html",
     "last.safetensors",
+    "previous.safetensors",
     "best.safetensors",
     "finished.json",
 }
+ONE_EPOCH = FILES - {"previous.safetensors"}  # of a run that had one checkpoint
 UNFINISHED = FILES - {"finished.json"}  # of a run that was interrupted
+TIMES = "images_per_s", "seconds", "compute_seconds", "data_seconds"  # columns that differ each time
 SIZE = 64
 
 
@@ -97,11 +101,11 @@ def step(net, optimizer, images, labels):
 @pytest.fixture
 def run(monkeypatch):
     """run("train.py", "--epochs", 2, …) -> status, out, err. Images of curves and filters are left out."""
-    from support import runs
+    from support import recording
 
     small_world(monkeypatch)
-    for name in ("draw_curves", "draw_filters"):
-        monkeypatch.setattr(runs, name, lambda *_: None)
+    for name in ("draw_curves", "draw_filters", "write_report"):
+        monkeypatch.setattr(recording, name, lambda *_, **__: None)
     return run_program
 
 
@@ -119,6 +123,11 @@ def mistake(run):
         return result
 
     return check
+
+
+def interrupted(folder):
+    """The line with which a program ends that was interrupted."""
+    return f"interrupted: go on with: python {PROGRAMS / 'train.py'} --resume {folder / 'last.safetensors'}\n"
 
 
 def write_cifar10(folder, count=4):
@@ -151,7 +160,7 @@ def state(folder):
     """All that a run leaves but images, times and the folder's name, bit for bit."""
 
     def timeless(rows):
-        return [{name: value for name, value in row.items() if name not in ("images_per_s", "seconds")} for row in rows]
+        return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
     found = {"config": json.loads((folder / "config.json").read_text()), "metrics": timeless(metrics(folder))}
     found["config"].pop("out")

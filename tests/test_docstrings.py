@@ -17,7 +17,7 @@ import minicnn
 # the modules, or packages, whose public names have this form
 MODULES = [
     "minicnn.functional", "minicnn.nn", "minicnn.tensor", "minicnn.ops", "minicnn.autograd", "minicnn.data", "minicnn.optim",
-    "minicnn.checkpoint", "minicnn.gradcheck", "minicnn.dlpack", "minicnn.random", "minicnn.backends",
+    "minicnn.anomaly", "minicnn.checkpoint", "minicnn.gradcheck", "minicnn.dlpack", "minicnn.random", "minicnn.backends",
 ]  # fmt: skip
 
 SECTIONS = {"Args", "Returns", "Yields", "Raises", "Attributes", "Example"}

@@ -40,7 +40,7 @@ def test_a_lesson_is_short(path):
 
 
 def test_the_reading_order_has_every_lesson():
-    helpers = {"layout", "precision", "shapes", "targets"}
+    helpers = {"arguments", "layout", "precision", "shapes", "targets"}
     folder = Path(minicnn.functional.__file__).parent
     names = {name.rpartition(".")[2] for name in LESSONS}
     assert names | helpers == {path.stem for path in folder.glob("*.py")} - {"__init__"}

@@ -27,12 +27,12 @@ FLOORS = [  # from the ground up; a room imports from lower floors, and from its
     ["functional"],
     ["data"],
     ["nn"],
-    ["optim"],
+    ["optim", "anomaly"],
     ["checkpoint", "distributed"],
     ["__init__"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-EXTRAS = {"PIL", "safetensors", "cupy", "mpi4py"}  # optional packages, imported where they are needed
+EXTRAS = {"PIL", "cupy", "mpi4py"}  # optional packages, imported where they are needed
 
 ISOLATED = """
 import socket, sys, threading

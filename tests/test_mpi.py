@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 
 import crew as crews
@@ -29,33 +30,41 @@ VARIABLES = mpi.SIZES
 @pytest.mark.parametrize("name", checks_of("exchanges.py"))
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_exchanges_under_mpiexec(size, name):
-    passes(size, "exchanges.py", name)
+    passes(size, name)
+
+
+ENDS = {  # what happens to a worker, and what the program says
+    "raises": "ValueError: this is what went wrong",
+    "memory": "MemoryError: no memory left for this test",
+    "thread": "ValueError: this is what went wrong",
+    "interrupted": "KeyboardInterrupt",
+    "killed": "",  # MPICH's own words, or Open MPI's
+    "exits": "has waited 1 s for the other workers",
+    "fails": "this program says why",
+    "stopped": "rank 0 has waited 1 s for the other workers",
+    "sleeps": "rank 0 has waited 1 s for the other workers",
+}
+
+
+@pytest.fixture(scope="module")
+def ends():
+    """The results of ends.py. Most of the time these programs wait, so several run at a time."""
+    with ThreadPoolExecutor(3) as pool:
+        ways = "slow", *ENDS
+        return dict(zip(ways, pool.map(lambda how: mpiexec(2, "ends.py", how), ways), strict=True))
 
 
 @needs_mpi
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ("raises", "ValueError: this is what went wrong"),
-        ("memory", "MemoryError: no memory left for this test"),
-        ("thread", "ValueError: this is what went wrong"),
-        ("interrupted", "KeyboardInterrupt"),
-        ("killed", ""),  # MPICH's own words, or Open MPI's
-        ("exits", "has waited 1 s for the other workers"),
-        ("fails", "this program says why"),
-        ("stopped", "rank 0 has waited 1 s for the other workers"),
-        ("sleeps", "rank 0 has waited 1 s for the other workers"),
-    ],
-)
-def test_a_lost_worker_ends_all_under_mpiexec(how, words):
-    result = mpiexec(2, "ends.py", how)
-    assert result.status and words in result.err and "is done" not in result.out
+@pytest.mark.parametrize("how", ENDS)
+def test_a_lost_worker_ends_all_under_mpiexec(ends, how):
+    result = ends[how]
+    assert result.status and ENDS[how] in result.err and "is done" not in result.out
     assert result.seconds < 30
 
 
 @needs_mpi
-def test_a_slow_worker_does_not_under_mpiexec():
-    result = mpiexec(2, "ends.py", "slow")
+def test_a_slow_worker_does_not_under_mpiexec(ends):
+    result = ends["slow"]
     assert (result.status, result.err) == (0, "")
     assert "rank 0 is done" in result.out and "rank 1 is done" in result.out
 

@@ -48,8 +48,15 @@ def test_seeds_are_from_0_to_2_to_the_64():
             manual_seed(seed)
     with refuses(ValueError, "-1"):
         set_random_state((3, -1))
-    with pytest.raises(TypeError):
-        manual_seed(1.5)
+    for seed in (1.5, "1", None, [1, 2]):
+        with refuses(ValueError, f"seed must be a whole number from 0 to {2**64 - 1}, not {seed!r}"):
+            manual_seed(seed)
+    for state in (3, (1, 2, 3), "ab"):
+        with refuses(ValueError, "state" if state != "ab" else "seed", repr(state if state != "ab" else "a")):
+            set_random_state(state)
+    for key, first in ((3, 0), ((1,), 0), ((1, -1), 0), ((0, 1), -1), ((0, 1), 1.0)):
+        with refuses(TypeError if key == 3 else ValueError, "generator: "):
+            generator(key, first)
     assert random_state()[0] == 2**64 - 1
 
 

@@ -49,7 +49,7 @@ import support.installed  # noqa: F401 (first)
 
 # isort: split
 import numpy as np
-from evaluate import Score, batches, evaluate
+from evaluate import Score, evaluate
 from report import GOAL, Run, reached, report
 from support.drawing import require_matplotlib
 from support.options import (
@@ -64,6 +64,7 @@ from support.options import (
     say,
     use_machine,
 )
+from support.progress import batches
 
 import minicnn
 from minicnn import Tensor, nn
@@ -274,10 +275,10 @@ def train_epoch(net: nn.Module, loader: DataLoader, optimizer: Optimizer, title:
         with batch_of(len(labels)):
             logits = net(Tensor(images))
             loss = F.cross_entropy(logits, Tensor(labels))
+            score.add(loss, logits, labels)
             net.zero_grad()
             loss.backward()
             optimizer.step()
-        score.add(loss, logits, labels)
     return 100 - score.result()["top1"]
 
 

@@ -5,9 +5,9 @@ import json
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import support.installed  # noqa: F401 (first)
 
@@ -18,6 +18,7 @@ from support.confusion import FEW, draw, matrix_text, per_class, table_text
 from support.drawing import require_matplotlib
 from support.images import dataset, validation
 from support.options import (
+    Divergence,
     Parser,
     UsageError,
     add_network,
@@ -34,7 +35,7 @@ from support.runs import FIVE, begin, require_classes
 
 from minicnn import Tensor, nn, no_grad
 from minicnn import functional as F
-from minicnn.backends.devices import Array, on_device_of, to_device
+from minicnn.backends.devices import Array, on_device_of, on_host, to_device
 from minicnn.checkpoint import CheckpointError, replacing
 from minicnn.data import DataError, DataLoader
 from minicnn.data.folder import some
@@ -80,19 +81,29 @@ class Score:
         workers: those that have other rows of the batches; after result(), all of them have what
             all have counted.
         mistakes: how many mistakes to keep.
+        strict: raise a Divergence if a batch's loss is NaN or infinite: on a CPU at once, on a GPU
+            when it is counted.
     Attributes:
         confusion: (K, K), how many images of each class (the rows) got each answer (the columns),
             the first of equal ones.
         mistakes: the wrong answers that the network was most sure of, from the most probable one,
             with copies of their images.
+        batches: on how many the network was trained. The caller counts them, and these two:
+        lr: the learning rate of the last of them.
+        waited: the seconds in which there was none.
+        loss: that of the last batch that was added, on its device.
     """
 
-    def __init__(self, classes: int = 0, workers: Workers | None = None, mistakes: int = 0) -> None:
-        self.workers = workers or Workers()
-        # (loss, logits, labels, images) of each batch that is not counted yet
-        self.kept: list[tuple[Array, Array, Array, Array | None]] = []
+    def __init__(
+        self, classes: int = 0, workers: Workers | None = None, mistakes: int = 0, strict: bool = False
+    ) -> None:
+        self.workers, self.strict = workers or Workers(), strict
+        # (which one, from 1, loss, logits, labels, images) of each batch that is not counted yet
+        self.kept: list[tuple[int, Array, Array, Array, Array | None]] = []
         self.begun = self.counted = time.perf_counter()
         self.sums, self.seen = np.zeros(3), 0  # of loss, top-1 and top-5; over so many images
+        self.batches, self.lr, self.waited = 0, 0.0, 0.0
+        self.loss: Array = np.zeros(())
         self.confusion = np.zeros((classes, classes), np.int64)
         self.most, self.mistakes = mistakes, list[Mistake]()
 
@@ -101,9 +112,12 @@ class Score:
         mistakes are to be kept. The first one is counted at once."""
         if not len(labels):  # the rows of a small batch are other workers'
             return
+        self.loss = loss.data
+        if self.strict and on_host(loss.data) and not np.isfinite(loss.data):
+            raise Divergence(self.batches + 1)
         if not self.most:
             images = None
-        self.kept.append((loss.data, logits.data, labels, images))
+        self.kept.append((self.batches + 1, loss.data, logits.data, labels, images))
         full = len(self.kept) == MOST_KEPT or (images is not None and len(self.kept) * images.nbytes > MOST_BYTES)
         if not self.seen or full or time.perf_counter() - self.counted > OFTEN:
             self.count()
@@ -111,9 +125,9 @@ class Score:
     def count(self) -> None:
         """Count the batches that were kept."""
         if self.kept:
-            losses, *batches, images = zip(*self.kept, strict=True)
+            numbers, losses, *batches, images = zip(*self.kept, strict=True)
             with on_device_of(losses[0]):
-                means = to_device(np.stack(losses), "cpu")
+                of_batches = to_device(np.stack(losses), "cpu")
                 logits, labels = map(np.concatenate, batches)
                 self.sums[1:] += to_device(np.stack([top_k(logits, labels, k) for k in (1, 5)]), "cpu")
                 if self.confusion.size:
@@ -121,10 +135,30 @@ class Score:
                     np.add.at(self.confusion, tuple(pairs), 1)
                 if self.most:
                     self._keep_mistakes(logits, labels, images)
-            sizes = [len(logits) for _, logits, *_ in self.kept]
-            self.sums[0] += np.dot(sizes, means)
+            if self.strict and not np.isfinite(of_batches).all():
+                raise Divergence(numbers[int(np.argmin(np.isfinite(of_batches)))])
+            sizes = [len(rows) for rows in batches[0]]
+            # one by one, so that the sum is the same however many are counted at once
+            for size, mean in zip(sizes, of_batches.tolist(), strict=True):
+                self.sums[0] += size * mean
             self.seen += sum(sizes)
         self.kept, self.counted = [], time.perf_counter()
+
+    @property
+    def finite(self) -> bool:
+        """Whether the sum of the losses that were counted is a number."""
+        return bool(np.isfinite(self.sums[0]))
+
+    @property
+    def seconds(self) -> float:
+        """Since the first image; more than 0, although a clock may stand still."""
+        return max(time.perf_counter() - self.begun, 1e-9)
+
+    def total(self) -> tuple[np.ndarray, int]:
+        """The sums of all workers, and over how many images."""
+        self.count()
+        sums, seen = zip(*self.workers.gather((self.sums, self.seen)), strict=True)
+        return sum(sums), sum(seen)  # in the order of the ranks: equal everywhere
 
     def _keep_mistakes(self, logits: Array, labels: Array, batches: tuple[Array, ...]) -> None:
         """Keep the mistakes among these that are more probable than others."""
@@ -142,15 +176,11 @@ class Score:
 
     def result(self) -> dict[str, float]:
         """loss, top1 and top5 of all images so far."""
-        self.count()
-        gathered = self.workers.gather((self.sums, self.seen, self.confusion))
-        sums, seen, confusion = zip(*gathered, strict=True)
-        # in the order of the ranks: equal everywhere
-        self.sums, self.seen, self.confusion = sum(sums), sum(seen), sum(confusion)
+        self.sums, self.seen = self.total()
+        self.confusion = sum(self.workers.gather(self.confusion))
         if self.most:
             self._gather_mistakes()
-        loss, top1, top5 = (self.sums * (1, 100, 100) / self.seen).tolist()
-        return {"loss": loss, "top1": top1, "top5": top5}
+        return means(self.sums, self.seen)
 
     def _gather_mistakes(self) -> None:
         """The most probable ones of all workers; images are sent of these alone."""
@@ -160,24 +190,33 @@ class Score:
         self.mistakes = sorted(chain(*chosen), key=lambda mistake: -mistake.probability)
 
     def trained(self) -> dict[str, float]:
-        """The results of the images that were trained on, by the names in a run's table, and images
-        a second."""
-        result, seconds = self.result(), time.perf_counter() - self.begun
-        return {"train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": self.seen / seconds}
+        """The results of the images that were trained on, by the names in a run's table, images a
+        second, and the seconds with a batch to work on and without."""
+        sums, seen = self.total()
+        result, seconds = means(sums, seen), self.seconds
+        return {
+            "train_loss": result["loss"], "train_top1": result["top1"], "images_per_s": seen / seconds,
+            "compute_seconds": max(seconds - self.waited, 0), "data_seconds": self.waited,
+        }  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """All that restore() needs, as JSON can hold it."""
+        sums, seen = self.total()
+        counts = {"batches": self.batches, "lr": self.lr, "seen": seen, "sums": sums.tolist()}
+        return {**counts, "seconds": self.seconds, "waited": self.waited}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what another Score has counted."""
+        self.batches, self.lr, self.waited = state["batches"], state["lr"], state["waited"]
+        self.begun -= state["seconds"]
+        if self.workers.rank == 0:  # for all
+            self.sums, self.seen = np.array(state["sums"]), state["seen"]
 
 
-def batches(loader: DataLoader, title: str, score: Score) -> Iterator[tuple[Array, Array]]:
-    """The loader's batches to train on, each added to the score before the next. A progress bar
-    counts them and shows the mean loss so far; if that is NaN or infinite, they end early. Of
-    several workers, each shows its own part."""
-    with progress_bar(total=len(loader.dataset) // loader.part[1], desc=title, unit=" images") as bar:
-        for images, labels in loader:
-            yield images, labels
-            # as part of the title, which narrow bars show too
-            bar.set_description(f"{title}  loss {score.sums[0] / max(score.seen, 1):.3f}", refresh=False)
-            bar.update(len(labels))
-            if not all(score.workers.gather(bool(np.isfinite(score.sums[0])))):
-                break
+def means(sums: np.ndarray, seen: int) -> dict[str, float]:
+    """The mean loss, and top-1 and top-5 in per cent, from sums over so many images."""
+    loss, top1, top5 = (sums * (1, 100, 100) / seen).tolist()
+    return {"loss": loss, "top1": top1, "top5": top5}
 
 
 def outputs(net: nn.Module, images: Array) -> Tensor:
@@ -200,14 +239,18 @@ def outputs(net: nn.Module, images: Array) -> Tensor:
 
 
 @no_grad()
-def evaluate(net: nn.Module, loader: DataLoader, score: Score | None = None) -> dict[str, float]:
+def evaluate(
+    net: nn.Module, loader: DataLoader, score: Score | None = None, check: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """The loss, and top1 and top5 in percent, of a network over a data set. The loader gives one
-    crop of each image or ten. `score` does the counting, if it is to count more."""
+    crop of each image or ten. `score` does the counting, if it is to count more; check() is called
+    after each batch."""
     training, score = net.training, score or Score()
     net.eval()
     for images, labels in progress_bar(loader, desc="validate", unit=" batches"):
         logits = outputs(net, images)
         score.add(F.cross_entropy(logits, Tensor(labels)), logits, labels, images)
+        check()
     net.train(training)
     return score.result()
 

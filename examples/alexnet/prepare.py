@@ -28,7 +28,7 @@ from support.images import STATISTICS, announced
 from support.options import Parser, UsageError, command, natural, number, printable, progress_bar, say, side
 
 import minicnn
-from minicnn.checkpoint import replacing, require_safetensors
+from minicnn.checkpoint import replacing
 from minicnn.data import DataError, ImageNet, PixelStatistics, read_image
 from minicnn.data.folder import IMAGES, image_files, pillow, some
 from minicnn.data.imagenet import CAFFE, tree, word_files
@@ -223,7 +223,6 @@ def finish(photos: Sequence[Photo], statistics: PixelStatistics, settings: Names
 
 
 def prepare(settings: Namespace) -> None:
-    require_safetensors()
     photos = listed(settings.source, settings.target)
     begin(settings, {photo.target for photo in photos})
     done = shrink_all(photos, settings)

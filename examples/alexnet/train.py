@@ -3,23 +3,28 @@ arguments on synthetic images. See --help. This file is to be read from top to b
 data, network, optimizer, and the loop."""
 
 import sys
-import time
 from argparse import Namespace
+from contextlib import nullcontext
 from typing import Any
 
 import support.installed  # noqa: F401 (first)
 
 # isort: split
-from evaluate import Score, batches, evaluate, in_words
+from evaluate import Score, evaluate, in_words
 from model import INPUT_SIZE, alexnet
+from support.bad_files import BadFiles
+from support.diagnosis import divergence
+from support.folders import Claim, claimed
 from support.images import View, datasets, pixel_statistics, training, validation
 from support.options import batch_of, command, connected, parse, say, use_machine
 from support.parallel import WAYS
-from support.runs import TEN_CROP, Run, claimed, conclude
-from support.start import Start, begin, freeze, introduce, training_mode
+from support.progress import batches
+from support.recording import Run
+from support.report import MISTAKES
+from support.start import Start, begin, freeze, introduce, observers, training_mode
 
 import minicnn
-from minicnn import Tensor, nn
+from minicnn import Tensor, detect_anomaly, nn
 from minicnn import functional as F
 from minicnn.optim import SGD, CosineLR, ReduceLROnPlateau, Schedule, StepLR
 from minicnn.workers import Workers
@@ -33,11 +38,13 @@ def main() -> None:
     if start is None:  # the run has all its epochs
         return
     use_machine(settings, workers)
-    with claimed(settings, "out" not in given, workers):  # settings.out is this run's folder
-        train(settings, given, start, workers)
+    anomalies = detect_anomaly() if settings.detect_anomaly else nullcontext()
+    with claimed(settings, "out" not in given, workers) as claim, anomalies:
+        # settings.out is this run's folder
+        train(settings, given, start, workers, claim)
 
 
-def train(settings: Namespace, given: set[str], start: Start, workers: Workers) -> None:
+def train(settings: Namespace, given: set[str], start: Start, workers: Workers, claim: Claim) -> None:
     minicnn.manual_seed(settings.seed)
     # how several processes divide the work
     way = WAYS[settings.parallel if workers.size > 1 else "data"](workers)
@@ -46,10 +53,12 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers) 
     size = INPUT_SIZE[settings.variant]
     dataset, val_dataset = datasets(settings.data, settings.seed, size, settings.verify, settings.resize, start.classes)
     start.require_classes(settings.data, dataset.classes)
-    statistics = pixel_statistics(dataset, settings, start.statistics, workers)
+    bad = BadFiles(settings.max_bad, len(dataset), start.saved.get("bad_files"))
+    options = {"part": way.rows.part, **bad.options}
+    statistics = pixel_statistics(dataset, settings, start.statistics, workers, **bad.options)
     view = View.of(size, settings, statistics, start.view)
-    loader = training(dataset, view, settings, statistics, way.rows.part)
-    val_loader = validation(val_dataset, view, settings, part=way.rows.part)
+    loader = training(dataset, view, settings, statistics, **options)
+    val_loader = validation(val_dataset, view, settings, **options)
 
     # Network, optimizer and schedule: new ones, unless there is something to start with.
     lrn = start.lrn(settings)
@@ -62,55 +71,60 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers) 
     schedule = schedule_for(optimizer, settings, settings.epochs * len(loader))
     plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
     way.begin(net)
-    start.restore(way, net, optimizer, schedule, settings, given, len(loader))
+    start.restore(way, net, optimizer, schedule, settings, given, loader)
     introduce(settings, given, way, net, optimizer, loader, val_loader)
 
     known = {"classes": dataset.classes, "names": start.names(dataset), "lrn": lrn, "ranks": workers.size}
     known["minicnn"] = minicnn.__version__
-    run = Run(settings, known, view, start.saved, workers.rank)  # writes the folder
-    begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
+    run = Run(  # which writes the folder
+        settings, known, view, start.saved, claim, statistics=statistics, bad=bad, workers=workers,
+        observers=observers(settings, way, net, optimizer, len(dataset.classes), settings.epochs * len(loader)),
+        explain=lambda images, labels, ago: divergence(
+            net, optimizer, images, labels, optimizer.steps - ago, way.alone
+        ),
+        parts=lambda: {"model": way.whole(net), "optimizer": way.whole(optimizer), "schedule": schedule},
+    )  # fmt: skip
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         title = f"epoch {epoch}/{settings.epochs}"
 
         # Train: one update for each batch of images (N, S, S, 3) with labels (N,).
-        loader.set_epoch(epoch)  # another order, and other crops
+        score = Score(workers=way.rows, strict=True)
+        run.begin_epoch(loader, score)  # in another order and with other crops than the one before
         training_mode(net)
-        score = Score(workers=way.rows)
-        for images, labels in batches(loader, title, score):
+        for images, labels in batches(loader, title, score, run):
             with batch_of(len(labels)), way.step(len(labels)) as step:
                 logits = net(Tensor(images))  # (N, classes)
                 loss = F.cross_entropy(logits, Tensor(labels))
+                score.add(loss, logits, labels)
                 net.zero_grad()
                 step.backward(loss)  # and, of several processes, sum the gradients
             way.update(optimizer)
-            lr = optimizer.lr
+            score.lr = optimizer.lr
             if not plateau:
                 schedule.step()
-            score.add(loss, logits, labels)
-        result: dict[str, Any] = {"lr": lr, **score.trained()}
+        result: dict[str, Any] = {"lr": score.lr, **score.trained()}
 
         # Validate.
-        result |= {f"val_{name}": value for name, value in evaluate(net, val_loader, Score(workers=way.rows)).items()}
+        validated = Score(len(dataset.classes), way.rows, MISTAKES)
+        result |= {f"val_{name}": value for name, value in evaluate(net, val_loader, validated, run.check).items()}
         if plateau:
             plateau.step(100 - result["val_top1"])
 
         # Save the tables and images, the network if it is the best so far, and all that it takes to
         # continue.
-        row = {"epoch": epoch, "step": optimizer.steps, **result, "seconds": time.perf_counter() - begun}
-        parts = {"model": way.whole(net), "optimizer": way.whole(optimizer), "schedule": schedule}
-        run.keep(row, parts, statistics)
+        run.keep({"epoch": epoch, "step": optimizer.steps, **result, "seconds": run.seconds}, validated)
         say(
             f"{title}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
             f"{in_words(result, len(dataset.classes), prefix='val_')}  {result['images_per_s']:.1f} images/s"
         )
 
     if settings.ten_crop:  # once, at the end: it takes ten times as long
-        ten_crops = validation(val_dataset, view, settings, crops=10, part=way.rows.part)
-        result = evaluate(net, ten_crops, Score(workers=way.rows))
-        run.write(TEN_CROP, result)
+        ten_crops = validation(val_dataset, view, settings, crops=10, **options)
+        result = evaluate(net, ten_crops, Score(workers=way.rows), run.check)
+        run.keep_ten_crops(result)
         say(f"ten crops of each image: {in_words(result, len(dataset.classes))}")
-    conclude(run)
-    say(f"{time.perf_counter() - begun:.0f} s; the run is in {settings.out}")
+    run.conclude()
+    say(f"{run.seconds:.0f} s; the run is in {settings.out}")
 
 
 def network(settings: Namespace, classes: int, lrn: dict[str, Any]) -> nn.Sequential:

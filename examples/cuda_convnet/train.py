@@ -15,7 +15,6 @@ training set. One thing differs: here the images come in another order in each e
 
 import os
 import sys
-import time
 from argparse import SUPPRESS, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ import support.installed  # noqa: F401 (first)
 
 # isort: split
 import numpy as np
-from evaluate import Score, batches, evaluate
+from evaluate import Score, evaluate
+from support.folders import Claim, claimed
 from support.images import RAW, View
 from support.options import (
     CIFAR10_FILES,
@@ -42,9 +42,11 @@ from support.options import (
     seed,
     use_machine,
 )
+from support.progress import batches
+from support.recording import Run
+from support.report import MISTAKES
 from support.runs import (
-    Run,
-    claimed,
+    begun_epoch,
     finished,
     has,
     part_of,
@@ -153,7 +155,7 @@ def slowdown(name: str, epoch: int, epochs: int) -> float:
     return 0.1 ** sum(epoch > epochs * after / EPOCHS[name] for after in SLOWER[name])
 
 
-def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) -> None:
+def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], claim: Claim) -> None:
     """Train a network; arrays and saved, if not empty, are the checkpoint to go on from."""
     minicnn.manual_seed(settings.seed)
     dataset, test_dataset = (CIFAR10(settings.data, part, verify=settings.verify) for part in (True, False))
@@ -174,42 +176,45 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any]) ->
     optimizer = sgd(net, settings.network)
     if saved:
         restore(settings.resume, with_one_optimizer(arrays), saved, {"model": net, "optimizer": optimizer})
-    run = Run(settings, {"classes": dataset.classes}, view, saved)
+        begun_epoch(saved, len(dataset))
+    more = {"classes": dataset.classes, "minicnn": minicnn.__version__}
+    run = Run(settings, more, view, saved, claim, lambda: {"model": net, "optimizer": optimizer})
 
-    begun = time.perf_counter() - (run.rows[-1]["seconds"] if run.rows else 0)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
-        loader.set_epoch(epoch)
         for group, rate in zip(optimizer.param_groups, RATES.values(), strict=True):
             group["lr"] = rate * slowdown(settings.network, epoch, settings.epochs)
         title = f"epoch {epoch}/{settings.epochs}"
 
+        score = Score(strict=True)
+        run.begin_epoch(loader, score)
         net.train()
-        score = Score()
-        for images, labels in batches(loader, title, score):
+        for images, labels in batches(loader, title, score, run):
             with batch_of(len(labels)):
                 logits = net(Tensor(images))
                 loss = F.cross_entropy(logits, Tensor(labels))
+                score.add(loss, logits, labels)
                 net.zero_grad()
                 loss.backward()
                 optimizer.step()
-            score.add(loss, logits, labels)
 
         row: dict[str, Any] = {"lr": optimizer.lr, **score.trained(), "epoch": epoch, "step": optimizer.steps}
-        row |= {f"val_{name}": value for name, value in evaluate(net, test_loader).items()}
-        row["seconds"] = time.perf_counter() - begun
-        run.keep(row, {"model": net, "optimizer": optimizer})
+        validated = Score(len(dataset.classes), mistakes=MISTAKES)
+        row |= {f"val_{name}": value for name, value in evaluate(net, test_loader, validated, run.check).items()}
+        row["seconds"] = run.seconds
+        run.keep(row, validated)
         say(
             f"{title}  training error {100 - row['train_top1']:.2f}%  "
             f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
             f"{row['images_per_s']:.0f} images/s"
         )
+    claim.aside.wait()
     say(f"the run is in {settings.out}")
 
 
 EXAMPLES = """\
 A run writes into its folder what examples/alexnet/train.py does: config.json,
-metrics.csv, curves.png, filters.png, best.safetensors and last.safetensors,
-about 2 MB.
+metrics.csv, curves.png, filters.png, report.html, best.safetensors, last.safetensors
+and previous.safetensors, about 4 MB.
 
 examples:
   cuda_convnet/train.py --data cifar-10-batches-bin
@@ -258,8 +263,8 @@ def main() -> None:
     settings.epochs = settings.epochs or EPOCHS[settings.network]
     settings.out = settings.out or f"runs/cifar-{settings.network}"
     use_machine(settings)
-    with claimed(settings):
-        train(settings, arrays, saved)
+    with claimed(settings) as claim:
+        train(settings, arrays, saved, claim)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from typing import Any, TypeVar, cast
 
 from threadpoolctl import ThreadpoolController
 
+from ..checks import shown
 from .devices import DeviceError, is_kind, kind_of, open_device
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -230,10 +231,10 @@ class use_backend:
     """
 
     def __init__(self, name: str | None) -> None:
-        backend = _backends.get(name) if name is not None else None
-        if backend is None and name not in (None, REFERENCE):
+        backend = _backends.get(name) if isinstance(name, str) else None
+        if backend is None and not (name is None or (isinstance(name, str) and name == REFERENCE)):
             there = ", ".join(repr(known) for known in (REFERENCE, *_backends))
-            raise DeviceError(f"there is no backend {name!r}: use one of {there}")
+            raise DeviceError(f"use_backend: there is no backend {shown(name)}: use one of {there}")
         if backend is not None:
             open_device(backend.device)
             backend.check()

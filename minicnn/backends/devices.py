@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import shown
+
 Array = Any  # a NumPy array, or an array of another device
 HOST_MEMORY = (1, 3, 11)  # kinds of memory by their numbers in DLPack: plain, pinned, managed
 
@@ -201,9 +203,11 @@ def open_device(device: str) -> str:
     Raises:
         DeviceError: it cannot be used; the message says what to install or to write.
     """
+    if not isinstance(device, str):
+        raise DeviceError(f"device must be 'cpu', 'gpu' or 'gpu:N', not {shown(device)}")
     if device == "cpu":
         return device
-    kind, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
+    kind, _, index = device.partition(":")
     if kind not in _kinds or (index and not index.isdecimal()):
         called = ": here it is called 'gpu'" if kind == "cuda" else ""
         raise DeviceError(f"unknown device {device!r}{called}: use 'cpu', 'gpu' or 'gpu:N'")
@@ -297,7 +301,7 @@ def memory_stats(device: str = "gpu") -> dict[str, int]:
     """
     there, number = _opened_device(device)
     if there is None:
-        raise DeviceError("memory_stats() is for devices other than the host: 'gpu' or 'gpu:N'")
+        raise DeviceError(f"memory_stats() is for devices other than the host: 'gpu' or 'gpu:N', not {device!r}")
     return there.memory_stats(number)
 
 
@@ -420,7 +424,10 @@ def misfit(value: Array, array: Array) -> str | None:
     """What keeps the value from being copied over the array: its shape, or its kind of dtype
     (integers are not the weights of a network); None if nothing does.
     """
-    value = as_array(value)
+    try:
+        value = as_array(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # lists of unequal lengths, say
+        return f"is {shown(value)}, not an array"
     if value.shape != array.shape:
         return f"has shape {value.shape}, not {array.shape}"
     if value.dtype.kind not in ("f" if array.dtype.kind == "f" else "fiub"):
@@ -489,7 +496,8 @@ def from_dlpack(x: Any) -> Array:
     there = None if kind is None else _opened_device(f"{kind}:{number}")[0]
     try:
         return (np if there is None else there.module()).from_dlpack(x)
-    except (RuntimeError, TypeError) as error:  # NumPy, or CuPy, has no such dtype
+    # NumPy, or CuPy, has no such dtype; or the array must not be shared
+    except (RuntimeError, TypeError, ValueError, AttributeError, BufferError) as error:
         raise BufferError(f"from_dlpack of {getattr(x, 'dtype', type(x).__name__)}: {one_line(error)}") from None
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..checks import place
+
 
 class Arrays:
     """X and y as a dataset: `dataset[i]` is (X[i], y[i]), views that cannot be written to.
@@ -51,6 +53,7 @@ class Arrays:
         return len(self.X)
 
     def __getitem__(self, index: int) -> tuple[NDArray[Any], Any]:
+        index = place("Arrays: index", index, len(self))
         return self.X[index], self.y[index]
 
 
@@ -58,7 +61,7 @@ def _numbers(name: str, values: ArrayLike, kinds: str = "iuf") -> NDArray[Any]:
     """A read-only view of an array of one of these kinds of dtype."""
     try:
         array = np.asarray(values).view()
-    except ValueError as error:  # lists of unequal lengths
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of unequal lengths, say
         raise TypeError(f"{name} must be an array or lists of numbers: {error}") from None
     if array.ndim == 0 or array.dtype.kind not in kinds:
         raise TypeError(f"{name} must be an array (N, …) of integers or floats, got {array.dtype} {array.shape}")

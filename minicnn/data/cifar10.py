@@ -11,7 +11,8 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from .folder import DataError
+from ..checks import flags
+from .reading import DataError, path_of, require_regular
 
 FOLDER = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
@@ -41,8 +42,9 @@ class CIFAR10:
         labels: int64 (N,).
         classes: the names of the ten classes.
     Raises:
-        DataError: a file is missing, or has the wrong size, checksum, labels or number of class
-            names; the message names it.
+        DataError: a file is missing or cannot be read, or has the wrong size, checksum, labels or
+            number of class names; the message names it.
+        TypeError: root is not a path.
 
     Example:
         >>> CIFAR10("cifar-10-batches-bin", train=False)  # doctest: +SKIP
@@ -50,8 +52,10 @@ class CIFAR10:
     """
 
     def __init__(self, root: str | os.PathLike[str], train: bool = True, *, verify: bool = True):
+        root = path_of("root", root)
+        flags("CIFAR10", train=train, verify=verify)
         inner = os.path.join(root, FOLDER)
-        folder = inner if os.path.isdir(inner) else os.fspath(root)
+        folder = inner if os.path.isdir(inner) else root
         self.classes = _read(folder, "batches.meta.txt").decode(errors="replace").split()
         if len(self.classes) != 10:
             raise DataError(f"{folder}/batches.meta.txt: {len(self.classes)} class names, expected 10")
@@ -93,7 +97,11 @@ def _records(folder: str, name: str, verify: bool) -> NDArray[np.uint8]:
 def _read(folder: str, name: str) -> bytes:
     path = os.path.join(folder, name)
     try:
+        require_regular(path)
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; CIFAR10 reads the unpacked cifar-10-binary.tar.gz") from None
+    except (OSError, ValueError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "it is too large for the memory"
+        raise DataError(f"{path}: cannot be read: {reason}") from None

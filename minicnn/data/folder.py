@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .reading import ENDINGS, FORMATS, DataError, formats, pillow, quiet, read_image, scaled
+from ..checks import several
+from .reading import ENDINGS, FORMATS, DataError, checked_least, formats, path_of, pillow, quiet, read_image, scaled
 
 __all__ = ["ENDINGS", "DataError", "ImageFiles", "ImageFolder", "pillow", "quiet", "read_image", "scaled"]
 
+SEARCHED = 1000  # folders at most, for an example in a message
 IMAGES = "images"  # the folder within a class's own in which tiny-imagenet has its images
 
 
@@ -28,10 +31,12 @@ class ImageFiles:
         samples: as given.
         classes: as given.
         least: as given.
+    Raises:
+        ValueError: `least` is not a whole number from 1.
     """
 
     def __init__(self, samples: list[tuple[str, int]], classes: list[str], least: int | None):
-        self.samples, self.classes, self.least = samples, classes, least
+        self.samples, self.classes, self.least = samples, classes, checked_least(least)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self):,} images, {len(self.classes)} classes)"
@@ -70,6 +75,9 @@ class ImageFolder(ImageFiles):
         DataError: root does not exist, there are fewer than two classes, a class folder has no
             images, a folder is not among `classes`, or two names differ only in how accents are
             encoded.
+        OSError: a folder cannot be read.
+        TypeError: root is not a path, or `classes` has something else than names.
+        ValueError: `least` is not a whole number from 1.
 
     Example:
         >>> train = ImageFolder("photos/train", least=256)  # doctest: +SKIP
@@ -77,7 +85,10 @@ class ImageFolder(ImageFiles):
     """
 
     def __init__(self, root: str | os.PathLike[str], *, classes: Sequence[str] | None = None, least: int | None = None):
-        root = os.fspath(root)
+        root = path_of("root", root)
+        if classes is not None:
+            classes = several("classes", classes, str)
+        checked_least(least)  # before files are listed, which may take long
         if not os.path.isdir(root):
             what = "is not a folder" if os.path.exists(root) else "does not exist"
             raise DataError(f"{root}: {what}; pass a folder that holds one folder of images per class")
@@ -125,8 +136,10 @@ def files(folder: str) -> list[str]:
     inner = folders(folder)
     if found := image_files(folder) or (image_files(os.path.join(folder, IMAGES)) if inner == [IMAGES] else []):
         return found
-    deeper = sum(len(image_files(at)) for name in inner for at, *_ in os.walk(os.path.join(folder, name)))
-    within = f", but {deeper} in folders within it, where images are not searched for" if deeper else ""
+    walks = (at for name in inner for at, *_ in os.walk(os.path.join(folder, name)))
+    # not all of a disk, which a link may lead to
+    example = next((image for at in islice(walks, SEARCHED) for image in image_files(at)), None)
+    within = f", but in folders within it, where images are not searched for, such as {example}" if example else ""
     raise DataError(f"{folder}: no images in this folder{within} (endings accepted: {' '.join(ENDINGS)})")
 
 

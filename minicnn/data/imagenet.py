@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator, Sequence
 
+from ..checks import flags
 from .folder import IMAGES, DataError, ImageFiles, ImageFolder, files, folders, some
+from .reading import checked_least, path_of
 
 CAFFE, KAGGLE, TINY = "val.txt", "LOC_val_solution.csv", "val_annotations.txt"
 KAGGLES_TREE = os.path.join("ILSVRC", "Data", "CLS-LOC")
@@ -52,6 +54,9 @@ class ImageNet(ImageFiles):
     Raises:
         DataError: a file or folder is missing, a class is not known, a label is out of range, or an
             image has no label or a label no image; the message names the file or folder.
+        OSError: a file or folder cannot be read.
+        TypeError: root is not a path.
+        ValueError: `least` is not a whole number from 1.
 
     Example:
         >>> ImageNet("imagenet", train=False, least=256)  # doctest: +SKIP
@@ -59,7 +64,9 @@ class ImageNet(ImageFiles):
     """
 
     def __init__(self, root: str | os.PathLike[str], *, train: bool = True, least: int | None = None):
-        root = os.fspath(root)
+        root = path_of("root", root)
+        flags("ImageNet", train=train)
+        checked_least(least)
         train_folder, val = (os.path.join(tree(root), part) for part in ("train", "val"))
         *ids, words = word_files(root) or [""]
         named = _read_words(words, *ids) if words else {}

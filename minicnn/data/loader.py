@@ -23,6 +23,7 @@ threads nor batches change what is drawn.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import operator
@@ -30,7 +31,7 @@ import reprlib
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -41,13 +42,18 @@ from numpy.typing import NDArray
 from ..backends import chosen_backend, use_backend
 from ..backends.devices import Array, on_device, on_host, open_device, uploader
 from ..backends.numpy.memory import empty
+from ..checks import flags, shown
 from .folder import DataError
 from .processes import Processes
 from .transforms import Normalize, Transform, integer
 
+EXAMPLES = 100  # samples that are tried for the shape of a batch of which none can be loaded
+
 Batch = tuple[Array, Array]
 Batches = Generator[Batch, None, None]
-Load = Callable[..., Batch]
+Bad = list[tuple[str, Exception]]
+Loaded = tuple[Array, Array, Bad]  # a batch, and the names and errors of samples that are left out
+Load = Callable[..., Loaded]
 
 
 class Dataset(Protocol):
@@ -65,7 +71,8 @@ class DataLoader:
     may also be an array or a list of any shape (k,), which makes a batch (N, k).
 
     When a sample raises an error, so does the iteration: an error of the same type, its message
-    preceded by the sample's file (`dataset.samples[i][0]`, where there is one) or index.
+    preceded by the sample's file (`dataset.samples[i][0]`, where there is one) or index. With
+    `on_bad`, a sample that cannot be read is left out instead, and the epoch goes on.
 
     Threads end with the iteration, or one sample after the iterator is closed or dropped; an
     iterator that is held until the interpreter exits ends after the batches in flight. Processes
@@ -98,15 +105,25 @@ class DataLoader:
             own part, together load the batches that one loads without, each row once, in the same
             order and with the same augmentation. Where a batch has fewer samples than there are
             parts, some parts have no rows: they are (0, H, W, C) and (0,).
+        on_bad: called as on_bad(name, error) for each sample that raises DataError or OSError, as a
+            file does that is damaged or has vanished; by default, and for other errors, the
+            iteration ends. The sample is left out of its batch, which has a row less; there are as
+            many batches as ever, perhaps of (0, H, W, C) and (0,). The call comes right before the
+            batch is handed out, in the thread that iterates, so it does not depend on the number
+            of workers; of each part, for its own rows. `name` is the sample's file or index, as in
+            messages. What on_bad raises ends the iteration.
     Attributes:
         epoch: the epoch that the next iteration will be, from 0; it counts up by itself.
+        batch: the batch of it that comes first, 0 unless set_epoch has said otherwise.
     Raises:
         ValueError: an argument is out of range, or an epoch would have no batch.
         DeviceError: the device is not there.
-        TypeError: arrays are given instead of a dataset; or, when the first epoch begins, the
-            dataset or a transform cannot be copied to processes.
+        TypeError: arrays are given instead of a dataset, or `transform` or `on_bad` takes other
+            arguments; or, when the first epoch begins, the dataset or a transform cannot be copied
+            to processes.
         DataError: in the iteration, if a sample is not (array, label), or shapes or dtypes differ
-            in one batch.
+            in one batch; with `on_bad`, if no sample of a batch can be loaded, nor any of a hundred
+            others.
 
     Example:
         >>> loader = DataLoader([(np.zeros((4, 4, 3), np.uint8), i) for i in range(10)], 4)
@@ -129,20 +146,28 @@ class DataLoader:
         device: str = "cpu",
         processes: bool = False,
         part: tuple[int, int] = (0, 1),
+        on_bad: Callable[[str, Exception], object] | None = None,
     ):
         first = dataset[0] if isinstance(dataset, (tuple, list)) and dataset else dataset
         if on_host(first):
             raise TypeError("arrays X of images and y of labels are not a dataset: write DataLoader(Arrays(X, y), …)")
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or isinstance(dataset, type):
+            raise TypeError(f"DataLoader: dataset must have a length and samples by index, unlike {shown(dataset)}")
+        flags("DataLoader", shuffle=shuffle, drop_last=drop_last, processes=processes)
+        if normalize is not None and not isinstance(normalize, Normalize):
+            raise TypeError(f"DataLoader: normalize must be a transforms.Normalize, not {shown(normalize)}")
         if transform is not None:
-            _check_transform(transform)
+            _check_call(transform, "a transform is called as transform(image, rng), and several are a Compose")
+        if on_bad is not None:
+            _check_call(on_bad, "on_bad is called as on_bad(name, error)")
         self.dataset, self.transform, self.shuffle, self.drop_last = dataset, transform, shuffle, drop_last
         self.batch_size = integer("batch_size", batch_size, 1)
         self.seed = integer("seed", seed, 0)
         self.num_workers = integer("num_workers", num_workers, 1 if processes else 0)
         self.prefetch = self.num_workers + 2 if prefetch is None else integer("prefetch", prefetch, 1)
         self.normalize, self.device = normalize, open_device(device)
-        self.epoch = 0
-        self.processes, self.part = processes, _checked_part(part)
+        self.epoch = self.batch = 0
+        self.processes, self.part, self.on_bad = processes, _checked_part(part), on_bad
         self._running: Processes | None = None
         if len(self) == 0:
             raise ValueError(
@@ -165,70 +190,102 @@ class DataLoader:
         whole, rest = divmod(len(self.dataset), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration will be, as when training resumes.
+    def set_epoch(self, epoch: int, batch: int = 0) -> None:
+        """Choose the epoch that the next iteration will be, and where in it to begin, as when
+        training resumes. From there on it is the same epoch: the order, the augmentation. Nothing
+        before is loaded.
 
         Args:
             epoch: 0 or more.
+            batch: how many batches to leave out, from 0 to len(loader), with which none is left.
+                The iteration after the next one begins with its first batch again.
         Raises:
-            ValueError: the epoch is not such an integer.
+            ValueError: an argument is not such an integer.
+
+        Example:
+            >>> loader = DataLoader([(np.zeros((4, 4, 3), np.uint8), i) for i in range(10)], 4)
+            >>> loader.set_epoch(0, batch=1)
+            >>> [labels.tolist() for images, labels in loader]
+            [[4, 5, 6, 7], [8, 9]]
         """
-        self.epoch = integer("epoch", epoch, 0)
+        chosen = integer("epoch", epoch, 0), integer("batch", batch, 0)
+        if batch > len(self):
+            raise ValueError(f"batch must be from 0 to {len(self)}, as an epoch has {len(self)} batches, got {batch}")
+        self.epoch, self.batch = chosen
 
     def __iter__(self) -> Batches:
-        key = _Key(self.seed, self.epoch)
-        self.epoch += 1
+        key, first = _Key(self.seed, self.epoch), self.batch
+        self.epoch, self.batch = self.epoch + 1, 0
         size = len(self.dataset)
         order = _stream(key, 0).permutation(size) if self.shuffle else np.arange(size)
-        batches = [order[i * self.batch_size :][: self.batch_size].tolist() for i in range(len(self))]
+        batches = [order[i * self.batch_size :][: self.batch_size].tolist() for i in range(first, len(self))]
         upload = uploader(self.device)
-        load = self._in_processes(key, batches[0][0]) if self.processes else self._load_part
+        load = self._in_processes(key, batches[0]) if self.processes and batches else self._load
         load = functools.partial(load, key, empty if upload is None else upload.empty)
         loaded = self._prefetched(load, batches) if self.num_workers else (load(batch) for batch in batches)
-        return loaded if upload is None else self._uploaded(loaded, upload)
+        return self._handed_out(loaded if upload is None else self._uploaded(loaded, upload), len(batches))
 
-    def _uploaded(self, batches: Batches, upload: Any) -> Batches:
+    def _handed_out(self, batches: Generator[Loaded, None, None], number: int) -> Batches:
+        """The batches for the caller, in whose thread this runs."""
+        try:
+            for _ in range(number):
+                # no name here holds a batch: when the caller lets go of it, its memory is free
+                yield self._told(next(batches))
+        finally:
+            batches.close()
+
+    def _told(self, loaded: Loaded) -> Batch:
+        """A batch, once on_bad knows what it is without."""
+        images, labels, bad = loaded
+        for name, error in bad:
+            assert self.on_bad is not None
+            self.on_bad(name, error)
+        return images, labels
+
+    def _uploaded(self, batches: Iterable[Loaded], upload: Any) -> Generator[Loaded, None, None]:
         """The batches on the GPU, each sent before the one ahead of it is handed out."""
         sent: deque[Any] = deque()
         try:
-            for batch in batches:
-                sent.append(upload.send(*batch))
+            for images, labels, bad in batches:
+                sent.append((upload.send(images, labels), bad))
                 if len(sent) > 1:
-                    yield self._received(upload, sent.popleft())
+                    yield self._received(upload, *sent.popleft())
             while sent:
-                yield self._received(upload, sent.popleft())
+                yield self._received(upload, *sent.popleft())
         finally:
             if not sys.is_finalizing():
                 upload.close()
 
-    def _received(self, upload: Any, ticket: Any) -> Batch:
+    def _received(self, upload: Any, ticket: Any, bad: Bad) -> Loaded:
         with on_device(self.device):
             # later batches overwrite these arrays: the caller gets copies of his own
             images, labels = upload.receive(ticket)
-            return images.copy() if self.normalize is None else self.normalize(images), labels.copy()
+            return images.copy() if self.normalize is None else self.normalize(images), labels.copy(), bad
 
-    def _in_processes(self, key: _Key, index: int) -> Load:
-        """_load_part, as processes do it. They start now, if they do not run: then one image tells
-        how large a part of a batch is.
+    def _in_processes(self, key: _Key, batch: list[int]) -> Load:
+        """_load, as processes do it. They start now, if they do not run: then one image tells how
+        large a part of a batch is.
         """
         if self._running is None:
-            image, _ = self._load(key, np.empty, [index])
+            row, _ = self._arrays(np.empty, 1, *self._example(key, batch))
             # batches for a GPU are copied to pinned memory
             lend = self.prefetch + 2 if self.device == "cpu" else 0
             rows = -(-self.batch_size // self.part[1])  # at most
-            self._running = Processes(self._load_part, self.num_workers, rows * image.nbytes, lend)
+            there = copy.copy(self)
+            there.on_bad = None if self.on_bad is None else _told_elsewhere
+            self._running = Processes(there._load, self.num_workers, rows * row.nbytes, lend)
         return self._running.load
 
     def __getstate__(self) -> dict[str, Any]:
         """For a copy in another process, which has no processes of its own."""
         return self.__dict__ | {"_running": None}
 
-    def _prefetched(self, load: Load, batches: list[list[int]]) -> Batches:
+    def _prefetched(self, load: Load, batches: list[list[int]]) -> Generator[Loaded, None, None]:
         # with processes one more, which is about to take over what a process has loaded
         threads = self.num_workers + self.processes
         pool = ThreadPoolExecutor(threads, "minicnn-data", use_backend, (chosen_backend(),))
         closed = threading.Event()
-        pending: deque[Future[Batch]] = deque()
+        pending: deque[Future[Loaded]] = deque()
         try:
             for indices in batches:
                 pending.append(pool.submit(load, indices, closed))
@@ -242,38 +299,71 @@ class DataLoader:
             closed.set()
             pool.shutdown(wait=False)
 
-    def _load_part(
+    def _load(
         self, key: _Key, empty: Callable[..., Array], batch: list[int], closed: threading.Event | None = None
-    ) -> Batch:
-        """This loader's part of a batch."""
+    ) -> Loaded:
+        """This loader's part of a batch in host memory, in arrays that `empty` makes."""
         which, parts = self.part
         indices = batch[len(batch) * which // parts : len(batch) * (which + 1) // parts]
-        # where there are none, another part's sample tells shapes and dtypes
-        images, labels = self._load(key, empty, indices or batch[:1], closed)
-        return (images, labels) if indices else (images[:0], labels[:0])
-
-    def _load(
-        self, key: _Key, empty: Callable[..., Array], indices: list[int], closed: threading.Event | None = None
-    ) -> Batch:
-        """These samples in host memory, in arrays that `empty` makes."""
-        normalize = self.normalize if self.device == "cpu" else None
-        for row, index in enumerate(indices):
-            if closed is not None and closed.is_set():
-                raise CancelledError
-            image, label = self._sample(key, index)
-            if row == 0:
+        normalize = self._normalize_here()
+        bad: Bad = []
+        rows = 0
+        for index, image, label in self._readable(key, indices, bad, closed):
+            if rows == 0:
                 first_image, first_label = image, label
-                dtype = image.dtype if normalize is None else np.float32
-                images = empty((len(indices), *image.shape), dtype)  # (N, H, W, C)
-                labels = empty((len(indices), *label.shape), label.dtype)  # (N,), or (N, k)
+                images, labels = self._arrays(empty, len(indices), image, label)
             self._check_alike(index, "image", image, first_image, "add transforms.Resize and CenterCrop or RandomCrop")
             self._check_alike(index, "label", label, first_label, "all have to be integers, or all float(label)")
             if normalize is None:
-                images[row] = image
+                images[rows] = image
             else:
-                normalize.write(image, images[row])
-            labels[row] = label
-        return images, labels
+                normalize.write(image, images[rows])
+            labels[rows] = label
+            rows += 1
+        if rows == 0:
+            images, labels = self._arrays(empty, 1, *self._example(key, batch, closed))
+        return (images, labels, bad) if rows == len(images) else (images[:rows], labels[:rows], bad)
+
+    def _arrays(
+        self, empty: Callable[..., Array], rows: int, image: NDArray[Any], label: NDArray[Any]
+    ) -> tuple[Array, Array]:
+        """Memory for so many rows like these: (N, H, W, C), and (N,) or (N, k)."""
+        dtype = image.dtype if self._normalize_here() is None else np.float32
+        return empty((rows, *image.shape), dtype), empty((rows, *label.shape), label.dtype)
+
+    def _normalize_here(self) -> Normalize | None:
+        """What is left to the workers of `normalize`."""
+        return self.normalize if self.device == "cpu" else None
+
+    def _readable(
+        self, key: _Key, indices: Iterable[int], bad: Bad, closed: threading.Event | None
+    ) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
+        """(index, image, label) of these samples, less those left out, which go to `bad`."""
+        for index in indices:
+            if closed is not None and closed.is_set():
+                raise CancelledError
+            try:
+                image, label = self._sample(key, index)
+            except (DataError, OSError) as error:
+                if self.on_bad is None:
+                    raise
+                # the traceback would hold this frame, and so images, and `bad` itself
+                bad.append((self._name(index), error.with_traceback(None)))
+            else:
+                yield index, image, label
+
+    def _example(
+        self, key: _Key, batch: list[int], closed: threading.Event | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """A sample that has the shapes and dtypes of a batch's, if need be one of another batch."""
+        size = len(self.dataset)
+        some = dict.fromkeys([*batch, *range(0, size, -(-size // EXAMPLES))])
+        bad: Bad = []
+        for _, image, label in self._readable(key, some, bad, closed):
+            return image, label
+        name, error = bad[0]
+        reason = str(error).removeprefix(f"{name}: ")
+        raise DataError(f"{name}: {reason}; none of {len(some)} samples tried can be loaded") from error
 
     def _check_alike(self, index: int, what: str, array: NDArray[Any], first: NDArray[Any], advice: str) -> None:
         if array.shape != first.shape or array.dtype != first.dtype:
@@ -304,7 +394,7 @@ class DataLoader:
         assert self.transform is not None
         try:
             return self.transform(image, rng)
-        except AttributeError as error:  # 'Image' object has no attribute 'dtype'
+        except (AttributeError, DataError) as error:  # 'Image' object has no attribute 'dtype'
             _check_array(image, error)
             raise
 
@@ -313,11 +403,17 @@ class DataLoader:
         return f"sample {index}" if samples is None else str(samples[index][0])
 
 
-def _check_transform(transform: Any) -> None:
+def _told_elsewhere(name: str, error: Exception) -> None:
+    """on_bad of the copies in processes, which send what they leave out along with a batch."""
+
+
+def _check_call(function: Any, how: str) -> None:
+    if not callable(function):
+        raise TypeError(f"{how}: {shown(function)} is not callable")
     try:
-        inspect.signature(transform).bind(None, None)
+        inspect.signature(function).bind(None, None)
     except TypeError as error:
-        raise TypeError(f"a transform is called as transform(image, rng), and several are a Compose: {error}") from None
+        raise TypeError(f"{how}: {error}") from None
     except ValueError:  # what is written in C may not tell what it takes
         pass
 
@@ -329,7 +425,7 @@ def _checked_part(part: Any) -> tuple[int, int]:
             return which, parts
     except (TypeError, ValueError):
         pass
-    raise ValueError(f"part must be (which, of how many), two integers with 0 <= which < how many, got {part!r}")
+    raise ValueError(f"part must be (which, of how many), two integers with 0 <= which < how many, got {shown(part)}")
 
 
 def _pair(sample: Any) -> tuple[Any, Any]:

@@ -39,10 +39,11 @@ NOT_BEGUN = (
 class Processes:
     """Processes that load batches, each with a copy of `load`.
 
-    It is called as load(key, empty, indices) and returns (images, labels) in arrays that
-    empty(shape, dtype) makes. Images, for which it asks first, are passed through shared memory, in
-    one of several slots, if they have at most `nbytes` bytes; larger ones, and labels, through a
-    pipe. The processes end when this object is dropped.
+    It is called as load(key, empty, indices) and returns (images, labels, bad), the first two in
+    arrays that empty(shape, dtype) makes, the third a list of (name, exception). Images, for which
+    it asks first, are passed through shared memory, in one of several slots, if they have at most
+    `nbytes` bytes; larger ones, and all else, through a pipe. The processes end when this object is
+    dropped.
 
     Args:
         load: the function.
@@ -90,7 +91,9 @@ class Processes:
             self.free.put(slot)
         self.number = number
 
-    def load(self, key: Any, empty: Callable[..., Any], indices: list[int], closed: threading.Event) -> tuple[Any, Any]:
+    def load(
+        self, key: Any, empty: Callable[..., Any], indices: list[int], closed: threading.Event
+    ) -> tuple[Any, Any, Any]:
         """What `load` returns for these indices, in a slot that is lent or in arrays that this
         `empty` makes, unless `closed` is set; computed by the backend that this thread has chosen,
         if it is one for the CPU. Any number of threads may call it at once, but not the main
@@ -104,16 +107,16 @@ class Processes:
             try:
                 with deaf_to("SIGINT"):  # the processes start with the first task
                     future = self.executor.submit(load, key, indices, slot, backend)
-                found, labels = future.result()
+                found, labels, bad = future.result()
             except BrokenProcessPool:
                 raise DataError(self._how_it_ended() if self.begun.value else NOT_BEGUN) from None
             images = at(self.slots[slot], *found) if isinstance(found, tuple) else found
             lent = isinstance(found, tuple) and self.free.qsize() > self.number
             if lent:
-                return self._lend(slot, *found), labels
+                return self._lend(slot, *found), labels, bad
             own = empty(images.shape, images.dtype), empty(labels.shape, labels.dtype)
             own[0][...], own[1][...] = images, labels
-            return own
+            return *own, bad
         finally:
             if not lent:
                 self.free.put(slot)
@@ -163,9 +166,9 @@ class Worker:
         self.from_dataset: Callable[..., Any] = pickle.loads(pickled)
         self.slots = slots_in(memory, slots)
 
-    def load(self, key: Any, indices: list[int], slot: int) -> tuple[Any, NDArray[Any]]:
-        """((shape, dtype) of the images, which are in the slot, labels); or (images, labels) if the
-        slot is too small.
+    def load(self, key: Any, indices: list[int], slot: int) -> tuple[Any, NDArray[Any], list[Any]]:
+        """((shape, dtype) of the images, which are in the slot, labels, bad); or (images, labels,
+        bad) if the slot is too small.
         """
         room = self.slots[slot]
 
@@ -175,8 +178,9 @@ class Worker:
             array, room = at(room, shape, dtype) if fits else np.empty(shape, dtype), room[:0]
             return array
 
-        images, labels = self.from_dataset(key, empty, indices)
-        return (images.shape, images.dtype) if np.may_share_memory(images, self.slots) else images, labels
+        images, labels, bad = self.from_dataset(key, empty, indices)
+        found = (images.shape, images.dtype) if np.may_share_memory(images, self.slots) else images
+        return found, labels, [(name, sendable(error)) for name, error in bad]
 
 
 _here: list[Worker | TypeError] = []  # in a worker process: what it is, or why it cannot be
@@ -222,17 +226,18 @@ def load(key: Any, indices: list[int], slot: int, backend: str | None) -> Any:
     try:
         return worker.load(key, indices, slot)
     except Exception as error:
-        if _can_be_sent(error):
+        if sendable(error) is error:
             raise
-        raise DataError(f"{error} ({type(error).__name__}, an exception that processes cannot send)") from error
+        raise sendable(error) from error
 
 
-def _can_be_sent(error: Exception) -> bool:
+def sendable(error: Exception) -> Exception:
+    """An exception, or its words if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
-        return True
+        return error
     except Exception:  # whatever a class of the user's own does
-        return False
+        return DataError(f"{error} ({type(error).__name__}, an exception that processes cannot send)")
 
 
 def _end_with_parent() -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 import io
+import operator
 import os
 import stat
 import struct
 import unicodedata
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..checks import shown
 
 # Pillow is asked for these formats only: for EPS it would start a program on what is in the file.
 FORMATS = {
@@ -25,6 +29,7 @@ ENDINGS = tuple(FORMATS)
 KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 # An image that is more times as long as wide is not made larger: it might fill the memory.
 SLIMMEST = 50
+LONGEST = 1 << 20  # pixels of a side that an image is scaled to
 BAND = 1 << 22  # pixels of a large image that are converted at a time
 PNG = b"\x89PNG\r\n\x1a\n"
 # the notes of a PNG that may say which side is up
@@ -37,8 +42,14 @@ class DataError(ValueError):
     """
 
     def __str__(self) -> str:
-        controls = {c for c in super().__str__() if unicodedata.category(c) in ("Cc", "Zl", "Zp")}
-        return super().__str__().translate({ord(c): c.encode("unicode_escape").decode() for c in controls})
+        return escaped(super().__str__())
+
+
+def escaped(text: str) -> str:
+    """The text in one line that any file can hold: as escape sequences what else would end a line,
+    move a cursor, or stand for bytes that are not UTF-8."""
+    controls = {c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")}
+    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in controls})
 
 
 def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None) -> NDArray[np.uint8]:
@@ -65,7 +76,8 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
         DataError: the file is not a regular one, cannot be read or decoded, has 32-bit pixels,
             whose value range is not defined, or cannot be scaled to `least` because it is too slim;
             the message names it.
-        ValueError: `least` is less than 1.
+        ValueError: `least` is not a whole number from 1.
+        TypeError: `file` is neither a path nor an open binary file.
         ImportError: Pillow is not installed.
 
     Example:
@@ -74,19 +86,16 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
         >>> read_image(file).tolist()
         [[[255, 0, 0], [0, 0, 255]]]
     """
-    if least is not None and least < 1:
-        raise ValueError(f"least must be at least 1 pixel, got {least}")
+    checked_least(least)
     pil = pillow()
-    name = getattr(file, "name", "image") if hasattr(file, "read") else os.fspath(file)
+    name = getattr(file, "name", "image") if hasattr(file, "read") else path_of("file", file, ", or an open file")
     try:
         if hasattr(file, "read"):
             return decoded(file, least)
-        # opening a pipe would wait for a process that writes to it
-        if kind := KINDS.get(stat.S_IFMT(os.stat(file).st_mode)):
-            raise DataError(f"it is {kind}, not a regular file")
+        require_regular(name)
         # Given a path, Pillow 11 to 13 maps an uncompressed TIFF into memory, and turns some of
         # them wrongly.
-        with open(file, "rb") as opened:
+        with open(name, "rb") as opened:
             return decoded(opened, least)
     except pil.UnidentifiedImageError:
         raise DataError(f"{name}: not an image that Pillow can read") from None
@@ -94,6 +103,29 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         raise DataError(f"{name}: cannot be read: {reason}") from error
+
+
+def checked_least(least: int | None) -> int | None:
+    """The short side that will be needed, if it can be; otherwise a ValueError."""
+    with suppress(TypeError):
+        if least is None or operator.index(least) > 0:
+            return least
+    raise ValueError(f"least must be a whole number of pixels from 1, or None, not {shown(least)}")
+
+
+def path_of(name: str, path: Any, others: str = "") -> str:
+    """A path that was given as the argument `name`, or a TypeError."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"{name} must be a path{others}, not a {type(path).__name__}") from None
+
+
+def require_regular(path: str) -> None:
+    """Raise a DataError for what is neither a file nor a folder: opening a pipe would wait for a
+    process that writes to it, and a device may have no end."""
+    if kind := KINDS.get(stat.S_IFMT(os.stat(path).st_mode)):
+        raise DataError(f"it is {kind}, not a regular file")
 
 
 def decoded(file: Any, least: int | None) -> NDArray[np.uint8]:
@@ -251,6 +283,10 @@ def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
         raise DataError(
             f"{size[0]} x {size[1]} pixels would become {width} x {height}, and an image over {SLIMMEST} times as long"
             " as wide is not made larger: remove or crop it"
+        )
+    if max(width, height) > LONGEST:
+        raise DataError(
+            f"{size[0]} x {size[1]} pixels would become {width} x {height}, and no side can be longer than {LONGEST:,}"
         )
     return width, height
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import shown
 from .folder import DataError
 
 
@@ -52,6 +53,8 @@ class PixelStatistics:
         Raises:
             DataError: the image is not such an array, or not of the size of the others.
         """
+        if not isinstance(image, np.ndarray):
+            raise DataError(f"PixelStatistics takes uint8 images (H, W, 3), got {shown(image)}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise DataError(f"PixelStatistics takes uint8 images (H, W, 3), got {image.dtype} {image.shape}")
         self._fit(image.shape)
@@ -71,6 +74,8 @@ class PixelStatistics:
         Raises:
             DataError: its images are of another size.
         """
+        if not isinstance(other, PixelStatistics):
+            raise TypeError(f"merge: other must be a PixelStatistics, not {shown(other)}")
         if other.count:
             self._fit(other.sums.shape)
             self.count += other.count
@@ -129,6 +134,10 @@ class PixelStatistics:
         Raises:
             DataError: the dict is something else.
         """
+        if not isinstance(arrays, Mapping) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise DataError(
+                f"PixelStatistics.of takes arrays by their names, as arrays() returns them, not {shown(arrays)}"
+            )
         kinds = {name: (array.dtype, array.ndim, array.shape[-1:]) for name, array in arrays.items()}
         whole = np.dtype(np.int64)
         if kinds != {"count": (whole, 0, ()), "sums": (whole, 3, (3,)), "products": (whole, 2, (3,))}:

@@ -12,12 +12,13 @@ learns little. What tells the classes apart is how edges run, and that is what c
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator
+
+from ..checks import place, whole
 
 # How hard the task is. Lengths are in pixels of an image of side 227; other sides show the same
 # scene, scaled. A period, from one stripe (ring, dot, …) to the next, is drawn uniformly on a log
@@ -195,13 +196,9 @@ class SyntheticImages:
     """
 
     def __init__(self, n: int, seed: int = 0, size: int = SIDE):
-        self.n, self.seed, self.size = operator.index(n), operator.index(seed), operator.index(size)
-        if self.n < 1:
-            raise ValueError(f"SyntheticImages was asked for n={n} images; ask for at least 1")
-        if self.size < SMALLEST:
-            raise ValueError(f"SyntheticImages got size={size}; its patterns need at least {SMALLEST} pixels a side")
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"SyntheticImages got seed={seed}; give an integer from 0 to 2**64 - 1")
+        self.n = whole("SyntheticImages: n, the number of images,", n, 1)
+        self.seed = whole("SyntheticImages: seed", seed, 0, 2**64 - 1)
+        self.size = whole("SyntheticImages: size, pixels a side,", size, SMALLEST)
         self.classes = [pattern.__name__ for pattern in PATTERNS]
 
     def __repr__(self) -> str:
@@ -211,10 +208,7 @@ class SyntheticImages:
         return self.n
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        i = operator.index(index)
-        if not -self.n <= i < self.n:
-            raise IndexError(f"image {i} was asked for, but there are {self.n}: 0 to {self.n - 1}")
-        i %= self.n
+        i = place("SyntheticImages: index", index, self.n)
         label = i % len(PATTERNS)
         # counter-based: the key is the whole state
         rng = np.random.Generator(np.random.Philox(key=self.seed << 64 | i))

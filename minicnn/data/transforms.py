@@ -32,7 +32,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.devices import Array
+from ..backends.devices import Array, kind_of
+from ..checks import number, real, shown
+from ..tensor import real_array
 from .folder import DataError, pillow, scaled
 from .pixels import normalize
 
@@ -62,7 +64,7 @@ class Compose:
 
     def __post_init__(self) -> None:
         if not isinstance(self.transforms, Sequence) or not all(map(callable, self.transforms)):
-            raise TypeError(f"Compose takes a list of transforms, not {self.transforms!r}")
+            raise TypeError(f"Compose takes a list of transforms, not {shown(self.transforms)}")
 
     def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         for transform in self.transforms:
@@ -105,6 +107,8 @@ class Resize:
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         height, width = _sides(image, self, "uint8")
+        if not image.size:
+            raise DataError(f"{self} was given an image of no pixels, {_size(image)}")
         if min(height, width) == self.short_side:
             return image
         gray = image.shape[2] == 1
@@ -173,6 +177,7 @@ class RandomCrop:
             padded[self.padding : -self.padding, self.padding : -self.padding] = image
             image = padded
         rows, columns = _rest(image, self)
+        _check_generator(rng, self)
         top, left = rng.integers(rows + 1), rng.integers(columns + 1)
         return image[top : top + self.size, left : left + self.size]
 
@@ -229,11 +234,11 @@ class RandomHorizontalFlip:
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"p must be a probability between 0 and 1, got {self.p}")
+        self.p = number("p, a probability,", self.p, 0, 1)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         _sides(image, self)
+        _check_generator(rng, self)
         if rng.random() >= self.p:
             return image
         mirrored = np.empty(image.shape, image.dtype)
@@ -265,12 +270,15 @@ class SubtractMean:
     std: Sequence[float] | float = 1.0
 
     def __post_init__(self) -> None:
-        mean, std = np.ascontiguousarray(self.mean_image, np.float32), np.asarray(self.std, np.float64)
+        mean = np.asarray(real_array("mean_image must be an array", self.mean_image), np.float32, order="C")
+        std = np.asarray(real_array("std must be one number or several", self.std), np.float64)
         if mean.ndim != 3 or mean.shape[2] not in CHANNELS or not np.isfinite(mean).all():
             raise ValueError(f"mean_image must be a finite array (H, W, 3) or (H, W, 1), got an array {mean.shape}")
         channels = mean.shape[2]
         if std.shape not in ((), (channels,)) or not (std > 0).all():
-            raise ValueError(f"std must be one number or one per channel of the mean image, above 0, got {self.std}")
+            raise ValueError(
+                f"std must be one number or one per channel of the mean image, above 0, got {shown(self.std)}"
+            )
         self.mean_image = mean
         self._scale = None if (std == 1).all() else np.broadcast_to(1 / std, channels).astype(np.float32)
 
@@ -332,16 +340,22 @@ class PCAColor:
     scale: Sequence[float] | float = 255.0
 
     def __post_init__(self) -> None:
-        values, vectors, scale = (np.asarray(x, float) for x in (self.eigenvalues, self.eigenvectors, self.scale))
-        if (values.shape, vectors.shape) != ((3,), (3, 3)) or scale.shape not in ((), (3,)) or not self.std >= 0:
+        values, vectors, scale = (
+            np.asarray(real_array(f"PCAColor: {name} must be numbers", getattr(self, name)), float)
+            for name in ("eigenvalues", "eigenvectors", "scale")
+        )
+        std = real(self.std)
+        fits = (values.shape, vectors.shape) == ((3,), (3, 3)) and scale.shape in ((), (3,))
+        if not fits or std is None or not 0 <= std < np.inf:
             raise ValueError(
                 "PCAColor takes eigenvalues (3,), eigenvectors (3, 3), a std of 0 or more, and one scale or three;"
-                f" got {values.shape}, {vectors.shape}, {self.std} and {self.scale}"
+                f" got {values.shape}, {vectors.shape}, {shown(self.std)} and {shown(self.scale)}"
             )
         self._components = scale.reshape(-1, 1) * vectors * values  # (3, 3), a shift in each column
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         height, width = _sides(image, self, "float32", channels=(3,))
+        _check_generator(rng, self)
         shift = (self._components @ rng.normal(0, self.std, 3)).astype(np.float32)
         # in whole rows of W·3 elements, because broadcasting along an axis of 3 is ten times slower
         return (image.reshape(height, width * 3) + np.tile(shift, width)).reshape(image.shape)
@@ -372,11 +386,13 @@ class Normalize:
 
     def __post_init__(self) -> None:
         try:
-            mean, std = (np.broadcast_to(np.asarray(value, np.float64), 3) for value in (self.mean, self.std))
+            mean, std = (np.broadcast_to(np.asarray(real_array("", x), float), 3) for x in (self.mean, self.std))
         except (TypeError, ValueError):
             mean = std = np.array([np.nan])
         if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
-            raise ValueError(f"mean and std must be one number or three, std above 0, got {self.mean} and {self.std}")
+            raise ValueError(
+                f"mean and std must be one number or three, std above 0, got {shown(self.mean)} and {shown(self.std)}"
+            )
         self._scale, self._shift = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
         self._channels = CHANNELS if np.size(self.mean) == np.size(self.std) == 1 else (3,)
 
@@ -401,6 +417,8 @@ class Normalize:
         Raises:
             DataError: they are not.
         """
+        if kind_of(type(images)) is None:
+            raise DataError(f"{self} takes uint8 images, an array (…, H, W, C), got {shown(images)}")
         if images.dtype != np.uint8 or images.ndim < 3 or images.shape[-1] not in self._channels:
             shapes = " or ".join(f"(…, H, W, {number})" for number in self._channels)
             raise DataError(f"{self} takes uint8 images {shapes}, got {images.dtype} {images.shape}")
@@ -418,7 +436,7 @@ def integer(name: str, value: Any, least: int) -> int:
             return number
     except TypeError:
         pass
-    raise ValueError(f"{name} must be an integer from {least} to 2**63 - 1, got {value!r}")
+    raise ValueError(f"{name} must be an integer from {least} to 2**63 - 1, got {shown(value)}")
 
 
 def _sides(image: NDArray[Any], transform: Any, *dtypes: str, channels: Sequence[int] = CHANNELS) -> tuple[int, int]:
@@ -426,10 +444,17 @@ def _sides(image: NDArray[Any], transform: Any, *dtypes: str, channels: Sequence
     either of the two, and one of these counts of channels.
     """
     dtypes = dtypes or ("uint8", "float32")
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"{transform} takes an image, an array (H, W, C), got {shown(image)}")
     if image.dtype not in dtypes or image.ndim != 3 or image.shape[2] not in channels:
         shapes = " or ".join(f"(H, W, {number})" for number in channels)
         raise DataError(f"{transform} takes a {' or '.join(dtypes)} image {shapes}, got {image.dtype} {image.shape}")
     return image.shape[0], image.shape[1]
+
+
+def _check_generator(rng: Any, transform: Any) -> None:
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"{transform} takes rng, a numpy.random.Generator, second, not {shown(rng)}")
 
 
 def _size(image: NDArray[Any]) -> str:

@@ -57,8 +57,10 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
+from ..checks import number
 from ..ops import Masked
 from ..tensor import Tensor, apply
+from .arguments import require_floating
 
 __all__ = ["gelu", "leaky_relu", "relu", "sigmoid", "tanh"]
 
@@ -171,6 +173,7 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
         negative_slope: the derivative where x is not positive.
     """
     require_floating("leaky_relu", x)
+    negative_slope = number("leaky_relu: negative_slope", negative_slope)
     # with a slope of 0 it is relu, also where x is −∞, for which the product would be NaN
     return apply(LeakyReLU(negative_slope) if negative_slope else ReLU(), x)
 
@@ -188,12 +191,6 @@ def tanh(x: Tensor) -> Tensor:
 def gelu(x: Tensor) -> Tensor:
     """x/2 · (1 + tanh u), elementwise, u = √(2/π) (x + 0.044715 x³), PyTorch's "tanh" form."""
     return apply(GELU(), require_floating("gelu", x))
-
-
-def require_floating(name: str, x: Tensor) -> Tensor:
-    if x.dtype.kind != "f":
-        raise TypeError(f"{name} needs a floating-point Tensor, not {x.dtype}")
-    return x
 
 
 # Faster versions of the functions marked @kernel, which run in their place:

@@ -46,10 +46,13 @@ from ..backends import kernel
 from ..backends.devices import Array
 from ..ops import total
 from ..tensor import Tensor, apply
+from .arguments import require_images
 from .precision import float16_in_float32
-from .windows import IntPair, pair
+from .windows import IntPair, Pair, pair
 
 __all__ = ["adaptive_avg_pool2d"]
+
+MOST = 1 << 20  # bins of an axis, which are made one after the other
 
 
 def bins(size: int, count: int) -> list[tuple[int, int]]:
@@ -123,10 +126,18 @@ def adaptive_avg_pool2d(x: Tensor, output_size: IntPair) -> Tensor:
         >>> adaptive_avg_pool2d(Tensor([[1.0, 2.0], [3.0, 6.0]]).reshape(1, 2, 2, 1), 1).item()
         3.0
     """
-    oh, ow = pair(output_size, "adaptive_avg_pool2d: output_size")
-    if x.ndim != 4 or not x.shape[1] or not x.shape[2]:
+    oh, ow = bin_counts("adaptive_avg_pool2d", output_size)
+    require_images("adaptive_avg_pool2d", x)
+    if not x.shape[1] or not x.shape[2]:
         raise ValueError(f"adaptive_avg_pool2d needs x of (N, H, W, C) with pixels, not {x.shape}")
     return apply(BinMeans(2, ow), apply(BinMeans(1, oh), x))
+
+
+def bin_counts(name: str, output_size: IntPair) -> Pair:
+    counts = pair(output_size, f"{name}: output_size")
+    if max(counts) > MOST:
+        raise ValueError(f"{name}: output_size must be at most {MOST:,}, not {output_size!r}")
+    return counts
 
 
 # There is no faster version of these kernels.

@@ -38,6 +38,7 @@ import numpy as np
 
 from ..backends.devices import Array, on_device_of
 from ..tensor import Tensor, apply
+from .arguments import require_images
 from .pooling import Gather, gather, pool_window
 from .precision import float16_in_float32
 from .windows import IntPair, Padding, Pair, Window
@@ -72,6 +73,7 @@ def avg_pool2d(
         >>> avg_pool2d(Tensor([[1.0, 2.0], [3.0, 6.0]]).reshape(1, 2, 2, 1), kernel_size=2).item()
         3.0
     """
+    require_images("avg_pool2d", x, count_include_pad=count_include_pad)
     window = pool_window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
     counts = _counts(x, window, Window.of(kernel_size, padding=padding).padding if count_include_pad else None)
     for part in _parts(window):

@@ -59,7 +59,9 @@ Tensor([[-1.],
 """
 
 from ..backends.devices import Array, on_device_of
+from ..checks import flags, number
 from ..tensor import Tensor
+from .arguments import require_tensors, require_written
 from .layout import IMAGES
 from .precision import float16_in_float32
 
@@ -95,10 +97,11 @@ def batch_norm(
         TypeError: a running average is a Tensor.
         ValueError: the shapes do not fit, or a batch in training has one pixel only.
     """
-    if isinstance(running_mean, Tensor) or isinstance(running_var, Tensor):
-        raise TypeError(
-            "batch_norm: running_mean and running_var are arrays, which it updates: write .data of a Tensor"
-        )
+    require_tensors("batch_norm", x=x, gamma=gamma, beta=beta)
+    require_written("batch_norm", running_mean=running_mean, running_var=running_var)
+    flags("batch_norm", training=training)
+    momentum = number("batch_norm: momentum", momentum, 0, 1)
+    eps = number("batch_norm: eps", eps, 0)
     shapes = [array.shape for array in (gamma, beta, running_mean, running_var)]
     if not x.ndim or any(shape != x.shape[-1:] for shape in shapes):
         channels_first = x.ndim == 4 and all(shape == x.shape[1:2] for shape in shapes)
@@ -111,15 +114,19 @@ def batch_norm(
         # running_var becomes x's dtype first, because adding ε to float16 would lose it
         return (x - running_mean) * (gamma / (Tensor(running_var).astype(x.dtype) + eps).sqrt()) + beta
     if count == 1:
-        raise ValueError("batch_norm: one pixel in the whole batch has no variance: use a larger batch, or eval()")
+        raise ValueError(
+            f"batch_norm: one pixel in the whole batch has no variance, as in x of shape {x.shape}: "
+            "use a larger batch, or eval()"
+        )
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes)  # (C,)
     centered = x - mean
     var = (centered * centered).mean(axes)  # (C,)
+    y = centered * (gamma / (var + eps).sqrt()) + beta
     with on_device_of(x.data):
         running_mean += momentum * (mean.data - running_mean)
         running_var += momentum * (var.data * (count / (count - 1)) - running_var)
-    return centered * (gamma / (var + eps).sqrt()) + beta
+    return y
 
 
 # There is no faster version of this file: it consists of Tensor operations, which have some.

@@ -42,9 +42,10 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array, device_of, to_device
-from ..checks import choice, number
+from ..checks import choice, flags, number
 from ..random import draw, first_row, generator
 from ..tensor import Tensor, apply
+from .arguments import require_tensors
 
 __all__ = ["dropout"]
 
@@ -90,8 +91,9 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "t
     Raises:
         ValueError: p or scale is something else, or x has not the rows that rows_before names.
     """
-    check_dropout("dropout", p, scale)
-    p = float(p)
+    require_tensors("dropout", x=x)
+    flags("dropout", training=training)
+    p = check_dropout("dropout", p, scale)
     if p == 0:
         return x
     inverted = scale == "training" and p < 1  # with p = 1 there is nothing left to scale
@@ -101,9 +103,9 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, *, scale: str = "t
     return x if scale == "training" else x * (1.0 - p)
 
 
-def check_dropout(name: str, p: float, scale: str) -> None:
-    number(f"{name}: p, a probability,", p, 0, 1)
+def check_dropout(name: str, p: float, scale: str) -> float:
     choice(f"{name}: scale", scale, "training", "evaluation")
+    return number(f"{name}: p, a probability,", p, 0, 1)
 
 
 # Faster versions of the functions marked @kernel, which run in their place:

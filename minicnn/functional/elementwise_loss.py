@@ -58,7 +58,7 @@ from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
 from ..checks import choice
-from ..tensor import Tensor, apply
+from ..tensor import Tensor, apply, real_array
 from .activation import sigmoid
 from .precision import float16_in_float32
 
@@ -129,7 +129,9 @@ def mse_loss(prediction: Tensor, target: Any, *, reduction: str = "mean") -> Ten
 
 
 def _same_shape(name: str, prediction: Tensor, target: Any) -> None:
-    shape = np.shape(target.data if isinstance(target, Tensor) else target)
+    if not isinstance(target, Tensor):
+        target = real_array(f"{name}: target is a Tensor or an array of numbers", target)
+    shape = target.shape
     if prediction.shape != shape:
         raise ValueError(
             f"{name}: prediction of shape {prediction.shape} and target of shape {shape} must have equal shapes"

@@ -65,8 +65,10 @@ from collections.abc import Sequence
 
 from ..autograd import Function, Gradients
 from ..backends.devices import Array
+from ..checks import several, shown, whole
 from ..tensor import Tensor, apply
 from ..workers import Workers
+from .arguments import require_tensors
 
 __all__ = ["all_gather", "all_reduce", "reduce_scatter"]
 
@@ -119,6 +121,7 @@ def all_gather(x: Tensor, workers: Workers, axis: int = -1) -> Tensor:
     Raises:
         ValueError: x has no such axis.
     """
+    _check("all_gather", x, workers)
     _check_axis("all_gather", x, axis)
     return apply(AllGather(workers, axis), x)
 
@@ -136,11 +139,13 @@ def reduce_scatter(x: Tensor, workers: Workers, lengths: Sequence[int], axis: in
     Raises:
         ValueError: x has no such axis, or the lengths are not those of its parts.
     """
+    _check("reduce_scatter", x, workers)
     _check_axis("reduce_scatter", x, axis)
+    lengths = [whole("reduce_scatter: each of the lengths", n) for n in several("reduce_scatter: lengths", lengths)]
     if len(lengths) != workers.size or sum(lengths) != x.shape[axis] or min(lengths) < 0:
         raise ValueError(
             f"reduce_scatter: {workers.size} lengths have to add up to {x.shape[axis]}, the length of axis {axis} of "
-            f"{x.shape}, not {list(lengths)}"
+            f"{x.shape}, not {lengths}"
         )
     return apply(ReduceScatter(workers, lengths, axis), x)
 
@@ -154,11 +159,18 @@ def all_reduce(x: Tensor, workers: Workers) -> Tensor:
     Returns:
         Of x's shape and dtype.
     """
+    _check("all_reduce", x, workers)
     return apply(AllReduce(workers), x)
 
 
+def _check(name: str, x: Tensor, workers: Workers) -> None:
+    require_tensors(name, x=x)
+    if not isinstance(workers, Workers):
+        raise TypeError(f"{name}: workers are what distributed.start() returns, not {shown(workers)}")
+
+
 def _check_axis(name: str, x: Tensor, axis: int) -> None:
-    if not -x.ndim <= axis < x.ndim:
+    if not -x.ndim <= whole(f"{name}: axis", axis) < x.ndim:
         raise ValueError(f"{name}: x of shape {x.shape} has no axis {axis}")
 
 

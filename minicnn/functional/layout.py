@@ -6,7 +6,9 @@ ONNX have (N, C, H, W) and (O, C/groups, KH, KW). If the shapes fit, the two ord
 apart, so only shapes that do not fit lead to a hint.
 """
 
+from ..checks import whole
 from ..tensor import Tensor
+from .arguments import require_constants, require_tensors
 
 IMAGES = "images are channels last, (N, H, W, C): x.transpose(0, 2, 3, 1)?"
 KERNELS = "a weight is (KH, KW, C/groups, O): weight.transpose(2, 3, 1, 0)?"
@@ -20,6 +22,9 @@ def check_convolution(
     Raises:
         ValueError: they do not fit, or groups is not a divisor of the channels.
     """
+    require_tensors(name, x=x)
+    require_constants(name, weight=weight, **({} if bias is None else {"bias": bias}))
+    whole(f"{name}: groups", groups)
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(
             f"{name} needs x of (N, H, W, C) and weight of (KH, KW, C/groups, O), not {x.shape} and {weight.shape}"

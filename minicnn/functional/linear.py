@@ -42,6 +42,7 @@ Tensor([[ 1., 10.],
 from math import prod
 
 from ..tensor import Tensor
+from .arguments import require_constants, require_tensors
 
 __all__ = ["linear"]
 
@@ -58,6 +59,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: the shapes do not fit.
     """
+    require_tensors("linear", x=x)
+    require_constants("linear", weight=weight, **({} if bias is None else {"bias": bias}))
     if not x.ndim or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
         turned = x.ndim and weight.ndim == 2 and x.shape[-1] == weight.shape[1]
         raise ValueError(

@@ -63,7 +63,6 @@ For large x, where s is nearly α Σ x_j², it is 10^(1 − 2β) times as large,
 [0.32 0.32 0.32]
 """
 
-import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +70,7 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
+from ..checks import numbers, whole
 from ..tensor import Tensor, apply
 from .precision import float16_in_float32
 
@@ -188,12 +188,12 @@ def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float =
     Returns:
         (…, C), of x's dtype.
     Raises:
-        TypeError, ValueError: n is not an integer from 1, or x is 0-d.
+        ValueError: n is not an integer from 1, a constant is not a finite number, or x is 0-d.
     """
-    n = operator.index(n)
-    if n < 1 or not x.ndim:
-        raise ValueError(f"local_response_norm needs n ≥ 1 and x of (…, C), not n={n} and shape {x.shape}")
-    return apply(LocalResponseNorm(Constants(n, float(k), float(alpha), float(beta))), x)
+    if not x.ndim:
+        raise ValueError(f"local_response_norm needs x of (…, C), not of shape {x.shape}")
+    n = min(whole("local_response_norm: n", n, 1), 2 * x.shape[-1] + 1)  # more see the same
+    return apply(LocalResponseNorm(Constants(n, *numbers("local_response_norm", k=k, alpha=alpha, beta=beta))), x)
 
 
 # Faster versions of the functions marked @kernel, which run in their place:

@@ -64,6 +64,7 @@ from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
 from ..tensor import Tensor, apply
+from .arguments import require_images
 from .windows import IntPair, Padding, Window, padded
 
 __all__ = ["max_pool2d"]
@@ -188,8 +189,7 @@ def pool_window(
     ceil_mode: bool,
 ) -> Window:
     """The window; for ceil_mode, with the padding that an incomplete last window needs."""
-    if x.ndim != 4:
-        raise ValueError(f"{name} needs x of (N, H, W, C), not {x.shape}")
+    require_images(name, x, ceil_mode=ceil_mode)
     window = Window.of_pooling(name, kernel_size, stride, padding, dilation)
     window.output_size(*x.shape[1:3])  # a ValueError if the window does not fit
     return window.with_overhang(*x.shape[1:3]) if ceil_mode else window

@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import ops
-from ..backends.devices import as_array, on_device_of
-from ..tensor import Tensor, apply
+from ..backends.devices import on_device_of
+from ..checks import real, several, shown, whole
+from ..tensor import Tensor, apply, real_array
+from .arguments import require_tensors
 
 __all__ = ["concatenate", "maximum", "minimum", "pad", "stack", "where"]
 
@@ -39,9 +41,10 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
         >>> concatenate([Tensor([[1.0, 2.0]]), Tensor([[3.0]])], axis=1)
         Tensor([[1., 2., 3.]], dtype=float32)
     """
-    if not tensors:
-        raise ValueError("concatenate needs at least one Tensor")
-    return apply(ops.Concatenate(axis), *tensors)
+    parts = several("concatenate: tensors", tensors)
+    if not parts:
+        raise ValueError(f"concatenate needs at least one Tensor, not {shown(tensors)}")
+    return apply(ops.Concatenate(whole("concatenate: axis", axis)), *parts)
 
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
@@ -55,6 +58,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     Raises:
         ValueError: there is no Tensor, or their shapes differ.
     """
+    tensors = several("stack: tensors", tensors, Tensor)
     if not tensors or any(t.shape != tensors[0].shape for t in tensors):
         raise ValueError(f"stack needs Tensors of one shape, not {[t.shape for t in tensors]}")
     ndim = tensors[0].ndim + 1
@@ -78,7 +82,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
         >>> where([True, False], Tensor([1.0, 2.0]), 0.0)
         Tensor([1., 0.], dtype=float32)
     """
-    mask = as_array(condition.data if isinstance(condition, Tensor) else condition)
+    mask = condition.data if isinstance(condition, Tensor) else real_array("where takes a boolean condition", condition)
     with on_device_of(mask):
         mask = mask.copy()  # the backward pass needs it
     if mask.dtype != bool:
@@ -116,12 +120,16 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], *, value: float = 0.0) -> 
     Raises:
         ValueError: widths is something else, such as PyTorch's flat list, last axis first.
     """
+    require_tensors("pad", x=x)
+    constant = real(value)
+    if constant is None:
+        raise ValueError(f"pad: value must be a number, not {shown(value)}")
     try:
         pairs = tuple([(operator.index(before), operator.index(after)) for before, after in widths])
     except (TypeError, ValueError):
         raise ValueError(
-            f"pad: the widths are ((before, after), …), a pair of integers for each axis, not {widths!r}"
+            f"pad: the widths are ((before, after), …), a pair of integers for each axis, not {shown(widths)}"
         ) from None
     if len(pairs) != x.ndim or any(min(p) < 0 for p in pairs):
         raise ValueError(f"pad: {pairs} must hold a pair of integers, 0 or more, for each of {x.ndim} axes")
-    return apply(ops.Pad(pairs, value), x)
+    return apply(ops.Pad(pairs, constant), x)

@@ -45,9 +45,10 @@ import numpy as np
 from ..autograd import Function, Gradients
 from ..backends import kernel
 from ..backends.devices import Array
+from ..checks import whole
 from ..ops import normal_axes, total
 from ..tensor import Tensor, apply
-from .activation import require_floating
+from .arguments import require_floating
 from .precision import float16_in_float32
 
 __all__ = ["log_softmax", "softmax"]
@@ -135,10 +136,11 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def _along(name: str, function: type[Softmax] | type[LogSoftmax], x: Tensor, axis: int) -> Tensor:
-    normal_axes(axis, x.ndim)  # a ValueError if the axis does not exist
+    require_floating(name, x)
+    normal_axes(whole(f"{name}: axis", axis), x.ndim)  # a ValueError if the axis does not exist
     if not x.size:  # an axis of length 0 has no maximum
         return x
-    return apply(function(axis), require_floating(name, x))
+    return apply(function(axis), x)
 
 
 # There is no faster version of these kernels.

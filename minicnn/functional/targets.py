@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.devices import Array, as_array, on_device_of, on_host, to_device
+from ..backends.devices import Array, on_device_of, on_host, to_device
 from ..checks import number, whole
-from ..tensor import Tensor
+from ..tensor import Tensor, real_array
 from .elementwise_loss import check_reduction
 
 
@@ -19,9 +19,13 @@ def checked_options(name: str, reduction: str, weight: Any, ignore_index: Any, l
         whole(f"{name}: ignore_index", ignore_index)
     if weight is None:
         return None
-    array = weight.data if isinstance(weight, Tensor) else as_array(weight)
-    if array.ndim != 1 or array.dtype.kind not in "fiu":
-        raise ValueError(f"{name}: weight is a number for each class, (K,), not {array.dtype} of shape {array.shape}")
+    what = f"{name}: weight is a number for each class, (K,)"
+    try:
+        array = weight.data if isinstance(weight, Tensor) else real_array(what, weight)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    if array.ndim != 1 or array.dtype.kind == "b":
+        raise ValueError(f"{what}, not {array.dtype} of shape {array.shape}")
     # equivalent (term): on a CPU every array is the host's (such notes are for tests/mutation.py)
     for extreme in (array.min(), array.max()) if on_host(array) and array.size else ():
         number(f"{name}: weight, each element of it,", extreme.item(), 0)
@@ -31,11 +35,12 @@ def checked_options(name: str, reduction: str, weight: Any, ignore_index: Any, l
 def class_numbers(labels: Any, logits: Tensor, ignore_index: int | None) -> tuple[Array, Array | None]:
     """The labels, checked, on the logits' device, with 0 for ignored ones; and a mask of the others
     (None: no label is ignored)."""
-    numbers = labels.data if isinstance(labels, Tensor) else np.asarray(labels)
+    what = "cross_entropy: labels are class numbers, integers"
+    numbers = labels.data if isinstance(labels, Tensor) else real_array(what, labels)
     if logits.ndim != 2 or numbers.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), not {logits.shape} and {numbers.shape}")
     if numbers.dtype.kind not in "iub" and numbers.size:
-        raise TypeError(f"cross_entropy: labels are class numbers, integers; these are {numbers.dtype}")
+        raise TypeError(f"{what}; these are {numbers.dtype}")
     kept = None
     with on_device_of(numbers):
         if ignore_index is not None:

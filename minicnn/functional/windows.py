@@ -55,6 +55,7 @@ import numpy as np
 
 from ..backends import kernel
 from ..backends.devices import Array
+from ..checks import shown
 
 Pair = tuple[int, int]
 IntPair = int | Pair  # one integer for both, or (height, width)
@@ -72,9 +73,9 @@ def pair(value: Any, name: str, least: int = 1) -> Pair:
         h, w = value if isinstance(value, (tuple, list)) else (value, value)
         h, w = operator.index(h), operator.index(w)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be an integer or a pair (height, width), not {value!r}") from None
+        raise ValueError(f"{name} must be an integer or a pair (height, width), not {shown(value)}") from None
     if min(h, w) < least:
-        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+        raise ValueError(f"{name} must be at least {least}, not {shown(value)}")
     return h, w
 
 
@@ -92,9 +93,11 @@ class Window(NamedTuple):
         """The Window of a user's settings: ints or pairs; padding also as ((top, bottom), (left,
         right)) or "same"."""
         kernel, steps, holes = pair(kernel_size, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation")
-        if padding == "same":
+        if isinstance(padding, str) and padding == "same":
             if steps != (1, 1):
-                raise ValueError(f'padding="same" needs a stride of 1, not {stride!r}: give the padding in numbers')
+                raise ValueError(
+                    f'padding="same" needs a stride of 1, not {shown(stride)}: give the padding in numbers'
+                )
             spans = [d * (k - 1) for k, d in zip(kernel, holes, strict=True)]
             padding = tuple([(span // 2, span - span // 2) for span in spans])
         sides = padding if isinstance(padding, (tuple, list)) else (padding, padding)
@@ -103,7 +106,7 @@ class Window(NamedTuple):
         except ValueError:
             raise ValueError(
                 "padding must be integers of at least 0, as n, (height, width) or ((top, bottom), (left, right)), "
-                f'or "same", not {padding!r}'
+                f'or "same", not {shown(padding)}'
             ) from None
         return cls(kernel, steps, (vertical, horizontal), holes)
 

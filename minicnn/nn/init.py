@@ -20,6 +20,7 @@ from math import prod, sqrt
 import numpy as np
 
 from ..backends.devices import Array
+from ..checks import number, sizes
 from ..random import generator
 
 __all__ = ["constant", "he", "lecun", "normal", "xavier"]
@@ -33,13 +34,14 @@ def __dir__() -> list[str]:
 
 
 def _fans(shape: Shape) -> tuple[int, int]:
+    shape = sizes("an initializer's shape", shape)
     if len(shape) < 2:
         raise ValueError(f"a weight has at least two axes, (…, in, out), not shape {shape}")
-    return prod(shape[:-1]), prod(shape[:-2]) * shape[-1]
+    return prod(shape[:-1]) or 1, prod(shape[:-2]) * shape[-1] or 1
 
 
 def _gaussian(shape: Shape, std: float) -> Array:
-    return generator().standard_normal(shape, np.float32) * np.float32(std)
+    return generator().standard_normal(sizes("an initializer's shape", shape), np.float32) * np.float32(std)
 
 
 def started(initializer: Initializer | None, shape: Shape, name: str) -> Array:
@@ -49,10 +51,11 @@ def started(initializer: Initializer | None, shape: Shape, name: str) -> Array:
         TypeError: it is not an initializer, such as he, whose parentheses were forgotten.
         ValueError: its result has another shape.
     """
+    sizes(f"{name}: the weight's shape", shape)
     try:
-        array = (initializer or he())(shape)
+        array = (he() if initializer is None else initializer)(shape)
         found = array.shape
-    except (TypeError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise TypeError(
             f"{name}: weight_init takes a shape and returns an array, as nn.init.he() does (with parentheses): {error}"
         ) from error
@@ -71,7 +74,8 @@ def constant(value: float) -> Initializer:
         >>> constant(1.0)((2,))
         array([1., 1.], dtype=float32)
     """
-    return lambda shape: np.full(shape, value, np.float32)
+    value = number("constant: value", value, finite=False)
+    return lambda shape: np.full(sizes("an initializer's shape", shape), value, np.float32)
 
 
 def normal(std: float = 0.01) -> Initializer:
@@ -84,6 +88,7 @@ def normal(std: float = 0.01) -> Initializer:
         >>> print(f"{normal(0.01)((100, 300)).std():.2f}")
         0.01
     """
+    std = number("normal: std", std, 0)
     return lambda shape: _gaussian(shape, std)
 
 

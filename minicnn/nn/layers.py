@@ -9,12 +9,14 @@ import numpy as np
 
 from .. import functional as F
 from ..backends.devices import Array
-from ..checks import number, whole
+from ..checks import flags, number, numbers, sizes, whole
+from ..functional.adaptive_pooling import bin_counts
+from ..functional.arguments import require_tensors
 from ..functional.conv_transpose import extra_pixels
 from ..functional.dropout import check_dropout
 from ..functional.elementwise_loss import check_reduction
 from ..functional.targets import checked_options
-from ..functional.windows import IntPair, Padding, Window, pair
+from ..functional.windows import IntPair, Padding, Window
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
@@ -82,7 +84,7 @@ class Conv2d(Module):
         window = Window.of(kernel_size, stride, padding, dilation)  # also a check
         shape = (*window.kernel_size, in_channels // groups, out_channels)
         self.weight = Parameter(init.started(weight_init, shape, "Conv2d"))
-        self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
+        self.bias = _bias("Conv2d", bias, bias_init, out_channels)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.dilation, self.groups = dilation, groups
 
@@ -143,7 +145,7 @@ class ConvTranspose2d(Module):
         # an initializer takes the last axis for the outputs; here the last axis is the inputs
         weight = init.started(weight_init, (*kernel, in_channels // groups, out_channels), "ConvTranspose2d")
         self.weight = Parameter(weight.reshape(*kernel, out_channels // groups, in_channels))
-        self.bias = Parameter(init.constant(bias_init)((out_channels,))) if bias else None
+        self.bias = _bias("ConvTranspose2d", bias, bias_init, out_channels)
         self.kernel_size, self.stride, self.padding, self.output_padding = kernel_size, stride, padding, output_padding
         self.dilation, self.groups = dilation, groups
 
@@ -161,6 +163,12 @@ class ConvTranspose2d(Module):
         return f"{o}, {c * self.groups}, kernel_size={self.kernel_size}" + _differing(
             self, stride=1, padding=0, output_padding=0, dilation=1, groups=1
         )
+
+
+def _bias(name: str, bias: bool, bias_init: float, count: int) -> Parameter | None:
+    flags(name, bias=bias)
+    value = number(f"{name}: bias_init", bias_init, finite=False)
+    return Parameter(init.constant(value)((count,))) if bias else None
 
 
 def _check_groups(name: str, groups: int, in_channels: int, out_channels: int) -> None:
@@ -210,7 +218,7 @@ class Linear(Module):
     ) -> None:
         shape = whole("Linear: in_features", in_features, 1), whole("Linear: out_features", out_features, 1)
         self.weight = Parameter(init.started(weight_init, shape, "Linear"))
-        self.bias = Parameter(init.constant(bias_init)((out_features,))) if bias else None
+        self.bias = _bias("Linear", bias, bias_init, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -243,6 +251,7 @@ class MaxPool2d(Module):
         *,
         ceil_mode: bool = False,
     ) -> None:
+        flags("MaxPool2d", ceil_mode=ceil_mode)
         Window.of_pooling("MaxPool2d", kernel_size, stride, padding, dilation)  # a check
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.ceil_mode = ceil_mode
@@ -276,6 +285,7 @@ class AvgPool2d(Module):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
+        flags("AvgPool2d", ceil_mode=ceil_mode, count_include_pad=count_include_pad)
         Window.of_pooling("AvgPool2d", kernel_size, stride, padding, 1)  # a check
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
@@ -303,7 +313,7 @@ class AdaptiveAvgPool2d(Module):
     """
 
     def __init__(self, output_size: IntPair) -> None:
-        self.output_size = pair(output_size, "AdaptiveAvgPool2d: output_size")
+        self.output_size = bin_counts("AdaptiveAvgPool2d", output_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(x, self.output_size)
@@ -326,10 +336,8 @@ class LocalResponseNorm(Module):
     """
 
     def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> None:
-        whole("LocalResponseNorm: n, the number of channels that are summed,", n, 1)
-        for name, value in (("k", k), ("alpha", alpha), ("beta", beta)):
-            number(f"LocalResponseNorm: {name}", value)
-        self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
+        self.n = whole("LocalResponseNorm: n, the number of channels that are summed,", n, 1)
+        self.k, self.alpha, self.beta = numbers("LocalResponseNorm", k=k, alpha=alpha, beta=beta)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.local_response_norm(x, self.n, k=self.k, alpha=self.alpha, beta=self.beta)
@@ -359,14 +367,12 @@ class BatchNorm2d(Module):
     running_var: Array
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        whole("BatchNorm2d: num_features", num_features, 1)
-        number("BatchNorm2d: eps", eps, 0)
-        number("BatchNorm2d: momentum", momentum, 0, 1)
-        self.gamma = Parameter(np.ones(num_features, np.float32))
-        self.beta = Parameter(np.zeros(num_features, np.float32))
-        self.register_buffer("running_mean", np.zeros(num_features, np.float32))
-        self.register_buffer("running_var", np.ones(num_features, np.float32))
-        self.eps, self.momentum = eps, momentum
+        shape = sizes("BatchNorm2d: num_features", whole("BatchNorm2d: num_features", num_features, 1))
+        self.eps, self.momentum = number("BatchNorm2d: eps", eps, 0), number("BatchNorm2d: momentum", momentum, 0, 1)
+        self.gamma = Parameter(np.ones(shape, np.float32))
+        self.beta = Parameter(np.zeros(shape, np.float32))
+        self.register_buffer("running_mean", np.zeros(shape, np.float32))
+        self.register_buffer("running_var", np.ones(shape, np.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.batch_norm(
@@ -444,8 +450,7 @@ class LeakyReLU(Module):
     """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        number("LeakyReLU: negative_slope", negative_slope)
-        self.negative_slope = negative_slope
+        self.negative_slope = number("LeakyReLU: negative_slope", negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.negative_slope)
@@ -522,8 +527,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, scale: str = "training") -> None:
-        check_dropout("Dropout", p, scale)
-        self.p, self.scale = p, scale
+        self.p, self.scale = check_dropout("Dropout", p, scale), scale
 
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.p, self.training, scale=self.scale)
@@ -541,6 +545,9 @@ class Flatten(Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        require_tensors("Flatten", x=x)
+        if x.ndim == 0:
+            raise ValueError("Flatten needs x of (N, …), not a number")
         return x.reshape(x.shape[0], prod(x.shape[1:]))
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from ..autograd import no_grad
 from ..backends import devices
 from ..backends.devices import Array
-from ..tensor import Tensor
+from ..checks import flags, place, several, shown, sizes, whole
+from ..tensor import Tensor, real_dtype
 
 Self = TypeVar("Self", bound="Module")
 Numbered = TypeVar("Numbered", bound="_Numbered")
@@ -43,7 +44,7 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any) -> None:
         if isinstance(data, Tensor):
-            raise TypeError("a Parameter is made of an array: write nn.Parameter(tensor.data)")
+            raise TypeError(f"a Parameter is made of an array, not {shown(data)}: write nn.Parameter(tensor.data)")
         super().__init__(data, requires_grad=True)
         flags = self.data.flags
         if not flags.c_contiguous or not getattr(flags, "writeable", True):  # JAX's arrays are not
@@ -277,6 +278,8 @@ class Module:
             >>> _ = layer(Tensor([[1.0, 2.0, 3.0]]))
             (1, 2)
         """
+        if not callable(hook):
+            raise TypeError(f"register_forward_hook: hook must be callable, not {shown(hook)}")
         key = object()
         vars(self)["_hooks"] = {**self._hooks, key: hook}  # a Module can be a hook
 
@@ -295,6 +298,8 @@ class Module:
         Raises:
             TypeError: it is not an array, for example a Tensor.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"register_buffer: name must be a string, not {shown(name)}")
         setattr(self, name, _buffer(type(self).__name__, name, array))
         self._buffers = (*self._buffers, name)
 
@@ -357,6 +362,7 @@ class Module:
         Returns:
             This module.
         """
+        flags("train", mode=mode)
         for _, module in self.named_modules():
             module.training = mode
         return self
@@ -385,7 +391,10 @@ class Module:
         Returns:
             This module.
         """
-        return self._convert(lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array)
+        new = real_dtype("astype: dtype", dtype)
+        if new.kind != "f":
+            raise TypeError(f"astype: dtype must be a floating-point one for parameters, not {new}")
+        return self._convert(lambda array: array.astype(new, copy=False) if array.dtype.kind == "f" else array)
 
     def _convert(self: Self, function: Callable[[Array], Array]) -> Self:
         for _, module in self.named_modules():
@@ -427,6 +436,7 @@ class Module:
             raise TypeError(
                 f"load_state_dict takes arrays by name, not a {what}; minicnn.load returns a pair, (arrays, info)"
             )
+        flags("load_state_dict", strict=strict)
         entries = dict(self._entries())
         own = self.state_dict()
         misfits = {name: devices.misfit(state[name], own[name]) for name in own if name in state}
@@ -488,6 +498,7 @@ class Module:
             1 Linear    1 × 3          15     24
             total                      15     24
         """
+        input_shape = sizes("summary: input_shape", input_shape)
         rows = [("layer", "output", "parameters", "FLOPs")]
         flops: list[int] = []
 
@@ -540,15 +551,20 @@ class _Numbered(Module):
         """Replace the module at an index, whose name the new one gets, or those in a slice."""
         entries = list(self.named_children())
         if isinstance(index, slice):
-            entries[index] = [("", module) for module in new]
+            new = several(f"{type(self).__name__}: modules for {index}", new)
+            try:
+                entries[index] = [("", module) for module in new]
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{type(self).__name__} index {index}: {error}") from None
         else:
-            entries[index] = entries[index][0], new
+            i = place(f"{type(self).__name__} index", index, len(entries))
+            entries[i] = entries[i][0], new
         self._renew(entries)
 
     def __delitem__(self, index: int | slice) -> None:
         """Remove a module, or those of a slice; the indices of those behind it decrease."""
         entries = list(self.named_children())
-        del entries[index]
+        del entries[self._index(index)]
         self._renew(entries)
 
     def pop(self, index: int = -1) -> Module:
@@ -559,7 +575,7 @@ class _Numbered(Module):
         Returns:
             The module that was removed.
         """
-        module = list(self.children())[index]
+        module = list(self.children())[place("pop: index", index, len(self))]
         del self[index]
         return module
 
@@ -573,7 +589,7 @@ class _Numbered(Module):
             This container.
         """
         entries = list(self.named_children())
-        entries.insert(index, ("", module))
+        entries.insert(whole("insert: index", index), ("", module))
         return self._renew(entries)
 
     def append(self: Numbered, module: Module) -> Numbered:
@@ -598,9 +614,20 @@ class _Numbered(Module):
         Raises:
             TypeError: one of them is not a Module; then none has been added.
         """
-        return self._renew([*self.named_children(), *[("", module) for module in modules]])
+        return self._renew([*self.named_children(), *[("", module) for module in several("extend: modules", modules)]])
 
     __iadd__ = extend
+
+    def _index(self, index: Any) -> Any:
+        """A slice, or an index that exists."""
+        kind, count = type(self).__name__, len(self)
+        if isinstance(index, slice):
+            try:
+                index.indices(count)
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"{kind} index {shown(index)}: {error}") from None
+            return index
+        return place(f"{kind} index", index, count)
 
     def _renew(self: Numbered, entries: list[tuple[str, Any]]) -> Numbered:
         """Replace all modules by these. Names that are numbers are assigned again.
@@ -646,7 +673,7 @@ class Sequential(_Numbered):
     def __init__(self, *modules: Module, **named: Module) -> None:
         for name, module in [*((str(i), m) for i, m in enumerate(modules)), *named.items()]:
             if not isinstance(module, Module):
-                what = repr(module)
+                what = shown(module)
                 if isinstance(module, (list, tuple, dict)):  # PyTorch takes an OrderedDict
                     stars = "**" if isinstance(module, dict) else "*"
                     what = f"a {type(module).__name__}: write Sequential({stars}modules)"
@@ -657,8 +684,8 @@ class Sequential(_Numbered):
 
     def __getitem__(self, index: Any) -> Module:
         """The layer at an index, or a Sequential of those in a slice."""
-        layers = list(self.children())
-        return Sequential(*layers[index]) if isinstance(index, slice) else layers[index]
+        layers = list(self.children())[self._index(index)]
+        return Sequential(*layers) if isinstance(layers, list) else layers
 
     def forward(self, x: Any) -> Any:
         for module in self.children():
@@ -691,5 +718,5 @@ class ModuleList(_Numbered):
     def __getitem__(self, index: int | slice) -> Module:
         """The module at an index, which counts from the end if it is negative, or a ModuleList of
         those in a slice."""
-        modules = list(self.children())
-        return ModuleList(modules[index]) if isinstance(index, slice) else modules[index]
+        modules = list(self.children())[self._index(index)]
+        return ModuleList(modules) if isinstance(modules, list) else modules

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..autograd import no_grad
-from ..checks import number
+from ..checks import number, several
 from ..tensor import Tensor
 
 
@@ -25,6 +25,7 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     Raises:
         ValueError: max_norm is not above 0, no parameter has a gradient, or a gradient is not
             finite. The gradients stay as they are.
+        TypeError: parameters are something else.
 
     Example:
         >>> import minicnn
@@ -35,17 +36,16 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
         >>> p.grad
         Tensor([0.6, 0.8], dtype=float64)
     """
-    number("clip_grad_norm: max_norm", max_norm, finite=False)
+    max_norm = number("clip_grad_norm: max_norm", max_norm, finite=False)
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: max_norm must be above 0, not {max_norm}")
-    params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    if not all(isinstance(p, Tensor) for p in params):
-        raise ValueError("clip_grad_norm takes parameters, as net.parameters() gives them")
+    given = [parameters] if isinstance(parameters, Tensor) else parameters
+    params = several("clip_grad_norm: parameters, as net.parameters() gives them,", given, Tensor)
     gradients = [(p, p.grad) for p in params if p.grad is not None]
     if not gradients:
         raise ValueError(
-            "clip_grad_norm: no parameter has a gradient: call it after backward(), with the parameters themselves "
-            "(a generator, such as net.parameters(), can be used once)"
+            f"clip_grad_norm: no parameter of {len(params)} has a gradient: call it after backward(), with the "
+            "parameters themselves (a generator, such as net.parameters(), can be used once)"
         )
     # float16 becomes float32, in which sums of squares do not overflow and small factors are not
     # rounded away

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backends import devices, kernel_of_many
 from ..backends.devices import Array, assign, on_device_of
-from ..checks import choice, number
+from ..checks import choice, number, several, shown
 from ..tensor import Tensor
 
 # of one parameter: (w, g), its value and gradient, and the state that belongs to it
@@ -129,7 +129,7 @@ class Optimizer:
         self.steps = self.count = 0
         self.only: Callable[[Tensor, Arrays], list[Arrays]] | None = None
         self.missed: dict[Tensor, int] = {}  # how many steps each parameter was left out of
-        given: list[Any] = [] if isinstance(params, Tensor) else list(params)
+        given = [] if isinstance(params, Tensor) else several(f"{type(self).__name__}: params", params)
         kinds = {isinstance(part, dict) for part in given}
         if len(kinds) == 2:
             raise ValueError("an optimizer takes parameters or groups of them, dicts with 'params', and not both")
@@ -155,7 +155,8 @@ class Optimizer:
                 f"a group of {type(self).__name__} has 'params' and {known}, not {min(unknown, key=str)!r}"
             )
         params = group.get("params", [])
-        group = {**self.defaults, **group, "params": [params] if isinstance(params, Tensor) else list(params)}
+        params = [params] if isinstance(params, Tensor) else several("a group's 'params'", params)
+        group = {**self.defaults, **group, "params": params}
         self.check(group)
         _check_once([*self.params, *group["params"]])
         self.missed.update(dict.fromkeys(group["params"], self.steps))
@@ -204,10 +205,13 @@ class Optimizer:
             or not params
             or not all(isinstance(p, Tensor) and p.grad_fn is None for p in params)
         ):
-            raise ValueError("an optimizer needs parameters: leaf Tensors with requires_grad, as module.parameters()")
+            raise ValueError(
+                f"{type(self).__name__}: an optimizer needs parameters: leaf Tensors with requires_grad, as "
+                f"module.parameters() gives them, not {shown(params)}"
+            )
         for p in params:
             _check_contiguous(p)
-        number("lr", group["lr"], 0)
+        group["lr"] = number("lr", group["lr"], 0)
 
     @property
     def lr(self) -> float:
@@ -220,7 +224,7 @@ class Optimizer:
         if len(set(rates)) > 1:
             raise ValueError(f"the groups' rates differ, {rates}: set group['lr'] of each of param_groups")
         for group in self.param_groups:
-            group["lr"] = value
+            group["lr"] = number("lr", value, 0)
 
     def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
         """Change parameters in place; each subclass defines how. It is called once a step for each
@@ -442,11 +446,14 @@ class SGD(Optimizer):
     def check(self, group: dict[str, Any]) -> None:
         super().check(group)
         for name in ("momentum", "weight_decay"):
-            number(name, group[name], 0)
+            group[name] = number(name, group[name], 0)
         for name in ("nesterov", "paper_update"):
             choice(name, group[name], False, True)
         if group["nesterov"] and (not group["momentum"] or group["paper_update"]):
-            raise ValueError("nesterov needs a momentum above 0, and has no paper_update form")
+            raise ValueError(
+                "nesterov needs a momentum above 0, and has no paper_update form; here "
+                f"momentum={group['momentum']} and paper_update={group['paper_update']}"
+            )
 
     def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
         momentum, decay, nesterov = group["momentum"], group["weight_decay"], group["nesterov"]
@@ -497,11 +504,10 @@ class Adam(Optimizer):
         super().check(group)
         betas = group["betas"]
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f"betas must be two numbers from 0 to 1, not {betas!r}")
-        for i, beta in enumerate(betas):
-            number(f"betas[{i}]", beta, 0, below=1)
+            raise ValueError(f"betas must be two numbers from 0 to 1, not {shown(betas)}")
+        group["betas"] = tuple([number(f"betas[{i}]", beta, 0, below=1) for i, beta in enumerate(betas)])
         for name in ("eps", "weight_decay"):
-            number(name, group[name], 0)
+            group[name] = number(name, group[name], 0)
 
     def update(self, parameters: list[Arrays], group: dict[str, Any]) -> None:
         adam(parameters, AdamStep.of(group, self.count))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import choice, number, whole
+from ..checks import choice, number, real, shown, whole
 from .optimizer import Optimizer
 
 
@@ -245,7 +245,9 @@ class ReduceLROnPlateau(Schedule):
         Args:
             metric: a float, such as the validation loss. NaN is not an improvement.
         """
-        value = self.sign * float(metric)
+        if (value := real(metric)) is None:
+            raise TypeError(f"{type(self).__name__}.step: metric must be a number, not {shown(metric)}")
+        value *= self.sign
         self.count += 1
         if value < self.best - self.threshold * abs(self.best) or (self.best == inf and value < inf):
             self.best, self.waited = value, 0

@@ -253,6 +253,34 @@ def test_targets_of_a_loader(gpu, options):
         np.testing.assert_array_equal(found, targets.astype(found.dtype))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"num_workers": 0}, {"num_workers": 2}, {"num_workers": 1, "processes": True}],
+    ids=["none", "threads", "processes"],
+)
+def test_what_is_left_out_on_a_gpu_as_on_a_cpu(gpu, options):
+    """Told when the batch is handed out, though it was sent before; in the middle of an epoch, with a batch of which
+    nothing is left."""
+    dataset = [(None, 0) if i in (3, 8, 9, 10, 11) else pair for i, pair in enumerate([*DATASET, *DATASET[:4]])]
+    events = {"cpu": [], "gpu": []}
+    for device, found in events.items():
+        loader = DataLoader(
+            dataset, 4, normalize=NORMALIZE, device=device, **options,
+            on_bad=lambda name, error, found=found: found.append((name, str(error))),
+        )  # fmt: skip
+        for batch in (0, 1):
+            loader.set_epoch(0, batch)
+            for x, labels in loader:
+                assert devices.device_of(x) == devices.device_of(labels) == loader.device
+                found.append((x.shape, x.dtype, Tensor(labels).numpy().tolist()))
+    assert events["gpu"] == events["cpu"]
+    names = [event[0] for event in events["gpu"]]
+    side = (12, 15, 3)
+    left_out = [f"sample {i}" for i in (8, 9, 10, 11)]
+    later = [(4, *side), *left_out, (0, *side), (3, *side)]
+    assert names == ["sample 3", (3, *side), *later, *later]
+
+
 def test_a_loader_for_a_second_gpu(gpu):
     if gpu.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("this machine has one GPU")

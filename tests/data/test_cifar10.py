@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 
 import numpy as np
 import pytest
@@ -98,6 +99,31 @@ def test_missing_files(written, tmp_path):
     assert message(root, verify=False) == f"{folder}/data_batch_2.bin{needs}"
 
 
+def test_what_is_no_file(written, monkeypatch):
+    """A pipe would be waited for, and a device never ends."""
+    root, _ = written
+    path = root / "cifar-10-batches-bin" / "test_batch.bin"
+    for make, reason in (
+        (lambda: os.mkfifo(path), "it is a named pipe, not a regular file"),
+        (lambda: os.symlink("/dev/zero", path), "it is a device, not a regular file"),
+        (path.mkdir, "Is a directory"),
+        (lambda: os.symlink(path.name, path), "Too many levels of symbolic links"),
+    ):
+        path.rmdir() if path.is_dir() else path.unlink()
+        make()
+        assert message(root, train=False) == f"{path}: cannot be read: {reason}"
+    assert message("a\0b") == "a\\x00b/batches.meta.txt: cannot be read: embedded null byte"
+
+
+def test_a_file_that_is_larger_than_the_memory(written, monkeypatch):
+    class File(io.BytesIO):
+        def read(self):
+            raise MemoryError
+
+    monkeypatch.setattr(cifar10, "open", lambda path, mode: File(), raising=False)
+    assert message(written[0]).endswith("batches.meta.txt: cannot be read: it is too large for the memory")
+
+
 @pytest.mark.parametrize("size", [0, 3072, 3074])
 def test_wrong_size(written, size):
     path = written[0] / "cifar-10-batches-bin" / "test_batch.bin"
@@ -120,6 +146,12 @@ def test_wrong_number_of_class_names(written):
     path = written[0] / "cifar-10-batches-bin" / "batches.meta.txt"
     path.write_text("cat\ndog\n")
     assert message(written[0], verify=False) == f"{path}: 2 class names, expected 10"
+
+
+def test_names_that_are_not_utf_8(written):
+    path = written[0] / "cifar-10-batches-bin" / "batches.meta.txt"
+    path.write_bytes(b"caf\xe9 " + b"a " * 9)
+    assert CIFAR10(written[0], verify=False).classes == ["caf\ufffd", *"a" * 9]
 
 
 def test_re_encoded_photos(shared, tmp_path):

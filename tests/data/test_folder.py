@@ -175,18 +175,22 @@ def test_pictures_in_a_folder_called_images_are_the_classs(save, tmp_path):
     assert names == [("train/n01/images/a.JPEG", 0), ("train/n01/images/b.JPEG", 0), ("train/n02/c.png", 1)]
 
 
-def test_pictures_further_down_are_counted(save, tmp_path):
+def test_pictures_further_down_are_mentioned(save, tmp_path, monkeypatch):
     def message(folder):
         with pytest.raises(DataError) as info:
             ImageFolder(tmp_path / folder)
         return str(info.value).partition(" (endings")[0].removeprefix(f"{tmp_path}/")
 
-    save("one/a/deep/1.png"), save("one/a/deep/er/2.png"), save("one/a/other/3.png"), save("one/a/other/notes.txt", b"")
+    save("one/a/deep/er/2.png"), save("one/a/deep/er/1.png"), save("one/a/deep/notes.txt", b""), save("one/a/x/0.png")
     save("one/b/1.png")
-    counted = "no images in this folder, but 3 in folders within it, where images are not searched for"
-    assert message("one") == f"one/a: {counted}"
+    within = "no images in this folder, but in folders within it, where images are not searched for, such as"
+    assert message("one") == f"one/a: {within} {tmp_path}/one/a/deep/er/1.png"
     save("two/a/images/1.png"), save("two/a/more/2.png"), save("two/b/1.png")
-    assert message("two") == f"two/a: {counted.replace('3', '2')}"
+    assert message("two") == f"two/a: {within} {tmp_path}/two/a/images/1.png"
+    monkeypatch.setattr("minicnn.data.folder.SEARCHED", 1)
+    assert message("one") == "one/a: no images in this folder"
+    monkeypatch.setattr("minicnn.data.folder.SEARCHED", 2)
+    assert message("one").startswith("one/a: no images in this folder, but in")
 
 
 @pytest.mark.parametrize("classes", [None, ["a", "b"]])
@@ -234,6 +238,13 @@ def test_real_photos(shared):
         assert image.dtype == np.uint8 and image.shape[2] == 3
         assert 100 < min(image.shape[:2]) <= 300
         assert image.std() > 5 and train.classes[label] in train.samples[index][0]
+
+
+@pytest.mark.parametrize("classes", ["cat", b"cat", [1, 2], ["cat", None]])
+def test_classes_that_are_no_names(save, tmp_path, classes):
+    save("cat/1.png"), save("dog/1.png")
+    with pytest.raises(TypeError, match=r"^classes must be a list of strings, not "):
+        ImageFolder(tmp_path, classes=classes)
 
 
 def test_a_folder_passes_least_on(save, tmp_path):

@@ -1,3 +1,4 @@
+import copy
 import gc
 import os
 import reprlib
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +207,46 @@ def test_set_epoch_repeats_and_resumes():
     fresh = DataLoader(Numbered(20), 3, shuffle=True, seed=5, num_workers=0)
     fresh.set_epoch(3)
     assert indices(fresh) == epochs[3]
+
+
+@given(st.data(), st.integers(1, 30), st.integers(1, 12), st.sampled_from([0, 2]), st.booleans(), st.booleans())
+def test_an_epoch_goes_on_where_it_was_left(data, n, batch_size, num_workers, shuffle, drop_last):
+    """As if it had never stopped; nothing before is read, and the next epoch is a whole one."""
+    assume(n >= batch_size or not drop_last)
+    parts = data.draw(st.integers(1, 4), "parts")
+    options = {
+        "transform": add_noise, "shuffle": shuffle, "drop_last": drop_last, "seed": 3,
+        "part": (data.draw(st.integers(0, parts - 1), "which"), parts),
+    }  # fmt: skip
+    whole = DataLoader(Numbered(n), batch_size, num_workers=0, **options)
+    epoch, batch = data.draw(st.integers(0, 3), "epoch"), data.draw(st.integers(0, len(whole)), "batch")
+    whole.set_epoch(epoch)
+    expected, following = list(whole), list(whole)
+    read = []
+    loader = DataLoader(Numbered(n, read.append), batch_size, num_workers=num_workers, **options)
+    loader.set_epoch(epoch, batch)
+    assert (loader.epoch, loader.batch, len(loader)) == (epoch, batch, len(whole))
+    found = list(loader)
+    assert len(read) == sum(max(1, len(labels)) for _, labels in expected[batch:])
+    for here, there in ((found, expected[batch:]), (list(loader), following)):
+        for (images, labels), (expected_images, expected_labels) in zip(here, there, strict=True):
+            np.testing.assert_array_equal(images, expected_images)
+            np.testing.assert_array_equal(labels, expected_labels)
+    assert (loader.epoch, loader.batch) == (epoch + 2, 0)
+
+
+@WORKERS
+def test_an_epoch_of_which_nothing_is_left(options):
+    """Another one follows; and set_epoch begins at the front unless it says otherwise."""
+    loader = DataLoader([(np.zeros((2, 2, 3), np.uint8), i) for i in range(5)], 2, **options)
+    loader.set_epoch(4, 3)
+    assert list(loader) == [] and loader.epoch == 5
+    assert [labels.tolist() for _, labels in loader] == [[0, 1], [2, 3], [4]]
+    loader.set_epoch(6, 2)
+    assert [labels.tolist() for _, labels in loader] == [[4]]
+    loader.set_epoch(6, 2)
+    loader.set_epoch(6)
+    assert len(list(loader)) == 3
 
 
 def test_an_iteration_that_was_broken_off_is_an_epoch_too():
@@ -533,21 +575,25 @@ def test_labels_of_one_batch_must_agree(options, other, words):
 
 @WORKERS
 def test_a_sample_that_is_no_pair(options):
-    picture = np.zeros((2, 2, 3), np.uint8)
-    for sample, what in (
-        (picture[:2], "ndarray"),  # which could be unpacked
-        ((picture,), "tuple of 1"),
-        ((picture, 0, 0), "tuple of 3"),
-        ([picture, 0, 0], "list of 3"),
-        ({"image": picture, "label": 0}, "dict"),
-        (None, "NoneType"),
-    ):
-        with pytest.raises(DataError) as info:
-            list(DataLoader([(picture, 0), [picture, 1], sample], 1, **options))
-        assert str(info.value) == (
-            f"sample 2: a dataset's sample is (image, label), not a {what}: let dataset[i] return (image, label);"
-            " of arrays X and y, Arrays(X, y) is a dataset"
-        )
+    picture, found = np.zeros((2, 2, 3), np.uint8), []
+    samples = {
+        "ndarray": picture[:2],  # which could be unpacked
+        "tuple of 1": (picture,),
+        "tuple of 3": (picture, 0, 0),
+        "list of 3": [picture, 0, 0],
+        "dict": {"image": picture, "label": 0},
+        "NoneType": None,
+    }
+    dataset = [(picture, 0), [picture, 1], *samples.values()]
+    list(DataLoader(dataset, 1, on_bad=lambda name, error: found.append(str(error)), **options))
+    assert found == [
+        f"sample {i}: a dataset's sample is (image, label), not a {what}: let dataset[i] return (image, label);"
+        " of arrays X and y, Arrays(X, y) is a dataset"
+        for i, what in enumerate(samples, 2)
+    ]
+    with pytest.raises(DataError) as info:
+        list(DataLoader(dataset, 1, **options))
+    assert str(info.value) == found[0]
 
 
 def test_arrays_in_a_dataset_s_place():
@@ -569,7 +615,8 @@ def test_an_image_that_is_no_array(options):
     words = "^sample 1: the image is a {}, not a NumPy array \\(H, W, C\\): let the dataset return {}$"
     convert = r'np.asarray\(image.convert\("RGB"\)\)'
     dataset = [(np.zeros((4, 4, 3), np.uint8), 0), (picture, 1)]
-    for transform in (None, CenterCrop(2), Resize(2), Compose([RandomHorizontalFlip()]), Normalize(0.5, 0.5)):
+    transforms = [None, CenterCrop(2), Resize(2), Compose([RandomHorizontalFlip()]), Normalize(0.5, 0.5)]
+    for transform in transforms[: 1 if "processes" in options else 5]:  # which take a moment to start
         with pytest.raises(DataError, match=words.format("PIL.Image.Image", convert)):
             list(DataLoader(dataset, 1, transform=transform, **options))
     with pytest.raises(DataError, match=words.format("PIL.Image.Image", convert)):
@@ -635,6 +682,320 @@ def test_bad_arguments():
     with pytest.raises(ValueError) as info:
         loader.set_epoch(-1)
     assert str(info.value) == integer("epoch", 0, -1)
+    loader.set_epoch(5, 2)
+    for batch, words in {
+        -1: integer("batch", 0, -1),
+        4: "batch must be from 0 to 3, as an epoch has 3 batches, got 4",
+        1.0: integer("batch", 0, 1.0),
+    }.items():
+        with pytest.raises(ValueError) as info:
+            loader.set_epoch(6, batch)
+        assert str(info.value) == words
+        assert (loader.epoch, loader.batch) == (5, 2)  # as they were
+    for on_bad in (3, lambda name: None, lambda name, error, more: None, [print]):
+        with pytest.raises(TypeError, match=r"^on_bad is called as on_bad\(name, error\): "):
+            DataLoader(data, 1, on_bad=on_bad)
+
+
+# -- samples that are left out --------------------------------------------------------------------------------------
+
+
+class Holey(Numbered):
+    """As Numbered, but those in `bad` raise error(index)."""
+
+    def __init__(self, n, bad, error=lambda index: OSError(5, "no") if index % 2 else DataError("no"), **options):
+        super().__init__(n, **options)
+        self.bad, self.error = bad, error
+
+    def __getitem__(self, index):
+        if index in self.bad:
+            raise self.error(index)
+        return super().__getitem__(index)
+
+
+@given(st.data(), st.integers(1, 24), st.integers(1, 8), st.booleans(), st.booleans())
+def test_samples_that_cannot_be_read_are_left_out(data, n, batch_size, shuffle, drop_last):
+    """Compared with lists of numbers, for each number of workers: what is handed out, and when on_bad is called."""
+    assume(n >= batch_size or not drop_last)
+    bad = data.draw(st.sets(st.integers(0, n - 1), max_size=n - 1), "bad")
+    parts = data.draw(st.integers(1, 3), "parts")
+    which = data.draw(st.integers(0, parts - 1), "which")
+    options = {"shuffle": shuffle, "drop_last": drop_last, "seed": 1, "part": (which, parts)}
+    rows = indices(DataLoader(Numbered(n), batch_size, num_workers=0, **options))
+    expected = []
+    for row in rows:
+        expected += [(f"sample {index}", OSError if index % 2 else DataError) for index in row if index in bad]
+        expected.append([index for index in row if index not in bad])
+    for num_workers in (0, 1, 3):
+        found = []
+        loader = DataLoader(
+            Holey(n, bad), batch_size, num_workers=num_workers, prefetch=3, **options,
+            on_bad=lambda name, error, found=found: found.append((name, type(error))),
+        )  # fmt: skip
+        for images, labels in loader:
+            np.testing.assert_array_equal(
+                images, np.broadcast_to((labels - 100)[:, None, None, None], (len(labels), 2, 3, 3))
+            )
+            assert images.dtype == np.uint8 and labels.dtype == np.int64
+            found.append((labels - 100).tolist())
+        assert found == expected and len(loader) == len(rows)
+
+
+def augmented(image, rng):
+    return image if image is None else image + rng.integers(0, 9, image.shape, np.uint8)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_stays_is_augmented_as_before(num_workers):
+    """The rows are those that the batch has without holes."""
+    samples = [(np.full((2, 2, 3), i, np.uint8), i / 2) for i in range(7)]
+    holey = [(None, 0) if i in (3, 5) else sample for i, sample in enumerate(samples)]
+    told = []
+    options = {"transform": augmented, "normalize": Normalize(0.5, 0.25), "num_workers": num_workers}
+    whole = list(DataLoader(samples, 3, **options))
+    some = list(DataLoader(holey, 3, on_bad=lambda name, error: told.append((name, str(error))), **options))
+    for (images, labels), (expected, targets), rows in zip(some, whole, (slice(3), slice(1, 2), slice(1)), strict=True):
+        np.testing.assert_array_equal(images, expected[rows])
+        np.testing.assert_array_equal(labels, targets[rows])
+        assert images.dtype == expected.dtype and labels.dtype == np.float32
+        assert images.flags.c_contiguous and images.flags.writeable
+    assert [name for name, _ in told] == ["sample 3", "sample 5"]
+    assert told[0][1].startswith("sample 3: the image is a builtins.NoneType, not a NumPy array")
+
+
+@pytest.mark.parametrize("num_workers", [0, 3])
+def test_on_bad_is_called_in_its_turn(num_workers):
+    """Not when a batch is loaded, and in the thread that iterates."""
+    told, loaded = [], threading.Event()
+    loader = DataLoader(
+        Holey(8, {6}, on_read=lambda index: loaded.set() if index == 7 else None), 2, num_workers=num_workers,
+        prefetch=9, on_bad=lambda *_: told.append(threading.current_thread()),
+    )  # fmt: skip
+    batches = iter(loader)
+    for _ in range(3):
+        next(batches)
+    if num_workers:
+        wait(loaded)
+    assert told == []
+    assert (next(batches)[1] - 100).tolist() == [7] and told == [threading.current_thread()]
+    assert list(batches) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError, MemoryError])
+def test_other_errors_end_the_iteration_as_before(num_workers, error):
+    told = []
+    dataset = Holey(9, {2, 4}, lambda index: error("no") if index == 4 else DataError("no"))
+    with pytest.raises(error, match=r"^sample 4: no$"):
+        list(DataLoader(dataset, 2, num_workers=num_workers, on_bad=lambda name, error: told.append(name)))
+    assert told == ["sample 2"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_mixed_shapes_are_an_error_all_the_same(num_workers):
+    """The batch began with the first that is left in it."""
+    dataset = [(np.zeros((2, side, 3), np.uint8) if side else None, 0) for side in (4, 4, 0, 5, 6, 0, 5, 0, 6)]
+    loader = DataLoader(dataset[:6], 2, num_workers=num_workers, on_bad=lambda *_: None)
+    assert [images.shape for images, _ in loader] == [(2, 2, 4, 3), (1, 2, 5, 3), (1, 2, 6, 3)]
+    with pytest.raises(
+        DataError, match=r"^sample 2: image is uint8 \(2, 6, 3\), its batch began with uint8 \(2, 5, 3\)"
+    ):
+        list(DataLoader(dataset[6:], 3, num_workers=num_workers, on_bad=lambda *_: None))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("error", [ZeroDivisionError, DataError, StopIteration])
+def test_what_on_bad_raises_ends_the_iteration(num_workers, error):
+    """And its threads, at once. StopIteration does not pass for the end of the epoch."""
+
+    def on_bad(name, found):
+        raise error(name)
+
+    seen = []
+    with pytest.raises(RuntimeError if error is StopIteration else error) as info:
+        for _, labels in DataLoader(Holey(40, {5}), 2, num_workers=num_workers, on_bad=on_bad):
+            seen += (labels - 100).tolist()
+    assert seen == [0, 1, 2, 3] and "sample 5" in (*info.value.args, *getattr(info.value.__cause__, "args", ()))
+    assert_workers_end()  # though the traceback holds their iterator
+
+
+# Of three batches of three, the second has no shape. Which are bad besides, whose part it is, and what comes out.
+HOLES = [
+    ((), (0, 1), [(3, 2, 3, 3), (0, 2, 3, 3), (3, 4, 1, 3)]),
+    ((0,), (0, 1), [(2, 2, 3, 3), (0, 2, 3, 3), (3, 4, 1, 3)]),
+    ((0, 1, 2), (0, 1), [(0, 4, 1, 3), (0, 4, 1, 3), (3, 4, 1, 3)]),
+    ((6,), (0, 3), [(1, 2, 3, 3), (0, 2, 3, 3), (0, 4, 1, 3)]),
+    ((0, 6, 7), (0, 4), [(0, 2, 3, 3), (0, 2, 3, 3), (0, 4, 1, 3)]),  # a part that has no rows
+]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_batch_of_which_nothing_can_be_read(num_workers):
+    """Its shape is that of a sample of the same batch, if another part has one, else that of another batch's."""
+    shapes = [(2, 3, 3)] * 3 + [None] * 3 + [(4, 1, 3)] * 3
+    for number, (bad, (which, parts), expected) in enumerate(HOLES):
+        normalize = Normalize(0.5, 0.5) if number % 2 else None
+        holes = {3, 4, 5, *bad}
+        dataset = [(None if i in holes else np.zeros(shapes[i], np.uint8), np.full(5, 0.5)) for i in range(9)]
+        told = []
+        loader = DataLoader(
+            dataset, 3, part=(which, parts), normalize=normalize, num_workers=num_workers,
+            on_bad=lambda name, _, told=told: told.append(name),
+        )  # fmt: skip
+        batches = list(loader)
+        assert [images.shape for images, _ in batches] == expected
+        for images, labels in batches:
+            assert images.dtype == (np.uint8 if normalize is None else np.float32)
+            assert labels.dtype == np.float32 and labels.shape == (len(images), 5)
+        rows = {1: range(9), 3: (0, 3, 6), 4: ()}[parts]
+        assert told == [f"sample {i}" for i in rows if i in holes]
+
+
+@pytest.mark.parametrize("n, tried", [(1000, 102), (999, 101), (1001, 92), (150, 76), (100, 100), (7, 7), (1, 1)])
+def test_data_that_are_gone(n, tried):
+    """A hundred samples from all over a large dataset are tried, not a million; then there is no shape, and on_bad has
+    nothing to leave out."""
+    read = []
+    dataset = Holey(n, range(n), lambda index: read.append(index) or OSError(5, "gone"))
+    for num_workers in (0, 1):
+        read.clear()
+        loader = DataLoader(dataset, 2, num_workers=num_workers, on_bad=lambda *_: pytest.fail("it is told"))
+        loader.set_epoch(0, len(loader) - 1)
+        first = 2 * (len(loader) - 1)
+        with pytest.raises(DataError) as info:
+            list(loader)
+        words = f"sample {first}: [Errno 5] gone; none of {tried} samples tried can be loaded"
+        assert str(info.value) == words and isinstance(info.value.__cause__, OSError)
+        assert len(set(read)) == tried and max(read) - min(read) > 0.9 * n - 2
+
+
+def test_the_last_that_is_left_tells_the_shape():
+    for last in (0, 990):  # of every tenth
+        loader = DataLoader(Holey(1000, set(range(1000)) - {last}), 500, on_bad=lambda *_: None)
+        assert sorted(images.shape for images, _ in loader) == [(0, 2, 3, 3), (1, 2, 3, 3)]
+
+
+def test_an_iterator_that_is_closed_looks_for_no_shape():
+    hold, reached, read = threading.Event(), threading.Event(), []
+
+    def error(index):
+        read.append(index)
+        if len(read) == 7:  # the second of those that are looked at for their shape
+            reached.set()
+            wait(hold)
+        return DataError("no")
+
+    batches = iter(DataLoader(Holey(90, range(1, 90), error), 6, num_workers=1, prefetch=1, on_bad=lambda *_: None))
+    next(batches)
+    wait(reached)
+    batches.close()
+    hold.set()
+    assert_workers_end()
+    assert len(read) == 7
+
+
+class Gone(OSError):
+    """Unlike an OSError, it can be referred to weakly."""
+
+
+def test_an_error_that_was_told_is_forgotten():
+    """It holds no images, and nothing holds it."""
+    errors = []
+    gc.collect()
+    gc.disable()
+    try:
+        loader = DataLoader(Holey(6, {1, 4}, Gone), 3, on_bad=lambda name, error: errors.append(weakref.ref(error)))
+        for _ in loader:
+            pass
+        assert [error() for error in errors] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_batches_are_the_callers_alone():
+    """Their memory is free as soon as he lets go of them, while the iterator waits."""
+    for options in ({"num_workers": 0}, {"num_workers": 1, "prefetch": 1}):
+        batches = iter(DataLoader(Numbered(4), 1, **options))
+        images, labels = next(batches)
+        gone = [weakref.ref(array if array.base is None else array.base) for array in (images, labels)]
+        del images, labels
+        assert [one() for one in gone] == [None, None]
+        batches.close()
+
+
+def test_a_copy_of_a_loader_is_told_as_well():
+    told = []
+    loader = copy.copy(DataLoader(Holey(3, {1}), 3, on_bad=lambda name, error: told.append(name)))
+    assert [(labels - 100).tolist() for _, labels in loader] == [[0, 2]] and told == ["sample 1"]
+
+
+def vanish(path):
+    path.unlink()
+
+
+def become_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def become_a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def become_text(path):
+    path.write_bytes(b"404 Not Found")
+
+
+def become_empty(path):
+    path.write_bytes(b"")
+
+
+def rot(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def lead_to_itself(path):
+    path.unlink()
+    path.symlink_to(path)
+
+
+@WORKERS
+def test_photos_that_perish_within_the_epoch(tmp_path, options):
+    """Each is named, the others come as ever, and nothing waits for a pipe that nobody writes to."""
+    pytest.importorskip("PIL.Image")
+    from PIL import Image
+
+    ends = {
+        vanish: "cannot be read: No such file or directory", become_a_folder: "cannot be read: Is a directory",
+        become_a_pipe: "cannot be read: it is a named pipe, not a regular file",
+        become_text: "not an image that Pillow can read", become_empty: "not an image that Pillow can read",
+        rot: "cannot be read: image file is truncated", lead_to_itself: "cannot be read: Too many levels of symbolic links",
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        path = tmp_path / f"{i % 2}" / f"{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(path)
+    folder, told = ImageFolder(tmp_path), []
+    options = {"transform": RandomCrop(16), "shuffle": True, "prefetch": 1, **options}
+    whole = DataLoader(folder, 4, **{**options, "num_workers": 0, "processes": False})
+    loader = DataLoader(folder, 4, on_bad=lambda name, error: told.append((name, str(error))), **options)
+    order = [label for _, label in DataLoader([(np.zeros(1), i) for i in range(24)], 4, shuffle=True)]
+    expected, batches = list(whole), iter(loader)
+    found = [next(batches)]
+    perished = np.concatenate(order)[-len(ends) :].tolist()
+    for index, end in zip(perished, ends, strict=True):
+        end(Path(folder.samples[index][0]))
+    found += batches
+    assert [name for name, _ in told] == [folder.samples[index][0] for index in perished]
+    for (name, message), words in zip(told, ends.values(), strict=True):
+        assert message.startswith(f"{name}: {words}"), message
+    for (images, labels), (all_images, all_labels), numbers in zip(found, expected, order, strict=True):
+        kept = ~np.isin(numbers, perished)
+        np.testing.assert_array_equal(images, all_images[kept])
+        np.testing.assert_array_equal(labels, all_labels[kept])
+    assert [len(labels) for _, labels in found] == [4, 4, 4, 4, 1, 0]
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

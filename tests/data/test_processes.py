@@ -66,6 +66,10 @@ class Locked(Exception):
         self.lock = threading.Lock()
 
 
+class LockedFile(Locked, OSError):
+    """A file's error that cannot be pickled."""
+
+
 class Placed(Exception):
     """Can be pickled, but not unpickled: of all the arguments there is only one left then."""
 
@@ -74,6 +78,8 @@ class Placed(Exception):
 
 
 class Raising(Noise):
+    """`error` where image 4 is read."""
+
     def __init__(self, error):
         super().__init__()
         self.error = error
@@ -250,6 +256,62 @@ def test_an_exception_that_cannot_cross(error, message):
         list(DataLoader(Raising(error), 2, num_workers=1))
 
 
+@pytest.mark.parametrize("part", [(0, 1), (1, 3)])
+def test_what_is_left_out_is_what_threads_leave_out(part):
+    """With the same words, told in the caller's thread by something that no process has to have; and in the next
+    epoch again. A batch that has no rows, and one that is too large for its place, come as they are."""
+    told = {}
+    for number, options in enumerate(({"num_workers": 0}, {"num_workers": 2, "processes": True})):
+        events, lock = [], threading.Lock()
+
+        def on_bad(name, error, events=events, lock=lock):
+            with lock:
+                events.append((name, type(error), str(error), threading.current_thread()))
+
+        loader = DataLoader(
+            Holey(20, large=15), 5, transform=RandomHorizontalFlip(), normalize=NORMALIZE, part=part, on_bad=on_bad,
+            **options,
+        )  # fmt: skip
+        loader.set_epoch(0, batch=1)
+        for _ in range(2):
+            for images, labels in loader:
+                events.append((images.shape, images.dtype, images.tobytes(), labels.tolist()))
+        told[number] = events
+    assert told[0] == told[1] and len(told[0]) > 7
+    assert ("sample 6", DataError, "sample 6: no. 6 is broken", threading.current_thread()) in told[1] or part != (0, 1)
+
+
+class Holey(Noise):
+    """As Noise, of which these cannot be read, in one way or the other: all of the third batch of five, and one before
+    and one behind it; and the very first."""
+
+    def __getitem__(self, index):
+        if index in (0, 6, 10, 11, 12, 13, 14, 16):
+            raise OSError(5, "Input/output error") if index % 3 == 1 else DataError(f"no. {index} is broken")
+        return super().__getitem__(index)
+
+
+def test_an_error_of_what_is_left_out_that_cannot_cross():
+    """Its words do, and the batch that it belongs to."""
+    found = []
+    loader = DataLoader(
+        Raising(LockedFile), 5, num_workers=1, processes=True, on_bad=lambda name, error: found.append((name, error))
+    )
+    assert [len(labels) for _, labels in loader] == [4, 5, 5, 5]
+    ((name, error),) = found
+    assert name == "sample 4" and type(error) is DataError
+    assert str(error) == "sample 4: broken (LockedFile, an exception that processes cannot send)"
+
+
+@pytest.mark.parametrize("options", [{"num_workers": 2}, {"num_workers": 1, "processes": True}])
+def test_of_what_nothing_can_be_loaded(options):
+    told = []
+    loader = DataLoader(Holey(1), 5, on_bad=lambda *bad: told.append(bad), **options)
+    with pytest.raises(DataError, match=r"^sample 0: no. 0 is broken; none of 1 samples tried can be loaded$"):
+        list(loader)
+    assert not told
+
+
 def test_a_copy_that_cannot_be_made():
     """Its reason is given each time it is asked for; it is about a module only where something is missing from one."""
     memory, begun = np.zeros(600, np.uint8), SimpleNamespace()
@@ -343,13 +405,13 @@ def test_a_slot():
     memory, key = np.zeros(3 * 128 + processes.LINE, np.uint8), _Key(0, 0)
     loader = DataLoader(Noise(), 1, transform=RandomCrop(4))
     worker = processes.Worker(pickle.dumps(loader._load), memory, 3)
-    (shape, dtype), labels = worker.load(key, [4, 5], 1)
-    assert (shape, dtype) == ((2, 4, 4, 3), np.uint8) and labels.tolist() == [4, 5]
-    expected, _ = loader._load(key, np.empty, [4, 5])
+    (shape, dtype), labels, bad = worker.load(key, [4, 5], 1)
+    assert (shape, dtype) == ((2, 4, 4, 3), np.uint8) and labels.tolist() == [4, 5] and bad == []
+    expected, *_ = loader._load(key, np.empty, [4, 5])
     np.testing.assert_array_equal(worker.slots[1, :96], expected.ravel())
     assert not worker.slots[[0, 2]].any() and expected.any() and not worker.slots[1, 96:].any()
     assert np.shares_memory(worker.slots, memory) and worker.slots.shape == (3, 128)
-    images, labels = worker.load(key, [1, 2, 3], 1)
+    images, labels, _ = worker.load(key, [1, 2, 3], 1)
     assert images.shape == (3, 4, 4, 3) and images.base is None and labels.tolist() == [1, 2, 3]
 
 

@@ -18,7 +18,7 @@ Image = pytest.importorskip("PIL.Image")
 
 from PIL import PngImagePlugin, features  # noqa: E402
 
-from minicnn.data import DataError, ImageFolder, read_image, reading  # noqa: E402
+from minicnn.data import CIFAR10, DataError, ImageFolder, ImageNet, folder, read_image, reading  # noqa: E402
 from minicnn.data.transforms import Resize  # noqa: E402
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -363,9 +363,35 @@ def test_other_modes_and_turned_jpegs_are_scaled_alike(save, mode, tolerance, or
     np.testing.assert_allclose(full, upright[orientation](np.asarray(stored.convert("RGB"))), atol=12)
 
 
-def test_a_least_of_nothing(save):
-    with pytest.raises(ValueError, match=r"^least must be at least 1 pixel, got 0$"):
-        read_image(save("1.png"), 0)
+@pytest.mark.parametrize("least", [0, -1, 1.5, "256", (256, 256)])
+def test_a_least_that_is_no_number_of_pixels(save, tmp_path, least):
+    save("1.png")
+    words = f"^least must be a whole number of pixels from 1, or None, not {re.escape(repr(least))}$"
+    for f in (read_image, ImageFolder, ImageNet):
+        with pytest.raises(ValueError, match=words):
+            f(tmp_path / "none", least=least)  # before anything else is looked at
+    with pytest.raises(ValueError, match=words):
+        folder.ImageFiles([], [], least)
+    assert read_image(tmp_path / "1.png", np.int64(3)).shape == (3, 4, 3)
+
+
+@pytest.mark.parametrize("path", [None, 3, ["a"]])
+def test_what_is_no_path(path):
+    kind = type(path).__name__
+    with pytest.raises(TypeError, match=f"^file must be a path, or an open file, not a {kind}$"):
+        read_image(path)
+    for dataset in (ImageFolder, ImageNet, CIFAR10):
+        with pytest.raises(TypeError, match=f"^root must be a path, not a {kind}$"):
+            dataset(path)
+
+
+def test_paths_in_bytes(save, tmp_path):
+    path = save("1.png")
+    np.testing.assert_array_equal(read_image(os.fsencode(path)), read_image(path))
+    with pytest.raises(DataError, match=f"^{tmp_path}/none.png: cannot be read: "):
+        read_image(os.fsencode(tmp_path / "none.png"))
+    save("a/1.png"), save("b/1.png")
+    assert ImageFolder(os.fsencode(tmp_path)).samples == ImageFolder(tmp_path).samples
 
 
 @pytest.mark.parametrize("name", ["1.png", "1.jpg"])

@@ -144,7 +144,7 @@ def test_indices_are_those_of_a_list():
     np.testing.assert_array_equal(picture, dataset[12][0])
     assert label == 2 and dataset[np.int64(12)][1] == 2
     for index in (13, -14):
-        with pytest.raises(IndexError, match=r"there are 13: 0 to 12"):
+        with pytest.raises(IndexError, match=r"is out of range: there are 13, 0 to 12"):
             dataset[index]
     with pytest.raises(TypeError):
         dataset[1.0]  # type: ignore[index]
@@ -153,14 +153,20 @@ def test_indices_are_those_of_a_list():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"n": 0}, "n=0 images; ask for at least 1"),
-        ({"n": -5}, "n=-5 images"),
-        ({"n": 10, "size": 63}, "size=63; its patterns need at least 64 pixels"),
-        ({"n": 10, "seed": -1}, "seed=-1; give an integer from 0"),
-        ({"n": 10, "seed": 2**64}, "give an integer from 0 to"),
+        ({"n": 0}, "SyntheticImages: n, the number of images, must be a whole number from 1, not 0"),
+        ({"n": -5}, "number from 1, not -5"),
+        ({"n": 10, "size": 63}, "SyntheticImages: size, pixels a side, must be a whole number from 64, not 63"),
+        ({"n": 10, "seed": -1}, "SyntheticImages: seed must be a whole number from 0 to 18446744073709551615, not -1"),
+        ({"n": 10, "seed": 2**64}, "number from 0 to 18446744073709551615, not 18446744073709551616"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as caught:
         SyntheticImages(**arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_an_index_that_is_no_integer():
+    for index in (1.5, "0", None, [0]):
+        with pytest.raises(TypeError, match=r"^SyntheticImages: index must be an integer, not "):
+            SyntheticImages(3)[index]

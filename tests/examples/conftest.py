@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from concurrent.futures import wait
 from types import SimpleNamespace
 
 import numpy as np
@@ -65,8 +66,8 @@ def interrupt():
 
 @pytest.fixture
 def at_epoch(run, monkeypatch):
-    """at_epoch(n, action): action() is called when epoch n has been trained, before anything of it is written; Ctrl-C, if
-    nothing else is said."""
+    """at_epoch(n, action): action() is called when epoch n has been trained and all before is written, but nothing of it;
+    Ctrl-C, if nothing else is said."""
     import evaluate
 
     def install(n, action=interrupt):
@@ -75,6 +76,8 @@ def at_epoch(run, monkeypatch):
         def measured(*arguments):
             calls.append(arguments)
             if len(calls) == n:
+                if len(arguments) > 3:  # a Run's check()
+                    wait([last] if (last := arguments[3].__self__.claim.aside.last) else [])
                 action()
             return original(*arguments)
 

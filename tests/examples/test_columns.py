@@ -17,7 +17,7 @@ class Second(Workers):
 
 @launch.needs_mpi
 def test_logits_gradients_and_what_crosses():
-    launch.passes(2, "divided.py", "check_columns")
+    launch.passes(2, "check_columns")
 
 
 @launch.needs_mpi

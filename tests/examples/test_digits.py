@@ -11,7 +11,6 @@ import pytest
 import minicnn
 
 Image = pytest.importorskip("PIL.Image")
-pytest.importorskip("safetensors")
 PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "digits.py"
 
 

@@ -196,7 +196,7 @@ def test_a_score_without_mistakes_holds_no_images():
     score, images = evaluate.Score(3), np.zeros((2, 4, 4, 3), np.float32)
     score.add(Tensor(np.float32(0)), Tensor(np.eye(2, 3, dtype=np.float32)), np.array([1, 1]), images)
     score.add(Tensor(np.float32(0)), Tensor(np.eye(2, 3, dtype=np.float32)), np.array([1, 1]), images)
-    assert [len(kept) for kept in score.kept] == [4] and score.kept[0][3] is None
+    assert [kept[-1] for kept in score.kept] == [None]
     assert score.result()["top1"] == 50 and score.mistakes == []
 
 
@@ -362,6 +362,8 @@ def test_a_newest_run_that_is_damaged_hides_no_other(run, mistake, finished, mon
     answered = answered.replace("evaluate.py", program)
     assert run(program, *arguments).err.splitlines() == [answered.format("c/best")]
     (tmp_path / "runs/c/best.safetensors").unlink()
+    assert run(program, *arguments).err.splitlines()[1:] == [answered.format("c/previous")]
+    (tmp_path / "runs/c/previous.safetensors").unlink()
     (tmp_path / "runs/b/best.safetensors").write_bytes(whole[:-9])
     result = run(program, *arguments)
     assert result.status == 0
@@ -374,6 +376,7 @@ def test_a_newest_run_that_is_damaged_hides_no_other(run, mistake, finished, mon
     assert all(line.endswith("; skipped") for line in skipped)
     shutil.rmtree("runs/a")
     (tmp_path / "runs/b/last.safetensors").write_text("text")
+    (tmp_path / "runs/b/previous.safetensors").unlink()
     os.utime("runs/b/last.safetensors", (1, 11))
     result = run(program, *arguments)
     assert result.status == 2 and len(result.err.splitlines()) == 4 and "no run in runs/" in result.err

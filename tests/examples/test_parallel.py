@@ -9,7 +9,7 @@ from support.parallel import WAYS
 @launch.needs_mpi
 @pytest.mark.parametrize("size", [2, 3])
 def test_states_of_the_whole(size):
-    launch.passes(size, "divided.py", "check_states_of_the_whole")
+    launch.passes(size, "check_states_of_the_whole")
 
 
 def test_one_process_says_what_it_does_not_divide(run, tmp_path):

@@ -37,7 +37,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(run, at_epoch, lo
 
     at_epoch(3)
     result = run("train.py", "--epochs", 4, "--out", folder)
-    assert result.status == 130 and result.err == f"interrupted: go on with --resume {folder / 'last.safetensors'}\n"
+    assert result.status == 130 and result.err == look.interrupted(folder)
     assert look.files(folder) == look.UNFINISHED
     assert minicnn.load(folder / "last.safetensors")[1]["epoch"] == 2 and len(look.metrics(folder)) == 2
     minicnn.manual_seed(99)
@@ -78,18 +78,18 @@ def test_what_was_otherwise_before_is_in_the_settings(run, tmp_path):
 
 
 def test_a_picture_that_cannot_be_read(mistake, run, photos, look, tmp_path):
-    """In the first epoch it leaves nothing; later, the run goes on when it is mended."""
+    """The run goes on when it is mended."""
     folder, last = photos(), tmp_path / "run" / "last.safetensors"
     path = folder / "val" / "dog" / "0.jpg"
     whole, command = path.read_bytes(), ["train.py", "--data", folder, "--epochs"]
     path.write_text("no image")
     found = mistake(f"{path}: not an image", *command, 1, "--out", last.parent)
-    assert "--resume" not in found.err and not last.parent.exists()
+    assert f"; when that is mended, go on with: python {look.PROGRAMS}/train.py --resume {last}\n" in found.err
     path.write_bytes(whole)
-    assert run(*command, 1, "--out", last.parent).status == 0
+    assert run("train.py", "--resume", last).status == 0
     path.write_text("no image")
     again = ["train.py", "--resume", last, "--epochs", 2]
-    mistake([f"{path}: not an image", f"; when that is mended, go on with --resume {last}"], *again)
+    mistake([f"{path}: not an image", "; when that is mended, go on with: python ", f"--resume {last}"], *again)
     path.write_bytes(whole)
     assert run(*again).status == 0 and len(look.metrics(last.parent)) == 2
 
@@ -153,7 +153,7 @@ def test_runs_that_begin_at_once_have_folders_of_their_own(run, monkeypatch, tmp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(images, "pixel_statistics", meanwhile)
     first = run("train.py", "--epochs", 1)
-    assert [result.status for result in (first, *results)] == [0, 0, 2] and "holds a run" in results[1].err
+    assert [result.status for result in (first, *results)] == [0, 0, 2] and "another program" in results[1].err
     assert first.out.endswith("runs/alexnet\n") and results[0].out.endswith("runs/alexnet-2\n")
     assert (tmp_path / "runs/alexnet/last.safetensors").exists()
 
@@ -177,7 +177,7 @@ def test_a_run_goes_on_in_one_program_at_a_time(run, at_epoch, look, tmp_path):
     assert [(result.status, result.err) for result in results] == [(2, line)] * 2
     assert look.files(folder) == look.FILES and len(look.metrics(folder)) == 5
 
-    program = "import os, sys\nfrom support import runs\nwith runs.alone(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
+    program = "import os, sys\nfrom support import folders\nwith folders.alone(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
     folders = Path(minicnn.__file__).parents[1], look.PROGRAMS
     with subprocess.Popen(
         [sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -194,15 +194,15 @@ def test_what_a_killed_program_was_writing_is_removed(run, look, tmp_path):
     """By the next one that goes on with the run, and nothing else is."""
     pytest.importorskip("fcntl")
     folder = tmp_path / "run"
-    assert run("train.py", "--epochs", 1, "--out", folder).status == 0
-    # killed while it writes a checkpoint: its own temporary file is there, and that of safetensors
+    assert run("train.py", "--epochs", 2, "--out", folder).status == 0
+    # killed while it writes a checkpoint
     program = """
 import os, sys, threading
 import numpy as np
 import minicnn
 
 def watch():
-    while not any(name.startswith(".tmp") for name in os.listdir(sys.argv[1])):
+    while not any(name.startswith(".last") for name in os.listdir(sys.argv[1])):
         pass
     os.kill(os.getpid(), 9)
 
@@ -214,15 +214,16 @@ while True:
     environment = {**os.environ, "PYTHONPATH": str(Path(minicnn.__file__).parents[1])}
     assert subprocess.run([sys.executable, "-c", program, folder], env=environment).returncode == -signal.SIGKILL
     left = look.files(folder) - look.FILES
-    assert any(name.startswith(".last.safetensors.") for name in left) and any(name.startswith(".tmp") for name in left)
+    assert any(name.startswith(".last.safetensors.") for name in left)
     for name, content in own.items():  # if a whole checkpoint came before
         (folder / name).write_bytes(content)
-    (folder / ".best.safetensors.123.0a1b2c3d").touch()
+    for name in (".best.safetensors.123.0a1b2c3d", ".tmpAb1C2d"):  # the second by the package safetensors, once
+        (folder / name).touch()
     kept = {".notes", ".tmpfile", ".last.safetensors.bak", "model.safetensors.1.0a1b2c3d", ".tmpAbC12"}
     for name in kept:
         (folder / name).write_text("mine")
     (folder / ".tmpAbC123").mkdir()
-    assert run("train.py", "--resume", folder / "last.safetensors", "--epochs", 2).status == 0
+    assert run("train.py", "--resume", folder / "last.safetensors", "--epochs", 3).status == 0
     assert look.files(folder) == look.FILES | kept | {".tmpAbC123"}
 
 
@@ -261,14 +262,12 @@ def test_what_ends_before_its_first_epoch_leaves_the_folder_free(run, at_epoch, 
 def test_what_batch_systems_send_is_an_interrupt(run, at_epoch, look, tmp_path, name):
     which = getattr(signal, name, None) or pytest.skip(f"there is no {name} here")
     folder = tmp_path / "run"
-    for first, here in ((True, False), (False, True)):
-        at_epoch(1 if first else 3, lambda: os.kill(os.getpid(), which))
-        with handled_as_usual(which):
-            result = run("train.py", "--epochs", 3, "--out", folder)
-        assert result.status == 130 and result.err.startswith("interrupted") and folder.exists() == here
-    assert look.files(folder) == look.UNFINISHED and result.err.endswith(
-        f"go on with --resume {folder}/last.safetensors\n"
-    )
+    assert run("train.py", "--epochs", 3, "--out", tmp_path / "whole").status == 0
+    at_epoch(3, lambda: os.kill(os.getpid(), which))
+    with handled_as_usual(which):
+        result = run("train.py", "--epochs", 3, "--out", folder)
+    assert result.status == 130 and minicnn.load(folder / "last.safetensors")[1]["begun"]["batches"] == 2
+    assert look.files(folder) == look.UNFINISHED and result.err.endswith(look.interrupted(folder))
 
 
 def test_a_signal_that_is_ignored_stays_so(run, at_epoch, tmp_path):

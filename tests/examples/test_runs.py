@@ -4,12 +4,13 @@ import errno
 import json
 import os
 import shutil
+import sys
 from argparse import Namespace
 
 import numpy as np
 import pytest
 from model import LRN
-from support import drawing, runs
+from support import drawing, folders, recording, runs
 from support.images import RAW, View
 
 import minicnn
@@ -204,7 +205,10 @@ def test_settings_that_are_damaged(run, finished, tmp_path, monkeypatch):
                 assert str(error).startswith(str(path)) and "\n" not in str(error)
                 refused.add(where)
     assert len(seen) > 60
-    free = {("config", name) for name in ("minicnn", "earlier")} | {("epoch",)}
+    free = {("config", name) for name in ("minicnn", "earlier")} | {
+        ("epoch",),
+        *(("rows", 0, f"{what}_seconds") for what in ("data", "compute")),
+    }
     unused = {where for where in seen if where[0] == "random"} | free
     assert seen - refused <= unused, sorted(map(str, seen - refused - unused))
 
@@ -265,12 +269,12 @@ def test_what_workers_say_that_wait_in_vain(tmp_path):
     for workers in (Workers(), second := Workers()):
         second.rank = 1  # which does not claim the folder
         settings = Namespace(out=str(tmp_path / str(workers.rank)), resume=None)
-        with runs.claimed(settings, workers=workers):
+        with folders.claimed(settings, workers=workers):
             assert workers.advice() == ""
             last = tmp_path / str(workers.rank) / "last.safetensors"
             last.parent.mkdir(exist_ok=True)
             last.touch()
-            assert workers.advice() == f"; go on with --resume {last}"
+            assert workers.advice() == f"; go on with: python {sys.argv[0]} --resume {last}"
 
 
 # -- images -------------------------------------------------------------------------------------------------------
@@ -403,18 +407,18 @@ def test_a_drawing_that_fails_ends_no_run(run, monkeypatch, look, tmp_path, erro
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(runs, "draw_curves", fail)
+    monkeypatch.setattr(recording, "draw_curves", fail)
     result = run("train.py", "--epochs", 1, "--out", tmp_path)
     assert (result.status, result.err) == (
         0,
         f"train.py: {tmp_path / 'curves.png'} is not written: {reason}; the run continues\n",
     )
-    assert look.files(tmp_path) == look.FILES - {"curves.png"}
+    assert look.files(tmp_path) == look.ONE_EPOCH - {"curves.png"}
 
 
 def test_curves_of_few_classes_have_no_five_best(run, photos, monkeypatch, tmp_path):
     shown = []
-    monkeypatch.setattr(runs, "draw_curves", lambda rows, path, top5: shown.append(top5))
+    monkeypatch.setattr(recording, "draw_curves", lambda rows, path, top5: shown.append(top5))
     for classes, data in ((10, "synthetic"), (6, photos(classes=6)), (5, None)):
         if data is None:
             for part in ("train", "val"):
@@ -425,15 +429,13 @@ def test_curves_of_few_classes_have_no_five_best(run, photos, monkeypatch, tmp_p
 
 
 def test_what_a_run_needs_is_saved_first(run, monkeypatch, look, tmp_path):
-    """An interrupt while an image is drawn costs no epoch."""
+    """What happens while an image is drawn costs no epoch."""
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runs, "draw_filters", interrupt)
-    result = run("train.py", "--epochs", 2, "--out", tmp_path)
-    assert result.status == 130 and "--resume" in result.err
-    assert minicnn.load(tmp_path / "last.safetensors")[1]["epoch"] == 1
+    found = []
+    monkeypatch.setattr(
+        recording, "draw_curves", lambda *_: found.append(minicnn.load(tmp_path / "last.safetensors")[1]["epoch"])
+    )
+    assert run("train.py", "--epochs", 2, "--out", tmp_path).status == 0 and found == [1, 2]
 
 
 def test_no_space_at_the_start(mistake, disk, look, tmp_path):

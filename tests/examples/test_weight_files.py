@@ -13,6 +13,7 @@ import pytest
 from convert import FIRST
 from support.weight_files import float32, read, unwrapped
 
+import minicnn
 from minicnn.checkpoint import CheckpointError
 
 FRAMEWORKS = (  # names of a first and a last array
@@ -74,7 +75,6 @@ PLAIN = list(itertools.product(FRAMEWORKS, BEGINNINGS, WIDTHS))
 
 
 def test_names_and_widths_in_safetensors(tmp_path):
-    pytest.importorskip("safetensors")
     for framework, beginning, kind in PLAIN:
         write_safetensors(tmp_path / "a.safetensors", named(beginning, framework), kind)
         holds(tmp_path / "a.safetensors", framework)
@@ -116,7 +116,6 @@ def test_tensors_as_pytorch_has_them(tmp_path):
 # --------------------------------------------------------------------------------------------------------------- numbers
 def test_bfloat16_is_widened_bit_by_bit(tmp_path):
     """Each of the 65,536: every number, both infinities, and numbers that are none."""
-    pytest.importorskip("safetensors")
     every = np.arange(65536, dtype=np.uint32)
     write_safetensors(tmp_path / "a.safetensors", {"a": (every << 16).view(np.float32)}, "bfloat16")
     found = read(str(tmp_path / "a.safetensors"))["a"]
@@ -156,13 +155,21 @@ def fails(words, path, content=None):
 
 
 def test_safetensors_that_are_not_whole_or_hold_other_numbers(tmp_path):
-    pytest.importorskip("safetensors")
     path = tmp_path / "a.safetensors"
     write_safetensors(path, named("", FRAMEWORKS[0]), "float32")
     whole = path.read_bytes()
     for content in (b"", b"text", whole[:7], whole[:20], whole[:-1], whole + b"x"):
-        fails("is not a .safetensors file, or not whole", path, content)
+        fails("is not a checkpoint, or not whole", path, content)
     fails("features.0.weight holds F8_E4M3, a dtype that NumPy does not have: save it as", path, float8(whole))
+
+
+def test_a_damaged_checkpoint(tmp_path):
+    """It has a checksum."""
+    path = tmp_path / "a.safetensors"
+    minicnn.save(path, named("", FRAMEWORKS[0]))
+    assert read(str(path)).keys() == named("", FRAMEWORKS[0]).keys()
+    whole = path.read_bytes()
+    fails("is damaged: its checksum differs", path, whole[:-1] + bytes([whole[-1] ^ 1]))
 
 
 def float8(whole):

@@ -1,9 +1,11 @@
-"""Networks that are divided among ranks compute what the whole one does, and exchange what they should."""
+"""Networks that are divided among ranks compute what the whole one does, and exchange what they should: python
+divided.py, with smaller images and linear layers than AlexNet has, or with a number of classes, at its own size."""
 
 import itertools
 import sys
 from argparse import Namespace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import small  # it has the path to the others
@@ -12,6 +14,8 @@ from numpy.testing import assert_array_equal
 from programs import SIZE
 
 # isort: split
+import columns
+import model
 from model import LRN, alexnet
 from support import parallel
 from support.parallel import WAYS
@@ -28,7 +32,22 @@ from minicnn.workers import Workers
 BATCH = 4
 ROWS = {2: [[3, 1], [0, 4]], 3: [[0, 3, 1], [4, 0, 0]]}  # of each rank
 CLASSES = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-INPUTS = {"2012": 227, "2014": 224, "small": SIZE}
+FULL = CLASSES > 10
+INPUTS = {"2012": 227 if FULL else 99, "2014": 224, "small": SIZE}
+THIRD, LAST = (13, 6) if FULL else (5, 2)  # sides of what goes into conv3 and out of conv5, in the network of 2012
+HIDDEN = 4096 if FULL else 128
+
+
+def narrow(layer):
+    """A kind of linear layer, with the numbers of inputs and outputs that go with those sizes."""
+    sizes = {4096: HIDDEN, 9216: LAST * LAST * 256}
+    return lambda inputs, outputs, *more, **options: layer(
+        sizes.get(inputs, inputs), sizes.get(outputs, outputs), *more, **options
+    )
+
+
+model.nn = SimpleNamespace(**{**vars(nn), "Linear": narrow(nn.Linear)})
+columns.DividedLinear = narrow(columns.DividedLinear)
 
 
 def network(variant):
@@ -156,10 +175,12 @@ def check_columns(workers):
     """The figure: they cross into conv3 and into the linear layers."""
     if workers.size != 2:
         return
-    images, labels = data(227)
+    images, labels = data(INPUTS["2012"])
     own, way = compare(workers, "columns", "2012", [[BATCH]] * 2)
     half = 8 * BATCH / 2  # bytes of the other's half of so many float64
-    crossed = {"cross3": 13 * 13 * 256, "cross6": 6 * 6 * 256, "fc6": 4096, "fc7": 4096, "fc8": CLASSES}
+    crossed = {
+        "cross3": THIRD * THIRD * 256, "cross6": LAST * LAST * 256, "fc6": HIDDEN, "fc7": HIDDEN, "fc8": CLASSES,
+    }  # fmt: skip
     found = received(workers, own, way, images, labels)
     assert list(found) == "conv1 conv2 cross3 conv3 conv4 conv5 cross6 flatten fc6 fc7 fc8".split()
     for name, (forward, backward) in found.items():
@@ -168,7 +189,7 @@ def check_columns(workers):
 
 def check_hybrid(workers):
     """Features and logits are exchanged, and the gradients of kernels."""
-    variant = "2012" if workers.size == 2 else "2014" if CLASSES > 10 else "small"
+    variant = "2012" if workers.size == 2 else "2014" if FULL else "small"
     images, labels = data(INPUTS[variant])
     own, way = compare(workers, "hybrid", variant, ROWS[workers.size])
 
@@ -178,7 +199,7 @@ def check_hybrid(workers):
     others = (workers.size - 1) / workers.size * 8  # bytes of the others' share of so many float64
     features, *outputs = (own.fc6.fc.weight.shape[0], own.fc7.fc.weight.shape[0], own.fc8.weight.shape[0], CLASSES)
     if variant != "small":
-        assert (features, *outputs) == (9216, 4096, 4096, CLASSES)
+        assert (features, *outputs) == (LAST * LAST * 256, HIDDEN, HIDDEN, CLASSES)
     for name, length in zip(("fc6", "fc7", "fc8"), outputs, strict=True):
         assert np.allclose(found[name], length * BATCH * others, rtol=1e-12), (name, found[name])
     convolutions = {name: moved for name, moved in found.items() if name.startswith("conv")}

@@ -40,7 +40,7 @@ def loader(part):
     )
 
 
-def train(name, dtype, kind=None, workers=None, epochs=5, hidden=40):
+def train(name, dtype, kind=None, workers=None, epochs=3, hidden=40):
     """The weights and the optimizer's state after so many epochs of 4 steps; with no kind by one process, in a loop
     that knows nothing of others."""
     net = network(0 if workers is None else workers.rank, dtype, hidden)  # rank 0's weights are to be everybody's

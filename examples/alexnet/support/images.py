@@ -193,11 +193,12 @@ def announced(images: ImageFiles, root: str) -> ImageFiles:
 
 
 def pixel_statistics(
-    dataset: Any, settings: Namespace, saved: dict[str, NDArray[Any]] | None = None, workers: Workers | None = None
-) -> PixelStatistics | None:
+    dataset: Any, settings: Namespace, saved: dict[str, NDArray[Any]] | None = None, workers: Workers | None = None,
+    **options: Any,
+) -> PixelStatistics | None:  # fmt: skip
     """The mean image and the colors of the training images, if --mean or --color-pca need them.
     They come from a checkpoint, from the file that prepare.py wrote, or are computed now, by each
-    worker from some of the images."""
+    worker from some of the images. Other options are a DataLoader's."""
     if settings.mean != "image" and not settings.color_pca:
         return None
     if saved:
@@ -209,7 +210,9 @@ def pixel_statistics(
     workers = workers or Workers()
     say(f"mean image and colors of the {len(dataset)} training images: computed now")
     statistics, square = PixelStatistics(), Compose([Resize(settings.resize), CenterCrop(settings.resize)])
-    loader = DataLoader(dataset, 32, transform=square, num_workers=minicnn.get_num_threads(), part=workers.part)
+    loader = DataLoader(
+        dataset, 32, transform=square, num_workers=minicnn.get_num_threads(), part=workers.part, **options
+    )
     with progress_bar(total=len(dataset), desc="statistics", unit=" images") as bar:
         for images, _ in loader:
             for image in images:
@@ -237,20 +240,16 @@ def _stored(path: Path, count: int, side: int) -> PixelStatistics:
 
 
 def training(
-    dataset: Any, view: View, settings: Namespace, statistics: PixelStatistics | None = None,
-    part: tuple[int, int] = (0, 1),
-) -> DataLoader:  # fmt: skip
-    """Shuffled and augmented batches to train on, or a part of each."""
-    transform = view.augmented(settings, statistics)
-    return _loader(dataset, settings.batch_size, transform, settings, shuffle=True, seed=settings.seed, part=part)
-
-
-def validation(
-    dataset: Any, view: View, settings: Namespace, crops: int = 1, part: tuple[int, int] = (0, 1)
+    dataset: Any, view: View, settings: Namespace, statistics: PixelStatistics | None = None, **options: Any
 ) -> DataLoader:
-    """Batches of a validation set, in order, or a part of each. In ten crops, a batch has a tenth
-    of the images."""
-    return _loader(dataset, max(1, settings.batch_size // crops), view.evaluation(crops), settings, part=part)
+    """Shuffled and augmented batches to train on. Other options are a DataLoader's."""
+    transform = view.augmented(settings, statistics)
+    return _loader(dataset, settings.batch_size, transform, settings, shuffle=True, seed=settings.seed, **options)
+
+
+def validation(dataset: Any, view: View, settings: Namespace, crops: int = 1, **options: Any) -> DataLoader:
+    """Batches of a validation set, in order. In ten crops, a batch has a tenth of the images."""
+    return _loader(dataset, max(1, settings.batch_size // crops), view.evaluation(crops), settings, **options)
 
 
 def _loader(dataset: Any, batch_size: int, transform: Compose, settings: Namespace, **options: Any) -> DataLoader:

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -34,6 +34,8 @@ DEFAULTS: dict[str, Any] = {  # the settings that no recipe has
     "data": "synthetic", "verify": True, "workers": None, "processes": None, "seed": 0,
     "threads": None, "device": "cpu", "backend": None, "precision": None, "out": "runs/alexnet",
     "source": None, "freeze": False, "head_lr": None, "parallel": "data", "limit": 600.0,
+    "checkpoint_every": 10.0, "max_bad": None, "watch": False, "tensorboard": False,
+    "detect_anomaly": False,
 }  # fmt: skip
 # A checkpoint fixes these: the network, how it sees images, and what the states in it depend on.
 FIXED = (
@@ -58,6 +60,14 @@ _workers = Workers()  # what connected() has returned
 
 class UsageError(ValueError):
     """A mistake on the command line that argparse does not see."""
+
+
+class Divergence(UsageError):
+    """The loss of a batch is NaN or infinite: of this one in its epoch, from 1."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__(f"training diverged: the loss of batch {batch} is NaN or infinite")
+        self.batch = batch
 
 
 def command(main: Callable[[], None], several: bool = False) -> int:
@@ -125,12 +135,19 @@ def batch_of(size: int) -> Iterator[None]:
 
 def say(message: str) -> None:
     """A line on the standard output."""
-    print(printable(message))
+    _print(message, sys.stdout)
 
 
 def complain(message: str) -> None:
     """A line on the standard error."""
-    print(printable(f"{name_of_program()}: {message}"), file=sys.stderr)
+    _print(f"{name_of_program()}: {message}", sys.stderr)
+
+
+def _print(line: str, file: Any) -> None:
+    """A line of its own, although there may be a progress bar."""
+    tqdm = sys.modules.get("tqdm.std")
+    with tqdm.tqdm.external_write_mode(file) if tqdm else nullcontext():
+        print(printable(line), file=file)
 
 
 def name_of_program() -> str:
@@ -294,11 +311,12 @@ KINDS: dict[str, Any] = {  # what each setting may be: a type, one of several va
     "recipe": RECIPES, "data": str, "verify": bool, "workers": counted, "processes": bool, "seed": seed,
     "threads": natural, "device": str, "backend": str, "precision": ("fp32", "tf32"), "out": str,
     "parallel": PARALLEL, "limit": seconds, "ranks": natural,
+    "checkpoint_every": positive, "max_bad": counted, "watch": bool, "tensorboard": bool, "detect_anomaly": bool,
     "source": str, "freeze": bool, "head_lr": positive,
     **{name: kind for options in RECIPE_OPTIONS.values() for name, (kind, _) in options.items()},
     "mean": ("imagenet", "image", "source"), "scale": ("unit", "raw", "source"),
 }  # fmt: skip
-MAY_BE_NONE = ("workers", "processes", "threads", "backend", "precision", "source", "head_lr")
+MAY_BE_NONE = ("workers", "processes", "threads", "backend", "precision", "source", "head_lr", "max_bad")
 
 
 def require_settings(path: str, config: dict[str, Any]) -> None:
@@ -419,11 +437,15 @@ Train AlexNet. Without arguments, the program trains the network of Krizhevsky,
 Sutskever and Hinton (2012) on images that it draws itself."""
 EXAMPLES = """\
 A run writes into its folder: config.json, with all settings; metrics.csv,
-curves.png and filters.png, which show its progress; best.safetensors, the
-network of the best epoch, which is that of the highest top-1 and, among equal
-ones, of the lowest loss; last.safetensors, from which the run can continue; and
-with --ten-crop, ten_crop.json. finished.json says that it has had all its
-epochs. A run of the 2012 network takes 683 MB.
+curves.png, filters.png and report.html, which show its progress;
+best.safetensors, the network of the best epoch, which is that of the highest
+top-1 and, among equal ones, of the lowest loss; last.safetensors, from which
+the run can continue, and previous.safetensors, the one before it; and with
+--ten-crop, ten_crop.json. finished.json says that it has had all its epochs. A
+run of the 2012 network takes 1,138 MB.
+
+After Ctrl-C the program finishes the step, saves, and prints the command that
+continues; a second Ctrl-C ends it at once.
 
 examples:
   train.py --data photos --epochs 40
@@ -495,6 +517,23 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         metavar="FILE",
         help="continue the run of a last.safetensors, in its folder and with its settings, except those given now",
     )
+    run.add_argument(
+        "--checkpoint-every", type=positive, metavar="MINUTES",
+        help="write last.safetensors after so many minutes, and after each epoch, while training goes on (default: 10)",
+    )  # fmt: skip
+    run.add_argument(
+        "--max-bad", type=counted, metavar="N",
+        help="leave out up to N images that cannot be read; bad_files.txt names them (default: one in a thousand)",
+    )  # fmt: skip
+    run.add_argument(
+        "--watch", action="store_true",
+        help="write watch.csv and watch.png: gradients, the size of updates, and dead ReLUs, by layer",
+    )  # fmt: skip
+    run.add_argument("--tensorboard", action="store_true", help="write a file of events that TensorBoard shows")
+    run.add_argument(
+        "--detect-anomaly", action="store_true",
+        help="end at the first operation whose output or gradient is NaN or infinite, and name it; slower",
+    )  # fmt: skip
 
     several = parser.add_argument_group("several processes, started by mpiexec -n N (see PARALLEL.md beside train.py)")
     several.add_argument(

@@ -16,11 +16,16 @@ from minicnn.data import DataLoader
 from minicnn.data.folder import some
 from minicnn.optim import SGD, Optimizer, ReduceLROnPlateau, Schedule
 
+from .board import Board
+from .diagnosis import Plateau
+from .folders import TEN_CROP
 from .images import View
+from .observer import Observer
 from .options import DEFAULTS, MACHINE, UsageError, adopt, adopt_network, say
 from .parallel import Data
 from .recipes import complete
-from .runs import TEN_CROP, finished, load_network, load_run, part_of, require_classes, restore, view_of
+from .runs import begun_epoch, finished, load_network, load_run, part_of, require_classes, restore, view_of
+from .watch import watching
 
 
 @dataclass
@@ -73,12 +78,13 @@ class Start:
 
     def restore(
         self, way: Data, net: nn.Module, optimizer: SGD, schedule: Schedule, settings: Namespace, given: set[str],
-        batches: int,
+        loader: DataLoader,
     ) -> None:  # fmt: skip
         """If a run continues, restore the states of its parts, except the settings that were given.
-        way: how they are divided. batches: how many an epoch has now."""
+        way: how they are divided. loader: of the batches to train on."""
         if not self.saved:
             return
+        rows, begun = self.saved["rows"], begun_epoch(self.saved, len(loader.dataset))
         plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
         parts = {"model": way.whole(net), "optimizer": way.whole(optimizer)}
         parts |= {"schedule": plateau} if plateau else {}
@@ -86,12 +92,12 @@ class Start:
         for group in optimizer.param_groups:
             group |= {name: value for name, value in optimizer.defaults.items() if name != "lr"}
         if plateau:  # whose rate is the optimizer's, not a formula
-            plateau.min_lr = self.saved["rows"][0]["lr"] / 1000
+            plateau.min_lr = (rows[0] if rows else self.config)["lr"] / 1000
             for name, group in zip(("lr", "head_lr"), optimizer.param_groups, strict=False):
                 if name in given:
                     group["lr"], plateau.waited = getattr(settings, name), 0
         else:
-            schedule.load_state_dict({"count": len(self.saved["rows"]) * batches})
+            schedule.load_state_dict({"count": len(rows) * len(loader) + begun.get("batches", 0)})
 
 
 def begin(settings: Namespace, given: set[str]) -> Start | None:
@@ -145,6 +151,22 @@ def training_mode(net: nn.Module) -> None:
     for layer in net.children():
         if {parameter.requires_grad for parameter in layer.parameters()} == {False}:
             layer.eval()
+
+
+# ------------------------------------------------------------------------------------ what looks on
+def observers(
+    settings: Namespace, way: Data, net: nn.Module, optimizer: SGD, classes: int, updates: int
+) -> list[Observer]:
+    """What looks for a plateau, in the first of several processes, and what --watch and
+    --tensorboard ask for. updates: how many the run makes."""
+    found: list[Observer] = []
+    if settings.watch:
+        found.append(watching(settings.parallel, way.workers, net, optimizer, settings.out))
+    if way.workers.rank == 0:
+        found.append(Plateau(net, optimizer, settings, classes, updates, way.alone))
+        if settings.tensorboard:
+            found.append(Board(settings.out, optimizer))
+    return found
 
 
 # ------------------------------------------------------------------------------- what is said of it
@@ -201,6 +223,6 @@ def introduce(
 
 
 def disk_space(weights: list[Any], state: list[Any]) -> int:
-    """The bytes that a run takes: best.safetensors holds the network's weights, and
-    last.safetensors these and the optimizer's state."""
-    return sum(array.nbytes for array in (*weights, *weights, *state))
+    """The bytes that a run takes: best.safetensors holds the network's weights, last.safetensors
+    these and the optimizer's state, and so does previous.safetensors."""
+    return sum(array.nbytes for array in (*weights, *weights, *weights, *state, *state))

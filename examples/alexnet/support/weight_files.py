@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 import minicnn
-from minicnn import from_dlpack
-from minicnn.checkpoint import DTYPES, OTHER_KIND, CheckpointError, replacing, require_safetensors
+from minicnn import checkpoint, from_dlpack
+from minicnn.checkpoint import DTYPES, CheckpointError, replacing
 
 from .options import UsageError
 
@@ -77,23 +77,9 @@ def read_npz(path: str) -> Arrays:
 
 
 def read_safetensors(path: str) -> Arrays:
-    """Read the bytes, because the package's own arrays of bfloat16 depend on which other packages
-    are imported."""
-    safetensors, arrays = require_safetensors(), {}
-    try:
-        entries = safetensors.deserialize(Path(path).read_bytes())
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{path} is not a .safetensors file, or not whole: {error}") from None
-    for name, entry in entries:
-        kind, data = entry["dtype"], entry["data"]
-        if kind == "BF16":
-            array = widened(np.frombuffer(data, "<u2"))
-        elif kind in DTYPES:
-            array = np.frombuffer(data, DTYPES[kind])
-        else:
-            raise CheckpointError(f"{path}: {name} holds {kind}, {OTHER_KIND}")
-        arrays[name] = array.reshape(entry["shape"])
-    return arrays
+    """The arrays, those of bfloat16 as float32."""
+    arrays, _, kinds = checkpoint.read(path, DTYPES | {"BF16": "<u2"})
+    return {name: widened(array) if kinds[name] == "BF16" else array for name, array in arrays.items()}
 
 
 def widened(halves: np.ndarray) -> np.ndarray:

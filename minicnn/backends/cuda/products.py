@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...checks import choice
 from ..devices import Array, open_device
 from .launch import empty
 
@@ -29,8 +30,7 @@ def set_matmul_precision(precision: str) -> None:
         >>> set_matmul_precision("fp32")
     """
     global _precision
-    if precision not in ("fp32", "tf32"):
-        raise ValueError(f"the precision of matmul is 'fp32' or 'tf32', not {precision!r}")
+    choice("set_matmul_precision: precision", precision, "fp32", "tf32")
     _precision = precision
 
 

@@ -7,7 +7,6 @@ The first piece of work limits BLAS to one thread for each of these, in the whol
 
 import contextlib
 import contextvars
-import operator
 import os
 import threading
 from collections import deque
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from ...checks import whole
 from .memory import empty
 
 Array = np.ndarray
@@ -97,15 +97,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+MOST = 1024  # threads; so many can be started anywhere
+
+
 def set_num_threads(n: int) -> None:
     """Use n threads from now on, in the whole process. BLAS libraries are limited to one thread for
     each of them, also for other users of BLAS in this process.
 
     Args:
-        n: the number of threads, 1 or more.
+        n: the number of threads, from 1 to 1,024.
     Raises:
-        ValueError: n is less than 1.
-        TypeError: n is not an integer.
+        ValueError: n is something else.
 
     Example:
         >>> import minicnn
@@ -115,8 +117,7 @@ def set_num_threads(n: int) -> None:
         1
         >>> minicnn.set_num_threads(before)
     """
-    if operator.index(n) < 1:
-        raise ValueError(f"the number of threads must be at least 1, not {n}")
+    n = whole("set_num_threads: n", n, 1, MOST)
     with _threads.lock:
         _threads.start(n)
 
