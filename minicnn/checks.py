@@ -38,6 +38,8 @@ def real(value: Any) -> float | None:
     Args:
         value: anything.
     """
+    if type(value) is float:  # as most settings are
+        return value
     plain = value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
     if isinstance(plain, int):
         return int(plain) if abs(plain) < 2**1023 else None  # a float can hold it
@@ -93,8 +95,7 @@ def flags(of: str, **settings: Any) -> None:
         ValueError: a value is something else.
     """
     for name, value in settings.items():
-        if value is not True and value is not False:
-            choice(f"{of}: {name}", value, False, True)
+        choice(f"{of}: {name}", value, False, True)
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int = LARGEST) -> int:
@@ -156,7 +157,7 @@ def sizes(name: str, shape: Any) -> tuple[int, ...]:
     """
     one = hasattr(shape, "__index__") and not hasattr(shape, "__iter__")
     found = tuple([whole(f"{name}: each number", n, 0) for n in ([shape] if one else several(name, shape))])
-    if len(found) > 32 or prod(n or 1 for n in found) > 1 << 48:
+    if len(found) > 32 or prod(n for n in found if n) > 1 << 48:
         raise ValueError(f"{name} must be one that memory can hold, in 32 axes at most, not {shown(shape)}")
     return found
 

@@ -307,8 +307,8 @@ def normal_axes(axis: int | tuple[int, ...] | None, ndim: int) -> Shape:
 class _Reduction(Function):
     def __init__(self, axis: int | tuple[int, ...] | None, keepdims: bool):
         if keepdims is not False and keepdims is not True:
-            flags(f"{self.name}", keepdims=keepdims)
-        self.axis, self.keepdims = axis, keepdims
+            flags(self.name, keepdims=keepdims)
+        self.axis, self.keepdims = axis, bool(keepdims)
 
     def reduced(self, x: Array) -> tuple[Shape, Shape]:
         """(the axes summed over, x's shape with a 1 in their place)"""

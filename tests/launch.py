@@ -17,6 +17,7 @@ import pytest
 import minicnn
 
 TESTS = Path(__file__).parent
+SIZES = [1, 2, 3, pytest.param(4, marks=pytest.mark.slow)]  # ranks; what holds for 2 and 3 holds for 4
 PATIENCE = 60  # seconds that a program may take
 # MPICH's ranks look for messages without a pause: more ranks than cores take twice as long unless they let others run
 YIELDING = {"MPIR_CVAR_ENABLE_HEAVY_YIELD": "1", "MPIR_CVAR_POLLS_BEFORE_YIELD": "20", "PYTHONWARNINGS": "error"}

@@ -76,8 +76,11 @@ def mutants_of(source: str, filename: str) -> Iterator[Mutant]:
                 prefix, around = _context(path)
                 before = prefix + _text(around)
                 link.put(new)
+                if not hasattr(new, "lineno"):
+                    ast.copy_location(new, link.node)
+                ast.fix_missing_locations(new)  # of the whole it would take most of the time
                 after = prefix + _text(new if around is link.node else around)
-                code = compile(ast.fix_missing_locations(module), filename, "exec")
+                code = compile(module, filename, "exec")
                 link.put(link.node)
                 if (behavior := _behavior(code)) not in seen:
                     seen.append(behavior)

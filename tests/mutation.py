@@ -62,7 +62,6 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.functional.dropout": f"tests/functional/test_dropout.py {AGREE} dropout",
     "minicnn.functional.softmax": "tests/functional/test_activation.py",
     "minicnn.functional.loss": f"tests/functional/test_loss.py {AGREE} loss",
-    "minicnn.functional.arguments": "tests/functional tests/nn/test_layers.py",
     "minicnn.functional.targets": "tests/functional/test_loss.py tests/nn/test_layers.py",
     "minicnn.functional.elementwise_loss": f"tests/functional/test_loss.py {AGREE} loss",
     "minicnn.functional.adaptive_pooling": f"tests/functional/test_adaptive_pooling.py {EXTREMES}",

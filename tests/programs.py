@@ -26,6 +26,7 @@ FILES = {
     "metrics.csv",
     "curves.png",
     "filters.png",
+    "report.html",
     "last.safetensors",
     "previous.safetensors",
     "best.safetensors",
@@ -33,6 +34,7 @@ FILES = {
 }
 ONE_EPOCH = FILES - {"previous.safetensors"}  # of a run that had one checkpoint
 UNFINISHED = FILES - {"finished.json"}  # of a run that was interrupted
+TIMES = "images_per_s", "seconds", "compute_seconds", "data_seconds"  # columns that differ each time
 SIZE = 64
 
 
@@ -102,8 +104,8 @@ def run(monkeypatch):
     from support import recording
 
     small_world(monkeypatch)
-    for name in ("draw_curves", "draw_filters"):
-        monkeypatch.setattr(recording, name, lambda *_: None)
+    for name in ("draw_curves", "draw_filters", "write_report"):
+        monkeypatch.setattr(recording, name, lambda *_, **__: None)
     return run_program
 
 
@@ -158,10 +160,7 @@ def state(folder):
     """All that a run leaves but images, times and the folder's name, bit for bit."""
 
     def timeless(rows):
-        return [
-            {name: value for name, value in row.items() if name not in ("images_per_s", "seconds", "data_wait_s")}
-            for row in rows
-        ]
+        return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
     found = {"config": json.loads((folder / "config.json").read_text()), "metrics": timeless(metrics(folder))}
     found["config"].pop("out")

@@ -1,5 +1,6 @@
 """minicnn/checks.py: settings that fit, and what is said of those that do not."""
 
+import types
 from fractions import Fraction
 
 import numpy as np
@@ -93,6 +94,8 @@ def test_a_tensor_is_no_choice():
         (None, "None"),
         (np.float32(2), "np.float32(2.0)"),
         (np.array(2), "array(2)"),
+        (types.SimpleNamespace(shape=(1,)), "namespace(shape=(1,))"),
+        (types.SimpleNamespace(shape=[1], dtype=1), "namespace(shape=[1], dtype=1)"),
         (np.ones((2, 3)), "an array of shape (2, 3) and dtype float64"),
         (Tensor([1, 2]), "a Tensor of shape (2,) and dtype int64"),
         ([1] * 40, "a list of 40"),

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from crew import Rows, crew
-from launch import checks_of, needs_mpi, passes
+from launch import SIZES, checks_of, needs_mpi, passes
 from numpy.testing import assert_allclose, assert_array_equal
 from reference import refuses
 
@@ -24,7 +24,7 @@ KINDS = DataParallel, Sharded
 
 @needs_mpi
 @pytest.mark.parametrize("name", checks_of("training.py"))
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", SIZES)
 def test_training_under_mpiexec(size, name):
     passes(size, name)
 
@@ -530,3 +530,11 @@ def test_one_process_needs_no_mpi():
         parallel.update(optimizer)
         parallel.collect(optimizer)
         assert_allclose(before - net.weight.data, 0.1 * net.weight.grad.data, rtol=1e-5)
+
+
+def test_what_is_no_network_and_no_worker():
+    net = nn.Linear(2, 1)
+    with refuses(TypeError, "DataParallel: net must be a Module, not 3"):
+        DataParallel(3, Workers())
+    with refuses(TypeError, "DataParallel: workers must be a Workers, not 'a'"):
+        DataParallel(net, "a")

@@ -272,3 +272,13 @@ def test_a_gradient_through_both(torch):
     (theirs**3).sum().backward()
     y.backward(from_dlpack(theirs.grad))
     np.testing.assert_allclose(x.grad.data, 6 * x.data**5)
+
+
+def test_an_array_that_must_not_be_shared():
+    fails(
+        BufferError,
+        "^from_dlpack of float32: this Tensor requires a gradient",
+        from_dlpack,
+        nn.Parameter(np.ones(2, "f4")),
+    )
+    fails(TypeError, "^from_dlpack takes real numbers or booleans, not complex64$", from_dlpack, np.ones(2, "c8"))

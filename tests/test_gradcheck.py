@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+from reference import fails
 
 from minicnn import GradcheckError, Tensor, gradcheck, gradgradcheck, no_grad
 from minicnn import functional as F
@@ -314,3 +315,19 @@ def test_no_more_than_rounding_is_allowed_to_small_numbers():
 
 def test_an_exact_derivative_is_right_where_nothing_is_allowed():
     assert gradcheck(lambda x: x * 1, Tensor(np.zeros(2), requires_grad=True), rtol=0.0)  # of 0, nothing is rounded
+
+
+@pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
+def test_settings_that_do_not_fit(check):
+    x, name = Tensor(np.ones(2), requires_grad=True), check.__name__
+    fails(TypeError, f"^{name}: f must be callable, not 3$", check, 3, x)
+    for setting, values in (
+        ("eps", (0, -1, np.nan, "1")), ("rtol", (-1, np.inf, None)), ("atol", (-1, np.nan)), ("full_jacobian", (-1, 1.5)),
+        ("seed", (-1, 1.5, "a", None)),
+    ):  # fmt: skip
+        for value in values:
+            fails(ValueError, f"^{name}: {setting} must be a .*, not ", check, lambda x: x * x, x, **{setting: value})
+    words = f"^{name}: eps must be a finite number from 1e-12, not 9e-13$"
+    fails(ValueError, words, check, lambda x: x * x * x, x, eps=9e-13)
+    assert check(lambda x: x * x * x, x, eps=1e-12)
+    assert check(lambda x: x * x * x, x, rtol=0, atol=1e-3, full_jacobian=0, seed=np.int64(3))

@@ -15,7 +15,7 @@ ABSURD = {  # what no function takes for an argument of this name
         "lr eps weight_decay min_lr threshold rtol atol".split(), (-1, -INF, INF, NAN, 10**400, *NO_NUMBER)
     ),
     **dict.fromkeys("negative_slope k alpha beta ddof".split(), (INF, NAN, -(10**400), *NO_NUMBER)),
-    **dict.fromkeys("low high value bias_init".split(), (NAN, 1j, "1", [1.0], {})),
+    **dict.fromkeys("low high value bias_init".split(), (1j, "1", [1.0], {})),
     **dict.fromkeys("stride dilation kernel_size".split(), (0, -1, 1.5, "2", (1,), (1, 2, 3), (1, 0), {}, np.ones(2))),
     **dict.fromkeys("groups n step_size batch_size short_side size".split(), (0, -1, 1.5, 2**70, *NO_NUMBER)),
     **dict.fromkeys(

@@ -12,7 +12,7 @@ import crew as crews
 import numpy as np
 import pytest
 from crew import crew
-from launch import checks_of, mpiexec, needs_mpi, passes
+from launch import SIZES, checks_of, mpiexec, needs_mpi, passes
 from numpy.testing import assert_array_equal
 from reference import refuses
 
@@ -28,7 +28,7 @@ VARIABLES = mpi.SIZES
 # under mpiexec
 @needs_mpi
 @pytest.mark.parametrize("name", checks_of("exchanges.py"))
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", SIZES)
 def test_exchanges_under_mpiexec(size, name):
     passes(size, name)
 

@@ -14,7 +14,7 @@ from reference import fails
 import minicnn
 from minicnn import DeviceError, Tensor, grad, nn, no_grad, optim
 from minicnn import functional as F
-from minicnn.autograd import Function, is_recording
+from minicnn.autograd import Function, is_recording, set_grad_enabled
 from minicnn.tensor import apply
 
 # ----------------------------------------------------------------------------------------------------------- making one
@@ -589,3 +589,127 @@ def test_what_is_said_of_a_vector_that_is_asked_whether_it_is_true():
 
 def test_whether_a_device_is_there():
     assert minicnn.is_available("cpu") and not minicnn.is_available("cuda") and not minicnn.is_available("gpu:99")
+
+
+def test_what_no_tensor_is_made_of():
+    for given in ("text", None, 1j, [[1.0], [2.0, 3.0]], {}, object(), 10**400, Tensor):
+        fails(TypeError, "^a Tensor holds real numbers or booleans, not ", Tensor, given)
+    fails(TypeError, "not complex128$", Tensor, np.ones(2, complex))
+    fails(TypeError, r"not \['a'\]$", Tensor, ["a"])
+    for dtype in ("float33", complex, object, "U3", "a", 3, [], (np.float32, (2,)), "i4,f4", None):
+        if dtype is not None:
+            fails(
+                TypeError, "^Tensor: dtype must be one of real numbers or booleans, such as", Tensor, 1.0, dtype=dtype
+            )
+        fails(TypeError, "^astype: dtype must be one of real numbers", Tensor(1.0).astype, dtype)
+    for flag in ("yes", 2, np.ones(2)):
+        fails(ValueError, "^Tensor: requires_grad is False or True, not ", Tensor, 1.0, requires_grad=flag)
+    for device in (3, None, ["cpu"], np.ones(2), Tensor(1.0)):
+        fails(DeviceError, "^device must be 'cpu', 'gpu' or 'gpu:N', not ", Tensor(1.0).to, device)
+
+
+def test_operands_that_do_not_fit():
+    """What NumPy says of them comes behind the operation's name and what it was given."""
+    x, floats = Tensor(np.ones((2, 3))), Tensor([1.0])
+    for op, name in ((operator.lt, "lt"), (operator.eq, "eq"), (operator.and_, "and")):
+        other, tensors = (Tensor([True, False]), x > 0) if name == "and" else (Tensor(np.ones(2)), x)
+        message = fails(ValueError, "could not be broadcast", op, tensors, other)
+        assert message.startswith(f"{name} of shape (2, 3) and (2,): ")
+        fails(TypeError, f"^{name} takes numbers, arrays of numbers and Tensors, not 'a'$", op, x, "a")
+    fails(
+        TypeError,
+        r"^and of shape \(1,\) and \(1,\) and dtype float32 and float32: ufunc",
+        operator.and_,
+        floats,
+        floats,
+    )
+    fails(TypeError, r"^invert of shape \(1,\) and dtype float32: ufunc", operator.invert, floats)
+    fails(ValueError, r"^Add of shape \(2, 3\) and \(2,\): operands", operator.add, x, Tensor(np.ones(2)))
+    fails(TypeError, r"^Neg of shape \(\) and dtype bool: ", operator.neg, Tensor(np.array(True)))
+    fails(TypeError, "^matmul takes Tensors and arrays of numbers, not 'a'$", operator.matmul, x, "a")
+    fails(ValueError, r"^matmul: a 0-d operand in a matrix product of shapes \(2, 3\) and \(\)", operator.matmul, x, 2)
+    bytes_ = Tensor(np.array([1], np.uint8))
+    assert fails(OverflowError, ".", operator.add, bytes_, 300) == (
+        "Add: 300 does not fit uint8: convert the Tensor with .astype(…)"
+    )
+    fails(OverflowError, "^eq: -1 does not fit uint8", operator.eq, bytes_, -1)
+    nothing = r"^Where of 1 and \[2.0\]: none of the arguments is a Tensor: wrap an array as Tensor\(array\)$"
+    fails(TypeError, nothing, F.where, [True], 1, [2.0])
+
+
+def test_indices_that_do_not_fit():
+    x = Tensor(np.ones((2, 3)))
+    for index in (5, (0, 0, 0), 1.5, "a", {}, slice("a"), [[1], [2, 3]], np.ones(2)):
+        with pytest.raises(
+            (IndexError, TypeError, ValueError), match=r"^(Index of|index .*of) shape \(2, 3\)"
+        ) as caught:
+            x[index]
+        assert caught.value.__cause__ is not None and "\n" not in str(caught.value)
+    with pytest.raises(IndexError, match=r"^Index of shape .* and dtype float64: index 5 is out of bounds"):
+        x[5]
+
+
+def test_axes_and_settings_of_methods():
+    x = Tensor(np.ones((2, 3)))
+    for name in ("sum", "mean", "var", "std", "max", "min", "argmax", "argmin", "any", "all", "squeeze"):
+        for axis in (1.5, "0", {}, np.ones(2), 2**70):
+            fails(ValueError, "axis must be a whole number, not ", getattr(x, name), axis)
+        if name != "squeeze":
+            fails(ValueError, "axis.* 2 ", getattr(x, name), 2)
+    for name in ("sum", "mean", "max", "min"):
+        fails(ValueError, "keepdims is False or True, not 'yes'$", getattr(x, name), 0, "yes")
+        assert getattr(x, name)(0, np.True_).shape == (1, 3) and getattr(x, name)(0, 1).shape == (1, 3)
+    for name in ("var", "std"):
+        fails(ValueError, "^var: ddof must be a finite number, not 'a'$", getattr(x, name), ddof="a")
+    for bound in ("low", "high"):
+        for value in ("a", 1j, [1.0], np.nan):
+            fails(ValueError, f"^clip: {bound} must be a number, not ", x.clip, **{bound: value})
+        assert x.clip(**{bound: np.float64(1)}).dtype == x.dtype
+    assert Tensor([1, 5]).clip(0, np.float32(1.5)).numpy().tolist() == [1, 1.5]
+    assert x.any((0, 1)).item() and x.all(-1).shape == (2,) and x.argmax(-2).shape == (3,)
+    for name in ("reshape", "transpose", "broadcast_to"):
+        fails(TypeError, rf"^{name} takes integers or a tuple of them, not \(1.5, 2\)$", getattr(x, name), 1.5, 2)
+    fails(ValueError, r"^Reshape of shape \(2, 3\): ", x.reshape, 2**70)
+    fails(ValueError, "does not name each of 0 axes once", Tensor(1.0).transpose, 0)
+    fails(ValueError, "names the axes in the order that they have", x.transpose, np.int64(0), 1)
+    assert x.transpose((0, 1)).shape == (2, 3)
+
+
+def test_passes_that_are_asked_for_wrongly():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    for name in ("retain_graph", "create_graph"):
+        fails(ValueError, f"^backward: {name} is False or True, not 'yes'$", (x * x).sum().backward, **{name: "yes"})
+        fails(ValueError, f"^grad: {name} is False or True, not 2$", grad, (x * x).sum(), x, **{name: 2})
+    fails(ValueError, "^set_grad_enabled: enabled is False or True, not 'no'$", set_grad_enabled, "no")
+    fails(TypeError, "^grad: outputs must be a list of Tensors, not 3$", grad, 3, x)
+    fails(TypeError, "^grad: inputs must be a list of Tensors, not with 3$", grad, x.sum(), [x, 3])
+    fails(TypeError, "^grad: grad_outputs must be a list, not 3$", grad, x.sum(), x, 3)
+    fails(
+        TypeError, "^grad: a gradient takes numbers, arrays of numbers and Tensors, not 'a'$", grad, x.sum(), x, ["a"]
+    )
+    fails(TypeError, "^backward: a gradient takes numbers, .*, not 'a'$", x.sum().backward, "a")
+    fails(ValueError, r"^backward: a gradient of shape \(3,\)", (x * x).backward, np.ones(3))
+    fails(RuntimeError, r"^grad from shape \(2,\) needs a gradient", grad, x * x, x)
+    fails(
+        RuntimeError,
+        r"^backward: nothing to differentiate: no input of this Tensor of shape \(\)",
+        Tensor(1.0).backward,
+    )
+    fails(TypeError, "^a gradient hook must be callable, not 3$", x.register_post_accumulate_grad_hook, 3)
+    for other, why in ((Tensor(1.0), r"of shape \(\) requires no gradient$"), (x * x, r"\(2,\) is the result of Mul$")):
+        fails(RuntimeError, f"needs a leaf.*{why}", other.register_post_accumulate_grad_hook, print)
+
+
+@pytest.mark.parametrize("error", [ValueError, IndexError, KeyError, ZeroDivisionError, OverflowError, TypeError])
+def test_an_error_in_forward(error):
+    """It keeps its cause, with the line of the operation's author; what is no error of arguments stays as it is."""
+
+    class Broken(Function):
+        def forward(self, x):
+            raise error("two\nlines")
+
+    kinds = {KeyError: ValueError, ZeroDivisionError: ValueError, OverflowError: ValueError}
+    with pytest.raises(kinds.get(error, error), match=r"^Broken of shape \(2,\).*: '?two.*lines'?$") as caught:
+        minicnn.apply(Broken(), Tensor([1.0, 2.0]))
+    assert type(caught.value.__cause__) is error
+    assert ("and dtype float32" in str(caught.value)) == (error in (IndexError, TypeError))

@@ -4,27 +4,28 @@ data, network, optimizer, and the loop."""
 
 import sys
 from argparse import Namespace
+from contextlib import nullcontext
 from typing import Any
 
 import support.installed  # noqa: F401 (first)
 
 # isort: split
-from evaluate import Score, evaluate, in_words
+from evaluate import evaluate, in_words
 from model import INPUT_SIZE, alexnet
 from support.bad_files import BadFiles
-from support.board import Board
-from support.folders import TEN_CROP, Claim, claimed
+from support.diagnosis import divergence
+from support.folders import Claim, claimed
 from support.images import View, datasets, pixel_statistics, training, validation
-from support.observer import Observer
 from support.options import batch_of, command, connected, parse, say, use_machine
 from support.parallel import WAYS
 from support.progress import batches
 from support.recording import Run
-from support.start import Start, begin, freeze, introduce, training_mode
-from support.watch import watching
+from support.report import MISTAKES
+from support.scores import Score
+from support.start import Start, begin, freeze, introduce, observers, training_mode
 
 import minicnn
-from minicnn import Tensor, nn
+from minicnn import Tensor, detect_anomaly, nn
 from minicnn import functional as F
 from minicnn.optim import SGD, CosineLR, ReduceLROnPlateau, Schedule, StepLR
 from minicnn.workers import Workers
@@ -38,7 +39,9 @@ def main() -> None:
     if start is None:  # the run has all its epochs
         return
     use_machine(settings, workers)
-    with claimed(settings, "out" not in given, workers) as claim:  # settings.out is this run's folder
+    anomalies = detect_anomaly() if settings.detect_anomaly else nullcontext()
+    with claimed(settings, "out" not in given, workers) as claim, anomalies:
+        # settings.out is this run's folder
         train(settings, given, start, workers, claim)
 
 
@@ -75,8 +78,9 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
     known = {"classes": dataset.classes, "names": start.names(dataset), "lrn": lrn, "ranks": workers.size}
     known["minicnn"] = minicnn.__version__
     run = Run(  # which writes the folder
-        settings, known, view, start.saved, claim, statistics=statistics, bad=bad, workers=workers, net=net,
-        observers=observers(settings, workers, net, optimizer),
+        settings, known, view, start.saved, claim, statistics=statistics, bad=bad, workers=workers,
+        observers=observers(settings, way, net, optimizer, len(dataset.classes), settings.epochs * len(loader)),
+        explain=lambda images, labels, ago: divergence(net, images, labels, optimizer.steps - ago, way.alone),
         parts=lambda: {"model": way.whole(net), "optimizer": way.whole(optimizer), "schedule": schedule},
     )  # fmt: skip
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
@@ -100,14 +104,14 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
         result: dict[str, Any] = {"lr": score.lr, **score.trained()}
 
         # Validate.
-        validated = evaluate(net, val_loader, Score(workers=way.rows), run.check)
-        result |= {f"val_{name}": value for name, value in validated.items()}
+        validated = Score(len(dataset.classes), way.rows, MISTAKES)
+        result |= {f"val_{name}": value for name, value in evaluate(net, val_loader, validated, run.check).items()}
         if plateau:
             plateau.step(100 - result["val_top1"])
 
         # Save the tables and images, the network if it is the best so far, and all that it takes to
         # continue.
-        run.keep({"epoch": epoch, "step": optimizer.steps, **result, "seconds": run.seconds})
+        run.keep({"epoch": epoch, "step": optimizer.steps, **result, "seconds": run.seconds}, validated)
         say(
             f"{title}  loss {result['train_loss']:.3f}  val loss {result['val_loss']:.3f}  "
             f"{in_words(result, len(dataset.classes), prefix='val_')}  {result['images_per_s']:.1f} images/s"
@@ -116,20 +120,10 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
     if settings.ten_crop:  # once, at the end: it takes ten times as long
         ten_crops = validation(val_dataset, view, settings, crops=10, **options)
         result = evaluate(net, ten_crops, Score(workers=way.rows), run.check)
-        run.write(TEN_CROP, result)
+        run.keep_ten_crops(result)
         say(f"ten crops of each image: {in_words(result, len(dataset.classes))}")
     run.conclude()
     say(f"{run.seconds:.0f} s; the run is in {settings.out}")
-
-
-def observers(settings: Namespace, workers: Workers, net: nn.Module, optimizer: SGD) -> list[Observer]:
-    """What --watch and --tensorboard ask for."""
-    found: list[Observer] = []
-    if settings.watch:
-        found.append(watching(settings.parallel, workers, net, optimizer, settings.out))
-    if settings.tensorboard and workers.rank == 0:
-        found.append(Board(settings.out, optimizer))
-    return found
 
 
 def network(settings: Namespace, classes: int, lrn: dict[str, Any]) -> nn.Sequential:

@@ -25,7 +25,7 @@ import support.installed  # noqa: F401 (first)
 
 # isort: split
 import numpy as np
-from evaluate import Score, evaluate
+from evaluate import evaluate
 from support.folders import Claim, claimed
 from support.images import RAW, View
 from support.options import (
@@ -44,6 +44,7 @@ from support.options import (
 )
 from support.progress import batches
 from support.recording import Run
+from support.report import MISTAKES
 from support.runs import (
     begun_epoch,
     finished,
@@ -54,6 +55,7 @@ from support.runs import (
     require_sound,
     restore,
 )
+from support.scores import Score
 
 import minicnn
 from minicnn import Tensor, nn
@@ -177,7 +179,7 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], cl
         restore(settings.resume, with_one_optimizer(arrays), saved, {"model": net, "optimizer": optimizer})
         begun_epoch(saved, len(dataset))
     more = {"classes": dataset.classes, "minicnn": minicnn.__version__}
-    run = Run(settings, more, view, saved, claim, lambda: {"model": net, "optimizer": optimizer}, net=net)
+    run = Run(settings, more, view, saved, claim, lambda: {"model": net, "optimizer": optimizer})
 
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         for group, rate in zip(optimizer.param_groups, RATES.values(), strict=True):
@@ -197,9 +199,10 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], cl
                 optimizer.step()
 
         row: dict[str, Any] = {"lr": optimizer.lr, **score.trained(), "epoch": epoch, "step": optimizer.steps}
-        row |= {f"val_{name}": value for name, value in evaluate(net, test_loader, None, run.check).items()}
+        validated = Score(len(dataset.classes), mistakes=MISTAKES)
+        row |= {f"val_{name}": value for name, value in evaluate(net, test_loader, validated, run.check).items()}
         row["seconds"] = run.seconds
-        run.keep(row)
+        run.keep(row, validated)
         say(
             f"{title}  training error {100 - row['train_top1']:.2f}%  "
             f"test error {100 - row['val_top1']:.2f}%  {row['seconds'] / 60:.1f} minutes  "
@@ -211,8 +214,8 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], cl
 
 EXAMPLES = """\
 A run writes into its folder what examples/alexnet/train.py does: config.json,
-metrics.csv, curves.png, filters.png, best.safetensors, last.safetensors and
-previous.safetensors, about 3 MB.
+metrics.csv, curves.png, filters.png, report.html, best.safetensors, last.safetensors
+and previous.safetensors, about 4 MB.
 
 examples:
   cuda_convnet/train.py --data cifar-10-batches-bin

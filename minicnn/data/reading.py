@@ -279,14 +279,14 @@ def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     """
     scale = short_side / min(size)
     width, height = (round(side * scale) for side in size)
-    if max(width, height) > LONGEST:
-        raise DataError(
-            f"{size[0]} x {size[1]} pixels would become {width} x {height}, and no side can be longer than {LONGEST:,}"
-        )
     if scale > 1 and max(size) > SLIMMEST * min(size):
         raise DataError(
             f"{size[0]} x {size[1]} pixels would become {width} x {height}, and an image over {SLIMMEST} times as long"
             " as wide is not made larger: remove or crop it"
+        )
+    if max(width, height) > LONGEST:
+        raise DataError(
+            f"{size[0]} x {size[1]} pixels would become {width} x {height}, and no side can be longer than {LONGEST:,}"
         )
     return width, height
 

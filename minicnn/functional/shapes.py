@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import ops
-from ..backends.devices import on_device_of
-from ..checks import number, several, shown, whole
-from ..tensor import Tensor, apply, real_array
+from ..backends.devices import on_device_of, real_array
+from ..checks import real, several, shown, whole
+from ..tensor import Tensor, apply
 from .arguments import require_tensors
 
 __all__ = ["concatenate", "maximum", "minimum", "pad", "stack", "where"]
@@ -121,7 +121,9 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], *, value: float = 0.0) -> 
         ValueError: widths is something else, such as PyTorch's flat list, last axis first.
     """
     require_tensors("pad", x=x)
-    value = number("pad: value", value, finite=False)
+    constant = real(value)
+    if constant is None:
+        raise ValueError(f"pad: value must be a number, not {shown(value)}")
     try:
         pairs = tuple([(operator.index(before), operator.index(after)) for before, after in widths])
     except (TypeError, ValueError):
@@ -130,4 +132,4 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], *, value: float = 0.0) -> 
         ) from None
     if len(pairs) != x.ndim or any(min(p) < 0 for p in pairs):
         raise ValueError(f"pad: {pairs} must hold a pair of integers, 0 or more, for each of {x.ndim} axes")
-    return apply(ops.Pad(pairs, value), x)
+    return apply(ops.Pad(pairs, constant), x)

@@ -3,6 +3,7 @@
 import importlib
 
 import numpy as np
+import pytest
 from reference import refuses
 
 from minicnn import DeviceError
@@ -11,7 +12,7 @@ from minicnn.backends import devices
 
 def test_names_of_devices():
     assert devices.open_device("cpu") == "cpu"
-    for name in ("tpu", "", "cpu:0", "gpu:x", "gpu:-1", "gpu0", "GPU", None, 0):
+    for name in ("tpu", "", "cpu:0", "gpu:x", "gpu:-1", "gpu0", "GPU"):
         with refuses(DeviceError, "unknown device", "'cpu', 'gpu' or 'gpu:N'"):
             devices.open_device(name)
 
@@ -45,3 +46,15 @@ def test_cuda_is_called_gpu_here():
     for name in ("cuda", "cuda:0"):
         with refuses(DeviceError, f"unknown device '{name}': here it is called 'gpu'"):
             devices.open_device(name)
+
+
+@pytest.mark.parametrize("device", [3, None, ["cpu"], np.ones(2), b"cpu"])
+def test_what_is_no_name_of_a_device(device):
+    with refuses(DeviceError, "device must be 'cpu', 'gpu' or 'gpu:N', not "):
+        devices.open_device(device)
+    assert not devices.is_available(device)
+
+
+def test_the_host_has_no_memory_statistics():
+    with refuses(DeviceError, "memory_stats() is for devices other than the host", "not 'cpu'"):
+        devices.memory_stats("cpu")

@@ -443,3 +443,9 @@ def test_a_backend_that_was_exchanged_for_another_of_its_name():
             assert rectify(np.ones(1))[0] == 8
     second.remove()
     second.remove()
+
+
+@pytest.mark.parametrize("name", [3, ["numpy"], {}, "cpu"])
+def test_what_is_no_name_of_a_backend(name):
+    with refuses(DeviceError, f"use_backend: there is no backend {name!r}: use one of 'reference', 'numpy'"):
+        use_backend(name)

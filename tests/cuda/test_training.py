@@ -12,7 +12,7 @@ import programs
 import pytest
 from standin import TRANSFERS
 from standin.devices import Stream
-from support import images, options, runs
+from support import images, options, recording, scores
 
 import minicnn
 from minicnn import Tensor, nn
@@ -21,7 +21,8 @@ from minicnn.backends.cuda import products
 from minicnn.data import DataError, DataLoader
 from minicnn.data.transforms import Normalize, RandomCrop
 
-TRAIN = ["train.py", "--seed", 4, "--batch-size", 8, "--precision", "fp32"]
+THREADS = ["--workers", 1, "--no-processes"]  # which start sooner than processes
+TRAIN = ["train.py", "--seed", 4, "--batch-size", 8, "--precision", "fp32", *THREADS]
 FIGURES = ("epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5")
 
 
@@ -51,8 +52,10 @@ def test_fine_tuning_is_the_same_on_both_devices(standin, run, tmp_path, options
 
 @pytest.mark.parametrize("recipe", [[], ["--recipe", "paper", "--resize", 72, "--lr", 1e-4]], ids=["quick", "paper"])
 def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path, recipe):
+    """With what loads for a GPU unless other is asked for."""
+    train = [argument for argument in TRAIN if argument not in THREADS]
     for device in ("cpu", "gpu"):
-        result = run(*TRAIN, *recipe, "--epochs", 3, "--device", device, "--out", tmp_path / device)
+        result = run(*train, *recipe, "--epochs", 3, "--device", device, "--out", tmp_path / device)
         assert result.status == 0 and not result.err
     assert_same_run(tmp_path / "cpu", tmp_path / "gpu")
     config = json.loads((tmp_path / "gpu" / "config.json").read_text())
@@ -79,7 +82,7 @@ def test_a_run_goes_on_on_the_other_device(gpu, run, tmp_path, devices):
     for folder, (first, second) in {"expected": ("cpu", "cpu"), "moved": devices}.items():
         assert run(*TRAIN, "--epochs", 1, "--device", first, "--out", tmp_path / folder).status == 0
         again = ["--resume", tmp_path / folder / "last.safetensors", "--epochs", 2, "--device", second]
-        result = run("train.py", *again, *["--precision", "fp32"])
+        result = run("train.py", *again, "--precision", "fp32", *THREADS)
         assert result.status == 0 and f"on {second}" in result.out, result.err
     assert_same_run(tmp_path / "expected", tmp_path / "moved")
 
@@ -102,7 +105,7 @@ def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeyp
     monkeypatch.setattr(evaluate, "evaluate", lambda *args: seen.append(products.matmul_precision()) or measure(*args))
     for capability, precision in {"75": "fp32", "80": "tf32", "90": "tf32"}.items():
         standin.capability = capability
-        result = run("train.py", "--epochs", 1, "--device", "gpu", "--out", tmp_path / capability)
+        result = run("train.py", *THREADS, "--epochs", 1, "--device", "gpu", "--out", tmp_path / capability)
         assert result.status == 0 and f"with matrix products in {precision}, " in result.out
         assert json.loads((tmp_path / capability / "config.json").read_text())["precision"] == seen.pop() == precision
     standin.capability = "75"
@@ -114,7 +117,7 @@ def test_the_precision_is_the_cards_best_and_said(standin, run, mistake, monkeyp
 
 def test_out_of_memory_is_one_line(standin, run, mistake, tmp_path):
     """While the network is moved there, while images arrive, and in the middle of a step."""
-    arguments = ["train.py", "--epochs", 1, "--batch-size", 16, "--device", "gpu", "--out"]
+    arguments = ["train.py", *THREADS, "--epochs", 1, "--batch-size", 16, "--device", "gpu", "--out"]
     assert run(*arguments, tmp_path / "enough").status == 0
     most = standin.gpus[0].most
     for share in (0.001, 0.1, 0.5, 0.9, 0.99):
@@ -126,7 +129,7 @@ def test_out_of_memory_is_one_line(standin, run, mistake, tmp_path):
 @pytest.mark.parametrize("crops", [(), (10,)])
 def test_mistakes_are_those_that_the_host_finds(standin, crops):
     """Only images that are kept are fetched, one crop of each."""
-    here, there = (evaluate.Score(mistakes=4) for _ in range(2))
+    here, there = (scores.Score(mistakes=4) for _ in range(2))
     for n in (9, 8, 7):
         logits, labels = RNG.standard_normal((n, 6)).astype(np.float32), RNG.integers(6, size=n)
         pixels = RNG.random((n, *crops, 4, 4, 3), np.float32)
@@ -148,9 +151,9 @@ def test_mistakes_are_those_that_the_host_finds(standin, crops):
 
 @pytest.mark.parametrize("kept, counts", [(50, [1, 5]), (3, [1, 3, 2])])
 def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monkeypatch, tmp_path, kept, counts):
-    monkeypatch.setattr(evaluate, "MOST_KEPT", kept)
-    monkeypatch.setattr(evaluate, "OFTEN", math.inf)
-    places, count = [], evaluate.Score.count
+    monkeypatch.setattr(scores, "MOST_KEPT", kept)
+    monkeypatch.setattr(scores, "OFTEN", math.inf)
+    places, count = [], scores.Score.count
 
     def noted(score):
         if score.kept:
@@ -158,8 +161,8 @@ def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monk
             count(score)
             places[-1] += (len(standin.log),)
 
-    monkeypatch.setattr(evaluate.Score, "count", noted)
-    options = ["--device", "gpu", "--epochs", 1, "--batch-size", 5, "--out", tmp_path]
+    monkeypatch.setattr(scores.Score, "count", noted)
+    options = [*THREADS, "--device", "gpu", "--epochs", 1, "--batch-size", 5, "--out", tmp_path]
     assert run("train.py", *options).status == 0
     assert [batches for _, batches, _ in places][: len(counts)] == counts  # training: six batches of five images
     parameters = len(minicnn.load(tmp_path / "best.safetensors")[0])
@@ -182,12 +185,15 @@ def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
     some = np.random.default_rng(0).standard_normal(99_991, np.float32)
     monkeypatch.setattr(nn.init, "_gaussian", lambda shape, std: np.resize(some, shape) * np.float32(std))
     monkeypatch.setattr(images, "SYNTHETIC", {"train": 2, "val": 1})
-    options, rows, save = ["--batch-size", 2, "--precision", "fp32"], [], runs.Run.save
+    options, rows, run = ["--batch-size", 2, "--precision", "fp32"], [], recording.Run
+    copied, write = run._copied, run._write
+    monkeypatch.setattr(run, "_copied", lambda run, states: copied(run, {"model": states["model"]}))
+    monkeypatch.setattr(recording, "write_report", lambda *_, **__: None)
     for device, how in {
-        "cpu": lambda *_: None,
-        "gpu": lambda run, states, *more: save(run, {"model": states["model"]}, *more),
+        "cpu": lambda run, arrays, info, *_: run._draw(info["rows"], arrays["model.conv1.conv.weight"]),
+        "gpu": write,
     }.items():
-        monkeypatch.setattr(runs.Run, "save", how)
+        monkeypatch.setattr(run, "_write", how)
         out = tmp_path / device
         result = programs.run_program("train.py", *options, "--epochs", 1, "--device", device, "--out", out)
         assert result.status == 0, result.err
@@ -286,7 +292,7 @@ def test_a_loader_for_a_second_gpu(gpu):
         pytest.skip("this machine has one GPU")
     for x, labels in DataLoader(DATASET, 4, normalize=NORMALIZE, device="gpu:1"):
         assert Tensor(x).device == Tensor(labels).device == "gpu:1"
-        score = evaluate.Score()
+        score = scores.Score()
         score.add(Tensor(x).mean(), Tensor(x).reshape(len(labels), -1), labels)
         assert np.isfinite(score.result()["loss"]) and score.seen == len(labels)
 
@@ -323,8 +329,8 @@ def test_errors_of_a_sample_arrive_as_on_a_cpu(gpu, num_workers):
 def test_top_k_counts_there_as_here(gpu, k):
     logits, labels = RNG.integers(0, 4, (40, 6)).astype(np.float32), RNG.integers(6, size=40)
     logits[3, labels[3]] = logits[5, 0] = np.nan
-    there = evaluate.top_k(devices.to_device(logits, "gpu"), devices.to_device(labels, "gpu"), k)
-    assert there.shape == () and float(there) == pytest.approx(float(evaluate.top_k(logits, labels, k)))
+    there = scores.top_k(devices.to_device(logits, "gpu"), devices.to_device(labels, "gpu"), k)
+    assert there.shape == () and float(there) == pytest.approx(float(scores.top_k(logits, labels, k)))
 
 
 def test_ten_crops_are_averaged_there_as_here(gpu):
@@ -336,8 +342,8 @@ def test_ten_crops_are_averaged_there_as_here(gpu):
 
 
 def test_confusion_is_counted_there_as_here_and_fetched_with_the_rest(standin, monkeypatch):
-    monkeypatch.setattr(evaluate, "OFTEN", math.inf)
-    here, there, fetched = evaluate.Score(6), evaluate.Score(6), []
+    monkeypatch.setattr(scores, "OFTEN", math.inf)
+    here, there, fetched = scores.Score(6), scores.Score(6), []
     for n in (3, 5, 1, 2):
         logits, labels = RNG.integers(0, 4, (n, 6)).astype(np.float32), RNG.integers(6, size=n)  # with ties
         for score, device in ((here, "cpu"), (there, "gpu")):

@@ -5,6 +5,7 @@ import csv
 import numpy as np
 from programs import step, tiny
 from support import watch as watching
+from support.folders import WATCH
 
 import minicnn
 from minicnn.optim import SGD
@@ -22,8 +23,8 @@ def rows_of(device, folder, monkeypatch):
     for _ in range(2):
         watch.before()
         step(net, optimizer, images.data, np.arange(4))
-        watch.after()
-    with open(folder / watching.CSV, newline="") as file:
+        watch.after(None, images.data, np.arange(4))
+    with open(folder / WATCH, newline="") as file:
         return [[float(value or -1) for value in [row[0], *row[2:]]] for row in list(csv.reader(file))[1:]]
 
 
@@ -39,7 +40,7 @@ def test_a_step_that_is_not_watched_waits_for_nothing(standin, tmp_path, monkeyp
     watch = watching.Watch(net, SGD(net.parameters(), 0.1), tmp_path)
     standin.log.clear()
     watch.before()
-    watch.after()
+    watch.after(None, None, None)
     assert not standin.log
 
 

@@ -110,3 +110,14 @@ def test_what_data_sets_and_loaders_print():
     assert repr(DataLoader(dataset, 4, part=(0, 2))).endswith(", device='cpu', part=(0, 2))")
     assert repr(SyntheticImages(20, 1, 64)) == "SyntheticImages(20, seed=1, size=64)"
     assert repr(PixelStatistics()) == "PixelStatistics(0 images)"
+
+
+def test_an_index_that_does_not_fit():
+    dataset = Arrays(np.zeros((3, 2)), [1, 2, 3])
+    assert dataset[-1][1] == 3 == dataset[np.int64(2)][1]
+    for index in (3, -4):
+        with pytest.raises(IndexError, match=f"^Arrays: index {index} is out of range: there are 3, 0 to 2$"):
+            dataset[index]
+    for index in (1.0, slice(0, 2), [0, 1], None):
+        with pytest.raises(TypeError, match=r"^Arrays: index must be an integer, not "):
+            dataset[index]

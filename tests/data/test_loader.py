@@ -575,21 +575,25 @@ def test_labels_of_one_batch_must_agree(options, other, words):
 
 @WORKERS
 def test_a_sample_that_is_no_pair(options):
-    picture = np.zeros((2, 2, 3), np.uint8)
-    for sample, what in (
-        (picture[:2], "ndarray"),  # which could be unpacked
-        ((picture,), "tuple of 1"),
-        ((picture, 0, 0), "tuple of 3"),
-        ([picture, 0, 0], "list of 3"),
-        ({"image": picture, "label": 0}, "dict"),
-        (None, "NoneType"),
-    ):
-        with pytest.raises(DataError) as info:
-            list(DataLoader([(picture, 0), [picture, 1], sample], 1, **options))
-        assert str(info.value) == (
-            f"sample 2: a dataset's sample is (image, label), not a {what}: let dataset[i] return (image, label);"
-            " of arrays X and y, Arrays(X, y) is a dataset"
-        )
+    picture, found = np.zeros((2, 2, 3), np.uint8), []
+    samples = {
+        "ndarray": picture[:2],  # which could be unpacked
+        "tuple of 1": (picture,),
+        "tuple of 3": (picture, 0, 0),
+        "list of 3": [picture, 0, 0],
+        "dict": {"image": picture, "label": 0},
+        "NoneType": None,
+    }
+    dataset = [(picture, 0), [picture, 1], *samples.values()]
+    list(DataLoader(dataset, 1, on_bad=lambda name, error: found.append(str(error)), **options))
+    assert found == [
+        f"sample {i}: a dataset's sample is (image, label), not a {what}: let dataset[i] return (image, label);"
+        " of arrays X and y, Arrays(X, y) is a dataset"
+        for i, what in enumerate(samples, 2)
+    ]
+    with pytest.raises(DataError) as info:
+        list(DataLoader(dataset, 1, **options))
+    assert str(info.value) == found[0]
 
 
 def test_arrays_in_a_dataset_s_place():
@@ -611,7 +615,8 @@ def test_an_image_that_is_no_array(options):
     words = "^sample 1: the image is a {}, not a NumPy array \\(H, W, C\\): let the dataset return {}$"
     convert = r'np.asarray\(image.convert\("RGB"\)\)'
     dataset = [(np.zeros((4, 4, 3), np.uint8), 0), (picture, 1)]
-    for transform in (None, CenterCrop(2), Resize(2), Compose([RandomHorizontalFlip()]), Normalize(0.5, 0.5)):
+    transforms = [None, CenterCrop(2), Resize(2), Compose([RandomHorizontalFlip()]), Normalize(0.5, 0.5)]
+    for transform in transforms[: 1 if "processes" in options else 5]:  # which take a moment to start
         with pytest.raises(DataError, match=words.format("PIL.Image.Image", convert)):
             list(DataLoader(dataset, 1, transform=transform, **options))
     with pytest.raises(DataError, match=words.format("PIL.Image.Image", convert)):
@@ -740,14 +745,14 @@ def augmented(image, rng):
     return image if image is None else image + rng.integers(0, 9, image.shape, np.uint8)
 
 
-@WORKERS
-def test_what_stays_is_augmented_as_before(options):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_stays_is_augmented_as_before(num_workers):
     """The rows are those that the batch has without holes."""
     samples = [(np.full((2, 2, 3), i, np.uint8), i / 2) for i in range(7)]
     holey = [(None, 0) if i in (3, 5) else sample for i, sample in enumerate(samples)]
     told = []
-    options = {"transform": augmented, "normalize": Normalize(0.5, 0.25), **options}
-    whole = list(DataLoader(samples, 3, **{**options, "num_workers": 0, "processes": False}))
+    options = {"transform": augmented, "normalize": Normalize(0.5, 0.25), "num_workers": num_workers}
+    whole = list(DataLoader(samples, 3, **options))
     some = list(DataLoader(holey, 3, on_bad=lambda name, error: told.append((name, str(error))), **options))
     for (images, labels), (expected, targets), rows in zip(some, whole, (slice(3), slice(1, 2), slice(1)), strict=True):
         np.testing.assert_array_equal(images, expected[rows])
@@ -824,8 +829,8 @@ HOLES = [
 ]
 
 
-@WORKERS
-def test_a_batch_of_which_nothing_can_be_read(options):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_batch_of_which_nothing_can_be_read(num_workers):
     """Its shape is that of a sample of the same batch, if another part has one, else that of another batch's."""
     shapes = [(2, 3, 3)] * 3 + [None] * 3 + [(4, 1, 3)] * 3
     for number, (bad, (which, parts), expected) in enumerate(HOLES):
@@ -834,7 +839,7 @@ def test_a_batch_of_which_nothing_can_be_read(options):
         dataset = [(None if i in holes else np.zeros(shapes[i], np.uint8), np.full(5, 0.5)) for i in range(9)]
         told = []
         loader = DataLoader(
-            dataset, 3, part=(which, parts), normalize=normalize, **options,
+            dataset, 3, part=(which, parts), normalize=normalize, num_workers=num_workers,
             on_bad=lambda name, _, told=told: told.append(name),
         )  # fmt: skip
         batches = list(loader)

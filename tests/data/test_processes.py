@@ -197,9 +197,10 @@ def test_batches_stay_where_they_were_loaded():
     assert sorted(running.free.get_nowait() for _ in range(len(slots))) == list(range(len(slots)))
 
 
-@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("which", [2, 3])
 def test_parts_of_batches(which):
-    """Their places have room for the largest part of a batch, not for the batch; here that is 6 and 2 samples."""
+    """Their places have room for the largest part of a batch, not for the batch; here that is 6 and 2 samples. Part 2
+    has 1 of 6 and 0 of 2, part 3 has 2 and 1."""
     options = {"transform": TRANSFORM, "shuffle": True, "part": (which, 4)}
     loader = DataLoader(Noise(), 6, num_workers=1, processes=True, **options)
     assert_same(epochs(loader), epochs(DataLoader(Noise(), 6, num_workers=0, **options)))
@@ -268,7 +269,10 @@ def test_what_is_left_out_is_what_threads_leave_out(part):
             with lock:
                 events.append((name, type(error), str(error), threading.current_thread()))
 
-        loader = DataLoader(Holey(20, large=15), 5, shuffle=False, part=part, on_bad=on_bad, **options)
+        loader = DataLoader(
+            Holey(20, large=15), 5, transform=RandomHorizontalFlip(), normalize=NORMALIZE, part=part, on_bad=on_bad,
+            **options,
+        )  # fmt: skip
         loader.set_epoch(0, batch=1)
         for _ in range(2):
             for images, labels in loader:

@@ -138,3 +138,16 @@ def test_no_results_without_pictures(result):
     with pytest.raises(DataError, match="before the first image"):
         value = getattr(PixelStatistics(), result)
         value()
+
+
+def test_what_is_no_image_and_no_statistics():
+    found = PixelStatistics()
+    for wrong in ("a", None, [1, 2], minicnn.Tensor([1.0])):
+        with pytest.raises(DataError, match=r"^PixelStatistics takes uint8 images \(H, W, 3\), got "):
+            found.add(wrong)
+        with pytest.raises(TypeError, match=r"^merge: other must be a PixelStatistics, not "):
+            found.merge(wrong)
+        with pytest.raises(DataError, match=r"^PixelStatistics.of takes arrays by their names, .* not "):
+            PixelStatistics.of(wrong)
+    with pytest.raises(DataError, match=r"^PixelStatistics.of takes arrays"):
+        PixelStatistics.of({"count": 1, "sums": 2, "products": 3})

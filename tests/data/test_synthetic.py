@@ -164,3 +164,9 @@ def test_bad_arguments_are_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as caught:
         SyntheticImages(**arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_an_index_that_is_no_integer():
+    for index in (1.5, "0", None, [0]):
+        with pytest.raises(TypeError, match=r"^SyntheticImages: index must be an integer, not "):
+            SyntheticImages(3)[index]

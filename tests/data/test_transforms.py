@@ -373,3 +373,39 @@ def test_arguments_out_of_range():
         assert one_line(ValueError, Normalize, mean, std) == (
             f"mean and std must be one number or three, std above 0, got {mean!r} and {std!r}"
         )
+
+
+def test_what_is_no_image_and_no_generator():
+    for transform in (Resize(5), CenterCrop(5), RandomCrop(5), TenCrop(5), RandomHorizontalFlip(), MEAN, PCA):
+        message = one_line(DataError, transform, [1, 2], rng())
+        assert message == f"{transform} takes an image, an array (H, W, C), got [1, 2]"
+    assert one_line(DataError, Normalize(0, 1), "a") == (
+        "Normalize(mean=0, std=1) takes uint8 images, an array (…, H, W, C), got 'a'"
+    )
+    for transform in (RandomCrop(5), RandomHorizontalFlip(), PCA):
+        image = picture(9, 8, np.float32)
+        message = one_line(TypeError, transform, image, "seed")
+        assert message == f"{transform} takes rng, a numpy.random.Generator, second, not 'seed'"
+
+
+def test_images_that_cannot_be_scaled():
+    message = "Resize(short_side=5) was given an image of no pixels, 0x3 (height x width)"
+    assert one_line(DataError, Resize(5), np.zeros((0, 3, 3), np.uint8), rng()) == message
+    message = one_line(DataError, Resize(2**20 + 1), picture(2, 2), rng())
+    assert message == "2 x 2 pixels would become 1048577 x 1048577, and no side can be longer than 1,048,576"
+
+
+def test_numbers_of_transforms():
+    for std in (None, "1", math.inf):
+        assert "a std of 0 or more" in one_line(ValueError, PCAColor, EIGENVALUES, EIGENVECTORS, std)
+    for name, wrong in (("eigenvalues", ("a", EIGENVECTORS)), ("eigenvectors", (EIGENVALUES, [[1], [2, 3]]))):
+        assert one_line(TypeError, PCAColor, *wrong).startswith(f"PCAColor: {name} must be numbers, not ")
+    assert one_line(TypeError, PCAColor, EIGENVALUES, EIGENVECTORS, 0.1, "a").startswith(
+        "PCAColor: scale must be numbers"
+    )
+    assert one_line(TypeError, SubtractMean, "a").startswith("mean_image must be an array, not ")
+    assert one_line(ValueError, SubtractMean, 3.0).endswith("got an array ()")
+    assert one_line(TypeError, SubtractMean, np.zeros((2, 2, 3)), "a").startswith(
+        "std must be one number or several, not "
+    )
+    assert RandomHorizontalFlip(np.float64(0.5)) == RandomHorizontalFlip(0.5)

@@ -405,15 +405,16 @@ runpy.run_path(str(programs.PROGRAMS / sys.argv[0]), run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("out", ["1>&1", "1>&-"])
 @pytest.mark.parametrize(
-    "arguments, status, words",
+    "arguments, status, words, out",
     [
-        (["train.py", "--epochs", "1", "--out", "run"], 0, "the run is in run"),
-        (["train.py", "--data", "nowhere"], 2, "train.py: --data "),
-        (["evaluate.py", "--checkpoint", "nowhere"], 2, "evaluate.py: nowhere cannot be read: No such file"),
-        (["predict.py", "--checkpoint", "nowhere", "photo.jpg"], 2, "predict.py: nowhere cannot be read"),
-        (["prepare.py", "nowhere", "there"], 2, "prepare.py: nowhere"),
+        (["train.py", "--epochs", "1", "--out", "run"], 0, "the run is in run", "1>&1"),
+        (["train.py", "--epochs", "1", "--out", "run"], 0, "the run is in run", "1>&-"),
+        (["train.py", "--data", "nowhere"], 2, "train.py: --data ", "1>&1"),
+        (["train.py", "--data", "nowhere"], 2, "train.py: --data ", "1>&-"),
+        (["evaluate.py", "--checkpoint", "nowhere"], 2, "evaluate.py: nowhere cannot be read: No such file", "1>&1"),
+        (["predict.py", "--checkpoint", "nowhere", "photo.jpg"], 2, "predict.py: nowhere cannot be read", "1>&1"),
+        (["prepare.py", "nowhere", "there"], 2, "prepare.py: nowhere", "1>&1"),
     ],
 )
 def test_a_standard_error_that_is_closed(look, tmp_path, arguments, status, words, out):

@@ -6,10 +6,9 @@ import io
 import re
 import sys
 
-import evaluate
 import numpy as np
 import pytest
-from support import confusion, drawing, report
+from support import confusion, drawing, report, scores
 from support.images import IMAGENET, View
 
 Image = pytest.importorskip("PIL.Image")
@@ -93,7 +92,7 @@ def config_of(names, **more):
 
 
 def score_of(classes, mistakes=()):
-    score = evaluate.Score(classes, mistakes=24)
+    score = scores.Score(classes, mistakes=24)
     score.confusion = np.random.default_rng(0).integers(0, 9, (classes, classes))
     score.mistakes = list(mistakes)
     return score
@@ -131,7 +130,7 @@ def mistakes_of(names, count=24):
     rng = np.random.default_rng(0)
     for i in range(count):
         image = VIEW.evaluation()(np.full((24, 24, 3), 10 * i, np.uint8), rng)
-        yield evaluate.Mistake(0.99 - i / 100, i % len(names), (i + 1) % len(names), image)
+        yield scores.Mistake(0.99 - i / 100, i % len(names), (i + 1) % len(names), image)
 
 
 def test_a_whole_report(page):
@@ -161,11 +160,12 @@ def test_the_same_run_gives_the_same_bytes(page, tmp_path):
 
 def test_names_with_any_characters(page):
     score = score_of(10, mistakes_of(HOSTILE))
-    found = page(config_of(HOSTILE, data="/some/<b>&", out="runs/<i>it's"), rows_of(2), None, score, VIEW)
+    config = config_of(HOSTILE, data="/some/<b>&\udce9", out="runs/<i>it's")
+    found = page(config, rows_of(2), None, score, VIEW)
     assert not {"b>", "i"} & {tag for tag, _ in found.tags}
     for name in ("<script>alert(1)</script>", "a&b \"q\" 'r'", "caf?", r"two\nlines", "\u202elive", "狗 猫頭鷹", "كلب"):
         assert found.words.count(name) >= 3, name
-    assert "long long long long long long long long long lo…" in found.words and "AlexNet 2012 on <b>&" in found.words
+    assert "long long long long long long long long long lo…" in found.words and "AlexNet 2012 on <b>&?" in found.words
     assert {"bdi"} == {tag for tag, _ in found.tags} - {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "b", "br", "img", "table", "tr", "th",
         "td", "figure", "figcaption", "details", "summary", "pre", "svg", "g", "path", "defs", "clippath", "rect", "use",
@@ -181,7 +181,7 @@ def test_a_thousand_classes(page):
     score.confusion = np.where(rng.random((1000, 1000)) < 0.02, 1, 0) + np.diag(rng.integers(10, 40, 1000))
     for i in range(24):
         image = view.evaluation()(rng.integers(0, 256, (256, 256, 3), np.uint8), rng)
-        score.mistakes.append(evaluate.Mistake(0.5, i, i + 1, image))
+        score.mistakes.append(scores.Mistake(0.5, i, i + 1, image))
     found = page(config_of(names), rows_of(90), rng.standard_normal((11, 11, 3, 96)), score, view)
     assert found.size < 1e6
     (pixels,) = found.images("confusion matrix")
@@ -223,6 +223,24 @@ def test_the_results_of_evaluate(page):
     assert found.headings == ["Confusion", "Most confused", "Classes", "Settings"]
 
 
+@pytest.mark.parametrize(
+    "column, right",
+    [
+        (["1", "20%", "–"], True),
+        (["–", "1e-05", "nan"], True),
+        (["–", "–", "–"], False),
+        (["1", "<b>2</b>", "3"], False),
+    ],
+)
+def test_numbers_stand_on_the_right(column, right):
+    found = Page(report.table(["a", "b"], [(cell, "<b>c</b>") for cell in column]))
+    assert [attributes.get("class") for tag, attributes in found.tags if tag in ("th", "td")] == [
+        "number" if right else None,
+        None,
+    ] * 4
+    assert report.table(["a", "b"], []) == ""
+
+
 def test_a_network_that_makes_no_mistakes(page):
     score = score_of(3)
     score.confusion = np.diag([3, 0, 2])
@@ -231,7 +249,16 @@ def test_a_network_that_makes_no_mistakes(page):
     assert found.tables[0] == [
         ["class", "images", "recall", "precision", "most often taken for"], ["a", "3", "100%", "100%", "–"], ["c", "2", "100%", "100%", "–"],
     ]  # fmt: skip
-    assert page(config_of("abc"), [], None, evaluate.Score(), VIEW).headings[0] == "Settings"
+    for score in (scores.Score(), None):
+        found = page(config_of("abc"), [], None, score, VIEW)
+        assert found.headings[0] == "Settings"
+        assert [tag for tag, attributes in found.tags if attributes.get("class") == "faint"] == ["p"]
+
+
+def test_a_few_pairs_have_no_more(page):
+    found = page(config_of("abc"), [], None, score_of(3))
+    assert found.headings[:3] == ["Confusion", "Most confused", "Classes"] and len(found.tables[0]) == 4
+    assert "details" not in {tag for tag, _ in found.tags}
 
 
 def test_settings_that_are_missing(page):
@@ -291,6 +318,23 @@ def test_a_chart():
     assert "first" not in Page(alone).words
 
 
+@pytest.mark.parametrize("epochs, points", [(1, 2), (30, 60), (31, 0)])
+def test_each_of_a_few_epochs_has_a_point(epochs, points):
+    """Without which a run of one epoch would show nothing."""
+    lines = {"train_loss": ("a", "#111111", "-"), "val_loss": ("b", "#222222", "-")}
+    found = Page(report.chart("loss", rows_of(epochs), lines)).tags
+    styles = [attributes.get("style", "") for tag, attributes in found if tag == "use"]
+    assert sum("#111111" in style or "#222222" in style for style in styles) == points + 2 * (
+        points > 0
+    )  # the legend's
+
+
+def test_a_chart_has_the_colors_of_the_page():
+    """Its own are those of its lines: nothing is black or white, which would not be seen on such a page."""
+    svg = report.chart("loss", rows_of(3), {"train_loss": ("a", "#111111", "-"), "val_loss": ("b", "#222222", "-")})
+    assert set(re.findall("#[0-9a-f]{6}", svg)) == {"#111111", "#222222"}
+
+
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
 def test_a_rate_that_is_divided_by_ten(schedule):
     rows = [row | {"lr": 0.1 ** (2 + row["epoch"])} for row in rows_of(3)]
@@ -299,9 +343,11 @@ def test_a_rate_that_is_divided_by_ten(schedule):
     assert (1e-5 in ticks and 1e-4 in ticks) == (schedule == "plateau")
 
 
-def test_losses_and_shares_begin_at_0():
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_losses_and_shares_begin_at_0(schedule):
     for title, column in (("loss", "val_loss"), ("correct, %", "val_top1")):
-        svg = report.charts([row | {column: 50 + row["epoch"]} for row in rows_of(3)], {}, [title])
+        rows = [row | {column: 50 + row["epoch"]} for row in rows_of(3)]
+        svg = report.charts(rows, {"schedule": schedule}, [title])
         assert "\n0\n" in re.sub(r"\s*\n\s*", "\n", Page(svg).words)
 
 
@@ -323,6 +369,7 @@ def test_filters(page):
     assert pixels.shape == (2 * 6 + 1, 16 * 6 + 1, 3) and (pixels[0] == 255).all()
     np.testing.assert_allclose(pixels / 255, drawing.filter_sheet(np.nan_to_num(kernels)), atol=0.5 / 255 + 1e-9)
     assert "20 kernels of 5×5" in found.words
+    assert [tag for tag, attributes in found.tags if attributes.get("class") == "faint"] == ["p", "p"]
     own = kernels[..., 18]
     expected = (own - own.min()) / (own.max() - own.min())
     np.testing.assert_allclose(pixels[7:12, 13:18] / 255, expected, atol=0.003)
@@ -355,7 +402,7 @@ def test_mistakes_are_shown_as_the_network_saw_them(page):
     image[:, :12] = 200, 40, 90
     seen = VIEW.evaluation()(image, np.random.default_rng(0))
     other = VIEW.evaluation()(np.full((24, 24, 3), 128, np.uint8), np.random.default_rng(0))
-    mistakes = [evaluate.Mistake(0.98765, 0, 2, seen), evaluate.Mistake(0.5, 1, 0, other)]
+    mistakes = [scores.Mistake(0.98765, 0, 2, seen), scores.Mistake(0.5, 1, 0, other)]
     found = page(config_of(names), [], None, score_of(3, mistakes), VIEW)
     words = found.words[found.words.index("Most confident") : found.words.index("Settings")]
     assert [line for line in words.split("\n") if line][2:] == ["cat 98.8%is ant", "ant 50.0%is bee"]

@@ -205,7 +205,10 @@ def test_settings_that_are_damaged(run, finished, tmp_path, monkeypatch):
                 assert str(error).startswith(str(path)) and "\n" not in str(error)
                 refused.add(where)
     assert len(seen) > 60
-    free = {("config", name) for name in ("minicnn", "earlier")} | {("epoch",), ("rows", 0, "data_wait_s")}
+    free = {("config", name) for name in ("minicnn", "earlier")} | {
+        ("epoch",),
+        *(("rows", 0, f"{what}_seconds") for what in ("data", "compute")),
+    }
     unused = {where for where in seen if where[0] == "random"} | free
     assert seen - refused <= unused, sorted(map(str, seen - refused - unused))
 

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import tqdm
 import train
-from support import progress, recipes, start
+from support import progress, recipes, scores, start
 from support.options import parse
 
 import minicnn
 from minicnn import Tensor, nn
 
-COLUMNS = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,images_per_s,seconds,data_wait_s"
+COLUMNS = (
+    "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,images_per_s,seconds,compute_seconds,data_seconds"
+)
 
 
 # -- an epoch ------------------------------------------------------------------------------------------------------
@@ -65,11 +67,11 @@ def test_batches_are_counted_and_end_when_the_loss_is_no_number(monkeypatch, los
     )
     monkeypatch.setattr(progress, "progress_bar", lambda **_: bar)
     monkeypatch.setattr(progress, "BAR", -1.0)
-    monkeypatch.setattr(evaluate, "OFTEN", -1.0)
+    monkeypatch.setattr(scores, "OFTEN", -1.0)
     loader = type(
         "Loader", (), {"dataset": range(5), "part": (0, 1), "__iter__": lambda self: (batch for batch in LOADER)}
     )()
-    score, given = evaluate.Score(), []
+    score, given = scores.Score(), []
     for (_, labels), loss in zip(progress.batches(loader, "epoch 1/1", score), losses, strict=False):
         given.append(len(labels))
         score.add(Tensor(loss), Tensor(np.zeros((len(labels), 6))), labels)
@@ -219,7 +221,7 @@ def test_the_end_says_what_is_best_and_what_comes_next(run, monkeypatch, look, t
     best = tmp_path / "best.safetensors"
     out = run("train.py", "--epochs", 4, "--out", tmp_path).out.splitlines()
     assert out[-4:-1] == [
-        "best: top-1 40.0% in epoch 3; see curves.png, and filters.png (noise at first)",
+        "best: top-1 40.0% in epoch 3; see report.html (the filters are noise at first)",
         f"to measure it: python {look.PROGRAMS / 'evaluate.py'} --checkpoint {best}",
         f"to ask it: python {look.PROGRAMS / 'predict.py'} --checkpoint {best} PHOTO",
     ]
@@ -507,13 +509,19 @@ def test_a_run_that_goes_on_keeps_the_names_of_its_classes(run, photos, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what overflows on the way
-def test_training_that_diverges(mistake, monkeypatch, tmp_path):
+def test_training_that_diverges(mistake, run, monkeypatch, tmp_path):
     """It ends when that is seen, not an epoch of ImageNet later."""
-    monkeypatch.setattr(evaluate, "OFTEN", 0)
+    monkeypatch.setattr(scores, "OFTEN", 0)
     steps, step = [], minicnn.optim.SGD.step
     monkeypatch.setattr(minicnn.optim.SGD, "step", lambda optimizer: steps.append(step(optimizer)))
-    mistake(["diverged", "--lr"], "train.py", "--lr", 1e6, "--batch-size", 2, "--out", tmp_path / "run")
+    command = ["train.py", "--lr", 1e6, "--batch-size", 2, "--out", tmp_path / "run"]
+    found = mistake(["diverged: the loss of step", "the first that went wrong is the", "--lr"], *command)
     assert 0 < len(steps) < 15
+    assert re.search(r"^(weights that are NaN|the largest weight of each layer: conv1 )", found.out, re.MULTILINE), (
+        found.out
+    )
+    found = run(*command, "--detect-anomaly")
+    assert found.status == 2 and len(found.err.splitlines()) == 1 and "diverged" not in found.err
 
 
 def test_a_run_is_not_overwritten(mistake, run, look, monkeypatch, tmp_path):

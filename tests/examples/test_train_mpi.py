@@ -7,12 +7,13 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import launch
 import numpy as np
 import pytest
-from programs import FILES, files, metrics
+from programs import FILES, TIMES, files, metrics
 
 import minicnn
 
@@ -54,9 +55,10 @@ def base(size):
     return jobs
 
 
-def start(folder, size, jobs, *fault):
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    return launch.start(size, "small_train.py", folder / "jobs.json", *fault, cwd=folder)
+def start(folder, size, jobs, *fault, name="jobs"):
+    """Begin these jobs, whose files beside their runs have names that begin so."""
+    (folder / f"{name}.json").write_text(json.dumps(jobs))
+    return launch.start(size, "small_train.py", folder / f"{name}.json", *fault, cwd=folder)
 
 
 def finish(running):
@@ -129,7 +131,7 @@ def same(one, other):
 
 
 def timeless(folder):
-    return [{**row, "images_per_s": 0, "seconds": 0, "data_wait_s": 0} for row in metrics(folder)]
+    return [{**row, **dict.fromkeys(TIMES, 0)} for row in metrics(folder)]
 
 
 def close(one, other):
@@ -242,30 +244,31 @@ MORE_FAULTS = {
 OURS = "train.py", "interrupted", "rank 0 has", "rank 1 has", "RuntimeError"  # how lines begin that are not mpiexec's
 
 
-def run_into(folder, faults):
-    """The results of these faults; then all runs go on, in one start of two processes."""
-    results = {}
+def run_into(folder, faults, at_once):
+    """The results of these faults, so many at a time; then all runs go on, in one start of two processes."""
     shutil.copytree(folder / "photos", folder / "rotting", dirs_exist_ok=True)
-    for name, (options, how, rank, *_) in faults.items():
-        for path in folder.glob("pid *"):
-            path.unlink()
-        running = start(folder, 2, [job(f"lost/{name}", options)], how, rank)
-        if how == "waits":
-            while not (folder / "waiting").exists() and running.poll() is None:
-                time.sleep(0.05)
-            (folder / "waiting").unlink()
-            time.sleep(0.3)
-            running.send_signal(signal.SIGINT)
-        results[name] = finish(running)
-        pids = [path.name.split()[1] for path in folder.glob("pid *")]
-        for _ in range(50):
-            if any(map(alive, pids)):
-                time.sleep(0.1)
-        results[name].started, results[name].left = len(pids), list(filter(alive, pids))
-        results[name].files = files(folder / "lost" / name)
+    with ThreadPoolExecutor(at_once) as pool:
+        results = dict(zip(faults, pool.map(lambda name: go_wrong(folder, name, *faults[name]), faults), strict=True))
     shutil.copytree(folder / "photos", folder / "rotting", dirs_exist_ok=True)
     succeed(folder, 2, [["--resume", f"lost/{name}/last.safetensors"] for name in faults])
     return results
+
+
+def go_wrong(folder, name, options, how, rank, *_):
+    running = start(folder, 2, [job(f"lost/{name}", options)], how, rank, name=name)
+    if how == "waits":
+        while not (folder / f"{name} waits").exists() and running.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        running.send_signal(signal.SIGINT)
+    result = finish(running)
+    pids = [path.name.split()[-1] for path in folder.glob(f"{name} pid *")]
+    for _ in range(50):
+        if any(map(alive, pids)):
+            time.sleep(0.1)
+    result.started, result.left = len(pids), list(filter(alive, pids))
+    result.files = files(folder / "lost" / name)
+    return result
 
 
 def alive(pid):
@@ -278,12 +281,12 @@ def alive(pid):
 
 @pytest.fixture(scope="module")
 def lost(world):
-    return run_into(world.folder, FAULTS)
+    return run_into(world.folder, FAULTS, 3)  # most of the time they wait
 
 
 @pytest.fixture(scope="module")
 def lost_too(world):
-    return run_into(world.folder, MORE_FAULTS)
+    return run_into(world.folder, MORE_FAULTS, 1)  # some are to wait 2 s at most
 
 
 def ends(world, name, result, fault):
@@ -328,7 +331,7 @@ def mistake(folder, size, options, message):
 def test_a_mistake_is_one_line(tmp_path):
     """Every process makes it."""
     mistake(tmp_path, 3, "--batch-size 2", "--batch-size 2 is too small for 3 processes")
-    assert files(tmp_path) == {"jobs.json", *(path.name for path in tmp_path.glob("pid *"))}
+    assert files(tmp_path) == {"jobs.json", *(path.name for path in tmp_path.glob("jobs pid *"))}
 
 
 @launch.needs_mpi

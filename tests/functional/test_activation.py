@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits import ACTIVATIONS, reaches_its_limits
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import agree, arrays, differentiable, distinct, refuses
+from reference import agree, arrays, differentiable, distinct, fails, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -159,3 +159,16 @@ def test_axes_that_do_not_exist(f):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_limits_are_reached(name, dtype):
     reaches_its_limits(name, dtype)
+
+
+def test_settings_of_activations():
+    x = Tensor([1.0, -1.0])
+    for slope in (np.nan, np.inf, "a", None):
+        fails(ValueError, "^leaky_relu: negative_slope must be a finite number, not ", F.leaky_relu, x, slope)
+    assert F.leaky_relu(Tensor(np.float32([-1])), np.float64(0.5)).dtype == np.float32
+    for name in ("softmax", "log_softmax"):
+        fails(ValueError, f"^{name}: axis must be a whole number, not 1.5$", getattr(F, name), x, 1.5)
+        fails(TypeError, f"^{name}: x must be a Tensor, not an array", getattr(F, name), x.data)
+        fails(
+            TypeError, f"^{name} needs a floating-point Tensor, not int64$", getattr(F, name), Tensor(np.zeros(0, int))
+        )

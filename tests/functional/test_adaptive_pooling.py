@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from reference import agree, arrays, both, differentiable, normal, pairs, refuses
+from reference import agree, arrays, both, differentiable, fails, normal, pairs, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -80,3 +80,11 @@ def test_mistakes():
     for shape in ((4, 4, 1), (1, 0, 4, 1), (1, 4, 0, 1)):
         with refuses(ValueError, "adaptive_avg_pool2d", "(N, H, W, C)", str(shape)):
             F.adaptive_avg_pool2d(Tensor(np.ones(shape)), 2)
+
+
+def test_more_bins_than_can_be_made():
+    one = Tensor(np.ones((1, 1, 1, 0)))
+    assert F.adaptive_avg_pool2d(one, (1 << 20, 1)).shape == (1, 1 << 20, 1, 0)
+    for size in ((1, (1 << 20) + 1), ((1 << 20) + 1, 1)):
+        words = rf"^adaptive_avg_pool2d: output_size must be at most 1,048,576, not \({size[0]}, {size[1]}\)$"
+        fails(ValueError, words, F.adaptive_avg_pool2d, one, size)

@@ -6,7 +6,7 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import DTYPES, agree, arrays, normal, refuses
+from reference import DTYPES, agree, arrays, fails, normal, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -154,3 +154,45 @@ def test_running_statistics_are_arrays(name, training):
     running = {"running_mean": np.zeros(2), "running_var": np.ones(2), name: one}
     with pytest.raises(TypeError, match=f"^batch_norm: {name} is an array, which it updates"):
         F.batch_norm(Tensor(normal(3, 2)), gamma=one, beta=zero, **running, training=training)
+
+
+def test_a_call_that_is_refused_changes_nothing():
+    running = {"running_mean": np.zeros(2, np.float32), "running_var": np.ones(2, np.float32)}
+    x, gamma = (
+        Tensor(np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)),
+        Tensor(np.ones(2, np.float32)),
+    )
+    for change, error in (
+        ({"beta": Tensor(np.ones(2))}, TypeError), ({"momentum": 1.5}, ValueError), ({"momentum": "1"}, ValueError),
+        ({"eps": -1e-9}, ValueError), ({"training": 2}, ValueError), ({"running_var": np.ones(2, int)}, TypeError),
+        ({"gamma": "a"}, TypeError), ({"beta": [1.0, 1.0]}, TypeError),
+    ):  # fmt: skip
+        name = next(iter(change)) if "beta" not in change or isinstance(change["beta"], list) else "float32 and float64"
+        given = {"gamma": gamma, "beta": gamma, "training": True, **running, **change}
+        fails(error, name, F.batch_norm, x, **given)
+    assert running["running_mean"].tolist() == [0, 0] and running["running_var"].tolist() == [1, 1]
+
+
+def test_what_is_no_tensor_and_no_setting():
+    one = {
+        "gamma": Tensor(np.ones(2)),
+        "beta": Tensor(np.ones(2)),
+        "running_mean": np.zeros(2),
+        "running_var": np.ones(2),
+    }
+    x = Tensor(np.ones((3, 2)))
+    for name in ("x", "gamma", "beta"):
+        given = {"x": x, **one, name: np.ones((3, 2) if name == "x" else 2)}
+        fails(TypeError, f"^batch_norm: {name} must be a Tensor, not an array", F.batch_norm, **given)
+    fails(ValueError, "^batch_norm: training is False or True, not 'no'$", F.batch_norm, x, **one, training="no")
+    for name, wrong in (("momentum", (1.5, -0.1, "1")), ("eps", (-1e-9, np.nan, None))):
+        for value in wrong:
+            fails(
+                ValueError,
+                f"^batch_norm: {name} must be a .*number from 0.*, not ",
+                F.batch_norm,
+                x,
+                **one,
+                **{name: value},
+            )
+    assert F.batch_norm(x, **one, eps=0, momentum=1).shape == (3, 2)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from reference import arrays, normal, refuses
+from reference import arrays, fails, normal, refuses
 
 import minicnn
 import minicnn.functional as F
@@ -194,3 +194,8 @@ def test_a_probability_that_is_numpys_number(backend):
         y = F.dropout(x, np.float64(0.5))
         y.sum().backward()
     assert y.dtype == x.grad.dtype == np.float32
+
+
+def test_what_is_not_dropped():
+    fails(ValueError, "^dropout: training is False or True, not 'no'$", F.dropout, Tensor([1.0]), training="no")
+    fails(TypeError, "^dropout: x must be a Tensor, not an array", F.dropout, np.ones(2))

@@ -129,3 +129,21 @@ def test_mistakes():
     for lengths in ([2, 2], [1, 1, 1], [5, -1, 0], [2, 2, 0, 0]):
         with refuses(ValueError, "reduce_scatter: 3 lengths", "add up to 4", "axis -1", f"not {lengths}"):
             F.reduce_scatter(x, three, lengths)
+
+
+def test_what_is_no_worker_and_no_axis():
+    x, alone = Tensor([1.0, 2.0]), Workers()
+    for name, arguments in (("all_gather", ()), ("reduce_scatter", ([2],)), ("all_reduce", ())):
+        function = getattr(F, name)
+        with refuses(TypeError, f"{name}: workers are what distributed.start() returns, not 'a'"):
+            function(x, "a", *arguments)
+        with refuses(TypeError, f"{name}: x must be a Tensor, not [1.0]"):
+            function([1.0], alone, *arguments)
+        if name != "all_reduce":
+            for axis in (None, 1.5, "0"):
+                with refuses(ValueError, f"{name}: axis must be a whole number, not {axis!r}"):
+                    function(x, alone, *arguments, axis=axis)
+    with refuses(TypeError, "reduce_scatter: lengths must be a list, not 2"):
+        F.reduce_scatter(x, alone, 2)
+    with refuses(ValueError, "reduce_scatter: each of the lengths must be a whole number, not 2.0"):
+        F.reduce_scatter(x, alone, [2.0])

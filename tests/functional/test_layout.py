@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from reference import refuses
+from reference import fails, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -60,3 +60,16 @@ def test_the_transpose_has_its_own_channels(x, weight, bias, hints):
         F.conv_transpose2d(ones(x), ones(weight), ones(bias))
     y = F.conv_transpose2d(*as_told(x, weight, hints), ones(bias))
     assert y.shape == (1, 7, 7, 2)
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+def test_what_a_convolution_does_not_take(name):
+    convolve, x = getattr(F, name), ones((1, 4, 4, 2))
+    fails(TypeError, f"^{name}: x must be a Tensor, not an array", convolve, x.data, x)
+    for weight in ("a", [1.0], None):
+        fails(TypeError, f"^{name}: weight must be a Tensor or an array, not ", convolve, x, weight)
+    fails(TypeError, f"^{name}: bias must be a Tensor or an array, not 1$", convolve, x, ones((1, 1, 2, 2)), 1)
+    for groups in (1.5, "1", None):
+        fails(
+            ValueError, f"^{name}: groups must be a whole number, not ", convolve, x, ones((1, 1, 2, 2)), groups=groups
+        )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import agree, arrays, normal, refuses
+from reference import agree, arrays, fails, normal, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor, ops
@@ -70,3 +70,11 @@ def test_a_weight_of_pytorch():
     with pytest.raises(ValueError) as caught:
         F.linear(x, Tensor(np.ones((3, 5))))
     assert "weight.T" not in str(caught.value)
+
+
+def test_what_is_no_tensor_and_no_array():
+    x = Tensor(np.ones((3, 2)))
+    fails(TypeError, "^linear: x must be a Tensor, not an array", F.linear, x.data, Tensor(np.ones((2, 1))))
+    for weight in ("a", [[1.0], [1.0]], None):
+        fails(TypeError, "^linear: weight must be a Tensor or an array, not ", F.linear, x, weight)
+    fails(TypeError, "^linear: bias must be a Tensor or an array, not 1$", F.linear, x, Tensor(np.ones((2, 1))), 1)

@@ -101,7 +101,12 @@ def test_labels_out_of_range(lowest, highest):
 
 @pytest.mark.parametrize("labels", [[0.0, 1.0], np.array([1, 2], np.float32), ["a", "b"]])
 def test_labels_that_are_no_integers(labels):
-    with refuses(TypeError, "cross_entropy", "integers", str(np.asarray(labels).dtype)):
+    with refuses(
+        TypeError,
+        "cross_entropy",
+        "integers",
+        str(np.asarray(labels).dtype if not isinstance(labels[0], str) else labels),
+    ):
         F.cross_entropy(Tensor(np.ones((2, 3))), labels)
 
 
@@ -259,7 +264,7 @@ def test_nothing_flows_into_an_ignored_sample():
             dict(label_smoothing="0.1"),
             "cross_entropy: label_smoothing, a share, must be a number from 0 to 1, not '0.1'",
         ),
-        (dict(weight="heavy"), r"cross_entropy: weight is a number for each class, \(K,\), not <U5, 'heavy'$"),
+        (dict(weight="heavy"), r"cross_entropy: weight is a number for each class, \(K,\), not 'heavy'$"),
         (dict(weight=[1.0, -2.0, 1.0]), r"weight, each element of it, must be a finite number from 0, not -2.0"),
         (
             dict(weight=Tensor([1.0, 2.0, np.nan])),
@@ -268,7 +273,7 @@ def test_nothing_flows_into_an_ignored_sample():
         (dict(weight=[1.0, np.inf, 1.0]), "weight, each element of it, must be a finite number from 0, not inf"),
         (dict(weight=[]), r"weight of shape \(0,\), not \(3,\)"),
         (dict(weight=[[1.0, 2.0, 3.0]]), r"weight is a number for each class.*not float64 of shape \(1, 3\)"),
-        (dict(weight=["a", "b", "c"]), r"weight is a number for each class.*not <U1, \['a', 'b', 'c'\]"),
+        (dict(weight=["a", "b", "c"]), r"weight is a number for each class.*not \['a', 'b', 'c'\]$"),
         (dict(ignore_index=1.5), "ignore_index must be a whole number, not 1.5"),
         (dict(ignore_index=5, reduction="median"), "reduction"),
         (dict(ignore_index=0), "from -1 to 2"),

@@ -8,7 +8,7 @@ import reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import agree, arrays, differentiable, distinct, pairs, refuses
+from reference import agree, arrays, differentiable, distinct, fails, pairs, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor, use_backend
@@ -168,3 +168,18 @@ def test_padding_on_each_side_counts(padding, ceil_mode):
     assert_allclose(F.avg_pool2d(Tensor(ones), 3, 1, padding, ceil_mode).data, expected, rtol=1e-12)
     without = F.avg_pool2d(Tensor(ones), 3, 1, padding, ceil_mode, count_include_pad=False)
     assert_allclose(without.data, np.ones(expected.shape), rtol=1e-12)
+
+
+def test_flags_that_are_neither_true_nor_false():
+    x = Tensor(np.ones((1, 4, 4, 2)))
+    for pool in (F.max_pool2d, F.avg_pool2d):
+        fails(ValueError, f"^{pool.__name__}: ceil_mode is False or True, not 2$", pool, x, 2, ceil_mode=2)
+        fails(TypeError, f"^{pool.__name__}: x must be a Tensor, not an array", pool, x.data, 2)
+    fails(
+        ValueError,
+        "^avg_pool2d: count_include_pad is False or True, not 'a'$",
+        F.avg_pool2d,
+        x,
+        2,
+        count_include_pad="a",
+    )

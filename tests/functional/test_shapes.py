@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import agree, arrays, normal, refuses
+from reference import agree, arrays, fails, normal, refuses
 
 import minicnn.functional as F
 from minicnn import Tensor
@@ -131,3 +131,19 @@ def test_the_condition_may_change_afterwards():
     condition[:] = False
     y.sum().backward()
     assert x.grad.data.tolist() == [1, 0]
+
+
+def test_what_is_no_list_of_tensors():
+    vector = Tensor(np.ones(2))
+    fails(TypeError, "^concatenate: tensors must be a list, not 3$", F.concatenate, 3)
+    fails(ValueError, r"^concatenate needs at least one Tensor, not \(\)$", F.concatenate, ())
+    fails(ValueError, "^concatenate: axis must be a whole number, not None$", F.concatenate, [vector], None)
+    fails(TypeError, "^concatenate|^Concatenate of 1 and 2: none of the arguments is a Tensor", F.concatenate, [1, 2])
+    fails(TypeError, "^stack: tensors must be a list of Tensors, not with 3$", F.stack, [vector, 3])
+    for condition in ("a", [[1], [2, 3]], {}):
+        fails(TypeError, "^where takes a boolean condition, not ", F.where, condition, vector, vector)
+    for value in (None, "a", 1j):
+        fails(ValueError, "^pad: value must be a number, not ", F.pad, vector, ((1, 1),), value=value)
+    fails(TypeError, "^pad: x must be a Tensor, not an array", F.pad, vector.data, ((1, 1),))
+    assert F.pad(vector, ((1, 0),), value=-np.inf).numpy()[0] == -np.inf
+    assert np.isnan(F.pad(vector, ((1, 0),), value=np.nan).numpy()[0])

@@ -18,10 +18,11 @@ from programs import PROGRAMS, SIZE
 # isort: split
 import evaluate
 import model
-from support import images, parallel, recording, runs
+from support import folders, images, parallel, recording, runs
 
 from minicnn import distributed
 
+NAME = Path(sys.argv[1]).stem
 IMAGES = {"train": 18, "val": 10}
 
 
@@ -37,7 +38,7 @@ def no_memory():
 
 def waits():
     """For the test, which waits for this file."""
-    Path("waiting").touch()
+    Path(f"{NAME} waits").touch()
     time.sleep(3)
 
 
@@ -73,8 +74,10 @@ def small_world():
     parallel.column = small.small_column
     model.INPUT_SIZE.update(dict.fromkeys(model.INPUT_SIZE, SIZE))
     images.SYNTHETIC = IMAGES
+    folders.require_matplotlib = lambda: None  # which takes half a second, for each process
     recording.draw_curves = lambda rows, path, *_: path.write_bytes(b"")  # drawing takes a second
     recording.draw_filters = lambda kernels, path: path.write_bytes(b"")
+    recording.write_report = lambda path, **_: path.write_bytes(b"")
     distributed.SMALL = 256  # so that --parallel sharded divides something
 
 
@@ -94,7 +97,7 @@ def main(jobs, how=None, rank="0"):
     small_world()
     if how:
         goes_wrong(how, int(rank))
-    Path(f"pid {os.getpid()}").touch()
+    Path(f"{NAME} pid {os.getpid()}").touch()
     outputs = []
     for arguments in json.loads(Path(jobs).read_text()):
         sys.argv = ["train.py", *arguments]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from reference import fails
 
 import minicnn
 from minicnn.nn import init
@@ -52,3 +53,23 @@ def test_a_weight_has_an_input_and_an_output_axis(initializer):
             initializer(shape)
         assert "\n" not in str(caught.value)
     assert init.normal()((3,)).shape == (3,)
+
+
+def test_what_initializers_do_not_take():
+    for make, name in ((init.constant, "value"), (init.normal, "std")):
+        for given in ("a", None, [1.0], np.nan):
+            fails(ValueError, f"^{make.__name__}: {name} must be a .*number.*, not ", make, given)
+    fails(ValueError, "^normal: std must be a finite number from 0, not -1$", init.normal, -1)
+    for initializer in (init.constant(1.0), init.normal(), init.lecun(), init.xavier(), init.he()):
+        for shape in ("ab", None, 1.5):
+            fails(TypeError, "^an initializer's shape must be a list, not ", initializer, shape)
+        for shape in ((2, -1), (2, 1.5)):
+            fails(
+                ValueError,
+                "^an initializer's shape: each number must be a whole number from 0, not ",
+                initializer,
+                shape,
+            )
+        fails(ValueError, "^an initializer's shape must be one that memory can hold", initializer, (10**18, 10**18))
+        for shape in ((0, 3), (3, 0), (0, 0)):
+            assert initializer(shape).shape == shape and initializer(list(shape)).dtype == np.float32

@@ -287,3 +287,36 @@ def test_settings_that_no_batch_would_fit():
         nn.CrossEntropyLoss(weight=[0, 1], label_smoothing=1, ignore_index=np.int64(-100)),
         nn.ConvTranspose2d(1, 1, 3, 2, 0, 1),
     )
+
+
+def test_flags_and_numbers_of_layers():
+    for make in (
+        lambda **options: nn.Linear(2, 3, **options),
+        lambda **options: nn.Conv2d(2, 4, 3, **options),
+        lambda **options: nn.ConvTranspose2d(2, 4, 3, **options),
+    ):
+        for bias in ("no", 2, Tensor(np.ones(3)), None):
+            fails(ValueError, r"^(Linear|Conv2d|ConvTranspose2d): bias is False or True, not ", make, bias=bias)
+        for value in ("a", None, np.nan, np.ones(3)):
+            fails(
+                ValueError, "^(Linear|Conv2d|ConvTranspose2d): bias_init must be a number, not ", make, bias_init=value
+            )
+        assert make(bias=np.False_).bias is None and make(bias=1).bias is not None
+    for make, flag in ((nn.MaxPool2d, "ceil_mode"), (nn.AvgPool2d, "ceil_mode"), (nn.AvgPool2d, "count_include_pad")):
+        fails(ValueError, f"^{make.__name__}: {flag} is False or True, not 'a'$", make, 2, **{flag: "a"})
+    fails(ValueError, "^Linear: the weight's shape must be one that memory can hold", nn.Linear, 10**18, 10**18)
+    fails(ValueError, "^BatchNorm2d: num_features must be one that memory can hold", nn.BatchNorm2d, 10**18)
+    fails(ValueError, "^AdaptiveAvgPool2d: output_size must be at most 1,048,576, not ", nn.AdaptiveAvgPool2d, 10**9)
+    fails(ValueError, r"^Flatten needs x of \(N, …\), not a number$", nn.Flatten().forward, Tensor(1.0))
+    fails(TypeError, "^Flatten: x must be a Tensor, not 3$", nn.Flatten().forward, 3)
+
+
+def test_settings_become_pythons_numbers():
+    """A float64 or a 0-d array does not change a layer's dtype, nor what it shows."""
+    assert repr(nn.LeakyReLU(np.float64(0.5))) == "LeakyReLU(negative_slope=0.5)"
+    assert repr(nn.Dropout(np.float32(0.5))) == "Dropout(p=0.5)"
+    assert (
+        repr(nn.LocalResponseNorm(np.int64(3), k=np.array(1.0)))
+        == "LocalResponseNorm(n=3, k=1.0, alpha=0.0001, beta=0.75)"
+    )
+    assert "eps=0.5, momentum=0.25" in repr(nn.BatchNorm2d(2, np.float64(0.5), np.float64(0.25)))

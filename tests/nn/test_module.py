@@ -730,3 +730,60 @@ def test_a_summary_that_fails_shows_how_far_it_got():
     assert [row[0] for row in rows("\n".join(table))] == ["layer", "0 Conv2d", "1 ReLU", "2.0 Flatten"]
     message = fails(ValueError, r"^0 \(Conv2d\)", net.summary, (1, 8, 8, 4))
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, lambda *modules: nn.ModuleList(modules)])
+def test_places_in_a_container(kind):
+    layers = kind(nn.ReLU(), nn.Tanh(), nn.Sigmoid())
+    name = type(layers).__name__
+    assert type(layers[-1]) is nn.Sigmoid and type(layers[np.int64(1)]) is nn.Tanh and len(layers[1:]) == 2
+    assert type(layers[:2]) is type(layers)
+    edits = (layers.__getitem__, layers.__delitem__, lambda i: layers.__setitem__(i, nn.ReLU()))
+    for edit in edits:
+        for index in (3, -4):
+            fails(IndexError, f"^{name} index {index} is out of range: there are 3, 0 to 2$", edit, index)
+        for index in (1.0, "1", None, (1,), [1]):
+            fails(TypeError, f"^{name} index must be an integer, not ", edit, index)
+        fails(TypeError, rf"^{name} index slice\('a', None, None\): ", edit, slice("a", None)) if edit is not edits[
+            2
+        ] else None
+    fails(IndexError, "^pop: index 3 is out of range", layers.pop, 3)
+    fails(TypeError, "^pop: index must be an integer, not slice", layers.pop, slice(0, 1))
+    fails(ValueError, "^insert: index must be a whole number, not 'a'$", layers.insert, "a", nn.ReLU())
+    fails(TypeError, "^extend: modules must be a list, not ReLU", layers.extend, nn.ReLU())
+    fails(
+        TypeError,
+        rf"^{name}: modules for slice\(0, 1, None\) must be a list, not 3$",
+        layers.__setitem__,
+        slice(0, 1),
+        3,
+    )
+    words = rf"^{name} index slice\(None, None, 2\): attempt to assign"
+    fails(ValueError, words, layers.__setitem__, slice(None, None, 2), [nn.ReLU()])
+    assert [type(layer) for layer in layers] == [nn.ReLU, nn.Tanh, nn.Sigmoid]
+
+
+def test_settings_of_modules_that_do_not_fit():
+    net = nn.Sequential(nn.Linear(2, 3))
+    fails(ValueError, "^train: mode is False or True, not 'no'$", net.train, "no")
+    fails(ValueError, "^load_state_dict: strict is False or True, not 2$", net.load_state_dict, net.state_dict(), 2)
+    for dtype in (int, "bool"):
+        fails(
+            TypeError,
+            "^astype: dtype must be a floating-point one for parameters, not (int64|bool)$",
+            net.astype,
+            dtype,
+        )
+    fails(TypeError, "^astype: dtype must be one of real numbers", net.astype, "float33")
+    assert net.astype("f8") is net and net[0].weight.dtype == np.float64
+    fails(TypeError, "^register_forward_hook: hook must be callable, not 3$", net.register_forward_hook, 3)
+    fails(TypeError, "^register_buffer: name must be a string, not 3$", net.register_buffer, 3, np.ones(2))
+    for shape in (None, "ab", 1.5):
+        fails(TypeError, "^summary: input_shape must be a list, not ", net.summary, shape)
+    fails(ValueError, "^summary: input_shape: each number must be a whole number from 0, not -1$", net.summary, (1, -1))
+    assert "Linear" in net.summary(np.int64(2)) and "Linear" in net.summary([1, 2])
+    fails(TypeError, "^a Parameter is made of an array, not a Tensor of shape", nn.Parameter, Tensor([1.0]))
+    for given in ([[1.0], [2.0, 3.0]], "a", Tensor([[1.0]] * 2, requires_grad=True)):
+        state = {**net.state_dict(), "0.weight": given}
+        fails(ValueError, "^this state does not fit Sequential: 0.weight (is|has) .*, not ", net.load_state_dict, state)
+    fails(TypeError, "^Sequential is made of Modules; 0 is an array of shape", nn.Sequential, np.ones((2, 2)))

@@ -821,3 +821,33 @@ def test_arrays_of_another_kind_than_the_parameter_are_refused():
         optimizer.step,
     )
     assert p.data.tolist() == [1]
+
+
+def test_settings_become_pythons_numbers():
+    """float64's would make the steps of float32 parameters float64."""
+    p = nn.Parameter(np.ones(2, np.float32))
+    sgd = optim.SGD([p], np.float64(0.5), np.array(0.25), weight_decay=np.float64(0))
+    adam = optim.Adam([p], np.float64(0.5), [np.float64(0.5), 0], eps=Tensor(1.0), weight_decay=np.float32(0.5))
+    assert repr(sgd).startswith("SGD(1 parameters, lr=0.5, momentum=0.25, weight_decay=0.0,")
+    assert repr(adam) == "Adam(1 parameters, lr=0.5, betas=(0.5, 0), eps=1.0, weight_decay=0.5)"
+    sgd.lr = np.float64(0.125)
+    assert type(sgd.lr) is float
+    for value in (-1, np.nan, "1", None):
+        with pytest.raises(ValueError, match=r"^lr must be a finite number from 0, not "):
+            sgd.lr = value
+    assert sgd.lr == 0.125
+
+
+def test_what_are_no_parameters():
+    p = nn.Parameter(np.ones(2))
+    for given in (3, None, "ab"):
+        with pytest.raises(TypeError, match=r"^SGD: params must be a list, not "):
+            optim.SGD(given, 0.1)
+        with pytest.raises(TypeError, match=r"^a group's 'params' must be a list, not "):
+            optim.SGD([{"params": given}], 0.1)
+    words = r"^Adam: an optimizer needs parameters: .* gives them, not \[1, 2\]$"
+    with pytest.raises(ValueError, match=words):
+        optim.Adam([1, 2])
+    words = "^nesterov needs a momentum above 0, .* here momentum=0.0 and paper_update=False$"
+    with pytest.raises(ValueError, match=words):
+        optim.SGD([p], 0.1, nesterov=True)

@@ -5,7 +5,7 @@ from math import cos, pi
 import numpy as np
 import pytest
 
-from minicnn import nn, optim
+from minicnn import Tensor, nn, optim
 from minicnn.optim.schedule import _Formula
 
 
@@ -320,3 +320,14 @@ def test_what_a_schedule_prints():
         "ReduceLROnPlateau(count=0, base_lrs=[0.1], sign=1, factor=0.1, patience=10, threshold=0.0001, min_lr=0.0, "
         "best=inf, waited=0)"
     )
+
+
+def test_a_metric_that_is_no_number():
+    schedule = optim.ReduceLROnPlateau(optim.SGD([nn.Parameter(np.ones(1))], 0.5), "max", patience=0)
+    for metric in ("1", None, [1.0], np.ones(2), 1j, 10**400):
+        with pytest.raises(TypeError, match=r"^ReduceLROnPlateau.step: metric must be a number, not "):
+            schedule.step(metric)
+    assert schedule.state_dict()["count"] == 0
+    for metric in (np.float32(1), 2, Tensor(3.0)):
+        schedule.step(metric)
+    assert (schedule.count, schedule.best, schedule.waited) == (3, -3, 0)

@@ -1,5 +1,5 @@
-"""What --tensorboard of train.py writes: the table of epochs, the loss every few seconds, and conv1's
-kernels, for TensorBoard to show."""
+"""What --tensorboard of train.py writes, for TensorBoard to show: the table of epochs, the loss
+every few seconds, and conv1's kernels."""
 
 import os
 import threading
@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from minicnn.backends.devices import Array
 from minicnn.optim import Optimizer
 
 from .events import Events
@@ -37,7 +38,7 @@ class Board(Observer):
         self.lock = threading.Lock()  # draw() is called in another thread
         self.told, self.loss, self.seen = time.perf_counter(), 0.0, 0
 
-    def after(self, score: Any) -> None:
+    def after(self, score: Any, images: Array, labels: Array) -> None:
         now = time.perf_counter()
         if now - self.told < SECONDS:
             return

@@ -50,7 +50,7 @@ def lowest(table: list[dict[str, Any]], worst: int) -> list[dict[str, Any]]:
 
 def most_confused(confusion: Matrix, most: int) -> list[tuple[int, int, int]]:
     """(class, answer, how often) of the most frequent mistakes, from the most frequent one."""
-    mistakes = confusion * (1 - np.eye(len(confusion), dtype=int))
+    mistakes = confusion - np.diag(np.diag(confusion))
     places = np.argsort(-mistakes, axis=None, kind="stable")[:most]
     pairs = (divmod(int(place), len(confusion)) for place in places)
     return [(i, k, int(mistakes[i, k])) for i, k in pairs if mistakes[i, k]]

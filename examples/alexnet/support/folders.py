@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
+from minicnn import AnomalyError
 from minicnn.checkpoint import replacing
 from minicnn.data import DataError
 from minicnn.workers import Workers
@@ -80,13 +81,15 @@ def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None
                 try:
                     yield claim
                 except (DataError, OSError):
-                    # the other processes may be anywhere; what could not be written is to be done again
+                    # other processes may be anywhere; what was not written is to be done again
                     if workers.size == 1 and not aside.failed:
                         with suppress(OSError):
                             claim.rescue()
                     raise
         except Divergence as error:
             raise UsageError(claim.explain(error.batch)) from None
+        except AnomalyError as error:
+            raise UsageError(str(error)) from None
         except (KeyboardInterrupt, DataError, OSError) as error:
             if not last.exists():
                 raise
@@ -111,8 +114,8 @@ def _claimed(settings: Namespace, numbered: bool) -> Iterator[None]:
     it.
 
     numbered: if settings.out has a run already, take the first of settings.out-2, -3 … that has
-    none. Raises UsageError if it has one, or a network; for a copy that would go on in the folder of
-    what has come after it; and for a run that another program writes just now.
+    none. Raises UsageError if it has one, or a network; for a copy that would go on in the folder
+    of what has come after it; and for a run that another program writes just now.
     """
     # Fail now rather than after the first epoch if a package is missing.
     require_matplotlib()

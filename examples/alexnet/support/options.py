@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -35,6 +35,7 @@ DEFAULTS: dict[str, Any] = {  # the settings that no recipe has
     "threads": None, "device": "cpu", "backend": None, "precision": None, "out": "runs/alexnet",
     "source": None, "freeze": False, "head_lr": None, "parallel": "data", "limit": 600.0,
     "checkpoint_every": 10.0, "max_bad": None, "watch": False, "tensorboard": False,
+    "detect_anomaly": False,
 }  # fmt: skip
 # A checkpoint fixes these: the network, how it sees images, and what the states in it depend on.
 FIXED = (
@@ -134,12 +135,19 @@ def batch_of(size: int) -> Iterator[None]:
 
 def say(message: str) -> None:
     """A line on the standard output."""
-    print(printable(message))
+    _print(message, sys.stdout)
 
 
 def complain(message: str) -> None:
     """A line on the standard error."""
-    print(printable(f"{name_of_program()}: {message}"), file=sys.stderr)
+    _print(f"{name_of_program()}: {message}", sys.stderr)
+
+
+def _print(line: str, file: Any) -> None:
+    """A line of its own, although there may be a progress bar."""
+    tqdm = sys.modules.get("tqdm.std")
+    with tqdm.tqdm.external_write_mode(file) if tqdm else nullcontext():
+        print(printable(line), file=file)
 
 
 def name_of_program() -> str:
@@ -303,7 +311,7 @@ KINDS: dict[str, Any] = {  # what each setting may be: a type, one of several va
     "recipe": RECIPES, "data": str, "verify": bool, "workers": counted, "processes": bool, "seed": seed,
     "threads": natural, "device": str, "backend": str, "precision": ("fp32", "tf32"), "out": str,
     "parallel": PARALLEL, "limit": seconds, "ranks": natural,
-    "checkpoint_every": positive, "max_bad": counted, "watch": bool, "tensorboard": bool,
+    "checkpoint_every": positive, "max_bad": counted, "watch": bool, "tensorboard": bool, "detect_anomaly": bool,
     "source": str, "freeze": bool, "head_lr": positive,
     **{name: kind for options in RECIPE_OPTIONS.values() for name, (kind, _) in options.items()},
     "mean": ("imagenet", "image", "source"), "scale": ("unit", "raw", "source"),
@@ -522,6 +530,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         help="write watch.csv and watch.png: gradients, the size of updates, and dead ReLUs, by layer",
     )  # fmt: skip
     run.add_argument("--tensorboard", action="store_true", help="write a file of events that TensorBoard shows")
+    run.add_argument(
+        "--detect-anomaly", action="store_true",
+        help="end at the first operation whose output or gradient is NaN or infinite, and name it; slower",
+    )  # fmt: skip
 
     several = parser.add_argument_group("several processes, started by mpiexec -n N (see PARALLEL.md beside train.py)")
     several.add_argument(

@@ -30,6 +30,11 @@ class Data:
     def __init__(self, workers: Workers) -> None:
         self.workers = self.rows = workers
 
+    @property
+    def alone(self) -> bool:
+        """Whether a worker can compute the loss of its rows by itself."""
+        return True
+
     def divide(self, net: nn.Sequential) -> nn.Sequential:
         """What this worker has of a network."""
         return net
@@ -70,6 +75,10 @@ class Divided(Data):
     def part_of(self, net: nn.Sequential) -> nn.Sequential:
         """This worker's part, without weights."""
         raise NotImplementedError
+
+    @property
+    def alone(self) -> bool:
+        return self.workers.size == 1
 
     def divide(self, net: nn.Sequential) -> nn.Sequential:
         first = next(net.parameters())

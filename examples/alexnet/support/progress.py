@@ -12,7 +12,8 @@ from minicnn.data import DataError, DataLoader
 from .options import progress_bar, say
 
 WIDE = 100  # columns of a terminal from which there is room for a bar and whole words
-BAR, LINE = 0.1, 30.0  # seconds between changes of the bar, and between lines where there is no terminal
+BAR = 0.1  # seconds between changes of the bar
+LINE = 30.0  # and between lines, where there is no terminal
 
 
 def batches(loader: DataLoader, title: str, score: Any, run: Any = None) -> Iterator[tuple[Array, Array]]:
@@ -36,12 +37,12 @@ def batches(loader: DataLoader, title: str, score: Any, run: Any = None) -> Iter
             score.waited += time.perf_counter() - begun
             if score.workers.size == 1 and not len(labels):
                 raise DataError("none of the images of a batch can be read")
-            for observer in run.observers if run else ():
-                observer.before()
+            if run:
+                run.before(images, labels)
             yield images, labels
             score.batches += 1
-            for observer in run.observers if run else ():
-                observer.after(score)
+            if run:
+                run.after()
             meter.show(len(labels))
             if not all(score.workers.gather(score.finite)):
                 return

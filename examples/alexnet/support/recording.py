@@ -8,26 +8,29 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import minicnn
-from minicnn import nn
-from minicnn.backends.devices import to_device
+from minicnn.backends.devices import Array, to_device
 from minicnn.checkpoint import replacing
 from minicnn.data import DataLoader, PixelStatistics
 from minicnn.workers import Workers
 
 from .bad_files import BAD_FILES, BadFiles
 from .drawing import draw_curves, draw_filters
-from .folders import BEST, CONFIG, CURVES, FILTERS, FINISHED, LAST, METRICS, PREVIOUS, TEN_CROP, Claim
+from .folders import BEST, CONFIG, CURVES, FILTERS, FINISHED, LAST, METRICS, PREVIOUS, REPORT, TEN_CROP, Claim
 from .images import View
 from .observer import Observer
 from .options import UsageError, complain, say
+from .report import write_report
 from .runs import COLUMNS, FIVE, MORE_COLUMNS, arrays_of_view, merit, save_state
 
+# explain(images, labels, how many steps ago) -> (why a loss is NaN or infinite, lines of evidence)
+Explain = Callable[[Array, Array, int], tuple[str, list[str]]]
 MINUTES = 10.0  # between checkpoints, without --checkpoint-every
 
 
@@ -49,8 +52,8 @@ class Run:
         statistics: of the training images, if they are used.
         bad: the images that cannot be read.
         workers: all processes.
-        net: the network, or this process's part of it.
         observers: of each step.
+        explain: called if a loss is NaN or infinite.
     Attributes:
         rows: the table of epochs.
         best: the row of the best one, or None.
@@ -59,8 +62,7 @@ class Run:
     def __init__(
         self, settings: Namespace, more: dict[str, Any], view: View, saved: dict[str, Any], claim: Claim,
         parts: Callable[[], dict[str, Any]], statistics: PixelStatistics | None = None, bad: BadFiles | None = None,
-        workers: Workers | None = None, net: nn.Module | None = None,
-        observers: Sequence[Observer] = (),
+        workers: Workers | None = None, observers: Sequence[Observer] = (), explain: Explain | None = None,
     ) -> None:  # fmt: skip
         self.claim, self.parts, self.view, self.statistics = claim, parts, view, statistics
         self.workers, self.bad = workers or Workers(), bad or BadFiles(0, 0)
@@ -74,10 +76,16 @@ class Run:
         here = self.rows if (self.folder / BEST).exists() else []
         # the last of equal ones
         self.best = max(reversed(here), key=merit, default=None)
-        self.begun = saved.get("begun", {})  # of an epoch: what was counted before the run continued
+        # of an epoch: what was counted before the run continued
+        self.begun = saved.get("begun", {})
         self.sound = not saved.get("damaged", False)  # the last.safetensors that is there now
-        self.net, self.score, self.images = net, None, 0  # of the epoch that is trained just now
-        self.score: Any
+        # of the epoch that is trained just now: what is counted, how many images, and the batch
+        self.score: Any = None
+        self.images, self.batch = 0, (np.zeros(0), np.zeros(0))
+        self.explain = explain
+        self.validated: Any = None  # the Score of the last validation
+        self.report: Callable[..., None] | None = None  # writes that of the last epoch
+        self.report_due = 0.0  # when
         self.buffers: dict[str, np.ndarray] = {}
         self.every = 60 * getattr(settings, "checkpoint_every", MINUTES)
         self.saved_at = time.perf_counter()
@@ -118,6 +126,17 @@ class Run:
             self.begun = {}
         loader.set_epoch(len(self.rows) + 1, score.batches)  # another order, and other crops
 
+    def before(self, images: Array, labels: Array) -> None:
+        """A step begins, with this batch."""
+        self.batch = images, labels
+        for observer in self.observers:
+            observer.before()
+
+    def after(self) -> None:
+        """It has ended."""
+        for observer in self.observers:
+            observer.after(self.score, *self.batch)
+
     def check(self) -> None:
         """Between two steps: write a checkpoint if it is time, name images that cannot be read, and
         end after a signal.
@@ -134,23 +153,32 @@ class Run:
         asked = any(asked for asked, _, _ in told)
         if self.bad.add([image for _, _, met in told for image in met]):
             self._name_bad_files()
-        if asked or told[0][1] or self.bad.too_many:  # by the clock of rank 0
+        ends = asked or self.bad.too_many
+        if ends or told[0][1]:  # by the clock of rank 0
             self.save()
-        if asked:
+        if ends:
             aside.wait()
+            self.workers.decided(None)  # for rank 0, which writes: the first to end ends all
+        if asked:
             raise KeyboardInterrupt
         self.bad.require_few()
 
-    def keep(self, row: dict[str, Any]) -> None:
-        """Write the files of an epoch that is done: first the checkpoints, then the table and the
-        images; if one of those cannot be written, a line says so. Raises UsageError if the training
+    def keep(self, row: dict[str, Any], validated: Any) -> None:
+        """Write the files of an epoch that is done: first the checkpoints, then the table, the
+        images and the report; if one of those cannot be written, a line says so. validated: the
+        Score of the validation, with its confusion and mistakes. Raises UsageError if the training
         has diverged."""
         if not np.isfinite(row["train_loss"] + row["val_loss"]):
-            advice = "; a lower --lr may help" if "lr" in self.config else ""
-            raise UsageError(f"training diverged in epoch {row['epoch']}: the loss is NaN or infinite{advice}")
+            raise UsageError(f"training diverged in epoch {row['epoch']}: the loss is NaN or infinite{self._advice}")
         self.rows.append(row)
-        self.score = None
+        self.score, self.validated = None, validated
         self.save(epoch_done=True)
+
+    def keep_ten_crops(self, result: dict[str, float]) -> None:
+        """Write the results over ten crops, also into the report of the last epoch."""
+        self.write(TEN_CROP, result)
+        if self.report is not None:
+            self._show(REPORT, partial(self.report, ten_crops=result))
 
     def _rescue(self) -> None:
         """Save what was done before an error, if a batch was."""
@@ -158,9 +186,18 @@ class Run:
             self.save()
 
     def _explain(self, batch: int) -> str:
-        """Why the training ends: the loss of this batch of the epoch, from 1, is NaN or infinite."""
-        advice = "; a lower --lr may help" if "lr" in self.config else ""
-        return f"training diverged: the loss of batch {batch} of epoch {len(self.rows) + 1} is NaN or infinite{advice}"
+        """Why the training ends: the loss of this batch of the epoch, from 1, is NaN or
+        infinite."""
+        why = f"the loss of batch {batch} of epoch {len(self.rows) + 1} is NaN or infinite"
+        if self.explain:
+            why, evidence = self.explain(*self.batch, self.score.batches - batch)
+            for line in evidence:
+                say(line)
+        return f"training diverged: {why}{self._advice}"
+
+    @property
+    def _advice(self) -> str:
+        return "; a lower --lr may help" if "lr" in self.config else ""
 
     def save(self, epoch_done: bool = False) -> None:
         """Copy the state of the training, and begin to write it."""
@@ -220,6 +257,15 @@ class Run:
         self._show(METRICS, lambda path: write_metrics(rows, path))
         self._show(CURVES, lambda path: draw_curves(rows, path, top5))
         self._show(FILTERS, lambda path: draw_filters(kernels, path))
+        self.report = partial(
+            write_report, config=self.config, rows=rows, kernels=kernels.copy(), score=self.validated, view=self.view
+        )
+        # It takes a second or two of a processor: a hundredth of a run's time at most.
+        if len(rows) == self.config["epochs"] or time.perf_counter() > self.report_due:
+            begun = time.perf_counter()
+            self._show(REPORT, self.report)
+            now = time.perf_counter()
+            self.report_due = now + 100 * (now - begun)
 
     def _show(self, name: str, write: Callable[[Path], None]) -> None:
         """Write a file; if that fails, a line says so, and the run continues."""
@@ -243,8 +289,8 @@ class Run:
         if best := self.best:  # or it has been removed
             path, programs = self.folder / BEST, os.path.dirname(sys.argv[0])
             say(
-                f"best: top-1 {best['val_top1']:.1f}% in epoch {best['epoch']}; see curves.png, and filters.png "
-                "(noise at first)"
+                f"best: top-1 {best['val_top1']:.1f}% in epoch {best['epoch']}; see report.html (the filters are noise "
+                "at first)"
             )
             say(f"to measure it: python {os.path.join(programs, 'evaluate.py')} --checkpoint {path}")
             say(f"to ask it: python {os.path.join(programs, 'predict.py')} --checkpoint {path} PHOTO")

@@ -26,7 +26,8 @@ from .recipes import kind_and_folder
 MISTAKES = 24  # that a Score should keep
 POINTS = 500  # of a curve, at most, and rows of a table
 PAIRS, FIRST = 50, 15  # of classes that are confused; of these, shown at first
-NUMBER = re.compile(r"[-+\d.,e]+%?|nan|inf")
+NONE = "–"  # in the place of a number
+NUMBER = re.compile(rf"[-+\d.,e]+%?|nan|inf|{NONE}")
 FIVE = 5  # of so few classes the five best answers are all
 SIDE = 144  # of a photo, in pixels
 NAME = 48  # letters of a name, at most
@@ -137,7 +138,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     the right."""
     if not rows:
         return ""
-    numbers = [NUMBER.fullmatch(cell) is not None for cell in rows[0]]
+    numbers = [all(map(NUMBER.fullmatch, column)) and set(column) != {NONE} for column in zip(*rows, strict=True)]
     lines = []
     for tag, cells in (("th", head), *(("td", row) for row in rows)):
         styles = [tag + ' class="number"' * number for number in numbers]
@@ -295,7 +296,7 @@ def _confusion(confusion: NDArray[np.int64], classes: Sequence[str], names: Sequ
     figures, words = per_class(confusion, classes, names), dict(zip(classes, names, strict=True))
     worst = []
     for row in lowest(figures, FEW):
-        other = f"{named(words[row['taken_for']])} ({row['times']})" if row["times"] else "–"
+        other = f"{named(words[row['taken_for']])} ({row['times']})" if row["times"] else NONE
         worst.append((named(row["name"]), f"{row['images']}", percent(row["recall"]), percent(row["precision"]), other))
     head, title = ["class", "taken for", "times", "share"], f"The {len(worst)} classes with the lowest recall"
     more = details(f"{len(pairs[FIRST:])} more", table(head, pairs[FIRST:]))
@@ -308,7 +309,7 @@ def _confusion(confusion: NDArray[np.int64], classes: Sequence[str], names: Sequ
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f}%"
+    return NONE if value is None else f"{value:.0f}%"
 
 
 def _mistakes(mistakes: Sequence[Any], view: View, names: Sequence[str]) -> str:
@@ -337,7 +338,7 @@ def _epochs(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if "epoch" not in columns:
         return ""
-    shown = [[number(row.get(name, "–")) for name in columns] for row in thinned(rows)]
+    shown = [[number(row.get(name, NONE)) for name in columns] for row in thinned(rows)]
     title = f"{len(rows)} epochs" if len(rows) == len(shown) else f"{len(shown)} of {len(rows)} epochs"
     return details(f"{title} in numbers", table([text(name.replace("_", " ")) for name in columns], shown))
 

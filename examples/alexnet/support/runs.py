@@ -23,7 +23,7 @@ from .recipes import complete
 COLUMNS = [
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",
 ]  # fmt: skip
-MORE_COLUMNS = ["data_wait_s"]  # which older runs do not have
+MORE_COLUMNS = ["compute_seconds", "data_seconds"]  # which older runs do not have
 FIVE = 5  # of so few classes the five best answers are all
 # settings without which there is no network
 NEEDED = "variant", "groups", "init", "classes", "view"
@@ -71,7 +71,7 @@ def _load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     newer: dict[str, Any] = {  # what older runs do not say
         "precision": None, "processes": None, "backend": None, "source": None, "freeze": False, "head_lr": None,
         "parallel": "data", "limit": 600.0, "ranks": 1, "checkpoint_every": 10.0, "max_bad": None, "watch": False,
-        "tensorboard": False,
+        "tensorboard": False, "detect_anomaly": False,
     }  # fmt: skip
     needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NEEDED}
     if not isinstance(info.get("rows"), list) or not has(info.get("config"), *needed):

@@ -16,12 +16,16 @@ from minicnn.data import DataLoader
 from minicnn.data.folder import some
 from minicnn.optim import SGD, Optimizer, ReduceLROnPlateau, Schedule
 
+from .board import Board
+from .diagnosis import Plateau
 from .folders import TEN_CROP
 from .images import View
+from .observer import Observer
 from .options import DEFAULTS, MACHINE, UsageError, adopt, adopt_network, say
 from .parallel import Data
 from .recipes import complete
 from .runs import begun_epoch, finished, load_network, load_run, part_of, require_classes, restore, view_of
+from .watch import watching
 
 
 @dataclass
@@ -147,6 +151,22 @@ def training_mode(net: nn.Module) -> None:
     for layer in net.children():
         if {parameter.requires_grad for parameter in layer.parameters()} == {False}:
             layer.eval()
+
+
+# ------------------------------------------------------------------------------------ what looks on
+def observers(
+    settings: Namespace, way: Data, net: nn.Module, optimizer: SGD, classes: int, updates: int
+) -> list[Observer]:
+    """What looks for a plateau, in the first of several processes, and what --watch and
+    --tensorboard ask for. updates: how many the run makes."""
+    found: list[Observer] = []
+    if settings.watch:
+        found.append(watching(settings.parallel, way.workers, net, optimizer, settings.out))
+    if way.workers.rank == 0:
+        found.append(Plateau(net, optimizer, settings, classes, updates, way.alone))
+        if settings.tensorboard:
+            found.append(Board(settings.out, optimizer))
+    return found
 
 
 # ------------------------------------------------------------------------------- what is said of it

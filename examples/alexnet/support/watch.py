@@ -69,14 +69,19 @@ def weights(layer: nn.Module) -> list[nn.Parameter]:
 
 
 def norm(arrays: list[Array]) -> float:
-    """The length of all these arrays as one vector; infinite if a square is."""
-    total = 0.0
+    """The length of all these arrays as one vector."""
+    lengths = []
     with np.errstate(all="ignore"):
         for array in arrays:
             with on_device_of(array):
                 flat = array.reshape(-1)
-                total += float(np.vdot(flat, flat))
-    return total**0.5
+                length = float(np.vdot(flat, flat)) ** 0.5
+                if length == np.inf:  # the squares of float32 end at 3e38, the length need not
+                    largest = float(abs(flat).max())
+                    if largest < np.inf:
+                        length = largest * float(np.vdot(flat / largest, flat / largest)) ** 0.5
+                lengths.append(length)
+        return float(np.hypot.reduce(lengths))
 
 
 class Activation(NamedTuple):
@@ -129,7 +134,7 @@ class Watch(Observer):
     for images, labels in …:
         watch.before()
         …                                       # forward pass, backward pass and update
-        watch.after(score)
+        watch.after(score, images, labels)
     watch.draw(folder, row)                     # after each epoch
 
     Raises OSError if watch.csv cannot be read or written now. Later on that is a line on the
@@ -171,7 +176,7 @@ class Watch(Observer):
                 with on_device_of(arrays[0]):  # what is frozen does not change
                     self.former[name] = [p.data.copy() for p in weights(layer) if p.requires_grad]
 
-    def after(self, score: Any) -> None:
+    def after(self, score: Any, images: Array, labels: Array) -> None:
         if not self.watching:
             return
         rows = []
