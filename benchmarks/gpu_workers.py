@@ -7,18 +7,18 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import evaluate
 import numpy as np
-from evaluate import Score
 from model import alexnet
+from support import progress, scores
 from support.options import batch_of
 from support.progress import batches
+from support.scores import Score
 
 from minicnn import Tensor, set_matmul_precision
 from minicnn import functional as F
@@ -157,9 +157,10 @@ class Loop(OnGPU):
         super().__init__(threads)
         self.network, self.batch = network, batch
         # results are fetched only at the end, not in the step that is recorded
-        evaluate.OFTEN = math.inf
-        bar = SimpleNamespace(update=lambda n: None, set_description=lambda *_, **__: None)
-        evaluate.progress_bar = lambda **_: nullcontext(bar)
+        scores.OFTEN = math.inf
+        bar = SimpleNamespace(update=lambda n: None, close=lambda: None, disable=True)
+        progress.progress_bar = lambda **_: bar
+        progress.LINE = math.inf
 
     def second_step(self) -> list[Launch]:
         """What one step launches, when the one before it has compiled and allocated what both

@@ -49,7 +49,7 @@ import support.installed  # noqa: F401 (first)
 
 # isort: split
 import numpy as np
-from evaluate import Score, evaluate
+from evaluate import evaluate
 from report import GOAL, Run, reached, report
 from support.drawing import require_matplotlib
 from support.options import (
@@ -65,6 +65,7 @@ from support.options import (
     use_machine,
 )
 from support.progress import batches
+from support.scores import Score
 
 import minicnn
 from minicnn import Tensor, nn

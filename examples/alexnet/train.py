@@ -10,7 +10,7 @@ from typing import Any
 import support.installed  # noqa: F401 (first)
 
 # isort: split
-from evaluate import Score, evaluate, in_words
+from evaluate import evaluate, in_words
 from model import INPUT_SIZE, alexnet
 from support.bad_files import BadFiles
 from support.diagnosis import divergence
@@ -21,6 +21,7 @@ from support.parallel import WAYS
 from support.progress import batches
 from support.recording import Run
 from support.report import MISTAKES
+from support.scores import Score
 from support.start import Start, begin, freeze, introduce, observers, training_mode
 
 import minicnn
@@ -79,9 +80,7 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
     run = Run(  # which writes the folder
         settings, known, view, start.saved, claim, statistics=statistics, bad=bad, workers=workers,
         observers=observers(settings, way, net, optimizer, len(dataset.classes), settings.epochs * len(loader)),
-        explain=lambda images, labels, ago: divergence(
-            net, optimizer, images, labels, optimizer.steps - ago, way.alone
-        ),
+        explain=lambda images, labels, ago: divergence(net, images, labels, optimizer.steps - ago, way.alone),
         parts=lambda: {"model": way.whole(net), "optimizer": way.whole(optimizer), "schedule": schedule},
     )  # fmt: skip
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):

@@ -25,7 +25,7 @@ import support.installed  # noqa: F401 (first)
 
 # isort: split
 import numpy as np
-from evaluate import Score, evaluate
+from evaluate import evaluate
 from support.folders import Claim, claimed
 from support.images import RAW, View
 from support.options import (
@@ -55,6 +55,7 @@ from support.runs import (
     require_sound,
     restore,
 )
+from support.scores import Score
 
 import minicnn
 from minicnn import Tensor, nn

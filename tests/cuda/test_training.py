@@ -12,7 +12,7 @@ import programs
 import pytest
 from standin import TRANSFERS
 from standin.devices import Stream
-from support import images, options, runs
+from support import images, options, runs, scores
 
 import minicnn
 from minicnn import Tensor, nn
@@ -129,7 +129,7 @@ def test_out_of_memory_is_one_line(standin, run, mistake, tmp_path):
 @pytest.mark.parametrize("crops", [(), (10,)])
 def test_mistakes_are_those_that_the_host_finds(standin, crops):
     """Only images that are kept are fetched, one crop of each."""
-    here, there = (evaluate.Score(mistakes=4) for _ in range(2))
+    here, there = (scores.Score(mistakes=4) for _ in range(2))
     for n in (9, 8, 7):
         logits, labels = RNG.standard_normal((n, 6)).astype(np.float32), RNG.integers(6, size=n)
         pixels = RNG.random((n, *crops, 4, 4, 3), np.float32)
@@ -151,9 +151,9 @@ def test_mistakes_are_those_that_the_host_finds(standin, crops):
 
 @pytest.mark.parametrize("kept, counts", [(50, [1, 5]), (3, [1, 3, 2])])
 def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monkeypatch, tmp_path, kept, counts):
-    monkeypatch.setattr(evaluate, "MOST_KEPT", kept)
-    monkeypatch.setattr(evaluate, "OFTEN", math.inf)
-    places, count = [], evaluate.Score.count
+    monkeypatch.setattr(scores, "MOST_KEPT", kept)
+    monkeypatch.setattr(scores, "OFTEN", math.inf)
+    places, count = [], scores.Score.count
 
     def noted(score):
         if score.kept:
@@ -161,7 +161,7 @@ def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monk
             count(score)
             places[-1] += (len(standin.log),)
 
-    monkeypatch.setattr(evaluate.Score, "count", noted)
+    monkeypatch.setattr(scores.Score, "count", noted)
     options = [*THREADS, "--device", "gpu", "--epochs", 1, "--batch-size", 5, "--out", tmp_path]
     assert run("train.py", *options).status == 0
     assert [batches for _, batches, _ in places][: len(counts)] == counts  # training: six batches of five images
@@ -289,7 +289,7 @@ def test_a_loader_for_a_second_gpu(gpu):
         pytest.skip("this machine has one GPU")
     for x, labels in DataLoader(DATASET, 4, normalize=NORMALIZE, device="gpu:1"):
         assert Tensor(x).device == Tensor(labels).device == "gpu:1"
-        score = evaluate.Score()
+        score = scores.Score()
         score.add(Tensor(x).mean(), Tensor(x).reshape(len(labels), -1), labels)
         assert np.isfinite(score.result()["loss"]) and score.seen == len(labels)
 
@@ -326,8 +326,8 @@ def test_errors_of_a_sample_arrive_as_on_a_cpu(gpu, num_workers):
 def test_top_k_counts_there_as_here(gpu, k):
     logits, labels = RNG.integers(0, 4, (40, 6)).astype(np.float32), RNG.integers(6, size=40)
     logits[3, labels[3]] = logits[5, 0] = np.nan
-    there = evaluate.top_k(devices.to_device(logits, "gpu"), devices.to_device(labels, "gpu"), k)
-    assert there.shape == () and float(there) == pytest.approx(float(evaluate.top_k(logits, labels, k)))
+    there = scores.top_k(devices.to_device(logits, "gpu"), devices.to_device(labels, "gpu"), k)
+    assert there.shape == () and float(there) == pytest.approx(float(scores.top_k(logits, labels, k)))
 
 
 def test_ten_crops_are_averaged_there_as_here(gpu):
@@ -339,8 +339,8 @@ def test_ten_crops_are_averaged_there_as_here(gpu):
 
 
 def test_confusion_is_counted_there_as_here_and_fetched_with_the_rest(standin, monkeypatch):
-    monkeypatch.setattr(evaluate, "OFTEN", math.inf)
-    here, there, fetched = evaluate.Score(6), evaluate.Score(6), []
+    monkeypatch.setattr(scores, "OFTEN", math.inf)
+    here, there, fetched = scores.Score(6), scores.Score(6), []
     for n in (3, 5, 1, 2):
         logits, labels = RNG.integers(0, 4, (n, 6)).astype(np.float32), RNG.integers(6, size=n)  # with ties
         for score, device in ((here, "cpu"), (there, "gpu")):

@@ -3,10 +3,10 @@
 import json
 import math
 
-import evaluate
 import numpy as np
 import pytest
 from programs import load_program, write_cifar10
+from support import scores
 
 import minicnn
 from minicnn import Tensor, nn
@@ -278,7 +278,7 @@ def test_a_run_goes_on_with_what_it_began_with(run, mistake, data, look, tmp_pat
 def test_training_that_diverges(mistake, data, monkeypatch, tmp_path):
     """Its rates are no option."""
     diverged = {"train_loss": float("nan"), "train_top1": 10.0, "images_per_s": 1.0}
-    monkeypatch.setattr(evaluate.Score, "trained", lambda score: diverged)
+    monkeypatch.setattr(scores.Score, "trained", lambda score: diverged)
     result = mistake(
         "diverged in epoch 1", "cuda_convnet/train.py", "--data", data, "--no-verify", "--out", tmp_path / "run"
     )

@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
-from support import runs
+from support import runs, scores
 from support.images import IMAGENET, View
 
 import minicnn
@@ -31,7 +31,7 @@ def test_top_k_counts_labels_among_the_largest(k, classes):
     logits = rng.permuted(np.tile(np.arange(classes, dtype=np.float32), (40, 1)), axis=1)
     labels = rng.integers(classes, size=40)
     expected = sum(sum(logit > row[label] for logit in row) < k for row, label in zip(logits, labels, strict=True))
-    assert evaluate.top_k(logits, labels, k) == expected
+    assert scores.top_k(logits, labels, k) == expected
     assert k < classes or expected == 40
 
 
@@ -44,29 +44,29 @@ def test_ties_count_as_if_lots_were_drawn(k):
     for row, label in zip(logits, labels, strict=True):
         orders = list(itertools.permutations(range(4)))
         shares.append(np.mean([label in sorted(order, key=lambda i: -row[i])[:k] for order in orders]))
-    assert evaluate.top_k(logits, labels, k) == pytest.approx(sum(shares))
-    assert evaluate.top_k(np.zeros((8, 10), np.float32), np.arange(8), k) == pytest.approx(0.8 * k)
+    assert scores.top_k(logits, labels, k) == pytest.approx(sum(shares))
+    assert scores.top_k(np.zeros((8, 10), np.float32), np.arange(8), k) == pytest.approx(0.8 * k)
 
 
 def test_logits_that_are_no_numbers_are_wrong():
     nan, labels = np.nan, np.array([0, 1, 1, 0])
     logits = np.array([[nan, 1.0, 0.0], [1.0, nan, 0.0], [0.0, 1.0, nan], [nan] * 3])
-    assert evaluate.top_k(logits, labels, 1) == 0 == evaluate.top_k(np.full((2, 3), np.nan), np.arange(2), 5)
-    assert evaluate.top_k(logits, labels, 2) == 1  # the third: one larger at most
+    assert scores.top_k(logits, labels, 1) == 0 == scores.top_k(np.full((2, 3), np.nan), np.arange(2), 5)
+    assert scores.top_k(logits, labels, 2) == 1  # the third: one larger at most
 
 
 @pytest.mark.parametrize("batches, often, counts", [(120, 1e9, [1, 50, 50, 19]), (3, 0, [1, 1, 1]), (0, 0, [])])
 def test_a_score_is_counted_now_and_then(monkeypatch, batches, often, counts):
     """At once, then every 50 batches, or when it is time; at the end nothing is left."""
     rng, given, fetched = np.random.default_rng(0), [], []
-    monkeypatch.setattr(evaluate, "OFTEN", often)
-    score, count = evaluate.Score(), evaluate.Score.count
+    monkeypatch.setattr(scores, "OFTEN", often)
+    score, count = scores.Score(), scores.Score.count
 
     def noted(self):
         fetched.extend([len(self.kept)] * bool(self.kept))
         count(self)
 
-    monkeypatch.setattr(evaluate.Score, "count", noted)
+    monkeypatch.setattr(scores.Score, "count", noted)
     for i in range(batches):
         n = 1 + i % 3
         logits, labels = rng.standard_normal((n, 7)), rng.integers(7, size=n)
@@ -92,12 +92,12 @@ def test_confusion_is_a_naive_count(data, classes, n):
     expected = [[0] * classes for _ in range(classes)]
     for row, label in zip(logits, labels, strict=True):
         expected[label][row.index(max(row))] += 1
-    score = evaluate.Score(classes)
+    score = scores.Score(classes)
     for start, stop in itertools.pairwise([0, *cuts, n]):
         batch = np.array(logits[start:stop], np.float32).reshape(-1, classes), np.array(labels[start:stop], int)
         score.add(Tensor(np.float32(0)), Tensor(batch[0]), batch[1])
     score.count()
-    assert score.confusion.tolist() == expected and evaluate.Score().confusion.size == 0
+    assert score.confusion.tolist() == expected and scores.Score().confusion.size == 0
 
 
 # -- mistakes -------------------------------------------------------------------------------------------------------
@@ -135,9 +135,9 @@ def near(mistakes):
 @pytest.mark.parametrize("kept", [1, 3, 50])
 @pytest.mark.parametrize("most", [1, 7, 1000])
 def test_the_most_probable_mistakes_are_kept(monkeypatch, most, kept):
-    monkeypatch.setattr(evaluate, "MOST_KEPT", kept)
-    monkeypatch.setattr(evaluate, "OFTEN", 1e9)
-    score, batches = evaluate.Score(mistakes=most), list(batches_of([3, 1, 8, 5, 2, 9, 4]))
+    monkeypatch.setattr(scores, "MOST_KEPT", kept)
+    monkeypatch.setattr(scores, "OFTEN", 1e9)
+    score, batches = scores.Score(mistakes=most), list(batches_of([3, 1, 8, 5, 2, 9, 4]))
     for logits, labels, images in batches:
         score.add(Tensor(np.float32(0)), Tensor(logits), labels, images)
         assert len(score.mistakes) <= most
@@ -147,7 +147,7 @@ def test_the_most_probable_mistakes_are_kept(monkeypatch, most, kept):
 
 
 def test_of_equally_probable_mistakes_the_first_is_kept():
-    score, logits = evaluate.Score(mistakes=2), np.tile(np.array([0, 1, 0], np.float32), (40, 1))
+    score, logits = scores.Score(mistakes=2), np.tile(np.array([0, 1, 0], np.float32), (40, 1))
     for start in (0, 40):
         images = np.zeros((40, 1, 1, 3), np.float32) + np.arange(start, start + 40)[:, None, None, None]
         score.add(Tensor(np.float32(0)), Tensor(logits), np.array([1, 2, 0, *[2] * 37]), images)
@@ -156,7 +156,7 @@ def test_of_equally_probable_mistakes_the_first_is_kept():
 
 
 def test_answers_that_are_no_numbers_are_no_mistakes_to_show():
-    score, logits = evaluate.Score(mistakes=5), np.array([[np.nan, 0, 0], [0, 3, 0], [0, 1, np.nan]], np.float32)
+    score, logits = scores.Score(mistakes=5), np.array([[np.nan, 0, 0], [0, 3, 0], [0, 1, np.nan]], np.float32)
     score.add(Tensor(np.float32(0)), Tensor(logits), np.array([1, 0, 1]), np.zeros((3, 1, 1, 3), np.float32))
     (mistake,) = score.mistakes
     assert mistake[:3] == (pytest.approx(np.exp(3) / (np.exp(3) + 2)), 0, 1)
@@ -166,7 +166,7 @@ def test_mistakes_in_ten_crops():
     """The probability is that of the mean of ten answers, and the image the crop from the middle."""
     rng = np.random.default_rng(3)
     images, labels = rng.standard_normal((7, 10, 2, 2, 3)).astype(np.float32), rng.integers(4, size=7)
-    net, score = linear(12, 4), evaluate.Score(mistakes=3)
+    net, score = linear(12, 4), scores.Score(mistakes=3)
     evaluate.evaluate(net, DataLoader(list(zip(images, labels, strict=True)), 3, num_workers=0), score)
     p = naive_crops(net, images)
     wrong = sorted((-p[i].max(), i) for i in range(7) if p[i].argmax() != labels[i])[:3]
@@ -178,9 +178,9 @@ def test_mistakes_in_ten_crops():
 
 def test_no_more_images_are_held_than_are_shown(monkeypatch):
     """Those of a batch until it is counted, which is soon if they are large."""
-    monkeypatch.setattr(evaluate, "OFTEN", 1e9)
-    monkeypatch.setattr(evaluate, "MOST_BYTES", 3 * 12_000)
-    score, alive = evaluate.Score(mistakes=2), []
+    monkeypatch.setattr(scores, "OFTEN", 1e9)
+    monkeypatch.setattr(scores, "MOST_BYTES", 3 * 12_000)
+    score, alive = scores.Score(mistakes=2), []
     for i in range(9):
         images = np.zeros((10, 10, 10, 3), np.float32)
         score.add(Tensor(np.float32(0)), Tensor(np.eye(10, dtype=np.float32) * i), np.zeros(10, np.int64), images)
@@ -193,7 +193,7 @@ def test_no_more_images_are_held_than_are_shown(monkeypatch):
 
 
 def test_a_score_without_mistakes_holds_no_images():
-    score, images = evaluate.Score(3), np.zeros((2, 4, 4, 3), np.float32)
+    score, images = scores.Score(3), np.zeros((2, 4, 4, 3), np.float32)
     score.add(Tensor(np.float32(0)), Tensor(np.eye(2, 3, dtype=np.float32)), np.array([1, 1]), images)
     score.add(Tensor(np.float32(0)), Tensor(np.eye(2, 3, dtype=np.float32)), np.array([1, 1]), images)
     assert [kept[-1] for kept in score.kept] == [None]
@@ -206,14 +206,14 @@ def test_of_several_workers_each_has_what_all_have_counted(crew, size):
     batches = list(batches_of([8, 9, 8]))
 
     def work(workers):
-        score = evaluate.Score(5, workers, mistakes=6)
+        score = scores.Score(5, workers, mistakes=6)
         for i, batch in enumerate(batches):
             rank = workers.rank - 1 if i == 2 else workers.rank
             logits, labels, images = (x[rank::size] if rank >= 0 else x[:0] for x in batch)
             score.add(Tensor(np.float32(0)), Tensor(logits), labels, images)
         return score.result(), score.confusion.tolist(), score.seen, facts(score)
 
-    alone = evaluate.Score(5, mistakes=6)
+    alone = scores.Score(5, mistakes=6)
     for i, (logits, labels, images) in enumerate(batches):
         some = np.flatnonzero(np.arange(len(labels)) % size < size - (i == 2))
         alone.add(Tensor(np.float32(0)), Tensor(logits[some]), labels[some], images[some])
@@ -258,7 +258,7 @@ def naive_crops(net, pictures):
 
 def test_ten_crops_are_averaged_over_their_softmax_outputs():
     pictures, labels = np.random.default_rng(0).standard_normal((7, 10, 2, 2, 3)).astype(np.float32), np.arange(7)
-    net, score = linear(12, 8), evaluate.Score(8)
+    net, score = linear(12, 8), scores.Score(8)
     p = naive_crops(net, pictures)
     result = evaluate.evaluate(net, DataLoader(list(zip(pictures, labels, strict=True)), 3, num_workers=0), score)
     rank = (p > p[labels, labels][:, None]).sum(axis=1)
@@ -273,7 +273,7 @@ def test_ten_crops_are_averaged_over_their_softmax_outputs():
 
 def test_crops_of_no_images():
     """Of a small batch, another process may have all."""
-    score, none = evaluate.Score(4), np.zeros((0, 10, 2, 2, 3), np.float32)
+    score, none = scores.Score(4), np.zeros((0, 10, 2, 2, 3), np.float32)
     logits = evaluate.outputs(linear(12, 4), none)
     assert logits.shape == (0, 4)
     score.add(logits.sum(), logits, np.zeros(0, np.int64))

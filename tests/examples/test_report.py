@@ -6,10 +6,9 @@ import io
 import re
 import sys
 
-import evaluate
 import numpy as np
 import pytest
-from support import confusion, drawing, report
+from support import confusion, drawing, report, scores
 from support.images import IMAGENET, View
 
 Image = pytest.importorskip("PIL.Image")
@@ -93,7 +92,7 @@ def config_of(names, **more):
 
 
 def score_of(classes, mistakes=()):
-    score = evaluate.Score(classes, mistakes=24)
+    score = scores.Score(classes, mistakes=24)
     score.confusion = np.random.default_rng(0).integers(0, 9, (classes, classes))
     score.mistakes = list(mistakes)
     return score
@@ -131,7 +130,7 @@ def mistakes_of(names, count=24):
     rng = np.random.default_rng(0)
     for i in range(count):
         image = VIEW.evaluation()(np.full((24, 24, 3), 10 * i, np.uint8), rng)
-        yield evaluate.Mistake(0.99 - i / 100, i % len(names), (i + 1) % len(names), image)
+        yield scores.Mistake(0.99 - i / 100, i % len(names), (i + 1) % len(names), image)
 
 
 def test_a_whole_report(page):
@@ -182,7 +181,7 @@ def test_a_thousand_classes(page):
     score.confusion = np.where(rng.random((1000, 1000)) < 0.02, 1, 0) + np.diag(rng.integers(10, 40, 1000))
     for i in range(24):
         image = view.evaluation()(rng.integers(0, 256, (256, 256, 3), np.uint8), rng)
-        score.mistakes.append(evaluate.Mistake(0.5, i, i + 1, image))
+        score.mistakes.append(scores.Mistake(0.5, i, i + 1, image))
     found = page(config_of(names), rows_of(90), rng.standard_normal((11, 11, 3, 96)), score, view)
     assert found.size < 1e6
     (pixels,) = found.images("confusion matrix")
@@ -250,7 +249,7 @@ def test_a_network_that_makes_no_mistakes(page):
     assert found.tables[0] == [
         ["class", "images", "recall", "precision", "most often taken for"], ["a", "3", "100%", "100%", "–"], ["c", "2", "100%", "100%", "–"],
     ]  # fmt: skip
-    for score in (evaluate.Score(), None):
+    for score in (scores.Score(), None):
         found = page(config_of("abc"), [], None, score, VIEW)
         assert found.headings[0] == "Settings"
         assert [tag for tag, attributes in found.tags if attributes.get("class") == "faint"] == ["p"]
@@ -384,7 +383,7 @@ def test_mistakes_are_shown_as_the_network_saw_them(page):
     image[:, :12] = 200, 40, 90
     seen = VIEW.evaluation()(image, np.random.default_rng(0))
     other = VIEW.evaluation()(np.full((24, 24, 3), 128, np.uint8), np.random.default_rng(0))
-    mistakes = [evaluate.Mistake(0.98765, 0, 2, seen), evaluate.Mistake(0.5, 1, 0, other)]
+    mistakes = [scores.Mistake(0.98765, 0, 2, seen), scores.Mistake(0.5, 1, 0, other)]
     found = page(config_of(names), [], None, score_of(3, mistakes), VIEW)
     words = found.words[found.words.index("Most confident") : found.words.index("Settings")]
     assert [line for line in words.split("\n") if line][2:] == ["cat 98.8%is ant", "ant 50.0%is bee"]

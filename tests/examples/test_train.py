@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tqdm
 import train
-from support import progress, recipes, start
+from support import progress, recipes, scores, start
 from support.options import parse
 
 import minicnn
@@ -67,11 +67,11 @@ def test_batches_are_counted_and_end_when_the_loss_is_no_number(monkeypatch, los
     )
     monkeypatch.setattr(progress, "progress_bar", lambda **_: bar)
     monkeypatch.setattr(progress, "BAR", -1.0)
-    monkeypatch.setattr(evaluate, "OFTEN", -1.0)
+    monkeypatch.setattr(scores, "OFTEN", -1.0)
     loader = type(
         "Loader", (), {"dataset": range(5), "part": (0, 1), "__iter__": lambda self: (batch for batch in LOADER)}
     )()
-    score, given = evaluate.Score(), []
+    score, given = scores.Score(), []
     for (_, labels), loss in zip(progress.batches(loader, "epoch 1/1", score), losses, strict=False):
         given.append(len(labels))
         score.add(Tensor(loss), Tensor(np.zeros((len(labels), 6))), labels)
@@ -511,7 +511,7 @@ def test_a_run_that_goes_on_keeps_the_names_of_its_classes(run, photos, tmp_path
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what overflows on the way
 def test_training_that_diverges(mistake, run, monkeypatch, tmp_path):
     """It ends when that is seen, not an epoch of ImageNet later."""
-    monkeypatch.setattr(evaluate, "OFTEN", 0)
+    monkeypatch.setattr(scores, "OFTEN", 0)
     steps, step = [], minicnn.optim.SGD.step
     monkeypatch.setattr(minicnn.optim.SGD, "step", lambda optimizer: steps.append(step(optimizer)))
     command = ["train.py", "--lr", 1e6, "--batch-size", 2, "--out", tmp_path / "run"]
