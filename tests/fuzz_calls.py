@@ -438,6 +438,7 @@ ALSO = {  # what messages call these, besides their names
     "load_state_dict": ["state"], "swapaxes": ["axis"], "transpose": ["axis"], "plus": ["Add"],
     **{name: ["linear", "conv2d", "batch_norm", "input", "Tanh"] for name in ("Sequential", "summary", "forward")},
     **{name: ["folder"] for name in ("ImageFolder", "ImageNet", "CIFAR10")},
+    **{name: ["item"] for name in ("gradcheck", "gradgradcheck")},  # of a wild f
     "Parameter": ["Tensor"], "set_random_state": ["seed", "draws"],
 }  # fmt: skip
 
@@ -537,6 +538,8 @@ def descriptions(value, depth=0):
         yield getattr(value, "__name__", "")
     if hasattr(value, "__next__"):
         yield "[1, 2]"  # what wild_object's holds
+    if isinstance(value, bytes):
+        yield from descriptions(value.decode(), depth)
     if isinstance(value, str):
         yield value.encode("unicode_escape").decode()
     with contextlib.suppress(Exception):
