@@ -17,7 +17,8 @@ that are read-only.
 from typing import Any
 
 from .backends import devices
-from .tensor import Tensor, real_array
+from .backends.devices import real_array
+from .tensor import Tensor
 
 
 def from_dlpack(x: Any) -> Tensor:

@@ -20,6 +20,7 @@ Outputs = tuple[Tensor, ...]
 
 # the error that rounding may make in f, relative to f: a few units
 ROUNDING = 16 * float(np.finfo(np.float64).eps)
+LEAST = 1e-12  # of eps: with a smaller one, the rounding error allowed would hide any mistake
 DIRECTIONS = 4  # this many are tried where the whole Jacobian is too large
 
 
@@ -40,7 +41,7 @@ class _Settings(NamedTuple):
         if not callable(f):
             raise TypeError(f"{name}: f must be callable, not {shown(f)}")
         return cls(
-            number(f"{name}: eps", eps, 5e-324),  # the smallest number above 0
+            number(f"{name}: eps", eps, LEAST),
             number(f"{name}: rtol", rtol, 0),
             number(f"{name}: atol", atol, 0),
             whole(f"{name}: full_jacobian", full_jacobian, 0),

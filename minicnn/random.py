@@ -13,6 +13,8 @@ import numpy as np
 
 from .checks import several, shown, whole
 
+LAST = 2**64 - 1  # of the seeds, and of the draws
+
 
 class _Random:
     def __init__(self) -> None:
@@ -64,7 +66,7 @@ def set_random_state(state: tuple[int, int]) -> None:
         seed, draws = state
     except (TypeError, ValueError):
         raise ValueError(f"set_random_state: state is a pair (seed, draws), not {shown(state)}") from None
-    seed, draws = whole("seed", seed, 0, 2**64 - 1), whole("number of draws", draws, 0, 2**64 - 1)
+    seed, draws = whole("seed", seed, 0, LAST), whole("number of draws", draws, 0, LAST)
     with _random.lock:
         _random.seed, _random.draws = seed, draws
 
@@ -94,7 +96,7 @@ def generator(key: tuple[int, int] | None = None, first: int = 0) -> np.random.G
     pair = draw() if key is None else several("generator: key", key)
     if len(pair) != 2:
         raise ValueError(f"generator: key is a pair (seed, draw), not {shown(key)}")
-    numbers_of_key = [whole("generator: a number in key", n, 0, 2**64 - 1) for n in pair]
+    numbers_of_key = [whole("generator: a number in key", n, 0, LAST) for n in pair]
     philox = np.random.Philox(key=np.array(numbers_of_key, np.uint64))
     philox.advance(first // 8)  # a step makes 256 bits, for 8 float32 numbers of 32 bits each
     numbers = np.random.Generator(philox)

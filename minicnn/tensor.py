@@ -56,7 +56,7 @@ class Tensor(habits.TensorHabits):
     def __init__(self, data: Any, *, requires_grad: bool = False, device: str | None = None, dtype: Any = None) -> None:
         if isinstance(data, Tensor):
             raise TypeError("Tensor of a Tensor: use it as it is, or .detach() for one without history")
-        array = real_array("a Tensor holds real numbers or booleans", data)
+        array = devices.real_array("a Tensor holds real numbers or booleans", data)
         if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
             dtype = np.float32  # Python floats
         if dtype is not None:
@@ -694,7 +694,10 @@ def _one_axis(axis: Any) -> int | None:
 def _matmul(a: Any, b: Any) -> Tensor:
     """a @ b as in NumPy: a vector on the left is a row, one on the right is a column, and the
     result does not have that axis."""
-    a, b = (t if isinstance(t, Tensor) else real_array("matmul takes Tensors and arrays of numbers", t) for t in (a, b))
+    a, b = (
+        t if isinstance(t, Tensor) else devices.real_array("matmul takes Tensors and arrays of numbers", t)
+        for t in (a, b)
+    )
     if not a.ndim or not b.ndim:
         raise ValueError(f"matmul: a 0-d operand in a matrix product of shapes {a.shape} and {b.shape}: use * instead")
     columns, rows = a.shape[-1], b.shape[max(b.ndim - 2, 0)]
@@ -842,31 +845,13 @@ def _converted(name: str, arg: Any, dtype: np.dtype | None, like: devices.Array)
         return arg if dtype is None or arg.data.dtype == dtype else Tensor.wrap(arg.data.astype(dtype))
     if dtype is None and type(arg) is int and like.dtype.kind in "iu":
         dtype = like.dtype
-    array = real_array(f"{name} takes numbers, arrays of numbers and Tensors", arg)
+    array = devices.real_array(f"{name} takes numbers, arrays of numbers and Tensors", arg)
     if array.ndim or not devices.on_host(array):
         return Tensor.wrap(array.astype(dtype or array.dtype, copy=False))
     try:
         return Tensor.wrap(devices.constant(arg if type(arg) is int else array.item(), dtype or array.dtype, like))
     except OverflowError:
         raise OverflowError(f"{name}: {shown(arg)} does not fit {dtype}: convert the Tensor with .astype(…)") from None
-
-
-def real_array(accepted: str, data: Any) -> devices.Array:
-    """What a user gave, as an array of real numbers or booleans.
-
-    Args:
-        accepted: how a message begins that says what is accepted.
-        data: an array, a number, or numbers in nested lists.
-    Raises:
-        TypeError: it is something else.
-    """
-    try:
-        array = devices.as_array(data)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # ragged lists, say
-        raise TypeError(f"{accepted}, not {shown(data)}: {error}") from None
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{accepted}, not {shown(data) if devices.kind_of(type(data)) is None else array.dtype}")
-    return array
 
 
 def real_dtype(name: str, dtype: Any) -> np.dtype:

@@ -327,4 +327,7 @@ def test_settings_that_do_not_fit(check):
     ):  # fmt: skip
         for value in values:
             fails(ValueError, f"^{name}: {setting} must be a .*, not ", check, lambda x: x * x, x, **{setting: value})
+    words = f"^{name}: eps must be a finite number from 1e-12, not 9e-13$"
+    fails(ValueError, words, check, lambda x: x * x * x, x, eps=9e-13)
+    assert check(lambda x: x * x * x, x, eps=1e-12)
     assert check(lambda x: x * x * x, x, rtol=0, atol=1e-3, full_jacobian=0, seed=np.int64(3))

@@ -15,7 +15,8 @@ import minicnn
 PACKAGE = Path(minicnn.__file__).parent
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 FLOORS = [  # from the ground up; a room imports from lower floors, and from itself
-    ["backends/devices", "checks", "habits"],
+    ["checks", "habits"],
+    ["backends/devices"],
     ["random"],
     ["backends"],  # its __init__.py: the registry
     ["backends/numpy", "backends/cuda"],
@@ -100,7 +101,7 @@ def test_a_file_imports_from_lower_floors_only(path):
             assert package in sys.stdlib_module_names | {"numpy", "threadpoolctl"} | EXTRAS, where
         elif room(rest) != room_of(path):
             assert LEVEL[room(rest)] < LEVEL[room_of(path)], where
-            assert room_of(path) != "data" or rest.startswith("backends"), where  # arrays, no Tensor
+            assert room_of(path) != "data" or rest.startswith(("backends", "checks")), where  # arrays, no Tensor
         at_top = node.col_offset == 0
         assert at_top is (package not in EXTRAS), where  # the optional are imported where they are needed
         assert package != "cupy" or path == Path("backends/cuda/devices.py"), where
@@ -112,7 +113,7 @@ def test_the_backends_do_not_know_the_lessons_or_each_other():
         mine = room_of(path)
         for node, name in imported(path) if mine in ("backends/numpy", "backends/cuda") else ():
             if name.startswith("minicnn."):
-                assert room(name.partition(".")[2]) in (mine, "backends", "backends/devices", "random"), (
+                assert room(name.partition(".")[2]) in (mine, "backends", "backends/devices", "random", "checks"), (
                     path,
                     node.lineno,
                 )
@@ -120,7 +121,7 @@ def test_the_backends_do_not_know_the_lessons_or_each_other():
 
 def test_the_registry_knows_no_backend():
     names = {name for _, name in imported(Path("backends/__init__.py")) if name.startswith("minicnn.")}
-    assert {room(name.partition(".")[2]) for name in names} == {"backends/devices"}
+    assert {room(name.partition(".")[2]) for name in names} == {"backends/devices", "checks"}
 
 
 def test_the_lessons_name_no_backend():

@@ -54,7 +54,20 @@ def test_seeds_are_from_0_to_2_to_the_64():
     for state in (3, (1, 2, 3), "ab"):
         with refuses(ValueError, "state" if state != "ab" else "seed", repr(state if state != "ab" else "a")):
             set_random_state(state)
-    for key, first in ((3, 0), ((1,), 0), ((1, -1), 0), ((0, 1), -1), ((0, 1), 1.0)):
+    set_random_state((3, 2**64 - 1))
+    with refuses(ValueError, f"number of draws must be a whole number from 0 to {2**64 - 1}, not {2**64}"):
+        set_random_state((3, 2**64))
+    set_random_state((2**64 - 1, 0))
+    generator((2**64 - 1, 2**64 - 1), 2**128)
+    for key, first in (
+        (3, 0),
+        ((0, 2**64), 0),
+        ((0, 1), 2**128 + 1),
+        ((1,), 0),
+        ((1, -1), 0),
+        ((0, 1), -1),
+        ((0, 1), 1.0),
+    ):
         with refuses(TypeError if key == 3 else ValueError, "generator: "):
             generator(key, first)
     assert random_state()[0] == 2**64 - 1

@@ -351,6 +351,24 @@ def link(device: str, rank: int, size: int, decided: Callable[[Any], Any]) -> An
 
 
 # -------------------------------------------------------------------------------------- by an array
+def real_array(accepted: str, data: Any) -> Array:
+    """What a user gave, as an array of real numbers or booleans.
+
+    Args:
+        accepted: how a message begins that says what is accepted.
+        data: an array, a number, or numbers in nested lists.
+    Raises:
+        TypeError: it is something else.
+    """
+    try:
+        array = as_array(data)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # ragged lists, say
+        raise TypeError(f"{accepted}, not {shown(data)}: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{accepted}, not {shown(data) if kind_of(type(data)) is None else array.dtype}")
+    return array
+
+
 def as_array(data: Any) -> Array:
     """An array as it is, on whatever device, which is opened; anything else, such as a list, as
     NumPy's. Its elements have this machine's byte order, which those in a file of HDF5 or NumPy may

@@ -32,9 +32,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.devices import Array, kind_of
+from ..backends.devices import Array, kind_of, real_array
 from ..checks import number, real, shown
-from ..tensor import real_array
 from .folder import DataError, pillow, scaled
 from .pixels import normalize
 

@@ -97,7 +97,7 @@ def batch_norm(
         TypeError: a running average is a Tensor.
         ValueError: the shapes do not fit, or a batch in training has one pixel only.
     """
-    require_tensors("batch_norm", x=x, gamma=gamma, beta=beta)
+    require_tensors("batch_norm", gamma=gamma, beta=beta)
     require_written("batch_norm", running_mean=running_mean, running_var=running_var)
     flags("batch_norm", training=training)
     momentum = number("batch_norm: momentum", momentum, 0, 1)

@@ -56,9 +56,9 @@ import numpy as np
 
 from ..autograd import Function, Gradients
 from ..backends import kernel
-from ..backends.devices import Array
+from ..backends.devices import Array, real_array
 from ..checks import choice
-from ..tensor import Tensor, apply, real_array
+from ..tensor import Tensor, apply
 from .activation import sigmoid
 from .precision import float16_in_float32
 

@@ -192,9 +192,9 @@ def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float =
     """
     if not x.ndim:
         raise ValueError(f"local_response_norm needs x of (…, C), not of shape {x.shape}")
-    n = min(whole("local_response_norm: n", n, 1), 2 * x.shape[-1] + 1)  # more see the same
+    all_channels = 2 * x.shape[-1] + 1  # equivalent (constant): a wider window sees the same
+    n = min(whole("local_response_norm: n", n, 1), all_channels)
     return apply(LocalResponseNorm(Constants(n, *numbers("local_response_norm", k=k, alpha=alpha, beta=beta))), x)
 
 
-# Faster versions of the functions marked @kernel, which run in their place:
-# backends/numpy/lrn.py, backends/cuda/lrn.cu.
+# Faster versions of the @kernel functions: backends/numpy/lrn.py, backends/cuda/lrn.cu.

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import ops
-from ..backends.devices import on_device_of
+from ..backends.devices import on_device_of, real_array
 from ..checks import real, several, shown, whole
-from ..tensor import Tensor, apply, real_array
+from ..tensor import Tensor, apply
 from .arguments import require_tensors
 
 __all__ = ["concatenate", "maximum", "minimum", "pad", "stack", "where"]

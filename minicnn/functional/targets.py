@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.devices import Array, on_device_of, on_host, to_device
+from ..backends.devices import Array, on_device_of, on_host, real_array, to_device
 from ..checks import number, whole
-from ..tensor import Tensor, real_array
+from ..tensor import Tensor
 from .elementwise_loss import check_reduction
 
 

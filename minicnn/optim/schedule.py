@@ -247,7 +247,7 @@ class ReduceLROnPlateau(Schedule):
         """
         if (value := real(metric)) is None:
             raise TypeError(f"{type(self).__name__}.step: metric must be a number, not {shown(metric)}")
-        value *= self.sign
+        value = self.sign * value
         self.count += 1
         if value < self.best - self.threshold * abs(self.best) or (self.best == inf and value < inf):
             self.best, self.waited = value, 0

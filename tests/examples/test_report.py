@@ -318,6 +318,23 @@ def test_a_chart():
     assert "first" not in Page(alone).words
 
 
+@pytest.mark.parametrize("epochs, points", [(1, 2), (30, 60), (31, 0)])
+def test_each_of_a_few_epochs_has_a_point(epochs, points):
+    """Without which a run of one epoch would show nothing."""
+    lines = {"train_loss": ("a", "#111111", "-"), "val_loss": ("b", "#222222", "-")}
+    found = Page(report.chart("loss", rows_of(epochs), lines)).tags
+    styles = [attributes.get("style", "") for tag, attributes in found if tag == "use"]
+    assert sum("#111111" in style or "#222222" in style for style in styles) == points + 2 * (
+        points > 0
+    )  # the legend's
+
+
+def test_a_chart_has_the_colors_of_the_page():
+    """Its own are those of its lines: nothing is black or white, which would not be seen on such a page."""
+    svg = report.chart("loss", rows_of(3), {"train_loss": ("a", "#111111", "-"), "val_loss": ("b", "#222222", "-")})
+    assert set(re.findall("#[0-9a-f]{6}", svg)) == {"#111111", "#222222"}
+
+
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
 def test_a_rate_that_is_divided_by_ten(schedule):
     rows = [row | {"lr": 0.1 ** (2 + row["epoch"])} for row in rows_of(3)]
@@ -326,9 +343,11 @@ def test_a_rate_that_is_divided_by_ten(schedule):
     assert (1e-5 in ticks and 1e-4 in ticks) == (schedule == "plateau")
 
 
-def test_losses_and_shares_begin_at_0():
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_losses_and_shares_begin_at_0(schedule):
     for title, column in (("loss", "val_loss"), ("correct, %", "val_top1")):
-        svg = report.charts([row | {column: 50 + row["epoch"]} for row in rows_of(3)], {}, [title])
+        rows = [row | {column: 50 + row["epoch"]} for row in rows_of(3)]
+        svg = report.charts(rows, {"schedule": schedule}, [title])
         assert "\n0\n" in re.sub(r"\s*\n\s*", "\n", Page(svg).words)
 
 

@@ -1,11 +1,14 @@
 """minicnn/functional/arguments.py: what the lessons are given."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from reference import fails
 
 import minicnn.functional as F
 from minicnn import Tensor
+from minicnn.functional import arguments
 from minicnn.functional.arguments import (
     require_constants,
     require_floating,
@@ -50,13 +53,16 @@ def test_floats():
     fails(TypeError, "^f needs a floating-point Tensor, not int64$", require_floating, "f", Tensor([1]))
 
 
-def test_arrays_that_are_written_to():
+def test_arrays_that_are_written_to(monkeypatch):
     require_written("f", a=ARRAY)
     fails(
         TypeError, "^f: a is an array, which it updates: write .data of a Tensor$", require_written, "f", a=Tensor(1.0)
     )
     for given in (np.ones(2, int), [1.0], None, np.float64(1)):
         fails(TypeError, "^f: a must be an array of floats, not ", require_written, "f", a=given)
+    foreign = SimpleNamespace(dtype=ARRAY.dtype, flags=SimpleNamespace())  # another device's flags may not tell
+    monkeypatch.setattr(arguments, "kind_of", lambda _: "gpu")
+    require_written("f", a=foreign)
     locked = np.ones(2)
     locked.flags.writeable = False
     fails(ValueError, r"^f: a, which it updates, is a read-only array of shape \(2,\)$", require_written, "f", a=locked)

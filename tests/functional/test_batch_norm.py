@@ -182,7 +182,7 @@ def test_what_is_no_tensor_and_no_setting():
     }
     x = Tensor(np.ones((3, 2)))
     for name in ("x", "gamma", "beta"):
-        given = {"x": x, **one, name: np.ones(2)}
+        given = {"x": x, **one, name: np.ones((3, 2) if name == "x" else 2)}
         fails(TypeError, f"^batch_norm: {name} must be a Tensor, not an array", F.batch_norm, **given)
     fails(ValueError, "^batch_norm: training is False or True, not 'no'$", F.batch_norm, x, **one, training="no")
     for name, wrong in (("momentum", (1.5, -0.1, "1")), ("eps", (-1e-9, np.nan, None))):

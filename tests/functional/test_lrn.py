@@ -134,6 +134,7 @@ def test_a_window_wider_than_all_channels(backend):
         assert_array_equal(found.numpy(), expected.numpy())
         assert_allclose(found.numpy(), F.local_response_norm(x, 10).numpy(), rtol=1e-14)
         assert not np.array_equal(found.numpy(), F.local_response_norm(x, 6).numpy())
+        assert F.local_response_norm(Tensor(np.ones((2, 0))), 3).shape == (2, 0)
 
 
 @pytest.mark.parametrize("backend", [None, "reference"])

@@ -141,3 +141,9 @@ def test_a_pooling_window_is_at_most_half_padding(kernel, padding):
 def test_a_pooling_window_steps_by_its_size_unless_told_otherwise():
     assert Window.of_pooling("max", (4, 2), None, ((2, 0), (1, 1)), 1) == Window.of((4, 2), (4, 2), ((2, 0), (1, 1)), 1)
     assert Window.of_pooling("max", 3, 2, 1, 2) == Window.of(3, 2, 1, 2)
+
+
+def test_a_padding_that_is_an_array():
+    for padding in (np.ones(2, int), np.zeros(3), np.array(["same", "same"])):
+        with refuses(ValueError, "padding must be integers of at least 0", 'or "same", not an array of shape'):
+            Window.of(3, padding=padding)

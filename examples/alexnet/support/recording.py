@@ -153,10 +153,13 @@ class Run:
         asked = any(asked for asked, _, _ in told)
         if self.bad.add([image for _, _, met in told for image in met]):
             self._name_bad_files()
-        if asked or told[0][1] or self.bad.too_many:  # by the clock of rank 0
+        ends = asked or self.bad.too_many
+        if ends or told[0][1]:  # by the clock of rank 0
             self.save()
-        if asked:
+        if ends:
             aside.wait()
+            self.workers.decided(None)  # for rank 0, which writes: the first to end ends all
+        if asked:
             raise KeyboardInterrupt
         self.bad.require_few()
 
@@ -257,7 +260,7 @@ class Run:
         self.report = partial(
             write_report, config=self.config, rows=rows, kernels=kernels.copy(), score=self.validated, view=self.view
         )
-        # It takes a second or two of a processor, and is to take a hundredth of a run's time at most.
+        # It takes a second or two of a processor: a hundredth of a run's time at most.
         if len(rows) == self.config["epochs"] or time.perf_counter() > self.report_due:
             begun = time.perf_counter()
             self._show(REPORT, self.report)
