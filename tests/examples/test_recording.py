@@ -5,10 +5,11 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import bad_files, beside, folders, progress, recording, runs
+from support import bad_files, beside, folders, progress, recording, runs, scores
 
 import minicnn
 from minicnn import optim
@@ -491,6 +492,17 @@ def test_a_line_every_thirty_seconds_without_a_terminal(run, monkeypatch, tmp_pa
     lines = [line for line in result.out.splitlines() if "waiting for data" in line]
     assert 1 < len(lines) < 30 and all(line.startswith("epoch 1/1  loss ") for line in lines)
     assert all(" left  run " in line for line in lines)
+
+
+def test_the_part_of_an_epoch_that_one_of_several_workers_has():
+    """A checkpoint has counted the images of all. Its first batch may have no rows for this one."""
+    score = scores.Score(workers=SimpleNamespace(size=2, rank=0))
+    score.restore({"batches": 2, "lr": 0.1, "waited": 0.0, "sums": [8.0, 4.0, 8.0], "seen": 8, "seconds": 1.0})
+    meter = progress.Meter(10, "epoch 1/1", score)
+    with meter:
+        meter.show(0)
+        title, loss, top1, done, *_ = meter.words()
+    assert (title, loss, top1, done) == ("epoch 1/1", "loss 1.000", "top-1 50.0%", "40%")
 
 
 @pytest.mark.parametrize(
