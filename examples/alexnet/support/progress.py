@@ -64,7 +64,7 @@ class Meter:
 
     def __init__(self, images: int, title: str, score: Any, run: Any = None) -> None:
         self.images, self.title, self.score, self.run = images, title, score, run
-        self.done = self.before = score.seen
+        self.done = self.before = score.seen // score.workers.size  # which has counted for all
         self.begun = self.told = time.perf_counter()
 
     def __enter__(self) -> "Meter":
@@ -97,7 +97,7 @@ class Meter:
         run."""
         score, seconds = self.score, max(time.perf_counter() - self.begun, 1e-9)
         loss, top1, _ = score.sums / max(score.seen, 1)
-        rate = (self.done - self.before) / seconds
+        rate = max(self.done - self.before, 1) / seconds  # all rows may have been other workers', or bad
         left = (self.images - self.done) / rate
         waited = f"{100 * score.waited / score.seconds:.0f}%"
         words = [self.title, f"loss {loss:.3f}", f"top-1 {100 * top1:.1f}%", f"{100 * self.done / self.images:.0f}%"]

@@ -3,6 +3,7 @@
 import json
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -34,7 +35,11 @@ def merit(row: dict[str, Any]) -> tuple[float, float]:
     return row["val_top1"], -row["val_loss"]
 
 
-def read_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+Checkpoint = tuple[dict[str, Any], dict[str, Any]]  # arrays, info
+Load = Callable[[str], Checkpoint]
+
+
+def read_checkpoint(path: str) -> Checkpoint:
     """(arrays, info) of a checkpoint. Raises a CheckpointError if it cannot be read."""
     try:
         return minicnn.load(path)
@@ -49,24 +54,25 @@ BEGUN = {
 }  # fmt: skip
 
 
-def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_run(path: str, load: Load | None = None) -> Checkpoint:
     """(arrays, info) of a last.safetensors or, if that is damaged or lost, of the checkpoint that
-    was written before it; a line says so, and the info has "damaged"."""
-    previous = Path(path).with_name(PREVIOUS)
+    was written before it; a line says so, and the info has "damaged". load: reads either of them,
+    or raises a CheckpointError; None: those of train.py."""
+    load, previous = load or _load_run, Path(path).with_name(PREVIOUS)
     try:
-        return _load_run(path)
+        return load(path)
     except CheckpointError as error:
         if os.path.basename(path) != LAST or not previous.exists():
             raise
         try:
-            arrays, info = _load_run(str(previous))
+            arrays, info = load(str(previous))
         except CheckpointError:
             raise error from None
         complain(f"{error}: going on with {previous}, which was written before it")
         return arrays, info | {"damaged": True}
 
 
-def _load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _load_run(path: str) -> Checkpoint:
     arrays, info = read_checkpoint(path)
     newer: dict[str, Any] = {  # what older runs do not say
         "precision": None, "processes": None, "backend": None, "source": None, "freeze": False, "head_lr": None,
