@@ -46,9 +46,9 @@ MOST_AXES = 64  # that an array has in NumPy
 OURS = "minicnn."
 VERSION = 2
 # Of 0.5 GB, on two cores of an AMD EPYC: SHA-256 takes 0.25 s, BLAKE2b 0.35 s, CRC-32 0.07 s, and
-# each lets other threads run. A file that is in memory already is read in 0.31 s with SHA-256,
-# 0.13 s with CRC-32 and 0.07 s with nothing, so it is not worth the one damage in four billion that
-# CRC-32 lets pass.
+# each lets other threads run. With SHA-256 such a file is written to the disk in 0.6 s, and without
+# in 0.3 s; read, where the system has it in memory, in 0.31 s, with CRC-32 in 0.13 s and without in
+# 0.07 s. That is little beside the one damage in four billion that CRC-32 lets pass.
 SUM = f"{OURS}sha256:"
 ZEROS = "0" * 64
 Read = tuple[dict[str, np.ndarray], dict[str, str], dict[str, str]]
@@ -261,8 +261,9 @@ def read(path: str | os.PathLike[str], dtypes: Mapping[str, str] = DTYPES) -> Re
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "not a regular file"
         raise CheckpointError(f"{path} is {what}: load reads a checkpoint file")
-    # The package safetensors would map the file into memory, and a file that ends early or that the
-    # disk cannot read would crash Python; it also holds Python's lock while it copies.
+    # The package safetensors maps the file into memory: a file that becomes shorter meanwhile, or
+    # that the disk cannot read, crashes Python. It also holds Python's lock while it copies, and for
+    # 0.5 GB takes 0.95 GB, and 0.22 s without a checksum.
     with open(path, "rb") as file:
         try:
             return _read(file, dtypes)

@@ -67,6 +67,10 @@ class Reader:
         """The input with a change that fits its form; by default none."""
         return data
 
+    def worth(self, data: bytes) -> bool:
+        """Whether it may be kept to be changed further: what takes seconds may not."""
+        return len(data) <= LONGEST
+
     def read(self, data: bytes, at: Path) -> Any:
         raise NotImplementedError
 
@@ -263,6 +267,14 @@ class Images(Reader):
                     chunks[place] = kind, changed(content, chance)
         parts = (struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
         return data[:8] + b"".join(parts)
+
+    def worth(self, data: bytes) -> bool:
+        from PIL import Image
+
+        width = height = 0
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+        return super().worth(data) and width * height < 1_000_000
 
     def read(self, data: bytes, at: Path) -> Any:
         (at / "input").write_bytes(data)
@@ -532,8 +544,10 @@ def serve(reader: Reader, connection: Any) -> None:
     known: set[Arc] = set()
     with tempfile.TemporaryDirectory(prefix="fuzz") as at, contextlib.suppress(EOFError):
         while True:
-            what, said, arcs = attempt(reader, connection.recv_bytes(), Path(at))
-            connection.send((what, said, arcs - known))
+            data = connection.recv_bytes()
+            what, said, arcs = attempt(reader, data, Path(at))
+            new = arcs - known
+            connection.send((what, said, new, bool(new) and reader.worth(data)))
             known |= arcs
 
 
@@ -553,19 +567,20 @@ class Server:
             self.process.start()
         theirs.close()
 
-    def ask(self, data: bytes) -> tuple[str, str, set[Arc]]:
+    def ask(self, data: bytes) -> tuple[str, str, set[Arc], bool]:
+        """What attempt returns, and whether the input may be kept."""
         with contextlib.suppress(EOFError, OSError):
             self.connection.send_bytes(data)
             if self.connection.poll(self.limit):
-                answer: tuple[str, str, set[Arc]] = self.connection.recv()
+                answer: tuple[str, str, set[Arc], bool] = self.connection.recv()
                 return answer
             self.stop()
             self.start()
-            return "hang", f"longer than {self.limit:g} s\n", set()
+            return "hang", f"longer than {self.limit:g} s\n", set(), False
         self.process.join()
         status = self.process.exitcode
         self.start()
-        return "crash", f"exit status {status}\n", set()
+        return "crash", f"exit status {status}\n", set(), False
 
     def stop(self) -> None:
         self.process.kill()
@@ -616,9 +631,9 @@ def fuzz(
         for data in inputs(reader, corpus, random.Random(seed)):
             if summary.inputs == most or time.monotonic() > end:
                 break
-            what, said, arcs = server.ask(data)
+            what, said, arcs, worth = server.ask(data)
             summary.inputs += 1
-            if arcs - seen and len(data) <= LONGEST:
+            if arcs - seen and worth:
                 corpus.append(data)
             seen |= arcs
             if what == "read":
@@ -649,7 +664,7 @@ def main() -> int:
     names = [*READERS] if settings.reader == "all" else [settings.reader]
     if settings.replay:
         server = Server(READERS[names[0]](), LIMIT)
-        what, said, _ = server.ask(Path(settings.replay).read_bytes())
+        what, said, *_ = server.ask(Path(settings.replay).read_bytes())
         server.stop()
         print(f"{what}: {said}".rstrip())
         return what not in ("read", "refused")

@@ -538,6 +538,7 @@ def test_arrays_keep_their_order(tmp_path):
     assert [*load(tmp_path / "net")[0]] == [*"zbdac"]
 
 
-def test_a_path_without_a_name():
-    for path in (".", "/"):
-        fails(ValueError, f"^save takes the path of a file, and '{path}' is that of a folder$", save, path, {})
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_the_path_of_a_folder(path):
+    fails(ValueError, "^save takes the path of a file, and '[./]' is that of a folder$", save, path, {})
+    fails(CheckpointError, "^[./] is a folder: load reads a checkpoint file$", load, path)

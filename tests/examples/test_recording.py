@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import bad_files, beside, folders, progress, recording, runs, scores
+from support import bad_files, beside, progress, recording, runs, scores
 
 import minicnn
 from minicnn import optim

@@ -155,10 +155,13 @@ class Run:
         asked = any(asked for asked, _, _ in told)
         if self.bad.add([image for _, _, met in told for image in met]):
             self._name_bad_files()
-        if asked or told[0][1] or self.bad.too_many:  # by the clock of rank 0
+        ends = asked or self.bad.too_many
+        if ends or told[0][1]:  # by the clock of rank 0
             self.save()
-        if asked:
+        if ends:
             aside.wait()
+            self.workers.decided(None)  # for rank 0, which writes: the first to end ends all
+        if asked:
             raise KeyboardInterrupt
         self.bad.require_few()
 
