@@ -546,6 +546,6 @@ def test_too_many_open_files_are_no_fault_of_an_image(monkeypatch, tmp_path, num
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(reading, "decoded", refuse)
-    with pytest.raises(OSError, match="a.png") as caught:
+    with pytest.raises(OSError, match=r"a\.png") as caught:
         next(iter(loader))
     assert caught.value.errno == number and not left_out
