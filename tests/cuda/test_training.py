@@ -15,6 +15,7 @@ import pytest
 from standin import TRANSFERS
 from standin.devices import Stream
 from support import images, options, recording, scores
+from support.settings import parse
 
 import minicnn
 from minicnn import Tensor, nn
@@ -74,7 +75,7 @@ def test_each_core_loads_for_a_gpu(gpu, monkeypatch, cores, workers):
         (["--workers", "0"], (0, False)),
         (["--no-processes"], (workers, False)),
     ):
-        settings, _ = options.parse(["--device", "gpu", *given])
+        settings, _ = parse(["--device", "gpu", *given])
         options.use_machine(settings)
         assert (settings.workers, settings.processes) == expected
 
