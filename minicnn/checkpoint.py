@@ -262,8 +262,8 @@ def read(path: str | os.PathLike[str], dtypes: Mapping[str, str] = DTYPES) -> Re
         what = "a folder" if path.is_dir() else "not a regular file"
         raise CheckpointError(f"{path} is {what}: load reads a checkpoint file")
     # The package safetensors maps the file into memory: a file that becomes shorter meanwhile, or
-    # that the disk cannot read, crashes Python. It also holds Python's lock while it copies, and for
-    # 0.5 GB takes 0.95 GB, and 0.22 s without a checksum.
+    # that the disk cannot read, crashes Python. It also holds Python's lock while it copies, and
+    # for 0.5 GB takes 0.95 GB, and 0.22 s without a checksum.
     with open(path, "rb") as file:
         try:
             return _read(file, dtypes)
