@@ -178,7 +178,7 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], cl
     optimizer = sgd(net, settings.network)
     if saved:
         restore(settings.resume, with_one_optimizer(arrays), saved, {"model": net, "optimizer": optimizer})
-        begun_epoch(saved, len(dataset))
+        begun_epoch(settings.resume, saved, loader)
     more = {"classes": dataset.classes, "minicnn": minicnn.__version__}
     run = Run(settings, more, view, saved, claim, lambda: {"model": net, "optimizer": optimizer})
 

@@ -27,6 +27,15 @@ def whole(run, look, tmp_path):
 
 
 @pytest.fixture
+def begun(run, at_step, tmp_path):
+    """The checkpoint of a run that was stopped within its first epoch."""
+    undo = at_step(2, kill)
+    assert run(*COMMAND, "--out", tmp_path / "begun").status == 130
+    undo()
+    return tmp_path / "begun" / "last.safetensors"
+
+
+@pytest.fixture
 def at_step(run, monkeypatch):
     """at_step(n, action): action() is called in the middle of the n-th update from now."""
 
@@ -197,6 +206,30 @@ def test_a_damaged_checkpoint_and_the_one_before(run, at_step, look, whole, tmp_
     assert result.status == 0 and result.err.splitlines() == ([] if damage == "gone" else [told])
     assert look.state(folder) == whole and look.files(folder) == look.FILES
     assert runs.load_run(str(previous))[1]["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batches", STEPS + 1), ("batches", 10**30), ("batches", 0), ("batches", 1.0), ("images", "30"), ("seen", True),
+        ("seen", 2**53), ("sums", 3), ("sums", [1.0, 2.0]), ("sums", [1.0, 2.0, 10**30]), ("sums", [1.0, 2.0, np.nan]),
+        ("seconds", np.inf), ("waited", None), ("run_seconds", -np.inf), ("lr", np.nan),
+    ],
+)  # fmt: skip
+def test_counts_of_an_epoch_that_are_damaged(run, mistake, begun, tmp_path, name, value):
+    arrays, info = minicnn.load(begun)
+    path = tmp_path / "last.safetensors"
+    minicnn.save(path, arrays, {**info, "begun": {**info["begun"], name: value}})
+    mistake([f"{path} is damaged: ", "batches of 4" if value == STEPS + 1 else "begun"], "train.py", "--resume", path)
+
+
+def test_counts_of_an_epoch_that_has_ended(run, at_step, look, whole, begun, tmp_path):
+    """As after a signal during the validation: the epoch has no further batches."""
+    arrays, info = minicnn.load(begun)
+    path = tmp_path / "last.safetensors"
+    minicnn.save(path, arrays, {**info, "begun": {**info["begun"], "batches": STEPS}})
+    assert run("train.py", "--resume", path).status == 0
+    assert len(look.metrics(tmp_path)) == 3
 
 
 def test_two_damaged_checkpoints(run, mistake, finished, tmp_path):

@@ -202,6 +202,132 @@ def output_file(ending: str) -> Callable[[str], str]:
     return parse
 
 
+<<<<<<< HEAD
+=======
+CIFAR10_FILES = (
+    "CIFAR-10's binary files (cifar-10-binary.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html, unpacked)"
+)
+NO_VERIFY = "accept files of CIFAR-10 whose checksums are not the official ones"
+RECIPE_OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {  # group: option: (values, what it does)
+    "network": {
+        "variant": (
+            VARIANTS,
+            "the network: 2012 is the paper's, 2014 its author's later one, tutorial the one that textbooks print "
+            "({usual})",
+        ),
+        "groups": (
+            bool,
+            "2012 only: each half of convolutions 2, 4 and 5 sees half of the channels, as on the paper's two GPUs "
+            "({usual})",
+        ),
+        "init": (
+            ("he", "paper"),
+            "the initial weights: he suits pixels of unit variance; paper draws them from N(0, 0.01), which suits "
+            "pixels "
+            "from 0 to 255 ({usual})",
+        ),
+        "lrn_alpha": (
+            positive,
+            "2012 only: alpha of local response normalization. The paper's suits --scale raw. With --scale unit it has "
+            "almost no effect, and 0.33 has the effect in conv1 that the paper's has with --scale raw ({usual})",
+        ),
+        "dropout": (share, "training drops each value of fc6 and fc7 with this probability p ({usual})"),
+        "dropout_scale": (
+            ("training", "evaluation"),
+            "where outputs are rescaled for dropout: training divides what is kept by 1 - p, or evaluation multiplies "
+            "everything by "
+            "1 - p, as in the paper ({usual})",
+        ),
+    },
+    "images": {
+        "resize": (
+            side,
+            "each image's short side is scaled to N pixels (default: 256; in quick, synthetic images have the size "
+            "that the network sees)",
+        ),
+        "mean": (
+            ("imagenet", "image"),
+            "what is subtracted from pixels: ImageNet's mean color, or the mean image of the training images ({usual})",
+        ),
+        "scale": (
+            ("unit", "raw"),
+            "the scale of pixels: unit gives them a variance of one, raw leaves them from 0 to 255 "
+            "(default: what suits --init)",
+        ),
+        "crop": (
+            ("random", "center"),
+            "the square that training cuts out of an image: at a random place, or in the center ({usual})",
+        ),
+        "flip": (bool, "training mirrors half of the images ({usual})"),
+        "color_pca": (
+            bool,
+            "training shifts each image's colors along the principal components of all colors ({usual})",
+        ),
+        "ten_crop": (bool, "after the last epoch, the network is also measured over ten crops of each image ({usual})"),
+    },
+    "training": {
+        "epochs": (natural, "training goes over the images N times ({usual})"),
+        "batch_size": (natural, "each update is computed from N images ({usual})"),
+        "lr": (positive, "the highest learning rate ({usual})"),
+        "momentum": (share, "each step keeps this share of the step before ({usual})"),
+        "weight_decay": (positive, "N times each weight is added to its gradient ({usual})"),
+        "update": (
+            ("pytorch", "paper"),
+            "what the learning rate multiplies. pytorch: the velocity v, so that w -= lr v; paper: the gradient, "
+            "before it is added to v, so that w += v ({usual})",
+        ),
+        "schedule": (
+            ("cosine", "plateau", "constant"),
+            "how the learning rate changes. cosine: it rises, then falls along a cosine; plateau: it is divided by "
+            "10, at most "
+            "three times, when the validation error stops falling ({usual})",
+        ),
+        "warmup": (share, "cosine only: the learning rate rises during this share of the updates ({usual})"),
+        "patience": (
+            counted,
+            "plateau only: the learning rate is divided after more than N epochs without a lower error ({usual})",
+        ),
+    },
+}
+
+
+KINDS: dict[str, Any] = {  # what each setting may be: a type, one of several values, or a number
+    "recipe": RECIPES, "data": str, "verify": bool, "workers": counted, "processes": bool, "seed": seed,
+    "threads": natural, "device": str, "backend": str, "precision": ("fp32", "tf32"), "out": str,
+    "parallel": PARALLEL, "limit": seconds, "ranks": natural,
+    "checkpoint_every": positive, "max_bad": counted, "watch": bool, "tensorboard": bool, "detect_anomaly": bool,
+    "source": str, "freeze": bool, "head_lr": positive,
+    **{name: kind for options in RECIPE_OPTIONS.values() for name, (kind, _) in options.items()},
+    "mean": ("imagenet", "image", "source"), "scale": ("unit", "raw", "source"),
+}  # fmt: skip
+MAY_BE_NONE = ("workers", "processes", "threads", "backend", "precision", "source", "head_lr", "max_bad")
+
+
+def require_settings(path: str, config: dict[str, Any]) -> None:
+    """Raise a CheckpointError if a setting that was read from a file has a value that its option
+    does not accept."""
+    for name in KINDS.keys() & config.keys():
+        if not _takes(KINDS[name], config[name]) and not (config[name] is None and name in MAY_BE_NONE):
+            raise CheckpointError(f"{path} is damaged: its settings have {name} {config[name]!r}")
+
+
+def _takes(kind: Any, value: Any) -> bool:
+    if isinstance(kind, tuple):
+        return value in kind
+    if isinstance(kind, type):
+        return isinstance(value, kind)
+    try:
+        return is_number(value) and kind(repr(value)) == value
+    except argparse.ArgumentTypeError:
+        return False
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one, and neither NaN nor infinite."""
+    return isinstance(value, (int, float)) and abs(value) <= 1e300
+
+
+>>>>>>> 9842513568ceb7bf60a965f134a62755f04223a8
 def progress_bar(*args: Any, **options: Any) -> Any:
     """A tqdm bar that disappears when it is done, and is not shown at all without a terminal."""
     try:

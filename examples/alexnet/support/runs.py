@@ -14,6 +14,7 @@ from model import INPUT_SIZE, LRN, alexnet
 import minicnn
 from minicnn import nn
 from minicnn.checkpoint import CheckpointError
+from minicnn.data import DataLoader
 
 from .drawing import require_matplotlib
 from .folders import BEST, CONFIG, LAST, PREVIOUS
@@ -48,11 +49,9 @@ def read_checkpoint(path: str) -> Checkpoint:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-# what a checkpoint counts of an epoch that was begun; see Score.state
-BEGUN = {
-    "batches": int, "images": int, "seen": int, "sums": list, "lr": float, "seconds": float, "waited": float,
-    "run_seconds": float,
-}  # fmt: skip
+# what a checkpoint counts of an epoch that was begun, beside sums; see Score.state
+COUNTED = "batches", "images", "seen"
+MEASURED = "lr", "seconds", "waited", "run_seconds"
 
 
 def load_run(path: str, load: Load | None = None) -> Checkpoint:
@@ -111,27 +110,34 @@ def require_sound(path: str, info: dict[str, Any]) -> None:
         raise CheckpointError(f"{path} is damaged: its {wrong[0]} are not what they should be")
 
 
-def begun_epoch(saved: dict[str, Any], images: int) -> dict[str, Any]:
+def begun_epoch(path: str, saved: dict[str, Any], loader: DataLoader) -> dict[str, Any]:
     """What a checkpoint has counted of an epoch that was begun, or {}; if the data have another
-    number of images by now, a line says that the epoch begins again."""
-    begun = saved.get("begun", {})
+    number of images by now, a line says that the epoch begins again. loader: of the batches to
+    train on. Raises a CheckpointError if an epoch has not so many."""
+    begun, images = saved.get("begun", {}), len(loader.dataset)
     if begun and begun["images"] != images:
         say(
             f"the data had {begun['images']} images and have {images}: epoch {len(saved['rows']) + 1} begins again, "
             "with the weights that it had come to"
         )
-        saved["begun"] = {}
-    return saved.get("begun", {})
+        saved["begun"] = begun = {}
+    if begun and begun["batches"] > len(loader):
+        raise CheckpointError(f"{path} is damaged: it has counted {begun['batches']} batches of {len(loader)}")
+    return begun
 
 
 def is_begun(begun: Any) -> bool:
     """Whether these are the counts of an epoch that was begun, or {}."""
     if begun == {}:
         return True
-    if not has(begun, *BEGUN) or not all(isinstance(begun[name], (kind, int)) for name, kind in BEGUN.items()):
-        return False
-    sums = begun["sums"]
-    return len(sums) == 3 and all(map(is_number, sums)) and min(begun["batches"], begun["seen"]) > 0
+    return (
+        has(begun, *COUNTED, *MEASURED, "sums")
+        and all(type(begun[name]) is int and 0 < begun[name] < 2**53 for name in COUNTED)
+        and all(is_number(begun[name]) for name in MEASURED)
+        and isinstance(begun["sums"], list)
+        and len(begun["sums"]) == 3
+        and all(isinstance(number, float) and is_number(number) for number in begun["sums"])
+    )
 
 
 def _strings(value: Any) -> bool:

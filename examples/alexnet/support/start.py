@@ -85,7 +85,7 @@ class Start:
         way: how they are divided. loader: of the batches to train on."""
         if not self.saved:
             return
-        rows, begun = self.saved["rows"], begun_epoch(self.saved, len(loader.dataset))
+        rows, begun = self.saved["rows"], begun_epoch(self.path, self.saved, loader)
         plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
         parts = {"model": way.whole(net), "optimizer": way.whole(optimizer)}
         parts |= {"schedule": plateau} if plateau else {}
