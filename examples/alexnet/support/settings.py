@@ -164,7 +164,8 @@ def _takes(kind: Any, value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
+    """Whether it is one, and neither NaN nor infinite."""
+    return isinstance(value, (int, float)) and abs(value) <= 1e300
 
 
 DESCRIPTION = """\
