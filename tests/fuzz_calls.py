@@ -436,8 +436,10 @@ ALSO = {  # what messages call these, besides their names
     "truediv": ["Div"], "rtruediv": ["Div"], "itruediv": ["Div"], "pow": ["PowScalar"], "ipow": ["PowScalar"],
     "DataLoader": ["dataset"], "BCEWithLogitsLoss": ["binary_cross_entropy_with_logits"], "BatchNorm2d": ["batch_norm"],
     "load_state_dict": ["state"], "swapaxes": ["axis"], "transpose": ["axis"], "plus": ["Add"],
-    **{name: ["linear", "conv2d", "batch_norm", "input", "Tanh"] for name in ("Sequential", "summary", "forward")},
-    **{name: ["folder"] for name in ("ImageFolder", "ImageNet", "CIFAR10")},
+    **{name: ["linear", "conv2d", "batch_norm", "input", "relu", "tanh"] for name in ("Sequential", "summary", "forward")},
+    "Resize": ["pixels"],
+    **{name: ["folder", "batches"] for name in ("ImageFolder", "ImageNet", "CIFAR10")},
+    **{name: ["item"] for name in ("gradcheck", "gradgradcheck")},  # of a wild f
     "Parameter": ["Tensor"], "set_random_state": ["seed", "draws"],
 }  # fmt: skip
 
@@ -536,12 +538,14 @@ def descriptions(value, depth=0):
     if callable(value) or inspect.ismodule(value):
         yield getattr(value, "__name__", "")
     if hasattr(value, "__next__"):
-        yield "[1, 2]"  # what wild_object's holds
+        yield from ("[1, 2]", "1", "int")  # what wild_object's held
+    if isinstance(value, bytes):
+        yield from descriptions(value.decode(), depth)
     if isinstance(value, str):
         yield value.encode("unicode_escape").decode()
     with contextlib.suppress(Exception):
         yield str(list(value))
-        yield from (text for part in [*value][:5] for text in (str(part), type(part).__name__))
+        yield from (text for part in [*value][:5] for text in (str(part), type(part).__name__, str(np.shape(part))))
     with contextlib.suppress(Exception):
         yield from (str(np.asarray(value).shape), str(np.asarray(value).dtype))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -552,7 +556,7 @@ def descriptions(value, depth=0):
 SIGNATURE = re.compile(
     r"missing \d|takes (no|from|\d|exactly|at most)|unexpected keyword|multiple values|takes at least|required (argument|positional)|positional-only"
 )
-NO_VALUES = ("clip_grad_norm: no parameter", "arrays X of images", "batches.meta.txt")
+NO_VALUES = ("clip_grad_norm: no parameter", "arrays X of images", "batches.meta.txt", "these arrays are not")
 NUMERICAL = ("encountered in", "Degrees of freedom", "Mean of empty slice")
 
 
@@ -580,6 +584,8 @@ def fault_of(error, words, values):
     plain = text.lower().replace("_", "")
     if not any(re.search(rf"(?<!\w){re.escape(word.lower().replace('_', ''))}s?(?!\w)", plain) for word in words):
         return "names neither the function nor an argument"
+    if "" in [value for value in values if isinstance(value, str)]:  # nothing that a message could repeat
+        return None
     if (
         values
         and not text.startswith(NO_VALUES)

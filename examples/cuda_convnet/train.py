@@ -28,27 +28,16 @@ import numpy as np
 from evaluate import evaluate
 from support.folders import Claim, claimed
 from support.images import RAW, View
-from support.options import (
-    CIFAR10_FILES,
-    NO_VERIFY,
-    Parser,
-    UsageError,
-    add_machine,
-    adopt,
-    batch_of,
-    command,
-    natural,
-    say,
-    seed,
-    use_machine,
-)
+from support.options import Parser, UsageError, add_machine, batch_of, command, natural, say, seed, use_machine
 from support.progress import batches
 from support.recording import Run
 from support.report import MISTAKES
 from support.runs import (
+    Checkpoint,
     begun_epoch,
     finished,
     has,
+    load_run,
     part_of,
     read_checkpoint,
     require_classes,
@@ -56,6 +45,7 @@ from support.runs import (
     restore,
 )
 from support.scores import Score
+from support.settings import CIFAR10_FILES, NO_VERIFY, adopt
 
 import minicnn
 from minicnn import Tensor, nn
@@ -156,6 +146,17 @@ def slowdown(name: str, epoch: int, epochs: int) -> float:
     return 0.1 ** sum(epoch > epochs * after / EPOCHS[name] for after in SLOWER[name])
 
 
+def load(path: str) -> Checkpoint:
+    """(arrays, info) of a run. Raises a CheckpointError if the file is not one, or damaged."""
+    arrays, info = read_checkpoint(path)
+    config = info.get("config")
+    needed = DEFAULTS.keys() - {"resume", "backend"} | {"classes"}
+    if not has(config, *needed) or config["network"] not in EPOCHS or not isinstance(info.get("rows"), list):
+        raise CheckpointError(f"{path} is not a last.safetensors of cuda_convnet/train.py")
+    require_sound(path, info)
+    return arrays, info
+
+
 def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], claim: Claim) -> None:
     """Train a network; arrays and saved, if not empty, are the checkpoint to go on from."""
     minicnn.manual_seed(settings.seed)
@@ -177,7 +178,7 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], cl
     optimizer = sgd(net, settings.network)
     if saved:
         restore(settings.resume, with_one_optimizer(arrays), saved, {"model": net, "optimizer": optimizer})
-        begun_epoch(saved, len(dataset))
+        begun_epoch(settings.resume, saved, loader)
     more = {"classes": dataset.classes, "minicnn": minicnn.__version__}
     run = Run(settings, more, view, saved, claim, lambda: {"model": net, "optimizer": optimizer})
 
@@ -248,14 +249,9 @@ def main() -> None:
     )
     given = vars(parser.parse_args())
     settings = Namespace(**{**DEFAULTS, **given})
-    arrays, saved = read_checkpoint(settings.resume) if settings.resume else ({}, {})
+    arrays, saved = load_run(settings.resume, load) if settings.resume else ({}, {})
     if settings.resume:
-        config = saved.get("config")
-        needed = DEFAULTS.keys() - {"resume", "backend"} | {"classes"}
-        if not has(config, *needed) or config["network"] not in EPOCHS or not isinstance(saved.get("rows"), list):
-            raise CheckpointError(f"{settings.resume} is not a last.safetensors of cuda_convnet/train.py")
-        require_sound(settings.resume, saved)
-        adopt(settings, set(given), config, fixed=("network", "seed"))
+        adopt(settings, set(given), saved["config"], fixed=("network", "seed"))
         if finished(settings.resume, saved["rows"], settings.epochs):
             return
     if settings.data is None:

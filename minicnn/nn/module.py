@@ -393,7 +393,7 @@ class Module:
         """
         new = real_dtype("astype: dtype", dtype)
         if new.kind != "f":
-            raise TypeError(f"astype: dtype must be a floating-point one for parameters, not {new}")
+            raise TypeError(f"astype: dtype must be a floating-point one for parameters, not {shown(dtype)}")
         return self._convert(lambda array: array.astype(new, copy=False) if array.dtype.kind == "f" else array)
 
     def _convert(self: Self, function: Callable[[Array], Array]) -> Self:

@@ -5,14 +5,17 @@ import gc
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import evaluate
+import model
 import numpy as np
 import programs
 import pytest
 from standin import TRANSFERS
 from standin.devices import Stream
 from support import images, options, recording, scores
+from support.settings import parse
 
 import minicnn
 from minicnn import Tensor, nn
@@ -72,7 +75,7 @@ def test_each_core_loads_for_a_gpu(gpu, monkeypatch, cores, workers):
         (["--workers", "0"], (0, False)),
         (["--no-processes"], (workers, False)),
     ):
-        settings, _ = options.parse(["--device", "gpu", *given])
+        settings, _ = parse(["--device", "gpu", *given])
         options.use_machine(settings)
         assert (settings.workers, settings.processes) == expected
 
@@ -179,26 +182,32 @@ def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monk
         assert len(fetched) == 2 and sum(entry.nbytes for entry in fetched) < 50 * 8
 
 
-def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path):
-    """At full size: the very programs, with a step of two images. Weights repeat themselves, and the optimizer is not
-    saved, which takes half the time."""
+@pytest.mark.parametrize(
+    "hidden, parameters", [(64, "2,928,778"), pytest.param(4096, "56,909,194", marks=pytest.mark.slow)]
+)
+def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path, hidden, parameters):
+    """At full size, or with fewer of its 4096 hidden units: the very programs, with a step of two images. Weights repeat
+    themselves, nothing is drawn, and the optimizer is not saved, which takes half the time."""
+
+    def linear(*sizes, **more):
+        return nn.Linear(*(hidden if size == 4096 else size for size in sizes), **more)
+
+    monkeypatch.setattr(model, "nn", SimpleNamespace(**{**vars(nn), "Linear": linear}))
+    for name in ("draw_curves", "draw_filters", "write_report"):
+        monkeypatch.setattr(recording, name, lambda *_, **__: None)
     some = np.random.default_rng(0).standard_normal(99_991, np.float32)
     monkeypatch.setattr(nn.init, "_gaussian", lambda shape, std: np.resize(some, shape) * np.float32(std))
     monkeypatch.setattr(images, "SYNTHETIC", {"train": 2, "val": 1})
-    options, rows, run = ["--batch-size", 2, "--precision", "fp32"], [], recording.Run
-    copied, write = run._copied, run._write
-    monkeypatch.setattr(run, "_copied", lambda run, states: copied(run, {"model": states["model"]}))
-    monkeypatch.setattr(recording, "write_report", lambda *_, **__: None)
-    for device, how in {
-        "cpu": lambda run, arrays, info, *_: run._draw(info["rows"], arrays["model.conv1.conv.weight"]),
-        "gpu": write,
-    }.items():
-        monkeypatch.setattr(run, "_write", how)
+    monkeypatch.setattr(recording, "minicnn", SimpleNamespace(**{**vars(minicnn), "save": lambda *_: None}))
+    options, rows = ["--batch-size", 2, "--precision", "fp32"], []
+    for device, save in {"cpu": lambda *_: None, "gpu": recording.save_state}.items():
+        monkeypatch.setattr(recording, "save_state", save)
+        monkeypatch.setattr(recording, "write_report", lambda *_, **__: None)
         out = tmp_path / device
         result = programs.run_program("train.py", *options, "--epochs", 1, "--device", device, "--out", out)
         assert result.status == 0, result.err
         rows += programs.metrics(out)
-    assert "56,909,194 parameters, on gpu:0" in result.out
+    assert f"{parameters} parameters, on gpu:0" in result.out
     assert [rows[1][name] for name in FIGURES] == pytest.approx([rows[0][name] for name in FIGURES], rel=1e-4)
     result = programs.run_program("evaluate.py", *options, "--device", "gpu", "--checkpoint", out / "best.safetensors")
     assert result.status == 0 and f"loss {rows[1]['val_loss']:.4f}" in result.out

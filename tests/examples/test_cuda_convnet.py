@@ -239,6 +239,20 @@ def test_a_checkpoint_that_is_damaged(run, mistake, data, tmp_path, damage, word
     mistake([str(last), "is damaged", word], "cuda_convnet/train.py", "--resume", last, "--epochs", 2)
 
 
+def test_a_checkpoint_that_is_torn_and_the_one_before(run, data, tmp_path):
+    """The one before is used, and a line says so."""
+    folder = tmp_path / "run"
+    assert train(run, data, "--epochs", 2, "--out", folder).status == 0
+    last, previous = folder / "last.safetensors", folder / "previous.safetensors"
+    expected = minicnn.load(last)[0]
+    last.write_bytes(last.read_bytes()[:-1])
+    result = run("cuda_convnet/train.py", "--resume", last)
+    assert result.status == 0 and len(result.err.splitlines()) == 1
+    assert f"going on with {previous}, which was written before it" in result.err
+    arrays = minicnn.load(last)[0]
+    assert all(np.array_equal(arrays[name], array) for name, array in expected.items())
+
+
 @pytest.mark.parametrize("image", [np.zeros((32, 32, 3, 2)), np.zeros(0), np.full((32, 32, 3), np.nan)])
 def test_a_mean_image_that_is_damaged(run, mistake, data, tmp_path, image):
     assert (

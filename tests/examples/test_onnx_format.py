@@ -119,6 +119,8 @@ def test_forms_of_a_graph(form, framework):
         for name in framework[5:7]:
             arrays[f"{name}.bias"] = np.float32([0.25] * 256)
     model, x = frameworks.onnx_model(framework, arrays, form), seen_by(framework)
+    if form.lrn != Form().lrn:
+        x = x[:1]  # onnx's own evaluator takes half a second for what is spelled out
     onnx.checker.check_model(model)
     onnx.save(model, "a.onnx")
     expected = logits(framework, arrays, x)

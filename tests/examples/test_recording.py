@@ -5,10 +5,11 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import bad_files, beside, folders, progress, recording, runs
+from support import bad_files, beside, progress, recording, runs, scores
 
 import minicnn
 from minicnn import optim
@@ -23,6 +24,15 @@ def whole(run, look, tmp_path):
     """What a run leaves that nothing disturbs."""
     assert run(*COMMAND, "--out", tmp_path / "whole").status == 0
     return look.state(tmp_path / "whole")
+
+
+@pytest.fixture
+def begun(run, at_step, tmp_path):
+    """The checkpoint of a run that was stopped within its first epoch."""
+    undo = at_step(2, kill)
+    assert run(*COMMAND, "--out", tmp_path / "begun").status == 130
+    undo()
+    return tmp_path / "begun" / "last.safetensors"
 
 
 @pytest.fixture
@@ -189,11 +199,37 @@ def test_a_damaged_checkpoint_and_the_one_before(run, at_step, look, whole, tmp_
     undo()
     assert result.status == 130
     assert previous.read_bytes() == before
-    result = run("train.py", "--resume", last)
-    assert result.status == 0 and len(result.err.splitlines()) == 1
     assert result.err.startswith(f"train.py: {last} ") and f"going on with {previous}, which was" in result.err
+    told = result.err.splitlines()[0]
+    result = run("train.py", "--resume", last)
+    # one that was gone is there again at once
+    assert result.status == 0 and result.err.splitlines() == ([] if damage == "gone" else [told])
     assert look.state(folder) == whole and look.files(folder) == look.FILES
     assert runs.load_run(str(previous))[1]["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batches", STEPS + 1), ("batches", 10**30), ("batches", 0), ("batches", 1.0), ("images", "30"), ("seen", True),
+        ("seen", 2**53), ("sums", 3), ("sums", [1.0, 2.0]), ("sums", [1.0, 2.0, 10**30]), ("sums", [1.0, 2.0, np.nan]),
+        ("seconds", np.inf), ("waited", None), ("run_seconds", -np.inf), ("lr", np.nan),
+    ],
+)  # fmt: skip
+def test_counts_of_an_epoch_that_are_damaged(run, mistake, begun, tmp_path, name, value):
+    arrays, info = minicnn.load(begun)
+    path = tmp_path / "last.safetensors"
+    minicnn.save(path, arrays, {**info, "begun": {**info["begun"], name: value}})
+    mistake([f"{path} is damaged: ", "batches of 4" if value == STEPS + 1 else "begun"], "train.py", "--resume", path)
+
+
+def test_counts_of_an_epoch_that_has_ended(run, at_step, look, whole, begun, tmp_path):
+    """As after a signal during the validation: the epoch has no further batches."""
+    arrays, info = minicnn.load(begun)
+    path = tmp_path / "last.safetensors"
+    minicnn.save(path, arrays, {**info, "begun": {**info["begun"], "batches": STEPS}})
+    assert run("train.py", "--resume", path).status == 0
+    assert len(look.metrics(tmp_path)) == 3
 
 
 def test_two_damaged_checkpoints(run, mistake, finished, tmp_path):
@@ -224,6 +260,60 @@ def test_where_a_file_cannot_have_two_names(run, monkeypatch, look, tmp_path, re
     assert run(*COMMAND, "--out", tmp_path).status == 0
     assert look.files(tmp_path) == look.FILES
     assert [runs.load_run(str(tmp_path / f"{n}.safetensors"))[1]["epoch"] for n in ("last", "previous")] == [3, 2]
+
+
+def test_where_a_file_cannot_have_two_names_and_the_disk_is_full(run, monkeypatch, look, whole, tmp_path):
+    """There is no last.safetensors then, and nothing else may be removed: the run goes on from the one before."""
+    save, numbers, folder = minicnn.save, itertools.count(), tmp_path / "run"
+
+    def full(path, *given):
+        if path.name == "last.safetensors" and next(numbers) == 2:
+            raise OSError(28, "No space left on device", str(path))
+        save(path, *given)
+
+    def refuse(*_):
+        raise OSError("no links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(minicnn, "save", full)
+    result = run(*COMMAND, "--out", folder)
+    last = folder / "last.safetensors"
+    assert result.status == 2 and not last.exists()
+    assert result.err == (
+        f"train.py: {last}: No space left on device; when that is mended, go on with: "
+        f"python {look.PROGRAMS}/train.py --resume {last}\n"
+    )
+    assert run("train.py", "--resume", last).status == 0
+    assert look.state(folder) == whole and look.files(folder) == look.FILES
+
+
+@pytest.mark.parametrize("there", ["nothing", "a file"])
+def test_a_folder_that_is_gone(run, at_step, look, tmp_path, there):
+    """A network drive may be away: the line says how to go on, and when it is back, nothing is lost."""
+    folder, away, last = tmp_path / "run", tmp_path / "away", tmp_path / "run" / "last.safetensors"
+
+    def vanish():
+        folder.rename(away)
+        if there == "a file":
+            folder.write_text("mine")
+
+    at_step(2 * STEPS + 2, vanish)  # the first checkpoint is written for sure
+    result = run(*COMMAND, "--out", folder)
+    *_, line = result.err.splitlines()  # before it, of what was drawn just then
+    assert result.status == 2 and line.startswith(f"train.py: {folder}")
+    assert line.endswith(f"; when that is mended, go on with: python {look.PROGRAMS}/train.py --resume {last}")
+    assert {"config.json", "best.safetensors", "last.safetensors"} <= look.files(away)
+    assert folder.exists() == (there == "a file")
+
+
+def test_events_of_others_stay(run, look, at_step, tmp_path):
+    """A run that ends before its first checkpoint removes its own."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / "events.out.tfevents.1700000000.other").write_text("other")
+    at_step(1, raised)
+    assert run(*COMMAND, "--tensorboard", "--out", folder).status == 130
+    assert look.files(folder) == {"events.out.tfevents.1700000000.other"}
 
 
 def test_a_checkpoint_that_could_not_be_written_is_kept_once(tmp_path):
@@ -314,6 +404,39 @@ def test_a_run_that_was_killed_before_its_first_checkpoint(run, mistake, look, t
     assert look.files(folder) == {"config.json"}
 
 
+def test_a_run_that_goes_on_elsewhere_and_is_killed_at_once(run, at_step, look, whole, tmp_path):
+    """Its new folder has a checkpoint from the beginning, which is that of the old one."""
+    old, new = tmp_path / "old" / "last.safetensors", tmp_path / "new" / "last.safetensors"
+    undo = at_step(STEPS + 2, kill)  # within the second epoch
+    assert run(*COMMAND, "--out", old.parent).status == 130
+    undo()
+    undo = at_step(1, raised)
+    assert run("train.py", "--resume", old, "--out", new.parent).status == 130
+    undo()
+    (arrays, info), (expected, before) = (minicnn.load(path) for path in (new, old))
+    assert all(np.array_equal(arrays[name], expected[name]) for name in expected | arrays)
+    assert [info[name] for name in ("rows", "begun", "random")] == [before[n] for n in ("rows", "begun", "random")]
+    assert run("train.py", "--resume", new).status == 0
+    for name in ("last", "best"):
+        assert look.state(new.parent)[name][0] == whole[name][0]
+
+
+def test_a_run_that_was_killed_before_it_went_on_elsewhere(run, finished, mistake, look, tmp_path):
+    """Its folder is taken over, with the copy of the best network; a network without a run is not."""
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "best.safetensors").write_text("a copy, or a part of one")
+    (folder / "config.json").write_text("")
+    arguments = "train.py", "--resume", finished.folder / "last.safetensors", "--epochs", 9, "--out", folder
+    assert run(*arguments).status == 0
+    for path in folder.iterdir():
+        if path.name not in ("best.safetensors", "config.json"):
+            path.unlink()
+    mistake("holds a network", *arguments)
+    assert look.files(folder) == {"best.safetensors", "config.json"}
+
+
 # -- images that cannot be read -------------------------------------------------------------------------------------
 
 
@@ -355,6 +478,22 @@ def test_too_many_images_that_cannot_be_read(run, mistake, photos, look, tmp_pat
     assert len((folder / "bad_files.txt").read_text().splitlines()) == 6
 
 
+def test_too_many_images_that_are_mended(run, photos, look, tmp_path):
+    """The run goes on, and names them no longer."""
+    data, folder = photos(classes=3, train=4), tmp_path / "run"
+    bad = list((data / "train").glob("*/[12].jpg"))
+    sound = [path.read_bytes() for path in bad]
+    for path in bad:
+        path.write_bytes(b"")
+    command = ["train.py", "--data", data, "--batch-size", 4, "--out", folder, "--epochs", 2, "--max-bad", 2]
+    assert run(*command).status == 2
+    for path, content in zip(bad, sound, strict=True):
+        path.write_bytes(content)
+    result = run("train.py", "--resume", folder / "last.safetensors")
+    assert result.status == 0 and not result.err
+    assert look.files(folder) == look.FILES
+
+
 def test_a_batch_of_bad_images(run, photos, tmp_path):
     data = photos(classes=3, train=4)
     for path in (data / "train").glob("*/[123].jpg"):
@@ -386,6 +525,17 @@ def test_a_line_every_thirty_seconds_without_a_terminal(run, monkeypatch, tmp_pa
     lines = [line for line in result.out.splitlines() if "waiting for data" in line]
     assert 1 < len(lines) < 30 and all(line.startswith("epoch 1/1  loss ") for line in lines)
     assert all(" left  run " in line for line in lines)
+
+
+def test_the_part_of_an_epoch_that_one_of_several_workers_has():
+    """A checkpoint has counted the images of all. Its first batch may have no rows for this one."""
+    score = scores.Score(workers=SimpleNamespace(size=2, rank=0))
+    score.restore({"batches": 2, "lr": 0.1, "waited": 0.0, "sums": [8.0, 4.0, 8.0], "seen": 8, "seconds": 1.0})
+    meter = progress.Meter(10, "epoch 1/1", score)
+    with meter:
+        meter.show(0)
+        title, loss, top1, done, *_ = meter.words()
+    assert (title, loss, top1, done) == ("epoch 1/1", "loss 1.000", "top-1 50.0%", "40%")
 
 
 @pytest.mark.parametrize(
@@ -452,4 +602,3 @@ def test_copies_are_the_states_of_one_moment(tmp_path):
     assert first["part.w"].tolist() == [0, 1, 2] and first["part.n"] == 2
     memory = first["part.w"]
     assert run._copied({"part": arrays})["part.w"] is memory and memory.tolist() == [1, 2, 3]
-    assert folders.LAST in folders.CHECKPOINTS

@@ -770,7 +770,7 @@ def test_settings_of_modules_that_do_not_fit():
     for dtype in (int, "bool"):
         fails(
             TypeError,
-            "^astype: dtype must be a floating-point one for parameters, not (int64|bool)$",
+            "^astype: dtype must be a floating-point one for parameters, not (<class 'int'>|'bool')$",
             net.astype,
             dtype,
         )

@@ -16,12 +16,15 @@ class BadFiles:
     Args:
         most: how many a run leaves out; None: one in a thousand.
         images: how many there are to train on.
-        known: {name: reason} of those that the run has met before.
+        known: {name: reason} of those that the run has met before. If they were too many, it begins
+            to count again: they may have been mended since.
     """
 
     def __init__(self, most: int | None, images: int, known: dict[str, str] | None = None) -> None:
         self.most = images // SHARE if most is None else most
         self.known = dict(known or {})
+        if self.too_many:
+            self.known = {}
         self.new: list[tuple[str, str]] = []
 
     @property

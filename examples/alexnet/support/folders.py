@@ -38,15 +38,15 @@ from minicnn.workers import Workers
 from .bad_files import BAD_FILES
 from .beside import Aside, Stop
 from .drawing import require_matplotlib
-from .options import Divergence, UsageError, home
+from .options import Divergence, UsageError
+from .settings import home
 
 CONFIG, METRICS, CURVES, FILTERS, REPORT = "config.json", "metrics.csv", "curves.png", "filters.png", "report.html"
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 WATCH, WATCH_CHART, EVENTS = "watch.csv", "watch.png", "events.out.tfevents."
 TEN_CROP, FINISHED = "ten_crop.json", "finished.json"
-CHECKPOINTS = LAST, PREVIOUS, BEST
 FILES = (
-    CONFIG, METRICS, CURVES, FILTERS, REPORT, *CHECKPOINTS, BAD_FILES, WATCH, WATCH_CHART, TEN_CROP, FINISHED,
+    CONFIG, METRICS, CURVES, FILTERS, REPORT, LAST, PREVIOUS, BEST, BAD_FILES, WATCH, WATCH_CHART, TEN_CROP, FINISHED,
 )  # fmt: skip
 # the names that replacing() gives, and those of the package safetensors
 HALF_WRITTEN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.[0-9a-f]{{8}}|\.tmp[A-Za-z0-9]{{6}}")
@@ -59,9 +59,17 @@ class Claim:
     stop: Stop
     aside: Aside
     ends: ExitStack  # what is to be closed
+    own: list[Path]  # what is removed if it ends before its first checkpoint
+    saved: bool = False  # whether it has written one
     # what a Run can do after an error: save what was done before, and say why a training diverged
     rescue: Callable[[], None] = lambda: None
     explain: Callable[[int], str] = str
+
+    def keep(self) -> None:
+        """A checkpoint is written: from now on nothing is removed, although the folder may seem
+        empty while a network drive is away."""
+        self.own.clear()
+        self.saved = True
 
 
 @contextmanager
@@ -70,14 +78,14 @@ def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None
     has claimed. After an interrupt, an image that cannot be read, a full disk, or workers that do
     not come, the message says how to continue."""
     workers = workers or Workers()
-    with nullcontext() if workers.rank else _claimed(settings, numbered):
+    with nullcontext([]) if workers.rank else _claimed(settings, numbered) as own:
         settings.out = workers.decided(settings.out)
         last = Path(settings.out, LAST)
         further = f"go on with: {command_to_resume(last, workers)}"
-        workers.advice = lambda: f"; {further}" if last.exists() else ""
+        workers.advice = lambda: f"; {further}" if _has_run(last.parent) else ""
         try:
             with ExitStack() as ends, Aside() as aside, Stop() as stop:
-                claim = Claim(stop, aside, ends)
+                claim = Claim(stop, aside, ends, own)
                 try:
                     yield claim
                 except (DataError, OSError):
@@ -91,7 +99,7 @@ def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None
         except AnomalyError as error:
             raise UsageError(str(error)) from None
         except (KeyboardInterrupt, DataError, OSError) as error:
-            if not last.exists():
+            if not (claim.saved or _has_run(last.parent)):
                 raise
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(further) from None
@@ -108,10 +116,10 @@ def command_to_resume(last: Path, workers: Workers) -> str:
 
 
 @contextmanager
-def _claimed(settings: Namespace, numbered: bool) -> Iterator[None]:
+def _claimed(settings: Namespace, numbered: bool) -> Iterator[list[Path]]:
     """Inside, settings.out is the folder of this run alone. A run that ends before its first
-    checkpoint leaves no files. A run that continues in another folder takes its best network with
-    it.
+    checkpoint leaves no files: the paths that are yielded are then removed, and its events. A run
+    that continues in another folder takes its best network with it.
 
     numbered: if settings.out has a run already, take the first of settings.out-2, -3 … that has
     none. Raises UsageError if it has one, or a network; for a copy that would go on in the folder
@@ -129,16 +137,17 @@ def _claimed(settings: Namespace, numbered: bool) -> Iterator[None]:
             raise UsageError(f"{settings.resume} is not called {LAST}: give --out, the folder in which to continue")
         elif lock.enter_context(alone(settings.out)):
             remove_half_written(Path(settings.out))
-        last = Path(settings.out, LAST)
+        folder = Path(settings.out)
+        others = {*folder.glob(f"{EVENTS}*")}  # of earlier starts, or of other programs
         try:
             if newest and not stays and (best := Path(home(settings), BEST)).exists():
-                with replacing(last.with_name(BEST)) as path:
+                with replacing(folder / BEST) as path:
                     shutil.copyfile(best, path)
-            yield
+            yield own
         except BaseException:
-            if not last.exists():
+            if own and not _has_run(folder):
                 with suppress(OSError):  # of a folder where there is something else by now
-                    for path in (*Path(settings.out).glob(f"{EVENTS}*"), *own):
+                    for path in (*({*folder.glob(f"{EVENTS}*")} - others), *own):
                         if path.is_dir():
                             path.rmdir()
                         else:
@@ -182,8 +191,18 @@ def _claim(out: str, numbered: bool, lock: ExitStack) -> tuple[str, list[Path]]:
     raise UsageError(f"--out {out} holds a run: take another folder, or {other}")
 
 
+def _has_run(folder: Path) -> bool:
+    """Whether there is a checkpoint with which a run can go on. Where a file cannot have two names,
+    there is no last.safetensors while it is written, or when it could not be."""
+    return any((folder / name).exists() for name in (LAST, PREVIOUS))
+
+
 def _has_network(folder: Path) -> bool:
-    return any((folder / name).exists() for name in CHECKPOINTS)
+    """Whether there is a checkpoint, or a network of one's own. A best.safetensors beside a
+    config.json without content is neither, but a copy of a program that was killed then."""
+    config = folder / CONFIG
+    copied = config.exists() and not config.stat().st_size
+    return _has_run(folder) or ((folder / BEST).exists() and not copied)
 
 
 def _has_only_begun(folder: Path) -> bool:

@@ -91,6 +91,8 @@ class Run:
         self.saved_at = time.perf_counter()
         seconds = self.begun["run_seconds"] if self.begun else self.rows[-1]["seconds"] if self.rows else 0.0
         self.started = self.saved_at - seconds
+        if self.workers.decided(bool(saved) and not (self.folder / LAST).exists()):
+            self.save()  # of a run that goes on in another folder, which is whole from now on
         self.write(CONFIG, self.config)
         if self.writes:
             (self.folder / FINISHED).unlink(missing_ok=True)
@@ -202,7 +204,9 @@ class Run:
     def save(self, epoch_done: bool = False) -> None:
         """Copy the state of the training, and begin to write it."""
         states = {name: part.state_dict() for name, part in self.parts().items()}
-        begun = {} if self.score is None else {**self.score.state(), "images": self.images, "run_seconds": self.seconds}
+        begun = self.begun  # until begin_epoch
+        if self.score is not None:
+            begun = {**self.score.state(), "images": self.images, "run_seconds": self.seconds}
         if not self.writes:
             return
         self.claim.aside.wait()  # until the copies are free that it writes
@@ -244,6 +248,7 @@ class Run:
         if last.exists() and self.sound:
             keep(last, previous)
         minicnn.save(last, arrays, info)
+        self.claim.keep()
         self.sound = True
         if epoch_done:
             self._draw(info["rows"], arrays["model.conv1.conv.weight"])
@@ -277,10 +282,14 @@ class Run:
             complain(f"{self.folder / name} is not written: {reason}; the run continues")
 
     def _name_bad_files(self) -> None:
-        """Write bad_files.txt, if there are any."""
-        if self.writes and self.bad.known:
-            with replacing(self.folder / BAD_FILES, sync=False) as path:
-                path.write_text(self.bad.text(), errors="surrogateescape")
+        """Write bad_files.txt or, if there are none, remove it."""
+        if not self.writes:
+            return
+        if not self.bad.known:
+            (self.folder / BAD_FILES).unlink(missing_ok=True)
+            return
+        with replacing(self.folder / BAD_FILES, sync=False) as path:
+            path.write_text(self.bad.text(), errors="surrogateescape")
 
     def conclude(self) -> None:
         """Print the best result, and the commands that use the network. A file says that the run

@@ -3,6 +3,7 @@
 import json
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -13,12 +14,14 @@ from model import INPUT_SIZE, LRN, alexnet
 import minicnn
 from minicnn import nn
 from minicnn.checkpoint import CheckpointError
+from minicnn.data import DataLoader
 
 from .drawing import require_matplotlib
 from .folders import BEST, CONFIG, LAST, PREVIOUS
 from .images import View
-from .options import DEFAULTS, UsageError, complain, is_number, require_settings, say, side, use_machine
+from .options import UsageError, complain, say, side, use_machine
 from .recipes import complete
+from .settings import DEFAULTS, is_number, require_settings
 
 COLUMNS = [
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",
@@ -34,7 +37,11 @@ def merit(row: dict[str, Any]) -> tuple[float, float]:
     return row["val_top1"], -row["val_loss"]
 
 
-def read_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+Checkpoint = tuple[dict[str, Any], dict[str, Any]]  # arrays, info
+Load = Callable[[str], Checkpoint]
+
+
+def read_checkpoint(path: str) -> Checkpoint:
     """(arrays, info) of a checkpoint. Raises a CheckpointError if it cannot be read."""
     try:
         return minicnn.load(path)
@@ -42,31 +49,30 @@ def read_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-# what a checkpoint counts of an epoch that was begun; see Score.state
-BEGUN = {
-    "batches": int, "images": int, "seen": int, "sums": list, "lr": float, "seconds": float, "waited": float,
-    "run_seconds": float,
-}  # fmt: skip
+# what a checkpoint counts of an epoch that was begun, beside sums; see Score.state
+COUNTED = "batches", "images", "seen"
+MEASURED = "lr", "seconds", "waited", "run_seconds"
 
 
-def load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_run(path: str, load: Load | None = None) -> Checkpoint:
     """(arrays, info) of a last.safetensors or, if that is damaged or lost, of the checkpoint that
-    was written before it; a line says so, and the info has "damaged"."""
-    previous = Path(path).with_name(PREVIOUS)
+    was written before it; a line says so, and the info has "damaged". load: reads either of them,
+    or raises a CheckpointError; None: those of train.py."""
+    load, previous = load or _load_run, Path(path).with_name(PREVIOUS)
     try:
-        return _load_run(path)
+        return load(path)
     except CheckpointError as error:
         if os.path.basename(path) != LAST or not previous.exists():
             raise
         try:
-            arrays, info = _load_run(str(previous))
+            arrays, info = load(str(previous))
         except CheckpointError:
             raise error from None
         complain(f"{error}: going on with {previous}, which was written before it")
         return arrays, info | {"damaged": True}
 
 
-def _load_run(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _load_run(path: str) -> Checkpoint:
     arrays, info = read_checkpoint(path)
     newer: dict[str, Any] = {  # what older runs do not say
         "precision": None, "processes": None, "backend": None, "source": None, "freeze": False, "head_lr": None,
@@ -104,27 +110,34 @@ def require_sound(path: str, info: dict[str, Any]) -> None:
         raise CheckpointError(f"{path} is damaged: its {wrong[0]} are not what they should be")
 
 
-def begun_epoch(saved: dict[str, Any], images: int) -> dict[str, Any]:
+def begun_epoch(path: str, saved: dict[str, Any], loader: DataLoader) -> dict[str, Any]:
     """What a checkpoint has counted of an epoch that was begun, or {}; if the data have another
-    number of images by now, a line says that the epoch begins again."""
-    begun = saved.get("begun", {})
+    number of images by now, a line says that the epoch begins again. loader: of the batches to
+    train on. Raises a CheckpointError if an epoch has not so many."""
+    begun, images = saved.get("begun", {}), len(loader.dataset)
     if begun and begun["images"] != images:
         say(
             f"the data had {begun['images']} images and have {images}: epoch {len(saved['rows']) + 1} begins again, "
             "with the weights that it had come to"
         )
-        saved["begun"] = {}
-    return saved.get("begun", {})
+        saved["begun"] = begun = {}
+    if begun and begun["batches"] > len(loader):
+        raise CheckpointError(f"{path} is damaged: it has counted {begun['batches']} batches of {len(loader)}")
+    return begun
 
 
 def is_begun(begun: Any) -> bool:
     """Whether these are the counts of an epoch that was begun, or {}."""
     if begun == {}:
         return True
-    if not has(begun, *BEGUN) or not all(isinstance(begun[name], (kind, int)) for name, kind in BEGUN.items()):
-        return False
-    sums = begun["sums"]
-    return len(sums) == 3 and all(map(is_number, sums)) and min(begun["batches"], begun["seen"]) > 0
+    return (
+        has(begun, *COUNTED, *MEASURED, "sums")
+        and all(type(begun[name]) is int and 0 < begun[name] < 2**53 for name in COUNTED)
+        and all(is_number(begun[name]) for name in MEASURED)
+        and isinstance(begun["sums"], list)
+        and len(begun["sums"]) == 3
+        and all(isinstance(number, float) and is_number(number) for number in begun["sums"])
+    )
 
 
 def _strings(value: Any) -> bool:

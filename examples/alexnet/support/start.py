@@ -21,10 +21,11 @@ from .diagnosis import Plateau
 from .folders import TEN_CROP
 from .images import View
 from .observer import Observer
-from .options import DEFAULTS, MACHINE, UsageError, adopt, adopt_network, say
+from .options import UsageError, say
 from .parallel import Data
 from .recipes import complete
 from .runs import begun_epoch, finished, load_network, load_run, part_of, require_classes, restore, view_of
+from .settings import DEFAULTS, MACHINE, adopt, adopt_network
 from .watch import watching
 
 
@@ -84,7 +85,7 @@ class Start:
         way: how they are divided. loader: of the batches to train on."""
         if not self.saved:
             return
-        rows, begun = self.saved["rows"], begun_epoch(self.saved, len(loader.dataset))
+        rows, begun = self.saved["rows"], begun_epoch(self.path, self.saved, loader)
         plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
         parts = {"model": way.whole(net), "optimizer": way.whole(optimizer)}
         parts |= {"schedule": plateau} if plateau else {}
