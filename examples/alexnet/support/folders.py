@@ -133,7 +133,7 @@ def _claimed(settings: Namespace, numbered: bool) -> Iterator[list[Path]]:
         if not stays:
             settings.out, own = _claim(settings.out, numbered, lock)
         elif not newest:
-            raise UsageError(f"{settings.resume} is not called {LAST}: give --out, the folder in which to continue")
+            raise UsageError(f"{settings.resume} is not called {LAST}: give --out, another folder in which to continue")
         elif lock.enter_context(alone(settings.out)):
             remove_half_written(Path(settings.out))
         folder = Path(settings.out)
