@@ -112,7 +112,7 @@ def whole(name: str, value: Any, least: int | None = None, most: int = LARGEST) 
         ValueError: the value does not fit.
     """
     try:
-        found = operator.index(value)
+        found = int(operator.index(value))  # which leaves True as it is
         if (-LARGEST if least is None else least) <= found <= most:
             return found
     except TypeError:

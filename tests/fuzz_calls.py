@@ -438,7 +438,7 @@ ALSO = {  # what messages call these, besides their names
     "load_state_dict": ["state"], "swapaxes": ["axis"], "transpose": ["axis"], "plus": ["Add"],
     **{name: ["linear", "conv2d", "batch_norm", "input", "relu", "tanh"] for name in ("Sequential", "summary", "forward")},
     "Resize": ["pixels"],
-    **{name: ["folder"] for name in ("ImageFolder", "ImageNet", "CIFAR10")},
+    **{name: ["folder", "batches"] for name in ("ImageFolder", "ImageNet", "CIFAR10")},
     **{name: ["item"] for name in ("gradcheck", "gradgradcheck")},  # of a wild f
     "Parameter": ["Tensor"], "set_random_state": ["seed", "draws"],
 }  # fmt: skip
@@ -538,7 +538,7 @@ def descriptions(value, depth=0):
     if callable(value) or inspect.ismodule(value):
         yield getattr(value, "__name__", "")
     if hasattr(value, "__next__"):
-        yield from ("[1, 2]", "int")  # what wild_object's held
+        yield from ("[1, 2]", "1", "int")  # what wild_object's held
     if isinstance(value, bytes):
         yield from descriptions(value.decode(), depth)
     if isinstance(value, str):

@@ -146,6 +146,7 @@ def test_several_settings():
 
 
 def test_limits_of_whole_numbers():
+    assert type(whole("n", True)) is int
     assert whole("n", LARGEST) == LARGEST == 2**63 - 1 and whole("n", -LARGEST) == -LARGEST
     assert whole("n", 2**64, 0, 2**64) == 2**64 and whole("n", 4, 0, 4) == 4
     for value in (2**63, -(2**63)):

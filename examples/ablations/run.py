@@ -52,20 +52,10 @@ import numpy as np
 from evaluate import evaluate
 from report import GOAL, Run, reached, report
 from support.drawing import require_matplotlib
-from support.options import (
-    CIFAR10_FILES,
-    NO_VERIFY,
-    Parser,
-    UsageError,
-    add_machine,
-    batch_of,
-    command,
-    natural,
-    say,
-    use_machine,
-)
+from support.options import Parser, UsageError, add_machine, batch_of, command, natural, say, use_machine
 from support.progress import batches
 from support.scores import Score
+from support.settings import CIFAR10_FILES, NO_VERIFY
 
 import minicnn
 from minicnn import Tensor, nn

@@ -16,12 +16,13 @@ from support.bad_files import BadFiles
 from support.diagnosis import divergence
 from support.folders import Claim, claimed
 from support.images import View, datasets, pixel_statistics, training, validation
-from support.options import batch_of, command, connected, parse, say, use_machine
+from support.options import batch_of, command, connected, say, use_machine
 from support.parallel import WAYS
 from support.progress import batches
 from support.recording import Run
 from support.report import MISTAKES
 from support.scores import Score
+from support.settings import parse
 from support.start import Start, begin, freeze, introduce, observers, training_mode
 
 import minicnn

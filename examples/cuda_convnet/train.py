@@ -28,20 +28,7 @@ import numpy as np
 from evaluate import evaluate
 from support.folders import Claim, claimed
 from support.images import RAW, View
-from support.options import (
-    CIFAR10_FILES,
-    NO_VERIFY,
-    Parser,
-    UsageError,
-    add_machine,
-    adopt,
-    batch_of,
-    command,
-    natural,
-    say,
-    seed,
-    use_machine,
-)
+from support.options import Parser, UsageError, add_machine, batch_of, command, natural, say, seed, use_machine
 from support.progress import batches
 from support.recording import Run
 from support.report import MISTAKES
@@ -58,6 +45,7 @@ from support.runs import (
     restore,
 )
 from support.scores import Score
+from support.settings import CIFAR10_FILES, NO_VERIFY, adopt
 
 import minicnn
 from minicnn import Tensor, nn

@@ -45,6 +45,7 @@ from ..backends.numpy.memory import empty
 from ..checks import flags, shown
 from .folder import DataError
 from .processes import Processes
+from .reading import NOT_THE_FILES
 from .transforms import Normalize, Transform, integer
 
 EXAMPLES = 100  # samples that are tried for the shape of a batch of which none can be loaded
@@ -106,12 +107,12 @@ class DataLoader:
             order and with the same augmentation. Where a batch has fewer samples than there are
             parts, some parts have no rows: they are (0, H, W, C) and (0,).
         on_bad: called as on_bad(name, error) for each sample that raises DataError or OSError, as a
-            file does that is damaged or has vanished; by default, and for other errors, the
-            iteration ends. The sample is left out of its batch, which has a row less; there are as
-            many batches as ever, perhaps of (0, H, W, C) and (0,). The call comes right before the
-            batch is handed out, in the thread that iterates, so it does not depend on the number
-            of workers; of each part, for its own rows. `name` is the sample's file or index, as in
-            messages. What on_bad raises ends the iteration.
+            file does that is damaged or has vanished (but not if too many files are open); by
+            default, and for other errors, the iteration ends. The sample is left out of its batch,
+            which has a row less; there are as many batches as ever, perhaps of (0, H, W, C) and
+            (0,). The call comes right before the batch is handed out, in the thread that iterates,
+            so it does not depend on the number of workers; of each part, for its own rows. `name`
+            is the sample's file or index, as in messages. What on_bad raises ends the iteration.
     Attributes:
         epoch: the epoch that the next iteration will be, from 0; it counts up by itself.
         batch: the batch of it that comes first, 0 unless set_epoch has said otherwise.
@@ -345,7 +346,7 @@ class DataLoader:
             try:
                 image, label = self._sample(key, index)
             except (DataError, OSError) as error:
-                if self.on_bad is None:
+                if self.on_bad is None or getattr(error, "errno", None) in NOT_THE_FILES:
                     raise
                 # the traceback would hold this frame, and so images, and `bad` itself
                 bad.append((self._name(index), error.with_traceback(None)))

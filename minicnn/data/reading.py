@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import operator
@@ -27,6 +28,8 @@ FORMATS = {
 }  # fmt: skip
 ENDINGS = tuple(FORMATS)
 KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+# errors that say nothing of a file: the program has too many open, or no memory
+NOT_THE_FILES = errno.EMFILE, errno.ENFILE, errno.ENOMEM
 # An image that is more times as long as wide is not made larger: it might fill the memory.
 SLIMMEST = 50
 LONGEST = 1 << 20  # pixels of a side that an image is scaled to
@@ -78,6 +81,7 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
             the message names it.
         ValueError: `least` is not a whole number from 1.
         TypeError: `file` is neither a path nor an open binary file.
+        OSError: too many files are open, or there is no memory: the file may be sound.
         ImportError: Pillow is not installed.
 
     Example:
@@ -101,6 +105,8 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
         raise DataError(f"{name}: not an image that Pillow can read") from None
     # broken files make decoders raise OSError, ValueError, SyntaxError and others
     except Exception as error:
+        if getattr(error, "errno", None) in NOT_THE_FILES:
+            raise
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         raise DataError(f"{name}: cannot be read: {reason}") from error
 

@@ -102,7 +102,7 @@ class Resize:
     short_side: int
 
     def __post_init__(self) -> None:
-        integer("short_side", self.short_side, 1)
+        self.short_side = integer("short_side", self.short_side, 1)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         height, width = _sides(image, self, "uint8")
@@ -136,7 +136,7 @@ class CenterCrop:
     size: int
 
     def __post_init__(self) -> None:
-        integer("size", self.size, 1)
+        self.size = integer("size", self.size, 1)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         rows, columns = _rest(image, self)
@@ -165,8 +165,8 @@ class RandomCrop:
     padding: int = 0
 
     def __post_init__(self) -> None:
-        integer("size", self.size, 1)
-        integer("padding", self.padding, 0)
+        self.size = integer("size", self.size, 1)
+        self.padding = integer("padding", self.padding, 0)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         if self.padding:
@@ -203,7 +203,7 @@ class TenCrop:
     size: int
 
     def __post_init__(self) -> None:
-        integer("size", self.size, 1)
+        self.size = integer("size", self.size, 1)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         rows, columns = _rest(image, self)
@@ -431,7 +431,7 @@ class Normalize:
 def integer(name: str, value: Any, least: int) -> int:
     """The value as an int, or a ValueError that says what `name` must be."""
     try:
-        if least <= (number := operator.index(value)) < 2**63:
+        if least <= (number := int(operator.index(value))) < 2**63:
             return number
     except TypeError:
         pass

@@ -62,7 +62,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     if not tensors or any(t.shape != tensors[0].shape for t in tensors):
         raise ValueError(f"stack needs Tensors of one shape, not {[t.shape for t in tensors]}")
     ndim = tensors[0].ndim + 1
-    at = ops.normal_axes(axis, ndim)[0]
+    at = ops.normal_axes(whole("stack: axis", axis), ndim)[0]
     shape = tensors[0].shape
     return concatenate([t.reshape(*shape[:at], 1, *shape[at:]) for t in tensors], at)
 

@@ -15,6 +15,7 @@ import pytest
 from standin import TRANSFERS
 from standin.devices import Stream
 from support import images, options, recording, scores
+from support.settings import parse
 
 import minicnn
 from minicnn import Tensor, nn
@@ -74,7 +75,7 @@ def test_each_core_loads_for_a_gpu(gpu, monkeypatch, cores, workers):
         (["--workers", "0"], (0, False)),
         (["--no-processes"], (workers, False)),
     ):
-        settings, _ = options.parse(["--device", "gpu", *given])
+        settings, _ = parse(["--device", "gpu", *given])
         options.use_machine(settings)
         assert (settings.workers, settings.processes) == expected
 
@@ -186,7 +187,7 @@ def test_a_step_sends_pictures_and_labels_and_fetches_nothing(standin, run, monk
 )
 def test_the_2012_network_trains_and_evaluates(standin, monkeypatch, tmp_path, hidden, parameters):
     """At full size, or with fewer of its 4096 hidden units: the very programs, with a step of two images. Weights repeat
-    themselves, nothing is drawn, and of the checkpoints only one of the network is written, which takes half the time."""
+    themselves, nothing is drawn, and the optimizer is not saved, which takes half the time."""
 
     def linear(*sizes, **more):
         return nn.Linear(*(hidden if size == 4096 else size for size in sizes), **more)

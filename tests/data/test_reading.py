@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import re
@@ -18,7 +19,8 @@ Image = pytest.importorskip("PIL.Image")
 
 from PIL import PngImagePlugin, features  # noqa: E402
 
-from minicnn.data import CIFAR10, DataError, ImageFolder, ImageNet, folder, read_image, reading  # noqa: E402
+from minicnn.data import CIFAR10, DataError, DataLoader, ImageFolder, ImageNet, folder, read_image, reading  # noqa: E402
+from minicnn.data.folder import ImageFiles  # noqa: E402
 from minicnn.data.transforms import Resize  # noqa: E402
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -529,3 +531,21 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     command = [sys.executable, "-W", "ignore", "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert path.stat().st_size < 30_000 and int(result.stdout) < 1_000_000  # KB
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_too_many_open_files_are_no_fault_of_an_image(monkeypatch, tmp_path, number):
+    """So a loader does not leave it out either."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+    images = ImageFiles([(str(path), 0)], ["a"], None)
+    left_out = []
+    loader = DataLoader(images, 1, num_workers=0, on_bad=lambda *what: left_out.append(what))
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(reading, "decoded", refuse)
+    with pytest.raises(OSError, match=r"a\.png") as caught:
+        next(iter(loader))
+    assert caught.value.errno == number and not left_out

@@ -396,6 +396,10 @@ def test_images_that_cannot_be_scaled():
 
 
 def test_numbers_of_transforms():
+    assert (
+        TenCrop(True)(picture(2, 2), rng()).shape == (10, 1, 1, 3)
+        and repr(CenterCrop(np.int64(2))) == "CenterCrop(size=2)"
+    )
     for std in (None, "1", math.inf):
         assert "a std of 0 or more" in one_line(ValueError, PCAColor, EIGENVALUES, EIGENVECTORS, std)
     for name, wrong in (("eigenvalues", ("a", EIGENVECTORS)), ("eigenvectors", (EIGENVALUES, [[1], [2, 3]]))):

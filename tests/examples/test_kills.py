@@ -77,7 +77,7 @@ def disturbed(folder, whole, moments, signals, statuses):
             assert status in (0, *statuses), err
             if status == statuses[0]:
                 disturbances += 1
-            if status == 130 and "ends after this step" in err:
+            if status == 130 and "finishing the step" in err:
                 assert err.endswith(f"--resume {run / 'last.safetensors'}\n"), err
         assert left(run) == expected
         assert files(run) == FILES | {"watch.csv", "watch.png"}

@@ -13,6 +13,7 @@ import numpy as np
 import programs
 import pytest
 from support import options, recipes
+from support.settings import DEFAULTS, RECIPE_OPTIONS, adopt, parse
 
 import minicnn
 from minicnn.backends import devices
@@ -70,10 +71,10 @@ def test_help_says_what_is_written_and_has_examples_that_the_program_takes(run, 
 
 @pytest.mark.parametrize("data", ["synthetic", "cifar10:somewhere", "somewhere"])
 def test_defaults_depend_on_the_data_and_give_way(data):
-    settings, given = options.parse(["--data", data])
+    settings, given = parse(["--data", data])
     assert settings.epochs >= 1 and settings.batch_size >= 1 and settings.lr > 0
     assert (settings.variant, settings.device, settings.seed, given) == ("2012", "cpu", 0, {"data"})
-    settings, given = options.parse(["--data", data, "--epochs", "3", "--batch-size", "5", "--lr", "0.5"])
+    settings, given = parse(["--data", data, "--epochs", "3", "--batch-size", "5", "--lr", "0.5"])
     assert (settings.epochs, settings.batch_size, settings.lr) == (3, 5, 0.5)
     assert given == {"data", "epochs", "batch_size", "lr"}
 
@@ -82,9 +83,9 @@ def test_defaults_depend_on_the_data_and_give_way(data):
 def test_a_recipe_sets_everything_and_each_option_one_thing(recipe):
     """The values are those that the table and the options have for something else."""
     arguments = ["--recipe", recipe, "--data", "somewhere"]
-    whole, given = options.parse(arguments)
+    whole, given = parse(arguments)
     assert given == {"recipe", "data"} and set(recipes.TABLE) <= set(vars(whole))
-    for group in options.RECIPE_OPTIONS.values():
+    for group in RECIPE_OPTIONS.values():
         for name, (values, _) in group.items():
             option = "--" + name.replace("_", "-")
             if values is bool:
@@ -95,7 +96,7 @@ def test_a_recipe_sets_everything_and_each_option_one_thing(recipe):
             else:
                 value = 0.125 if values in (options.positive, options.share) else 77
                 words = [option, str(value)]
-            one, given = options.parse([*arguments, *words])
+            one, given = parse([*arguments, *words])
             changed = {key for key in vars(whole) if getattr(whole, key) != getattr(one, key)}
             assert getattr(one, name) == value and given == {"recipe", "data", name}
             assert name in changed and changed <= {name, "scale" if name == "init" else name}
@@ -112,15 +113,15 @@ def test_a_recipe_sets_everything_and_each_option_one_thing(recipe):
     ],
 )
 def test_the_side_that_pictures_are_scaled_to(arguments, side):
-    assert options.parse(arguments.split())[0].resize == side
+    assert parse(arguments.split())[0].resize == side
 
 
 def test_every_setting_of_a_recipe_has_an_option():
-    assert {name for group in options.RECIPE_OPTIONS.values() for name in group} == set(recipes.TABLE)
+    assert {name for group in RECIPE_OPTIONS.values() for name in group} == set(recipes.TABLE)
 
 
 def test_without_arguments_the_data_are_synthetic():
-    settings, given = options.parse([])
+    settings, given = parse([])
     assert settings.data == "synthetic" and not given
 
 
@@ -250,7 +251,7 @@ def test_what_a_run_did_not_say_follows_from_the_machine(run, finished, look):
 
 def test_a_run_that_moves_takes_what_suits_the_other_device():
     saved = {
-        **recipes.complete(options.DEFAULTS),
+        **recipes.complete(DEFAULTS),
         "device": "cpu",
         "workers": 3,
         "processes": True,
@@ -260,8 +261,8 @@ def test_a_run_that_moves_takes_what_suits_the_other_device():
     }
 
     def adopted(*arguments, **changes):
-        settings, given = options.parse(["--resume", "run/last.safetensors", *arguments])
-        options.adopt(settings, given, {**saved, **changes})
+        settings, given = parse(["--resume", "run/last.safetensors", *arguments])
+        adopt(settings, given, {**saved, **changes})
         machine = settings.workers, settings.processes, settings.threads, settings.precision
         return settings.device, settings.epochs, *machine
 
@@ -277,7 +278,7 @@ def test_a_run_that_moves_takes_what_suits_the_other_device():
 def test_a_run_in_another_number_of_processes_shares_the_machine_anew(monkeypatch):
     """Cores and images are divided by others; how matrices are multiplied stays."""
     saved = {
-        **recipes.complete(options.DEFAULTS), "device": "gpu:0", "workers": 3, "processes": False, "threads": 2,
+        **recipes.complete(DEFAULTS), "device": "gpu:0", "workers": 3, "processes": False, "threads": 2,
         "backend": "cuda", "precision": "fp32",
     }  # fmt: skip
     workers = Workers()
@@ -285,8 +286,8 @@ def test_a_run_in_another_number_of_processes_shares_the_machine_anew(monkeypatc
 
     def adopted(size, *arguments, **ranks):
         workers.size = size
-        settings, given = options.parse(["--resume", "run/last.safetensors", *arguments])
-        options.adopt(settings, given, {**saved, **ranks})
+        settings, given = parse(["--resume", "run/last.safetensors", *arguments])
+        adopt(settings, given, {**saved, **ranks})
         assert (settings.backend, settings.precision) == ("cuda", "fp32")
         return settings.device, settings.workers, settings.processes, settings.threads
 
@@ -305,7 +306,7 @@ def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
             return {"gpu": "gpu:1"}.get(name, name)
 
     def opened(workers, device):
-        settings = options.parse(["--device", device])[0]
+        settings = parse(["--device", device])[0]
         with pytest.raises(minicnn.DeviceError):
             options.use_machine(settings, workers)
         return asked.pop()
@@ -377,9 +378,7 @@ def test_each_line_is_there_at_once(look):
 def test_data_are_found_from_other_folders_too(tmp_path, monkeypatch, data, means):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert options.parse(["--data", data])[0].data == means.replace("HERE", os.getcwd()).replace(
-        "HOME", str(tmp_path / "home")
-    )
+    assert parse(["--data", data])[0].data == means.replace("HERE", os.getcwd()).replace("HOME", str(tmp_path / "home"))
 
 
 def test_a_standard_output_that_is_closed(monkeypatch):

@@ -2,8 +2,8 @@
 
 import launch
 import pytest
-from support.options import PARALLEL
 from support.parallel import WAYS
+from support.settings import PARALLEL
 
 
 @launch.needs_mpi

@@ -11,6 +11,7 @@ import pytest
 import train
 from model import INPUT_SIZE, LRN
 from support import images, options
+from support.settings import parse
 
 import minicnn
 from minicnn import manual_seed
@@ -52,7 +53,7 @@ def test_ten_updates(monkeypatch, share, batch):
     """With a sixteenth of the channels, and with all; the rate falls once. Found: 5e-13 of a weight's movement at most."""
     frameworks.narrow(monkeypatch, share)
     monkeypatch.setattr(images, "SYNTHETIC", {"train": 4 * batch, "val": batch})
-    settings, _ = options.parse(["--recipe", "paper", "--batch-size", str(batch), "--patience", "0"])
+    settings, _ = parse(["--recipe", "paper", "--batch-size", str(batch), "--patience", "0"])
     options.use_machine(settings)
     manual_seed(settings.seed)
     size = INPUT_SIZE[settings.variant]

@@ -13,6 +13,7 @@ from model import INPUT_SIZE
 from support import options
 from support.images import IMAGENET, View, pixel_statistics, training, validation
 from support.recipes import RECIPES, TABLE
+from support.settings import parse
 from support.start import Start
 
 from minicnn import Tensor, manual_seed, nn
@@ -23,7 +24,7 @@ dropout = importlib.import_module("minicnn.functional.dropout")
 
 
 def settings_of(recipe, *arguments):
-    settings, _ = options.parse(["--recipe", recipe, *map(str, arguments)])
+    settings, _ = parse(["--recipe", recipe, *map(str, arguments)])
     options.use_machine(settings)
     return settings
 

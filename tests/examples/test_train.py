@@ -16,7 +16,7 @@ import pytest
 import tqdm
 import train
 from support import progress, recipes, scores, start
-from support.options import parse
+from support.settings import parse
 
 import minicnn
 from minicnn import Tensor, nn

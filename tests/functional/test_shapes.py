@@ -140,6 +140,8 @@ def test_what_is_no_list_of_tensors():
     fails(ValueError, "^concatenate: axis must be a whole number, not None$", F.concatenate, [vector], None)
     fails(TypeError, "^concatenate|^Concatenate of 1 and 2: none of the arguments is a Tensor", F.concatenate, [1, 2])
     fails(TypeError, "^stack: tensors must be a list of Tensors, not with 3$", F.stack, [vector, 3])
+    for axis in (None, 1.5, (), (0, 1)):
+        fails(ValueError, "^stack: axis must be a whole number, not ", F.stack, [vector], axis)
     for condition in ("a", [[1], [2, 3]], {}):
         fails(TypeError, "^where takes a boolean condition, not ", F.where, condition, vector, vector)
     for value in (None, "a", 1j):

@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = "SIGINT", "SIGTERM", "SIGHUP"  # Ctrl-C, batch systems, and a terminal that is closed
-FINISHING = b"\nthe program ends after this step, and saves; a second interrupt ends it at once\n"
+FINISHING = b"\nfinishing the step and saving; a second interrupt ends the program at once\n"
 
 
 class Stop:

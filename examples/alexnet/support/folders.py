@@ -38,7 +38,8 @@ from minicnn.workers import Workers
 from .bad_files import BAD_FILES
 from .beside import Aside, Stop
 from .drawing import require_matplotlib
-from .options import Divergence, UsageError, home
+from .options import Divergence, UsageError
+from .settings import home
 
 CONFIG, METRICS, CURVES, FILTERS, REPORT = "config.json", "metrics.csv", "curves.png", "filters.png", "report.html"
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"

@@ -35,7 +35,7 @@ def batches(loader: DataLoader, title: str, score: Any, run: Any = None) -> Iter
             except StopIteration:
                 return
             score.waited += time.perf_counter() - begun
-            if score.workers.size == 1 and not len(labels):
+            if not sum(score.workers.gather(len(labels))):
                 raise DataError("none of the images of a batch can be read")
             if run:
                 run.before(images, labels)
@@ -97,8 +97,7 @@ class Meter:
         run."""
         score, seconds = self.score, max(time.perf_counter() - self.begun, 1e-9)
         loss, top1, _ = score.sums / max(score.seen, 1)
-        # all rows may have been of other workers, or unreadable
-        rate = max(self.done - self.before, 1) / seconds
+        rate = max(self.done - self.before, 1) / seconds  # there may be none yet
         left = (self.images - self.done) / rate
         waited = f"{100 * score.waited / score.seconds:.0f}%"
         words = [self.title, f"loss {loss:.3f}", f"top-1 {100 * top1:.1f}%", f"{100 * self.done / self.images:.0f}%"]

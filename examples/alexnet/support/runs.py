@@ -19,8 +19,9 @@ from minicnn.data import DataLoader
 from .drawing import require_matplotlib
 from .folders import BEST, CONFIG, LAST, PREVIOUS
 from .images import View
-from .options import DEFAULTS, UsageError, complain, is_number, require_settings, say, side, use_machine
+from .options import UsageError, complain, say, side, use_machine
 from .recipes import complete
+from .settings import DEFAULTS, is_number, require_settings
 
 COLUMNS = [
     "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",

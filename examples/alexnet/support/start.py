@@ -21,10 +21,11 @@ from .diagnosis import Plateau
 from .folders import TEN_CROP
 from .images import View
 from .observer import Observer
-from .options import DEFAULTS, MACHINE, UsageError, adopt, adopt_network, say
+from .options import UsageError, say
 from .parallel import Data
 from .recipes import complete
 from .runs import begun_epoch, finished, load_network, load_run, part_of, require_classes, restore, view_of
+from .settings import DEFAULTS, MACHINE, adopt, adopt_network
 from .watch import watching
 
 
