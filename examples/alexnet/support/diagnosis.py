@@ -31,8 +31,9 @@ class Plateau(Observer):
 
     It speaks after a fifth of the run's updates, but after 150 at least: the recipe quick has left
     ln(10) by the 60th, and its learning rate rises for the first tenth of them; in fewer updates
-    nothing can be expected. And after 5000 at the latest, half an epoch of ImageNet in batches of
-    128: there the paper's recipe is at ln(1000) for one or two thousand updates, and learns.
+    nothing can be expected. And after 5000 at the latest,
+    half an epoch of ImageNet in batches of 128, whose loss stays near ln(1000) for a while before
+    the network learns.
 
     The losses are looked at only every so often, all together, so that a GPU need not be waited for
     in each step.

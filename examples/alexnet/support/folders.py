@@ -38,7 +38,7 @@ from minicnn.workers import Workers
 from .bad_files import BAD_FILES
 from .beside import Aside, Stop
 from .drawing import require_matplotlib
-from .options import Divergence, UsageError
+from .options import Divergence, UsageError, complain
 from .settings import home
 
 CONFIG, METRICS, CURVES, FILTERS, REPORT = "config.json", "metrics.csv", "curves.png", "filters.png", "report.html"
@@ -65,8 +65,8 @@ class Claim:
     rescue: Callable[[], None] = lambda: None
     explain: Callable[[int], str] = str
 
-    def keep(self) -> None:
-        """A checkpoint is written: from now on nothing is removed, although the folder may seem
+    def checkpoint_written(self) -> None:
+        """There is a checkpoint: from now on nothing is removed, although the folder may seem
         empty while a network drive is away."""
         self.own.clear()
         self.saved = True
@@ -103,6 +103,9 @@ def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None
                 raise
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(further) from None
+            if isinstance(error, BrokenPipeError):  # of which command() says nothing
+                complain(f"{error.strerror}; {further}")
+                raise
             mended = f"when that is mended, {further}"
             if isinstance(error, OSError) and error.strerror:
                 raise OSError(error.errno, f"{error.strerror}; {mended}", error.filename) from None

@@ -97,7 +97,8 @@ class Meter:
         run."""
         score, seconds = self.score, max(time.perf_counter() - self.begun, 1e-9)
         loss, top1, _ = score.sums / max(score.seen, 1)
-        rate = max(self.done - self.before, 1) / seconds  # there may be none yet
+        # all rows may have been of other workers, or unreadable
+        rate = max(self.done - self.before, 1) / seconds
         left = (self.images - self.done) / rate
         waited = f"{100 * score.waited / score.seconds:.0f}%"
         words = [self.title, f"loss {loss:.3f}", f"top-1 {100 * top1:.1f}%", f"{100 * self.done / self.images:.0f}%"]
