@@ -101,7 +101,8 @@ def test_a_reader_that_has_gone(whole, tmp_path):
     while not process.stdout.readline().startswith("epoch 1/"):
         pass
     process.stdout.close()
-    err = process.stderr.read()
+    with process.stderr:
+        err = process.stderr.read()
     assert process.wait() == 141
     assert err == f"train.py: Broken pipe; go on with: python {PROGRAMS / 'train.py'} --resume {last}\n"
     process = start("--resume", last)
