@@ -75,8 +75,8 @@ class Claim:
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None = None) -> Iterator[Claim]:
     """Inside, settings.out is the run's folder, which this process or, of several, that of rank 0
-    has claimed. After an interrupt, an image that cannot be read, a full disk, too little memory, or
-    workers that do not come, the message says how to continue."""
+    has claimed. After an interrupt, an image that cannot be read, a full disk, too little memory,
+    or workers that do not come, the message says how to continue."""
     workers = workers or Workers()
     with nullcontext([]) if workers.rank else _claimed(settings, numbered) as own:
         settings.out = workers.decided(settings.out)
