@@ -93,6 +93,23 @@ def test_killed_at_random_moments(whole, tmp_path, signals, statuses):
     print(disturbed(tmp_path, whole, random.Random(1), signals, statuses), "runs")
 
 
+@pytest.mark.slow
+def test_a_reader_that_has_gone(whole, tmp_path):
+    """As that of `train.py | head`: the run is saved, and one line says how it goes on."""
+    last = tmp_path / "run" / "last.safetensors"
+    process = start(*COMMAND, "--out", last.parent)
+    while not process.stdout.readline().startswith("epoch 1/"):
+        pass
+    process.stdout.close()
+    with process.stderr:
+        err = process.stderr.read()
+    assert process.wait() == 141
+    assert err == f"train.py: Broken pipe; go on with: python {PROGRAMS / 'train.py'} --resume {last}\n"
+    process = start("--resume", last)
+    _, err = process.communicate()
+    assert process.returncode == 0 and left(last.parent) == whole[0], err
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 4 MB, where this user may make one."""

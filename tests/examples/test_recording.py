@@ -306,6 +306,20 @@ def test_a_folder_that_is_gone(run, at_step, look, tmp_path, there):
     assert folder.exists() == (there == "a file")
 
 
+@pytest.mark.parametrize("step", [2, 2 * STEPS + 2])
+def test_memory_that_is_not_there(run, at_step, look, tmp_path, step):
+    """Of the first epoch there is no checkpoint, of the third one."""
+
+    def none_left():
+        raise MemoryError
+
+    at_step(step, none_left)
+    result, last = run(*COMMAND, "--out", tmp_path / "run"), tmp_path / "run" / "last.safetensors"
+    how = f"none is left; when that is mended, go on with: python {look.PROGRAMS}/train.py --resume {last}"
+    advice = "a smaller --batch-size needs less" if step == 2 else how
+    assert (result.status, result.err) == (2, f"train.py: there is not enough memory: {advice}\n")
+
+
 def test_events_of_others_stay(run, look, at_step, tmp_path):
     """A run that ends before its first checkpoint removes its own."""
     folder = tmp_path / "logs"

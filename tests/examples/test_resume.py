@@ -94,6 +94,18 @@ def test_a_picture_that_cannot_be_read(mistake, run, photos, look, tmp_path):
     assert run(*again).status == 0 and len(look.metrics(last.parent)) == 2
 
 
+def test_what_looks_on_can_be_left_out_again(run, look, tmp_path):
+    command = ["train.py", "--epochs", 1, "--out", tmp_path]
+    assert run(*command, "--watch", "--tensorboard", "--detect-anomaly").status == 0
+    (events,) = tmp_path.glob("events*")
+    before = (tmp_path / "watch.csv").read_bytes(), events.read_bytes()
+    command = ["train.py", "--resume", tmp_path / "last.safetensors", "--epochs", 2]
+    assert run(*command, "--no-watch", "--no-tensorboard", "--no-detect-anomaly").status == 0
+    assert ((tmp_path / "watch.csv").read_bytes(), *(path.read_bytes() for path in tmp_path.glob("events*"))) == before
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert not any(config[name] for name in ("watch", "tensorboard", "detect_anomaly"))
+
+
 def test_a_finished_run_has_nothing_left_to_do(run, look, tmp_path):
     assert run("train.py", "--epochs", 1, "--out", tmp_path).status == 0
     before = look.state(tmp_path)

@@ -38,7 +38,7 @@ from minicnn.workers import Workers
 from .bad_files import BAD_FILES
 from .beside import Aside, Stop
 from .drawing import require_matplotlib
-from .options import Divergence, UsageError
+from .options import Divergence, UsageError, complain
 from .settings import home
 
 CONFIG, METRICS, CURVES, FILTERS, REPORT = "config.json", "metrics.csv", "curves.png", "filters.png", "report.html"
@@ -65,8 +65,8 @@ class Claim:
     rescue: Callable[[], None] = lambda: None
     explain: Callable[[int], str] = str
 
-    def keep(self) -> None:
-        """A checkpoint is written: from now on nothing is removed, although the folder may seem
+    def checkpoint_written(self) -> None:
+        """There is a checkpoint: from now on nothing is removed, although the folder may seem
         empty while a network drive is away."""
         self.own.clear()
         self.saved = True
@@ -75,8 +75,8 @@ class Claim:
 @contextmanager
 def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None = None) -> Iterator[Claim]:
     """Inside, settings.out is the run's folder, which this process or, of several, that of rank 0
-    has claimed. After an interrupt, an image that cannot be read, a full disk, or workers that do
-    not come, the message says how to continue."""
+    has claimed. After an interrupt, an image that cannot be read, a full disk, too little memory,
+    or workers that do not come, the message says how to continue."""
     workers = workers or Workers()
     with nullcontext([]) if workers.rank else _claimed(settings, numbered) as own:
         settings.out = workers.decided(settings.out)
@@ -98,12 +98,17 @@ def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None
             raise UsageError(claim.explain(error.batch)) from None
         except AnomalyError as error:
             raise UsageError(str(error)) from None
-        except (KeyboardInterrupt, DataError, OSError) as error:
+        except (KeyboardInterrupt, DataError, OSError, MemoryError) as error:
             if not (claim.saved or _has_run(last.parent)):
                 raise
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(further) from None
+            if isinstance(error, BrokenPipeError):  # of which command() says nothing
+                complain(f"{error.strerror}; {further}")
+                raise
             mended = f"when that is mended, {further}"
+            if isinstance(error, MemoryError):  # perhaps in the middle of a step: nothing is saved
+                raise MemoryError(f"{str(error) or 'none is left'}; {mended}") from None
             if isinstance(error, OSError) and error.strerror:
                 raise OSError(error.errno, f"{error.strerror}; {mended}", error.filename) from None
             raise (OSError if isinstance(error, OSError) else DataError)(f"{error}; {mended}") from None
@@ -134,7 +139,7 @@ def _claimed(settings: Namespace, numbered: bool) -> Iterator[list[Path]]:
         if not stays:
             settings.out, own = _claim(settings.out, numbered, lock)
         elif not newest:
-            raise UsageError(f"{settings.resume} is not called {LAST}: give --out, the folder in which to continue")
+            raise UsageError(f"{settings.resume} is not called {LAST}: give --out, another folder in which to continue")
         elif lock.enter_context(alone(settings.out)):
             remove_half_written(Path(settings.out))
         folder = Path(settings.out)
@@ -186,7 +191,7 @@ def _claim(out: str, numbered: bool, lock: ExitStack) -> tuple[str, list[Path]]:
                 return name, own + made
     last, best = Path(out, LAST), Path(out, BEST)
     if best.exists() and not last.exists():
-        raise UsageError(f"--out {out} holds a network, {BEST}: take another folder")
+        raise UsageError(f"--out {out} holds a network, {BEST}: take another folder, or remove that file")
     other = f"--resume {last}" if _has_network(Path(out)) else "remove that one, which has no checkpoint yet"
     raise UsageError(f"--out {out} holds a run: take another folder, or {other}")
 

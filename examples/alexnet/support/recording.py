@@ -248,7 +248,7 @@ class Run:
         if last.exists() and self.sound:
             keep(last, previous)
         minicnn.save(last, arrays, info)
-        self.claim.keep()
+        self.claim.checkpoint_written()
         self.sound = True
         if epoch_done:
             self._draw(info["rows"], arrays["model.conv1.conv.weight"])

@@ -262,12 +262,14 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
         help="leave out up to N images that cannot be read; bad_files.txt names them (default: one in a thousand)",
     )  # fmt: skip
     run.add_argument(
-        "--watch", action="store_true",
+        "--watch", action=argparse.BooleanOptionalAction,
         help="write watch.csv and watch.png: gradients, the size of updates, and dead ReLUs, by layer",
     )  # fmt: skip
-    run.add_argument("--tensorboard", action="store_true", help="write a file of events that TensorBoard shows")
     run.add_argument(
-        "--detect-anomaly", action="store_true",
+        "--tensorboard", action=argparse.BooleanOptionalAction, help="write a file of events that TensorBoard shows"
+    )
+    run.add_argument(
+        "--detect-anomaly", action=argparse.BooleanOptionalAction,
         help="end at the first operation whose output or gradient is NaN or infinite, and name it; slower",
     )  # fmt: skip
 
