@@ -451,6 +451,33 @@ def test_a_run_that_was_killed_before_it_went_on_elsewhere(run, finished, mistak
     assert look.files(folder) == {"best.safetensors", "config.json"}
 
 
+def test_a_run_that_was_killed_just_before_its_end(run, look, whole, tmp_path):
+    """With its last checkpoint written, but not what shows it: the rest comes with --resume."""
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "run"
+    assert run(*COMMAND, "--watch", "--out", folder).status == 0
+    files = look.files(folder)
+    for name in ("finished.json", "metrics.csv", "report.html", "watch.png"):
+        (folder / name).unlink()
+    (folder / ".metrics.csv.12.0123abcd").touch()
+    result = run("train.py", "--resume", folder / "last.safetensors")
+    assert result.status == 0 and "best: top-1" in result.out and "epoch 3/3" not in result.out
+    assert look.files(folder) == files and len(look.metrics(folder)) == 3
+    assert "best" not in run("train.py", "--resume", folder / "last.safetensors").out  # now it has ended
+
+
+def test_a_run_that_was_killed_between_its_first_files(run, at_step, look, whole, tmp_path):
+    """last.safetensors comes before the first best.safetensors, which --resume makes up for."""
+    folder = tmp_path / "run"
+    undo = at_step(STEPS + 1, raised)
+    assert run(*COMMAND, "--out", folder).status == 130
+    undo()
+    for name in look.files(folder) - {"config.json", "last.safetensors"}:
+        (folder / name).unlink()
+    assert run("train.py", "--resume", folder / "last.safetensors").status == 0
+    assert look.state(folder) == whole and look.files(folder) == look.FILES
+
+
 # -- images that cannot be read -------------------------------------------------------------------------------------
 
 

@@ -95,7 +95,8 @@ def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None
                             claim.rescue()
                     raise
         except Divergence as error:
-            raise UsageError(claim.explain(error.batch)) from None
+            again = f"; {further} --lr N" * last.exists()
+            raise UsageError(claim.explain(error.batch) + again) from None
         except AnomalyError as error:
             raise UsageError(str(error)) from None
         except (KeyboardInterrupt, DataError, OSError, MemoryError) as error:

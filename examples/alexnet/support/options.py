@@ -127,6 +127,11 @@ def _print(line: str, file: Any) -> None:
         print(printable(line), file=file)
 
 
+def reason(error: Exception) -> str:
+    """What went wrong, in a few words."""
+    return getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+
+
 def processes() -> int:
     """How many processes this program has."""
     return _workers.size

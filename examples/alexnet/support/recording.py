@@ -25,7 +25,7 @@ from .drawing import draw_curves, draw_filters
 from .folders import BEST, CONFIG, CURVES, FILTERS, FINISHED, LAST, METRICS, PREVIOUS, REPORT, TEN_CROP, Claim
 from .images import View
 from .observer import Observer
-from .options import UsageError, complain, say
+from .options import UsageError, complain, reason, say
 from .report import write_report
 from .runs import COLUMNS, FIVE, MORE_COLUMNS, arrays_of_view, merit, save_state
 
@@ -94,6 +94,7 @@ class Run:
         if self.workers.decided(bool(saved) and not (self.folder / LAST).exists()):
             self.save()  # of a run that goes on in another folder, which is whole from now on
         self.write(CONFIG, self.config)
+        self._make_up_leeway(settings.epochs)
         if self.writes:
             (self.folder / FINISHED).unlink(missing_ok=True)
         self._name_bad_files()
@@ -172,6 +173,7 @@ class Run:
         has diverged."""
         if not np.isfinite(row["train_loss"] + row["val_loss"]):
             raise UsageError(f"training diverged in epoch {row['epoch']}: the loss is NaN or infinite{self._advice}")
+        self.claim.aside.wait()  # for the report of the epoch before
         self.rows.append(row)
         self.score, self.validated = None, validated
         self.save(epoch_done=True)
@@ -239,21 +241,29 @@ class Run:
 
     def _write(self, arrays: dict[str, np.ndarray], info: dict[str, Any], epoch_done: bool, best: bool) -> None:
         """The checkpoints, in the thread. best.safetensors goes first: if it cannot be written, the
-        epoch counts as not done, and is done again. The checkpoint before stays, in case that the
-        new one is damaged one day."""
-        last, previous = self.folder / LAST, self.folder / PREVIOUS
+        epoch counts as not done, and is done again. Only where there is nothing yet with which a
+        run could go on, it comes later."""
+        begins = not (self.folder / LAST).exists() and not (self.folder / PREVIOUS).exists()
+        if begins:
+            self._write_last(arrays, info)
         if best:
             network = {name.removeprefix("model."): a for name, a in arrays.items() if name.startswith("model.")}
             save_state(self.folder / BEST, network, self.config, self.view)
-        if last.exists() and self.sound:
-            keep(last, previous)
-        minicnn.save(last, arrays, info)
-        self.claim.checkpoint_written()
-        self.sound = True
+        if not begins:
+            self._write_last(arrays, info)
         if epoch_done:
             self._draw(info["rows"], arrays["model.conv1.conv.weight"])
             for observer in self.observers:
                 observer.draw(self.folder, info["rows"][-1])
+
+    def _write_last(self, arrays: dict[str, np.ndarray], info: dict[str, Any]) -> None:
+        """The one before stays, in case that the new one is damaged one day."""
+        last = self.folder / LAST
+        if last.exists() and self.sound:
+            keep(last, self.folder / PREVIOUS)
+        minicnn.save(last, arrays, info)
+        self.claim.checkpoint_written()
+        self.sound = True
 
     def _draw(self, rows: list[dict[str, Any]], kernels: np.ndarray) -> None:
         with suppress(OSError):
@@ -272,14 +282,34 @@ class Run:
             now = time.perf_counter()
             self.report_due = now + 100 * (now - begun)
 
+    def _make_up_leeway(self, epochs: int) -> None:
+        """Write what is missing of a run that was killed when it had written the checkpoint of an
+        epoch, but not all that follows: its best network, or what shows its last epoch, without
+        confusion and mistakes."""
+        best = max(reversed(self.rows), key=merit, default=None)
+        first = not self.begun and bool(self.rows) and best is self.rows[-1] and not (self.folder / BEST).exists()
+        shown = len(self.rows) < epochs or (self.folder / FINISHED).exists()
+        first, shown = self.workers.decided((first, shown))
+        if shown and not first:
+            return
+        state = {name: to_device(array, "cpu") for name, array in self.parts()["model"].state_dict().items()}
+        if not self.writes:
+            return
+        if first:
+            save_state(self.folder / BEST, state, self.config, self.view)
+            self.best = best
+        if not shown:
+            self._draw(self.rows, state["conv1.conv.weight"])
+            for observer in self.observers:
+                observer.draw(self.folder, self.rows[-1])
+
     def _show(self, name: str, write: Callable[[Path], None]) -> None:
         """Write a file; if that fails, a line says so, and the run continues."""
         try:
             with replacing(self.folder / name) as path:
                 write(path)
         except Exception as error:  # of another program that has it open, of fonts, and so on
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-            complain(f"{self.folder / name} is not written: {reason}; the run continues")
+            complain(f"{self.folder / name} is not written: {reason(error)}; the run continues")
 
     def _name_bad_files(self) -> None:
         """Write bad_files.txt or, if there are none, remove it."""

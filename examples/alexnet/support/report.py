@@ -22,13 +22,13 @@ from .drawing import filter_sheet, new_figure, own_settings, require_matplotlib
 from .images import View
 from .options import printable
 from .recipes import kind_and_folder
+from .runs import FIVE
 
 MISTAKES = 24  # that a Score should keep
 POINTS = 500  # of a curve, at most, and rows of a table
 PAIRS, FIRST = 50, 15  # of classes that are confused; of these, shown at first
 NONE = "–"  # in the place of a number
 NUMBER = re.compile(rf"[-+\d.,e]+%?|nan|inf|{NONE}")
-FIVE = 5  # of so few classes the five best answers are all
 SIDE = 144  # of a photo, in pixels
 NAME = 48  # letters of a name, at most
 INK = "#010203"  # what is drawn in this color gets that of the page's text

@@ -18,14 +18,14 @@ from minicnn.optim import SGD, Optimizer, ReduceLROnPlateau, Schedule
 
 from .board import Board
 from .diagnosis import Plateau
-from .folders import TEN_CROP
+from .folders import FINISHED, TEN_CROP
 from .images import View
 from .observer import Observer
 from .options import UsageError, say
 from .parallel import Data
 from .recipes import complete
 from .runs import begun_epoch, finished, load_network, load_run, part_of, require_classes, restore, view_of
-from .settings import DEFAULTS, MACHINE, adopt, adopt_network
+from .settings import DEFAULTS, MACHINE, adopt, adopt_network, home
 from .watch import watching
 
 
@@ -114,7 +114,11 @@ def begin(settings: Namespace, given: set[str]) -> Start | None:
             given &= {"data", "verify", "ten_crop", "device", *MACHINE}
             adopt(settings, given, config)
             settings.epochs = len(saved["rows"])
-            if not settings.ten_crop or os.path.exists(os.path.join(settings.out, TEN_CROP)):
+            here = os.path.realpath(settings.out) == os.path.realpath(home(settings))
+            # just before its end
+            killed = here and not os.path.exists(os.path.join(settings.out, FINISHED))
+            ten_crops = settings.ten_crop and not os.path.exists(os.path.join(settings.out, TEN_CROP))
+            if not killed and not ten_crops:
                 return None
         view = view_of(settings.resume, config, arrays)
         return Start(settings.resume, config, view, arrays=arrays, saved=saved)

@@ -38,7 +38,7 @@ from minicnn.workers import Workers
 from .drawing import new_figure, own_settings
 from .folders import WATCH, WATCH_CHART
 from .observer import Observer
-from .options import UsageError, complain
+from .options import UsageError, complain, reason
 
 EVERY = 100  # and the powers of two before it
 # column: (what the chart calls it, whether its axis is logarithmic)
@@ -225,8 +225,7 @@ class Watch(Observer):
             with replacing(self.folder / WATCH_CHART) as path:
                 draw_watched(rows, path)
         except Exception as error:  # of fonts, of another program that has it open, and so on
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-            complain(f"{self.folder / WATCH_CHART} is not drawn: {reason}; the run continues")
+            complain(f"{self.folder / WATCH_CHART} is not drawn: {reason(error)}; the run continues")
 
 
 def watching(way: str, workers: Workers, net: nn.Module, optimizer: Optimizer, folder: str) -> Observer:
