@@ -87,7 +87,8 @@ class Events:
     Args:
         folder: where the file is made. It may hold those of earlier starts, and may not exist yet.
         purge_step: the first step that it will write, which is not 0 if the run continues: readers
-            drop what earlier files say of this step and of later ones.
+            drop what earlier files say of this step and of later ones. (TensorBoard's default
+            reader does so tag by tag, when a tag is written again.)
     Raises:
         OSError: the file cannot be made.
 
