@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import time
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from support import bad_files, beside, progress, recording, runs, scores
+from support.options import printable
 
 import minicnn
 from minicnn import optim
@@ -643,3 +645,37 @@ def test_copies_are_the_states_of_one_moment(tmp_path):
     assert first["part.w"].tolist() == [0, 1, 2] and first["part.n"] == 2
     memory = first["part.w"]
     assert run._copied({"part": arrays})["part.w"] is memory and memory.tolist() == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loading", [["--workers", 2], ["--workers", 1, "--processes"]], ids=["threads", "processes"])
+def test_a_training_with_hundreds_of_odd_images(run, photos, look, tmp_path, loading):
+    """More than 300 broken and odd files in one class: none ends the run, and each that cannot be read is named."""
+    odd_images = pytest.importorskip("odd_images")
+    data = photos(classes=3, train=4)
+    (data / "train" / "odd").mkdir()
+    (data / "val" / "odd").mkdir()
+    shutil.copy(data / "val" / "cat" / "0.jpg", data / "val" / "odd")
+    odd = [file for file in odd_images.write(data / "train" / "odd") if file.listed]
+    assert len(odd) > 300
+    command = [
+        "train.py",
+        "--data",
+        data,
+        "--resize",
+        64,
+        "--batch-size",
+        16,
+        "--epochs",
+        1,
+        "--max-bad",
+        400,
+        *loading,
+    ]
+    result = run(*command, "--out", tmp_path / "run")
+    assert result.status == 0, result.err[-500:]
+    named = {line.partition(": ")[0] for line in (tmp_path / "run" / "bad_files.txt").read_text().splitlines()}
+    assert len(named) > 100 and len(result.err.splitlines()) >= len(named)
+    for file in odd:
+        path = printable(file.path)
+        assert path in named if file.shown is None else file.either or file.shown.ndim == 0 or path not in named, path
