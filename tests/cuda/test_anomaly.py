@@ -15,9 +15,14 @@ class Root(nn.Module):
 
 
 def message(function):
-    with pytest.raises(AnomalyError) as caught, detect_anomaly():
-        function()
-    return str(caught.value)
+    found = ""
+    try:
+        with detect_anomaly():
+            function()
+    except AnomalyError as error:
+        found = str(error)
+    assert found  # and not pytest.raises, because nothing is computed on the rig
+    return found
 
 
 def messages(device):
