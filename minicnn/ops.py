@@ -306,7 +306,7 @@ def normal_axes(axis: int | tuple[int, ...] | None, ndim: int) -> Shape:
 
 class _Reduction(Function):
     def __init__(self, axis: int | tuple[int, ...] | None, keepdims: bool):
-        if keepdims is not False and keepdims is not True:
+        if type(keepdims) is not bool:
             flags(self.name, keepdims=keepdims)
         self.axis, self.keepdims = axis, bool(keepdims)
 

@@ -416,3 +416,17 @@ def test_the_gradient_of_an_index_that_repeats_keeps_its_dtype(dtype):
     x = Tensor(np.ones(2, dtype), requires_grad=True)
     x[np.zeros(5000, int)].sum().backward()
     assert x.grad.dtype == dtype and x.grad.data.tolist() == [5000, 0]
+
+
+def test_what_is_clipped_keeps_its_dtype():
+    """Booleans too, which NumPy makes integers."""
+    for x in ([True, False], np.array([1, 2], np.int8), np.array([1, 2], np.float16)):
+        assert Tensor(x).clip(0, 1).dtype == np.asarray(x).dtype
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min"])
+def test_keepdims_is_true_or_false(name):
+    for keepdims in (2, "yes", None):
+        with pytest.raises(ValueError, match="keepdims"):
+            getattr(Tensor(np.ones((2, 3))), name)(0, keepdims=keepdims)
+    assert getattr(Tensor(np.ones((2, 3))), name)(0, keepdims=np.bool_(True)).shape == (1, 3)
