@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 
 from minicnn import Tensor, no_grad
@@ -65,3 +66,11 @@ def test_a_decorated_function_in_two_threads_at_once():
 
     in_threads(lambda: run(True), lambda: run(False))
     assert after == {True: True, False: False}
+
+
+def test_recording_is_on_or_off():
+    for enabled in ("yes", 2, None, []):
+        with pytest.raises(ValueError, match="set_grad_enabled: enabled"):
+            set_grad_enabled(enabled)
+    with set_grad_enabled(np.bool_(False)):
+        assert not is_recording()

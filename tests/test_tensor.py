@@ -14,7 +14,7 @@ from reference import fails
 import minicnn
 from minicnn import DeviceError, Tensor, grad, nn, no_grad, optim
 from minicnn import functional as F
-from minicnn.autograd import Function, is_recording, set_grad_enabled
+from minicnn.autograd import Function, is_recording
 from minicnn.tensor import apply
 
 # ----------------------------------------------------------------------------------------------------------- making one
@@ -680,7 +680,6 @@ def test_passes_that_are_asked_for_wrongly():
     for name in ("retain_graph", "create_graph"):
         fails(ValueError, f"^backward: {name} is False or True, not 'yes'$", (x * x).sum().backward, **{name: "yes"})
         fails(ValueError, f"^grad: {name} is False or True, not 2$", grad, (x * x).sum(), x, **{name: 2})
-    fails(ValueError, "^set_grad_enabled: enabled is False or True, not 'no'$", set_grad_enabled, "no")
     fails(TypeError, "^grad: outputs must be a list of Tensors, not 3$", grad, 3, x)
     fails(TypeError, "^grad: inputs must be a list of Tensors, not with 3$", grad, x.sum(), [x, 3])
     fails(TypeError, "^grad: grad_outputs must be a list, not 3$", grad, x.sum(), x, 3)
