@@ -261,9 +261,9 @@ def read(path: str | os.PathLike[str], dtypes: Mapping[str, str] = DTYPES) -> Re
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "not a regular file"
         raise CheckpointError(f"{path} is {what}: load reads a checkpoint file")
-    # The package safetensors maps the file into memory: a file that becomes shorter meanwhile, or
-    # that the disk cannot read, crashes Python. It holds Python's lock while it copies. For 0.5 GB
-    # it takes 0.95 GB, and 0.22 s without a checksum.
+    # The package safetensors maps the file into memory, where Python cannot catch an error of
+    # reading. It also holds Python's lock while it copies, and for 0.5 GB takes
+    # 0.95 GB, and 0.22 s without a checksum.
     with open(path, "rb") as file:
         try:
             return _read(file, dtypes)
