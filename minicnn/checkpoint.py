@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from .backends.devices import to_device
-from .data.reading import escaped
+from .checks import escaped
 from .tensor import Tensor
 
 DTYPES = {  # safetensors' names for what NumPy has

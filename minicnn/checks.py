@@ -3,11 +3,10 @@ given.
 """
 
 import operator
+import unicodedata
 from math import inf, nan, prod
 from numbers import Real
 from typing import Any
-
-import numpy as np
 
 LARGEST = 2**63 - 1  # of the integers that an array can hold
 # what Python and NumPy raise where an argument does not fit
@@ -22,13 +21,24 @@ def shown(value: Any) -> str:
     """
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape and hasattr(value, "dtype"):
-        kind = "an array" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
-        return f"{kind} of shape {shape} and dtype {value.dtype}"
+        kind = type(value).__name__  # NumPy's arrays and CuPy's are both called so
+        return f"{'an array' if kind == 'ndarray' else f'a {kind}'} of shape {shape} and dtype {value.dtype}"
     text = repr(value)
     if len(text) <= 100 and text.isprintable() and " at 0x" not in text:
         return text
     length = f" of {len(value)}" if isinstance(value, (list, tuple, dict, set, str, bytes)) else ""
     return f"a {type(value).__name__}{length}"
+
+
+def escaped(text: str) -> str:
+    """The text in one line that any file can hold: as escape sequences what else would end a line,
+    move a cursor, or stand for bytes that are not UTF-8.
+
+    Args:
+        text: such as a message that has the name of a file in it.
+    """
+    controls = {c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")}
+    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in controls})
 
 
 def real(value: Any) -> float | None:
@@ -116,8 +126,8 @@ def whole(name: str, value: Any, least: int | None = None, most: int = LARGEST) 
         if (-LARGEST if least is None else least) <= found <= most:
             return found
     except TypeError:
-        pass
-    high = f" to {most}" if most != LARGEST else ""
+        found = 0
+    high = f" to {most}" if most != LARGEST else " to 2**63 - 1" * (found > most)
     limits = "" if least is None else f" from {least}{high}"
     raise ValueError(f"{name} must be a whole number{limits}, not {shown(value)}")
 

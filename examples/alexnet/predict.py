@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from support.confusion import short
 from support.drawing import drawable, new_figure, own_settings
 from support.images import validation
-from support.options import Parser, UsageError, add_network, command, complain, natural, output_file, printable, say
+from support.options import Parser, UsageError, add_network, command, complain, natural, output_file, say
 from support.runs import begin
 
 from minicnn import functional as F
 from minicnn import nn, no_grad
 from minicnn.backends.devices import to_device
 from minicnn.checkpoint import replacing
+from minicnn.checks import escaped
 from minicnn.data import DataError, DataLoader, read_image
 from minicnn.data.folder import ENDINGS, some
 from minicnn.data.transforms import Resize
@@ -184,7 +185,7 @@ def main() -> None:
             print(json.dumps({"photo": photos.names[place], "answers": answers}))
         else:
             lines = [f"  {short(names[k], width):<{width}}  {100 * p:5.1f}%  {'█' * round(30 * p)}" for k, p in answer]
-            print(printable(photos.names[place]), *map(str.rstrip, lines), sep="\n")
+            print(escaped(photos.names[place]), *map(str.rstrip, lines), sep="\n")
         if place in photos.kept:
             drawn.append((photos.kept[place], answer))
     if drawn:

@@ -25,10 +25,11 @@ import support.installed  # noqa: F401 (first)
 import numpy as np
 from numpy.typing import NDArray
 from support.images import STATISTICS, announced
-from support.options import Parser, UsageError, command, natural, number, printable, progress_bar, say, side
+from support.options import Parser, UsageError, command, natural, number, progress_bar, say, side
 
 import minicnn
 from minicnn.checkpoint import replacing
+from minicnn.checks import escaped
 from minicnn.data import DataError, ImageNet, PixelStatistics, read_image
 from minicnn.data.folder import IMAGES, image_files, pillow, some
 from minicnn.data.imagenet import CAFFE, tree, word_files
@@ -184,12 +185,12 @@ def whole(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | None:
 def report(broken: dict[Photo, str], photos: Sequence[Photo], settings: Namespace) -> None:
     """Report the images that could not be read. Raises DataError unless they may be left out, and
     each folder has others."""
-    reasons, path = list(map(printable, broken.values())), os.path.join(settings.target, BROKEN)
+    reasons, path = list(map(escaped, broken.values())), os.path.join(settings.target, BROKEN)
     with replacing(path) as temporary:
         temporary.write_text("\n".join(reasons) + "\n", encoding="utf-8", errors="surrogateescape")
     print(*reasons[:SHOWN], sep="\n", file=sys.stderr)
     if len(reasons) > SHOWN:
-        print(printable(f"and {len(reasons) - SHOWN} more, see {path}"), file=sys.stderr)
+        print(escaped(f"and {len(reasons) - SHOWN} more, see {path}"), file=sys.stderr)
     if not settings.skip_broken:
         raise DataError(
             f"{len(reasons)} of {len(photos)} images cannot be read ({path}), the others are done; mend or remove"

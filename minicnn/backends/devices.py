@@ -386,6 +386,11 @@ def on_host(array: Array) -> bool:
     return isinstance(array, (np.ndarray, np.generic))
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of any device, and not one of NumPy's scalars."""
+    return kind_of(type(value)) is not None and not isinstance(value, np.generic)
+
+
 def on_one_device(arrays: Sequence[Array]) -> bool:
     """Whether these arrays, all of one type, are on one device."""
     kind = type(arrays[0])

@@ -42,11 +42,11 @@ from numpy.typing import NDArray
 from ..backends import chosen_backend, use_backend
 from ..backends.devices import Array, on_device, on_host, open_device, uploader
 from ..backends.numpy.memory import empty
-from ..checks import flags, shown
+from ..checks import flags, shown, whole
 from .folder import DataError
 from .processes import Processes
 from .reading import NOT_THE_FILES
-from .transforms import Normalize, Transform, integer
+from .transforms import Normalize, Transform
 
 EXAMPLES = 100  # samples that are tried for the shape of a batch of which none can be loaded
 
@@ -162,10 +162,10 @@ class DataLoader:
         if on_bad is not None:
             _check_call(on_bad, "on_bad is called as on_bad(name, error)")
         self.dataset, self.transform, self.shuffle, self.drop_last = dataset, transform, shuffle, drop_last
-        self.batch_size = integer("batch_size", batch_size, 1)
-        self.seed = integer("seed", seed, 0)
-        self.num_workers = integer("num_workers", num_workers, 1 if processes else 0)
-        self.prefetch = self.num_workers + 2 if prefetch is None else integer("prefetch", prefetch, 1)
+        self.batch_size = whole("batch_size", batch_size, 1)
+        self.seed = whole("seed", seed, 0)
+        self.num_workers = whole("num_workers", num_workers, 1 if processes else 0)
+        self.prefetch = self.num_workers + 2 if prefetch is None else whole("prefetch", prefetch, 1)
         self.normalize, self.device = normalize, open_device(device)
         self.epoch = self.batch = 0
         self.processes, self.part, self.on_bad = processes, _checked_part(part), on_bad
@@ -209,10 +209,7 @@ class DataLoader:
             >>> [labels.tolist() for images, labels in loader]
             [[4, 5, 6, 7], [8, 9]]
         """
-        chosen = integer("epoch", epoch, 0), integer("batch", batch, 0)
-        if batch > len(self):
-            raise ValueError(f"batch must be from 0 to {len(self)}, as an epoch has {len(self)} batches, got {batch}")
-        self.epoch, self.batch = chosen
+        self.epoch, self.batch = whole("epoch", epoch, 0), whole("batch", batch, 0, len(self))
 
     def __iter__(self) -> Batches:
         key, first = _Key(self.seed, self.epoch), self.batch

@@ -5,21 +5,18 @@ from __future__ import annotations
 import errno
 import functools
 import io
-import operator
 import os
 import stat
 import struct
-import unicodedata
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import shown
+from ..checks import escaped, whole
 
 # Pillow is asked for these formats only: for EPS it would start a program on what is in the file.
 FORMATS = {
@@ -46,13 +43,6 @@ class DataError(ValueError):
 
     def __str__(self) -> str:
         return escaped(super().__str__())
-
-
-def escaped(text: str) -> str:
-    """The text in one line that any file can hold: as escape sequences what else would end a line,
-    move a cursor, or stand for bytes that are not UTF-8."""
-    controls = {c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")}
-    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in controls})
 
 
 def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None) -> NDArray[np.uint8]:
@@ -112,11 +102,8 @@ def read_image(file: str | os.PathLike[str] | BinaryIO, least: int | None = None
 
 
 def checked_least(least: int | None) -> int | None:
-    """The short side that will be needed, if it can be; otherwise a ValueError."""
-    with suppress(TypeError):
-        if least is None or operator.index(least) > 0:
-            return least
-    raise ValueError(f"least must be a whole number of pixels from 1, or None, not {shown(least)}")
+    """The short side that will be needed, None for none; otherwise a ValueError."""
+    return None if least is None else whole("least", least, 1)
 
 
 def path_of(name: str, path: Any, others: str = "") -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backends.devices import on_host
 from ..checks import shown
 from .folder import DataError
 
@@ -53,7 +54,7 @@ class PixelStatistics:
         Raises:
             DataError: the image is not such an array, or not of the size of the others.
         """
-        if not isinstance(image, np.ndarray):
+        if not on_host(image):
             raise DataError(f"PixelStatistics takes uint8 images (H, W, 3), got {shown(image)}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise DataError(f"PixelStatistics takes uint8 images (H, W, 3), got {image.dtype} {image.shape}")
@@ -134,7 +135,7 @@ class PixelStatistics:
         Raises:
             DataError: the dict is something else.
         """
-        if not isinstance(arrays, Mapping) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        if not isinstance(arrays, Mapping) or not all(map(on_host, arrays.values())):
             raise DataError(
                 f"PixelStatistics.of takes arrays by their names, as arrays() returns them, not {shown(arrays)}"
             )

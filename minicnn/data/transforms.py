@@ -24,7 +24,6 @@ training images:
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,8 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.devices import Array, kind_of, real_array
-from ..checks import number, real, shown
+from ..backends.devices import Array, kind_of, on_host, real_array
+from ..checks import number, real, shown, whole
 from .folder import DataError, pillow, scaled
 from .pixels import normalize
 
@@ -102,7 +101,7 @@ class Resize:
     short_side: int
 
     def __post_init__(self) -> None:
-        self.short_side = integer("short_side", self.short_side, 1)
+        self.short_side = whole("short_side", self.short_side, 1)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         height, width = _sides(image, self, "uint8")
@@ -136,7 +135,7 @@ class CenterCrop:
     size: int
 
     def __post_init__(self) -> None:
-        self.size = integer("size", self.size, 1)
+        self.size = whole("size", self.size, 1)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         rows, columns = _rest(image, self)
@@ -165,8 +164,8 @@ class RandomCrop:
     padding: int = 0
 
     def __post_init__(self) -> None:
-        self.size = integer("size", self.size, 1)
-        self.padding = integer("padding", self.padding, 0)
+        self.size = whole("size", self.size, 1)
+        self.padding = whole("padding", self.padding, 0)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         if self.padding:
@@ -203,7 +202,7 @@ class TenCrop:
     size: int
 
     def __post_init__(self) -> None:
-        self.size = integer("size", self.size, 1)
+        self.size = whole("size", self.size, 1)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         rows, columns = _rest(image, self)
@@ -428,22 +427,12 @@ class Normalize:
         return self._scale[:channels], self._shift[:channels]
 
 
-def integer(name: str, value: Any, least: int) -> int:
-    """The value as an int, or a ValueError that says what `name` must be."""
-    try:
-        if least <= (number := int(operator.index(value))) < 2**63:
-            return number
-    except TypeError:
-        pass
-    raise ValueError(f"{name} must be an integer from {least} to 2**63 - 1, got {shown(value)}")
-
-
 def _sides(image: NDArray[Any], transform: Any, *dtypes: str, channels: Sequence[int] = CHANNELS) -> tuple[int, int]:
     """Height and width of an image; it is a DataError unless it has one of these dtypes, by default
     either of the two, and one of these counts of channels.
     """
     dtypes = dtypes or ("uint8", "float32")
-    if not isinstance(image, np.ndarray):
+    if not on_host(image):
         raise DataError(f"{transform} takes an image, an array (H, W, C), got {shown(image)}")
     if image.dtype not in dtypes or image.ndim != 3 or image.shape[2] not in channels:
         shapes = " or ".join(f"(H, W, {number})" for number in channels)

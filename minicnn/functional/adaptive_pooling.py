@@ -48,7 +48,7 @@ from ..ops import total
 from ..tensor import Tensor, apply
 from .arguments import require_images
 from .precision import float16_in_float32
-from .windows import IntPair, Pair, pair
+from .windows import IntPair, pair
 
 __all__ = ["adaptive_avg_pool2d"]
 
@@ -126,18 +126,11 @@ def adaptive_avg_pool2d(x: Tensor, output_size: IntPair) -> Tensor:
         >>> adaptive_avg_pool2d(Tensor([[1.0, 2.0], [3.0, 6.0]]).reshape(1, 2, 2, 1), 1).item()
         3.0
     """
-    oh, ow = bin_counts("adaptive_avg_pool2d", output_size)
+    oh, ow = pair(output_size, "adaptive_avg_pool2d: output_size", most=MOST)
     require_images("adaptive_avg_pool2d", x)
     if not x.shape[1] or not x.shape[2]:
         raise ValueError(f"adaptive_avg_pool2d needs x of (N, H, W, C) with pixels, not {x.shape}")
     return apply(BinMeans(2, ow), apply(BinMeans(1, oh), x))
-
-
-def bin_counts(name: str, output_size: IntPair) -> Pair:
-    counts = pair(output_size, f"{name}: output_size")
-    if max(counts) > MOST:
-        raise ValueError(f"{name}: output_size must be at most {MOST:,}, not {output_size!r}")
-    return counts
 
 
 # There is no faster version of these kernels.

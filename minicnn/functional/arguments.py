@@ -3,9 +3,7 @@ it. Settings are checked by `minicnn.checks`."""
 
 from typing import Any
 
-import numpy as np
-
-from ..backends.devices import kind_of
+from ..backends.devices import is_array
 from ..checks import flags, shown
 from ..tensor import Tensor
 
@@ -14,14 +12,14 @@ def require_tensors(name: str, **arguments: Any) -> None:
     """Check arguments that have to be Tensors; the keywords are what the message calls them."""
     for argument, value in arguments.items():
         if not isinstance(value, Tensor):
-            wrap = ": wrap an array as Tensor(array)" if isinstance(value, (np.ndarray, list, float)) else ""
+            wrap = ": wrap an array as Tensor(array)" if is_array(value) or isinstance(value, (list, float)) else ""
             raise TypeError(f"{name}: {argument} must be a Tensor, not {shown(value)}{wrap}")
 
 
 def require_constants(name: str, **arguments: Any) -> None:
     """Check arguments that have to be Tensors or, as constants, arrays."""
     for argument, value in arguments.items():
-        if not isinstance(value, Tensor) and (kind_of(type(value)) is None or isinstance(value, np.generic)):
+        if not isinstance(value, Tensor) and not is_array(value):
             raise TypeError(f"{name}: {argument} must be a Tensor or an array, not {shown(value)}")
 
 
@@ -47,7 +45,7 @@ def require_written(name: str, **arguments: Any) -> None:
     for argument, value in arguments.items():
         if isinstance(value, Tensor):
             raise TypeError(f"{name}: {argument} is an array, which it updates: write .data of a Tensor")
-        if kind_of(type(value)) is None or isinstance(value, np.generic) or value.dtype.kind != "f":
+        if not is_array(value) or value.dtype.kind != "f":
             raise TypeError(f"{name}: {argument} must be an array of floats, not {shown(value)}")
         if not getattr(value.flags, "writeable", True):
             raise ValueError(f"{name}: {argument}, which it updates, is a read-only array of shape {value.shape}")

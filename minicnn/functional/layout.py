@@ -23,7 +23,9 @@ def check_convolution(
         ValueError: they do not fit, or groups is not a divisor of the channels.
     """
     require_tensors(name, x=x)
-    require_constants(name, weight=weight, **({} if bias is None else {"bias": bias}))
+    require_constants(name, weight=weight)
+    if bias is not None:
+        require_constants(name, bias=bias)
     whole(f"{name}: groups", groups)
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(

@@ -60,7 +60,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         ValueError: the shapes do not fit.
     """
     require_tensors("linear", x=x)
-    require_constants("linear", weight=weight, **({} if bias is None else {"bias": bias}))
+    require_constants("linear", weight=weight)
+    if bias is not None:
+        require_constants("linear", bias=bias)
     if not x.ndim or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
         turned = x.ndim and weight.ndim == 2 and x.shape[-1] == weight.shape[1]
         raise ValueError(

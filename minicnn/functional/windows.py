@@ -55,7 +55,7 @@ import numpy as np
 
 from ..backends import kernel
 from ..backends.devices import Array
-from ..checks import shown
+from ..checks import LARGEST, shown
 
 Pair = tuple[int, int]
 IntPair = int | Pair  # one integer for both, or (height, width)
@@ -63,11 +63,11 @@ IntPair = int | Pair  # one integer for both, or (height, width)
 Padding = IntPair | tuple[IntPair, IntPair] | Literal["same"]
 
 
-def pair(value: Any, name: str, least: int = 1) -> Pair:
+def pair(value: Any, name: str, least: int = 1, most: int = LARGEST) -> Pair:
     """An int, or (height, width), as a pair.
 
     Raises:
-        ValueError: the value is something else, or too small.
+        ValueError: the value is something else, too small, or too large.
     """
     try:
         h, w = value if isinstance(value, (tuple, list)) else (value, value)
@@ -76,6 +76,8 @@ def pair(value: Any, name: str, least: int = 1) -> Pair:
         raise ValueError(f"{name} must be an integer or a pair (height, width), not {shown(value)}") from None
     if min(h, w) < least:
         raise ValueError(f"{name} must be at least {least}, not {shown(value)}")
+    if max(h, w) > most:
+        raise ValueError(f"{name} must be at most {most:,}, not {shown(value)}")
     return h, w
 
 

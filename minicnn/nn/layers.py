@@ -10,13 +10,13 @@ import numpy as np
 from .. import functional as F
 from ..backends.devices import Array
 from ..checks import flags, number, numbers, sizes, whole
-from ..functional.adaptive_pooling import bin_counts
+from ..functional.adaptive_pooling import MOST
 from ..functional.arguments import require_tensors
 from ..functional.conv_transpose import extra_pixels
 from ..functional.dropout import check_dropout
 from ..functional.elementwise_loss import check_reduction
 from ..functional.targets import checked_options
-from ..functional.windows import IntPair, Padding, Window
+from ..functional.windows import IntPair, Padding, Window, pair
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
@@ -313,7 +313,7 @@ class AdaptiveAvgPool2d(Module):
     """
 
     def __init__(self, output_size: IntPair) -> None:
-        self.output_size = bin_counts("AdaptiveAvgPool2d", output_size)
+        self.output_size = pair(output_size, "AdaptiveAvgPool2d: output_size", most=MOST)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(x, self.output_size)

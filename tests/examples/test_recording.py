@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from support import bad_files, beside, progress, recording, runs, scores
-from support.options import printable
 
 import minicnn
 from minicnn import optim
+from minicnn.checks import escaped
 
 # an epoch of four steps, of 8, 8, 8 and 6 images
 COMMAND = ["train.py", "--epochs", 3, "--batch-size", 8, "--seed", 3]
@@ -677,5 +677,5 @@ def test_a_training_with_hundreds_of_odd_images(run, photos, look, tmp_path, loa
     named = {line.partition(": ")[0] for line in (tmp_path / "run" / "bad_files.txt").read_text().splitlines()}
     assert len(named) > 100 and len(result.err.splitlines()) >= len(named)
     for file in odd:
-        path = printable(file.path)
+        path = escaped(file.path)
         assert path in named if file.shown is None else file.either or file.shown.ndim == 0 or path not in named, path

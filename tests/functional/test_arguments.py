@@ -61,7 +61,7 @@ def test_arrays_that_are_written_to(monkeypatch):
     for given in (np.ones(2, int), [1.0], None, np.float64(1)):
         fails(TypeError, "^f: a must be an array of floats, not ", require_written, "f", a=given)
     foreign = SimpleNamespace(dtype=ARRAY.dtype, flags=SimpleNamespace())  # another device's flags may not tell
-    monkeypatch.setattr(arguments, "kind_of", lambda _: "gpu")
+    monkeypatch.setattr(arguments, "is_array", lambda _: True)
     require_written("f", a=foreign)
     locked = np.ones(2)
     locked.flags.writeable = False

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from minicnn.checks import escaped
 from minicnn.data import DataError
 
-from .options import complain, printable
+from .options import complain, reason
 
 BAD_FILES = "bad_files.txt"
 SHARE = 1000  # without --max-bad, one image in so many may be unreadable
@@ -16,7 +17,7 @@ class BadFiles:
     Args:
         most: how many a run leaves out; None: one in a thousand.
         images: how many there are to train on.
-        known: {name: reason} of those that the run has met before. If they were too many, it begins
+        known: {name: why} of those that the run has met before. If they were too many, it begins
             to count again: they may have been mended since.
     """
 
@@ -33,7 +34,7 @@ class BadFiles:
         return {"on_bad": self._met} if self.most else {}
 
     def _met(self, name: str, error: Exception) -> None:
-        self.new.append((name, str(getattr(error, "strerror", None) or error).removeprefix(f"{name}: ")))
+        self.new.append((name, reason(error).removeprefix(f"{name}: ")))
 
     def take(self) -> list[tuple[str, str]]:
         """Those met since the last time, by this process."""
@@ -43,9 +44,9 @@ class BadFiles:
     def add(self, met: list[tuple[str, str]]) -> bool:
         """Add what the processes have met; a line names each image that is new. Returns whether
         there was one."""
-        new = {name: reason for name, reason in met if name not in self.known}
-        for name, reason in new.items():
-            complain(f"{name}: {reason}; left out")
+        new = {name: why for name, why in met if name not in self.known}
+        for name, why in new.items():
+            complain(f"{name}: {why}; left out")
         self.known |= new
         return bool(new)
 
@@ -63,4 +64,4 @@ class BadFiles:
 
     def text(self) -> str:
         """A line for each."""
-        return "".join(f"{printable(name)}: {printable(reason)}\n" for name, reason in self.known.items())
+        return "".join(f"{escaped(name)}: {escaped(why)}\n" for name, why in self.known.items())

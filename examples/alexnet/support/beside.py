@@ -38,7 +38,7 @@ class Stop:
         if self.asked or not self.armed:
             raise KeyboardInterrupt
         self.asked = True
-        with suppress(OSError):  # print is not allowed to be interrupted by itself
+        with suppress(OSError):  # not by print, which may be what was interrupted
             os.write(2, FINISHING)
 
 

@@ -8,8 +8,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from minicnn.checks import escaped
+
 from .drawing import drawable, new_figure, own_settings, require_matplotlib
-from .options import printable
 
 FEW = 20  # classes whose matrix can be read number by number
 CELLS = 100  # most rows of an image
@@ -59,7 +60,7 @@ def most_confused(confusion: Matrix, most: int) -> list[tuple[int, int, int]]:
 def short(name: str, letters: int = LETTERS) -> str:
     """A name in one line, cut to at most `letters`. Characters that cannot be drawn are replaced,
     because the name of a folder can have any bytes."""
-    name = printable(name.encode(errors="replace").decode())
+    name = escaped(name)
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 

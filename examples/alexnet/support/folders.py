@@ -102,17 +102,22 @@ def claimed(settings: Namespace, numbered: bool = False, workers: Workers | None
         except (KeyboardInterrupt, DataError, OSError, MemoryError) as error:
             if not (claim.saved or _has_run(last.parent)):
                 raise
-            if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(further) from None
             if isinstance(error, BrokenPipeError):  # of which command() says nothing
                 complain(f"{error.strerror}; {further}")
                 raise
-            mended = f"when that is mended, {further}"
-            if isinstance(error, MemoryError):  # perhaps in the middle of a step: nothing is saved
-                raise MemoryError(f"{str(error) or 'none is left'}; {mended}") from None
-            if isinstance(error, OSError) and error.strerror:
-                raise OSError(error.errno, f"{error.strerror}; {mended}", error.filename) from None
-            raise (OSError if isinstance(error, OSError) else DataError)(f"{error}; {mended}") from None
+            raise with_advice(error, further) from None
+
+
+def with_advice(error: BaseException, further: str) -> BaseException:
+    """The error, with words on how to go on."""
+    if isinstance(error, KeyboardInterrupt):
+        return KeyboardInterrupt(further)
+    mended = f"when that is mended, {further}"
+    if isinstance(error, MemoryError):  # perhaps in the middle of a step: nothing is saved
+        return MemoryError(f"{str(error) or 'none is left'}; {mended}")
+    if isinstance(error, OSError) and error.strerror:
+        return OSError(error.errno, f"{error.strerror}; {mended}", error.filename)
+    return (OSError if isinstance(error, OSError) else DataError)(f"{error}; {mended}")
 
 
 def command_to_resume(last: Path, workers: Workers) -> str:

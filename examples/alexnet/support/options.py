@@ -4,7 +4,6 @@ train.py's options."""
 import argparse
 import io
 import os
-import re
 import signal
 import sys
 import time
@@ -20,14 +19,13 @@ from minicnn.backends import backend_of
 from minicnn.backends.cuda.products import has_tf32
 from minicnn.backends.devices import open_device
 from minicnn.checkpoint import CheckpointError
+from minicnn.checks import escaped
 from minicnn.data import DataError
 from minicnn.data.folder import quiet
 from minicnn.distributed import WorkersError
 from minicnn.mpi import launched
 from minicnn.workers import Workers
 
-# characters that terminals act on, and ends of lines
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # The default's upper limit: at 700 images a second each, these feed an H200 that trains in TF32.
 MOST_WORKERS = 24
 
@@ -93,7 +91,7 @@ def ended(status: int, message: str = "") -> int:
     if _workers.rank:  # if all have the same message, rank 0 prints it, and ends the others
         time.sleep(1)
     if message:
-        print(printable(message), file=sys.stderr)
+        print(escaped(message), file=sys.stderr)
     if _workers.size > 1:
         _workers.abort(status)
     return status
@@ -124,7 +122,7 @@ def _print(line: str, file: Any) -> None:
     """A line of its own, although there may be a progress bar."""
     tqdm = sys.modules.get("tqdm.std")
     with tqdm.tqdm.external_write_mode(file) if tqdm else nullcontext():
-        print(printable(line), file=file)
+        print(escaped(line), file=file)
 
 
 def reason(error: Exception) -> str:
@@ -140,12 +138,6 @@ def processes() -> int:
 def name_of_program() -> str:
     """With the rank, if it is not 0."""
     return os.path.basename(sys.argv[0]) + f" (rank {_workers.rank})" * (_workers.rank > 0)
-
-
-def printable(text: str) -> str:
-    """The text in one line that moves no cursor and changes no color: names of files and classes
-    may have any characters."""
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class Parser(argparse.ArgumentParser):

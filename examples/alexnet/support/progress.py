@@ -23,11 +23,12 @@ def batches(loader: DataLoader, title: str, score: Any, run: Any = None) -> Iter
     Args:
         loader: of all batches, or of those that are left of an epoch.
         title: which epoch it is.
-        score: counts them; if the mean loss is NaN or infinite, they end early.
+        score: counts them; if the mean loss is NaN or infinite, they end early, unless it is
+            strict, and raises an error itself.
         run: the Run whose check() is called after each.
     """
-    images = len(loader.dataset) // loader.part[1]
-    with closing(iter(loader)) as loaded, Meter(images, title, score, run) as meter:
+    expected = len(loader.dataset) // loader.part[1]
+    with closing(iter(loader)) as loaded, Meter(expected, title, score, run) as meter:
         while True:
             begun = time.perf_counter()
             try:
@@ -35,7 +36,7 @@ def batches(loader: DataLoader, title: str, score: Any, run: Any = None) -> Iter
             except StopIteration:
                 return
             score.waited += time.perf_counter() - begun
-            if not sum(score.workers.gather(len(labels))):
+            if loader.on_bad and not sum(score.workers.gather(len(labels))):
                 raise DataError("none of the images of a batch can be read")
             if run:
                 run.before(images, labels)
@@ -44,7 +45,7 @@ def batches(loader: DataLoader, title: str, score: Any, run: Any = None) -> Iter
             if run:
                 run.after()
             meter.show(len(labels))
-            if not all(score.workers.gather(score.finite)):
+            if not score.strict and not all(score.workers.gather(score.finite)):
                 return
             if run:
                 run.check()

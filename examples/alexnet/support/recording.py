@@ -28,10 +28,10 @@ from .observer import Observer
 from .options import UsageError, complain, reason, say
 from .report import write_report
 from .runs import COLUMNS, FIVE, MORE_COLUMNS, arrays_of_view, merit, save_state
+from .settings import DEFAULTS
 
 # explain(images, labels, how many steps ago) -> (why a loss is NaN or infinite, lines of evidence)
 Explain = Callable[[Array, Array, int], tuple[str, list[str]]]
-MINUTES = 10.0  # between checkpoints, without --checkpoint-every
 
 
 class Run:
@@ -87,7 +87,7 @@ class Run:
         self.report: Callable[..., None] | None = None  # writes that of the last epoch
         self.report_due = 0.0  # when
         self.buffers: dict[str, np.ndarray] = {}
-        self.every = 60 * getattr(settings, "checkpoint_every", MINUTES)
+        self.every = 60 * getattr(settings, "checkpoint_every", DEFAULTS["checkpoint_every"])
         self.saved_at = time.perf_counter()
         seconds = self.begun["run_seconds"] if self.begun else self.rows[-1]["seconds"] if self.rows else 0.0
         self.started = self.saved_at - seconds
@@ -231,12 +231,13 @@ class Run:
             arrays |= {f"statistics.{name}": array for name, array in self.statistics.arrays().items()}
         for part, state in states.items():
             for name, value in state.items():
-                host = np.asarray(to_device(value, "cpu") if hasattr(value, "dtype") else value)
-                buffer = self.buffers.setdefault(f"{part}.{name}", host)
-                if buffer is host or (buffer.shape, buffer.dtype) != (host.shape, host.dtype):
-                    self.buffers[f"{part}.{name}"] = host.copy()
+                key = f"{part}.{name}"
+                if not hasattr(value, "dtype"):  # a number or several
+                    arrays[key] = np.asarray(value)
+                elif key in self.buffers:
+                    self.buffers[key][...] = to_device(value, "cpu")
                 else:
-                    buffer[...] = host
+                    self.buffers[key] = np.array(to_device(value, "cpu"))
         return arrays | self.buffers
 
     def _write(self, arrays: dict[str, np.ndarray], info: dict[str, Any], epoch_done: bool, best: bool) -> None:
@@ -319,7 +320,7 @@ class Run:
             (self.folder / BAD_FILES).unlink(missing_ok=True)
             return
         with replacing(self.folder / BAD_FILES, sync=False) as path:
-            path.write_text(self.bad.text(), errors="surrogateescape")
+            path.write_text(self.bad.text())
 
     def conclude(self) -> None:
         """Print the best result, and the commands that use the network. A file says that the run

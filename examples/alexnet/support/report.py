@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minicnn.checks import escaped
+
 from .confusion import FEW, colors, draw, lowest, most_confused, per_class, short
 from .drawing import filter_sheet, new_figure, own_settings, require_matplotlib
 from .images import View
-from .options import printable
 from .recipes import kind_and_folder
-from .runs import FIVE
+from .runs import FIVE, merit
 
 MISTAKES = 24  # that a Score should keep
 POINTS = 500  # of a curve, at most, and rows of a table
@@ -114,7 +115,7 @@ def write_report(
 def text(value: Any) -> str:
     """Anything as text for HTML. What comes from outside, such as the names of folders, can have
     any characters."""
-    return html.escape(printable(str(value).encode(errors="replace").decode()))
+    return html.escape(escaped(str(value)))
 
 
 def named(name: str) -> str:
@@ -199,6 +200,8 @@ def chart(title: str, rows: Sequence[Mapping[str, Any]], lines: Lines, log: bool
         if log:
             axes.set_yscale("log")
         elif title != "learning rate":
+            axes.update_datalim([(shown[0]["epoch"], 0)])  # so that there is a margin above
+            axes.autoscale_view()
             axes.set_ylim(0, 101 if "%" in title else None)
         axes.yaxis.set_major_formatter("{x:g}")
         if len(lines) > 1:
@@ -248,7 +251,7 @@ def _numbers(rows: Sequence[Mapping[str, Any]], ten_crops: Mapping[str, float], 
     measured, last = [row for row in rows if "val_top1" in row], rows[-1] if rows else {}
     found, word = [], "last " * (len(measured) > 1)
     if len(measured) > 1:
-        best = max(reversed(measured), key=lambda row: (row["val_top1"], -row.get("val_loss", 0)))
+        best = max(reversed(measured), key=merit)
         found.append((f"{best['val_top1']:.1f}%", f"best top-1, in epoch {best['epoch']}"))
     for name, form, words in (
         ("val_top1", "{:.1f}%", f"{word}top-1"),

@@ -28,6 +28,11 @@ COLUMNS = [
 ]  # fmt: skip
 MORE_COLUMNS = ["compute_seconds", "data_seconds"]  # which older runs do not have
 FIVE = 5  # of so few classes the five best answers are all
+# settings that older runs do not have, and which are then the defaults
+NEWER = (
+    "precision", "processes", "backend", "source", "freeze", "head_lr", "parallel", "limit", "checkpoint_every",
+    "max_bad", "watch", "tensorboard", "detect_anomaly",
+)  # fmt: skip
 # settings without which there is no network
 NEEDED = "variant", "groups", "init", "classes", "view"
 
@@ -74,11 +79,7 @@ def load_run(path: str, load: Load | None = None) -> Checkpoint:
 
 def _load_run(path: str) -> Checkpoint:
     arrays, info = read_checkpoint(path)
-    newer: dict[str, Any] = {  # what older runs do not say
-        "precision": None, "processes": None, "backend": None, "source": None, "freeze": False, "head_lr": None,
-        "parallel": "data", "limit": 600.0, "ranks": 1, "checkpoint_every": 10.0, "max_bad": None, "watch": False,
-        "tensorboard": False, "detect_anomaly": False,
-    }  # fmt: skip
+    newer = {name: DEFAULTS[name] for name in NEWER} | {"ranks": 1}
     needed = DEFAULTS.keys() - newer.keys() | {"epochs", *NEEDED}
     if not isinstance(info.get("rows"), list) or not has(info.get("config"), *needed):
         raise CheckpointError(f"{path} cannot be continued: only the last.safetensors of a run can")
