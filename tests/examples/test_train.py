@@ -71,7 +71,7 @@ def test_batches_are_counted_and_end_when_the_loss_is_no_number(monkeypatch, los
     loader = type(
         "Loader",
         (),
-        {"dataset": range(5), "part": (0, 1), "on_bad": None, "__iter__": lambda self: (batch for batch in LOADER)},
+        {"dataset": range(5), "part": (0, 1), "__iter__": lambda self: (batch for batch in LOADER)},
     )()
     score, given = scores.Score(), []
     for (_, labels), loss in zip(progress.batches(loader, "epoch 1/1", score), losses, strict=False):

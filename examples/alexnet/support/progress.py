@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from minicnn.backends.devices import Array
-from minicnn.data import DataError, DataLoader
+from minicnn.data import DataLoader
 
 from .options import progress_bar, say
 
@@ -36,8 +36,6 @@ def batches(loader: DataLoader, title: str, score: Any, run: Any = None) -> Iter
             except StopIteration:
                 return
             score.waited += time.perf_counter() - begun
-            if loader.on_bad and not sum(score.workers.gather(len(labels))):
-                raise DataError("none of the images of a batch can be read")
             if run:
                 run.before(images, labels)
             yield images, labels

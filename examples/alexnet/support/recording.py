@@ -17,7 +17,7 @@ import numpy as np
 import minicnn
 from minicnn.backends.devices import Array, to_device
 from minicnn.checkpoint import replacing
-from minicnn.data import DataLoader, PixelStatistics
+from minicnn.data import DataError, DataLoader, PixelStatistics
 from minicnn.workers import Workers
 
 from .bad_files import BAD_FILES, BadFiles
@@ -130,7 +130,9 @@ class Run:
         loader.set_epoch(len(self.rows) + 1, score.batches)  # another order, and other crops
 
     def before(self, images: Array, labels: Array) -> None:
-        """A step begins, with this batch."""
+        """A step begins, with this batch, of which some images may be left out, but not all."""
+        if self.bad.most and not sum(self.score.workers.gather(len(labels))):
+            raise DataError("none of the images of a batch can be read")
         self.batch = images, labels
         for observer in self.observers:
             observer.before()
