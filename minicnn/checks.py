@@ -126,7 +126,8 @@ def whole(name: str, value: Any, least: int | None = None, most: int = LARGEST) 
         if (-LARGEST if least is None else least) <= found <= most:
             return found
     except TypeError:
-        found = 0
+        found = 0  # equivalent (constant): not above the most
+    # equivalent (comparison): the most itself fits
     high = f" to {most}" if most != LARGEST else " to 2**63 - 1" * (found > most)
     limits = "" if least is None else f" from {least}{high}"
     raise ValueError(f"{name} must be a whole number{limits}, not {shown(value)}")

@@ -8,7 +8,7 @@ import pytest
 from reference import fails
 
 from minicnn import Tensor
-from minicnn.checks import LARGEST, choice, flags, number, numbers, place, real, several, shown, sizes, whole
+from minicnn.checks import LARGEST, choice, escaped, flags, number, numbers, place, real, several, shown, sizes, whole
 
 INF, NAN = float("inf"), float("nan")
 FIT = [  # (value, limits)
@@ -183,3 +183,19 @@ def test_lists():
     fails(TypeError, "^x must be a list of Tensors, not with 'a'$", several, "x", [Tensor(1.0), "a"], Tensor)
     fails(TypeError, "^x must be a list of strings, not with 1$", several, "x", ["a", 1], str)
     fails(TypeError, "^x must be a list of ints, not None$", several, "x", None, int)
+
+
+def test_text_in_one_line():
+    for text, shown in {
+        "a\nb\x1b\x9b": r"a\nb\x1b\x9b",
+        "\u2028\udcff": r"\u2028\udcff",
+        "été \\n 猫": "été \\n 猫",
+    }.items():
+        assert escaped(text) == shown
+
+
+def test_a_whole_number_that_no_array_can_hold():
+    fails(
+        ValueError, r"^n must be a whole number from 1 to 2\*\*63 - 1, not 9223372036854775808$", whole, "n", 2**63, 1
+    )
+    assert whole("n", 2**63 - 1, 1) == 2**63 - 1

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..autograd import no_grad
-from ..checks import number, several, shown
+from ..checks import number, several
 from ..tensor import Tensor
 
 
@@ -36,9 +36,9 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
         >>> p.grad
         Tensor([0.6, 0.8], dtype=float64)
     """
-    if not number("clip_grad_norm: max_norm", max_norm, finite=False) > 0:
-        raise ValueError(f"clip_grad_norm: max_norm must be above 0, not {shown(max_norm)}")
-    max_norm = float(max_norm)
+    max_norm = number("clip_grad_norm: max_norm", max_norm, finite=False)
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm: max_norm must be above 0, not {max_norm}")
     given = [parameters] if isinstance(parameters, Tensor) else parameters
     params = several("clip_grad_norm: parameters, as net.parameters() gives them,", given, Tensor)
     gradients = [(p, p.grad) for p in params if p.grad is not None]

@@ -1,5 +1,7 @@
 """minicnn/functional/windows.py: how windows slide, and im2col with its transpose."""
 
+import re
+
 import numpy as np
 import pytest
 import reference
@@ -147,3 +149,10 @@ def test_a_padding_that_is_an_array():
     for padding in (np.ones(2, int), np.zeros(3), np.array(["same", "same"])):
         with refuses(ValueError, "padding must be integers of at least 0", 'or "same", not an array of shape'):
             Window.of(3, padding=padding)
+
+
+def test_a_pair_has_limits():
+    assert pair((2, 3), "n", least=2, most=3) == (2, 3)
+    for value in (4, (4, 3), (3, 4)):
+        with pytest.raises(ValueError, match=f"^n must be at most 3, not {re.escape(str(value))}$"):
+            pair(value, "n", most=3)
