@@ -186,12 +186,12 @@ def test_lists():
 
 
 def test_text_in_one_line():
-    for text, shown in {
+    for text, line in {
         "a\nb\x1b\x9b": r"a\nb\x1b\x9b",
         "\u2028\udcff": r"\u2028\udcff",
         "été \\n 猫": "été \\n 猫",
     }.items():
-        assert escaped(text) == shown
+        assert escaped(text) == line
 
 
 def test_a_whole_number_that_no_array_can_hold():
