@@ -8,7 +8,8 @@ there are `minicnn.autograd`, `minicnn.tensor` and `minicnn.ops`, which hold the
 from . import data, functional, nn, optim
 from .anomaly import AnomalyError, detect_anomaly
 from .autograd import Function, no_grad
-from .backends import cuda as _cuda  # noqa: F401  # registers itself, and so does the next
+from .backends import cuda as _cuda  # noqa: F401  # registers itself, and so do the next two
+from .backends import native as _native  # noqa: F401
 from .backends import numpy as _numpy  # noqa: F401
 from .backends import use_backend
 from .backends.cuda.products import set_matmul_precision

@@ -20,6 +20,7 @@ FLOORS = [  # from the ground up; a room imports from lower floors, and from its
     ["random"],
     ["backends"],  # its __init__.py: the registry
     ["backends/numpy", "backends/cuda"],
+    ["backends/native"],  # it shares the NumPy backend's threads and memory
     ["workers"],
     ["mpi", "autograd"],
     ["ops"],

@@ -13,13 +13,14 @@ arguments that compute the same faster, for the arrays of one device:
     Backend("mine", device="cpu", kernels={"activation.rectify": rectify, …})
 
 That is all a backend for the CPU must provide: any of the kernels that table() lists. Where it has
-no version of a kernel, the lesson's runs. A backend with a device of its own also provides a
-Device: how arrays get there and back, and what else can be asked of it (see devices.py).
+no version of a kernel, that of another backend runs which it names, or the lesson's. A backend with
+a device of its own also provides a Device: how arrays get there and back, and what else can be
+asked of it (see devices.py).
 
 Which version runs is decided here and nowhere else, at each call, by the type of the first array:
 the version of its device's default backend, unless use_backend() has named another one in this
 thread. The folders beside this file register themselves when minicnn is imported: numpy, for any
-CPU, and cuda, for NVIDIA GPUs.
+CPU, native, for a CPU with a C compiler, and cuda, for NVIDIA GPUs.
 
 >>> import numpy as np
 >>> from minicnn.backends import use_backend
@@ -55,12 +56,17 @@ class Backend:
         device: "cpu" or "gpu".
         kernels: a dict of functions by the names of the kernels that they replace, such as
             "conv.convolve".
-        default: whether it is used on that device unless use_backend() names another.
+        default: whether it is used on that device unless use_backend() names another. Of several,
+            the last one that was made and can be used.
+        otherwise: the backend whose kernels run where this one has none; without it the lesson's.
+        opens: a function that raises DeviceError, with one line that says what to do, if the
+            backend cannot be used here. It is called once, before the first use.
     Attributes:
         name: as given.
         device: as given.
         kernels: as given, read-only.
         default: as given.
+        otherwise: as given.
     Raises:
         ValueError: there is a backend of that name already, or there is no such kind of device.
 
@@ -75,20 +81,49 @@ class Backend:
     """
 
     def __init__(
-        self, name: str, device: str, kernels: Mapping[str, Callable[..., Any]], default: bool = False
+        self,
+        name: str,
+        device: str,
+        kernels: Mapping[str, Callable[..., Any]],
+        default: bool = False,
+        *,
+        otherwise: "Backend | None" = None,
+        opens: Callable[[], Any] = lambda: None,
     ) -> None:
         if name == REFERENCE or name in _backends:
             raise ValueError(f"there is a backend {name!r} already")
         if not is_kind(device):
             raise ValueError(f"backend {name!r}: there is no kind of device {device!r}: 'cpu' or 'gpu'")
         self.name, self.device, self.default = name, device, default
-        self.kernels = MappingProxyType(dict(kernels))
+        self.kernels, self.otherwise = MappingProxyType(dict(kernels)), otherwise
+        self.problem = functools.cache(lambda: _problem(opens))
         _changed(lambda: _backends.__setitem__(name, self))
 
     def remove(self) -> None:
         """Remove the backend from those that are registered, if it is one of them."""
         if _backends.get(self.name) is self:
             _changed(lambda: _backends.pop(self.name))
+
+    def version(self, name: str) -> Callable[..., Any]:
+        """The function that runs for a kernel if this backend is in use.
+
+        Args:
+            name: the kernel's.
+        """
+        if name in self.kernels:
+            return self.kernels[name]
+        return _lessons[name] if self.otherwise is None else self.otherwise.version(name)
+
+    def open(self) -> None:
+        """Make the backend ready for use.
+
+        Raises:
+            DeviceError: it cannot be used here.
+            ValueError: it has a function for a kernel that does not exist.
+        """
+        if (problem := self.problem()) is not None:
+            raise DeviceError(f"backend {self.name!r}: {problem}")
+        self.check()
 
     def check(self) -> None:
         """Check that every function replaces a kernel that exists.
@@ -98,6 +133,15 @@ class Backend:
         """
         if unknown := sorted(self.kernels.keys() - _lessons.keys()):
             raise ValueError(f"backend {self.name!r} has {unknown[0]!r}, which is not a kernel: see backends.table()")
+
+
+def _problem(opens: Callable[[], Any]) -> str | None:
+    """Why a backend cannot be used, or None."""
+    try:
+        opens()
+    except DeviceError as error:
+        return str(error)
+    return None
 
 
 _backends: dict[str, Backend] = {}
@@ -114,11 +158,13 @@ def _changed(change: Callable[[], Any]) -> None:
 
 
 class _Kernels(dict[str, Callable[..., Any]]):
-    """The functions that run for the kernels' names: a backend's, and where it has none the
-    lesson's."""
+    """The functions that run for the kernels' names with a backend, or without one."""
+
+    def __init__(self, backend: Backend | None):
+        self.backend = backend
 
     def __missing__(self, name: str) -> Callable[..., Any]:
-        self[name] = _lessons[name]
+        self[name] = _lessons[name] if self.backend is None else self.backend.version(name)
         return self[name]
 
 
@@ -133,14 +179,22 @@ class _Versions(dict[type, _Kernels]):
 
     def __missing__(self, kind: type) -> _Kernels:
         with _lock:
-            device, chosen = kind_of(kind), self.chosen
-            fast = [backend for backend in _backends.values() if backend.device == device and backend.default]
-            if chosen is not None and chosen.device == device and _backends.get(chosen.name) is chosen:
-                fast = [chosen]
-            for backend in fast[-1:]:
+            device, backend = kind_of(kind), self.chosen
+            if backend is None or backend.device != device or _backends.get(backend.name) is not backend:
+                backend = None if self.plain else _default(device)
+            if backend is not None:
                 backend.check()
-            self[kind] = _Kernels(fast[-1].kernels if fast and not self.plain else {})
+            self[kind] = _Kernels(backend)
             return self[kind]
+
+
+def _default(device: str | None) -> Backend | None:
+    """The backend that a kind of device has unless another is named: the last default that can be
+    used."""
+    for backend in reversed(_backends.values()):
+        if backend.device == device and backend.default and backend.problem() is None:
+            return backend
+    return None
 
 
 _remembering: weakref.WeakSet[_Versions] = weakref.WeakSet()
@@ -237,7 +291,7 @@ class use_backend:
             raise DeviceError(f"use_backend: there is no backend {shown(name)}: use one of {there}")
         if backend is not None:
             open_device(backend.device)
-            backend.check()
+            backend.open()
         self.chosen = name, _fastest if name is None else _Versions(backend, plain=name == REFERENCE)
         # in this thread, until a with-statement takes over
         self.began = threading.get_ident(), _state()
@@ -310,14 +364,30 @@ def backend_of(device: str) -> str:
         Its name.
 
     Example:
-        >>> backend_of("cpu")
+        >>> with use_backend("numpy"):
+        ...     backend_of("cpu")
         'numpy'
     """
     kind, name = device.partition(":")[0], chosen_backend()
     if name is not None and (name == REFERENCE or _backends[name].device == kind):
         return name
-    defaults = [name for name, backend in _backends.items() if backend.default and backend.device == kind]
-    return defaults[-1] if defaults else REFERENCE
+    default = _default(kind)
+    return REFERENCE if default is None else default.name
+
+
+def missed(device: str) -> str | None:
+    """Why a device does not have its fastest backend.
+
+    Args:
+        device: "cpu", "gpu" or "gpu:N".
+    Returns:
+        One line, or None if it has.
+    """
+    kind = device.partition(":")[0]
+    for backend in reversed(_backends.values()):
+        if backend.device == kind and backend.default:
+            return None if backend.problem() is None else f"without the {backend.name} backend: {backend.problem()}"
+    return None
 
 
 def table() -> str:
@@ -328,7 +398,7 @@ def table() -> str:
 
     Example:
         >>> table().splitlines()[0]
-        '| kernel | reference | numpy | cuda |'
+        '| kernel | reference | numpy | cuda | native |'
     """
     names = list(_backends)
     rows = [["kernel", REFERENCE, *names], ["---"] * (2 + len(names))]

@@ -1,0 +1,40 @@
+"""The native backend: the lessons in C, compiled by this machine's compiler for its processor. A .c
+file has the name of the lesson that its kernels speed up; the .py file beside it has functions with
+the names, arguments and results of the lesson's kernels. compiler.py compiles and keeps what it has
+compiled, launch.py is the one way to run a kernel, native.h what every .c file begins with.
+
+It computes with float32 and float64; other arrays, and kernels that have no .c file, are left to
+the NumPy backend, whose threads and memory it shares.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import Backend
+from ..numpy import backend as numpy
+from . import activation
+from .compiler import open_compiler
+from .launch import REALS
+
+
+def floats(name: str, fast: Callable[..., Any]) -> Callable[..., Any]:
+    """The function for float32 and float64; for the rest, what runs without it."""
+
+    def version(*args: Any) -> Any:
+        first = args[0] if type(args[0]) is not list else args[0][0][0]
+        return fast(*args) if first.dtype in REALS else numpy.version(name)(*args)
+
+    return version
+
+
+KERNELS: dict[str, Callable[..., Any]] = {
+    "activation.rectify": activation.rectify,
+    "activation.where_positive": activation.where_positive,
+}
+backend = Backend(
+    "native",
+    device="cpu",
+    kernels={name: floats(name, fast) for name, fast in KERNELS.items()},
+    otherwise=numpy,
+    opens=open_compiler,
+)

@@ -1,0 +1,40 @@
+// What every .c file begins with. `real` is float or double; the compiler is called once for each.
+//
+// A kernel does the work of the units [first, last), such as images or elements, so that threads
+// share it: KERNEL void name(Index first, Index last, …). Arrays are contiguous unless a kernel is
+// given their strides. `restrict` says that what a kernel writes is not what it reads.
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef ptrdiff_t Index;
+#define KERNEL __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+
+// The widest registers that the compiler may use: how many bytes, how many numbers, how many
+// registers.
+#if defined(__AVX512F__)
+#define BYTES 64
+#define REGISTERS 32
+#elif defined(__AVX2__)
+#define BYTES 32
+#define REGISTERS 16
+#elif defined(__aarch64__)
+#define BYTES 16
+#define REGISTERS 32
+#else
+#define BYTES 16
+#define REGISTERS 16
+#endif
+#define WIDTH ((Index)(BYTES / sizeof(real)))
+
+// A register full of numbers. Arithmetic on it is elementwise. It may lie anywhere in memory.
+typedef real vec __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
+INLINE vec load(const real *at) { return *(const vec *)at; }
+INLINE void store(real *at, vec v) { *(vec *)at = v; }
+INLINE Index least(Index a, Index b) { return a < b ? a : b; }
+INLINE Index most(Index a, Index b) { return a > b ? a : b; }
+
