@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation
+from . import activation, optimizer
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -30,6 +30,8 @@ def floats(name: str, fast: Callable[..., Any]) -> Callable[..., Any]:
 KERNELS: dict[str, Callable[..., Any]] = {
     "activation.rectify": activation.rectify,
     "activation.where_positive": activation.where_positive,
+    "optimizer.adam": optimizer.adam,
+    "optimizer.sgd": optimizer.sgd,
 }
 backend = Backend(
     "native",
