@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation, optimizer
+from . import activation, optimizer, standardize
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -30,6 +30,10 @@ def floats(name: str, fast: Callable[..., Any]) -> Callable[..., Any]:
 KERNELS: dict[str, Callable[..., Any]] = {
     "activation.rectify": activation.rectify,
     "activation.where_positive": activation.where_positive,
+    "standardize.moments": standardize.moments,
+    "standardize.normalize": standardize.normalize,
+    "standardize.normalize_backward": standardize.normalize_backward,
+    "standardize.sums": standardize.sums,
     "optimizer.adam": optimizer.adam,
     "optimizer.sgd": optimizer.sgd,
 }
