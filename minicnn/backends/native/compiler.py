@@ -15,6 +15,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ HERE = Path(__file__).parent
 # Two flags give up errno and floating-point traps, which nothing here reads.
 FLAGS = ("-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-w")
 X86 = ("x86_64", "amd64", "i686", "i386")
+INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 LONGEST = 300  # seconds until a compiler is given up; the longest file takes a few
 
 _lock = threading.RLock()
@@ -66,7 +68,15 @@ def source_of(name: str) -> str:
     Args:
         name: the file's, without its suffix.
     """
-    return (HERE / "native.h").read_text("utf-8") + (HERE / f"{name}.c").read_text("utf-8")
+    text, included = f'#include "{name}.c"\n', set()
+
+    def content(line: re.Match[str]) -> str:
+        if line[1] in included:
+            return ""
+        included.add(line[1])
+        return INCLUDE.sub(content, (HERE / line[1]).read_text("utf-8"))
+
+    return INCLUDE.sub(content, text)
 
 
 def open_compiler() -> None:
