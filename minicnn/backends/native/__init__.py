@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation, conv
+from . import activation, conv, matmul
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -33,6 +33,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "conv.convolve": conv.convolve,
     "conv.convolve_transpose": conv.convolve_transpose,
     "conv.convolve_weight": conv.convolve_weight,
+    "ops.matmul": matmul.matmul,
 }
 backend = Backend(
     "native",

@@ -20,17 +20,19 @@ typedef struct {
     Index n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands;
 } Shape;
 
-// A thread's working memory: for products of at most `pixels` × `elements`, either way around, and
-// for a copy of images with their padding, which has the rest.
+// A thread's working memory: what a product of at most `pixels` × `elements` needs, either way around,
+// and a copy of images with their padding, which has the rest.
 typedef struct {
-    real *packed, *spare, *copy;
-    Index *tables;
+    Product product;
+    real *copy;
 } Room;
 
 INLINE Room divided(uint8_t *room, Index pixels, Index elements) {
-    Room r = {.packed = (real *)room, .tables = (Index *)(room + PACKED)};
-    r.spare = (real *)(r.tables + 2 * (pixels + elements));
-    r.copy = r.spare + most(pixels, elements) * SPARE;
+    Index *tables = (Index *)(room + PACKED);
+    Room r = {.product = {.rows = tables, .to = tables + pixels, .right_step = 1, .out_step = 1, .packed = (real *)room}};
+    r.product.columns = tables + 2 * pixels, r.product.with = r.product.columns + elements;
+    r.product.spare = (real *)(r.product.with + elements);
+    r.copy = r.product.spare + most(pixels, elements) * SPARE;
     return r;
 }
 
@@ -61,30 +63,30 @@ static const real *part(const real *x, Index images, Index h, Index w, Index all
     return copy;
 }
 
-// The matrix of im2col(x) for the group's channels, output rows [begin, end) of some images: its
-// rows are pixels, its columns elements.
-static Gathered windows(const Shape *s, const real *x, Index images, Index group, Index begin, Index end, real *copy,
-                        Index *tables) {
-    const Index c = s->c / s->groups, o = s->o, pixels = images * (end - begin) * s->ow, elements = s->kh * s->kw * c;
-    Gathered g = {NULL, pixels, elements, tables, tables + pixels, tables + pixels + elements,
-                  tables + 2 * pixels + elements};
+// im2col(x) as a product's left matrix, for the group's channels, output rows [begin, end) of some
+// images: its rows are pixels, its columns elements.
+static Product windows(const Shape *s, const Room *room, const real *x, Index images, Index group, Index begin,
+                       Index end) {
+    Product m = room->product;
+    const Index c = s->c / s->groups;
     const Index top = begin * s->sh - s->top, bottom = (end - 1) * s->sh - s->top + s->dh * (s->kh - 1) + 1;
     const Index left = -s->left, right = (s->ow - 1) * s->sw - s->left + s->dw * (s->kw - 1) + 1;
-    Index row, image, pixel, a = 0, b = 0;
-    g.source = part(x, images, s->h, s->w, s->c, group * c, c, top, bottom, left, right, copy, &row, &image, &pixel);
+    Index row, image, pixel;
+    m.left = part(x, images, s->h, s->w, s->c, group * c, c, top, bottom, left, right, room->copy, &row, &image, &pixel);
+    m.height = m.depth = 0, m.width = s->o / s->groups;
     for (Index n = 0; n < images; ++n)
         for (Index p = 0; p < end - begin; ++p)
-            for (Index q = 0; q < s->ow; ++q, ++a) {
-                g.rows[a] = n * image + p * s->sh * row + q * s->sw * pixel;
-                g.to[a] = ((n * s->oh + begin + p) * s->ow + q) * o;
+            for (Index q = 0; q < s->ow; ++q, ++m.height) {
+                m.rows[m.height] = n * image + p * s->sh * row + q * s->sw * pixel;
+                m.to[m.height] = ((n * s->oh + begin + p) * s->ow + q) * s->o;
             }
     for (Index i = 0; i < s->kh; ++i)
         for (Index j = 0; j < s->kw; ++j)
-            for (Index k = 0; k < c; ++k, ++b) {
-                g.columns[b] = i * s->dh * row + j * s->dw * pixel + k;
-                g.with[b] = b * o;
+            for (Index k = 0; k < c; ++k, ++m.depth) {
+                m.columns[m.depth] = i * s->dh * row + j * s->dw * pixel + k;
+                m.with[m.depth] = m.depth * s->o;
             }
-    return g;
+    return m;
 }
 
 // y = im2col(x) @ K + b. A unit is a few images, or a band of rows of one.
@@ -96,11 +98,9 @@ KERNEL void convolve(Index first, Index last, const real *x, const real *weight,
     for (Index unit = first; unit < last; ++unit) {
         const Index image = unit / bands * few, images = least(few, n - image), band = unit % bands;
         for (Index g = 0; g < groups; ++g) {
-            const Gathered matrix = windows(&s, x + image * h * w * c, images, g, oh * band / bands,
-                                            oh * (band + 1) / bands, r.copy, r.tables);
-            const Index begin = g * (o / groups);
-            product(&matrix, weight + begin, bias ? bias + begin : NULL, y + image * oh * ow * o + begin, o / groups,
-                    0, r.packed, r.spare);
+            Product m = windows(&s, &r, x + image * h * w * c, images, g, oh * band / bands, oh * (band + 1) / bands);
+            m.right = weight + g * m.width, m.out = y + image * oh * ow * o + g * m.width;
+            multiply(&m, bias ? bias + g * m.width : NULL, 0);
         }
     }
 }
@@ -111,18 +111,20 @@ KERNEL void convolve_weight(Index first, Index last, const real *x, const real *
                             Index top, Index left, Index dh, Index dw, Index groups, Index few, Index bands,
                             Index shares, uint8_t *room) {
     const Shape s = {n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands};
-    const Index pieces = (n + few - 1) / few * bands;
     const Room r = divided(room, few * ow * (oh / bands + 1), kh * kw * c / groups);
+    const Index pieces = (n + few - 1) / few * bands;
     for (Index unit = first; unit < last; ++unit)
         for (Index piece = pieces * unit / shares; piece < pieces * (unit + 1) / shares; ++piece) {
             const Index image = piece / bands * few, images = least(few, n - image), band = piece % bands;
             for (Index g = 0; g < groups; ++g) {
-                const Gathered m = windows(&s, x + image * h * w * c, images, g, oh * band / bands,
-                                           oh * (band + 1) / bands, r.copy, r.tables);
-                const Gathered turned = {m.source, m.depth, m.height, m.columns, m.rows, m.with, m.to};
-                const Index begin = g * (o / groups);
-                product(&turned, dy + image * oh * ow * o + begin, NULL, sums + unit * m.depth * o + begin,
-                        o / groups, piece > pieces * unit / shares, r.packed, r.spare);
+                const Product m = windows(&s, &r, x + image * h * w * c, images, g, oh * band / bands,
+                                          oh * (band + 1) / bands);
+                Product turned = m;
+                turned.height = m.depth, turned.rows = m.columns, turned.to = m.with;
+                turned.depth = m.height, turned.columns = m.rows, turned.with = m.to;
+                turned.right = dy + image * oh * ow * o + g * m.width;
+                turned.out = sums + unit * m.depth * o + g * m.width;
+                multiply(&turned, NULL, piece > pieces * unit / shares);
             }
         }
 }
@@ -165,23 +167,24 @@ KERNEL void convolve_transpose(Index first, Index last, const real *dy, const re
                                       far, r.copy, &row, &step, &pixel);
             for (Index y = 0; y < sh; ++y)
                 for (Index z = 0; z < sw; ++z) {
-                    Gathered g = {source, 0, 0, r.tables, r.tables + pixels, r.tables + pixels + elements,
-                                  r.tables + 2 * pixels + elements};
-                    for (Index m = 0; m < images; ++m)
+                    Product m = r.product;
+                    m.left = source, m.right = turned, m.out = dx + image * h * w * c + group * each;
+                    m.height = m.depth = 0, m.width = each;
+                    for (Index k = 0; k < images; ++k)
                         for (Index p = begin + (y + sh - (begin + top) % sh) % sh; p < end; p += sh)
-                            for (Index q = (z + sw - left % sw) % sw; q < w; q += sw, ++g.height) {
-                                g.rows[g.height] = m * step + ((p + top) / sh - low) * row +
+                            for (Index q = (z + sw - left % sw) % sw; q < w; q += sw, ++m.height) {
+                                m.rows[m.height] = k * step + ((p + top) / sh - low) * row +
                                                    ((q + left) / sw - near) * pixel;
-                                g.to[g.height] = ((m * h + p) * w + q) * c;
+                                m.to[m.height] = ((k * h + p) * w + q) * c;
                             }
                     for (Index i = 0; i < kh; ++i)
                         for (Index j = 0; j < kw; ++j)
                             if (i * dh % sh == y && j * dw % sw == z)
-                                for (Index k = 0; k < outs; ++k, ++g.depth) {
-                                    g.columns[g.depth] = k - i * dh / sh * row - j * dw / sw * pixel;
-                                    g.with[g.depth] = ((i * kw + j) * o + group * outs + k) * each;
+                                for (Index k = 0; k < outs; ++k, ++m.depth) {
+                                    m.columns[m.depth] = k - i * dh / sh * row - j * dw / sw * pixel;
+                                    m.with[m.depth] = ((i * kw + j) * o + group * outs + k) * each;
                                 }
-                    product(&g, turned, NULL, dx + image * h * w * c + group * each, each, 0, r.packed, r.spare);
+                    multiply(&m, NULL, 0);
                 }
         }
     }

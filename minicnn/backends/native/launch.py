@@ -60,7 +60,7 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: 
         kernel: the name of the .c file and of a kernel in it.
         count: how many units of work there are; nothing happens if there are none.
         args: what the kernel declares after first and last. Arrays: of the declared dtype, and
-            contiguous; None is a null pointer. Numbers: converted to the declared type.
+            contiguous (if declared `strided`, however it lies); None is a null pointer. Numbers: converted to the declared type.
         real: the dtype that `real` stands for, float32 or float64.
         each: about how many elements a unit touches, which decides how the work is cut.
         room: how many bytes of working memory each thread needs. If there are any, the kernel's
@@ -75,7 +75,7 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: 
     kinds = kinds[:-1] if room else kinds
     if len(args) != len(kinds):
         raise TypeError(f"{kernel} takes {len(kinds)} arguments, not {len(args)}")
-    plain = [arg if kind is None else address(arg, kind, kernel) for arg, kind in zip(args, kinds, strict=True)]
+    plain = [arg if kind is None else address(arg, *kind, kernel) for arg, kind in zip(args, kinds, strict=True)]
 
     def some(first: int, last: int) -> None:
         if room:
@@ -91,7 +91,7 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: 
         threads.parallel(some, threads.slices(count, step))
 
 
-def address(array: Array | None, dtype: np.dtype, kernel: str) -> int | None:
+def address(array: Array | None, dtype: np.dtype, strided: bool, kernel: str) -> int | None:
     """Where an array's elements begin. The caller keeps the array.
 
     Raises:
@@ -99,12 +99,12 @@ def address(array: Array | None, dtype: np.dtype, kernel: str) -> int | None:
     """
     if array is None:
         return None
-    if array.dtype != dtype or not array.flags.c_contiguous:
+    if array.dtype != dtype or not (strided or array.flags.c_contiguous):
         raise TypeError(f"{kernel} takes contiguous arrays of {dtype}, not {array.dtype} with strides {array.strides}")
     memory: Any = array
     try:  # 0.2 µs, where array.ctypes takes 0.8
         return ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    except (TypeError, ValueError):  # it is read-only, or has no elements
+    except (TypeError, ValueError):  # it is read-only, has gaps, or no elements
         return array.ctypes.data
 
 
@@ -116,10 +116,11 @@ def _kernel(kernel: str, real: str) -> tuple[Callable[..., None], list[Any]]:
     declared = dict(DECLARATION.findall(source_of(file)))[name]
     types, kinds = [], []
     for argument in declared.split(","):
-        words = argument.replace("*", " * ").replace("const", "").replace("restrict", "").split()
-        dtype, number = TYPES[words[0].replace("real", real)]
+        words = argument.replace("*", " * ").replace("const", "").split()
+        strided = "strided" in words
+        dtype, number = TYPES[words[strided].replace("real", real)]
         types.append(ctypes.c_void_p if "*" in words else number)
-        kinds.append(np.dtype(dtype) if "*" in words else None)
+        kinds.append((np.dtype(dtype), strided) if "*" in words else None)
     function = getattr(library(file, real), name)
     function.restype, function.argtypes = None, types
     return function, kinds[2:]

@@ -113,17 +113,22 @@ static void tiles_back(const real *m, const real *bias, real *y, Index images, I
                 }
 }
 
-// A thread's working memory: for products (T, C) (C, O), V and V U.
+// A thread's working memory: V, V U, and what their products need. `by_c` are the places of rows of C
+// numbers, `by_o` those of O.
 typedef struct {
-    real *packed, *spare, *v, *m;
+    Product product;
+    real *v, *m;
     Index *counted, *by_c, *by_o;
 } Room;
 
 static Room divided(uint8_t *room, Index tiles, Index c, Index o) {
     const Index longest = most(tiles, c);
-    Room r = {.packed = (real *)room, .counted = (Index *)(room + PACKED)};
+    Room r = {.counted = (Index *)(room + PACKED)};
     r.by_c = r.counted + longest, r.by_o = r.by_c + longest;
-    r.spare = (real *)(r.by_o + longest), r.v = r.spare + longest * SPARE, r.m = r.v + 16 * tiles * c;
+    real *const spare = (real *)(r.by_o + longest);
+    r.product = (Product){.width = o, .right_step = 1, .out_step = 1, .packed = (real *)room, .spare = spare};
+    r.product.to = r.product.with = r.by_o;
+    r.v = spare + longest * SPARE, r.m = r.v + 16 * tiles * c;
     for (Index i = 0; i < longest; ++i) r.counted[i] = i, r.by_c[i] = i * c, r.by_o[i] = i * o;
     return r;
 }
@@ -141,8 +146,10 @@ KERNEL void convolve(Index first, Index last, const real *x, const real *u, cons
         for (Index g = 0; g < groups; ++g) {
             tiles_seen(x + image * h * w * c + g * cs, r.v, images, h, w, c, cs, top, left, begin, end, across);
             for (Index i = 0; i < 16; ++i) {
-                const Gathered matrix = {r.v + i * tiles * cs, tiles, cs, r.by_c, r.counted, r.by_o, r.by_o};
-                product(&matrix, u + (g * 16 + i) * cs * os, NULL, r.m + i * tiles * os, os, 0, r.packed, r.spare);
+                Product p = r.product;
+                p.left = r.v + i * tiles * cs, p.height = tiles, p.rows = r.by_c, p.depth = cs, p.columns = r.counted;
+                p.right = u + (g * 16 + i) * cs * os, p.out = r.m + i * tiles * os;
+                multiply(&p, NULL, 0);
             }
             tiles_back(r.m, bias ? bias + g * os : NULL, y + image * oh * ow * o + g * os, images, oh, ow, o, os,
                        begin, end, across);
@@ -166,9 +173,10 @@ KERNEL void convolve_weight(Index first, Index last, const real *x, const real *
                 tiles_seen(x + image * h * w * c + g * cs, r.v, images, h, w, c, cs, top, left, begin, end, across);
                 tiles_made(dy + image * oh * ow * o + g * os, r.m, images, oh, ow, o, os, 0, 0, begin, end, across);
                 for (Index i = 0; i < 16; ++i) {
-                    const Gathered matrix = {r.v + i * tiles * cs, cs, tiles, r.counted, r.by_c, r.by_o, r.by_o};
-                    product(&matrix, r.m + i * tiles * os, NULL, sums + ((unit * groups + g) * 16 + i) * cs * os, os,
-                            piece > pieces * unit / shares, r.packed, r.spare);
+                    Product p = r.product;
+                    p.left = r.v + i * tiles * cs, p.height = cs, p.rows = r.counted, p.depth = tiles, p.columns = r.by_c;
+                    p.right = r.m + i * tiles * os, p.out = sums + ((unit * groups + g) * 16 + i) * cs * os;
+                    multiply(&p, NULL, piece > pieces * unit / shares);
                 }
             }
         }
