@@ -48,8 +48,8 @@ FLAGS = (
     "-fvisibility=hidden",
 )
 X86 = ("x86_64", "amd64", "i686", "i386")
+INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 LONGEST = 300  # seconds until a compiler is given up; the longest file takes a few
-INCLUDE = re.compile(r'(?m)^#include "(\w+\.h)"\n')
 
 _lock = threading.RLock()
 
@@ -93,11 +93,15 @@ def source_of(name: str) -> str:
     Args:
         name: the file's, without its suffix.
     """
+    text, included = f'#include "{name}.c"\n', set()
 
-    def text(file: str) -> str:
-        return INCLUDE.sub(lambda found: text(found[1]), (HERE / file).read_text("utf-8"))
+    def content(line: re.Match[str]) -> str:
+        if line[1] in included:
+            return ""
+        included.add(line[1])
+        return INCLUDE.sub(content, (HERE / line[1]).read_text("utf-8"))
 
-    return text("native.h") + text(f"{name}.c")
+    return INCLUDE.sub(content, text)
 
 
 def command_for(real: str) -> tuple[str, ...]:

@@ -17,15 +17,17 @@ import numpy as np
 
 from ...checks import shown
 from ..numpy import threads
-from ..numpy.memory import empty, empty_like
+from ..numpy.memory import empty, empty_like, scratch
 from ..numpy.threads import Array
 from .compiler import library, source_of
 
-__all__ = ["Array", "contiguous", "empty", "empty_like", "launch"]
+__all__ = ["Array", "added", "contiguous", "empty", "empty_like", "launch"]
 
 # Elements that a thread should have at least. Handing work to another thread takes 20 µs, in which
 # a core moves some 50,000 numbers.
 GRAIN = 1 << 15
+ALIGNED = 64  # bytes: a line of the cache
+BYTES = np.empty(0, np.uint8)
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 TYPES: dict[str, tuple[Any, Any]] = {  # by their names in C: an array's dtype, and a number
     "float": (np.float32, ctypes.c_float),
@@ -46,7 +48,15 @@ def contiguous(array: Array) -> Array:
     return array if flags.carray or (flags.c_contiguous and flags.aligned) else np.array(array, order="C")
 
 
-def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1) -> None:
+def added(sums: Array) -> Array:
+    """The sum of the shares of the threads, in their order."""
+    total = sums[0]
+    for share in sums[1:]:
+        threads.elementwise(lambda a, b: np.add(a, b, out=a), total, share)
+    return total
+
+
+def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: int = 0) -> None:
     """Run "file.kernel" for the units 0 … count − 1, on all threads.
 
     Args:
@@ -57,6 +67,8 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1) -> Non
             Numbers: converted to the declared type.
         real: the dtype that `real` stands for, float32 or float64.
         each: about how many elements a unit touches, which decides how the work is cut.
+        room: how many bytes of working memory each thread needs. If there are any, the kernel's
+            last argument, `uint8_t *room`, is where they begin, at a multiple of 64.
     Raises:
         TypeError: an array does not fit, or there are more or fewer arguments.
         ctypes.ArgumentError: a number does not fit.
@@ -65,14 +77,23 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1) -> Non
     if count <= 0:
         return
     function, kinds = _kernel(kernel, REALS[real])
+    kinds = kinds[:-1] if room else kinds
     if len(args) != len(kinds):
         raise TypeError(f"{kernel} takes {len(kinds)} arguments, not {len(args)}")
     plain = [arg if kind is None else address(arg, *kind) for arg, kind in zip(args, kinds, strict=True)]
+
+    def some(first: int, last: int) -> None:
+        if room:
+            begin = scratch("native", (room + ALIGNED,), like=BYTES).ctypes.data
+            function(first, last, *plain, -(-begin // ALIGNED) * ALIGNED)
+        else:
+            function(first, last, *plain)
+
     if count == 1 or count * each < 2 * GRAIN:
-        function(0, count, *plain)
-        return
-    step = max(1, GRAIN // max(each, 1), -(-count // (4 * threads.usable_threads())))
-    threads.parallel(lambda first, last: function(first, last, *plain), threads.slices(count, step))
+        some(0, count)
+    else:
+        step = max(1, GRAIN // max(each, 1), -(-count // (4 * threads.usable_threads())))
+        threads.parallel(some, threads.slices(count, step))
 
 
 def address(array: Array | None, dtype: np.dtype, kernel: str, written: bool = False) -> int | None:

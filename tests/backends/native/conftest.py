@@ -37,7 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A folder of .c files, with native.h, in the place of the real one."""
+    """A folder of .c files, and native.h, in the place of the real one."""
     folder = tmp_path / "sources"
     folder.mkdir()
     shutil.copy(compiler.HERE / "native.h", folder)

@@ -17,6 +17,7 @@ FILES = sorted(path.stem for path in compiler.HERE.glob("*.c"))
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 NUMBERS = [name for name in TYPES] + ["real"]
 KERNELS = f"""
+#include "native.h"
 // each unit once, and by which call
 KERNEL void count(Index first, Index last, real *restrict y, Index *restrict firsts, Index *lasts) {{
     for (Index i = first; i < last; ++i) {{ y[i] += 1; firsts[i] = first; lasts[i] = last; }}
