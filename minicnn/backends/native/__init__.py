@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation, conv, matmul
+from . import activation, conv, matmul, optimizer
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -34,6 +34,8 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "conv.convolve_transpose": conv.convolve_transpose,
     "conv.convolve_weight": conv.convolve_weight,
     "ops.matmul": matmul.matmul,
+    "optimizer.adam": optimizer.adam,
+    "optimizer.sgd": optimizer.sgd,
 }
 backend = Backend(
     "native",

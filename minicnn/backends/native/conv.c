@@ -1,12 +1,12 @@
 // Convolution without columns: the lesson functional/conv.py. All three maps are one product
-// (product.h), of a matrix that is never made: element (a, b) of it is source[rows[a] + columns[b]].
+// (product.h), of a matrix that is never made: element (a, b) of it is left[rows[a] + columns[b]].
 //
 //   y   pixels   × elements  @  K    y[a] = Σ_b x[pixel a + element b] K[b]
 //   dK  elements × pixels    @  dy   dK[a] = Σ_b x[element a + pixel b] dy[b]
 //   dx  pixels   × elements  @  Kᵀ   dx[a] = Σ_b dy[pixel a − element b] Kᵀ[b]
 //
-// where an element is a place (i, j) of the window and a channel. So im2col is two lists of offsets,
-// as long as the matrix has rows and columns.
+// where an element is a place (i, j) of the window and a channel. So im2col is two lists of
+// offsets, as long as the matrix has rows and columns.
 //
 // The floor is 2 · N·OH·OW · KH·KW·C/G · O operations. The images of a unit of work, with their
 // padding, stay in the second-level cache.
@@ -20,8 +20,8 @@ typedef struct {
     Index n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands;
 } Shape;
 
-// A thread's working memory: what a product of at most `pixels` × `elements` needs, either way around,
-// and a copy of images with their padding, which has the rest.
+// A thread's working memory: what a product of at most `pixels` × `elements` needs, either way
+// around, and a copy of images with their padding, which has the rest.
 typedef struct {
     Product product;
     real *copy;
@@ -36,9 +36,9 @@ INLINE Room divided(uint8_t *room, Index pixels, Index elements) {
     return r;
 }
 
-// The pixels [top, bottom) × [left, right) of some images of h × w pixels, for the channels
-// [first, first + some) of all: in the images themselves if they are there, else copied to `copy`,
-// with zeros around the image. *row and *image are the distances between rows and images.
+// The pixels [top, bottom) × [left, right) of some images of h × w pixels, for the channels [first,
+// first + some) of all: in the images themselves if they are there, else copied to `copy`, with
+// zeros around the image. *row and *image are the distances between rows and images.
 static const real *part(const real *x, Index images, Index h, Index w, Index all, Index first, Index some, Index top,
                         Index bottom, Index left, Index right, real *copy, Index *row, Index *image, Index *pixel) {
     if (top >= 0 && left >= 0 && bottom <= h && right <= w) {
@@ -129,8 +129,8 @@ KERNEL void convolve_weight(Index first, Index last, const real *x, const real *
         }
 }
 
-// Kᵀ: (places, C, O) -> (places, O, C). A unit is SIDE of the O at a place: each line that is read goes
-// to as many rows.
+// Kᵀ: (places, C, O) -> (places, O, C). A unit is SIDE of the O at a place: each line that is read
+// goes to as many rows.
 #define SIDE 16
 KERNEL void transpose(Index first, Index last, const real *restrict weight, real *restrict turned, Index c, Index o) {
     const Index parts = (o + SIDE - 1) / SIDE;
@@ -145,10 +145,10 @@ KERNEL void transpose(Index first, Index last, const real *restrict weight, real
 
 INLINE Index floored(Index a, Index b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
-// dx = col2im(dy @ Kᵀ), where `turned` is Kᵀ, (KH, KW, O, C/G). A pixel (h, w) of dx gets something from
-// output pixel (p, q) and place (i, j) if p·s + i·d = h + top, and likewise along the width. With a
-// stride these places depend on the remainder of h + top, so pixels of a remainder are a product
-// of their own. A unit is a few images, or a band of rows of one.
+// dx = col2im(dy @ Kᵀ), where `turned` is Kᵀ, (KH, KW, O, C/G). A pixel (h, w) of dx gets something
+// from output pixel (p, q) and place (i, j) if p·s + i·d = h + top, and likewise along the width.
+// With a stride these places depend on the remainder of h + top, so pixels of a remainder are a
+// product of their own. A unit is a few images, or a band of rows of one.
 KERNEL void convolve_transpose(Index first, Index last, const real *dy, const real *turned, real *dx, Index n,
                                Index h, Index w, Index c, Index oh, Index ow, Index o, Index kh, Index kw, Index sh,
                                Index sw, Index top, Index left, Index dh, Index dw, Index groups, Index few,

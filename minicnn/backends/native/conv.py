@@ -29,7 +29,7 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
 
 
 def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
-    """dx = col2im(dy @ Kᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C), where (H, W) = size"""
+    """dx = col2im(dy @ Kᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C) of size (H, W)"""
     if winograd.suits(dy, weight, window, groups):
         return winograd.convolve_transpose(dy, transposed(weight), window, groups, size)
     dx, dy = empty((len(dy), *size, weight.shape[2] * groups), dy.dtype), contiguous(dy)

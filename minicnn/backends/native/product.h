@@ -1,8 +1,9 @@
-// The product of two matrices, of which the left one need not lie in memory as a matrix: its element
-// (a, b) is source[rows[a] + columns[b]]. convolution and the Winograd algorithm are made of it.
+// The product of two matrices, of which the left one need not lie in memory as a matrix: its
+// element (a, b) is left[rows[a] + columns[b]]. Convolution, the Winograd algorithm and the
+// products of linear layers are made of it.
 //
-// A tile of R rows × V registers of the result stays in registers while b runs: it takes R numbers of
-// the left matrix, each multiplied with V registers of the right one, so R + V loads for R · V
+// A tile of R rows × V registers of the result stays in registers while b runs: it takes R numbers
+// of the left matrix, each multiplied with V registers of the right one, so R + V loads for R · V
 // multiply-adds, of which a core makes two in a cycle. A part of the right matrix, DEEP rows of V
 // registers, is copied together so that it stays in the first-level cache for all tiles.
 
@@ -52,9 +53,9 @@ static Tile *const TILES[] = {tile_10_1, tile_6_2};
 static const Index HEIGHTS[] = {10, 6};
 #endif
 
-// A product of a matrix (height, depth), one (depth, width), and the result (height, width), and where
-// things are: where the rows and columns of the left matrix begin, the rows of the right one, and
-// those of the result; how far apart are numbers of a row of the right one, and of the result.
+// A product of a matrix (height, depth), one (depth, width), and the result (height, width), and
+// where things are: where the rows and columns of the left matrix begin, the rows of the right one,
+// and those of the result; how far apart are numbers of a row of the right one, and of the result.
 // `packed` is working memory of PACKED bytes, `spare` of height · SPARE numbers.
 typedef struct {
     const real *left, *right;
@@ -65,8 +66,8 @@ typedef struct {
     real *packed, *spare;
 } Product;
 
-// Copy `deep` rows of the right matrix from row b on, and of each `here` numbers from `first` on, so
-// that they follow each other; with zeros up to the end of a register.
+// Copy `deep` rows of the right matrix from row b on, and of each `here` numbers from `first` on,
+// so that they follow each other; with zeros up to the end of a register.
 INLINE void pack(const Product *p, Index b, Index deep, Index first, Index here, Index span) {
     const real *const right = p->right + first * p->right_step;
     if (p->right_step != 1) {
@@ -88,9 +89,9 @@ INLINE void pack(const Product *p, Index b, Index deep, Index first, Index here,
             for (Index o = here; o < span; ++o) p->packed[k * span + o] = 0;
 }
 
-// out[to[a]…] = bias + Σ_b left[rows[a] + columns[b]] · right[with[b]…]; or, if `add`, that is added to
-// what is there. Numbers of the result that are apart, or do not fill registers, are collected in
-// `spare` first.
+// out[to[a]…] = bias + Σ_b left[rows[a] + columns[b]] · right[with[b]…]; or, if `add`, that is
+// added to what is there. Numbers of the result that are apart, or do not fill registers, are
+// collected in `spare` first.
 static void multiply(const Product *p, const real *bias, int add) {
     const Index registers = (p->width + WIDTH - 1) / WIDTH, blocks = (registers + WIDEST - 1) / WIDEST;
     const Index widest = blocks ? (registers + blocks - 1) / blocks * WIDTH : 1;

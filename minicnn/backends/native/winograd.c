@@ -1,7 +1,7 @@
-// The Winograd algorithm for 3 × 3 kernels in steps of 1, with 4/9 of the multiplications; what it is,
-// and where its matrices come from, is told in backends/numpy/winograd.py:
+// The Winograd algorithm for 3 × 3 kernels in steps of 1, with 4/9 of the multiplications; what it
+// is, and where its matrices come from, is told in backends/numpy/winograd.py:
 //
-//   V = (B⊗B) x     U = (G⊗G) K     y = (A⊗A) (V U)     16 products (T, C) (C, O), for T tiles of 2 × 2
+//   V = (B⊗B) x     U = (G⊗G) K     y = (A⊗A) (V U)     for T tiles of 2 × 2
 //
 // The transformations take a tile's 16 numbers of a register's width of channels at a time, which
 // stay in registers; so each reads and writes its array once. V and V U of a unit of work, some 200
@@ -30,8 +30,8 @@
 
 static const real half = 0.5;
 
-// U: (3, 3, rows, columns) -> (G, 16, rows', columns'), a unit for each row of a group. Groups divide
-// the columns of K and, `turned`, the rows of Kᵀ, whose places are turned around too.
+// U: (3, 3, rows, columns) -> (G, 16, rows', columns'), a unit for each row of a group. Groups
+// divide the columns of K and, `turned`, the rows of Kᵀ, whose places are turned around too.
 KERNEL void kernels(Index first, Index last, const real *restrict k, real *restrict u, Index rows, Index columns,
                     Index groups, Index turned) {
     const Index own_rows = turned ? rows / groups : rows, own = turned ? columns : columns / groups;
@@ -65,9 +65,9 @@ KERNEL void kernels_back(Index first, Index last, const real *restrict u, real *
     }
 }
 
-// What each tile sees of images (N, H, W, all), `some` channels from x on: side × side pixels, in steps
-// of 2 from −top and −left on, with zeros outside; transformed, (16, T, some). The tiles are those
-// of some images, rows [begin, end) of `across` each.
+// What each tile sees of images (N, H, W, all), `some` channels from x on: side × side pixels, in
+// steps of 2 from −top and −left on, with zeros outside; transformed, (16, T, some). The tiles are
+// those of some images, rows [begin, end) of `across` each.
 #define TILES_OF(NAME, MAP, SIDE)                                                                             \
     static void NAME(const real *x, real *v, Index images, Index h, Index w, Index all, Index some, Index top, \
                      Index left, Index begin, Index end, Index across) {                                      \
@@ -113,8 +113,8 @@ static void tiles_back(const real *m, const real *bias, real *y, Index images, I
                 }
 }
 
-// A thread's working memory: V, V U, and what their products need. `by_c` are the places of rows of C
-// numbers, `by_o` those of O.
+// A thread's working memory: V, V U, and what their products need. `by_c` are the places of rows of
+// C numbers, `by_o` those of O.
 typedef struct {
     Product product;
     real *v, *m;
@@ -133,8 +133,8 @@ static Room divided(uint8_t *room, Index tiles, Index c, Index o) {
     return r;
 }
 
-// y = (A⊗A) (V U) + b of images (N, H, W, C) with u (G, 16, C/G, O/G). A unit is a few images, or a band
-// of rows of one's tiles.
+// y = (A⊗A) (V U) + b of images (N, H, W, C) with u (G, 16, C/G, O/G). A unit is a few images, or a
+// band of rows of one's tiles.
 KERNEL void convolve(Index first, Index last, const real *x, const real *u, const real *bias, real *y, Index n,
                      Index h, Index w, Index c, Index oh, Index ow, Index o, Index top, Index left, Index groups,
                      Index few, Index bands, uint8_t *room) {

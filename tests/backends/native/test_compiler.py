@@ -434,7 +434,7 @@ def test_without_a_home(tiny, tmp_path, monkeypatch, temporary, compiled):
     assert places(monkeypatch)() == tmp_path / "home/.cache/minicnn"
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.chdir(temporary)
-    with pytest.raises(FileNotFoundError, match=r"^'~/\.cache' is no folder's whole path$"):
+    with pytest.raises(FileNotFoundError, match=r"^'~/\.cache' is not the whole path of a folder$"):
         places(monkeypatch)()
     assert put(again()) == 7 and len(compiled) == 1 and not any(temporary.iterdir())
 
