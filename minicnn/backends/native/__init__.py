@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation
+from . import activation, pooling
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -30,6 +30,10 @@ def floats(name: str, fast: Callable[..., Any]) -> Callable[..., Any]:
 KERNELS: dict[str, Callable[..., Any]] = {
     "activation.rectify": activation.rectify,
     "activation.where_positive": activation.where_positive,
+    "pooling.gather": pooling.gather,
+    "pooling.scatter": pooling.scatter,
+    "pooling.window_maximum": pooling.window_maximum,
+    "pooling.winners": pooling.winners,
 }
 backend = Backend(
     "native",
