@@ -1,8 +1,8 @@
 // What every .c file begins with. `real` is float or double; the compiler is called once for each.
 //
 // A kernel does the work of the units [first, last), such as images or elements, so that threads
-// share it: KERNEL void name(Index first, Index last, …). Arrays are contiguous unless a kernel is
-// given their strides. `restrict` says that what a kernel writes is not what it reads.
+// share it: KERNEL void name(Index first, Index last, …). Arrays are contiguous, but for those that
+// are declared `strided`. `restrict` says that what a kernel writes is not what it reads.
 
 #include <math.h>
 #include <stddef.h>
@@ -12,6 +12,7 @@
 
 typedef ptrdiff_t Index;
 #define KERNEL __attribute__((visibility("default")))
+#define strided
 #define INLINE static inline __attribute__((always_inline))
 
 // The widest registers that the compiler may use: how many bytes, how many numbers, how many
