@@ -4,6 +4,8 @@
 // pixels that have a part in it, with the result in a register, and writes that once. So memory
 // gives each array once; where windows overlap, the cache gives it again.
 
+#include "native.h"
+
 // (N, H, W, C), (OH, OW) and the window, as functional/windows.py has them; and along each axis, of
 // the windows that contain a pixel: if it has place i in window p, the next one to have it is
 // window p − back, in place i + next.
