@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation, conv, matmul, optimizer
+from . import activation, conv, matmul, optimizer, pooling
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -36,6 +36,10 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "ops.matmul": matmul.matmul,
     "optimizer.adam": optimizer.adam,
     "optimizer.sgd": optimizer.sgd,
+    "pooling.gather": pooling.gather,
+    "pooling.scatter": pooling.scatter,
+    "pooling.window_maximum": pooling.window_maximum,
+    "pooling.winners": pooling.winners,
 }
 backend = Backend(
     "native",

@@ -39,3 +39,25 @@ INLINE void store(real *at, vec v) { *(vec *)at = v; }
 INLINE Index least(Index a, Index b) { return a < b ? a : b; }
 INLINE Index most(Index a, Index b) { return a > b ? a : b; }
 
+// As many integers, each as wide as a number. A comparison of two vecs has −1 where it holds, and 0
+// elsewhere.
+#ifdef REAL_IS_FLOAT
+typedef int32_t integer;
+#else
+typedef int64_t integer;
+#endif
+typedef integer ints __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
+
+// The numbers where a comparison holds, and 0 elsewhere.
+INLINE vec where(ints holds, vec a) { return (vec)(holds & (ints)a); }
+
+// At most 63 bytes, for which a call of memcpy takes longer.
+INLINE void copy_few(void *to, const void *from, Index size) {
+    char *target = to;
+    const char *source = from;
+    for (Index piece = 32; piece > 0; piece /= 2)
+        if (size & piece) {
+            memcpy(target, source, (size_t)piece);
+            target += piece, source += piece;
+        }
+}
