@@ -619,7 +619,8 @@ def test_where_there_is_no_compiler(cache, tmp_path, monkeypatch):
         assert backends._default("cpu").problem() is None and backends._default("cpu") is not backend
         assert backends.backend_of("cpu") != "c"
         assert backends.missed("cpu") == (
-            "without the c backend: there is no C compiler: install gcc or clang, or name one in the environment variable CC"
+            "there is no C compiler: install gcc or clang, or name one in the environment variable CC; "
+            f"without the c backend, {backends.backend_of('cpu')} computes, slower"
         )
         with refuses(DeviceError, "backend 'c': there is no C compiler: install gcc or clang"):
             use_backend("c")
