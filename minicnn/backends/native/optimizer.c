@@ -4,6 +4,8 @@
 // cores of an AMD EPYC, Zen 5: 54 and 58 GB/s, where a copy reaches 42); one core comes to nine
 // tenths of that. Adam's root and quotient are vector instructions, and hidden behind the memory.
 
+#include "native.h"
+
 #include <tgmath.h>
 
 // One launch steps all parameters: their elements are numbered one after another, those of parameter
