@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation, conv, matmul, optimizer, pooling, standardize
+from . import activation, conv, dropout, matmul, optimizer, pooling, standardize
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -33,6 +33,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "conv.convolve": conv.convolve,
     "conv.convolve_transpose": conv.convolve_transpose,
     "conv.convolve_weight": conv.convolve_weight,
+    "dropout.drop": dropout.drop,
     "ops.matmul": matmul.matmul,
     "optimizer.adam": optimizer.adam,
     "optimizer.sgd": optimizer.sgd,
