@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation, conv, dropout, matmul, optimizer, pooling, standardize
+from . import activation, conv, dropout, loss, matmul, optimizer, pooling, softmax, standardize
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -34,6 +34,8 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "conv.convolve_transpose": conv.convolve_transpose,
     "conv.convolve_weight": conv.convolve_weight,
     "dropout.drop": dropout.drop,
+    "loss.negative_log_likelihood": loss.negative_log_likelihood,
+    "loss.negative_log_likelihood_backward": loss.negative_log_likelihood_backward,
     "ops.matmul": matmul.matmul,
     "optimizer.adam": optimizer.adam,
     "optimizer.sgd": optimizer.sgd,
@@ -41,6 +43,8 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "pooling.scatter": pooling.scatter,
     "pooling.window_maximum": pooling.window_maximum,
     "pooling.winners": pooling.winners,
+    "softmax.log_probabilities": softmax.log_probabilities,
+    "softmax.probabilities": softmax.probabilities,
     "standardize.moments": standardize.moments,
     "standardize.normalize": standardize.normalize,
     "standardize.normalize_backward": standardize.normalize_backward,
