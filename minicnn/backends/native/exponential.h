@@ -1,9 +1,9 @@
 // e^x in vectors, and what softmax and cross-entropy make of it: one row of numbers at a time.
 
 // e^x is 2^n e^r, where n is the whole number nearest to x / log 2, so |r| ≤ log(2) / 2. Taylor's
-// series of e^r ends where the next term is below half a last bit; the result is right to two. n log 2
-// is taken away in two parts: the first of log 2 has so few bits that its product is exact. Beyond
-// LOWEST and HIGHEST, e^x is 0 and ∞.
+// series of e^r ends where the next term is below half a last bit; the result is right to two.
+// n log 2 is taken away in two parts: the first of log 2 has so few bits that its product is exact.
+// Beyond LOWEST and HIGHEST, e^x is 0 and ∞.
 #ifdef REAL_IS_FLOAT
 #define TERMS 7
 #define LOG2 0.693359375f, -2.12194440e-4f
