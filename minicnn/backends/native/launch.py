@@ -48,11 +48,12 @@ def contiguous(array: Array) -> Array:
     return array if flags.carray or (flags.c_contiguous and flags.aligned) else np.array(array, order="C")
 
 
-def added(sums: Array) -> Array:
-    """The sum of the shares of the threads, in their order."""
-    total = sums[0]
-    for share in sums[1:]:
-        threads.elementwise(lambda a, b: np.add(a, b, out=a), total, share)
+def added(shares: Array, total: Array) -> Array:
+    """The sum of the shares of two threads or more, in their order, written to `total`."""
+    so_far = shares[0]
+    for share in shares[1:]:
+        threads.elementwise(lambda a, b, out: np.add(a, b, out=out), so_far, share, total)
+        so_far = total
     return total
 
 
