@@ -94,8 +94,8 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
 
 
 def _cut(x: Array, y: Array, window: Window, groups: int, back: bool = False) -> tuple[Array, int, int]:
-    """The Shape of conv.c; into how many units the work is cut; and how much working memory a thread
-    needs. The map goes from x to y, or back."""
+    """The Shape of conv.c; into how many units the work is cut; and how much working memory a
+    thread needs. The map goes from x to y, or back."""
     (n, h, w, c), (_, oh, ow, o) = x.shape, y.shape
     (kh, kw), (sh, sw), ((top, _), (left, _)), (dh, dw) = window
     rows, columns = (h, w) if back else (oh, ow)
