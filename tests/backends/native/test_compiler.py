@@ -107,12 +107,25 @@ def test_float_and_double_are_two(tiny, compiled):
 
 
 def test_real_is_what_the_headers_say(cc, cache, sources):
-    (sources / "own.h").write_text("#if REAL_IS_FLOAT == 1\n#define NUMBER 1\n#elif REAL_IS_DOUBLE == 1\n#define NUMBER 2\n#endif\n")
+    (sources / "own.h").write_text(
+        "#if REAL_IS_FLOAT == 1\n#define NUMBER 1\n#elif REAL_IS_DOUBLE == 1\n#define NUMBER 2\n#endif\n"
+    )
     (sources / "tiny.c").write_text(f'// what own.h says\n#include "own.h"\n{TINY}')
     assert put(compiler.library("tiny", "float")) == 1
     y = ctypes.c_double()
     compiler.library("tiny", "double").put(ctypes.c_ssize_t(0), ctypes.c_ssize_t(1), ctypes.byref(y))
     assert y.value == 2
+
+
+def test_a_header_is_read_where_it_is_named_first(sources):
+    (sources / "native.h").write_text("first\n")
+    (sources / "a.h").write_text('#include "native.h"\n#include "b.h"\n#include <math.h>\nsecond − \n')
+    (sources / "b.h").write_text('#include "a.h"\nb\n')
+    (sources / "own.c").write_text(
+        'begin\n#include "a.h"\n#include "b.h"\n#include "native.h"\n// #include "no.h"\nend\n'
+    )
+    lines = [line for line in compiler.source_of("own").split("\n") if line]
+    assert lines == ["begin", "first", "b", "#include <math.h>", "second − ", '// #include "no.h"', "end"]
 
 
 def damages(content):
@@ -541,7 +554,7 @@ def test_a_compiler_that_is_not_there(cache, tmp_path, monkeypatch):
 def test_words_that_cannot_be_read(cache, script, monkeypatch, variable):
     script("")
     monkeypatch.setenv(variable, "gcc '-O2\n")
-    with refuses(DeviceError, f"the environment variable {variable}, \"gcc '-O2\\n\", cannot be read", "quotation"):
+    with refuses(DeviceError, f'the environment variable {variable}, "gcc \'-O2\\n", cannot be read', "quotation"):
         again("activation")
 
 
@@ -584,10 +597,14 @@ def test_a_compiler_whose_libraries_are_none(tiny, temporary, script, monkeypatc
 
 
 def test_a_mistake_in_a_source_is_said(tiny, sources):
-    (sources / "tiny.c").write_text('#include "native.h"\nKERNEL void put(Index first, Index last, real *y) { y[0] = missing; }\n')
+    (sources / "tiny.c").write_text(
+        '#include "native.h"\nKERNEL void put(Index first, Index last, real *y) { y[0] = missing; }\n'
+    )
     with refuses(DeviceError, "failed: <stdin>:", "missing"):
         again()
-    (sources / "tiny.c").write_text('#include "native.h"\nINLINE void missing(void); KERNEL void put(Index first) { missing(); }\n')
+    (sources / "tiny.c").write_text(
+        '#include "native.h"\nINLINE void missing(void); KERNEL void put(Index first) { missing(); }\n'
+    )
     with pytest.raises(DeviceError):
         again()
     assert not any(tiny.iterdir())
@@ -606,7 +623,9 @@ def test_where_there_is_no_compiler(cache, tmp_path, monkeypatch):
     """A backend that is asked for is an error; the one that is used unless another is named gives way."""
     monkeypatch.setenv("PATH", str(tmp_path))
     kernels = {"activation.rectify": lambda x: np.full(x.shape, 7.0)}
-    backend = Backend("c", "cpu", kernels, default=True, otherwise=native.backend.otherwise, opens=compiler.open_compiler)
+    backend = Backend(
+        "c", "cpu", kernels, default=True, otherwise=native.backend.otherwise, opens=compiler.open_compiler
+    )
     try:
         assert backends._default("cpu").problem() is None and backends._default("cpu") is not backend
         assert backends.backend_of("cpu") != "c"
@@ -626,7 +645,10 @@ def test_native_without_a_compiler():
         print(minicnn.functional.relu(minicnn.Tensor([-1.0, 2.0])))
         minicnn.use_backend("native")"""
     done = subprocess.run(
-        [sys.executable, "-c", script], env={"PATH": "/nowhere", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [sys.executable, "-c", script],
+        env={"PATH": "/nowhere", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == "Tensor([0., 2.], dtype=float32)\n"
     assert done.stderr.splitlines()[-1].endswith(

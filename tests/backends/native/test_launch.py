@@ -25,6 +25,10 @@ KERNEL void count(Index first, Index last, real *restrict y, Index *restrict fir
 KERNEL void copy(Index first, Index last, const real *restrict x, real *y) {{
     for (Index i = first; i < last; ++i) y[i] = x[i];
 }}
+KERNEL void space(Index first, Index last, Index *restrict at, Index bytes, uint8_t *room) {{
+    memset(room, first, bytes);  // of which the sanitizers see the end
+    for (Index i = first; i < last; ++i) at[i] = (Index)room;
+}}
 KERNEL void is_null(Index first, Index last, const real *x, uint8_t *y) {{ *y = !x; }}
 KERNEL void numbers(Index first, Index last,
                     {", ".join(f"{kind} n{i}" for i, kind in enumerate(NUMBERS))}, double *y) {{
@@ -127,6 +131,36 @@ def test_a_forked_child_goes_on(run, threads):
     assert counted(run, 8 * GRAIN)[0] == [1] * (8 * GRAIN)
 
 
+@pytest.mark.parametrize("room", [1, 63, 64, 1000, 100_001])
+def test_each_thread_has_room(run, threads, room):
+    """Memory of its own, from a line of the cache on; the same for each of its pieces."""
+    threads(3)
+    at = np.zeros(8 * GRAIN, np.intp)
+    run("space", at.size, at, room, room=room)
+    begins = sorted(set(at.tolist()))
+    assert 1 <= len(begins) <= 3 and all(begin and begin % 64 == 0 for begin in begins)
+    assert all(b - a >= room for a, b in zip(begins, begins[1:], strict=False))
+    small = np.zeros(3, np.intp)
+    run("space", 3, small, room, room=room)
+    assert small.all() and (small % 64 == 0).all()
+    with refuses(TypeError, "own.space takes 2 arguments, not 3"):
+        run("space", 3, small, room, small, room=room)
+    with refuses(TypeError, "own.space takes 3 arguments, not 2"):
+        run("space", 3, small, room)
+
+
+@pytest.mark.parametrize("size", [1, 1 << 10, (1 << 18) + 5])
+def test_the_shares_of_threads_are_added_in_their_order(threads, size):
+    threads(2)
+    shares = (
+        np.random.default_rng(0).standard_normal((5, size), np.float32)
+        * np.float32(1e6) ** np.arange(5, dtype=np.float32)[:, None]
+    )
+    expected = ((((shares[0] + shares[1]) + shares[2]) + shares[3]) + shares[4]).copy()
+    assert np.array_equal(launch.added(shares), expected)
+    assert np.array_equal(launch.added(shares[4:]), shares[4])
+
+
 # --------------------------------------------------------------------------------------- arguments
 def test_numbers_arrive_as_they_are_declared(run):
     top = {"Index": -(2**63), "int64_t": -(2**63) + 2**11, "uint8_t": 255, "uint32_t": 2**32 - 1, "uint64_t": 2**63}
@@ -151,7 +185,9 @@ def test_arrays_arrive_as_they_are_declared(run):
         assert y.tolist() == list(range(1, len(NUMBERS) + 1))
         for i, array in enumerate(given):
             wrong = array.astype(F32 if array.dtype == F64 else F64)
-            with refuses(TypeError, f"own.arrays takes an array of {array.dtype}, not an array of shape (3,)", str(wrong.dtype)):
+            with refuses(
+                TypeError, f"own.arrays takes an array of {array.dtype}, not an array of shape (3,)", str(wrong.dtype)
+            ):
                 run("arrays", 1, *given[:i], wrong, *given[i + 1 :], y, real=real)
 
 
@@ -175,7 +211,11 @@ def test_arrays_that_do_not_fit(run):
         good = np.zeros(24, F32)
         with refuses(TypeError, "own.copy ", words):
             run("copy", 24, wrong, good)
-        with refuses(TypeError, "own.copy ", words.replace("takes a contiguous array", "takes a contiguous array that it may write to")):
+        with refuses(
+            TypeError,
+            "own.copy ",
+            words.replace("takes a contiguous array", "takes a contiguous array that it may write to"),
+        ):
             run("copy", 24, good, wrong)
         assert not good.any()
 
