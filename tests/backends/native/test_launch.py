@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -306,6 +307,17 @@ def test_every_declaration_is_read(cc, name):
             assert function.argtypes[:2] == [ctypes.c_ssize_t] * 2 and len(function.argtypes) == len(kinds) + 2
             for kind, kind_of_c in zip(kinds, function.argtypes[2:], strict=True):
                 assert (kind is None) == (kind_of_c is not ctypes.c_void_p)
+
+
+@pytest.mark.parametrize("real", launch.REALS.values())
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_gives_the_compiler_no_reason_to_warn(cc, name, real):
+    command = [word for word in compiler.command_for(real) if word != "-w"]
+    warnings = "-fsyntax-only -Wall -Wextra -Werror -x c -".split()
+    done = subprocess.run(
+        [*command, *warnings], input=compiler.source_of(name), encoding="utf-8", stderr=subprocess.PIPE
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", FILES)
