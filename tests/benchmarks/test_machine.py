@@ -3,11 +3,15 @@
 import getpass
 import os
 import platform
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import machine
+from benchmarks import machine, ours
+from minicnn.backends.devices import DeviceError
+from minicnn.backends.native.compiler import compiler
 
 STAT = """cpu  900 0 0 0 0 0 0 0 0 0
 cpu0 10 20 30 4000 5000 1 2 3 600 700
@@ -47,3 +51,35 @@ def test_the_description_is_complete_and_discreet():
     text = str(found)
     assert platform.node() not in text or len(platform.node()) < 4
     assert os.getcwd() not in text and (getpass.getuser() not in text or len(getpass.getuser()) < 5)
+
+
+def test_the_compiler_is_named_without_its_folder(monkeypatch):
+    macros = '#define __VERSION__ "12.2.0"\n#define __AVX2__ 1\n'
+    monkeypatch.setattr(ours, "compiler", lambda: (("/somewhere/gcc-12", "-O3"), macros))
+    assert ours.compiled_by() == "gcc-12 12.2.0, AVX2"
+    monkeypatch.setattr(ours, "compiler", lambda: (("cc",), f"{macros}#define __AVX512F__ 1"))
+    assert ours.compiled_by() == "cc 12.2.0, AVX-512"
+
+
+PROBE = """
+import numpy as np
+from numpy._core._multiarray_umath import __cpu_features__
+from minicnn.backends.native.compiler import compiler
+print(__cpu_features__["AVX512F"] and any(__cpu_features__.get(n) for n in ("X86_V4", "AVX512_SKX")))
+print("__AVX512F__" in compiler()[1], "__AVX2__" in compiler()[1])
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is x86-64's")
+def test_avx2_holds_numpy_and_the_compiler():
+    """On a processor that has AVX2, and AVX-512 or not."""
+    try:
+        _, macros = compiler()
+    except DeviceError as problem:
+        pytest.skip(str(problem))
+    if "__AVX2__" not in macros:
+        pytest.skip("this processor has no AVX2")
+    run = subprocess.run(
+        [sys.executable, "-c", PROBE], env={**os.environ, **machine.AVX2}, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["False", "False", "True"]

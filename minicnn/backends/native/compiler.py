@@ -7,7 +7,8 @@ for another name. At the end of the file stands a hash of the rest and the key, 
 is torn, damaged or another's is compiled again and never loaded. A new file is complete before it
 takes its name, so two processes may compile the same at once.
 
-The environment variable CC names the compiler, MINICNN_CACHE the folder.
+The environment variable CC names the compiler, MINICNN_CFLAGS more flags for it, MINICNN_CACHE the
+folder.
 """
 
 import ctypes
@@ -82,7 +83,7 @@ def open_compiler() -> None:
 def compiler() -> tuple[tuple[str, ...], str]:
     """The command that compiles for this processor, and what tells it from others: the macros that
     it defines, which are its version and the processor's abilities."""
-    command = (*_command(), *FLAGS, *_processor())
+    command = (*_command(), *FLAGS, *_processor(), *shlex.split(os.environ.get("MINICNN_CFLAGS", "")))
     asked = _run([*command, "-dM", "-E", "-x", "c", os.devnull])
     return command, asked
 
