@@ -1,7 +1,9 @@
 """minicnn's side: the network, layer by layer and operation by operation, through its public
 API."""
 
+import os
 import re
+import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +16,7 @@ import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, distributed, nn, optim
 from minicnn.backends import backend_of
-from minicnn.backends.native.compiler import compiler
+from minicnn.backends.native.compiler import command_for
 from minicnn.workers import Channel
 
 from . import machine, networks
@@ -60,7 +62,8 @@ class Ours(Worker):
 
 def compiled_by() -> str:
     """The native backend's compiler, and the instructions that it uses: "gcc 12.2.0, AVX-512"."""
-    command, macros = compiler()
+    command = command_for("float")
+    macros = subprocess.run([*command, "-dM", "-E", "-x", "c", os.devnull], capture_output=True, text=True).stdout
     version = re.search(r'__VERSION__ "(.*)"', macros)
     widest = [name for name, macro in INSTRUCTIONS.items() if macro in macros]
     return ", ".join([f"{Path(command[0]).name} {version[1] if version else ''}", *widest[:1]])

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation
+from . import activation, conv, matmul, optimizer, pooling
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -30,6 +30,16 @@ def floats(name: str, fast: Callable[..., Any]) -> Callable[..., Any]:
 KERNELS: dict[str, Callable[..., Any]] = {
     "activation.rectify": activation.rectify,
     "activation.where_positive": activation.where_positive,
+    "conv.convolve": conv.convolve,
+    "conv.convolve_transpose": conv.convolve_transpose,
+    "conv.convolve_weight": conv.convolve_weight,
+    "ops.matmul": matmul.matmul,
+    "optimizer.adam": optimizer.adam,
+    "optimizer.sgd": optimizer.sgd,
+    "pooling.gather": pooling.gather,
+    "pooling.scatter": pooling.scatter,
+    "pooling.window_maximum": pooling.window_maximum,
+    "pooling.winners": pooling.winners,
 }
 backend = Backend(
     "native",

@@ -1,0 +1,88 @@
+"""Convolution's three maps (functional/conv.py), by the kernels of conv.c."""
+
+from typing import Any
+
+from ..numpy.threads import BLOCK, usable_threads
+from . import winograd
+from .launch import Array, added, contiguous, empty, launch
+
+Window = Any  # functional.windows.Window, which belongs to a layer of imports above this one
+
+# Bytes of images and of results that a unit of work should have: they stay in a core's second-level
+# cache. And pixels of results that it should have, for which the weights are copied once.
+NEAR, ENOUGH = 512 << 10, 256
+PACKED, SPARE = 24 << 10, 256  # bytes; as in product.h
+SIDE = 16  # as in conv.c
+
+
+def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
+    """y = im2col(x) @ K + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
+    if winograd.suits(x, weight, window, groups):
+        return winograd.convolve(x, weight, bias, window, groups)
+    n, h, w, _ = x.shape
+    y = empty((n, *window.output_size(h, w), weight.shape[3]), x.dtype)
+    x, weight = contiguous(x), contiguous(weight)
+    shape, units, room = _cut(x, y, window, groups)
+    arrays = x, weight, bias if bias is None else contiguous(bias), y
+    launch("conv.convolve", units, *arrays, n, *shape, real=x.dtype, each=BLOCK, room=room)
+    return y
+
+
+def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
+    """dx = col2im(dy @ Kᵀ): (N, OH, OW, O), (KH, KW, C/G, O) -> (N, H, W, C) of size (H, W)"""
+    if winograd.suits(dy, weight, window, groups):
+        return winograd.convolve_transpose(dy, transposed(weight), window, groups, size)
+    dx, dy = empty((len(dy), *size, weight.shape[2] * groups), dy.dtype), contiguous(dy)
+    shape, units, room = _cut(dx, dy, window, groups, back=True)
+    arrays = dy, transposed(weight), dx
+    launch("conv.convolve_transpose", units, *arrays, len(dy), *shape, real=dy.dtype, each=BLOCK, room=room)
+    return dx
+
+
+def transposed(weight: Array) -> Array:
+    """Kᵀ: (KH, KW, C/G, O) -> (KH, KW, O, C/G)"""
+    kh, kw, c, o = weight.shape
+    turned = empty((kh, kw, o, c), weight.dtype)
+    units = kh * kw * -(-o // SIDE)
+    launch("conv.transpose", units, contiguous(weight), turned, c, o, real=weight.dtype, each=c * SIDE)
+    return turned
+
+
+def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
+    """dK = im2col(x)ᵀ @ dy: (N, H, W, C), (N, OH, OW, O) -> (KH, KW, C/G, O)"""
+    x, dy = contiguous(x), contiguous(dy)
+    weight = empty((*window.kernel_size, x.shape[3] // groups, dy.shape[3]), x.dtype)
+    if winograd.suits(dy, weight, window, groups):
+        return winograd.convolve_weight(x, dy, window, groups)
+    shape, units, room = _cut(x, dy, window, groups)
+    if not units:
+        weight[...] = 0
+        return weight
+    shares = min(units, usable_threads())
+    sums = weight[None] if shares == 1 else empty((shares, *weight.shape), x.dtype)
+    numbers = len(x), *shape, shares
+    launch("conv.convolve_weight", shares, x, dy, sums, *numbers, real=x.dtype, each=BLOCK, room=room)
+    return added(sums)
+
+
+def _cut(x: Array, y: Array, window: Window, groups: int, back: bool = False) -> tuple[tuple[int, ...], int, int]:
+    """The numbers that the kernels take after the batch's size; into how many units the work is
+    cut; and how much working memory a thread needs. The map goes from x to y, or back."""
+    (n, h, w, c), (_, oh, ow, o) = x.shape, y.shape
+    (kh, kw), (sh, sw), ((top, _), (left, _)), (dh, dw) = window
+    rows, columns = (h, w) if back else (oh, ow)
+    if back:  # the rows and columns of y that the image's windows have, some of them outside of y
+        seen = (
+            (h - 1 + top) // sh - (top - dh * (kh - 1)) // sh + 1,
+            (w - 1 + left) // sw - (left - dw * (kw - 1)) // sw + 1,
+        )
+    else:
+        seen = (oh - 1) * sh + dh * (kh - 1) + 1, (ow - 1) * sw + dw * (kw - 1) + 1
+    image = seen[0] * seen[1] * (o if back else c) // groups * x.itemsize
+    whole = max(1, image + rows * columns * SPARE)
+    few, threads = max(1, NEAR // whole, ENOUGH // max(1, rows * columns)), usable_threads()
+    few = min(few, max(1, -(-n // threads)))
+    bands = max(1, min(rows, max(-(-whole // NEAR), -(-threads // max(n, 1))))) if few == 1 else 1
+    pixels, elements = few * columns * (rows // bands + 1), kh * kw * (o if back else c) // groups
+    room = PACKED + 16 * (pixels + elements) + SPARE * max(pixels, elements) + few * image
+    return (h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands), -(-n // few) * bands, room

@@ -1,0 +1,183 @@
+// The Winograd algorithm for 3 × 3 kernels in steps of 1, with 4/9 of the multiplications; what it
+// is, and where its matrices come from, is told in backends/numpy/winograd.py:
+//
+//   V = (B⊗B) x     U = (G⊗G) K     y = (A⊗A) (V U)     for T tiles of 2 × 2
+//
+// The transformations take a tile's 16 numbers of a register's width of channels at a time, which
+// stay in registers; so each reads and writes its array once. V and V U of a unit of work, some 200
+// tiles, stay in the last-level cache. The floor is the products' 2 · 16 · T · C/G · O operations.
+// Channels are a multiple of a register's width.
+
+#include "native.h"
+#include "product.h"
+
+// t = M s for a matrix that maps 4 to 4, 2 to 4, 4 to 2 or 3 to 4, along one axis.
+#define B4(s, t) t[0] = s[0] - s[2], t[1] = s[1] + s[2], t[2] = s[2] - s[1], t[3] = s[1] - s[3]
+#define A4(s, t) t[0] = s[0] + s[1] + s[2], t[1] = s[1] - s[2] - s[3]
+#define AT(s, t) t[0] = s[0], t[1] = s[0] + s[1], t[2] = s[0] - s[1], t[3] = -s[1]
+#define G3(s, t) t[0] = s[0], t[1] = half * (s[0] + s[1] + s[2]), t[2] = half * (s[0] - s[1] + s[2]), t[3] = s[2]
+#define GT(s, t) t[0] = s[0] + half * (s[1] + s[2]), t[1] = half * (s[1] - s[2]), t[2] = half * (s[1] + s[2]) + s[3]
+
+// The same along both axes: of `from` numbers each to `to` numbers each.
+#define BOTH(MAP, from, to, s, t)                                          \
+    vec mid_[from][to], up_[from], out_[to];                               \
+    for (int i = 0; i < from; ++i) MAP(s[i], mid_[i]);                     \
+    for (int j = 0; j < to; ++j) {                                         \
+        for (int i = 0; i < from; ++i) up_[i] = mid_[i][j];                \
+        MAP(up_, out_);                                                    \
+        for (int i = 0; i < to; ++i) t[i][j] = out_[i];                    \
+    }
+
+static const real half = 0.5;
+
+// U: (3, 3, rows, columns) -> (G, 16, rows', columns'), a unit for each row of a group. Groups
+// divide the columns of K and, `turned`, the rows of Kᵀ, whose places are turned around too.
+KERNEL void kernels(Index first, Index last, const real *restrict k, real *restrict u, Index rows, Index columns,
+                    Index groups, Index turned) {
+    const Index own_rows = turned ? rows / groups : rows, own = turned ? columns : columns / groups;
+    for (Index unit = first; unit < last; ++unit) {
+        const Index group = unit / own_rows, row = unit % own_rows;
+        const real *from = k + (turned ? unit * columns : row * columns + group * own);
+        real *to = u + (group * 16 * own_rows + row) * own;
+        for (Index c = 0; c < own; c += WIDTH) {
+            vec s[3][3], t[4][4];
+            for (int i = 0; i < 3; ++i)
+                for (int j = 0; j < 3; ++j)
+                    s[i][j] = load(from + (turned ? 8 - i * 3 - j : i * 3 + j) * rows * columns + c);
+            BOTH(G3, 3, 4, s, t)
+            for (int i = 0; i < 16; ++i) store(to + i * own_rows * own + c, t[i / 4][i % 4]);
+        }
+    }
+}
+
+// dK = (G⊗G)ᵀ dU: (G, 16, C/G, O/G) -> (3, 3, C/G, O), a unit for each row of a group.
+KERNEL void kernels_back(Index first, Index last, const real *restrict u, real *restrict k, Index rows, Index columns,
+                         Index groups) {
+    const Index own = columns / groups;
+    for (Index unit = first; unit < last; ++unit) {
+        const Index group = unit / rows, row = unit % rows;
+        for (Index c = 0; c < own; c += WIDTH) {
+            vec s[4][4], t[3][3];
+            for (int i = 0; i < 16; ++i) s[i / 4][i % 4] = load(u + ((group * 16 + i) * rows + row) * own + c);
+            BOTH(GT, 4, 3, s, t)
+            for (int i = 0; i < 9; ++i) store(k + (i * rows + row) * columns + group * own + c, t[i / 3][i % 3]);
+        }
+    }
+}
+
+// What each tile sees of images (N, H, W, all), `some` channels from x on: side × side pixels, in
+// steps of 2 from −top and −left on, with zeros outside; transformed, (16, T, some). The tiles are
+// those of some images, rows [begin, end) of `across` each.
+#define TILES_OF(NAME, MAP, SIDE)                                                                             \
+    static void NAME(const real *x, real *v, Index images, Index h, Index w, Index all, Index some, Index top, \
+                     Index left, Index begin, Index end, Index across) {                                      \
+        const Index tiles = images * (end - begin) * across;                                                  \
+        Index tile = 0;                                                                                       \
+        for (Index n = 0; n < images; ++n)                                                                    \
+            for (Index p = begin; p < end; ++p)                                                               \
+                for (Index q = 0; q < across; ++q, ++tile) {                                                  \
+                    const real *at[SIDE][SIDE];                                                               \
+                    for (Index i = 0; i < SIDE; ++i)                                                          \
+                        for (Index j = 0; j < SIDE; ++j) {                                                    \
+                            const Index y = 2 * p - top + i, z = 2 * q - left + j;                            \
+                            at[i][j] = y < 0 || y >= h || z < 0 || z >= w ? NULL : x + ((n * h + y) * w + z) * all; \
+                        }                                                                                     \
+                    for (Index c = 0; c < some; c += WIDTH) {                                                 \
+                        vec s[SIDE][SIDE], t[4][4];                                                           \
+                        for (int i = 0; i < SIDE; ++i)                                                        \
+                            for (int j = 0; j < SIDE; ++j) s[i][j] = at[i][j] ? load(at[i][j] + c) : (vec){0}; \
+                        BOTH(MAP, SIDE, 4, s, t)                                                              \
+                        for (int i = 0; i < 16; ++i) store(v + (i * tiles + tile) * some + c, t[i / 4][i % 4]); \
+                    }                                                                                         \
+                }                                                                                             \
+    }
+TILES_OF(tiles_seen, B4, 4)
+TILES_OF(tiles_made, AT, 2)
+
+// y = (A⊗A) m + b: (16, T, some) -> images (N, H, W, all), as far as a tile of 2 × 2 is inside.
+static void tiles_back(const real *m, const real *bias, real *y, Index images, Index h, Index w, Index all,
+                       Index some, Index begin, Index end, Index across) {
+    const Index tiles = images * (end - begin) * across;
+    Index tile = 0;
+    for (Index n = 0; n < images; ++n)
+        for (Index p = begin; p < end; ++p)
+            for (Index q = 0; q < across; ++q, ++tile)
+                for (Index c = 0; c < some; c += WIDTH) {
+                    vec s[4][4], t[2][2];
+                    for (int i = 0; i < 16; ++i) s[i / 4][i % 4] = load(m + (i * tiles + tile) * some + c);
+                    BOTH(A4, 4, 2, s, t)
+                    const vec b = bias ? load(bias + c) : (vec){0};
+                    for (Index i = 0; i < least(2, h - 2 * p); ++i)
+                        for (Index j = 0; j < least(2, w - 2 * q); ++j)
+                            store(y + ((n * h + 2 * p + i) * w + 2 * q + j) * all + c, t[i][j] + b);
+                }
+}
+
+// A thread's working memory: V, V U, and what their products need. `by_c` are the places of rows of
+// C numbers, `by_o` those of O.
+typedef struct {
+    Product product;
+    real *v, *m;
+    Index *counted, *by_c, *by_o;
+} Room;
+
+static Room divided(uint8_t *room, Index tiles, Index c, Index o) {
+    const Index longest = most(tiles, c);
+    Room r = {.counted = (Index *)(room + PACKED)};
+    r.by_c = r.counted + longest, r.by_o = r.by_c + longest;
+    real *const spare = (real *)(r.by_o + longest);
+    r.product = (Product){.width = o, .right_step = 1, .out_step = 1, .packed = (real *)room, .spare = spare};
+    r.product.to = r.product.with = r.by_o;
+    r.v = spare + longest * SPARE, r.m = r.v + 16 * tiles * c;
+    for (Index i = 0; i < longest; ++i) r.counted[i] = i, r.by_c[i] = i * c, r.by_o[i] = i * o;
+    return r;
+}
+
+// y = (A⊗A) (V U) + b of images (N, H, W, C) with u (G, 16, C/G, O/G). A unit is a few images, or a
+// band of rows of one's tiles.
+KERNEL void convolve(Index first, Index last, const real *x, const real *u, const real *bias, real *y, Index n,
+                     Index h, Index w, Index c, Index oh, Index ow, Index o, Index top, Index left, Index groups,
+                     Index few, Index bands, uint8_t *room) {
+    const Index cs = c / groups, os = o / groups, down = (oh + 1) / 2, across = (ow + 1) / 2;
+    const Room r = divided(room, few * (down / bands + 1) * across, cs, os);
+    for (Index unit = first; unit < last; ++unit) {
+        const Index image = unit / bands * few, images = least(few, n - image), band = unit % bands;
+        const Index begin = down * band / bands, end = down * (band + 1) / bands, tiles = images * (end - begin) * across;
+        for (Index g = 0; g < groups; ++g) {
+            tiles_seen(x + image * h * w * c + g * cs, r.v, images, h, w, c, cs, top, left, begin, end, across);
+            for (Index i = 0; i < 16; ++i) {
+                Product p = r.product;
+                p.left = r.v + i * tiles * cs, p.height = tiles, p.rows = r.by_c, p.depth = cs, p.columns = r.counted;
+                p.right = u + (g * 16 + i) * cs * os, p.out = r.m + i * tiles * os;
+                multiply(&p, NULL, 0);
+            }
+            tiles_back(r.m, bias ? bias + g * os : NULL, y + image * oh * ow * o + g * os, images, oh, ow, o, os,
+                       begin, end, across);
+        }
+    }
+}
+
+// dU = Vᵀ dM, (G, 16, C/G, O/G), as a sum for each unit: a share of the images.
+KERNEL void convolve_weight(Index first, Index last, const real *x, const real *dy, real *sums, Index n, Index h,
+                            Index w, Index c, Index oh, Index ow, Index o, Index top, Index left, Index groups,
+                            Index few, Index bands, Index shares, uint8_t *room) {
+    const Index cs = c / groups, os = o / groups, down = (oh + 1) / 2, across = (ow + 1) / 2;
+    const Index pieces = (n + few - 1) / few * bands;
+    const Room r = divided(room, few * (down / bands + 1) * across, cs, os);
+    for (Index unit = first; unit < last; ++unit)
+        for (Index piece = pieces * unit / shares; piece < pieces * (unit + 1) / shares; ++piece) {
+            const Index image = piece / bands * few, images = least(few, n - image), band = piece % bands;
+            const Index begin = down * band / bands, end = down * (band + 1) / bands;
+            const Index tiles = images * (end - begin) * across;
+            for (Index g = 0; g < groups; ++g) {
+                tiles_seen(x + image * h * w * c + g * cs, r.v, images, h, w, c, cs, top, left, begin, end, across);
+                tiles_made(dy + image * oh * ow * o + g * os, r.m, images, oh, ow, o, os, 0, 0, begin, end, across);
+                for (Index i = 0; i < 16; ++i) {
+                    Product p = r.product;
+                    p.left = r.v + i * tiles * cs, p.height = cs, p.rows = r.counted, p.depth = tiles, p.columns = r.by_c;
+                    p.right = r.m + i * tiles * os, p.out = sums + ((unit * groups + g) * 16 + i) * cs * os;
+                    multiply(&p, NULL, piece > pieces * unit / shares);
+                }
+            }
+        }
+}

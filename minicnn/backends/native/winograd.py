@@ -1,0 +1,97 @@
+"""Convolution's three maps by the Winograd algorithm, by the kernels of winograd.c.
+
+The gradient of x is a convolution of dy with the kernel's places turned around and its matrices
+transposed, so it is computed as one.
+"""
+
+from typing import Any
+
+from ..numpy.threads import BLOCK, usable_threads
+from .launch import Array, added, contiguous, empty, launch
+
+Window = Any  # functional.windows.Window, which belongs to a layer of imports above this one
+
+# With fewer pixels, transforming the kernel costs what the products save; with fewer channels,
+# transforming the tiles does.
+FEWEST_PIXELS, FEWEST_CHANNELS = 2048, 64
+VECTOR = 64  # bytes of the widest register that there is: channels must be a multiple
+# Bytes of transformed tiles that a unit should have, and tiles, for which the transformed kernel is
+# read once.
+NEAR, ENOUGH = 2 << 20, 196
+PACKED, SPARE = 24 << 10, 256  # bytes; as in product.h
+
+
+def suits(y: Array, weight: Array, window: Window, groups: int) -> bool:
+    """Whether Winograd is faster than the plain product for x or y of that shape."""
+    n, h, w, _ = y.shape
+    c, o = weight.shape[2], weight.shape[3] // groups
+    width = VECTOR // y.itemsize
+    return (
+        window.kernel_size == (3, 3)
+        and window.stride == window.dilation == (1, 1)
+        and max(max(sides) for sides in window.padding) <= 2
+        and n * h * w >= FEWEST_PIXELS
+        and min(c, o) >= FEWEST_CHANNELS
+        and c % width == o % width == 0
+    )
+
+
+def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
+    """y = (A⊗A) (V U) + b: (N, H, W, C), (3, 3, C/G, O), (O,) -> (N, OH, OW, O)"""
+    ((top, _), (left, _)), size = window.padding, window.output_size(*x.shape[1:3])
+    bias = bias if bias is None else contiguous(bias)
+    return _convolve(x, _kernels(weight, groups, turned=False), bias, size, weight.shape[3], top, left, groups)
+
+
+def convolve_transpose(dy: Array, turned: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
+    """dx: (N, OH, OW, O), Kᵀ (3, 3, O, C/G) -> (N, H, W, C), where (H, W) = size"""
+    (top, _), (left, _) = window.padding
+    channels = turned.shape[3] * groups
+    return _convolve(dy, _kernels(turned, groups, turned=True), None, size, channels, 2 - top, 2 - left, groups)
+
+
+def _convolve(
+    x: Array, u: Array, bias: Array | None, size: tuple[int, int], outputs: int, top: int, left: int, groups: int
+) -> Array:
+    x, y = contiguous(x), empty((len(x), *size, outputs), x.dtype)
+    numbers, units, room = _cut(x, y, top, left, groups)
+    launch("winograd.convolve", units, x, u, bias, y, len(x), *numbers, real=x.dtype, each=BLOCK, room=room)
+    return y
+
+
+def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
+    """dK = (G⊗G)ᵀ (Vᵀ dM): (N, H, W, C), (N, OH, OW, O) -> (3, 3, C/G, O)"""
+    (top, _), (left, _) = window.padding
+    numbers, units, room = _cut(x, dy, top, left, groups)
+    shares = min(units, usable_threads())
+    c, o = x.shape[3] // groups, dy.shape[3]
+    sums = empty((shares, groups, 16, c, o // groups), x.dtype)
+    numbers = len(x), *numbers, shares
+    launch("winograd.convolve_weight", shares, x, dy, sums, *numbers, real=x.dtype, each=BLOCK, room=room)
+    weight = empty((3, 3, c, o), x.dtype)
+    launch("winograd.kernels_back", groups * c, added(sums), weight, c, o, groups, real=x.dtype, each=25 * o // groups)
+    return weight
+
+
+def _kernels(weight: Array, groups: int, turned: bool) -> Array:
+    """U = (G⊗G) K of each group."""
+    _, _, rows, columns = weight.shape
+    u = empty((groups, 16, rows * columns // groups), weight.dtype)
+    units = rows if turned else rows * groups
+    numbers = rows, columns, groups, turned
+    launch("winograd.kernels", units, contiguous(weight), u, *numbers, real=u.dtype, each=u.size // units)
+    return u
+
+
+def _cut(x: Array, y: Array, top: int, left: int, groups: int) -> tuple[tuple[int, ...], int, int]:
+    """The numbers that the kernels take after the batch's size; into how many units the work is
+    cut; and how much working memory a thread needs."""
+    (n, h, w, c), (_, oh, ow, o) = x.shape, y.shape
+    down, across = -(-oh // 2), -(-ow // 2)
+    a_tile, threads = 16 * (c + o) // groups * x.itemsize, usable_threads()
+    enough = max(ENOUGH, NEAR // a_tile)
+    few = max(1, min(enough // (down * across), -(-n // threads)))
+    bands = max(1, min(down, max(down * across // enough, -(-threads // n)))) if few == 1 else 1
+    tiles = few * (down // bands + 1) * across
+    room = PACKED + (24 + SPARE) * max(tiles, c // groups) + tiles * a_tile
+    return (h, w, c, oh, ow, o, top, left, groups, few, bands), -(-n // few) * bands, room

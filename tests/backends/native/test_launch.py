@@ -1,0 +1,282 @@
+"""minicnn/backends/native/launch.py: what a kernel is given, and how its work is shared out."""
+
+import ctypes
+import os
+import re
+import signal
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from reference import refuses
+
+from minicnn.backends.native import compiler, launch
+from minicnn.backends.native.launch import GRAIN, TYPES, address, contiguous
+from minicnn.backends.numpy import threads as fast
+
+FILES = sorted(path.stem for path in compiler.HERE.glob("*.c"))
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+NUMBERS = [name for name in TYPES] + ["real"]
+KERNELS = f"""
+#include "native.h"
+// each unit once, and by which call
+KERNEL void count(Index first, Index last, real *restrict y, Index *restrict firsts, Index *lasts) {{
+    for (Index i = first; i < last; ++i) {{ y[i] += 1; firsts[i] = first; lasts[i] = last; }}
+}}
+KERNEL void copy(Index first, Index last, const real *restrict x, real *y) {{
+    for (Index i = first; i < last; ++i) y[i] = x[i];
+}}
+KERNEL void is_null(Index first, Index last, const real *x, uint8_t *y) {{ *y = !x; }}
+KERNEL void numbers(Index first, Index last,
+                    {", ".join(f"{kind} n{i}" for i, kind in enumerate(NUMBERS))}, double *y) {{
+    {" ".join(f"y[{i}] = n{i};" for i in range(len(NUMBERS)))}
+}}
+KERNEL void arrays(Index first, Index last,
+                   {", ".join(f"const {kind} *restrict x{i}" for i, kind in enumerate(NUMBERS))}, double *y) {{
+    {" ".join(f"y[{i}] = *x{i};" for i in range(len(NUMBERS)))}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """The test's kernels are compiled once."""
+    folder = tmp_path_factory.mktemp("kept")
+    folder.chmod(0o700)
+    return folder
+
+
+@pytest.fixture
+def run(cc, cache, sources, kept, monkeypatch):
+    """launch() with this file's kernels."""
+    monkeypatch.setenv("MINICNN_CACHE", str(kept))
+    (sources / "own.c").write_text(KERNELS)
+    return lambda kernel, *args, real=F32, **options: launch.launch(f"own.{kernel}", *args, real=real, **options)
+
+
+def counted(run, count, real=F32, **options):
+    """How often each unit was done, and the pieces in which they were."""
+    y, firsts, lasts = np.zeros(count, real), np.zeros(count, np.intp), np.zeros(count, np.intp)
+    run("count", count, y, firsts, lasts, real=real, **options)
+    return y.tolist(), sorted(set(zip(firsts.tolist(), lasts.tolist(), strict=True)))
+
+
+# ------------------------------------------------------------------------------------- sharing out
+@pytest.mark.parametrize("real", [F32, F64])
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, GRAIN, 2 * GRAIN - 1, 2 * GRAIN, 2 * GRAIN + 1, 5 * GRAIN, 40 * GRAIN + 7])
+def test_each_unit_is_done_once(run, threads, number, count, real):
+    threads(number)
+    done, pieces = counted(run, count, real)
+    assert done == [1] * count
+    assert pieces[0][0] == 0 and pieces[-1][1] == count
+    assert all(a[1] == b[0] for a, b in pairwise(pieces))
+
+
+@pytest.mark.parametrize("count, each, number, pieces", [
+    (2 * GRAIN - 1, 1, 2, 1),  # less than two threads should have
+    (2 * GRAIN, 1, 2, 2),
+    (3 * GRAIN, 1, 2, 3),
+    (8 * GRAIN, 1, 2, 8),
+    (80 * GRAIN, 1, 2, 8),  # four for each thread
+    (80 * GRAIN, 1, 1, 4),
+    (80 * GRAIN, 1, 3, 12),
+    (10, GRAIN, 2, 5),  # two at a time
+    (10, GRAIN // 2, 2, 5),
+    (10, GRAIN // 5 + 1, 2, 3),
+    (10, GRAIN // 5, 2, 1),
+    (2, GRAIN, 2, 2),
+    (2, GRAIN - 1, 2, 1),
+    (1, 100 * GRAIN, 2, 1),
+    (7, 100 * GRAIN, 2, 7),
+    (10, 0, 2, 1),
+])  # fmt: skip
+def test_pieces(run, threads, count, each, number, pieces):
+    threads(number)
+    done, found = counted(run, count, each=each)
+    assert done == [1] * count and len(found) == pieces
+
+
+def test_nothing_is_done_for_no_units(run):
+    y = np.zeros(4, F32)
+    for count in (0, -1):
+        run("copy", count, y, y)
+        run("copy", count, "not even looked at")
+
+
+def test_all_threads_take_part_and_none_inside_a_slice(run, threads, monkeypatch):
+    threads(3)
+    asked = []
+    monkeypatch.setattr(fast._threads, "run", lambda work, count: asked.append(count) or [work(0)])
+    assert counted(run, 8 * GRAIN)[0] == [1] * (8 * GRAIN)
+    assert counted(run, GRAIN)[0] == [1] * GRAIN
+    assert asked == [3]
+    monkeypatch.setattr(fast._threads.local, "busy", True, raising=False)
+    done, pieces = counted(run, 80 * GRAIN)
+    assert done == [1] * (80 * GRAIN) and asked == [3] and len(pieces) == 4
+
+
+def test_a_forked_child_goes_on(run, threads):
+    """With threads of its own, and kernels that are loaded or not yet."""
+    threads(2)
+    counted(run, 8 * GRAIN)
+    if not (child := os.fork()):
+        signal.alarm(60)
+        done = [counted(run, 8 * GRAIN, real)[0] == [1] * (8 * GRAIN) for real in (F32, F64)]
+        os._exit(0 if all(done) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert counted(run, 8 * GRAIN)[0] == [1] * (8 * GRAIN)
+
+
+# --------------------------------------------------------------------------------------- arguments
+def test_numbers_arrive_as_they_are_declared(run):
+    top = {"Index": -(2**63), "int64_t": -(2**63) + 2**11, "uint8_t": 255, "uint32_t": 2**32 - 1, "uint64_t": 2**63}
+    for real in (F32, F64):
+        given = [top.get(name, 0.1) for name in NUMBERS]
+        y = np.zeros(len(NUMBERS))
+        run("numbers", 1, *given, y, real=real)
+        kinds = {"float": F32, "double": F64, "real": real}
+        assert y.tolist() == [float(kinds.get(k, F64).type(g)) for k, g in zip(NUMBERS, given, strict=True)]
+    integers = [np.int64(n) if k in top else np.float32(n) for k, n in zip(NUMBERS, range(1, 10), strict=False)]
+    run("numbers", 1, *integers, y)
+    assert y.tolist() == list(range(1, len(NUMBERS) + 1))
+
+
+def test_arrays_arrive_as_they_are_declared(run):
+    kinds = {name: np.dtype(dtype) for name, (dtype, _) in TYPES.items()}
+    assert [kinds[name].itemsize for name in ("Index", "int64_t", "uint8_t", "uint32_t", "uint64_t")] == [8, 8, 1, 4, 8]
+    for real in (F32, F64):
+        given = [np.full(3, i, kinds.get(name, real)) for i, name in enumerate(NUMBERS, 1)]
+        y = np.zeros(len(NUMBERS))
+        run("arrays", 1, *given, y, real=real)
+        assert y.tolist() == list(range(1, len(NUMBERS) + 1))
+        for i, array in enumerate(given):
+            wrong = array.astype(F32 if array.dtype == F64 else F64)
+            with refuses(
+                TypeError, f"own.arrays takes an array of {array.dtype}, not an array of shape (3,)", str(wrong.dtype)
+            ):
+                run("arrays", 1, *given[:i], wrong, *given[i + 1 :], y, real=real)
+
+
+def misfits():
+    x = np.zeros((4, 6), F32)
+    yield x.astype(F64), "takes an array of float32, not an array of shape (4, 6) and dtype float64"
+    yield x.astype(np.int32), "int32"
+    yield x.astype(">f4"), "takes an array of float32, not an array of shape (4, 6) and dtype >f4"
+    yield x.T, "takes a contiguous array, not an array of shape (6, 4) and dtype float32 with strides (4, 24)"
+    yield x[:, :3], "strides (24, 4)"
+    yield x[::-1], "strides (-24, 4)"
+    yield np.broadcast_to(x[:1], x.shape), "strides (0, 4)"
+    yield np.zeros(97, np.uint8)[1:].view(F32), "takes a contiguous array"  # at an odd address
+    yield 1.0, "takes an array of float32, not 1.0"
+    yield [0.0] * 24, "takes an array of float32"
+    yield np.float32(1), "takes an array of float32, not np.float32(1.0)"
+
+
+def test_arrays_that_do_not_fit(run):
+    for wrong, words in misfits():
+        good = np.zeros(24, F32)
+        with refuses(TypeError, "own.copy ", words):
+            run("copy", 24, wrong, good)
+        with refuses(
+            TypeError,
+            "own.copy ",
+            words.replace("takes a contiguous array", "takes a contiguous array that it may write to"),
+        ):
+            run("copy", 24, good, wrong)
+        assert not good.any()
+
+
+def test_read_only_arrays_are_read_only(run):
+    x, y = np.arange(4, dtype=F32), np.zeros(4, F32)
+    for read_only in (np.frombuffer(x.tobytes(), F32), np.broadcast_to(x, (4,))):
+        assert not read_only.flags.writeable
+        y[:] = 0
+        run("copy", 4, read_only, y)
+        assert y.tolist() == x.tolist()
+        with refuses(TypeError, "own.copy takes a contiguous array that it may write to, not an array of shape (4,)"):
+            run("copy", 4, y, read_only)
+        assert read_only.tolist() == x.tolist()
+
+
+def test_none_is_a_null_pointer(run):
+    y = np.full(1, 9, np.uint8)
+    run("is_null", 1, None, y)
+    assert y[0] == 1
+    for x in (np.zeros(1, F32), np.zeros(0, F32), np.zeros((2, 0), F32)):
+        run("is_null", 1, x, y)
+        assert y[0] == 0
+    with pytest.raises(ctypes.ArgumentError, match="argument 3: "):
+        run("numbers", 1, *[None] * len(NUMBERS), np.zeros(len(NUMBERS)))
+
+
+def test_arrays_without_elements_or_without_axes(run):
+    run("copy", 1, np.array(3.0, F32), y := np.array(0.0, F32))
+    assert y == 3
+    for shape in ((0,), (3, 0), (0, 3)):
+        empty = np.zeros(shape, F32)
+        assert address(empty, F32, "f") == empty.ctypes.data == address(empty, F32, "f", written=True)
+        empty.flags.writeable = False
+        assert address(empty, F32, "f") == empty.ctypes.data
+
+
+def test_an_address_is_where_an_array_begins():
+    x = np.zeros(10, F32)
+    for part in (x, x[3:], x[3:].reshape(7, 1), x[:0]):
+        assert address(part, F32, "f") == address(part, F32, "f", written=True) == part.ctypes.data
+    x.flags.writeable = False
+    assert address(x[3:], F32, "f") == x.ctypes.data + 12
+    assert address(None, F32, "f") is None
+
+
+def test_the_number_of_arguments(run):
+    y = np.zeros(4, F32)
+    for wrong in ([], [y], [y, y, y]):
+        with refuses(TypeError, f"own.copy takes 2 arguments, not {len(wrong)}"):
+            run("copy", 4, *wrong)
+    for wrong in ("1", 1j, y, 1.5):
+        with pytest.raises(ctypes.ArgumentError):
+            run("numbers", 1, 1.0, 1.0, wrong, *[1] * (len(NUMBERS) - 3), np.zeros(len(NUMBERS)))
+
+
+def test_contiguous():
+    x = np.arange(24, dtype=F32).reshape(4, 6)
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    for same in (x, x[1:], fixed, np.zeros(0, F32), np.array(1.0)):
+        assert contiguous(same) is same
+    odd = np.zeros(97, np.uint8)[1:].view(F32).reshape(4, 6)
+    odd[:] = x
+    still = odd[:]
+    still.flags.writeable = False
+    for other in (x.T, x[:, ::2], x[::-1], np.broadcast_to(x[0], (3, 6)), np.asfortranarray(x), odd, still):
+        copy = contiguous(other)
+        assert copy.flags.carray and copy.dtype == F32 and not np.shares_memory(copy, other)
+        np.testing.assert_array_equal(copy, other)
+
+
+# --------------------------------------------------------------------------------- what the files declare
+def declared(name):
+    """The kernels of a file, and its source without comments."""
+    source = re.sub(r"//.*", "", compiler.source_of(name))
+    return [kernel for kernel, _ in launch.DECLARATION.findall(source)], source
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_declaration_is_read(cc, name):
+    """KERNEL appears in a file where a kernel is declared; launch() reads each, and finds it in the library."""
+    kernels, source = declared(name)
+    assert kernels and len(kernels) == len(re.findall(r"\bKERNEL\b", source)) - 1  # its definition
+    for kernel in kernels:
+        for real in launch.REALS.values():
+            function, kinds = launch._kernel(f"{name}.{kernel}", real)
+            assert function.argtypes[:2] == [ctypes.c_ssize_t] * 2 and len(function.argtypes) == len(kinds) + 2
+            for kind, kind_of_c in zip(kinds, function.argtypes[2:], strict=True):
+                assert (kind is None) == (kind_of_c is not ctypes.c_void_p)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_kernel_is_launched_by_the_file_beside_it(name):
+    text = (compiler.HERE / f"{name}.py").read_text("utf-8")
+    for kernel in declared(name)[0]:
+        assert f'"{name}.{kernel}"' in text or (f'f"{name}.{{kernel}}"' in text and f'("{kernel}"' in text)
