@@ -78,6 +78,8 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.backends.numpy.masks": f"{FAST}masks.py",
     "minicnn.backends.numpy.ops": f"{FAST}ops.py {AGREE} ops.",
     "minicnn.backends.numpy.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
+    "minicnn.backends.native.compiler": "tests/backends/native/test_compiler.py",
+    "minicnn.backends.native.launch": "tests/backends/native/test_launch.py",
     "minicnn.backends.numpy.standardize": f"{AGREE} standardize",
     "minicnn.backends.cuda.nccl": "tests/cuda/test_nccl.py",
     "minicnn.ops": f"tests/test_ops.py {AGREE} ops.",
