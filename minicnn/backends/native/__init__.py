@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation, conv, dropout, loss, matmul, optimizer, pooling, softmax, standardize
+from . import activation, conv, dropout, loss, matmul, ops, optimizer, pixels, pooling, softmax, standardize
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -28,6 +28,8 @@ def floats(name: str, fast: Callable[..., Any]) -> Callable[..., Any]:
 
 
 KERNELS: dict[str, Callable[..., Any]] = {
+    "activation.leak": activation.leak,
+    "activation.logistic": activation.logistic,
     "activation.rectify": activation.rectify,
     "activation.where_positive": activation.where_positive,
     "conv.convolve": conv.convolve,
@@ -36,7 +38,9 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "dropout.drop": dropout.drop,
     "loss.negative_log_likelihood": loss.negative_log_likelihood,
     "loss.negative_log_likelihood_backward": loss.negative_log_likelihood_backward,
+    "ops.masked": ops.masked,
     "ops.matmul": matmul.matmul,
+    "ops.total": ops.total,
     "optimizer.adam": optimizer.adam,
     "optimizer.sgd": optimizer.sgd,
     "pooling.gather": pooling.gather,
@@ -53,7 +57,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
 backend = Backend(
     "native",
     device="cpu",
-    kernels={name: floats(name, fast) for name, fast in KERNELS.items()},
+    kernels={"pixels.normalize": pixels.normalize} | {name: floats(name, fast) for name, fast in KERNELS.items()},
     otherwise=numpy,
     opens=open_compiler,
 )
