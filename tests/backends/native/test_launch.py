@@ -141,7 +141,7 @@ def test_each_thread_has_room(run, threads, room):
     run("space", at.size, at, room, room=room)
     begins = sorted(set(at.tolist()))
     assert 1 <= len(begins) <= 3 and all(begin and begin % 64 == 0 for begin in begins)
-    assert all(b - a >= room for a, b in zip(begins, begins[1:], strict=False))
+    assert all(b - a >= room for a, b in pairwise(begins))
     small = np.zeros(3, np.intp)
     run("space", 3, small, room, room=room)
     assert small.all() and (small % 64 == 0).all()
