@@ -3,7 +3,10 @@
 // The pixels lie one after another, so all channels of all pixels are one long row. A kernel goes
 // along it by the vec, whatever the number of channels. It reads the vec once for each channel of
 // the window, shifted by that many elements, from the first-level cache, and sets to 0 what belongs
-// to the pixel before or after. Memory gives and takes each array once.
+// to the pixel before or after. Memory gives and takes each array once, which is the floor: in
+// float32, 8 bytes an element forward, 12 backward. Roots and quotients, three forward and four
+// backward, take nearly as long: on one core of an AMD EPYC (Zen 5), for n = 5 and 16 images of
+// 55 × 55 × 96, bytes go at 0.7 of the speed of a copy of x forward, and at 0.4 of it backward.
 
 #include "native.h"
 
@@ -20,11 +23,10 @@ typedef struct {
 // Elements of the backward pass that are finished before the next ones are begun
 #define BLOCK 1024
 
-// How far ahead the memory is asked for: without it a core waits for every line
+// How many elements ahead the memory is asked for
 #define AHEAD 512
 
-// The channels of a vec of elements. One channel is in every lane of a vec that begins `step`
-// channels further on, up to the number of channels.
+// The channels of a vec of elements
 INLINE ints channels_of(Index element, Index channels) {
     ints c;
     for (Index u = 0; u < WIDTH; ++u) c[u] = (integer)((element + u) % channels);
@@ -63,7 +65,7 @@ INLINE vec inner_sum(const real *x, ints c, Index before, Index after, Index cha
     return sum;
 }
 
-// The same where the windows of the vec reach beyond the row
+// The same where the windows of the vec reach beyond the row, for x[i] and so on
 static vec outer_sum(const real *x, Index i, ints c, Row row, int squares) {
     vec sum = {0};
     for (Index u = 0; u < least(WIDTH, row.size - i); ++u)
@@ -113,8 +115,8 @@ INLINE void quotients(Index first, Index last, const real *restrict x, real *res
     }
 }
 
-// dx = dy s^-β − 2αβ x Sᵀ(dy x r). For a block of elements and as many before and after it as their
-// windows need, `shares` are dy x r, and `own` the first term.
+// dx = dy s^-β − 2αβ x Sᵀ(dy x r). For a block of elements, and as many before and after it as
+// their windows need, `shares` are dy x r, and `own` the first term.
 INLINE void gradients(Index first, Index last, const real *restrict dy, const real *restrict x, real *restrict dx,
                       Row row, real k, real alpha, Index quarters, real *restrict own, real *restrict shares) {
     const Index step = WIDTH % row.channels, end = least(last * LINE, row.size);

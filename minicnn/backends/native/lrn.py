@@ -9,7 +9,7 @@ from .launch import ALIGNED, Array, contiguous, empty_like, launch
 Constants = Any  # functional.lrn.Constants, which belongs to a layer of imports above this one
 
 BLOCK = 1024  # lrn.c's
-MOST = 16  # quarters in a power that is made of roots and products
+MOST = 16  # β is less than so many quarters
 
 
 def normalize(x: Array, constants: Constants) -> Array:
@@ -34,7 +34,8 @@ def sum_window(x: Array, window: tuple[int, int]) -> Array:
 
 
 def _numbers(constants: Constants) -> tuple[float, float, int] | None:
-    """k, α and 4β; None if that is not a small whole number. NumPy's powers are quicker than C's."""
+    """k, α and 4β; None if that is not a small whole number, since NumPy's powers are quicker than
+    C's."""
     quarters = 4 * constants.beta
     return (constants.k, constants.alpha, int(quarters)) if quarters in range(MOST) else None
 
