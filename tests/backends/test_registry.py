@@ -13,9 +13,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import minicnn
 import minicnn.functional as F
 from minicnn import DeviceError, Tensor, backends, optim, use_backend
-from minicnn.backends import Backend, backend_of, chosen_backend, devices, kernel, kernel_of_many, table
+from minicnn.backends import Backend, backend_of, chosen_backend, devices, kernel, kernel_of_many, missed, table
 from minicnn.backends import numpy as fast
-from minicnn.functional.activation import rectify
+from minicnn.functional.activation import rectify, where_positive
 
 X = np.array([-1.0, 2.0])
 
@@ -225,6 +225,101 @@ def test_a_default_takes_the_place_of_the_one_before_until_it_is_removed():
     finally:
         backend.remove()
     assert running() == 2 and backend_of("cpu") == "numpy"
+
+
+def test_what_a_backend_lacks_another_may_have(sevens):
+    """The one that it names, and so on; the lesson's where none has it."""
+    eights = {"activation.rectify": lambda x: np.full(x.shape, 8.0), "activation.where_positive": lambda dy, y: dy + 8}
+    second = Backend("second", "cpu", eights, otherwise=sevens)
+    third = Backend("third", "cpu", {"activation.where_positive": lambda dy, y: dy + 9}, otherwise=second)
+    try:
+        assert third.otherwise is second and second.otherwise is sevens and sevens.otherwise is None
+        with use_backend("third"):
+            assert running() == 8 and where_positive(X, X).tolist() == [8, 11]
+            assert F.max_pool2d(Tensor(np.arange(4.0).reshape(1, 2, 2, 1)), 2).item() == 3
+        assert third.version("activation.where_positive") is third.kernels["activation.where_positive"]
+        assert third.version("activation.rectify") is eights["activation.rectify"]
+        assert third.version("pooling.winners") is backends._lessons["pooling.winners"]
+    finally:
+        third.remove()
+        second.remove()
+
+
+@pytest.fixture
+def shut():
+    """Makes a backend by which ReLU is 7; opening it appends to a list, and fails if there is a problem."""
+    made = []
+
+    def make(problem=None, **options):
+        opened = []
+
+        def opens():
+            opened.append(1)
+            if problem is not None:
+                raise problem
+
+        backend = Backend(
+            "shut", "cpu", {"activation.rectify": lambda x: np.full(x.shape, 7.0)}, opens=opens, **options
+        )
+        made.append(backend)
+        return backend, opened
+
+    yield make
+    for backend in made:
+        backend.remove()
+
+
+def test_a_backend_is_opened_once_before_its_first_use(shut):
+    backend, opened = shut(default=True)
+    assert not opened
+    assert running() == 7 and len(opened) == 1
+    with use_backend("shut"):
+        assert running() == 7
+    backend.open()
+    assert backend.problem() is None and len(opened) == 1 and missed("cpu") is None
+
+
+def test_a_backend_that_is_not_in_use_is_not_opened(shut):
+    backend, opened = shut()
+    other = backend_of("cpu")
+    assert running() == 2 and missed("cpu") is None and backend_of("cpu") == other != "shut" and not opened
+    with use_backend("shut"):
+        assert running() == 7 and len(opened) == 1
+
+
+def test_a_backend_that_cannot_be_used(shut):
+    """By name it is an error; a default gives way to the one before, and missed() says why."""
+    before = backend_of("cpu")
+    backend, opened = shut(DeviceError("there is no loom: buy one"), default=True)
+    assert running() == 2 and backend_of("cpu") == before
+    for device in ("cpu", "cpu:0"):
+        assert missed(device) == "without the shut backend: there is no loom: buy one"
+    assert missed("nothing") is None
+    for use in (backend.open, lambda: use_backend("shut")):
+        with refuses(DeviceError, "backend 'shut': there is no loom: buy one"):
+            use()
+    assert chosen_backend() is None and running() == 2 and len(opened) == 1
+    backend.remove()
+    assert missed("cpu") is None
+
+
+def test_a_mistake_in_opening_is_no_lack_of_a_device(shut):
+    backend, _ = shut(KeyError("a mistake"), default=True)
+    with pytest.raises(KeyError):
+        rectify(X)
+    with pytest.raises(KeyError):
+        backend.open()
+    backend.remove()
+    assert running() == 2
+
+
+def test_opening_a_backend_checks_its_kernels():
+    backend = Backend("mine", "cpu", {"activation.rectfy": len})
+    try:
+        with refuses(ValueError, "'activation.rectfy', which is not a kernel"):
+            backend.open()
+    finally:
+        backend.remove()
 
 
 class Beads:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation, conv, lrn, matmul, optimizer, pooling
+from . import activation, conv, lrn, matmul, optimizer, pooling, standardize
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -43,6 +43,10 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "pooling.scatter": pooling.scatter,
     "pooling.window_maximum": pooling.window_maximum,
     "pooling.winners": pooling.winners,
+    "standardize.moments": standardize.moments,
+    "standardize.normalize": standardize.normalize,
+    "standardize.normalize_backward": standardize.normalize_backward,
+    "standardize.sums": standardize.sums,
 }
 backend = Backend(
     "native",

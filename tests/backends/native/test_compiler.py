@@ -117,6 +117,17 @@ def test_real_is_what_the_headers_say(cc, cache, sources):
     assert y.value == 2
 
 
+def test_a_header_is_read_where_it_is_named_first(sources):
+    (sources / "native.h").write_text("first\n")
+    (sources / "a.h").write_text('#include "native.h"\n#include "b.h"\n#include <math.h>\nsecond − \n')
+    (sources / "b.h").write_text('#include "a.h"\nb\n')
+    (sources / "own.c").write_text(
+        'begin\n#include "a.h"\n#include "b.h"\n#include "native.h"\n// #include "no.h"\nend\n'
+    )
+    lines = [line for line in compiler.source_of("own").split("\n") if line]
+    assert lines == ["begin", "first", "b", "#include <math.h>", "second − ", '// #include "no.h"', "end"]
+
+
 def damages(content):
     """The file's bytes with one of them changed, cut off anywhere, with more of them, …"""
     size = len(content)
@@ -619,7 +630,8 @@ def test_where_there_is_no_compiler(cache, tmp_path, monkeypatch):
         assert backends._default("cpu").problem() is None and backends._default("cpu") is not backend
         assert backends.backend_of("cpu") != "c"
         assert backends.missed("cpu") == (
-            "without the c backend: there is no C compiler: install gcc or clang, or name one in the environment variable CC"
+            "there is no C compiler: install gcc or clang, or name one in the environment variable CC; "
+            f"without the c backend, {backends.backend_of('cpu')} computes, slower"
         )
         with refuses(DeviceError, "backend 'c': there is no C compiler: install gcc or clang"):
             use_backend("c")

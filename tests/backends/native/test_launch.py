@@ -4,6 +4,8 @@ import ctypes
 import os
 import re
 import signal
+import subprocess
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,6 +26,10 @@ KERNEL void count(Index first, Index last, real *restrict y, Index *restrict fir
 }}
 KERNEL void copy(Index first, Index last, const real *restrict x, real *y) {{
     for (Index i = first; i < last; ++i) y[i] = x[i];
+}}
+KERNEL void space(Index first, Index last, Index *restrict at, Index bytes, uint8_t *room) {{
+    memset(room, first, bytes);  // of which the sanitizers see the end
+    for (Index i = first; i < last; ++i) at[i] = (Index)room;
 }}
 KERNEL void is_null(Index first, Index last, const real *x, uint8_t *y) {{ *y = !x; }}
 KERNEL void numbers(Index first, Index last,
@@ -69,7 +75,7 @@ def test_each_unit_is_done_once(run, threads, number, count, real):
     done, pieces = counted(run, count, real)
     assert done == [1] * count
     assert pieces[0][0] == 0 and pieces[-1][1] == count
-    assert all(a[1] == b[0] for a, b in zip(pieces, pieces[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(pieces))
 
 
 @pytest.mark.parametrize("count, each, number, pieces", [
@@ -125,6 +131,36 @@ def test_a_forked_child_goes_on(run, threads):
         os._exit(0 if all(done) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert counted(run, 8 * GRAIN)[0] == [1] * (8 * GRAIN)
+
+
+@pytest.mark.parametrize("room", [1, 63, 64, 1000, 100_001])
+def test_each_thread_has_room(run, threads, room):
+    """Memory of its own, from a line of the cache on; the same for each of its pieces."""
+    threads(3)
+    at = np.zeros(8 * GRAIN, np.intp)
+    run("space", at.size, at, room, room=room)
+    begins = sorted(set(at.tolist()))
+    assert 1 <= len(begins) <= 3 and all(begin and begin % 64 == 0 for begin in begins)
+    assert all(b - a >= room for a, b in zip(begins, begins[1:], strict=False))
+    small = np.zeros(3, np.intp)
+    run("space", 3, small, room, room=room)
+    assert small.all() and (small % 64 == 0).all()
+    with refuses(TypeError, "own.space takes 2 arguments, not 3"):
+        run("space", 3, small, room, small, room=room)
+    with refuses(TypeError, "own.space takes 3 arguments, not 2"):
+        run("space", 3, small, room)
+
+
+@pytest.mark.parametrize("size", [1, 1 << 10, (1 << 18) + 5])
+def test_the_shares_of_threads_are_added_in_their_order(threads, size):
+    threads(2)
+    shares = (
+        np.random.default_rng(0).standard_normal((5, size), np.float32)
+        * np.float32(1e6) ** np.arange(5, dtype=np.float32)[:, None]
+    )
+    expected = ((((shares[0] + shares[1]) + shares[2]) + shares[3]) + shares[4]).copy()
+    assert np.array_equal(launch.added(shares), expected)
+    assert np.array_equal(launch.added(shares[4:]), shares[4])
 
 
 # --------------------------------------------------------------------------------------- arguments
@@ -274,8 +310,19 @@ def test_every_declaration_is_read(cc, name):
                 assert (kind is None) == (kind_of_c is not ctypes.c_void_p)
 
 
+@pytest.mark.parametrize("real", launch.REALS.values())
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_gives_the_compiler_no_reason_to_warn(cc, name, real):
+    command = [word for word in compiler.command_for(real) if word != "-w"]
+    warnings = "-fsyntax-only -Wall -Wextra -Werror -x c -".split()
+    done = subprocess.run(
+        [*command, *warnings], input=compiler.source_of(name), encoding="utf-8", stderr=subprocess.PIPE
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_kernel_is_launched_by_the_file_beside_it(name):
     text = (compiler.HERE / f"{name}.py").read_text("utf-8")
     for kernel in declared(name)[0]:
-        assert f'"{name}.{kernel}"' in text
+        assert f'"{name}.{kernel}"' in text or (f'f"{name}.{{kernel}}"' in text and f'("{kernel}"' in text)
