@@ -24,20 +24,19 @@ WINDOWS = [
 
 def same(x, window, dtype):
     """All four kernels have what the lesson has."""
-    n, h, w, channels = x.shape
-    x = x.astype(dtype)
+    x, size = x.astype(dtype), x.shape[1:3]
     with use_backend("reference"), np.errstate(invalid="ignore"):
         y = lesson.window_maximum(x, window)
         winner = lesson.winners(x, y, window)
         dy = awkward(*y.shape, seed=1).astype(dtype)
         sums = [
-            (lesson.gather(x, some, window), lesson.scatter(dy, some, window, (h, w)), some) for some in (winner, None)
+            (lesson.gather(x, some, window), lesson.scatter(dy, some, window, size), some) for some in (winner, None)
         ]
     assert_array_equal(pooling.window_maximum(x, window), y, strict=True)
     assert_array_equal(pooling.winners(x, y, window), winner, strict=True)
     for gathered, scattered, some in sums:
         assert_array_equal(pooling.gather(x, some, window), gathered, strict=True)
-        assert_array_equal(pooling.scatter(dy, some, window, (h, w)), scattered, strict=True)
+        assert_array_equal(pooling.scatter(dy, some, window, size), scattered, strict=True)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
