@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation, conv, lrn, matmul, optimizer, pooling, standardize
+from . import activation, conv, dropout, loss, lrn, matmul, optimizer, pooling, softmax, standardize
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -33,6 +33,9 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "conv.convolve": conv.convolve,
     "conv.convolve_transpose": conv.convolve_transpose,
     "conv.convolve_weight": conv.convolve_weight,
+    "dropout.drop": dropout.drop,
+    "loss.negative_log_likelihood": loss.negative_log_likelihood,
+    "loss.negative_log_likelihood_backward": loss.negative_log_likelihood_backward,
     "lrn.normalize": lrn.normalize,
     "lrn.normalize_backward": lrn.normalize_backward,
     "lrn.sum_window": lrn.sum_window,
@@ -43,6 +46,8 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "pooling.scatter": pooling.scatter,
     "pooling.window_maximum": pooling.window_maximum,
     "pooling.winners": pooling.winners,
+    "softmax.log_probabilities": softmax.log_probabilities,
+    "softmax.probabilities": softmax.probabilities,
     "standardize.moments": standardize.moments,
     "standardize.normalize": standardize.normalize,
     "standardize.normalize_backward": standardize.normalize_backward,
