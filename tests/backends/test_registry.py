@@ -280,7 +280,7 @@ def test_a_backend_is_opened_once_before_its_first_use(shut):
 
 
 def test_a_backend_that_is_not_in_use_is_not_opened(shut):
-    backend, opened = shut()
+    _, opened = shut()
     other = backend_of("cpu")
     assert running() == 2 and missed("cpu") is None and backend_of("cpu") == other != "shut" and not opened
     with use_backend("shut"):

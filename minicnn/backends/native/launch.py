@@ -111,8 +111,8 @@ def address(array: Array | None, dtype: np.dtype, kernel: str, written: bool = F
         return None
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         raise TypeError(f"{kernel} takes an array of {dtype}, not {shown(array)}")
-    flags = array.flags
-    if not flags.carray and (written or not flags.c_contiguous or not flags.aligned):  # carray: and writable
+    flags = array.flags  # carray: as C has arrays, and writable
+    if not flags.carray and (written or not flags.c_contiguous or not flags.aligned):
         what = "a contiguous array that it may write to" if written else "a contiguous array"
         raise TypeError(f"{kernel} takes {what}, not {shown(array)} with strides {array.strides}")
     memory: Any = array

@@ -445,7 +445,7 @@ def test_without_a_home(tiny, tmp_path, monkeypatch, temporary, compiled):
     assert places(monkeypatch)() == tmp_path / "home/.cache/minicnn"
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.chdir(temporary)
-    with pytest.raises(FileNotFoundError, match=r"^'~/\.cache' is no folder's whole path$"):
+    with pytest.raises(FileNotFoundError, match=r"^'~/\.cache' does not begin at the root$"):
         places(monkeypatch)()
     assert put(again()) == 7 and len(compiled) == 1 and not any(temporary.iterdir())
 
@@ -565,8 +565,8 @@ def test_words_that_cannot_be_read(cache, script, monkeypatch, variable):
      ["failed: a.c: it is  wrong"]),
     ("echo 'In a.c:' >&2; exit 1", ["failed: exit status 1"]),
     ("printf 'wrong: \\377\\000\\033[1m\\n' >&2; exit 1", ["failed: wrong: \N{REPLACEMENT CHARACTER}\\x00\\x1b[1m"]),
-    ("printf '\\377\\000'", ["has made no library", "made.so"]),
-    ("exit 0", ["has made no library", "made.so"]),
+    ("printf '\\377\\000'", ["has made no library", "/minicnn-", "/made.so"]),
+    ("exit 0", ["has made no library", "/minicnn-", "/made.so"]),
     ("exec sleep 100", ["has not ended after 0.2 seconds"]),
 ])  # fmt: skip
 def test_a_compiler_that_does_not_do_it(tiny, temporary, script, monkeypatch, text, words):
@@ -591,7 +591,7 @@ def test_a_compiler_whose_libraries_are_none(tiny, temporary, script, monkeypatc
     assert not any(tiny.iterdir())
     monkeypatch.delenv("MINICNN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tiny))
-    with refuses(DeviceError, "the library 'tiny' cannot be loaded: ", "invalid ELF header"):
+    with refuses(DeviceError, "the library 'tiny' cannot be loaded: ", "/minicnn-", "invalid ELF header"):
         again()
     assert not any((tiny / "minicnn").iterdir()) and not any(temporary.iterdir())
 

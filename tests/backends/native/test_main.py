@@ -62,5 +62,5 @@ def test_another_name(printed):
 def test_without_a_compiler(printed, monkeypatch, tmp_path):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match="^there is no C compiler: install gcc or clang"):
+    with pytest.raises(SystemExit, match=r"^there is no C compiler: install gcc or clang"):
         printed("activation")
