@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,12 +14,13 @@ from support.options import Parser, UsageError, natural, number
 
 from . import cable, gpu, machine, parallel, scale_report, sections
 from .command import command
-from .networks import YEARS
+from .networks import NETWORKS, TINY, YEARS
 from .report import page
-from .sections import Result, say
+from .sections import BACKENDS, Result, say
 from .turns import BenchmarkError
 
 SECTIONS = ("steps", "layers", "threads", "ops", "engine")
+NAMES = tuple(name for name in NETWORKS if name != TINY)
 
 
 def naturals(text: str) -> list[int]:
@@ -44,31 +46,32 @@ def parser() -> argparse.ArgumentParser:
     on_card = "On an NVIDIA GPU, run the tests, and time each kernel, and training steps of minicnn and PyTorch."
     cpu = devices.add_parser(
         "cpu", help=on_cpu, description=on_cpu,
-        epilog="example: python -m benchmarks cpu --networks 2012 --batches 1,32",
+        epilog="example: python -m benchmarks cpu --networks 2012,lenet --only steps --threads 1,2 --avx2",
     )  # fmt: skip
     on_gpu = devices.add_parser(
         "gpu", help=on_card, description=on_card, epilog="example: python -m benchmarks gpu --only kernels,steps"
     )
     every_core, results = len(machine.cores()), Path(__file__).parent / "results"
-    for device, batches, parts, alone, quick in (
-        (cpu, "1,8,32,128,256; 32 for 2014", SECTIONS, "minicnn and BLAS alone", "2012, batch 2"),
-        (on_gpu, "1,32,128,512; 128 for 2014", gpu.SECTIONS, "minicnn alone", "2012, batch 1"),
+    cpu.add_argument(
+        "--threads", type=naturals, default=[every_core], metavar="N,N",
+        help="compute with N threads; steps with each number, the other parts with the largest (default: one for each "
+        "core)",
+    )  # fmt: skip
+    on_gpu.add_argument(
+        "--threads", type=natural, default=every_core, metavar="N",
+        help="compute with N threads (default: one for each core)",
+    )  # fmt: skip
+    each = "; ".join(f"{','.join(map(str, NETWORKS[name].batches))} for {name}" for name in NAMES)
+    for device, names, batches, parts, alone, quick in (
+        (cpu, NAMES, each, SECTIONS, "minicnn and BLAS alone", "2012, batch 2"),
+        (on_gpu, YEARS, "1,32,128,512; 128 for 2014", gpu.SECTIONS, "minicnn alone", "2012, batch 1"),
     ):
         add = device.add_argument
         add(
-            "--networks",
-            type=choices(*YEARS),
-            metavar="YEAR,YEAR",
-            help="measure AlexNet of 2012, 2014 (default: both)",
-        )
+            "--networks", type=choices(*names), metavar="NAME,NAME",
+            help=f"measure these networks, of {', '.join(names)} (default: all)",
+        )  # fmt: skip
         add("--batches", type=naturals, metavar="N,N", help=f"measure these batch sizes (default: {batches})")
-        add(
-            "--threads",
-            type=natural,
-            default=every_core,
-            metavar="N",
-            help="compute with N threads (default: one for each core)",
-        )
         add(
             "--rounds",
             type=natural,
@@ -93,6 +96,15 @@ def parser() -> argparse.ArgumentParser:
         "--without-compile", action="store_true",
         help="leave torch.compile out, which takes half a minute or more for each network and batch",
     )  # fmt: skip
+    cpu.add_argument(
+        "--backends", type=choices(*BACKENDS), metavar="NAME,NAME",
+        help=f"measure minicnn by these, and compare with the first, of {', '.join(BACKENDS)} (default: all that can "
+        "be used here)",
+    )  # fmt: skip
+    cpu.add_argument(
+        "--avx2", action="store_true", help="hold minicnn, NumPy, BLAS and PyTorch to AVX2 on a processor with AVX-512"
+    )
+    cpu.add_argument("--anyway", action="store_true", help="keep rounds that other processes have disturbed")
     on_gpu.add_argument(
         "--limit", type=natural, default=gpu.LONGEST, metavar="SECONDS",
         help=f"run all parts together for at most this long, the most important ones first (default: {gpu.LONGEST})",
@@ -194,8 +206,8 @@ def run(arguments: Sequence[str] | None) -> None:
         return run_parallel(given)
     if given.device == "scale":
         return run_scale(given)
-    years = given.networks or YEARS[: 1 if given.quick else None]
-    settings = given.threads, given.batches, given.rounds, years, not given.without_pytorch, given.quick
+    names = given.networks or (NAMES if given.device == "cpu" else YEARS)[: 1 if given.quick else None]
+    settings = given.batches, given.rounds, names, not given.without_pytorch, given.quick
     (run_gpu if given.device == "gpu" else run_cpu)(given, settings)
 
 
@@ -232,15 +244,26 @@ def run_scale(given: argparse.Namespace) -> None:
 
 
 def run_cpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
-    options = sections.Options(*settings, compiled=not given.without_compile)
-    results: Result = {"machine": machine.describe(given.threads), "watched": machine.busy() is not None}
+    if given.avx2:
+        os.environ.update(machine.AVX2)  # for the contenders' processes
+    backends, problems = sections.usable_backends(given.backends)
+    options = sections.Options(
+        max(given.threads), *settings, compiled=not given.without_compile, backends=backends, watched=not given.anyway
+    )
     if problem := sections.cannot_compile(options):
-        say(problem)
+        problems.append(problem)
         options = options._replace(compiled=False)
-    results["problems"] = [problem] if problem else []
-    results["agreement"] = sections.agreement(options)
+    for problem in problems:
+        say(problem)
+    results: Result = {
+        "machine": sections.describe(options), "problems": problems,
+        "avx2": given.avx2, "anyway": given.anyway,
+        "watched": options.watched and machine.busy() is not None, "agreement": sections.agreement(options),
+    }  # fmt: skip
     for name in SECTIONS:
-        if name in given.only and (name != "threads" or given.threads > 1):
+        if name == "steps" and name in given.only:
+            results[name] = [r for n in sorted(set(given.threads)) for r in sections.steps(options._replace(threads=n))]
+        elif name in given.only and (name != "threads" or options.threads > 1):
             results[name] = getattr(sections, name)(options)
     # Imported here, because the contenders' processes import this file and need no matplotlib.
     from .cpu_report import write
@@ -249,7 +272,7 @@ def run_cpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
 
 
 def run_gpu(given: argparse.Namespace, settings: tuple[Any, ...]) -> None:
-    options = gpu.Options(*settings)
+    options = gpu.Options(given.threads, *settings)
     from . import gpu_report  # as above
 
     if given.predict:

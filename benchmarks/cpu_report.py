@@ -6,15 +6,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from .machine import AVX2
 from .report import (
     COLORS,
     DISTURBED,
+    KEPT,
     MEDIANS,
     WAYS,
     Groups,
     bars,
     by_contender,
     cell,
+    contenders,
     described,
     median,
     number,
@@ -26,8 +29,13 @@ from .report import (
     table,
     to_json,
 )  # fmt: skip
-from .sections import BEST, COMPILED, DEFAULT, FLOOR, OURS, Result
+from .sections import BEST, COMPILED, DEFAULT, FLOOR, OURS, Result, by
 from .turns import ratios, spread
+
+OTHERS = {
+    by("native"): "by the native backend", by("numpy"): "by the NumPy backend",
+    by("reference"): "by the lessons as they are written, with one thread",
+}  # fmt: skip
 
 
 def write(results: Result, folder: Path) -> None:
@@ -48,19 +56,27 @@ def markdown(results: Result) -> str:
 def _conditions(results: Result) -> Iterator[str]:
     m = results["machine"]
     yield described(m, f"PyTorch {m['pytorch'] or '(not compared)'}") + f" {m['threads']} threads, float32."
+    ours = {OURS: f"through its public API by the backend {m['backend']}"}
+    for name in contenders(results.get("steps", [])):
+        ours |= {name: OTHERS[name]} if name in OTHERS else {}
     yield (
-        f"**{OURS}** through its public API. **{DEFAULT}** as it comes; **{BEST}** with channels_last for network and "
-        f"images, and SGD(fused=True); **{COMPILED}** is that through torch.compile, once it has compiled. The "
-        f"**{FLOOR}** is the network's matrix products, as im2col makes them, through the same BLAS on operands that "
-        "lie ready, and nothing else; the Winograd algorithm takes fewer multiplications, so layers of 3 × 3 kernels "
-        "may lie below it."
+        ", ".join(f"**{name}** {words}" for name, words in ours.items()) + f". **{DEFAULT}** as it comes; **{BEST}** "
+        f"with channels_last for network and images, and SGD(fused=True); **{COMPILED}** is that through torch.compile,"
+        f" once it has compiled. The **{FLOOR}** is the network's matrix products, as im2col makes them, through the "
+        "same BLAS on operands that lie ready, and nothing else; the Winograd algorithm takes fewer multiplications, "
+        "so layers of 3 × 3 kernels may lie below it."
     )
+    if results.get("avx2"):
+        held = " ".join(f"{name}={value!r}" for name, value in AVX2.items())
+        yield f"**All of them are held to AVX2**, by the environment: {held}."
     yield from (f"**{problem}.**" for problem in results.get("problems", []))
     found = list(_measurements(results))
     lost, missing = sum(f["discarded"] for f in found), sum(f["missing"] > 0 for f in found)
     watched = (
         f"{DISTURBED}: {lost} in {len(found)} measurements."
         if results["watched"]
+        else f"{KEPT}."
+        if results.get("anyway")
         else "**This system does not tell whether other processes took the machine: no round was thrown away.**"
     )
     yield (
@@ -84,7 +100,7 @@ def _measurements(value: Any) -> Iterator[Result]:
 
 
 def _steps(results: list[Result]) -> Iterator[str]:
-    keys = ["network", "batch"]
+    keys = ["network", "batch", "threads"]
     yield "## Training step and inference"
     yield "A step is zero_grad, forward with dropout, loss, backward, and SGD with momentum and weight decay."
     yield from steps(results, keys)
@@ -103,7 +119,8 @@ def _layers(results: list[Result]) -> Iterator[str]:
     ways = ("forward", "backward")
     for r in results:
         seconds = r["seconds"]
-        names = list(seconds["conv1 forward"])
+        first = next(iter(seconds))
+        names = list(seconds[first])
         rows = []
         for layer in dict.fromkeys(task.split()[0] for task in seconds):
             passes = [seconds.get(f"{layer} {way}") or {} for way in ways]
@@ -113,8 +130,8 @@ def _layers(results: list[Result]) -> Iterator[str]:
         sums = [sum(_numbers(row[i + 1] for row in rows)) for i in range(2 * len(names))]
         yield f"## Layers of the {r['network']} network, batch {r['batch']}"
         yield (
-            f"Milliseconds, medians of {len(seconds['conv1 forward'][OURS])} rounds. conv1 makes no gradient for the "
-            "images; sgd is the optimizer's step."
+            f"Milliseconds, medians of {len(seconds[first][OURS])} rounds. {first.split()[0]} makes no gradient for "
+            "the images; sgd is the optimizer's step."
         )
         head = ["layer", *(f"{way}, {name}" for way in ways for name in names)]
         yield table(head, *rows, ["sum", *map(number, sums)])
@@ -188,7 +205,9 @@ def draw(results: Result) -> Figure:
     panels: list[tuple[str, str, Groups]] = []  # title, unit, groups
     if "steps" in results:
         titles = dict(zip(WAYS, ("Training step", "Inference"), strict=True))
-        panels += [(f"{titles[w]}, by batch and network", "images a second", speeds(results["steps"], w)) for w in WAYS]
+        measured = [r for r in results["steps"] if r["threads"] == results["machine"]["threads"]]
+        unit = f"images a second, where {OURS}'s are 1"
+        panels += [(f"{titles[w]}, by batch and network", unit, _relative(speeds(measured, w))) for w in WAYS]
     for r in results.get("layers", []):
         titles = {"forward": "forward", "backward": "backward, and the optimizer"}
         about = f"{r['network']}, batch {r['batch']}: "
@@ -202,6 +221,11 @@ def draw(results: Result) -> Figure:
     m = results["machine"]
     figure.suptitle(f"minicnn and PyTorch {m['pytorch'] or ''}\n{m['processor']}, {m['threads']} threads, float32")
     return figure
+
+
+def _relative(groups: Groups) -> Groups:
+    """The same as multiples of minicnn's."""
+    return [(label, {name: x / values[OURS] for name, x in values.items()}) for label, values in groups if values]
 
 
 def _by_layer(seconds: Result, way: str) -> Groups:

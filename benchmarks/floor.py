@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from minicnn import nn
-from minicnn.functional.windows import Window
+from minicnn import Tensor, nn, no_grad
 
 from . import networks
 from .turns import Worker
@@ -40,13 +39,14 @@ class Product(NamedTuple):
 def products(network: str, batch: int) -> list[Product]:
     """All that a training step takes: y = x W forward, dW = xᵀ dy and dx = dy Wᵀ backward, but for
     the first dx."""
-    found, size = [], networks.INPUT_SIZE[network]
-    for name, module in networks.layers(networks.build(network)):
-        if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
-            size, _ = Window.of(module.kernel_size, module.stride, module.padding).output_size(size, size)
+    found, x = [], Tensor(networks.pictures(network, 1)[0])
+    for name, module in networks.layers(networks.build(network).eval()):
+        with no_grad():
+            x = module(x)
         if isinstance(module, nn.Conv2d):
             *taps, outputs = module.weight.shape
-            pixels, inner, columns, groups = batch * size**2, prod(taps), outputs // module.groups, module.groups
+            pixels, inner = batch * prod(x.shape[:-1]), prod(taps)
+            columns, groups = outputs // module.groups, module.groups
             found += [
                 Product(name, "forward", pixels, inner, columns, "rows", groups),
                 Product(name, "backward", inner, pixels, columns, "inner", groups),

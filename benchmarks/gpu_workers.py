@@ -167,8 +167,8 @@ class Loop(OnGPU):
         need."""
         self.net = alexnet(self.network, networks.CLASSES).to(DEVICE)  # kept: its memory is in use
         self.optimizer = self.sgd(self.net.parameters())
-        size = networks.INPUT_SIZE[self.network]
-        noise = np.random.default_rng(1).integers(0, 256, (8, size, size, 3), np.uint8)
+        image = networks.NETWORKS[self.network].image
+        noise = np.random.default_rng(1).integers(0, 256, (8, *image), np.uint8)
         pictures = [(noise[i % 8], i % networks.CLASSES) for i in range(3 * self.batch)]
         normalize = transforms.Normalize(0.5, 0.25)
         loader = DataLoader(pictures, self.batch, num_workers=0, normalize=normalize, device=DEVICE)

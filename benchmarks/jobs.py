@@ -227,7 +227,7 @@ def main(door: str, worker: str, arguments: str) -> None:
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(door)
         pipe = Connection(line.detach())
-    _serve(pipe, worker, tuple(json.loads(arguments)))
+    _serve(pipe, worker, tuple(json.loads(arguments)), {})
     pipe.close()
 
 

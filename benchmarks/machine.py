@@ -10,6 +10,17 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
+# The environment in which each library's code is held to AVX2, whatever the processor has.
+AVX2 = {
+    "MINICNN_CFLAGS": "-mno-avx512f",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "TORCHINDUCTOR_CPP_MARCH": "x86-64-v3",
+}
+
 
 def cores() -> list[int]:
     """The cores that this process may run on."""

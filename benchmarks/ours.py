@@ -1,7 +1,11 @@
 """minicnn's side: the network, layer by layer and operation by operation, through its public
 API."""
 
+import os
+import re
+import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -11,22 +15,38 @@ from support.parallel import WAYS
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, distributed, nn, optim
+from minicnn.backends import backend_of
+from minicnn.backends.native.compiler import command_for
 from minicnn.workers import Channel
 
-from . import networks
+from . import machine, networks
 from .cases import CASES, CHAIN
 from .jobs import Together, own_rows
 from .training import Training
 from .turns import Worker
 
+# the widest first, by the macros of a compiler that may use them
+INSTRUCTIONS = {"AVX-512": "__AVX512F__", "AVX2": "__AVX2__", "NEON": "__ARM_NEON"}
+
 
 class Ours(Worker):
-    def __init__(self, threads: int) -> None:
+    """backend: the one that computes, if not the device's default."""
+
+    def __init__(self, threads: int, backend: str | None = None) -> None:
         minicnn.set_num_threads(threads)
+        minicnn.use_backend(backend)
         self.tasks = {}
 
     def threads(self) -> dict[str, int]:
         return {"asked": minicnn.get_num_threads(), **super().threads()}
+
+    def describe(self) -> dict[str, Any]:
+        """The machine, the backend, and what compiled it."""
+        backend = backend_of("cpu")
+        return {
+            **machine.describe(minicnn.get_num_threads()),
+            "backend": f"{backend} ({compiled_by()})" if backend == "native" else backend,
+        }
 
     def sgd(self, parameters: Iterable[Tensor]) -> optim.SGD:
         return optim.SGD(parameters, networks.LEARNING_RATE, networks.MOMENTUM, weight_decay=networks.WEIGHT_DECAY)
@@ -40,14 +60,23 @@ class Ours(Worker):
         self.tasks[f"{name} backward"] = lambda: minicnn.grad(y, wanted, dy, retain_graph=True)
 
 
+def compiled_by() -> str:
+    """The native backend's compiler, and the instructions that it uses: "gcc 12.2.0, AVX-512"."""
+    command = command_for("float")
+    macros = subprocess.run([*command, "-dM", "-E", "-x", "c", os.devnull], capture_output=True, text=True).stdout
+    version = re.search(r'__VERSION__ "(.*)"', macros)
+    widest = [name for name, macro in INSTRUCTIONS.items() if macro in macros]
+    return ", ".join([f"{Path(command[0]).name} {version[1] if version else ''}", *widest[:1]])
+
+
 class Network(Ours, Training):
     """A training step and inference."""
 
     functional, no_grad = F, minicnn.no_grad
 
-    def __init__(self, threads: int, network: str, batch: int, norms: int = 1) -> None:
-        super().__init__(threads)
-        self.net = networks.build(network, norms)
+    def __init__(self, threads: int, network: str, batch: int, backend: str | None = None, **options: int) -> None:
+        super().__init__(threads, backend)
+        self.net = networks.build(network, **options)
         self.layers = networks.layers(self.net)
         self.names = list(networks.parameters(self.layers))
         networks.draw(self.net.parameters())
@@ -84,7 +113,7 @@ class Parallel(Together, Network):
 
     def __init__(self, threads: int, network: str, batch: int, way: str) -> None:
         workers = distributed.start()
-        super().__init__(threads, network, batch, 2 if way == "columns" else 1)
+        super().__init__(threads, network, batch, **({"norms": 2} if way == "columns" else {}))
         self.workers, self.way = workers, WAYS[way](workers)
         self.net = self.way.divide(self.net)
         self.way.begin(self.net)
@@ -152,16 +181,16 @@ class Later(Channel):
 class Layers(Network):
     """Each layer by itself."""
 
-    def __init__(self, threads: int, network: str, batch: int) -> None:
-        super().__init__(threads, network, batch)
+    def __init__(self, threads: int, network: str, batch: int, backend: str | None = None) -> None:
+        super().__init__(threads, network, batch, backend)
         self.begin_layers()
 
 
 class Operations(Ours):
     """Single operations."""
 
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads)
+    def __init__(self, threads: int, backend: str | None = None) -> None:
+        super().__init__(threads, backend)
         functions: dict[str, Callable[..., Tensor]] = {
             "add": lambda a, b: a + b,
             "mul": lambda a, b: a * b,
@@ -185,8 +214,8 @@ class Chains(Ours):
     """Long chains of operations on one number, forward and backward; and what they would be without
     an engine."""
 
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads)
+    def __init__(self, threads: int, backend: str | None = None) -> None:
+        super().__init__(threads, backend)
         operations = {"add": lambda x, y: x + y, "mul": lambda x, y: x * y, "relu": lambda x, y: F.relu(x)}
         self.tasks = {name: lambda f=f: self.chain(f) for name, f in operations.items()}
         a, b = np.ones(1, np.float32), np.ones(1, np.float32)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from . import cable, machine, networks
 from .jobs import Job
-from .report import DISTURBED, MEDIANS, cell, described, median, number, page, publish, shown, table, to_json
+from .report import DISTURBED, KEPT, MEDIANS, cell, described, median, number, page, publish, shown, table, to_json
 from .sections import OURS, Result, say
 from .turns import BenchmarkError, measure, ratios, running, spread
 
@@ -141,7 +141,7 @@ def markdown(results: Result) -> str:
     pytorch = [f"PyTorch {m['pytorch']}"] if any("PyTorch" in name for name in results["processes"]) else []
     over = f"a cable of {bandwidth:g} Gbit/s between two network namespaces" if bandwidth else "this machine's memory"
     thrown = f"{DISTURBED} ({results['discarded']})"
-    disturbed = thrown if results["watched"] else "Rounds in which other processes worked were **kept**"
+    disturbed = thrown if results["watched"] else KEPT
     kept = len(next(iter(results["seconds"]["step"].values())))
     blocks = [
         "# Training on several processes",

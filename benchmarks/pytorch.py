@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from convert import channels_first, channels_last, side_seen
+from convert import channels_first, channels_last
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,24 +22,32 @@ from .turns import Worker
 TWINS: dict[type, Callable[[Any], nn.Module]] = {
     minicnn.nn.Conv2d: lambda conv: nn.Conv2d(
         conv.weight.shape[2] * conv.groups, conv.weight.shape[3], conv.kernel_size,
-        conv.stride, conv.padding, conv.dilation, conv.groups,
+        conv.stride, conv.padding, conv.dilation, conv.groups, conv.bias is not None,
     ),
     minicnn.nn.Linear: lambda linear: nn.Linear(*linear.weight.shape),
     minicnn.nn.ReLU: lambda _: nn.ReLU(inplace=True),
     # PyTorch divides alpha by the number of channels in the window.
     minicnn.nn.LocalResponseNorm: lambda lrn: nn.LocalResponseNorm(lrn.n, lrn.n * lrn.alpha, lrn.beta, lrn.k),
-    minicnn.nn.MaxPool2d: lambda pool: nn.MaxPool2d(pool.kernel_size, pool.stride),
+    minicnn.nn.BatchNorm2d: lambda norm: nn.BatchNorm2d(norm.gamma.size, norm.eps, norm.momentum),
+    minicnn.nn.MaxPool2d: lambda pool: nn.MaxPool2d(
+        pool.kernel_size, pool.stride, pool.padding, pool.dilation, ceil_mode=pool.ceil_mode,
+    ),
+    # Without padding there is none to count. To say so gives torch.compile the right gradient of
+    # windows that overhang (https://github.com/pytorch/pytorch/issues/198119).
+    minicnn.nn.AvgPool2d: lambda pool: nn.AvgPool2d(
+        pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode, pool.count_include_pad and pool.padding != 0,
+    ),
     minicnn.nn.Flatten: lambda _: nn.Flatten(),
     minicnn.nn.Dropout: lambda dropout: nn.Dropout(dropout.p),
 }  # fmt: skip
 
 
 def twin(layers: Sequence[Layer]) -> nn.Sequential:
-    """AlexNet in PyTorch, from minicnn's layers: with their settings, and copies of their
+    """The network in PyTorch, from minicnn's layers: with their settings, and copies of their
     parameters."""
-    net = nn.Sequential(*(TWINS[type(module)](module) for _, module in layers))
+    net, sides = nn.Sequential(*(TWINS[type(module)](module) for _, module in layers)), networks.sides(layers)
     for p, (name, ours) in zip(net.parameters(), networks.parameters(layers).items(), strict=True):
-        p.data = torch.from_numpy(np.array(channels_first(ours.data, side_seen(name)), order="C"))
+        p.data = torch.from_numpy(np.array(channels_first(ours.data, sides.get(name, 1)), order="C"))
     return net
 
 
@@ -51,6 +59,10 @@ class PyTorch(Worker):
 
     def threads(self) -> dict[str, int]:
         return {"asked": torch.get_num_threads(), **super().threads()}
+
+    def describe(self) -> dict[str, str]:
+        """The version, and the instructions that its own kernels are chosen for."""
+        return {"pytorch": f"{torch.__version__} ({torch.backends.cpu.get_cpu_capability()})"}
 
     def add(self, name: str, function: Callable[[Tensor], Tensor], leaf: Tensor, *parameters: Tensor) -> None:
         """Two tasks: the function, recorded, and the gradients of its result."""
@@ -84,7 +96,7 @@ class Network(PyTorch, Training):
     def __init__(self, threads: int, network: str, batch: int, best: bool, compiled: bool = False) -> None:
         super().__init__(threads)
         self.best, layers = best, networks.layers(networks.build(network))
-        self.names = list(parameters := networks.parameters(layers))
+        self.names, self.sides = list(parameters := networks.parameters(layers)), networks.sides(layers)
         networks.draw(parameters.values())
         self.net = twin(layers)
         self.layers = [(name, module) for (name, _), module in zip(layers, self.net, strict=True)]
@@ -99,6 +111,8 @@ class Network(PyTorch, Training):
 
     def channels_first(self, images: Tensor) -> Tensor:
         """(N, H, W, C) -> (N, C, H, W), in the memory layout that goes with the configuration."""
+        if images.ndim != 4:
+            return images
         layout = torch.channels_last if self.best else torch.contiguous_format
         return images.permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
@@ -107,7 +121,7 @@ class Network(PyTorch, Training):
         return torch.optim.SGD(parameters, networks.LEARNING_RATE, **settings)
 
     def in_our_layout(self, name: str, gradient: Tensor) -> np.ndarray:
-        return channels_last(gradient.cpu().numpy(), side_seen(name))
+        return channels_last(gradient.cpu().numpy(), self.sides.get(name, 1))
 
     def copy(self, parameter: nn.Parameter) -> nn.Parameter:
         return nn.Parameter(parameter.detach().clone())

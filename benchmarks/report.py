@@ -10,12 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .sections import BEST, COMPILED, DEFAULT, FLOOR, OURS, Result
+from .sections import BEST, COMPILED, DEFAULT, FLOOR, OURS, Result, by
 from .turns import Spread, ratios, spread
 
-COLORS = {OURS: "#0b6e99", DEFAULT: "#e8b088", BEST: "#c0563f", COMPILED: "#7d8f69"}
+COLORS = {
+    OURS: "#0b6e99", by("native"): "#0b6e99", by("numpy"): "#6fb3c8", by("reference"): "#bcd9e2",
+    DEFAULT: "#e8b088", BEST: "#c0563f", COMPILED: "#7d8f69",
+}  # fmt: skip
 MEDIANS = "Medians with quartiles (extremes, of fewer than five rounds); ratios are taken within each round."
 DISTURBED = "Rounds in which other processes took more than 5% of the cores' time were thrown away"
+KEPT = "Rounds in which other processes worked were **kept**"
 WAYS = ("step", "inference")
 Groups = list[tuple[str, dict[str, float]]]  # label, and a number for each contender
 

@@ -42,8 +42,12 @@ class Training(Worker):
             self.net(self.images)
 
     def gradients(self) -> networks.Gradients:
-        """The gradients of the loss without dropout, by the parameters' names."""
-        self.net.eval()
+        """The gradients of the loss in training mode, but without dropout, by the parameters'
+        names."""
+        self.net.train()
+        for _, module in self.net.named_modules():
+            if type(module).__name__ == "Dropout":
+                module.eval()
         self.optimizer.zero_grad()
         loss = self.loss(self.net(self.images))
         loss.backward()
@@ -63,7 +67,7 @@ class Training(Worker):
         self.tasks = {"sgd": self.sgd(copies).step}
         x = self.images
         for name, module in self.layers:
-            if name != "flatten":
+            if not name.startswith("flatten"):
                 self.add(name, module, x, *module.parameters())
             x = self.output(module, x)
         self.add("loss", self.loss, x)

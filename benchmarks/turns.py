@@ -89,16 +89,16 @@ def _faults() -> int:
 
 class Contender:
     """A Worker in a process of its own: `worker` is the name of its class as "module:class", in
-    this package, and it is made with the number of threads and the arguments."""
+    this package, and it is made with the number of threads, the arguments and the options."""
 
-    def __init__(self, name: str, threads: int, worker: str, *arguments: Any) -> None:
+    def __init__(self, name: str, threads: int, worker: str, *arguments: Any, **options: Any) -> None:
         self.name, self.asked = name, threads
         self.tasks: Sequence[str] = ()
         self.threads: dict[str, int] = {}
         self.until = math.inf  # on the clock of time.monotonic: no answer is waited for any longer
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, worker, (threads, *arguments)))
+        self._process = context.Process(target=_serve, args=(theirs, worker, (threads, *arguments), options))
         self._process.start()
         theirs.close()  # so that its end is noticed
 
@@ -169,11 +169,11 @@ def running(
             c.end()
 
 
-def _serve(pipe: Any, worker: str, arguments: tuple[Any, ...]) -> None:
+def _serve(pipe: Any, worker: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     try:
         module, _, name = worker.partition(":")
-        served = getattr(importlib.import_module(f"benchmarks.{module}"), name)(*arguments)
+        served = getattr(importlib.import_module(f"benchmarks.{module}"), name)(*arguments, **options)
         pipe.send((list(served.tasks), None))
         while True:
             method, given = pipe.recv()

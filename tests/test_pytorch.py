@@ -10,7 +10,7 @@ from model import INPUT_SIZE, alexnet
 
 import minicnn.functional as F
 from benchmarks import networks
-from minicnn import Tensor, nn
+from minicnn import Tensor, get_num_threads, nn
 
 torch = pytest.importorskip("torch")
 pytorch = importlib.import_module("benchmarks.pytorch")
@@ -130,3 +130,25 @@ def test_layers_of_the_benchmarks_have_the_settings_of_ours():
     assert pytorch.TWINS[nn.Dropout](nn.Dropout(0.3)).p == 0.3
     linear, pool = pytorch.TWINS[nn.Linear](nn.Linear(4, 6)), pytorch.TWINS[nn.MaxPool2d](nn.MaxPool2d(3, 2))
     assert (linear.in_features, linear.out_features, pool.kernel_size, pool.stride) == (4, 6, 3, 2)
+    assert pytorch.TWINS[nn.Conv2d](nn.Conv2d(4, 6, 3, bias=False)).bias is None and conv.bias is not None
+    pool = pytorch.TWINS[nn.MaxPool2d](nn.MaxPool2d(3, 2, 1, 2, ceil_mode=True))
+    assert (pool.padding, pool.dilation, pool.ceil_mode) == (1, 2, True)
+    pool = pytorch.TWINS[nn.AvgPool2d](nn.AvgPool2d(3, 2, 1, True))
+    assert (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode, pool.count_include_pad) == (
+        3,
+        2,
+        1,
+        True,
+        True,
+    )
+    norm = pytorch.TWINS[nn.BatchNorm2d](nn.BatchNorm2d(5, eps=0.1, momentum=0.2))
+    assert (norm.num_features, norm.eps, norm.momentum) == (5, 0.1, 0.2)
+
+
+@pytest.mark.parametrize("network", ["cuda-convnet", "lenet", "vgg11", "mlp"])
+def test_the_benchmarks_small_networks(network):
+    """As they are checked before they are timed; here, with the numbers of threads that there are."""
+    contender = importlib.import_module("benchmarks.ours").Network
+    ours = contender(get_num_threads(), network, 3).gradients()
+    theirs = pytorch.Network(torch.get_num_threads(), network, 3, best=True).gradients()
+    assert networks.disagreement(networks.differences(ours, theirs), 1e-4, 1e-5) is None

@@ -74,7 +74,7 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
     plateau = schedule if isinstance(schedule, ReduceLROnPlateau) else None
     way.begin(net)
     start.restore(way, net, optimizer, schedule, settings, given, loader)
-    introduce(settings, given, way, net, optimizer, loader, val_loader)
+    introduce(settings, given, start, way, net, optimizer, loader, val_loader)
 
     known = {"classes": dataset.classes, "names": start.names(dataset), "lrn": lrn, "ranks": workers.size}
     known["minicnn"] = minicnn.__version__

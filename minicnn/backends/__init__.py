@@ -381,12 +381,13 @@ def missed(device: str) -> str | None:
     Args:
         device: "cpu", "gpu" or "gpu:N".
     Returns:
-        One line, or None if it has.
+        One line, which also says what computes instead; or None if it has.
     """
     kind = device.partition(":")[0]
     for backend in reversed(_backends.values()):
         if backend.device == kind and backend.default:
-            return None if backend.problem() is None else f"without the {backend.name} backend: {backend.problem()}"
+            problem = backend.problem()
+            return problem and f"{problem}; without the {backend.name} backend, {backend_of(kind)} computes, slower"
     return None
 
 

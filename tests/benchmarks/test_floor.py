@@ -21,7 +21,18 @@ def test_the_papers_multiplications():
     }
 
 
-@pytest.mark.parametrize("network", ["2012", "2014"])
+def test_the_multiplications_of_small_networks():
+    forward = [(p.layer, p.rows, p.inner, p.columns) for p in floor.products("lenet", 2) if p.direction == "forward"]
+    assert forward == [
+        ("conv1", 2 * 28 * 28, 25, 6), ("conv2", 2 * 10 * 10, 150, 16),
+        ("fc3", 2, 400, 120), ("fc4", 2, 120, 84), ("fc5", 2, 84, 10),
+    ]  # fmt: skip
+    pixels = [p.rows for p in floor.products("cuda-convnet", 1) if p.direction == "forward"]
+    assert pixels == [32 * 32, 16 * 16, 8 * 8, 1, 1]
+    assert flops("mlp", 3, "forward") == 6 * (784 * 512 + 512 * 512 + 512 * 10)
+
+
+@pytest.mark.parametrize("network", ["2012", "2014", "vgg11", "mlp"])
 def test_backward_is_twice_forward_but_for_the_images_gradient(network):
     (first, *_) = floor.products(network, 4)
     assert flops(network, 4, "backward") == 2 * flops(network, 4, "forward") - first.flops

@@ -6,12 +6,12 @@ import math
 import pytest
 
 from benchmarks import cpu_report, report
-from benchmarks.sections import BEST, COMPILED, DEFAULT, FLOOR, OURS
+from benchmarks.sections import BEST, COMPILED, DEFAULT, FLOOR, OURS, by
 
 MACHINE = {
     **{"processor": "a processor", "cores": 2, "caches": "L2 512K", "memory_gib": 8.0, "system": "Linux x86_64"},
     **{"python": "3.12", "numpy": "2.0", "blas": "a BLAS", "pytorch": "2.13", "minicnn": "0.1", "threads": 2},
-    "date": "2030-01-02",
+    **{"date": "2030-01-02", "backend": "native (gcc 12.2.0, AVX2)"},
 }
 
 
@@ -41,6 +41,7 @@ def made(names=(OURS, DEFAULT, BEST, FLOOR)):
             {
                 "network": "2012",
                 "batch": b,
+                "threads": 2,
                 "step": step,
                 "inference": played({"inference": times(0.3)}),
                 "memory": memory,
@@ -63,12 +64,12 @@ def made(names=(OURS, DEFAULT, BEST, FLOOR)):
 
 def test_the_tables():
     lines = cpu_report.markdown(made()).splitlines()
-    assert "| 2012 | 32 | step | 2 (2 to 2) | 3 (3 to 3) | 4 (4 to 4) | 3 (2) |" in lines
+    assert "| 2012 | 32 | 2 | step | 2 (2 to 2) | 3 (3 to 3) | 4 (4 to 4) | 3 (2) |" in lines
     assert any(
-        line.startswith("| 2012 | 32 | step | 200 (100 to 400) | 400 (200 to 800) |") and "| 160 | 80 |" in line
+        line.startswith("| 2012 | 32 | 2 | step | 200 (100 to 400) | 400 (200 to 800) |") and "| 160 | 80 |" in line
         for line in lines
     )
-    assert "| 2012 | 1 | 1,000 (50) | 1,000 (50) | 1,000 (50) | 1,000 (50) | 5 | 5 | 5 | 5 |" in lines
+    assert "| 2012 | 1 | 2 | 1,000 (50) | 1,000 (50) | 1,000 (50) | 1,000 (50) | 5 | 5 | 5 | 5 |" in lines
     assert "| conv1 | 200 | 400 | 600 | 800 | 200 | 400 | 600 | 800 |" in lines
     assert "| relu1 | 2 | 4 | 6 | – | 2 | 4 | 6 | – |" in lines
     assert "| sgd | – | – | – | – | 2 | 4 | 6 | – |" in lines
@@ -89,7 +90,31 @@ def test_what_a_reader_must_know_is_said():
     results["watched"], results["problems"] = False, ["PyTorch compiled is left out"]
     text = " ".join(cpu_report.markdown(results).split())
     assert "1 of them ended with fewer rounds than planned" in text and "does not tell" in text
-    assert "**PyTorch compiled is left out.**" in text
+    assert "**PyTorch compiled is left out.**" in text and "AVX2**" not in text
+    assert "**minicnn** through its public API by the backend native (gcc 12.2.0, AVX2). **PyTorch** as it" in text
+    results = made((OURS, by("numpy"), by("reference"), FLOOR)) | {"avx2": True, "anyway": True, "watched": False}
+    text = " ".join(cpu_report.markdown(results).split())
+    assert "AVX2), **minicnn numpy** by the NumPy backend, **minicnn reference** by the lessons as they" in text
+    assert "**All of them are held to AVX2**" in text and "OPENBLAS_CORETYPE='Haswell'" in text
+    assert "worked were **kept**." in text and "does not tell" not in text
+
+
+def test_the_chart_compares_with_minicnn_for_the_largest_number_of_threads():
+    results = made()
+    results["steps"] += [{**r, "threads": 1} for r in results["steps"]]
+    results = {key: results[key] for key in ("machine", "steps")}
+    step, inference = cpu_report.draw(results).axes
+    assert step.get_ylabel() == "images a second, where minicnn's are 1 (higher is better)"
+    assert [label.get_text() for label in step.get_xticklabels()] == ["1\n2012", "32\n2012"]
+    heights = [bar.get_height() for bars in step.containers for bar in bars]
+    assert heights == pytest.approx([1, 1, 1 / 2, 1 / 2, 1 / 3, 1 / 3]) and len(inference.containers) == 3
+
+
+def test_the_layers_of_a_network_without_convolutions():
+    results = made()
+    results["layers"][0]["seconds"] = {"fc1 forward": {OURS: [0.001] * 3}, "fc1 backward": {OURS: [0.002] * 3}}
+    text = cpu_report.markdown(results)
+    assert "| fc1 | 1 | 2 |" in text and "fc1 makes no gradient for the" in text
 
 
 def test_json_comes_back_to_five_digits():
@@ -117,7 +142,7 @@ def test_measurements_that_a_busy_machine_prevented(tmp_path):
     for r in results["steps"]:
         r["step"] = played({"step": {name: [] for name in (OURS, DEFAULT, BEST, FLOOR)}}, 20, 3)
     cpu_report.write(results, tmp_path)
-    assert "| 2012 | 32 | step | – | – | – | 0 (20) |" in (tmp_path / "cpu.md").read_text(encoding="utf-8")
+    assert "| 2012 | 32 | 2 | step | – | – | – | 0 (20) |" in (tmp_path / "cpu.md").read_text(encoding="utf-8")
 
 
 def test_a_report_that_fails_leaves_the_last(tmp_path, monkeypatch):

@@ -151,6 +151,12 @@ def test_a_process_reports_its_tasks_threads_and_memory():
     assert not contender._process.is_alive()
 
 
+def test_a_process_has_its_backend_and_describes_itself():
+    with running(Contender("minicnn", 1, "ours:Chains", backend="reference")) as (contender,):
+        found = contender.ask("describe")
+    assert found["backend"] == "reference" and found["threads"] == 1 and found["processor"]
+
+
 def test_threads_that_are_not_those_asked_for_are_an_error():
     contender = Contender("minicnn", 1, "ours:Chains")
     contender.asked = 2

@@ -16,7 +16,7 @@ from support import options, recipes
 from support.settings import DEFAULTS, RECIPE_OPTIONS, adopt, parse
 
 import minicnn
-from minicnn.backends import devices
+from minicnn.backends import Backend, devices
 from minicnn.checkpoint import CheckpointError
 from minicnn.checks import escaped
 from minicnn.data import DataError
@@ -296,6 +296,29 @@ def test_a_run_in_another_number_of_processes_shares_the_machine_anew(monkeypatc
     assert adopted(2, ranks=2) == adopted(1, ranks=1) == adopted(1) == ("gpu:0", 3, False, 2)
     assert adopted(3, ranks=2) == adopted(1, ranks=2) == adopted(2) == ("gpu:0", None, None, None)
     assert adopted(3, "--threads", "4", ranks=2) == ("gpu:0", None, None, 4)
+
+
+def test_a_program_says_why_it_has_not_the_fastest_backend(capsys):
+    """Without a C compiler, for example, and then the next one computes; named, such a backend is an error."""
+
+    def closed():
+        raise minicnn.DeviceError("there is no such thing: install it")
+
+    def machine(*arguments):
+        settings = parse([*arguments])[0]
+        options.use_machine(settings)
+        return settings.backend, capsys.readouterr().out
+
+    usual = machine()[0]
+    fast = Backend("fast", "cpu", {}, default=True, opens=closed)
+    try:
+        line = f"there is no such thing: install it; without the fast backend, {usual} computes, slower\n"
+        assert machine() == (usual, line)
+        assert machine("--backend", "numpy") == ("numpy", "")
+        with pytest.raises(minicnn.DeviceError, match=r"^backend 'fast': there is no such thing: install it$"):
+            machine("--backend", "fast")
+    finally:
+        fast.remove()
 
 
 def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):

@@ -320,6 +320,19 @@ def test_an_interrupted_run_of_the_papers_recipe_goes_on(run, at_epoch, look, tm
     assert f"loss {json.loads((folder / 'ten_crop.json').read_text())['loss']:.4f}" in measured.out
 
 
+def test_a_run_goes_on_by_another_backend(run, tmp_path):
+    """Which says so; otherwise the backend stays the run's."""
+    options = ("--epochs", 1, "--no-ten-crop", "--backend", "numpy", "--out", tmp_path)
+    assert run(*paper(*options)).status == 0
+    last, words = tmp_path / "last.safetensors", "until now the run was computed by the backend"
+    again = run("train.py", "--resume", last, "--epochs", 2)
+    assert again.status == 0 and "backend numpy\n" in again.out and words not in again.out
+    other = run("train.py", "--resume", last, "--epochs", 3, "--backend", "reference")
+    assert other.status == 0
+    assert f"backend reference\n      {words} numpy: the last bits of results differ\n" in other.out
+    assert json.loads((tmp_path / "config.json").read_text())["backend"] == "reference"
+
+
 def test_a_rate_by_hand(run, look, tmp_path):
     """As the paper's authors did it: stopped, and gone on with another rate."""
     options = ("--epochs", 1, "--patience", 9, "--no-ten-crop", "--out", tmp_path)

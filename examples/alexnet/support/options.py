@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import minicnn
 from minicnn import distributed
-from minicnn.backends import backend_of
+from minicnn.backends import backend_of, missed
 from minicnn.backends.cuda.products import has_tf32
 from minicnn.backends.devices import open_device
 from minicnn.checkpoint import CheckpointError
@@ -235,8 +235,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--backend", metavar="NAME",
-        help="the code that computes (default: numpy on a CPU, cuda on a GPU). reference runs the lessons as they are "
-        "written: slowly and in one thread, which suits a debugger",
+        help="the code that computes: cuda on a GPU; on a CPU native (default, which needs a C compiler) or numpy. "
+        "reference runs the lessons as they are written: slowly and in one thread, which suits a debugger",
     )  # fmt: skip
     group.add_argument(
         "--precision",
@@ -271,6 +271,8 @@ def use_machine(settings: argparse.Namespace, workers: Workers | None = None) ->
         minicnn.set_num_threads(settings.threads)
     if settings.backend is not None:
         minicnn.use_backend(settings.backend)
+    elif problem := missed(settings.device):
+        say(problem)
     if settings.backend not in (None, computing := backend_of(settings.device)):
         raise UsageError(f"--backend {settings.backend} does not compute on {settings.device}, {computing} does")
     settings.backend = computing

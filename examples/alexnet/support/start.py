@@ -176,8 +176,8 @@ def observers(
 
 # ------------------------------------------------------------------------------- what is said of it
 def introduce(
-    settings: Namespace, given: set[str], way: Data, net: nn.Module, optimizer: Optimizer, loader: DataLoader,
-    val_loader: DataLoader,
+    settings: Namespace, given: set[str], start: Start, way: Data, net: nn.Module, optimizer: Optimizer,
+    loader: DataLoader, val_loader: DataLoader,
 ) -> None:  # fmt: skip
     """Print the configuration: the machine, the data, the settings that differ from the recipe's,
     and what may surprise."""
@@ -193,6 +193,8 @@ def introduce(
     else:
         machine = f"{settings.device}, {describe_device(settings.device)}, with matrix products in {settings.precision}"
     say(f"AlexNet {settings.variant}, {parameters:,} parameters, on {machine}, backend {settings.backend}")
+    if settings.resume and (before := start.config["backend"]) != settings.backend:
+        say(f"      until now the run was computed by the backend {before}: the last bits of results differ")
     if way.workers.size > 1:
         say(f"in {way.workers.size} processes (--parallel {settings.parallel})")
     elif settings.parallel == "columns":

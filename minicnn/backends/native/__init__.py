@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation, conv
+from . import activation, conv, matmul, optimizer, pooling, standardize
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -33,6 +33,17 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "conv.convolve": conv.convolve,
     "conv.convolve_transpose": conv.convolve_transpose,
     "conv.convolve_weight": conv.convolve_weight,
+    "ops.matmul": matmul.matmul,
+    "optimizer.adam": optimizer.adam,
+    "optimizer.sgd": optimizer.sgd,
+    "pooling.gather": pooling.gather,
+    "pooling.scatter": pooling.scatter,
+    "pooling.window_maximum": pooling.window_maximum,
+    "pooling.winners": pooling.winners,
+    "standardize.moments": standardize.moments,
+    "standardize.normalize": standardize.normalize,
+    "standardize.normalize_backward": standardize.normalize_backward,
+    "standardize.sums": standardize.sums,
 }
 backend = Backend(
     "native",

@@ -8,10 +8,12 @@ the key, so that a file that is torn, damaged or another's is compiled again and
 file is complete, and has been loaded once, before it takes its name, so two processes may compile
 the same at once.
 
-The environment variable CC names the compiler, with arguments if it needs any ("ccache gcc-14");
-MINICNN_CFLAGS has more flags, which come after the others ("-mno-avx512f"); MINICNN_CACHE names the
-folder. Without it that is $XDG_CACHE_HOME/minicnn or ~/.cache/minicnn, and where libraries cannot
-be kept there, each process compiles its own.
+It reads these environment variables.
+
+    CC: the compiler, with arguments if it needs any: "gcc-14", "ccache clang".
+    MINICNN_CFLAGS: more flags, after the others, such as "-mno-avx512f".
+    MINICNN_CACHE: the folder of the libraries. Without it they are in $XDG_CACHE_HOME/minicnn or
+        ~/.cache/minicnn, or, if they cannot be kept there, each process compiles its own.
 """
 
 import ctypes
@@ -73,7 +75,7 @@ def _library(name: str, real: str) -> ctypes.CDLL:
     try:
         path = folder() / f"{name}-{real}-{key}.so"
         return ctypes.CDLL(str(path)) if _is_whole(path, key) else _keep(_compiled(source, command), path, key)
-    except OSError as error:  # the disk is full, or its files may not be run, or …
+    except OSError as error:  # the disk is full, its files may not be run, …
         if named := os.environ.get("MINICNN_CACHE"):
             problem = f"cannot be kept in MINICNN_CACHE, {named!r}, and loaded from there: {error}"
             raise DeviceError(escaped(f"the library {name!r} {problem}")) from None
@@ -134,7 +136,7 @@ def folder() -> Path:
     named, home = os.environ.get("MINICNN_CACHE"), os.environ.get("XDG_CACHE_HOME")
     path = Path(named).absolute() if named else Path(home or os.path.expanduser("~/.cache"), "minicnn")
     if not path.is_absolute():
-        raise FileNotFoundError(f"{str(path.parent)!r} does not begin at the root")
+        raise FileNotFoundError(f"{str(path.parent)!r} is not the whole path of a folder")
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = path.stat()
     if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):

@@ -1,12 +1,12 @@
 // Convolution without columns: the lesson functional/conv.py. All three maps are one product
-// (product.h), of a matrix that is never made: element (a, b) of it is source[rows[a] + columns[b]].
+// (product.h), of a matrix that is never made: element (a, b) of it is left[rows[a] + columns[b]].
 //
 //   y   pixels   × elements  @  K    y[a] = Σ_b x[pixel a + element b] K[b]
 //   dK  elements × pixels    @  dy   dK[a] = Σ_b x[element a + pixel b] dy[b]
 //   dx  pixels   × elements  @  Kᵀ   dx[a] = Σ_b dy[pixel a − element b] Kᵀ[b]
 //
-// where an element is a place (i, j) of the window and a channel. So im2col is two lists of offsets,
-// as long as the matrix has rows and columns.
+// where an element is a place (i, j) of the window and a channel. So im2col is two lists of
+// offsets, as long as the matrix has rows and columns.
 //
 // The floor is 2 · N·OH·OW · KH·KW·C/G · O operations. The images of a unit of work, with their
 // padding, stay in the second-level cache.
@@ -14,29 +14,42 @@
 #include "native.h"
 #include "product.h"
 
-// What a convolution is: sizes of the image and of the output, the window, and how the work is cut:
-// `few` images to a unit, or a part of the `bands` of an image's rows.
+// What a convolution is: sizes of the images and of the outputs, the window, and how the work is
+// cut: into units of `few` images, or of one of an image's bands of rows; and for a sum, into
+// shares.
 typedef struct {
-    Index n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands;
+    Index n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands, shares;
 } Shape;
 
-// A thread's working memory: for products of at most `pixels` × `elements`, either way around, and
-// for a copy of images with their padding, which has the rest.
+// A unit's images, and its rows of the `height` of each.
 typedef struct {
-    real *packed, *spare, *copy;
-    Index *tables;
+    Index image, images, begin, end;
+} Unit;
+
+INLINE Unit unit_of(const Shape *s, Index number, Index height) {
+    const Index image = number / s->bands * s->few, band = number % s->bands;
+    return (Unit){image, least(s->few, s->n - image), height * band / s->bands, height * (band + 1) / s->bands};
+}
+
+// A thread's working memory: what a product of a unit's pixels × elements needs, either way around,
+// and a copy of images with their padding, which has the rest.
+typedef struct {
+    Product product;
+    real *copy;
 } Room;
 
 INLINE Room divided(uint8_t *room, Index pixels, Index elements) {
-    Room r = {.packed = (real *)room, .tables = (Index *)(room + PACKED)};
-    r.spare = (real *)(r.tables + 2 * (pixels + elements));
-    r.copy = r.spare + most(pixels, elements) * SPARE;
+    Index *tables = (Index *)(room + PACKED);
+    Room r = {.product = {.rows = tables, .to = tables + pixels, .right_step = 1, .out_step = 1, .packed = (real *)room}};
+    r.product.columns = tables + 2 * pixels, r.product.with = r.product.columns + elements;
+    r.product.spare = (real *)(r.product.with + elements);
+    r.copy = r.product.spare + most(pixels, elements) * SPARE;
     return r;
 }
 
-// The pixels [top, bottom) × [left, right) of some images of h × w pixels, for the channels
-// [first, first + some) of all: in the images themselves if they are there, else copied to `copy`,
-// with zeros around the image. *row and *image are the distances between rows and images.
+// The pixels [top, bottom) × [left, right) of some images of h × w pixels, for the channels [first,
+// first + some) of all: in the images themselves if they are there, else copied to `copy`, with
+// zeros around the image. *row and *image are the distances between rows and images.
 static const real *part(const real *x, Index images, Index h, Index w, Index all, Index first, Index some, Index top,
                         Index bottom, Index left, Index right, real *copy, Index *row, Index *image, Index *pixel) {
     if (top >= 0 && left >= 0 && bottom <= h && right <= w) {
@@ -61,74 +74,70 @@ static const real *part(const real *x, Index images, Index h, Index w, Index all
     return copy;
 }
 
-// The matrix of im2col(x) for the group's channels, output rows [begin, end) of some images: its
-// rows are pixels, its columns elements.
-static Gathered windows(const Shape *s, const real *x, Index images, Index group, Index begin, Index end, real *copy,
-                        Index *tables) {
-    const Index c = s->c / s->groups, o = s->o, pixels = images * (end - begin) * s->ow, elements = s->kh * s->kw * c;
-    Gathered g = {NULL, pixels, elements, tables, tables + pixels, tables + pixels + elements,
-                  tables + 2 * pixels + elements};
-    const Index top = begin * s->sh - s->top, bottom = (end - 1) * s->sh - s->top + s->dh * (s->kh - 1) + 1;
+// im2col(x) as a product's left matrix, for the group's channels of a unit: its rows are pixels,
+// its columns elements.
+static Product windows(const Shape *s, const Room *room, const real *x, Unit u, Index group) {
+    Product m = room->product;
+    const Index c = s->c / s->groups;
+    const Index top = u.begin * s->sh - s->top, bottom = (u.end - 1) * s->sh - s->top + s->dh * (s->kh - 1) + 1;
     const Index left = -s->left, right = (s->ow - 1) * s->sw - s->left + s->dw * (s->kw - 1) + 1;
-    Index row, image, pixel, a = 0, b = 0;
-    g.source = part(x, images, s->h, s->w, s->c, group * c, c, top, bottom, left, right, copy, &row, &image, &pixel);
-    for (Index n = 0; n < images; ++n)
-        for (Index p = 0; p < end - begin; ++p)
-            for (Index q = 0; q < s->ow; ++q, ++a) {
-                g.rows[a] = n * image + p * s->sh * row + q * s->sw * pixel;
-                g.to[a] = ((n * s->oh + begin + p) * s->ow + q) * o;
+    Index row, image, pixel;
+    m.left = part(x + u.image * s->h * s->w * s->c, u.images, s->h, s->w, s->c, group * c, c, top, bottom, left, right,
+                  room->copy, &row, &image, &pixel);
+    m.height = m.depth = 0, m.width = s->o / s->groups;
+    for (Index n = 0; n < u.images; ++n)
+        for (Index p = 0; p < u.end - u.begin; ++p)
+            for (Index q = 0; q < s->ow; ++q, ++m.height) {
+                m.rows[m.height] = n * image + p * s->sh * row + q * s->sw * pixel;
+                m.to[m.height] = ((n * s->oh + u.begin + p) * s->ow + q) * s->o;
             }
     for (Index i = 0; i < s->kh; ++i)
         for (Index j = 0; j < s->kw; ++j)
-            for (Index k = 0; k < c; ++k, ++b) {
-                g.columns[b] = i * s->dh * row + j * s->dw * pixel + k;
-                g.with[b] = b * o;
+            for (Index k = 0; k < c; ++k, ++m.depth) {
+                m.columns[m.depth] = i * s->dh * row + j * s->dw * pixel + k;
+                m.with[m.depth] = m.depth * s->o;
             }
-    return g;
+    return m;
 }
 
-// y = im2col(x) @ K + b. A unit is a few images, or a band of rows of one.
-KERNEL void convolve(Index first, Index last, const real *x, const real *weight, const real *bias, real *y, Index n,
-                     Index h, Index w, Index c, Index oh, Index ow, Index o, Index kh, Index kw, Index sh, Index sw,
-                     Index top, Index left, Index dh, Index dw, Index groups, Index few, Index bands, uint8_t *room) {
-    const Shape s = {n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands};
-    const Room r = divided(room, few * ow * (oh / bands + 1), kh * kw * c / groups);
-    for (Index unit = first; unit < last; ++unit) {
-        const Index image = unit / bands * few, images = least(few, n - image), band = unit % bands;
-        for (Index g = 0; g < groups; ++g) {
-            const Gathered matrix = windows(&s, x + image * h * w * c, images, g, oh * band / bands,
-                                            oh * (band + 1) / bands, r.copy, r.tables);
-            const Index begin = g * (o / groups);
-            product(&matrix, weight + begin, bias ? bias + begin : NULL, y + image * oh * ow * o + begin, o / groups,
-                    0, r.packed, r.spare);
+// y = im2col(x) @ K + b, by units of images or of rows of y.
+KERNEL void convolve(Index first, Index last, const real *x, const real *weight, const real *bias, real *y,
+                     const Index *shape, uint8_t *room) {
+    const Shape *s = (const Shape *)shape;
+    const Room r = divided(room, s->few * s->ow * (s->oh / s->bands + 1), s->kh * s->kw * s->c / s->groups);
+    for (Index number = first; number < last; ++number)
+        for (Index g = 0; g < s->groups; ++g) {
+            const Unit u = unit_of(s, number, s->oh);
+            Product m = windows(s, &r, x, u, g);
+            m.right = weight + g * m.width, m.out = y + u.image * s->oh * s->ow * s->o + g * m.width;
+            multiply(&m, bias ? bias + g * m.width : NULL, 0);
         }
+}
+
+// dK = im2col(x)ᵀ @ dy, a sum for each share of the units.
+KERNEL void convolve_weight(Index first, Index last, const real *x, const real *dy, real *sums, const Index *shape,
+                            uint8_t *room) {
+    const Shape *s = (const Shape *)shape;
+    const Room r = divided(room, s->few * s->ow * (s->oh / s->bands + 1), s->kh * s->kw * s->c / s->groups);
+    const Index units = (s->n + s->few - 1) / s->few * s->bands;
+    for (Index share = first; share < last; ++share) {
+        const Index begin = units * share / s->shares, end = units * (share + 1) / s->shares;
+        for (Index number = begin; number < end; ++number)
+            for (Index g = 0; g < s->groups; ++g) {
+                const Unit u = unit_of(s, number, s->oh);
+                const Product m = windows(s, &r, x, u, g);
+                Product turned = m;
+                turned.height = m.depth, turned.rows = m.columns, turned.to = m.with;
+                turned.depth = m.height, turned.columns = m.rows, turned.with = m.to;
+                turned.right = dy + u.image * s->oh * s->ow * s->o + g * m.width;
+                turned.out = sums + share * m.depth * s->o + g * m.width;
+                multiply(&turned, NULL, number > begin);
+            }
     }
 }
 
-// dK = im2col(x)ᵀ @ dy, as a sum for each unit: a share of the images.
-KERNEL void convolve_weight(Index first, Index last, const real *x, const real *dy, real *sums, Index n, Index h,
-                            Index w, Index c, Index oh, Index ow, Index o, Index kh, Index kw, Index sh, Index sw,
-                            Index top, Index left, Index dh, Index dw, Index groups, Index few, Index bands,
-                            Index shares, uint8_t *room) {
-    const Shape s = {n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands};
-    const Index pieces = (n + few - 1) / few * bands;
-    const Room r = divided(room, few * ow * (oh / bands + 1), kh * kw * c / groups);
-    for (Index unit = first; unit < last; ++unit)
-        for (Index piece = pieces * unit / shares; piece < pieces * (unit + 1) / shares; ++piece) {
-            const Index image = piece / bands * few, images = least(few, n - image), band = piece % bands;
-            for (Index g = 0; g < groups; ++g) {
-                const Gathered m = windows(&s, x + image * h * w * c, images, g, oh * band / bands,
-                                           oh * (band + 1) / bands, r.copy, r.tables);
-                const Gathered turned = {m.source, m.depth, m.height, m.columns, m.rows, m.with, m.to};
-                const Index begin = g * (o / groups);
-                product(&turned, dy + image * oh * ow * o + begin, NULL, sums + unit * m.depth * o + begin,
-                        o / groups, piece > pieces * unit / shares, r.packed, r.spare);
-            }
-        }
-}
-
-// Kᵀ: (places, C, O) -> (places, O, C). A unit is SIDE of the O at a place: each line that is read goes
-// to as many rows.
+// Kᵀ: (places, C, O) -> (places, O, C). A unit is SIDE of the O at a place: each line that is read
+// goes to as many rows.
 #define SIDE 16
 KERNEL void transpose(Index first, Index last, const real *restrict weight, real *restrict turned, Index c, Index o) {
     const Index parts = (o + SIDE - 1) / SIDE;
@@ -143,46 +152,81 @@ KERNEL void transpose(Index first, Index last, const real *restrict weight, real
 
 INLINE Index floored(Index a, Index b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
-// dx = col2im(dy @ Kᵀ), where `turned` is Kᵀ, (KH, KW, O, C/G). A pixel (h, w) of dx gets something from
-// output pixel (p, q) and place (i, j) if p·s + i·d = h + top, and likewise along the width. With a
-// stride these places depend on the remainder of h + top, so pixels of a remainder are a product
-// of their own. A unit is a few images, or a band of rows of one.
-KERNEL void convolve_transpose(Index first, Index last, const real *dy, const real *turned, real *dx, Index n,
-                               Index h, Index w, Index c, Index oh, Index ow, Index o, Index kh, Index kw, Index sh,
-                               Index sw, Index top, Index left, Index dh, Index dw, Index groups, Index few,
-                               Index bands, uint8_t *room) {
-    const Index each = c / groups, outs = o / groups, pixels = few * w * (h / bands + 1), elements = kh * kw * outs;
-    const Room r = divided(room, pixels, elements);
-    for (Index unit = first; unit < last; ++unit) {
-        const Index image = unit / bands * few, images = least(few, n - image), band = unit % bands;
-        const Index begin = h * band / bands, end = h * (band + 1) / bands;
-        if (begin == end) continue;
-        const Index low = floored(begin + top - dh * (kh - 1), sh), high = floored(end - 1 + top, sh) + 1;
-        const Index near = floored(left - dw * (kw - 1), sw), far = floored(w - 1 + left, sw) + 1;
-        for (Index group = 0; group < groups; ++group) {
-            Index row, step, pixel;
-            const real *source = part(dy + image * oh * ow * o, images, oh, ow, o, group * outs, outs, low, high, near,
-                                      far, r.copy, &row, &step, &pixel);
-            for (Index y = 0; y < sh; ++y)
-                for (Index z = 0; z < sw; ++z) {
-                    Gathered g = {source, 0, 0, r.tables, r.tables + pixels, r.tables + pixels + elements,
-                                  r.tables + 2 * pixels + elements};
-                    for (Index m = 0; m < images; ++m)
-                        for (Index p = begin + (y + sh - (begin + top) % sh) % sh; p < end; p += sh)
-                            for (Index q = (z + sw - left % sw) % sw; q < w; q += sw, ++g.height) {
-                                g.rows[g.height] = m * step + ((p + top) / sh - low) * row +
-                                                   ((q + left) / sw - near) * pixel;
-                                g.to[g.height] = ((m * h + p) * w + q) * c;
+// dx = col2im(dy @ Kᵀ), where `turned` is Kᵀ, (KH, KW, O, C/G). Pixel (h, w) of dx has a part in
+// output pixel (p, q) at place (i, j) if p·s + i·d = h + top, and likewise along the width. With a
+// stride these places depend on the remainder of h + top, so the pixels of a remainder are a
+// product of their own.
+KERNEL void convolve_transpose(Index first, Index last, const real *dy, const real *turned, real *dx,
+                               const Index *shape, uint8_t *room) {
+    const Shape *s = (const Shape *)shape;
+    const Index c = s->c / s->groups, o = s->o / s->groups;
+    const Room r = divided(room, s->few * s->w * (s->h / s->bands + 1), s->kh * s->kw * o);
+    for (Index number = first; number < last; ++number) {
+        const Unit u = unit_of(s, number, s->h);
+        if (u.begin == u.end) continue;
+        const Index top = floored(u.begin + s->top - s->dh * (s->kh - 1), s->sh);
+        const Index bottom = floored(u.end - 1 + s->top, s->sh) + 1;
+        const Index left = floored(s->left - s->dw * (s->kw - 1), s->sw), right = floored(s->w - 1 + s->left, s->sw) + 1;
+        for (Index g = 0; g < s->groups; ++g) {
+            Product m = r.product;
+            Index row, image, pixel;
+            m.left = part(dy + u.image * s->oh * s->ow * s->o, u.images, s->oh, s->ow, s->o, g * o, o, top, bottom, left,
+                          right, r.copy, &row, &image, &pixel);
+            m.right = turned, m.out = dx + u.image * s->h * s->w * s->c + g * c, m.width = c;
+            for (Index y = 0; y < s->sh; ++y)
+                for (Index x = 0; x < s->sw; ++x) {
+                    m.height = m.depth = 0;
+                    for (Index n = 0; n < u.images; ++n)
+                        for (Index h = u.begin + (y + s->sh - (u.begin + s->top) % s->sh) % s->sh; h < u.end; h += s->sh)
+                            for (Index w = (x + s->sw - s->left % s->sw) % s->sw; w < s->w; w += s->sw, ++m.height) {
+                                const Index p = (h + s->top) / s->sh - top, q = (w + s->left) / s->sw - left;
+                                m.rows[m.height] = n * image + p * row + q * pixel;
+                                m.to[m.height] = ((n * s->h + h) * s->w + w) * s->c;
                             }
-                    for (Index i = 0; i < kh; ++i)
-                        for (Index j = 0; j < kw; ++j)
-                            if (i * dh % sh == y && j * dw % sw == z)
-                                for (Index k = 0; k < outs; ++k, ++g.depth) {
-                                    g.columns[g.depth] = k - i * dh / sh * row - j * dw / sw * pixel;
-                                    g.with[g.depth] = ((i * kw + j) * o + group * outs + k) * each;
+                    for (Index i = 0; i < s->kh; ++i)
+                        for (Index j = 0; j < s->kw; ++j)
+                            if (i * s->dh % s->sh == y && j * s->dw % s->sw == x)
+                                for (Index k = 0; k < o; ++k, ++m.depth) {
+                                    m.columns[m.depth] = k - i * s->dh / s->sh * row - j * s->dw / s->sw * pixel;
+                                    m.with[m.depth] = ((i * s->kw + j) * s->o + g * o + k) * c;
                                 }
-                    product(&g, turned, NULL, dx + image * h * w * c + group * each, each, 0, r.packed, r.spare);
+                    multiply(&m, NULL, 0);
                 }
+        }
+    }
+}
+
+// The same by way of columns, which takes less where a pixel's few channels would leave registers
+// empty, or where many windows of the product above reach beyond dy. A unit is some whole images.
+KERNEL void convolve_transpose_by_columns(Index first, Index last, const real *dy, const real *weight, real *dx,
+                                          const Index *shape, uint8_t *room) {
+    const Shape *s = (const Shape *)shape;
+    const Index c = s->c / s->groups, o = s->o / s->groups, pixels = s->few * s->oh * s->ow, elements = s->kh * s->kw * c;
+    const Room r = divided(room, pixels, o);
+    for (Index number = first; number < last; ++number) {
+        const Unit u = unit_of(s, number, 1);
+        real *const to = dx + u.image * s->h * s->w * s->c;
+        memset(to, 0, u.images * s->h * s->w * s->c * sizeof(real));
+        for (Index g = 0; g < s->groups; ++g) {
+            Product m = r.product;
+            m.left = dy + u.image * s->oh * s->ow * s->o + g * o, m.right = weight + g * o, m.out = r.copy;
+            m.height = u.images * s->oh * s->ow, m.depth = o, m.width = elements, m.right_step = s->o;
+            for (Index a = 0; a < m.height; ++a) m.rows[a] = a * s->o, m.to[a] = a * elements;
+            for (Index b = 0; b < o; ++b) m.columns[b] = m.with[b] = b;
+            multiply(&m, NULL, 0);
+            const real *column = r.copy;
+            for (Index n = 0; n < u.images; ++n)
+                for (Index p = 0; p < s->oh; ++p)
+                    for (Index q = 0; q < s->ow; ++q)
+                        for (Index i = 0; i < s->kh; ++i) {
+                            const Index h = p * s->sh - s->top + i * s->dh;
+                            for (Index j = 0; j < s->kw; ++j, column += c) {
+                                const Index w = q * s->sw - s->left + j * s->dw;
+                                if (h < 0 || h >= s->h || w < 0 || w >= s->w) continue;
+                                real *const pixel = to + ((n * s->h + h) * s->w + w) * s->c + g * c;
+                                for (Index k = 0; k < c; ++k) pixel[k] += column[k];
+                            }
+                        }
         }
     }
 }

@@ -48,11 +48,12 @@ def contiguous(array: Array) -> Array:
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
 
 
-def added(sums: Array) -> Array:
-    """The sum of the shares of the threads, in their order."""
-    total = sums[0]
-    for share in sums[1:]:
-        threads.elementwise(lambda a, b: np.add(a, b, out=a), total, share)
+def added(shares: Array, total: Array) -> Array:
+    """The sum of the shares of two threads or more, in their order, written to `total`."""
+    so_far = shares[0]
+    for share in shares[1:]:
+        threads.elementwise(lambda a, b, out: np.add(a, b, out=out), so_far, share, total)
+        so_far = total
     return total
 
 
@@ -63,8 +64,8 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: 
         kernel: the name of the .c file and of a kernel in it.
         count: how many units of work there are; nothing happens if there are none.
         args: what the kernel declares after first and last. Arrays: of the declared dtype,
-            contiguous, and writable unless the kernel declares them const; None is a null pointer.
-            Numbers: converted to the declared type.
+            contiguous unless the kernel declares them strided, and writable unless it declares them
+            const; None is a null pointer. Numbers: converted to the declared type.
         real: the dtype that `real` stands for, float32 or float64.
         each: about how many elements a unit touches, which decides how the work is cut.
         room: how many bytes of working memory each thread needs. If there are any, the kernel's
@@ -96,7 +97,9 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: 
         threads.parallel(some, threads.slices(count, step))
 
 
-def address(array: Array | None, dtype: np.dtype, kernel: str, written: bool = False) -> int | None:
+def address(
+    array: Array | None, dtype: np.dtype, kernel: str, written: bool = False, strided: bool = False
+) -> int | None:
     """Where an array's elements begin. The caller keeps the array.
 
     Args:
@@ -104,6 +107,7 @@ def address(array: Array | None, dtype: np.dtype, kernel: str, written: bool = F
         dtype: the dtype that the kernel declares.
         kernel: its name, for the message.
         written: whether the kernel writes to the array.
+        strided: whether it may lie in any way.
     Raises:
         TypeError: the array does not fit.
     """
@@ -111,14 +115,15 @@ def address(array: Array | None, dtype: np.dtype, kernel: str, written: bool = F
         return None
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         raise TypeError(f"{kernel} takes an array of {dtype}, not {shown(array)}")
-    flags = array.flags  # carray: as C has arrays, and writable
-    if not flags.carray and (written or not flags.c_contiguous or not flags.aligned):
+    flags = array.flags
+    contiguous = flags.c_contiguous or strided
+    if not flags.carray and not (contiguous and flags.aligned and (flags.writeable or not written)):
         what = "a contiguous array that it may write to" if written else "a contiguous array"
         raise TypeError(f"{kernel} takes {what}, not {shown(array)} with strides {array.strides}")
     memory: Any = array
     try:  # 0.2 µs, where array.ctypes takes 0.8
         return ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    except (TypeError, ValueError):  # it is read-only, or has no elements
+    except (TypeError, ValueError):  # it is read-only, has gaps, or no elements
         return array.ctypes.data
 
 
@@ -132,10 +137,10 @@ def _kernel(kernel: str, real: str) -> tuple[Callable[..., None], list[Any]]:
     kinds: list[Any] = []
     for argument in declared.split(","):
         words = argument.replace("*", " * ").split()
-        written = words[0] != "const"
-        dtype, number = TYPES[words[0 if written else 1].replace("real", real)]
+        written, strided = "const" not in words, "strided" in words
+        dtype, number = TYPES[words[strided + (not written)].replace("real", real)]
         types.append(ctypes.c_void_p if "*" in words else number)
-        kinds.append((np.dtype(dtype), kernel, written) if "*" in words else None)
+        kinds.append((np.dtype(dtype), kernel, written, strided) if "*" in words else None)
     function = getattr(library(file, real), name)
     function.restype, function.argtypes = None, types
     return function, kinds[2:]

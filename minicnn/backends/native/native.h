@@ -1,8 +1,8 @@
 // What every .c file begins with. `real` is float or double; the compiler is called once for each.
 //
 // A kernel does the work of the units [first, last), such as images or elements, so that threads
-// share it: KERNEL void name(Index first, Index last, …). Arrays are contiguous unless a kernel is
-// given their strides. `restrict` says that what a kernel writes is not what it reads.
+// share it: KERNEL void name(Index first, Index last, …). Arrays are contiguous, but for those that
+// are declared `strided`. `restrict` says that what a kernel writes is not what it reads.
 
 #include <math.h>
 #include <stddef.h>
@@ -12,6 +12,7 @@
 
 typedef ptrdiff_t Index;
 #define KERNEL __attribute__((visibility("default")))
+#define strided
 #define INLINE static inline __attribute__((always_inline))
 
 // The widest registers that the compiler may use: how many bytes, how many numbers, how many
@@ -38,3 +39,25 @@ INLINE void store(real *at, vec v) { *(vec *)at = v; }
 INLINE Index least(Index a, Index b) { return a < b ? a : b; }
 INLINE Index most(Index a, Index b) { return a > b ? a : b; }
 
+// As many integers, each as wide as a number. A comparison of two vecs has −1 where it holds, and 0
+// elsewhere.
+#ifdef REAL_IS_FLOAT
+typedef int32_t integer;
+#else
+typedef int64_t integer;
+#endif
+typedef integer ints __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
+
+// The numbers where a comparison holds, and 0 elsewhere.
+INLINE vec where(ints holds, vec a) { return (vec)(holds & (ints)a); }
+
+// At most 63 bytes, for which a call of memcpy takes longer.
+INLINE void copy_few(void *to, const void *from, Index size) {
+    char *target = to;
+    const char *source = from;
+    for (Index piece = 32; piece > 0; piece /= 2)
+        if (size & piece) {
+            memcpy(target, source, (size_t)piece);
+            target += piece, source += piece;
+        }
+}

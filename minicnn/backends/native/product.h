@@ -1,8 +1,9 @@
-// The product of two matrices, of which the left one need not lie in memory as a matrix: its element
-// (a, b) is source[rows[a] + columns[b]]. convolution and the Winograd algorithm are made of it.
+// The product of two matrices, of which the left one need not lie in memory as a matrix: its
+// element (a, b) is left[rows[a] + columns[b]]. Convolution, the Winograd algorithm and the
+// products of linear layers are made of it.
 //
-// A tile of R rows × V registers of the result stays in registers while b runs: it takes R numbers of
-// the left matrix, each multiplied with V registers of the right one, so R + V loads for R · V
+// A tile of R rows × V registers of the result stays in registers while b runs: it takes R numbers
+// of the left matrix, each multiplied with V registers of the right one, so R + V loads for R · V
 // multiply-adds, of which a core makes two in a cycle. A part of the right matrix, DEEP rows of V
 // registers, is copied together so that it stays in the first-level cache for all tiles.
 
@@ -52,52 +53,74 @@ static Tile *const TILES[] = {tile_10_1, tile_6_2};
 static const Index HEIGHTS[] = {10, 6};
 #endif
 
-// A matrix of A rows and B columns, never made, and where things are that belong to its rows and
-// columns: the product's rows, and the rows of the matrix on the right.
+// A product of a matrix (height, depth), one (depth, width), and the result (height, width), and
+// where things are: where the rows and columns of the left matrix begin, the rows of the right one,
+// and those of the result; how far apart are numbers of a row of the right one, and of the result.
+// `packed` is working memory of PACKED bytes, `spare` of height · SPARE numbers.
 typedef struct {
-    const real *source;
-    Index height, depth;
-    Index *rows, *columns, *to, *with;
-} Gathered;
+    const real *left, *right;
+    real *out;
+    Index height, depth, width;
+    Index *rows, *columns, *with, *to;
+    Index right_step, out_step;
+    real *packed, *spare;
+} Product;
 
-// out[to[a]…] = bias + Σ_b source[rows[a] + columns[b]] · right[with[b]…], `width` numbers in each
-// row; or, if `add`, that is added to what is there. `packed` is working memory of PACKED bytes, and
-// `spare` of g->height · SPARE numbers, for a last part of the width that does not fill its registers.
-static void product(const Gathered *g, const real *right, const real *bias, real *out, Index width, int add,
-                    real *packed, real *spare) {
-    const Index registers = (width + WIDTH - 1) / WIDTH, blocks = (registers + WIDEST - 1) / WIDEST;
-    if (!width) return;
-    const Index most_wide = (registers + blocks - 1) / blocks;
-    real rest[TALLEST * WIDEST * WIDTH], begin[WIDEST * WIDTH];
-    for (Index first = 0; first < width; first += most_wide * WIDTH) {
-        const Index wide = least(most_wide, (width - first + WIDTH - 1) / WIDTH), span = wide * WIDTH;
-        const Index here = least(span, width - first), tall = HEIGHTS[wide - 1];
-        const Index deepest = PACKED / (Index)sizeof(real) / span;
-        for (Index o = 0; o < span; ++o) begin[o] = bias && o < here ? bias[first + o] : 0;
-        if (here < span && add)
-            for (Index a = 0; a < g->height; ++a)
-                memcpy(spare + a * span, out + g->to[a] + first, here * sizeof(real));
-        for (Index b = 0; b < most(g->depth, 1); b += deepest) {
-            const Index deep = least(deepest, g->depth - b);
-            for (Index k = 0; k < deep; ++k) {
-                memcpy(packed + k * span, right + g->with[b + k] + first, here * sizeof(real));
-                for (Index o = here; o < span; ++o) packed[k * span + o] = 0;
+// Copy `deep` rows of the right matrix from row b on, and of each `here` numbers from `first` on,
+// so that they follow each other; with zeros up to the end of a register.
+INLINE void pack(const Product *p, Index b, Index deep, Index first, Index here, Index span) {
+    const real *const right = p->right + first * p->right_step;
+    if (p->right_step != 1) {
+        for (Index o = 0; o < here; ++o)
+            for (Index k = 0; k < deep; ++k) p->packed[k * span + o] = right[p->with[b + k] + o * p->right_step];
+    } else {
+        const Index full = here / WIDTH * WIDTH;
+        for (Index k = 0; k < deep; ++k) {
+            const real *const from = right + p->with[b + k];
+            for (Index o = 0; o < full; o += WIDTH) {
+                store(p->packed + k * span + o, load(from + o));
+                __builtin_prefetch(from + span + o);
             }
-            const int begins = b == 0 && !add;
-            for (Index a = 0; a < g->height; a += tall) {
+            for (Index o = full; o < here; ++o) p->packed[k * span + o] = from[o];
+        }
+    }
+    if (here < span)
+        for (Index k = 0; k < deep; ++k)
+            for (Index o = here; o < span; ++o) p->packed[k * span + o] = 0;
+}
+
+// out[to[a]…] = bias + Σ_b left[rows[a] + columns[b]] · right[with[b]…]; or, if `add`, that is
+// added to what is there. Numbers of the result that are apart, or do not fill registers, are
+// collected in `spare` first.
+static void multiply(const Product *p, const real *bias, int add) {
+    const Index registers = (p->width + WIDTH - 1) / WIDTH, blocks = (registers + WIDEST - 1) / WIDEST;
+    const Index widest = blocks ? (registers + blocks - 1) / blocks * WIDTH : 1;
+    real rest[TALLEST * SPARE], begin[SPARE];
+    for (Index first = 0; first < p->width; first += widest) {
+        const Index here = least(widest, p->width - first), wide = (here + WIDTH - 1) / WIDTH, span = wide * WIDTH;
+        const Index tall = HEIGHTS[wide - 1], deepest = PACKED / (Index)sizeof(real) / span;
+        const int collect = here < span || p->out_step != 1;
+        real *const out = p->out + first * p->out_step;
+        for (Index o = 0; o < span; ++o) begin[o] = bias && o < here ? bias[first + o] : 0;
+        if (collect && add)
+            for (Index a = 0; a < p->height; ++a)
+                for (Index o = 0; o < here; ++o) p->spare[a * span + o] = out[p->to[a] + o * p->out_step];
+        for (Index b = 0; b < most(p->depth, 1); b += deepest) {
+            const Index deep = least(deepest, p->depth - b);
+            pack(p, b, deep, first, here, span);
+            for (Index a = 0; a < p->height; a += tall) {
                 Index rows[TALLEST];
                 real *place[TALLEST];
                 for (Index r = 0; r < tall; ++r) {
-                    const Index row = least(a + r, g->height - 1);
-                    rows[r] = g->rows[row];
-                    place[r] = a + r > row ? rest + r * span : here < span ? spare + row * span
-                                                                           : out + g->to[row] + first;
+                    const Index row = least(a + r, p->height - 1);
+                    rows[r] = p->rows[row];
+                    place[r] = a + r > row ? rest + r * span : collect ? p->spare + row * span : out + p->to[row];
                 }
-                TILES[wide - 1](g->source, rows, g->columns + b, deep, packed, begins ? begin : NULL, place);
+                TILES[wide - 1](p->left, rows, p->columns + b, deep, p->packed, b || add ? NULL : begin, place);
             }
         }
-        if (here < span)
-            for (Index a = 0; a < g->height; ++a)
-                memcpy(out + g->to[a] + first, spare + a * span, here * sizeof(real));
+        if (collect)
+            for (Index a = 0; a < p->height; ++a)
+                for (Index o = 0; o < here; ++o) out[p->to[a] + o * p->out_step] = p->spare[a * span + o];
     }
 }

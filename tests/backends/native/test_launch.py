@@ -322,4 +322,4 @@ def test_a_file_gives_the_compiler_no_reason_to_warn(cc, name, real):
 def test_every_kernel_is_launched_by_the_file_beside_it(name):
     text = (compiler.HERE / f"{name}.py").read_text("utf-8")
     for kernel in declared(name)[0]:
-        assert f'"{name}.{kernel}"' in text
+        assert f'"{name}.{kernel}"' in text or (f'f"{name}.{{kernel}}"' in text and f'("{kernel}"' in text)

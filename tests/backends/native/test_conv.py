@@ -1,0 +1,159 @@
+"""minicnn/backends/native/conv.py, winograd.py and matmul.py beyond the small shapes of the agreement table: whole and
+partial tiles of registers, several parts of the depth, bands of rows, shares of threads, the Winograd algorithm."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_table import cast, normal
+from numpy.testing import assert_array_equal
+
+from minicnn import backends, use_backend
+from minicnn.backends.native import conv, matmul, winograd
+from minicnn.functional import conv as lesson
+from minicnn.functional.windows import Window
+from minicnn.ops import matmul as product
+
+MAPS = ("convolve", "convolve_transpose", "convolve_weight")
+pytestmark = pytest.mark.skipif(
+    backends._backends["native"].problem() is not None, reason=str(backends._backends["native"].problem())
+)
+
+
+def arguments(shape, outputs, window, groups, seed=0):
+    """The arguments of the three maps, in float64, with numbers that float32 has as well."""
+    n, h, w, c = shape
+    x, weight = normal(*shape, seed=seed), normal(*window.kernel_size, c // groups, outputs, seed=seed + 1)
+    dy, bias = normal(n, *window.output_size(h, w), outputs, seed=seed + 2), normal(outputs, seed=seed + 3)
+    return {
+        "convolve": (x, weight, bias, window, groups),
+        "convolve_transpose": (dy, weight, window, groups, (h, w)),
+        "convolve_weight": (x, dy, window, groups),
+    }
+
+
+def near(shape, outputs, window, groups, dtype=np.float32):
+    """All three maps have what the lesson has in float64, and the same bits once more."""
+    for name, args in arguments(shape, outputs, window, groups).items():
+        with use_backend("reference"):
+            expected = getattr(lesson, name)(*args)
+        given_args = cast(args, dtype)
+        found = getattr(conv, name)(*given_args)
+        assert found.dtype == dtype and found.shape == expected.shape
+        error, largest = np.abs(found - expected).max(initial=0), np.abs(expected).max(initial=1)
+        assert error <= (1e-13 if dtype == np.float64 else 1e-6) * largest, name
+        assert_array_equal(getattr(conv, name)(*given_args), found, strict=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("outputs", [1, 15, 16, 17, 33, 48, 63, 64, 80, 129])
+def test_any_width_in_registers(outputs, dtype):
+    near((2, 5, 6, 7), outputs, Window.of((2, 3)), 1, dtype)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 3), (1, 1, 5, 2), (1, 3, 4, 1), (1, 11, 1, 5), (3, 1, 13, 4), (13, 1, 1, 20)]
+)
+def test_any_height_in_tiles(shape):
+    near(shape, 24, Window.of(1), 1)
+
+
+def test_a_depth_of_several_parts():
+    near((2, 6, 6, 72), 70, Window.of(3, padding=1), 1)
+    near((2, 6, 6, 72), 70, Window.of(3, padding=1), 2, np.float64)
+
+
+@pytest.mark.parametrize("columns", [0, 1e9], ids=["by columns", "at once"])
+@pytest.mark.parametrize("stride", [1, 2, (3, 1), 4])
+@pytest.mark.parametrize("dilation", [1, (2, 3)])
+def test_any_stride_and_dilation(monkeypatch, columns, stride, dilation):
+    monkeypatch.setattr(conv, "COLUMNS", columns)
+    near((2, 17, 19, 6), 10, Window.of((3, 2), stride, ((1, 0), (2, 3)), dilation), 2)
+
+
+@pytest.mark.parametrize("threads_in_use", [1, 2, 5])
+@pytest.mark.parametrize("images", [0, 1, 3, 8])
+def test_bands_and_shares(monkeypatch, threads, threads_in_use, images):
+    """A batch of few images is cut into bands of rows, and each thread has a share of the weight's gradient."""
+    threads(threads_in_use)
+    for near_bytes, enough, columns in ((1, 1, 0), (4000, 1, 1e9), (conv.NEAR, 1, 1e9), (conv.NEAR, 10**6, 0)):
+        monkeypatch.setattr(conv, "NEAR", near_bytes)
+        monkeypatch.setattr(conv, "ENOUGH", enough)
+        monkeypatch.setattr(conv, "COLUMNS", columns)
+        near((images, 11, 9, 5), 6, Window.of(3, 2, 1), 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(st.data())
+def test_winograd(dtype, data):
+    """Any size, padding and groups, with channels that fill registers."""
+    padding = tuple((data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))) for _ in range(2))
+    groups = data.draw(st.integers(1, 2))
+    c, o = (16 * groups * data.draw(st.integers(1, 5)) for _ in range(2))
+    h, w = (data.draw(st.integers(max(1, 3 - sum(sides)), 9)) for sides in padding)
+    shape, window = (data.draw(st.integers(1, 5)), h, w, c), Window.of(3, padding=padding)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "FEWEST_PIXELS", 0)
+        patch.setattr(winograd, "FEWEST_CHANNELS", 0)
+        patch.setattr(winograd, "ENOUGH", data.draw(st.sampled_from([1, 5, 40, 196])))
+        patch.setattr(winograd, "NEAR", 1)
+        assert winograd.suits(np.empty(shape, dtype), np.empty((3, 3, c // groups, o), dtype), window, groups)
+        for name, args in arguments(shape, o, window, groups).items():
+            with use_backend("reference"):
+                expected = getattr(lesson, name)(*args)
+            found = getattr(conv, name)(*cast(args, dtype))
+            error, largest = np.abs(found - expected).max(initial=0), np.abs(expected).max(initial=1)
+            assert found.dtype == dtype and error <= (1e-13 if dtype == np.float64 else 3e-6) * largest, name
+
+
+def test_when_the_gradient_of_images_goes_by_columns():
+    """Where channels would leave registers empty, and not where they fill them."""
+
+    def columns(c, o, kernel, *settings, size=16):
+        window = Window.of(kernel, *settings)
+        dx, weight = np.empty((1, size, size, c), np.float32), np.empty((kernel, kernel, c, o), np.float32)
+        return conv._columns_are_fewer(dx, np.empty((1, *window.output_size(size, size), o)), weight, window)
+
+    assert columns(3, 32, 5, 1, 2) and columns(1, 20, 5) and columns(3, 96, 11, 4, size=35)
+    assert columns(20, 50, 5, size=12) and not columns(32, 64, 5, 1, 2) and not columns(64, 64, 3, 2, 1)
+
+
+def test_what_winograd_leaves_to_the_plain_product():
+    x, weight = np.empty((4, 32, 32, 64), np.float32), np.empty((3, 3, 64, 64), np.float32)
+    window = Window.of(3, padding=1)
+    assert winograd.suits(x, weight, window, 1)
+    others = [Window.of(3, 2, 1), Window.of(3, 1, 2, 2), Window.of(3, padding=3), Window.of((3, 1)), Window.of(5)]
+    assert not any(winograd.suits(x, weight, other, 1) for other in others)
+    assert not winograd.suits(x[:1, :8], weight, window, 1)  # too few pixels
+    assert not winograd.suits(x, weight, window, 2)  # too few channels
+    assert not winograd.suits(x, np.empty((3, 3, 72, 64), np.float32), window, 1)
+    # 8 numbers of float64 are as long
+    assert winograd.suits(np.empty(x.shape), np.empty((3, 3, 72, 64)), window, 1)
+
+
+def test_infinities_and_nan_reach_the_pixels_that_see_them():
+    for value in (np.inf, -np.inf, np.nan):
+        x = np.zeros((1, 7, 7, 3), np.float32)
+        x[0, 3, 3, 1] = value
+        weight = np.ones((3, 3, 3, 20), np.float32)
+        window = Window.of(3, padding=1)
+        with use_backend("reference"):
+            expected = lesson.convolve(x, weight, None, window, 1)
+        assert_array_equal(conv.convolve(x, weight, None, window, 1), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (8, 300, 40), (33, 97, 520), (250, 20, 70), (9, 0, 30), (513, 64, 9)])
+def test_products_in_any_layout(monkeypatch, shape, dtype):
+    monkeypatch.setattr(matmul, "LEAST", 0)
+    monkeypatch.setattr(matmul, "FEWEST", 0)
+    height, depth, width = shape
+    a, b = normal(height, depth).astype(dtype), normal(depth, width, seed=1).astype(dtype)
+    expected = a.astype(float) @ b.astype(float)
+    for left in (a, np.asfortranarray(a), np.repeat(a, 2, axis=1)[:, ::2], a[::-1].copy()[::-1]):
+        for right in (b, np.asfortranarray(b), np.repeat(b, 2, axis=1)[:, ::2], b[:, ::-1].copy()[:, ::-1]):
+            with use_backend("native"):
+                found = product(left, right)
+            assert found.dtype == dtype and found.flags.c_contiguous
+            error = np.abs(found - expected).max(initial=0)
+            assert error <= (1e-12 if dtype == np.float64 else 1e-5) * np.abs(expected).max(initial=1)
