@@ -293,7 +293,7 @@ def test_a_backend_that_cannot_be_used(shut):
     backend, opened = shut(DeviceError("there is no loom: buy one"), default=True)
     assert running() == 2 and backend_of("cpu") == before[0]
     for device in ("cpu", "cpu:0"):
-        assert missed(device) == "without the shut backend: there is no loom: buy one"
+        assert missed(device) == f"there is no loom: buy one; without the shut backend, {before[0]} computes, slower"
     assert missed("nothing") is None
     for use in (backend.open, lambda: use_backend("shut")):
         with refuses(DeviceError, "backend 'shut': there is no loom: buy one"):

@@ -11,6 +11,8 @@
 // GB/s, normalize 35, sums 27, normalize_backward 35, where a copy that does not read what it is
 // going to overwrite has 60; the two that write read y and dx first, so they move 52 and 47.
 
+#include "native.h"
+
 enum { GROUP = 4, LINES = 64, COLUMNS = 1024 };  // vectors in a group; lines at a time; most columns
 
 typedef struct {
