@@ -276,31 +276,31 @@ def test_a_backend_is_opened_once_before_its_first_use(shut):
     with use_backend("shut"):
         assert running() == 7
     backend.open()
-    assert backend.problem() is None and len(opened) == 1 and missed("cpu") is None
+    assert backend.problem() is None and missed("cpu") is None and missed("cpu:0") is None and len(opened) == 1
 
 
 def test_a_backend_that_is_not_in_use_is_not_opened(shut):
+    before = backend_of("cpu"), missed("cpu")
     _, opened = shut()
-    other = backend_of("cpu")
-    assert running() == 2 and missed("cpu") is None and backend_of("cpu") == other != "shut" and not opened
+    assert running() == 2 and (backend_of("cpu"), missed("cpu")) == before and not opened
     with use_backend("shut"):
         assert running() == 7 and len(opened) == 1
 
 
 def test_a_backend_that_cannot_be_used(shut):
     """By name it is an error; a default gives way to the one before, and missed() says why."""
-    before = backend_of("cpu")
+    before = backend_of("cpu"), missed("cpu")
     backend, opened = shut(DeviceError("there is no loom: buy one"), default=True)
-    assert running() == 2 and backend_of("cpu") == before
+    assert running() == 2 and backend_of("cpu") == before[0]
     for device in ("cpu", "cpu:0"):
-        assert missed(device) == "without the shut backend: there is no loom: buy one"
+        assert missed(device) == f"there is no loom: buy one; without the shut backend, {before[0]} computes, slower"
     assert missed("nothing") is None
     for use in (backend.open, lambda: use_backend("shut")):
         with refuses(DeviceError, "backend 'shut': there is no loom: buy one"):
             use()
     assert chosen_backend() is None and running() == 2 and len(opened) == 1
     backend.remove()
-    assert missed("cpu") is None
+    assert (backend_of("cpu"), missed("cpu")) == before
 
 
 def test_a_mistake_in_opening_is_no_lack_of_a_device(shut):
