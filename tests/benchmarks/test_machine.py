@@ -56,9 +56,7 @@ def test_the_compiler_is_named_without_its_folder(monkeypatch):
     asked = []
     macros = '#define __VERSION__ "12.2.0"\n#define __AVX2__ 1\n'
     monkeypatch.setattr(ours, "command_for", lambda real: ("/somewhere/gcc-12", "-mavx2"))
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, **_: asked.append(command) or SimpleNamespace(stdout=macros)
-    )
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command) or SimpleNamespace(stdout=macros))
     assert ours.compiled_by() == "gcc-12 12.2.0, AVX2" and asked[0][:3] == ["/somewhere/gcc-12", "-mavx2", "-dM"]
     macros += "#define __AVX512F__ 1"
     assert ours.compiled_by() == "gcc-12 12.2.0, AVX-512"
