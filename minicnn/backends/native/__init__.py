@@ -10,6 +10,8 @@ the NumPy backend, whose threads and memory it shares.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .. import Backend
 from ..numpy import backend as numpy
 from . import activation, conv, dropout, loss, lrn, matmul, optimizer, pooling, softmax, standardize
@@ -18,11 +20,13 @@ from .launch import REALS
 
 
 def floats(name: str, fast: Callable[..., Any]) -> Callable[..., Any]:
-    """The function for float32 and float64; for the rest, what runs without it."""
+    """The function for arrays of float32 and float64; for the rest, what runs without it."""
 
     def version(*args: Any) -> Any:
         first = args[0] if type(args[0]) is not list else args[0][0][0]
-        return fast(*args) if first.dtype in REALS else numpy.version(name)(*args)
+        if type(first) is np.ndarray and first.dtype in REALS:
+            return fast(*args)
+        return numpy.version(name)(*args)
 
     return version
 
@@ -56,6 +60,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
 backend = Backend(
     "native",
     device="cpu",
+    default=True,
     kernels={name: floats(name, fast) for name, fast in KERNELS.items()},
     otherwise=numpy,
     opens=open_compiler,
