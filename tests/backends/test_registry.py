@@ -222,7 +222,7 @@ def test_a_default_takes_the_place_of_the_one_before_until_it_is_removed():
     try:
         assert running() == 7 and backend_of("cpu") == "sevens"
         with use_backend("numpy"):
-            assert running() == 2 and backend_of("cpu") == USUAL
+            assert running() == 2 and backend_of("cpu") == "numpy"
     finally:
         backend.remove()
     assert running() == 2 and backend_of("cpu") == USUAL
