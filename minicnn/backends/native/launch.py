@@ -115,10 +115,10 @@ def address(
         return None
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         raise TypeError(f"{kernel} takes an array of {dtype}, not {shown(array)}")
-    flags = array.flags
-    contiguous = flags.c_contiguous or strided
-    if not flags.carray and not (contiguous and flags.aligned and (flags.writeable or not written)):
-        what = "a contiguous array that it may write to" if written else "a contiguous array"
+    flags = array.flags  # carray: as C has arrays, and writable
+    plain = flags.carray or (flags.aligned and (flags.c_contiguous or strided))
+    if not plain or (written and not flags.writeable):
+        what = ("an aligned array" if strided else "a contiguous array") + " that it may write to" * written
         raise TypeError(f"{kernel} takes {what}, not {shown(array)} with strides {array.strides}")
     memory: Any = array
     try:  # 0.2 µs, where array.ctypes takes 0.8

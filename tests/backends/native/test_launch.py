@@ -31,6 +31,9 @@ KERNEL void space(Index first, Index last, Index *restrict at, Index bytes, uint
     memset(room, first, bytes);  // of which the sanitizers see the end
     for (Index i = first; i < last; ++i) at[i] = (Index)room;
 }}
+KERNEL void pick(Index first, Index last, strided const real *x, Index step, strided real *y) {{
+    for (Index i = first; i < last; ++i) y[i * step] = x[i * step];
+}}
 KERNEL void is_null(Index first, Index last, const real *x, uint8_t *y) {{ *y = !x; }}
 KERNEL void numbers(Index first, Index last,
                     {", ".join(f"{kind} n{i}" for i, kind in enumerate(NUMBERS))}, double *y) {{
@@ -141,7 +144,7 @@ def test_each_thread_has_room(run, threads, room):
     run("space", at.size, at, room, room=room)
     begins = sorted(set(at.tolist()))
     assert 1 <= len(begins) <= 3 and all(begin and begin % 64 == 0 for begin in begins)
-    assert all(b - a >= room for a, b in zip(begins, begins[1:], strict=False))
+    assert all(b - a >= room for a, b in pairwise(begins))
     small = np.zeros(3, np.intp)
     run("space", 3, small, room, room=room)
     assert small.all() and (small % 64 == 0).all()
@@ -154,13 +157,12 @@ def test_each_thread_has_room(run, threads, room):
 @pytest.mark.parametrize("size", [1, 1 << 10, (1 << 18) + 5])
 def test_the_shares_of_threads_are_added_in_their_order(threads, size):
     threads(2)
-    shares = (
-        np.random.default_rng(0).standard_normal((5, size), np.float32)
-        * np.float32(1e6) ** np.arange(5, dtype=np.float32)[:, None]
-    )
-    expected = ((((shares[0] + shares[1]) + shares[2]) + shares[3]) + shares[4]).copy()
-    assert np.array_equal(launch.added(shares), expected)
-    assert np.array_equal(launch.added(shares[4:]), shares[4])
+    shares = np.random.default_rng(0).standard_normal((5, size), np.float32)
+    given, total = shares.copy(), np.zeros(size, np.float32)
+    assert launch.added(shares, total) is total
+    assert np.array_equal(total, (((shares[0] + shares[1]) + shares[2]) + shares[3]) + shares[4])
+    assert np.array_equal(launch.added(shares[3:], total), shares[3] + shares[4])
+    assert np.array_equal(shares, given)
 
 
 # --------------------------------------------------------------------------------------- arguments
@@ -220,6 +222,25 @@ def test_arrays_that_do_not_fit(run):
         ):
             run("copy", 24, good, wrong)
         assert not good.any()
+
+
+def test_strided_arrays_may_lie_in_any_way(run):
+    whole = np.arange(12, dtype=F32)
+    for x, step in ((whole[::3], 3), (whole[::-2], -2), (whole.reshape(3, 4).T[1], 4), (whole, 1), (whole[1:2], 9)):
+        y = np.zeros(12, F32)[:: abs(step)][: len(x)]
+        y = y[::-1] if step < 0 else y
+        run("pick", len(x), x, step, y)
+        assert y.tolist() == x.tolist()
+        read_only = x[:]
+        read_only.flags.writeable = False
+        run("pick", len(x), read_only, step, y)
+        with refuses(TypeError, "own.pick takes an aligned array that it may write to, not an array of shape"):
+            run("pick", len(x), x, step, read_only)
+    odd = np.zeros(97, np.uint8)[1:].view(F32)
+    with refuses(TypeError, "own.pick takes an aligned array, not an array of shape (24,)"):
+        run("pick", 4, odd, 1, whole)
+    with refuses(TypeError, "own.pick takes an array of float32, not an array of shape (12,) and dtype float64"):
+        run("pick", 4, whole.astype(F64), 1, whole)
 
 
 def test_read_only_arrays_are_read_only(run):
@@ -312,13 +333,12 @@ def test_every_declaration_is_read(cc, name):
 
 @pytest.mark.parametrize("real", launch.REALS.values())
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_gives_the_compiler_no_reason_to_warn(cc, name, real):
+def test_a_file_gives_the_compiler_no_reason_to_warn(cc, tmp_path, name, real):
     command = [word for word in compiler.command_for(real) if word != "-w"]
-    warnings = "-fsyntax-only -Wall -Wextra -Werror -x c -".split()
-    done = subprocess.run(
-        [*command, *warnings], input=compiler.source_of(name), encoding="utf-8", stderr=subprocess.PIPE
-    )
-    assert done.returncode == 0, done.stderr
+    warnings = "-O0 -Wall -Wextra -Werror -Wno-unused-function -x c - -lm -o".split()
+    source = compiler.source_of(name).encode()
+    done = subprocess.run([*command, *warnings, str(tmp_path / "made.so")], input=source, stderr=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 @pytest.mark.parametrize("name", FILES)
