@@ -15,7 +15,9 @@ def log_probabilities(x: Array, axis: int) -> Array:
 
 def _rows(kernel: str, x: Array, axis: int) -> Array:
     """A kernel's result for x, whose rows are the lines along an axis."""
+    if not x.ndim:  # a number has the axes 0 and −1
+        return _rows(kernel, x.reshape(1), 0).reshape(())
     rows = contiguous(x.swapaxes(axis, -1))
     y, count = empty_like(rows), rows.shape[-1]
-    launch(kernel, rows.size // count, count, rows, y, real=x.dtype, each=count)
+    launch(kernel, rows.size // max(count, 1), count, rows, y, real=x.dtype, each=count)
     return contiguous(y.swapaxes(axis, -1))
