@@ -1,5 +1,7 @@
 """Softmax (functional/softmax.py), by the kernels of softmax.c."""
 
+import numpy as np
+
 from .launch import Array, contiguous, empty_like, launch
 
 
@@ -15,9 +17,7 @@ def log_probabilities(x: Array, axis: int) -> Array:
 
 def _rows(kernel: str, x: Array, axis: int) -> Array:
     """A kernel's result for x, whose rows are the lines along an axis."""
-    if not x.ndim:  # a number has the axes 0 and −1
-        return _rows(kernel, x.reshape(1), 0).reshape(())
-    rows = contiguous(x.swapaxes(axis, -1))
+    rows = contiguous(np.atleast_1d(x).swapaxes(axis, -1))
     y, count = empty_like(rows), rows.shape[-1]
     launch(kernel, rows.size // max(count, 1), count, rows, y, real=x.dtype, each=count)
-    return contiguous(y.swapaxes(axis, -1))
+    return contiguous(y.swapaxes(axis, -1)).reshape(x.shape)
