@@ -77,10 +77,12 @@ def test_mistakes_are_noticed(sanitized, tmp_path, mistake):
 
 
 @pytest.mark.parametrize("flags", WIDTHS)
-def test_kernels_stay_within_their_arrays(sanitized, flags):
+def test_kernels_stay_within_their_arrays(sanitized, tmp_path, flags):
     done = sanitized(
         "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/backends/test_agreement.py", "tests/backends/native",
         "-k", f"native and not ({' or '.join(f'test_{name}' for name in OTHERS)})", flags=flags,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout and "skipped" not in done.stdout
+    ran = {path.name.split("-")[0] for path in (tmp_path / "sanitized").iterdir()}
+    assert ran == {path.stem for path in compiler.HERE.glob("*.c")}
