@@ -522,7 +522,7 @@ def test_in_a_process_of_its_own(look, tmp_path, program, arguments):
     result = subprocess.run(
         [sys.executable, look.PROGRAMS / program, *arguments],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(minicnn.__file__).parents[1])},
+        env={"PYTHONPATH": str(Path(minicnn.__file__).parents[1]), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
     )
