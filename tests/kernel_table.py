@@ -53,6 +53,21 @@ def activation(draw, what):
 
 
 @st.composite
+def standardize(draw, what):
+    some = st.integers(1, 5) if what != "normalize" else st.integers(0, 5)
+    shape, seed = (*draw(st.lists(some, max_size=3)), draw(st.sampled_from([0, 1, 2, 3, 5, 8, 16, 33]))), draw(SEED)
+    x = draw(st.sampled_from([normal, awkward]))(*shape, seed=seed) + draw(st.sampled_from([0.0, 4.0]))
+    dy, (gamma, beta, *more) = normal(*shape, seed=seed + 1), normal(6, shape[-1], seed=seed + 2)
+    moments, sums, eps = abs(np.array(more[:2])), np.array(more[2:]), draw(st.sampled_from([0.1, 1.0]))
+    return {
+        "moments": (x,),
+        "normalize": (x, moments, gamma, beta, eps),
+        "sums": (dy, x, moments, eps),
+        "normalize_backward": (dy, x, moments, gamma, sums, eps),
+    }[what]
+
+
+@st.composite
 def convolution(draw, what):
     groups = draw(st.integers(1, 3))
     c, o = groups * draw(st.integers(0, 4)), groups * draw(st.integers(1, 4))
@@ -222,6 +237,10 @@ TABLE = {
     "activation.where_positive": activation("where_positive"),
     "adaptive_pooling.bin_means": bins(),
     "adaptive_pooling.bin_spread": bins(),
+    "standardize.moments": standardize("moments"),
+    "standardize.normalize": standardize("normalize"),
+    "standardize.normalize_backward": standardize("normalize_backward"),
+    "standardize.sums": standardize("sums"),
     "conv.convolve": convolution("convolve"),
     "conv.convolve_transpose": convolution("convolve_transpose"),
     "conv.convolve_weight": convolution("convolve_weight"),

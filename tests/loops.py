@@ -25,6 +25,36 @@ def each(function, *arrays):
     return y
 
 
+def pixels(x):
+    """The numbers of each pixel, (C,), as a list"""
+    return [x[place].astype(float) for place in np.ndindex(x.shape[:-1])]
+
+
+def moments(x):
+    mean = sum(pixels(x)) / len(pixels(x))
+    return np.array([mean, sum((pixel - mean) ** 2 for pixel in pixels(x)) / len(pixels(x))])
+
+
+def standardized(x, moments, eps):
+    """x̂ of each pixel"""
+    return [(pixel - moments[0]) / np.sqrt(moments[1].astype(float) + eps) for pixel in pixels(x)]
+
+
+def standardize(x, moments, gamma, beta, eps):
+    return np.array([gamma * pixel + beta for pixel in standardized(x, moments, eps)]).reshape(x.shape)
+
+
+def standardize_sums(dy, x, moments, eps):
+    pairs = zip(pixels(dy), standardized(x, moments, eps), strict=True)
+    return np.array([sum(g * pixel for g, pixel in pairs), sum(pixels(dy))])
+
+
+def standardize_backward(dy, x, moments, gamma, sums, eps):
+    s, n = np.sqrt(moments[1].astype(float) + eps), len(pixels(x))
+    pairs = zip(pixels(dy), standardized(x, moments, eps), strict=True)
+    return np.array([gamma * (g - (sums[1] + pixel * sums[0]) / n) / s for g, pixel in pairs]).reshape(x.shape)
+
+
 def drop(x, p, key, first, s):
     kept = generator(key).random(first + x.size, dtype=np.float32)[first:].reshape(x.shape)
     return each(lambda x, u: x * s if u >= p else 0.0, x, kept)
@@ -179,6 +209,10 @@ FLOATING = {  # what is rounded to the dtype of the first array
     "activation.where_positive": lambda dy, y: each(lambda dy, y: dy if y > 0 else 0.0, dy, y),
     "adaptive_pooling.bin_means": bin_means,
     "adaptive_pooling.bin_spread": bin_spread,
+    "standardize.moments": moments,
+    "standardize.normalize": standardize,
+    "standardize.normalize_backward": standardize_backward,
+    "standardize.sums": standardize_sums,
     "conv.convolve": lambda x, w, b, window, groups: reference.conv2d(x, w, b, *window[1:], groups),
     "conv.convolve_transpose": convolve_transpose,
     "conv.convolve_weight": lambda x, dy, window, groups: reference.conv2d_weight(x, dy, *window, groups),

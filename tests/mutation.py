@@ -51,6 +51,7 @@ LESSONS = [path.stem.removeprefix("test_") for path in sorted((ROOT / "tests/fun
 TABLE = {  # module: its tests, in one file or several; a lesson's are in the file of its name if nothing else is said
     **{f"minicnn.functional.{name}": f"tests/functional/test_{name}.py" for name in LESSONS if name != "every_op"},
     "minicnn.functional.batch_norm": "tests/functional/test_batch_norm.py tests/functional/test_layout.py",
+    "minicnn.functional.standardize": f"tests/functional/test_batch_norm.py tests/functional/test_every_op.py {AGREE} standardize",
     "minicnn.functional.linear": "tests/functional/test_linear.py tests/functional/test_layout.py",
     "minicnn.functional.layout": "tests/functional/test_layout.py tests/functional/test_conv.py",
     "minicnn.functional.windows": f"tests/functional/test_windows.py {AGREE} windows",
@@ -77,6 +78,9 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.backends.numpy.masks": f"{FAST}masks.py",
     "minicnn.backends.numpy.ops": f"{FAST}ops.py {AGREE} ops.",
     "minicnn.backends.numpy.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
+    "minicnn.backends.native.compiler": "tests/backends/native/test_compiler.py",
+    "minicnn.backends.native.launch": "tests/backends/native/test_launch.py",
+    "minicnn.backends.numpy.standardize": f"{AGREE} standardize",
     "minicnn.backends.cuda.nccl": "tests/cuda/test_nccl.py",
     "minicnn.ops": f"tests/test_ops.py {AGREE} ops.",
     "minicnn.autograd": "tests/test_autograd.py tests/test_autograd_modes.py tests/test_anomaly.py",

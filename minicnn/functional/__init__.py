@@ -13,7 +13,8 @@ What comes first is examples/engine.py, forty lines that run without this packag
 3. `minicnn.functional.windows`, `minicnn.functional.conv`, `minicnn.functional.conv_transpose`
 4. `minicnn.functional.pooling`, `minicnn.functional.average_pooling`,
    `minicnn.functional.adaptive_pooling`
-5. `minicnn.functional.lrn`, `minicnn.functional.dropout`, `minicnn.functional.batch_norm`
+5. `minicnn.functional.lrn`, `minicnn.functional.dropout`, `minicnn.functional.standardize`,
+   `minicnn.functional.batch_norm`
 6. `minicnn.functional.exchange`, for a network in several processes
 
 A public function takes and returns Tensors; the functions beside it that take arrays, marked
@@ -37,6 +38,7 @@ from .lrn import *
 from .pooling import *
 from .shapes import *
 from .softmax import *
+from .standardize import *
 
 # the public names of all lessons
 __all__ = [name for name, thing in list(globals().items()) if callable(thing)]

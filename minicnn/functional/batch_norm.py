@@ -13,24 +13,14 @@ does not depend on the other images in the batch. In training a NaN makes its wh
 that channel's running averages. If several processes divide a batch (minicnn/distributed.py), each
 takes μ and σ² of its own rows.
 
-Backward. Write s for √(σ² + ε), and mean for the mean over all axes but the channels. As s² is
-mean((x − μ)²) + ε, 2s δs = 2 mean((x − μ)(δx − δμ)). To first order a small change δx changes
+In training, lesson standardize has the derivatives. In evaluation y is linear in x, γ and β, with
+s = √(σ² + ε):
 
-    μ by    δμ = mean(δx)
-    s by    δs = mean((x − μ)(δx − δμ)) / s = mean(x̂ δx)            as x − μ = s x̂, of mean 0
-    x̂ by    (δx − δμ − x̂ δs) / s = (δx − mean(δx) − x̂ mean(x̂ δx)) / s
+    dx = γ dy / s           dγ = Σ x̂ dy            dβ = Σ dy
 
-and L by Σ dx̂ times that, where dx̂ = γ dy. As Σ dx̂ mean(δx) = Σ mean(dx̂) δx, and likewise
-Σ dx̂ x̂ mean(x̂ δx) = Σ mean(dx̂ x̂) x̂ δx, the factor of δx is
+The AlexNet paper has no batch normalization; it is here for comparison.
 
-    dx = (dx̂ − mean(dx̂) − x̂ mean(dx̂ x̂)) / s          dγ = Σ dy x̂       dβ = Σ dy
-
-The part of dx̂ that would only change the mean or the variance is removed. This file has no
-Function for it: autograd differentiates the lines of the code one by one, to any order. Of arrays
-of x's size it keeps only x − μ (`centered`), a factor of both products; the others are (C,). The
-AlexNet paper has no batch normalization; it is here for comparison.
-
-    C channels, the last axis   (N, H, W), or any axes before it
+    C channels, the last axis   n pixels, along (N, H, W) or any axes before it
 
 | where libraries differ | running variance | ε by default | weight of the newest batch      |
 | ---------------------- | ---------------- | ------------ | ------------------------------- |
@@ -58,14 +48,37 @@ Tensor([[-1.],
         [ 1.]], dtype=float32)
 """
 
+import numpy as np
+
+from ..autograd import Function, Gradients
 from ..backends.devices import Array, on_device_of
 from ..checks import flags, number
-from ..tensor import Tensor
+from ..tensor import Tensor, apply
 from .arguments import require_tensors, require_written
 from .layout import IMAGES
 from .precision import float16_in_float32
+from .standardize import Standardize, normalize, pixels
 
 __all__ = ["batch_norm"]
+
+
+class BatchNorm(Function):
+    """y with a μ and a σ² that do not depend on x"""
+
+    promotes_integers = True
+    saves = ((1,), (0,), ())
+
+    def __init__(self, eps: float, moments: Array):
+        self.eps, self.moments = eps, moments
+
+    def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
+        return normalize(x, self.moments, gamma, beta, self.eps)
+
+    def backward(self, dy: Tensor) -> Gradients:
+        (x, gamma, _), axes = self.saved_inputs, pixels(dy)[0]
+        mean, s = self.moments[0], np.sqrt(self.moments[1] + self.eps)
+        by_x = dy * (gamma / s) if self.needs_input_grad[0] else None
+        return by_x, ((x - mean) * dy).sum(axes) / s if self.needs_input_grad[1] else None, dy.sum(axes)
 
 
 @float16_in_float32
@@ -109,24 +122,22 @@ def batch_norm(
             f"batch_norm: x of shape {x.shape} needs gamma, beta, running_mean and running_var of {x.shape[-1:]}, "
             f"not {shapes}" + (f": {IMAGES}" if channels_first else "")
         )
-    count = x.size // x.shape[-1] if x.shape[-1] else 0
-    if not training or not count:  # an empty batch has no mean
-        # running_var becomes x's dtype first, because adding ε to float16 would lose it
-        return (x - running_mean) * (gamma / (Tensor(running_var).astype(x.dtype) + eps).sqrt()) + beta
-    if count == 1:
-        raise ValueError(
-            f"batch_norm: one pixel in the whole batch has no variance, as in x of shape {x.shape}: "
-            "use a larger batch, or eval()"
-        )
-    axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axes)  # (C,)
-    centered = x - mean
-    var = (centered * centered).mean(axes)  # (C,)
-    y = centered * (gamma / (var + eps).sqrt()) + beta
+    n = x.size // x.shape[-1] if x.shape[-1] else 0
     with on_device_of(x.data):
-        running_mean += momentum * (mean.data - running_mean)
-        running_var += momentum * (var.data * (count / (count - 1)) - running_var)
+        if not training or not n:  # an empty batch has no mean
+            # not in float16, which would lose ε
+            running = np.stack([running_mean, running_var]).astype(gamma.dtype)
+            return apply(BatchNorm(eps, running), x, gamma, beta)
+        if n == 1:
+            raise ValueError(
+                f"batch_norm: one pixel in the whole batch has no variance, as in x of shape {x.shape}: "
+                "use a larger batch, or eval()"
+            )
+        y = apply(function := Standardize(eps), x, gamma, beta)
+        mean, var = function.moments(x.data)
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * (n / (n - 1)) - running_var)
     return y
 
 
-# There is no faster version of this file: it consists of Tensor operations, which have some.
+# The faster versions of normalize are those of lesson standardize.

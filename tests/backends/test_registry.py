@@ -13,11 +13,12 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import minicnn
 import minicnn.functional as F
 from minicnn import DeviceError, Tensor, backends, optim, use_backend
-from minicnn.backends import Backend, backend_of, chosen_backend, devices, kernel, kernel_of_many, table
+from minicnn.backends import Backend, backend_of, chosen_backend, devices, kernel, kernel_of_many, missed, table
 from minicnn.backends import numpy as fast
-from minicnn.functional.activation import rectify
+from minicnn.functional.activation import rectify, where_positive
 
 X = np.array([-1.0, 2.0])
+USUAL = backend_of("cpu")  # native where there is a C compiler, else numpy
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +197,7 @@ def test_a_backend_that_is_removed_while_it_is_in_use():
     with use_backend("sevens"):
         assert running() == 7
         backend.remove()
-        assert running() == 2 and chosen_backend() is None and backend_of("cpu") == "numpy"
+        assert running() == 2 and chosen_backend() is None and backend_of("cpu") == USUAL
 
 
 def test_the_reference_limits_blas_to_one_thread():
@@ -216,7 +217,7 @@ def test_what_a_backend_lacks_runs_as_the_lesson_is_written(sevens, monkeypatch)
 
 
 def test_a_default_takes_the_place_of_the_one_before_until_it_is_removed():
-    assert running() == 2 and backend_of("cpu") == "numpy"
+    assert running() == 2 and backend_of("cpu") == USUAL
     backend = Backend("sevens", "cpu", {"activation.rectify": lambda x: np.full(x.shape, 7.0)}, default=True)
     try:
         assert running() == 7 and backend_of("cpu") == "sevens"
@@ -224,7 +225,102 @@ def test_a_default_takes_the_place_of_the_one_before_until_it_is_removed():
             assert running() == 2 and backend_of("cpu") == "numpy"
     finally:
         backend.remove()
-    assert running() == 2 and backend_of("cpu") == "numpy"
+    assert running() == 2 and backend_of("cpu") == USUAL
+
+
+def test_what_a_backend_lacks_another_may_have(sevens):
+    """The one that it names, and so on; the lesson's where none has it."""
+    eights = {"activation.rectify": lambda x: np.full(x.shape, 8.0), "activation.where_positive": lambda dy, y: dy + 8}
+    second = Backend("second", "cpu", eights, otherwise=sevens)
+    third = Backend("third", "cpu", {"activation.where_positive": lambda dy, y: dy + 9}, otherwise=second)
+    try:
+        assert third.otherwise is second and second.otherwise is sevens and sevens.otherwise is None
+        with use_backend("third"):
+            assert running() == 8 and where_positive(X, X).tolist() == [8, 11]
+            assert F.max_pool2d(Tensor(np.arange(4.0).reshape(1, 2, 2, 1)), 2).item() == 3
+        assert third.version("activation.where_positive") is third.kernels["activation.where_positive"]
+        assert third.version("activation.rectify") is eights["activation.rectify"]
+        assert third.version("pooling.winners") is backends._lessons["pooling.winners"]
+    finally:
+        third.remove()
+        second.remove()
+
+
+@pytest.fixture
+def shut():
+    """Makes a backend by which ReLU is 7; opening it appends to a list, and fails if there is a problem."""
+    made = []
+
+    def make(problem=None, **options):
+        opened = []
+
+        def opens():
+            opened.append(1)
+            if problem is not None:
+                raise problem
+
+        backend = Backend(
+            "shut", "cpu", {"activation.rectify": lambda x: np.full(x.shape, 7.0)}, opens=opens, **options
+        )
+        made.append(backend)
+        return backend, opened
+
+    yield make
+    for backend in made:
+        backend.remove()
+
+
+def test_a_backend_is_opened_once_before_its_first_use(shut):
+    backend, opened = shut(default=True)
+    assert not opened
+    assert running() == 7 and len(opened) == 1
+    with use_backend("shut"):
+        assert running() == 7
+    backend.open()
+    assert backend.problem() is None and missed("cpu") is None and missed("cpu:0") is None and len(opened) == 1
+
+
+def test_a_backend_that_is_not_in_use_is_not_opened(shut):
+    before = backend_of("cpu"), missed("cpu")
+    _, opened = shut()
+    assert running() == 2 and (backend_of("cpu"), missed("cpu")) == before and not opened
+    with use_backend("shut"):
+        assert running() == 7 and len(opened) == 1
+
+
+def test_a_backend_that_cannot_be_used(shut):
+    """By name it is an error; a default gives way to the one before, and missed() says why."""
+    before = backend_of("cpu"), missed("cpu")
+    backend, opened = shut(DeviceError("there is no loom: buy one"), default=True)
+    assert running() == 2 and backend_of("cpu") == before[0]
+    for device in ("cpu", "cpu:0"):
+        assert missed(device) == f"there is no loom: buy one; without the shut backend, {before[0]} computes, slower"
+    assert missed("nothing") is None
+    for use in (backend.open, lambda: use_backend("shut")):
+        with refuses(DeviceError, "backend 'shut': there is no loom: buy one"):
+            use()
+    assert chosen_backend() is None and running() == 2 and len(opened) == 1
+    backend.remove()
+    assert (backend_of("cpu"), missed("cpu")) == before
+
+
+def test_a_mistake_in_opening_is_no_lack_of_a_device(shut):
+    backend, _ = shut(KeyError("a mistake"), default=True)
+    with pytest.raises(KeyError):
+        rectify(X)
+    with pytest.raises(KeyError):
+        backend.open()
+    backend.remove()
+    assert running() == 2
+
+
+def test_opening_a_backend_checks_its_kernels():
+    backend = Backend("mine", "cpu", {"activation.rectfy": len})
+    try:
+        with refuses(ValueError, "'activation.rectfy', which is not a kernel"):
+            backend.open()
+    finally:
+        backend.remove()
 
 
 class Beads:
@@ -263,7 +359,7 @@ def test_the_type_of_the_first_array_decides(abacus, sevens):
             assert backend_of("abacus") == "beads" and backend_of("cpu") == "sevens"
         with use_backend("beads"):
             assert rectify(beads) == [3, 4] and rectify(X).tolist() == [0, 2]
-            assert backend_of("abacus") == "beads" and backend_of("cpu") == "numpy"
+            assert backend_of("abacus") == "beads" and backend_of("cpu") == USUAL
         with use_backend("reference"), pytest.raises(TypeError):
             rectify(beads)
         assert devices.open_device("abacus:0") == "abacus:0"

@@ -128,7 +128,8 @@ def check_running_averages(workers):
         optimizer.step()
         means = [0.9 * expected + 0.1 * batch.mean((0, 1, 2)) for batch in batches]
         expected = sum(n * mean for n, mean in zip(rows, means, strict=True)) / sum(rows)
-    np.testing.assert_allclose(net[0].running_mean, expected, rtol=1e-5)
+    # means near 0 have cancelled digits
+    np.testing.assert_allclose(net[0].running_mean, expected, rtol=1e-5, atol=1e-7)
     assert len(set(workers.gather(digest(net.state_dict())))) == 1
 
 

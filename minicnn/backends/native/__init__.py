@@ -10,41 +10,62 @@ the NumPy backend, whose threads and memory it shares.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .. import Backend
 from ..numpy import backend as numpy
-from . import activation, conv, matmul, optimizer, pooling
+from . import activation, conv, dropout, loss, lrn, matmul, ops, optimizer, pixels, pooling, softmax, standardize
 from .compiler import open_compiler
 from .launch import REALS
 
 
 def floats(name: str, fast: Callable[..., Any]) -> Callable[..., Any]:
-    """The function for float32 and float64; for the rest, what runs without it."""
+    """The function for arrays of float32 and float64; for the rest, what runs without it."""
 
     def version(*args: Any) -> Any:
         first = args[0] if type(args[0]) is not list else args[0][0][0]
-        return fast(*args) if first.dtype in REALS else numpy.version(name)(*args)
+        if type(first) is np.ndarray and first.dtype in REALS:
+            return fast(*args)
+        return numpy.version(name)(*args)
 
     return version
 
 
 KERNELS: dict[str, Callable[..., Any]] = {
+    "activation.leak": activation.leak,
+    "activation.logistic": activation.logistic,
     "activation.rectify": activation.rectify,
     "activation.where_positive": activation.where_positive,
     "conv.convolve": conv.convolve,
     "conv.convolve_transpose": conv.convolve_transpose,
     "conv.convolve_weight": conv.convolve_weight,
+    "dropout.drop": dropout.drop,
+    "loss.negative_log_likelihood": loss.negative_log_likelihood,
+    "loss.negative_log_likelihood_backward": loss.negative_log_likelihood_backward,
+    "lrn.normalize": lrn.normalize,
+    "lrn.normalize_backward": lrn.normalize_backward,
+    "lrn.sum_window": lrn.sum_window,
+    "ops.masked": ops.masked,
     "ops.matmul": matmul.matmul,
+    "ops.total": ops.total,
     "optimizer.adam": optimizer.adam,
     "optimizer.sgd": optimizer.sgd,
     "pooling.gather": pooling.gather,
     "pooling.scatter": pooling.scatter,
     "pooling.window_maximum": pooling.window_maximum,
     "pooling.winners": pooling.winners,
+    "softmax.log_probabilities": softmax.log_probabilities,
+    "softmax.probabilities": softmax.probabilities,
+    "standardize.moments": standardize.moments,
+    "standardize.normalize": standardize.normalize,
+    "standardize.normalize_backward": standardize.normalize_backward,
+    "standardize.sums": standardize.sums,
 }
 backend = Backend(
     "native",
     device="cpu",
-    kernels={name: floats(name, fast) for name, fast in KERNELS.items()},
+    default=True,
+    kernels={"pixels.normalize": pixels.normalize} | {name: floats(name, fast) for name, fast in KERNELS.items()},
     otherwise=numpy,
     opens=open_compiler,
 )

@@ -1,4 +1,6 @@
-"""ReLU (functional/activation.py), by the kernels of activation.c."""
+"""ReLU and others (functional/activation.py), by the kernels of activation.c."""
+
+import numpy as np
 
 from .launch import Array, contiguous, empty_like, launch
 
@@ -17,3 +19,19 @@ def where_positive(dy: Array, y: Array) -> Array:
     dx = empty_like(dy)
     launch("activation.where_positive", dy.size, dy, y, dx, real=dy.dtype)
     return dx
+
+
+def leak(x: Array, positive: Array, negative_slope: float) -> Array:
+    """x where x is positive, else negative_slope · x"""
+    x, positive = contiguous(x), contiguous(np.asarray(positive)).view(np.uint8)
+    y = empty_like(x)
+    launch("activation.leak", x.size, x, positive, negative_slope, y, real=x.dtype)
+    return y
+
+
+def logistic(x: Array) -> Array:
+    """1 / (1 + e^-x)"""
+    x = contiguous(x)
+    y = empty_like(x)
+    launch("activation.logistic", x.size, x, y, real=x.dtype)
+    return y

@@ -194,19 +194,17 @@ def _run(command: list[str], text: str = "") -> str:
     """What a compiler prints."""
     compiler = f"the C compiler {command[0]!r}"
     try:
-        done = subprocess.run(
-            command, input=text, capture_output=True, encoding="utf-8", errors="replace", timeout=LONGEST
-        )
+        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=LONGEST)
     except subprocess.TimeoutExpired:
         raise DeviceError(f"{compiler} has not ended after {LONGEST} seconds") from None
     except OSError as error:
         raise DeviceError(escaped(f"{compiler} cannot be run: {error}")) from None
     if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines()]
+        lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines()]
         # but "In function 'rectify':"
         telling = [line for line in lines if line and not line.endswith((":", ","))]
         raise DeviceError(escaped(f"{compiler} failed: {[*telling, f'exit status {done.returncode}'][0]}"))
-    return done.stdout
+    return done.stdout.decode(errors="replace")
 
 
 def _keep(content: bytes, path: Path, key: str) -> ctypes.CDLL:

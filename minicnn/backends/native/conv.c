@@ -14,14 +14,25 @@
 #include "native.h"
 #include "product.h"
 
-// What a convolution is: sizes of the image and of the output, the window, and how the work is cut:
-// `few` images to a unit, or a part of the `bands` of an image's rows.
+// What a convolution is: sizes of the images and of the outputs, the window, and how the work is
+// cut: into units of `few` images, or of one of an image's bands of rows; and for a sum, into
+// shares.
 typedef struct {
-    Index n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands;
+    Index n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands, shares;
 } Shape;
 
-// A thread's working memory: what a product of at most `pixels` × `elements` needs, either way
-// around, and a copy of images with their padding, which has the rest.
+// A unit's images, and its rows of the `height` of each.
+typedef struct {
+    Index image, images, begin, end;
+} Unit;
+
+INLINE Unit unit_of(const Shape *s, Index number, Index height) {
+    const Index image = number / s->bands * s->few, band = number % s->bands;
+    return (Unit){image, least(s->few, s->n - image), height * band / s->bands, height * (band + 1) / s->bands};
+}
+
+// A thread's working memory: what a product of a unit's pixels × elements needs, either way around,
+// and a copy of images with their padding, which has the rest.
 typedef struct {
     Product product;
     real *copy;
@@ -63,22 +74,22 @@ static const real *part(const real *x, Index images, Index h, Index w, Index all
     return copy;
 }
 
-// im2col(x) as a product's left matrix, for the group's channels, output rows [begin, end) of some
-// images: its rows are pixels, its columns elements.
-static Product windows(const Shape *s, const Room *room, const real *x, Index images, Index group, Index begin,
-                       Index end) {
+// im2col(x) as a product's left matrix, for the group's channels of a unit: its rows are pixels,
+// its columns elements.
+static Product windows(const Shape *s, const Room *room, const real *x, Unit u, Index group) {
     Product m = room->product;
     const Index c = s->c / s->groups;
-    const Index top = begin * s->sh - s->top, bottom = (end - 1) * s->sh - s->top + s->dh * (s->kh - 1) + 1;
+    const Index top = u.begin * s->sh - s->top, bottom = (u.end - 1) * s->sh - s->top + s->dh * (s->kh - 1) + 1;
     const Index left = -s->left, right = (s->ow - 1) * s->sw - s->left + s->dw * (s->kw - 1) + 1;
     Index row, image, pixel;
-    m.left = part(x, images, s->h, s->w, s->c, group * c, c, top, bottom, left, right, room->copy, &row, &image, &pixel);
+    m.left = part(x + u.image * s->h * s->w * s->c, u.images, s->h, s->w, s->c, group * c, c, top, bottom, left, right,
+                  room->copy, &row, &image, &pixel);
     m.height = m.depth = 0, m.width = s->o / s->groups;
-    for (Index n = 0; n < images; ++n)
-        for (Index p = 0; p < end - begin; ++p)
+    for (Index n = 0; n < u.images; ++n)
+        for (Index p = 0; p < u.end - u.begin; ++p)
             for (Index q = 0; q < s->ow; ++q, ++m.height) {
                 m.rows[m.height] = n * image + p * s->sh * row + q * s->sw * pixel;
-                m.to[m.height] = ((n * s->oh + begin + p) * s->ow + q) * s->o;
+                m.to[m.height] = ((n * s->oh + u.begin + p) * s->ow + q) * s->o;
             }
     for (Index i = 0; i < s->kh; ++i)
         for (Index j = 0; j < s->kw; ++j)
@@ -89,44 +100,40 @@ static Product windows(const Shape *s, const Room *room, const real *x, Index im
     return m;
 }
 
-// y = im2col(x) @ K + b. A unit is a few images, or a band of rows of one.
-KERNEL void convolve(Index first, Index last, const real *x, const real *weight, const real *bias, real *y, Index n,
-                     Index h, Index w, Index c, Index oh, Index ow, Index o, Index kh, Index kw, Index sh, Index sw,
-                     Index top, Index left, Index dh, Index dw, Index groups, Index few, Index bands, uint8_t *room) {
-    const Shape s = {n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands};
-    const Room r = divided(room, few * ow * (oh / bands + 1), kh * kw * c / groups);
-    for (Index unit = first; unit < last; ++unit) {
-        const Index image = unit / bands * few, images = least(few, n - image), band = unit % bands;
-        for (Index g = 0; g < groups; ++g) {
-            Product m = windows(&s, &r, x + image * h * w * c, images, g, oh * band / bands, oh * (band + 1) / bands);
-            m.right = weight + g * m.width, m.out = y + image * oh * ow * o + g * m.width;
+// y = im2col(x) @ K + b, by units of images or of rows of y.
+KERNEL void convolve(Index first, Index last, const real *x, const real *weight, const real *bias, real *y,
+                     const Index *shape, uint8_t *room) {
+    const Shape *s = (const Shape *)shape;
+    const Room r = divided(room, s->few * s->ow * (s->oh / s->bands + 1), s->kh * s->kw * s->c / s->groups);
+    for (Index number = first; number < last; ++number)
+        for (Index g = 0; g < s->groups; ++g) {
+            const Unit u = unit_of(s, number, s->oh);
+            Product m = windows(s, &r, x, u, g);
+            m.right = weight + g * m.width, m.out = y + u.image * s->oh * s->ow * s->o + g * m.width;
             multiply(&m, bias ? bias + g * m.width : NULL, 0);
         }
-    }
 }
 
-// dK = im2col(x)ᵀ @ dy, as a sum for each unit: a share of the images.
-KERNEL void convolve_weight(Index first, Index last, const real *x, const real *dy, real *sums, Index n, Index h,
-                            Index w, Index c, Index oh, Index ow, Index o, Index kh, Index kw, Index sh, Index sw,
-                            Index top, Index left, Index dh, Index dw, Index groups, Index few, Index bands,
-                            Index shares, uint8_t *room) {
-    const Shape s = {n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands};
-    const Room r = divided(room, few * ow * (oh / bands + 1), kh * kw * c / groups);
-    const Index pieces = (n + few - 1) / few * bands;
-    for (Index unit = first; unit < last; ++unit)
-        for (Index piece = pieces * unit / shares; piece < pieces * (unit + 1) / shares; ++piece) {
-            const Index image = piece / bands * few, images = least(few, n - image), band = piece % bands;
-            for (Index g = 0; g < groups; ++g) {
-                const Product m = windows(&s, &r, x + image * h * w * c, images, g, oh * band / bands,
-                                          oh * (band + 1) / bands);
+// dK = im2col(x)ᵀ @ dy, a sum for each share of the units.
+KERNEL void convolve_weight(Index first, Index last, const real *x, const real *dy, real *sums, const Index *shape,
+                            uint8_t *room) {
+    const Shape *s = (const Shape *)shape;
+    const Room r = divided(room, s->few * s->ow * (s->oh / s->bands + 1), s->kh * s->kw * s->c / s->groups);
+    const Index units = (s->n + s->few - 1) / s->few * s->bands;
+    for (Index share = first; share < last; ++share) {
+        const Index begin = units * share / s->shares, end = units * (share + 1) / s->shares;
+        for (Index number = begin; number < end; ++number)
+            for (Index g = 0; g < s->groups; ++g) {
+                const Unit u = unit_of(s, number, s->oh);
+                const Product m = windows(s, &r, x, u, g);
                 Product turned = m;
                 turned.height = m.depth, turned.rows = m.columns, turned.to = m.with;
                 turned.depth = m.height, turned.columns = m.rows, turned.with = m.to;
-                turned.right = dy + image * oh * ow * o + g * m.width;
-                turned.out = sums + unit * m.depth * o + g * m.width;
-                multiply(&turned, NULL, piece > pieces * unit / shares);
+                turned.right = dy + u.image * s->oh * s->ow * s->o + g * m.width;
+                turned.out = sums + share * m.depth * s->o + g * m.width;
+                multiply(&turned, NULL, number > begin);
             }
-        }
+    }
 }
 
 // Kᵀ: (places, C, O) -> (places, O, C). A unit is SIDE of the O at a place: each line that is read
@@ -145,47 +152,81 @@ KERNEL void transpose(Index first, Index last, const real *restrict weight, real
 
 INLINE Index floored(Index a, Index b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
-// dx = col2im(dy @ Kᵀ), where `turned` is Kᵀ, (KH, KW, O, C/G). A pixel (h, w) of dx gets something
-// from output pixel (p, q) and place (i, j) if p·s + i·d = h + top, and likewise along the width.
-// With a stride these places depend on the remainder of h + top, so pixels of a remainder are a
-// product of their own. A unit is a few images, or a band of rows of one.
-KERNEL void convolve_transpose(Index first, Index last, const real *dy, const real *turned, real *dx, Index n,
-                               Index h, Index w, Index c, Index oh, Index ow, Index o, Index kh, Index kw, Index sh,
-                               Index sw, Index top, Index left, Index dh, Index dw, Index groups, Index few,
-                               Index bands, uint8_t *room) {
-    const Index each = c / groups, outs = o / groups, pixels = few * w * (h / bands + 1), elements = kh * kw * outs;
-    const Room r = divided(room, pixels, elements);
-    for (Index unit = first; unit < last; ++unit) {
-        const Index image = unit / bands * few, images = least(few, n - image), band = unit % bands;
-        const Index begin = h * band / bands, end = h * (band + 1) / bands;
-        if (begin == end) continue;
-        const Index low = floored(begin + top - dh * (kh - 1), sh), high = floored(end - 1 + top, sh) + 1;
-        const Index near = floored(left - dw * (kw - 1), sw), far = floored(w - 1 + left, sw) + 1;
-        for (Index group = 0; group < groups; ++group) {
-            Index row, step, pixel;
-            const real *source = part(dy + image * oh * ow * o, images, oh, ow, o, group * outs, outs, low, high, near,
-                                      far, r.copy, &row, &step, &pixel);
-            for (Index y = 0; y < sh; ++y)
-                for (Index z = 0; z < sw; ++z) {
-                    Product m = r.product;
-                    m.left = source, m.right = turned, m.out = dx + image * h * w * c + group * each;
-                    m.height = m.depth = 0, m.width = each;
-                    for (Index k = 0; k < images; ++k)
-                        for (Index p = begin + (y + sh - (begin + top) % sh) % sh; p < end; p += sh)
-                            for (Index q = (z + sw - left % sw) % sw; q < w; q += sw, ++m.height) {
-                                m.rows[m.height] = k * step + ((p + top) / sh - low) * row +
-                                                   ((q + left) / sw - near) * pixel;
-                                m.to[m.height] = ((k * h + p) * w + q) * c;
+// dx = col2im(dy @ Kᵀ), where `turned` is Kᵀ, (KH, KW, O, C/G). Pixel (h, w) of dx has a part in
+// output pixel (p, q) at place (i, j) if p·s + i·d = h + top, and likewise along the width. With a
+// stride these places depend on the remainder of h + top, so the pixels of a remainder are a
+// product of their own.
+KERNEL void convolve_transpose(Index first, Index last, const real *dy, const real *turned, real *dx,
+                               const Index *shape, uint8_t *room) {
+    const Shape *s = (const Shape *)shape;
+    const Index c = s->c / s->groups, o = s->o / s->groups;
+    const Room r = divided(room, s->few * s->w * (s->h / s->bands + 1), s->kh * s->kw * o);
+    for (Index number = first; number < last; ++number) {
+        const Unit u = unit_of(s, number, s->h);
+        if (u.begin == u.end) continue;
+        const Index top = floored(u.begin + s->top - s->dh * (s->kh - 1), s->sh);
+        const Index bottom = floored(u.end - 1 + s->top, s->sh) + 1;
+        const Index left = floored(s->left - s->dw * (s->kw - 1), s->sw), right = floored(s->w - 1 + s->left, s->sw) + 1;
+        for (Index g = 0; g < s->groups; ++g) {
+            Product m = r.product;
+            Index row, image, pixel;
+            m.left = part(dy + u.image * s->oh * s->ow * s->o, u.images, s->oh, s->ow, s->o, g * o, o, top, bottom, left,
+                          right, r.copy, &row, &image, &pixel);
+            m.right = turned, m.out = dx + u.image * s->h * s->w * s->c + g * c, m.width = c;
+            for (Index y = 0; y < s->sh; ++y)
+                for (Index x = 0; x < s->sw; ++x) {
+                    m.height = m.depth = 0;
+                    for (Index n = 0; n < u.images; ++n)
+                        for (Index h = u.begin + (y + s->sh - (u.begin + s->top) % s->sh) % s->sh; h < u.end; h += s->sh)
+                            for (Index w = (x + s->sw - s->left % s->sw) % s->sw; w < s->w; w += s->sw, ++m.height) {
+                                const Index p = (h + s->top) / s->sh - top, q = (w + s->left) / s->sw - left;
+                                m.rows[m.height] = n * image + p * row + q * pixel;
+                                m.to[m.height] = ((n * s->h + h) * s->w + w) * s->c;
                             }
-                    for (Index i = 0; i < kh; ++i)
-                        for (Index j = 0; j < kw; ++j)
-                            if (i * dh % sh == y && j * dw % sw == z)
-                                for (Index k = 0; k < outs; ++k, ++m.depth) {
-                                    m.columns[m.depth] = k - i * dh / sh * row - j * dw / sw * pixel;
-                                    m.with[m.depth] = ((i * kw + j) * o + group * outs + k) * each;
+                    for (Index i = 0; i < s->kh; ++i)
+                        for (Index j = 0; j < s->kw; ++j)
+                            if (i * s->dh % s->sh == y && j * s->dw % s->sw == x)
+                                for (Index k = 0; k < o; ++k, ++m.depth) {
+                                    m.columns[m.depth] = k - i * s->dh / s->sh * row - j * s->dw / s->sw * pixel;
+                                    m.with[m.depth] = ((i * s->kw + j) * s->o + g * o + k) * c;
                                 }
                     multiply(&m, NULL, 0);
                 }
+        }
+    }
+}
+
+// The same by way of columns, which takes less where a pixel's few channels would leave registers
+// empty, or where many windows of the product above reach beyond dy. A unit is some whole images.
+KERNEL void convolve_transpose_by_columns(Index first, Index last, const real *dy, const real *weight, real *dx,
+                                          const Index *shape, uint8_t *room) {
+    const Shape *s = (const Shape *)shape;
+    const Index c = s->c / s->groups, o = s->o / s->groups, pixels = s->few * s->oh * s->ow, elements = s->kh * s->kw * c;
+    const Room r = divided(room, pixels, o);
+    for (Index number = first; number < last; ++number) {
+        const Unit u = unit_of(s, number, 1);
+        real *const to = dx + u.image * s->h * s->w * s->c;
+        memset(to, 0, u.images * s->h * s->w * s->c * sizeof(real));
+        for (Index g = 0; g < s->groups; ++g) {
+            Product m = r.product;
+            m.left = dy + u.image * s->oh * s->ow * s->o + g * o, m.right = weight + g * o, m.out = r.copy;
+            m.height = u.images * s->oh * s->ow, m.depth = o, m.width = elements, m.right_step = s->o;
+            for (Index a = 0; a < m.height; ++a) m.rows[a] = a * s->o, m.to[a] = a * elements;
+            for (Index b = 0; b < o; ++b) m.columns[b] = m.with[b] = b;
+            multiply(&m, NULL, 0);
+            const real *column = r.copy;
+            for (Index n = 0; n < u.images; ++n)
+                for (Index p = 0; p < s->oh; ++p)
+                    for (Index q = 0; q < s->ow; ++q)
+                        for (Index i = 0; i < s->kh; ++i) {
+                            const Index h = p * s->sh - s->top + i * s->dh;
+                            for (Index j = 0; j < s->kw; ++j, column += c) {
+                                const Index w = q * s->sw - s->left + j * s->dw;
+                                if (h < 0 || h >= s->h || w < 0 || w >= s->w) continue;
+                                real *const pixel = to + ((n * s->h + h) * s->w + w) * s->c + g * c;
+                                for (Index k = 0; k < c; ++k) pixel[k] += column[k];
+                            }
+                        }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from ..numpy.threads import BLOCK, usable_threads
 from . import winograd
 from .launch import Array, added, contiguous, empty, launch
@@ -12,7 +14,9 @@ Window = Any  # functional.windows.Window, which belongs to a layer of imports a
 # cache. And pixels of results that it should have, for which the weights are copied once.
 NEAR, ENOUGH = 512 << 10, 256
 PACKED, SPARE = 24 << 10, 256  # bytes; as in product.h
-SIDE = 16  # as in conv.c
+SIDE, FEW, BANDS, SHARES = 16, -3, -2, -1  # as in conv.c: the last are places in the Shape
+REGISTER = 64  # bytes, of the widest that there are
+COLUMNS = 1.5  # how much longer a multiplication takes by way of columns, which are added up
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
@@ -24,7 +28,7 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
     x, weight = contiguous(x), contiguous(weight)
     shape, units, room = _cut(x, y, window, groups)
     arrays = x, weight, bias if bias is None else contiguous(bias), y
-    launch("conv.convolve", units, *arrays, n, *shape, real=x.dtype, each=BLOCK, room=room)
+    launch("conv.convolve", units, *arrays, shape, real=x.dtype, each=BLOCK, room=room)
     return y
 
 
@@ -34,9 +38,33 @@ def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, si
         return winograd.convolve_transpose(dy, transposed(weight), window, groups, size)
     dx, dy = empty((len(dy), *size, weight.shape[2] * groups), dy.dtype), contiguous(dy)
     shape, units, room = _cut(dx, dy, window, groups, back=True)
-    arrays = dy, transposed(weight), dx
-    launch("conv.convolve_transpose", units, *arrays, len(dy), *shape, real=dy.dtype, each=BLOCK, room=room)
+    if _columns_are_fewer(dx, dy, weight, window):
+        units, room = _cut_columns(shape, dy, weight)
+        arrays = dy, contiguous(weight), dx
+        launch("conv.convolve_transpose_by_columns", units, *arrays, shape, real=dy.dtype, each=BLOCK, room=room)
+    else:
+        arrays = dy, transposed(weight), dx
+        launch("conv.convolve_transpose", units, *arrays, shape, real=dy.dtype, each=BLOCK, room=room)
     return dx
+
+
+def _columns_are_fewer(dx: Array, dy: Array, weight: Array, window: Window) -> bool:
+    """Whether the product that makes columns, and their sum, take less time than the product that
+    makes dx at once: by the multiplications of each, in whole registers."""
+    kh, kw, c, _ = weight.shape
+    (sh, sw), width = window.stride, REGISTER // dx.itemsize
+    direct = dx.shape[1] * dx.shape[2] * kh * kw / (sh * sw) * -(-c // width)
+    return COLUMNS * dy.shape[1] * dy.shape[2] * -(-kh * kw * c // width) < direct
+
+
+def _cut_columns(shape: Array, dy: Array, weight: Array) -> tuple[int, int]:
+    """The same as _cut for the way by columns, with its `few` and `bands` put into the Shape."""
+    n, oh, ow, _ = dy.shape
+    kh, kw, c, o = weight.shape
+    image = oh * ow * kh * kw * c * dy.itemsize
+    few = max(1, min(NEAR // max(image, 1), -(-n // usable_threads())))
+    shape[FEW], shape[BANDS] = few, 1
+    return -(-n // few), PACKED + (16 + SPARE) * (few * oh * ow + o) + few * image
 
 
 def transposed(weight: Array) -> Array:
@@ -60,14 +88,14 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
         return weight
     shares = min(units, usable_threads())
     sums = weight[None] if shares == 1 else empty((shares, *weight.shape), x.dtype)
-    numbers = len(x), *shape, shares
-    launch("conv.convolve_weight", shares, x, dy, sums, *numbers, real=x.dtype, each=BLOCK, room=room)
-    return added(sums)
+    shape[SHARES] = shares
+    launch("conv.convolve_weight", shares, x, dy, sums, shape, real=x.dtype, each=BLOCK, room=room)
+    return weight if shares == 1 else added(sums, weight)
 
 
-def _cut(x: Array, y: Array, window: Window, groups: int, back: bool = False) -> tuple[tuple[int, ...], int, int]:
-    """The numbers that the kernels take after the batch's size; into how many units the work is
-    cut; and how much working memory a thread needs. The map goes from x to y, or back."""
+def _cut(x: Array, y: Array, window: Window, groups: int, back: bool = False) -> tuple[Array, int, int]:
+    """The Shape of conv.c; into how many units the work is cut; and how much working memory a
+    thread needs. The map goes from x to y, or back."""
     (n, h, w, c), (_, oh, ow, o) = x.shape, y.shape
     (kh, kw), (sh, sw), ((top, _), (left, _)), (dh, dw) = window
     rows, columns = (h, w) if back else (oh, ow)
@@ -85,4 +113,5 @@ def _cut(x: Array, y: Array, window: Window, groups: int, back: bool = False) ->
     bands = max(1, min(rows, max(-(-whole // NEAR), -(-threads // max(n, 1))))) if few == 1 else 1
     pixels, elements = few * columns * (rows // bands + 1), kh * kw * (o if back else c) // groups
     room = PACKED + 16 * (pixels + elements) + SPARE * max(pixels, elements) + few * image
-    return (h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands), -(-n // few) * bands, room
+    shape = n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands, 1
+    return np.array(shape, np.intp), -(-n // few) * bands, room

@@ -45,14 +45,15 @@ def contiguous(array: Array) -> Array:
     """The array, or a copy of it whose elements lie one after another in C's order, at addresses
     that are multiples of their size."""
     flags = array.flags
-    return array if flags.carray or (flags.c_contiguous and flags.aligned) else np.array(array, order="C")
+    return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
 
 
-def added(sums: Array) -> Array:
-    """The sum of the shares of the threads, in their order."""
-    total = sums[0]
-    for share in sums[1:]:
-        threads.elementwise(lambda a, b: np.add(a, b, out=a), total, share)
+def added(shares: Array, total: Array) -> Array:
+    """The sum of the shares of two threads or more, in their order, written to `total`."""
+    so_far = shares[0]
+    for share in shares[1:]:
+        threads.elementwise(lambda a, b, out: np.add(a, b, out=out), so_far, share, total)
+        so_far = total
     return total
 
 
@@ -89,10 +90,10 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: 
         else:
             function(first, last, *plain)
 
-    if count == 1 or count * each < 2 * GRAIN:
+    if count * each < 2 * GRAIN:
         some(0, count)
     else:
-        step = max(1, GRAIN // max(each, 1), -(-count // (4 * threads.usable_threads())))
+        step = max(1, GRAIN // each, -(-count // (4 * threads.usable_threads())))
         threads.parallel(some, threads.slices(count, step))
 
 
@@ -114,10 +115,10 @@ def address(
         return None
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         raise TypeError(f"{kernel} takes an array of {dtype}, not {shown(array)}")
-    flags = array.flags
-    contiguous = flags.c_contiguous or strided
-    if not flags.carray and not (contiguous and flags.aligned and (flags.writeable or not written)):
-        what = "a contiguous array that it may write to" if written else "a contiguous array"
+    flags = array.flags  # carray: as C has arrays, and writable
+    plain = flags.carray or (flags.aligned and (flags.c_contiguous or strided))
+    if not plain or (written and not flags.writeable):
+        what = ("an aligned array" if strided else "a contiguous array") + " that it may write to" * written
         raise TypeError(f"{kernel} takes {what}, not {shown(array)} with strides {array.strides}")
     memory: Any = array
     try:  # 0.2 µs, where array.ctypes takes 0.8

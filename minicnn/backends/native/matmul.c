@@ -8,9 +8,10 @@
 
 // out = a b. A unit is some `tall` rows × `broad` columns of the result, and `steps` are the
 // distances between rows and columns of a, b and out.
-KERNEL void matmul(Index first, Index last, strided const real *a, Index a_row, Index a_column, strided const real *b, Index b_row,
-                   Index b_column, strided real *out, Index out_row, Index out_column, Index height, Index depth, Index width,
-                   Index tall, Index broad, Index deep, uint8_t *room) {
+KERNEL void matmul(Index first, Index last, strided const real *a, Index a_row, Index a_column,
+                   strided const real *b, Index b_row, Index b_column, strided real *out, Index out_row,
+                   Index out_column, Index height, Index depth, Index width, Index tall, Index broad, Index deep,
+                   uint8_t *room) {
     Index *tables = (Index *)(room + PACKED);
     Product p = {.rows = tables, .to = tables + tall, .columns = tables + 2 * tall, .right_step = b_column};
     p.with = p.columns + depth, p.out_step = out_column, p.packed = (real *)room, p.spare = (real *)(p.with + depth);

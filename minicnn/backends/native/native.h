@@ -43,10 +43,13 @@ INLINE Index most(Index a, Index b) { return a > b ? a : b; }
 // elsewhere.
 #ifdef REAL_IS_FLOAT
 typedef int32_t integer;
+typedef uint32_t uinteger;
 #else
 typedef int64_t integer;
+typedef uint64_t uinteger;
 #endif
 typedef integer ints __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
+typedef uinteger uints __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
 
 // The numbers where a comparison holds, and 0 elsewhere.
 INLINE vec where(ints holds, vec a) { return (vec)(holds & (ints)a); }

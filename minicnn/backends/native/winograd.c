@@ -133,51 +133,81 @@ static Room divided(uint8_t *room, Index tiles, Index c, Index o) {
     return r;
 }
 
-// y = (A⊗A) (V U) + b of images (N, H, W, C) with u (G, 16, C/G, O/G). A unit is a few images, or a
-// band of rows of one's tiles.
-KERNEL void convolve(Index first, Index last, const real *x, const real *u, const real *bias, real *y, Index n,
-                     Index h, Index w, Index c, Index oh, Index ow, Index o, Index top, Index left, Index groups,
-                     Index few, Index bands, uint8_t *room) {
-    const Index cs = c / groups, os = o / groups, down = (oh + 1) / 2, across = (ow + 1) / 2;
-    const Room r = divided(room, few * (down / bands + 1) * across, cs, os);
-    for (Index unit = first; unit < last; ++unit) {
-        const Index image = unit / bands * few, images = least(few, n - image), band = unit % bands;
-        const Index begin = down * band / bands, end = down * (band + 1) / bands, tiles = images * (end - begin) * across;
-        for (Index g = 0; g < groups; ++g) {
-            tiles_seen(x + image * h * w * c + g * cs, r.v, images, h, w, c, cs, top, left, begin, end, across);
+// What a convolution is: sizes of the images and of the outputs, where the window begins, and how
+// the work is cut: into units of `few` images, or of one of an image's bands of rows of tiles; and
+// for a sum, into shares.
+typedef struct {
+    Index n, h, w, c, oh, ow, o, top, left, groups, few, bands, shares;
+} Shape;
+
+// A unit's images, its rows of tiles, and all of its tiles.
+typedef struct {
+    Index image, images, begin, end, across, tiles;
+} Unit;
+
+static Unit unit_of(const Shape *s, Index number) {
+    const Index image = number / s->bands * s->few, images = least(s->few, s->n - image), band = number % s->bands;
+    const Index down = (s->oh + 1) / 2, begin = down * band / s->bands, end = down * (band + 1) / s->bands;
+    const Index across = (s->ow + 1) / 2;
+    return (Unit){image, images, begin, end, across, images * (end - begin) * across};
+}
+
+static Room room_of(const Shape *s, uint8_t *room) {
+    const Index rows = (s->oh + 1) / 2 / s->bands + 1;
+    return divided(room, s->few * rows * ((s->ow + 1) / 2), s->c / s->groups, s->o / s->groups);
+}
+
+// V of a unit's images x (N, H, W, C), for one of the groups.
+static void transformed(const Shape *s, const Unit *u, Index group, const real *x, real *v) {
+    const Index c = s->c / s->groups;
+    tiles_seen(x + u->image * s->h * s->w * s->c + group * c, v, u->images, s->h, s->w, s->c, c, s->top, s->left,
+               u->begin, u->end, u->across);
+}
+
+// y = (A⊗A) (V U) + b of images x (N, H, W, C), with u (G, 16, C/G, O/G).
+KERNEL void convolve(Index first, Index last, const real *x, const real *u, const real *bias, real *y,
+                     const Index *shape, uint8_t *room) {
+    const Shape *s = (const Shape *)shape;
+    const Index c = s->c / s->groups, o = s->o / s->groups;
+    const Room r = room_of(s, room);
+    for (Index number = first; number < last; ++number) {
+        const Unit unit = unit_of(s, number);
+        for (Index g = 0; g < s->groups; ++g) {
+            transformed(s, &unit, g, x, r.v);
+            Product p = r.product;
+            p.height = unit.tiles, p.rows = r.by_c, p.depth = c, p.columns = r.counted;
             for (Index i = 0; i < 16; ++i) {
-                Product p = r.product;
-                p.left = r.v + i * tiles * cs, p.height = tiles, p.rows = r.by_c, p.depth = cs, p.columns = r.counted;
-                p.right = u + (g * 16 + i) * cs * os, p.out = r.m + i * tiles * os;
+                p.left = r.v + i * unit.tiles * c, p.right = u + (g * 16 + i) * c * o, p.out = r.m + i * unit.tiles * o;
                 multiply(&p, NULL, 0);
             }
-            tiles_back(r.m, bias ? bias + g * os : NULL, y + image * oh * ow * o + g * os, images, oh, ow, o, os,
-                       begin, end, across);
+            tiles_back(r.m, bias ? bias + g * o : NULL, y + unit.image * s->oh * s->ow * s->o + g * o, unit.images,
+                       s->oh, s->ow, s->o, o, unit.begin, unit.end, unit.across);
         }
     }
 }
 
-// dU = Vᵀ dM, (G, 16, C/G, O/G), as a sum for each unit: a share of the images.
-KERNEL void convolve_weight(Index first, Index last, const real *x, const real *dy, real *sums, Index n, Index h,
-                            Index w, Index c, Index oh, Index ow, Index o, Index top, Index left, Index groups,
-                            Index few, Index bands, Index shares, uint8_t *room) {
-    const Index cs = c / groups, os = o / groups, down = (oh + 1) / 2, across = (ow + 1) / 2;
-    const Index pieces = (n + few - 1) / few * bands;
-    const Room r = divided(room, few * (down / bands + 1) * across, cs, os);
-    for (Index unit = first; unit < last; ++unit)
-        for (Index piece = pieces * unit / shares; piece < pieces * (unit + 1) / shares; ++piece) {
-            const Index image = piece / bands * few, images = least(few, n - image), band = piece % bands;
-            const Index begin = down * band / bands, end = down * (band + 1) / bands;
-            const Index tiles = images * (end - begin) * across;
-            for (Index g = 0; g < groups; ++g) {
-                tiles_seen(x + image * h * w * c + g * cs, r.v, images, h, w, c, cs, top, left, begin, end, across);
-                tiles_made(dy + image * oh * ow * o + g * os, r.m, images, oh, ow, o, os, 0, 0, begin, end, across);
+// dU = Vᵀ dM, (G, 16, C/G, O/G), a sum for each share of the units.
+KERNEL void convolve_weight(Index first, Index last, const real *x, const real *dy, real *sums, const Index *shape,
+                            uint8_t *room) {
+    const Shape *s = (const Shape *)shape;
+    const Index c = s->c / s->groups, o = s->o / s->groups, units = (s->n + s->few - 1) / s->few * s->bands;
+    const Room r = room_of(s, room);
+    for (Index share = first; share < last; ++share) {
+        const Index begin = units * share / s->shares, end = units * (share + 1) / s->shares;
+        for (Index number = begin; number < end; ++number) {
+            const Unit unit = unit_of(s, number);
+            for (Index g = 0; g < s->groups; ++g) {
+                transformed(s, &unit, g, x, r.v);
+                tiles_made(dy + unit.image * s->oh * s->ow * s->o + g * o, r.m, unit.images, s->oh, s->ow, s->o, o, 0, 0,
+                           unit.begin, unit.end, unit.across);
+                Product p = r.product;
+                p.height = c, p.rows = r.counted, p.depth = unit.tiles, p.columns = r.by_c;
                 for (Index i = 0; i < 16; ++i) {
-                    Product p = r.product;
-                    p.left = r.v + i * tiles * cs, p.height = cs, p.rows = r.counted, p.depth = tiles, p.columns = r.by_c;
-                    p.right = r.m + i * tiles * os, p.out = sums + ((unit * groups + g) * 16 + i) * cs * os;
-                    multiply(&p, NULL, piece > pieces * unit / shares);
+                    p.left = r.v + i * unit.tiles * c, p.right = r.m + i * unit.tiles * o;
+                    p.out = sums + ((share * s->groups + g) * 16 + i) * c * o;
+                    multiply(&p, NULL, number > begin);
                 }
             }
         }
+    }
 }

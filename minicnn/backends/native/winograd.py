@@ -6,6 +6,8 @@ transposed, so it is computed as one.
 
 from typing import Any
 
+import numpy as np
+
 from ..numpy.threads import BLOCK, usable_threads
 from .launch import Array, added, contiguous, empty, launch
 
@@ -54,22 +56,21 @@ def _convolve(
     x: Array, u: Array, bias: Array | None, size: tuple[int, int], outputs: int, top: int, left: int, groups: int
 ) -> Array:
     x, y = contiguous(x), empty((len(x), *size, outputs), x.dtype)
-    numbers, units, room = _cut(x, y, top, left, groups)
-    launch("winograd.convolve", units, x, u, bias, y, len(x), *numbers, real=x.dtype, each=BLOCK, room=room)
+    shape, units, room = _cut(x, y, top, left, groups)
+    launch("winograd.convolve", units, x, u, bias, y, shape, real=x.dtype, each=BLOCK, room=room)
     return y
 
 
 def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
     """dK = (G⊗G)ᵀ (Vᵀ dM): (N, H, W, C), (N, OH, OW, O) -> (3, 3, C/G, O)"""
     (top, _), (left, _) = window.padding
-    numbers, units, room = _cut(x, dy, top, left, groups)
-    shares = min(units, usable_threads())
+    shape, units, room = _cut(x, dy, top, left, groups)
+    shape[-1] = shares = min(units, usable_threads())
     c, o = x.shape[3] // groups, dy.shape[3]
     sums = empty((shares, groups, 16, c, o // groups), x.dtype)
-    numbers = len(x), *numbers, shares
-    launch("winograd.convolve_weight", shares, x, dy, sums, *numbers, real=x.dtype, each=BLOCK, room=room)
-    weight = empty((3, 3, c, o), x.dtype)
-    launch("winograd.kernels_back", groups * c, added(sums), weight, c, o, groups, real=x.dtype, each=25 * o // groups)
+    launch("winograd.convolve_weight", shares, x, dy, sums, shape, real=x.dtype, each=BLOCK, room=room)
+    du, weight = sums[0] if shares == 1 else added(sums, sums[0]), empty((3, 3, c, o), x.dtype)
+    launch("winograd.kernels_back", groups * c, du, weight, c, o, groups, real=x.dtype, each=25 * o // groups)
     return weight
 
 
@@ -83,9 +84,9 @@ def _kernels(weight: Array, groups: int, turned: bool) -> Array:
     return u
 
 
-def _cut(x: Array, y: Array, top: int, left: int, groups: int) -> tuple[tuple[int, ...], int, int]:
-    """The numbers that the kernels take after the batch's size; into how many units the work is
-    cut; and how much working memory a thread needs."""
+def _cut(x: Array, y: Array, top: int, left: int, groups: int) -> tuple[Array, int, int]:
+    """The Shape of winograd.c; into how many units the work is cut; and how much working memory a
+    thread needs."""
     (n, h, w, c), (_, oh, ow, o) = x.shape, y.shape
     down, across = -(-oh // 2), -(-ow // 2)
     a_tile, threads = 16 * (c + o) // groups * x.itemsize, usable_threads()
@@ -94,4 +95,5 @@ def _cut(x: Array, y: Array, top: int, left: int, groups: int) -> tuple[tuple[in
     bands = max(1, min(down, max(down * across // enough, -(-threads // n)))) if few == 1 else 1
     tiles = few * (down // bands + 1) * across
     room = PACKED + (24 + SPARE) * max(tiles, c // groups) + tiles * a_tile
-    return (h, w, c, oh, ow, o, top, left, groups, few, bands), -(-n // few) * bands, room
+    shape = n, h, w, c, oh, ow, o, top, left, groups, few, bands, 1
+    return np.array(shape, np.intp), -(-n // few) * bands, room

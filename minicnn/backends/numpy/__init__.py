@@ -4,7 +4,7 @@ second algorithm (winograd.py).
 """
 
 from .. import Backend
-from . import activation, conv, dropout, loss, lrn, ops, optimizer, pixels, pooling, windows
+from . import activation, conv, dropout, loss, lrn, ops, optimizer, pixels, pooling, standardize, windows
 
 backend = Backend(
     "numpy",
@@ -33,6 +33,10 @@ backend = Backend(
         "pooling.scatter": pooling.scatter,
         "pooling.window_maximum": pooling.window_maximum,
         "pooling.winners": pooling.winners,
+        "standardize.moments": standardize.moments,
+        "standardize.normalize": standardize.normalize,
+        "standardize.normalize_backward": standardize.normalize_backward,
+        "standardize.sums": standardize.sums,
         "windows.col2im": windows.col2im,
         "windows.im2col": windows.im2col,
     },

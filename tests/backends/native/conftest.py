@@ -22,6 +22,13 @@ def cc() -> None:
         pytest.skip(problem)
 
 
+@pytest.fixture(autouse=True)
+def cc_for_kernels(request: pytest.FixtureRequest) -> None:
+    """The tests of a lesson's kernels do; the others ask for it themselves."""
+    if request.path.stem not in ("test_compiler", "test_launch", "test_main"):
+        request.getfixturevalue("cc")
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """An empty folder for libraries, which MINICNN_CACHE names."""

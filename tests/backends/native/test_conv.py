@@ -63,9 +63,11 @@ def test_a_depth_of_several_parts():
     near((2, 6, 6, 72), 70, Window.of(3, padding=1), 2, np.float64)
 
 
+@pytest.mark.parametrize("columns", [0, 1e9], ids=["by columns", "at once"])
 @pytest.mark.parametrize("stride", [1, 2, (3, 1), 4])
 @pytest.mark.parametrize("dilation", [1, (2, 3)])
-def test_any_stride_and_dilation(stride, dilation):
+def test_any_stride_and_dilation(monkeypatch, columns, stride, dilation):
+    monkeypatch.setattr(conv, "COLUMNS", columns)
     near((2, 17, 19, 6), 10, Window.of((3, 2), stride, ((1, 0), (2, 3)), dilation), 2)
 
 
@@ -74,9 +76,10 @@ def test_any_stride_and_dilation(stride, dilation):
 def test_bands_and_shares(monkeypatch, threads, threads_in_use, images):
     """A batch of few images is cut into bands of rows, and each thread has a share of the weight's gradient."""
     threads(threads_in_use)
-    for near_bytes, enough in ((1, 1), (4000, 1), (conv.NEAR, 1), (conv.NEAR, 10**6)):
+    for near_bytes, enough, columns in ((1, 1, 0), (4000, 1, 1e9), (conv.NEAR, 1, 1e9), (conv.NEAR, 10**6, 0)):
         monkeypatch.setattr(conv, "NEAR", near_bytes)
         monkeypatch.setattr(conv, "ENOUGH", enough)
+        monkeypatch.setattr(conv, "COLUMNS", columns)
         near((images, 11, 9, 5), 6, Window.of(3, 2, 1), 1)
 
 
@@ -101,6 +104,18 @@ def test_winograd(dtype, data):
             found = getattr(conv, name)(*cast(args, dtype))
             error, largest = np.abs(found - expected).max(initial=0), np.abs(expected).max(initial=1)
             assert found.dtype == dtype and error <= (1e-13 if dtype == np.float64 else 3e-6) * largest, name
+
+
+def test_when_the_gradient_of_images_goes_by_columns():
+    """Where channels would leave registers empty, and not where they fill them."""
+
+    def columns(c, o, kernel, *settings, size=16):
+        window = Window.of(kernel, *settings)
+        dx, weight = np.empty((1, size, size, c), np.float32), np.empty((kernel, kernel, c, o), np.float32)
+        return conv._columns_are_fewer(dx, np.empty((1, *window.output_size(size, size), o)), weight, window)
+
+    assert columns(3, 32, 5, 1, 2) and columns(1, 20, 5) and columns(3, 96, 11, 4, size=35)
+    assert columns(20, 50, 5, size=12) and not columns(32, 64, 5, 1, 2) and not columns(64, 64, 3, 2, 1)
 
 
 def test_what_winograd_leaves_to_the_plain_product():

@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import signal
+import subprocess
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +26,13 @@ KERNEL void count(Index first, Index last, real *restrict y, Index *restrict fir
 }}
 KERNEL void copy(Index first, Index last, const real *restrict x, real *y) {{
     for (Index i = first; i < last; ++i) y[i] = x[i];
+}}
+KERNEL void space(Index first, Index last, Index *restrict at, Index bytes, uint8_t *room) {{
+    memset(room, first, bytes);  // of which the sanitizers see the end
+    for (Index i = first; i < last; ++i) at[i] = (Index)room;
+}}
+KERNEL void pick(Index first, Index last, strided const real *x, Index step, strided real *y) {{
+    for (Index i = first; i < last; ++i) y[i * step] = x[i * step];
 }}
 KERNEL void is_null(Index first, Index last, const real *x, uint8_t *y) {{ *y = !x; }}
 KERNEL void numbers(Index first, Index last,
@@ -128,6 +136,35 @@ def test_a_forked_child_goes_on(run, threads):
     assert counted(run, 8 * GRAIN)[0] == [1] * (8 * GRAIN)
 
 
+@pytest.mark.parametrize("room", [1, 63, 64, 1000, 100_001])
+def test_each_thread_has_room(run, threads, room):
+    """Memory of its own, from a line of the cache on; the same for each of its pieces."""
+    threads(3)
+    at = np.zeros(8 * GRAIN, np.intp)
+    run("space", at.size, at, room, room=room)
+    begins = sorted(set(at.tolist()))
+    assert 1 <= len(begins) <= 3 and all(begin and begin % 64 == 0 for begin in begins)
+    assert all(b - a >= room for a, b in pairwise(begins))
+    small = np.zeros(3, np.intp)
+    run("space", 3, small, room, room=room)
+    assert small.all() and (small % 64 == 0).all()
+    with refuses(TypeError, "own.space takes 2 arguments, not 3"):
+        run("space", 3, small, room, small, room=room)
+    with refuses(TypeError, "own.space takes 3 arguments, not 2"):
+        run("space", 3, small, room)
+
+
+@pytest.mark.parametrize("size", [1, 1 << 10, (1 << 18) + 5])
+def test_the_shares_of_threads_are_added_in_their_order(threads, size):
+    threads(2)
+    shares = np.random.default_rng(0).standard_normal((5, size), np.float32)
+    given, total = shares.copy(), np.zeros(size, np.float32)
+    assert launch.added(shares, total) is total
+    assert np.array_equal(total, (((shares[0] + shares[1]) + shares[2]) + shares[3]) + shares[4])
+    assert np.array_equal(launch.added(shares[3:], total), shares[3] + shares[4])
+    assert np.array_equal(shares, given)
+
+
 # --------------------------------------------------------------------------------------- arguments
 def test_numbers_arrive_as_they_are_declared(run):
     top = {"Index": -(2**63), "int64_t": -(2**63) + 2**11, "uint8_t": 255, "uint32_t": 2**32 - 1, "uint64_t": 2**63}
@@ -185,6 +222,25 @@ def test_arrays_that_do_not_fit(run):
         ):
             run("copy", 24, good, wrong)
         assert not good.any()
+
+
+def test_strided_arrays_may_lie_in_any_way(run):
+    whole = np.arange(12, dtype=F32)
+    for x, step in ((whole[::3], 3), (whole[::-2], -2), (whole.reshape(3, 4).T[1], 4), (whole, 1), (whole[1:2], 9)):
+        y = np.zeros(12, F32)[:: abs(step)][: len(x)]
+        y = y[::-1] if step < 0 else y
+        run("pick", len(x), x, step, y)
+        assert y.tolist() == x.tolist()
+        read_only = x[:]
+        read_only.flags.writeable = False
+        run("pick", len(x), read_only, step, y)
+        with refuses(TypeError, "own.pick takes an aligned array that it may write to, not an array of shape"):
+            run("pick", len(x), x, step, read_only)
+    odd = np.zeros(97, np.uint8)[1:].view(F32)
+    with refuses(TypeError, "own.pick takes an aligned array, not an array of shape (24,)"):
+        run("pick", 4, odd, 1, whole)
+    with refuses(TypeError, "own.pick takes an array of float32, not an array of shape (12,) and dtype float64"):
+        run("pick", 4, whole.astype(F64), 1, whole)
 
 
 def test_read_only_arrays_are_read_only(run):
@@ -273,6 +329,16 @@ def test_every_declaration_is_read(cc, name):
             assert function.argtypes[:2] == [ctypes.c_ssize_t] * 2 and len(function.argtypes) == len(kinds) + 2
             for kind, kind_of_c in zip(kinds, function.argtypes[2:], strict=True):
                 assert (kind is None) == (kind_of_c is not ctypes.c_void_p)
+
+
+@pytest.mark.parametrize("real", launch.REALS.values())
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_gives_the_compiler_no_reason_to_warn(cc, tmp_path, name, real):
+    command = [word for word in compiler.command_for(real) if word != "-w"]
+    warnings = "-O0 -Wall -Wextra -Werror -Wno-unused-function -x c - -lm -o".split()
+    source = compiler.source_of(name).encode()
+    done = subprocess.run([*command, *warnings, str(tmp_path / "made.so")], input=source, stderr=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from reference import at_once, distinct, normal, step
 
 import minicnn.functional as F
+from minicnn import use_backend
 from minicnn.backends import numpy as fast
 from minicnn.backends.numpy import conv, lrn, pooling, winograd
 
@@ -43,6 +44,7 @@ def small_slices(monkeypatch):
         monkeypatch.setattr(module, name, value)
 
 
+@use_backend("numpy")
 def run(name, seed=0, n=5):
     """[output, gradients …] of one forward and backward pass."""
     f, options, others = LAYERS[name]

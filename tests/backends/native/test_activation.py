@@ -1,0 +1,34 @@
+"""minicnn/backends/native/activation.py: the sigmoid's exponential, and what lies behind whole registers."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from minicnn.backends import native
+
+pytestmark = pytest.mark.usefixtures("cc")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 15, 16, 17, 33, 100_003])
+def test_the_sigmoid(threads, size, dtype):
+    x = np.linspace(-800, 800, size).astype(dtype)
+    with np.errstate(over="ignore"):
+        wanted = 1 / (1 + np.exp(-x.astype(np.longdouble)))
+    for count in (1, 5):
+        threads(count)
+        y = native.activation.logistic(x)
+        assert y.dtype == dtype
+        assert_allclose(y, wanted.astype(dtype), rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_sigmoid_of_what_is_not_finite(dtype):
+    x = np.array([-np.inf, -0.0, 0.0, np.inf, np.nan], dtype)
+    assert_array_equal(native.activation.logistic(x), np.array([0, 0.5, 0.5, 1, np.nan], dtype), strict=True)
+
+
+def test_the_mask_of_leaky_relu_may_lie_anyhow():
+    x = np.arange(-12.0, 12.0).reshape(4, 6)
+    for given in (x, x.T, x[:, ::2], np.array(3.0), np.array(-3.0)):
+        assert_array_equal(native.activation.leak(given, given > 0, 0.5), np.where(given > 0, given, 0.5 * given))
