@@ -84,11 +84,16 @@ def _conditions(results: Result) -> Iterator[str]:
         f" sleep. {MEDIANS} {watched}"
         + (f" **{missing} of them ended with fewer rounds than planned: the machine was too busy.**" if missing else "")
     )
-    for what, apart in results["agreement"].items():
+    if results["agreement"]:
         yield (
-            f"Checked first ({what}): the loss differs from minicnn's by {apart['loss']:.0e}, no gradient by more than "
-            f"{apart['gradient']:.0e} of its norm ({apart['parameter']})."
+            f"Checked first, in training mode without dropout: how far the loss is from {OURS}'s, and the gradient that"
+            " is furthest, of its norm."
         )
+        rows = [
+            [what, f"{apart['loss']:.0e}", f"{apart['gradient']:.0e}", apart["parameter"]]
+            for what, apart in results["agreement"].items()
+        ]
+        yield table(["network, contender, batch", "loss", "gradient", "of"], *rows)
 
 
 def _measurements(value: Any) -> Iterator[Result]:

@@ -168,7 +168,7 @@ def steps(options: Options) -> list[Result]:
     for network in options.networks:
         for batch in options.batches_of(network):
             contenders = [*options.contenders("Network", network, batch), options.floor(network, batch)]
-            label, fewest = f"{network}, batch {batch}, {options.threads} threads, ", 5 if batch <= 128 else 3
+            label, fewest = f"{network}, batch {batch}, threads {options.threads}, ", 5 if batch <= 128 else 3
             with running(*contenders):
                 before = {c.name: c.ask("peak") for c in contenders}
                 step = options.play(contenders, ["step"], label, 40, fewest)
