@@ -12,6 +12,16 @@ from typing import Any
 import numpy as np
 
 LARGE = 1 << 20  # bytes; below this the allocator recycles by itself
+LINE = 64  # bytes of a line of the cache
+
+
+def _aligned(nbytes: int) -> np.ndarray:
+    """Fresh memory that begins with a line of the cache. NumPy's begins 16 bytes later, and then a
+    loop in C may take 1.7 times as long, because each register's load or store touches two lines.
+    """
+    room = np.empty(nbytes + LINE, np.uint8)
+    begin = -room.ctypes.data % LINE
+    return room[begin : begin + nbytes]
 
 
 class _Memory:
@@ -35,7 +45,7 @@ class _Memory:
                 if self.idle_bytes > self.lent_bytes + nbytes:
                     self.idle.clear()
                     self.idle_bytes = 0
-                block = np.empty(nbytes, np.uint8)
+                block = _aligned(nbytes)
             self.lent_bytes += nbytes
             return block
 
