@@ -115,9 +115,8 @@ def address(
         return None
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         raise TypeError(f"{kernel} takes an array of {dtype}, not {shown(array)}")
-    flags = array.flags  # carray: as C has arrays, and writable
-    plain = flags.carray or (flags.aligned and (flags.c_contiguous or strided))
-    if not plain or (written and not flags.writeable):
+    flags = array.flags
+    if not (flags.aligned and (flags.c_contiguous or strided) and (flags.writeable or not written)):
         what = ("an aligned array" if strided else "a contiguous array") + " that it may write to" * written
         raise TypeError(f"{kernel} takes {what}, not {shown(array)} with strides {array.strides}")
     memory: Any = array

@@ -283,6 +283,10 @@ def test_an_address_is_where_an_array_begins():
     x.flags.writeable = False
     assert address(x[3:], F32, "f") == x.ctypes.data + 12
     assert address(None, F32, "f") is None
+    gaps = np.zeros((4, 6), F32)[:, 1::2]
+    assert address(gaps, F32, "f", strided=True) == gaps.ctypes.data
+    with refuses(TypeError, "f takes a contiguous array, not an array of shape (4, 3)"):
+        address(gaps, F32, "f")
 
 
 def test_the_number_of_arguments(run):
