@@ -31,6 +31,7 @@ array([0., 2.])
 """
 
 import functools
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -147,6 +148,17 @@ def _problem(opens: Callable[[], Any]) -> str | None:
 _backends: dict[str, Backend] = {}
 _lessons: dict[str, Callable[..., Any]] = {}  # every kernel as its lesson is written, by name
 _lock = threading.RLock()  # for these two and for what is remembered of them
+
+
+def _after_fork() -> None:
+    """A forked child must not wait for a lock that a thread of its parent held, which may have been
+    compiling."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _changed(change: Callable[[], Any]) -> None:

@@ -194,4 +194,4 @@ def gelu(x: Tensor) -> Tensor:
 
 
 # Faster versions of the functions marked @kernel, which run in their place:
-# backends/numpy/activation.py, backends/cuda/activation.cu.
+# backends/numpy/activation.py, backends/native/activation.c, backends/cuda/activation.cu.

@@ -196,5 +196,5 @@ def conv2d(
     return apply(Conv2d(window, groups, (x.shape[1], x.shape[2])), x, weight, *([] if bias is None else [bias]))
 
 
-# Faster versions of the functions marked @kernel, which run in their place: backends/numpy/conv.py,
-# backends/numpy/winograd.py (3 × 3 kernels with a stride of 1), backends/cuda/conv.py.
+# Faster versions of the functions marked @kernel, which run in their place: conv.py and winograd.py
+# in backends/numpy, conv.c and winograd.c in backends/native, conv.py in backends/cuda.

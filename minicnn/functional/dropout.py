@@ -109,4 +109,4 @@ def check_dropout(name: str, p: float, scale: str) -> float:
 
 
 # Faster versions of the functions marked @kernel, which run in their place:
-# backends/numpy/dropout.py, backends/cuda/dropout.cu.
+# backends/numpy/dropout.py, backends/native/dropout.c, backends/cuda/dropout.cu.

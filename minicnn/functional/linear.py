@@ -79,4 +79,4 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 # The faster versions are those of the matrix product, ops.matmul: backends/numpy/ops.py,
-# backends/cuda/products.py.
+# backends/native/matmul.c, backends/cuda/products.py.

@@ -155,4 +155,5 @@ def cross_entropy(
     return losses.sum() / all_counts if reduction == "mean" else reduced("cross_entropy", losses, reduction)
 
 
-# Faster versions of the @kernel functions: backends/numpy/loss.py, backends/cuda/loss.cu.
+# Faster versions of the @kernel functions: backends/numpy/loss.py, backends/native/loss.c,
+# backends/cuda/loss.cu.

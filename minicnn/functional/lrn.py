@@ -197,4 +197,4 @@ def local_response_norm(x: Tensor, n: int = 5, *, k: float = 2.0, alpha: float =
     return apply(LocalResponseNorm(Constants(n, *numbers("local_response_norm", k=k, alpha=alpha, beta=beta))), x)
 
 
-# Faster versions of the @kernel functions: backends/numpy/lrn.py, backends/cuda/lrn.cu.
+# Faster versions of the @kernel functions: backends/numpy/lrn.py, native/lrn.c, cuda/lrn.cu.

@@ -196,4 +196,4 @@ def pool_window(
 
 
 # Faster versions of the functions marked @kernel, which run in their place:
-# backends/numpy/pooling.py, backends/cuda/pooling.cu.
+# backends/numpy/pooling.py, backends/native/pooling.c, backends/cuda/pooling.cu.

@@ -1,8 +1,6 @@
 """ReLU and others (functional/activation.py), by the kernels of activation.c."""
 
-import numpy as np
-
-from .launch import Array, contiguous, empty_like, launch
+from .launch import Array, contiguous, empty_like, launch, truths
 
 
 def rectify(x: Array) -> Array:
@@ -23,7 +21,7 @@ def where_positive(dy: Array, y: Array) -> Array:
 
 def leak(x: Array, positive: Array, negative_slope: float) -> Array:
     """x where x is positive, else negative_slope · x"""
-    x, positive = contiguous(x), contiguous(np.asarray(positive)).view(np.uint8)
+    x, positive = contiguous(x), truths(positive)
     y = empty_like(x)
     launch("activation.leak", x.size, x, positive, negative_slope, y, real=x.dtype)
     return y

@@ -71,7 +71,7 @@ def library(name: str, real: str) -> ctypes.CDLL:
 @functools.cache
 def _library(name: str, real: str) -> ctypes.CDLL:
     source, command = source_of(name), command_for(real)
-    key = hashlib.sha256("\0".join([source, *command, _identity()]).encode()).hexdigest()[:32]
+    key = hashlib.sha256("\0".join([source, *command, _identity()]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     try:
         path = folder() / f"{name}-{real}-{key}.so"
         return ctypes.CDLL(str(path)) if _is_whole(path, key) else _keep(_compiled(source, command), path, key)

@@ -16,6 +16,7 @@ NEAR, ENOUGH = 512 << 10, 256
 PACKED, SPARE = 24 << 10, 256  # bytes; as in product.h
 SIDE, FEW, BANDS, SHARES = 16, -3, -2, -1  # as in conv.c: the last are places in the Shape
 REGISTER = 64  # bytes, of the widest that there are
+MOST_COLUMNS = 16 << 20  # bytes of an image's
 COLUMNS = 1.5  # how much longer a multiplication takes by way of columns, which are added up
 
 
@@ -53,18 +54,24 @@ def _columns_are_fewer(dx: Array, dy: Array, weight: Array, window: Window) -> b
     makes dx at once: by the multiplications of each, in whole registers."""
     kh, kw, c, _ = weight.shape
     (sh, sw), width = window.stride, REGISTER // dx.itemsize
+    if _column_bytes(dy, weight) > MOST_COLUMNS or len(dy) < usable_threads():
+        return False
     direct = dx.shape[1] * dx.shape[2] * kh * kw / (sh * sw) * -(-c // width)
     return COLUMNS * dy.shape[1] * dy.shape[2] * -(-kh * kw * c // width) < direct
 
 
+def _column_bytes(dy: Array, weight: Array) -> int:
+    """The working memory of an image by way of columns."""
+    kh, kw, c, _ = weight.shape
+    return dy.shape[1] * dy.shape[2] * (kh * kw * c * dy.itemsize + 16 + SPARE)
+
+
 def _cut_columns(shape: Array, dy: Array, weight: Array) -> tuple[int, int]:
     """The same as _cut for the way by columns, with its `few` and `bands` put into the Shape."""
-    n, oh, ow, _ = dy.shape
-    kh, kw, c, o = weight.shape
-    image = oh * ow * kh * kw * c * dy.itemsize
+    n, image = len(dy), _column_bytes(dy, weight)
     few = max(1, min(NEAR // max(image, 1), -(-n // usable_threads())))
     shape[FEW], shape[BANDS] = few, 1
-    return -(-n // few), PACKED + (16 + SPARE) * (few * oh * ow + o) + few * image
+    return -(-n // few), PACKED + (16 + SPARE) * dy.shape[3] + few * image
 
 
 def transposed(weight: Array) -> Array:

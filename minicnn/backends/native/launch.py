@@ -21,7 +21,7 @@ from ..numpy.memory import empty, empty_like, scratch
 from ..numpy.threads import Array
 from .compiler import library, source_of
 
-__all__ = ["Array", "added", "contiguous", "empty", "empty_like", "launch"]
+__all__ = ["Array", "added", "contiguous", "empty", "empty_like", "launch", "truths"]
 
 # Elements that a thread should have at least. Handing work to another thread takes 20 µs, in which
 # a core moves some 50,000 numbers.
@@ -48,6 +48,11 @@ def contiguous(array: Array) -> Array:
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
 
 
+def truths(mask: Any) -> Array:
+    """A mask as C takes it: a byte, 0 or 1, for each element."""
+    return contiguous(np.asarray(mask, bool)).view(np.uint8)
+
+
 def added(shares: Array, total: Array) -> Array:
     """The sum of the shares of two threads or more, in their order, written to `total`."""
     so_far = shares[0]
@@ -57,7 +62,7 @@ def added(shares: Array, total: Array) -> Array:
     return total
 
 
-def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: int = 0) -> None:
+def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: int = 0, keep: Any = None) -> None:
     """Run "file.kernel" for the units 0 … count − 1, on all threads.
 
     Args:
@@ -70,6 +75,7 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: 
         each: about how many elements a unit touches, which decides how the work is cut.
         room: how many bytes of working memory each thread needs. If there are any, the kernel's
             last argument, `uint8_t *room`, is where they begin, at a multiple of 64.
+        keep: arrays whose addresses are among the numbers, which must outlive the call.
     Raises:
         TypeError: an array does not fit, or there are more or fewer arguments.
         ctypes.ArgumentError: a number does not fit.
@@ -83,7 +89,8 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: 
         raise TypeError(f"{kernel} takes {len(kinds)} arguments, not {len(args)}")
     plain = [arg if kind is None else address(arg, *kind) for arg, kind in zip(args, kinds, strict=True)]
 
-    def some(first: int, last: int) -> None:
+    # A thread may still be at work when the caller is interrupted: it keeps the arrays.
+    def some(first: int, last: int, held: Any = (args, keep)) -> None:
         if room:
             begin = scratch("native", (room + ALIGNED,), like=BYTES).ctypes.data
             function(first, last, *plain, -(-begin // ALIGNED) * ALIGNED)

@@ -15,7 +15,8 @@ TALL, BROAD, DEEP = 240, 512, 96  # rows and columns of a unit's result; rows of
 
 def matmul(a: Array, b: Array) -> Array:
     """a @ b"""
-    if a.ndim != 2 or b.ndim != 2 or a.dtype != b.dtype:
+    plain = a.ndim == b.ndim == 2 and a.dtype == b.dtype and a.flags.aligned and b.flags.aligned
+    if not plain or a.shape[1] != len(b):
         return ops.matmul(a, b)
     (height, depth), width = a.shape, b.shape[1]
     if not FEWEST <= min(height, depth, width) <= MOST or height * depth * width < LEAST:

@@ -5,7 +5,7 @@ from math import prod
 import numpy as np
 
 from ..numpy import ops as numpy
-from .launch import Array, contiguous, empty_like, launch
+from .launch import Array, contiguous, empty_like, launch, truths
 
 BLOCK = 1 << 15  # elements of a block of pixels
 
@@ -25,6 +25,8 @@ def total(x: Array, axes: tuple[int, ...]) -> Array:
         return y
     step = max(16, BLOCK // channels)
     blocks = -(-pixels // step)
+    if 8 * blocks > pixels:  # a block has a row of numbers of its own, in double
+        return numpy.total(x, axes)
     sums = np.empty((images * blocks, channels))
     work = blocks, pixels, channels, step, x, sums
     launch("ops.column_sums", len(sums), *work, real=real, each=min(step, pixels) * channels)
@@ -34,7 +36,7 @@ def total(x: Array, axes: tuple[int, ...]) -> Array:
 
 def masked(x: Array, mask: Array) -> Array:
     """x where the mask holds, otherwise 0"""
-    x, mask = contiguous(x), contiguous(np.broadcast_to(mask, x.shape)).view(np.uint8)
+    x, mask = contiguous(x), truths(np.broadcast_to(mask, x.shape))
     y = empty_like(x)
     launch("ops.masked", x.size, x, mask, y, real=x.dtype)
     return y

@@ -38,14 +38,13 @@ def _step(
     if rest := alike.pop(None, None):
         otherwise(rest)
     for dtype, some in alike.items():
-        # the list keeps what is copied
         some = [(w, contiguous(g), *state) for w, g, *state in some]
         at, ends = [], [0]
         for arrays in some:
             at += [address(array, dtype, kernel) for array in arrays] + [0] * (MOST - len(arrays))
             ends.append(ends[-1] + arrays[0].size)
         tables = np.array(at, np.uint64), np.array(ends, np.intp)
-        launch(kernel, ends[-1], len(some), *tables, *numbers, real=dtype)
+        launch(kernel, ends[-1], len(some), *tables, *numbers, real=dtype, keep=some)
 
 
 def _fit(w: Array, g: Array, *state: Array) -> bool:

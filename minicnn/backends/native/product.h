@@ -17,29 +17,33 @@
 #define PACKED (24 << 10)  // bytes of the right-hand matrix at a time: half of the smallest cache
 
 // R × V registers of sums: out[r] = begin + Σ_b source[rows[r] + columns[b]] · packed[b]. With no
-// `begin`, the sums go on from what out[r] holds.
-#define TILE(R, V)                                                                                  \
-    static void tile_##R##_##V(const real *source, const Index *rows, const Index *columns, Index deep, \
-                               const real *packed, const real *begin, real *const *out) {           \
-        vec sum[R][V];                                                                              \
-        const real *from[R];                                                                        \
-        _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r) {                                      \
-            from[r] = source + rows[r];                                                             \
-            _Pragma("GCC unroll 16") for (int v = 0; v < V; ++v)                                    \
-                sum[r][v] = load((begin ? begin : out[r]) + v * WIDTH);                             \
-        }                                                                                           \
-        for (Index b = 0; b < deep; ++b) {                                                          \
-            const Index at = columns[b];                                                            \
-            vec right[V];                                                                           \
-            _Pragma("GCC unroll 16") for (int v = 0; v < V; ++v)                                    \
-                right[v] = load(packed + (b * V + v) * WIDTH);                                      \
-            _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r) {                                  \
-                const real left = from[r][at];                                                      \
-                _Pragma("GCC unroll 16") for (int v = 0; v < V; ++v) sum[r][v] += left * right[v];  \
-            }                                                                                       \
-        }                                                                                           \
-        _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r)                                        \
-            _Pragma("GCC unroll 16") for (int v = 0; v < V; ++v) store(out[r] + v * WIDTH, sum[r][v]); \
+// `begin`, the sum is added to what out[r] holds: sums of at most DEEP numbers are added up, so a
+// gradient over a million pixels loses a few of its last bits, and not half of them.
+#define TILE(R, V)                                                                                          \
+    static void tile_##R##_##V(const real *source, const Index *rows, const Index *columns, Index deep,     \
+                               const real *packed, const real *begin, real *const *out) {                   \
+        vec sum[R][V];                                                                                      \
+        const real *from[R];                                                                                \
+        _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r) {                                              \
+            from[r] = source + rows[r];                                                                     \
+            _Pragma("GCC unroll 16") for (int v = 0; v < V; ++v)                                            \
+                sum[r][v] = begin ? load(begin + v * WIDTH) : (vec){0};                                     \
+        }                                                                                                   \
+        for (Index b = 0; b < deep; ++b) {                                                                  \
+            const Index at = columns[b];                                                                    \
+            vec right[V];                                                                                   \
+            _Pragma("GCC unroll 16") for (int v = 0; v < V; ++v) right[v] = load(packed + (b * V + v) * WIDTH);\
+            _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r) {                                          \
+                const real left = from[r][at];                                                              \
+                _Pragma("GCC unroll 16") for (int v = 0; v < V; ++v) sum[r][v] += left * right[v];          \
+            }                                                                                               \
+        }                                                                                                   \
+        _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r)                                                \
+            _Pragma("GCC unroll 16") for (int v = 0; v < V; ++v) {                                          \
+                real *const to = out[r] + v * WIDTH;                                                        \
+                if (!begin) sum[r][v] += load(to);                                                          \
+                store(to, sum[r][v]);                                                                       \
+            }                                                                                               \
     }
 
 typedef void Tile(const real *, const Index *, const Index *, Index, const real *, const real *, real *const *);

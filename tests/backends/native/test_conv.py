@@ -106,8 +106,10 @@ def test_winograd(dtype, data):
             assert found.dtype == dtype and error <= (1e-13 if dtype == np.float64 else 3e-6) * largest, name
 
 
-def test_when_the_gradient_of_images_goes_by_columns():
+def test_when_the_gradient_of_images_goes_by_columns(threads):
     """Where channels would leave registers empty, and not where they fill them."""
+
+    threads(1)
 
     def columns(c, o, kernel, *settings, size=16):
         window = Window.of(kernel, *settings)
@@ -116,6 +118,36 @@ def test_when_the_gradient_of_images_goes_by_columns():
 
     assert columns(3, 32, 5, 1, 2) and columns(1, 20, 5) and columns(3, 96, 11, 4, size=35)
     assert columns(20, 50, 5, size=12) and not columns(32, 64, 5, 1, 2) and not columns(64, 64, 3, 2, 1)
+
+
+@pytest.mark.parametrize("channels", [16, 64], ids=["plain", "Winograd"])
+def test_a_gradient_over_many_pixels_keeps_its_digits(threads, channels):
+    """Added up one after another, 50,176 terms of 0.1 in float32 would lose digits."""
+    threads(1)
+    window, dtype = Window.of(3), np.float32
+    x, dy = np.ones((16, 58, 58, channels), dtype), np.full((16, 56, 56, channels), 0.1, dtype)
+    assert winograd.suits(dy, np.empty((3, 3, channels, channels), dtype), window, 1) == (channels == 64)
+    found = conv.convolve_weight(x, dy, window, 1)
+    assert np.abs(found / (16 * 56 * 56 * float(dtype(0.1))) - 1).max() < 5e-6
+
+
+def test_columns_that_would_fill_the_memory_are_not_made(threads):
+    threads(2)
+    weight = np.empty((7, 7, 3, 16), np.float32)
+    for n, size, few in ((2, 100, True), (2, 400, False), (1, 100, False)):
+        dy = np.empty((n, size, size, 16), np.float32)
+        dx = np.empty((n, size + 6, size + 6, 3), np.float32)
+        assert conv._columns_are_fewer(dx, dy, weight, Window.of(7)) is few
+
+
+def test_operands_that_c_cannot_read_go_to_numpy():
+    """Unaligned ones, and shapes that do not fit, which are its error."""
+    a, b = np.ones((32, 4096), np.float32), np.ones((4096, 1024), np.float32)
+    unaligned = np.frombuffer(bytes(1) + a.tobytes(), np.float32, offset=1).reshape(a.shape)
+    with use_backend("native"):
+        assert_array_equal(product(unaligned, b), np.full((32, 1024), 4096, np.float32))
+        with pytest.raises(ValueError, match="matmul"):
+            product(a, b[:1024])
 
 
 def test_what_winograd_leaves_to_the_plain_product():

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -350,3 +351,16 @@ def test_every_kernel_is_launched_by_the_file_beside_it(name):
     text = (compiler.HERE / f"{name}.py").read_text("utf-8")
     for kernel in declared(name)[0]:
         assert f'"{name}.{kernel}"' in text or (f'f"{name}.{{kernel}}"' in text and f'("{kernel}"' in text)
+
+
+def test_a_thread_keeps_the_arrays_that_it_works_with(threads, run, monkeypatch):
+    """The caller may be interrupted, and forget them, while another thread is still at work."""
+    threads(2)
+    at_work = []
+    monkeypatch.setattr(fast, "parallel", lambda some, pieces: at_work.append(some))
+    x, y, other = np.zeros(8 * GRAIN, np.float32), np.zeros(8 * GRAIN, np.float32), np.zeros(3)
+    alone = [sys.getrefcount(array) for array in (x, y, other)]
+    run("copy", x.size, x, y, keep=[other])
+    assert [sys.getrefcount(array) for array in (x, y, other)] == [count + 1 for count in alone]
+    at_work.clear()
+    assert [sys.getrefcount(array) for array in (x, y, other)] == alone
