@@ -295,6 +295,9 @@ class Cast(Function):
 def normal_axes(axis: int | tuple[int, ...] | None, ndim: int) -> Shape:
     """The axes as a sorted tuple of non-negative integers; None means all of them. A 0-d array
     accepts 0 and −1, as in NumPy."""
+    # equivalent (comparison, sign): the rest says the same, in 1.2 µs where this takes 0.2
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
     if axis is None:
         return tuple(range(ndim))
     axes = [whole("axis", a) for a in (axis if isinstance(axis, (tuple, list)) else (axis,))]
