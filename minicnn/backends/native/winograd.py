@@ -15,7 +15,7 @@ Window = Any  # functional.windows.Window, which belongs to a layer of imports a
 
 # With fewer pixels, transforming the kernel costs what the products save; with fewer channels,
 # transforming the tiles does.
-FEWEST_PIXELS, FEWEST_CHANNELS = 2048, 64
+FEWEST_PIXELS, FEWEST_CHANNELS = 2048, {3: 64, 5: 48}  # by the kernel's size
 VECTOR = 64  # bytes of the widest register that there is: channels must be a multiple
 # Bytes of transformed tiles that a unit should have, and tiles, for which the transformed kernel is
 # read once.
@@ -26,74 +26,84 @@ PACKED, SPARE = 24 << 10, 256  # bytes; as in product.h
 def suits(y: Array, weight: Array, window: Window, groups: int) -> bool:
     """Whether Winograd is faster than the plain product for x or y of that shape."""
     n, h, w, _ = y.shape
-    c, o = weight.shape[2], weight.shape[3] // groups
+    size, c, o = window.kernel_size[0], weight.shape[2], weight.shape[3] // groups
     width = VECTOR // y.itemsize
     return (
-        window.kernel_size == (3, 3)
+        window.kernel_size in ((3, 3), (5, 5))
         and window.stride == window.dilation == (1, 1)
-        and max(max(sides) for sides in window.padding) <= 2
+        and max(max(sides) for sides in window.padding) < size
         and n * h * w >= FEWEST_PIXELS
-        and min(c, o) >= FEWEST_CHANNELS
+        and min(c, o) >= FEWEST_CHANNELS[size]
         and c % width == o % width == 0
     )
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
-    """y = (A⊗A) (V U) + b: (N, H, W, C), (3, 3, C/G, O), (O,) -> (N, OH, OW, O)"""
+    """y = (A⊗A) (V U) + b: (N, H, W, C), (K, K, C/G, O), (O,) -> (N, OH, OW, O)"""
     ((top, _), (left, _)), size = window.padding, window.output_size(*x.shape[1:3])
     bias = bias if bias is None else contiguous(bias)
-    return _convolve(x, _kernels(weight, groups, turned=False), bias, size, weight.shape[3], top, left, groups)
+    u = _kernels(weight, groups, turned=False)
+    return _convolve(x, u, bias, size, weight.shape[3], len(weight), top, left, groups)
 
 
 def convolve_transpose(dy: Array, turned: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
-    """dx: (N, OH, OW, O), Kᵀ (3, 3, O, C/G) -> (N, H, W, C), where (H, W) = size"""
-    (top, _), (left, _) = window.padding
-    channels = turned.shape[3] * groups
-    return _convolve(dy, _kernels(turned, groups, turned=True), None, size, channels, 2 - top, 2 - left, groups)
+    """dx: (N, OH, OW, O), Kᵀ (K, K, O, C/G) -> (N, H, W, C), where (H, W) = size"""
+    ((top, _), (left, _)), most = window.padding, len(turned) - 1
+    u, channels = _kernels(turned, groups, turned=True), turned.shape[3] * groups
+    return _convolve(dy, u, None, size, channels, len(turned), most - top, most - left, groups)
 
 
 def _convolve(
-    x: Array, u: Array, bias: Array | None, size: tuple[int, int], outputs: int, top: int, left: int, groups: int
+    x: Array,
+    u: Array,
+    bias: Array | None,
+    size: tuple[int, int],
+    outputs: int,
+    k: int,
+    top: int,
+    left: int,
+    groups: int,
 ) -> Array:
     x, y = contiguous(x), empty((len(x), *size, outputs), x.dtype)
-    shape, units, room = _cut(x, y, top, left, groups)
+    shape, units, room = _cut(x, y, k, top, left, groups)
     launch("winograd.convolve", units, x, u, bias, y, shape, real=x.dtype, each=BLOCK, room=room)
     return y
 
 
 def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
-    """dK = (G⊗G)ᵀ (Vᵀ dM): (N, H, W, C), (N, OH, OW, O) -> (3, 3, C/G, O)"""
-    (top, _), (left, _) = window.padding
-    shape, units, room = _cut(x, dy, top, left, groups)
+    """dK = (G⊗G)ᵀ (Vᵀ dM): (N, H, W, C), (N, OH, OW, O) -> (K, K, C/G, O)"""
+    ((top, _), (left, _)), (k, _) = window.padding, window.kernel_size
+    shape, units, room = _cut(x, dy, k, top, left, groups)
     shape[-1] = shares = min(units, usable_threads())
     c, o = x.shape[3] // groups, dy.shape[3]
-    sums = empty((shares, groups, 16, c, o // groups), x.dtype)
+    sums = empty((shares, groups, (k + 1) ** 2, c, o // groups), x.dtype)
     launch("winograd.convolve_weight", shares, x, dy, sums, shape, real=x.dtype, each=BLOCK, room=room)
-    du, weight = sums[0] if shares == 1 else added(sums, sums[0]), empty((3, 3, c, o), x.dtype)
-    launch("winograd.kernels_back", groups * c, du, weight, c, o, groups, real=x.dtype, each=25 * o // groups)
+    du, weight = sums[0] if shares == 1 else added(sums, sums[0]), empty((k, k, c, o), x.dtype)
+    each = 2 * (k + 1) ** 2 * o // groups
+    launch("winograd.kernels_back", groups * c, k, du, weight, c, o, groups, real=x.dtype, each=each)
     return weight
 
 
 def _kernels(weight: Array, groups: int, turned: bool) -> Array:
     """U = (G⊗G) K of each group."""
-    _, _, rows, columns = weight.shape
-    u = empty((groups, 16, rows * columns // groups), weight.dtype)
+    k, _, rows, columns = weight.shape
+    u = empty((groups, (k + 1) ** 2, rows * columns // groups), weight.dtype)
     units = rows if turned else rows * groups
     numbers = rows, columns, groups, turned
-    launch("winograd.kernels", units, contiguous(weight), u, *numbers, real=u.dtype, each=u.size // units)
+    launch("winograd.kernels", units, k, contiguous(weight), u, *numbers, real=u.dtype, each=u.size // units)
     return u
 
 
-def _cut(x: Array, y: Array, top: int, left: int, groups: int) -> tuple[Array, int, int]:
+def _cut(x: Array, y: Array, k: int, top: int, left: int, groups: int) -> tuple[Array, int, int]:
     """The Shape of winograd.c; into how many units the work is cut; and how much working memory a
     thread needs."""
     (n, h, w, c), (_, oh, ow, o) = x.shape, y.shape
     down, across = -(-oh // 2), -(-ow // 2)
-    a_tile, threads = 16 * (c + o) // groups * x.itemsize, usable_threads()
+    a_tile, threads = (k + 1) ** 2 * (c + o) // groups * x.itemsize, usable_threads()
     enough = max(ENOUGH, NEAR // a_tile)
     few = max(1, min(enough // (down * across), -(-n // threads)))
     bands = max(1, min(down, max(down * across // enough, -(-threads // n)))) if few == 1 else 1
     tiles = few * (down // bands + 1) * across
     room = PACKED + (24 + SPARE) * max(tiles, c // groups) + tiles * a_tile
-    shape = n, h, w, c, oh, ow, o, top, left, groups, few, bands, 1
+    shape = n, h, w, c, oh, ow, o, k, top, left, groups, few, bands, 1
     return np.array(shape, np.intp), -(-n // few) * bands, room
