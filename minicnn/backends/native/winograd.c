@@ -1,91 +1,122 @@
-// The Winograd algorithm for kernels of 3 × 3 and 5 × 5 in steps of 1; what it is, and where the
-// matrices of 3 × 3 come from, is told in backends/numpy/winograd.py:
+// The Winograd algorithm for kernels of 3 × 3 and 5 × 5 in steps of 1; what it is, and where its
+// matrices come from, is told in backends/numpy/winograd.py:
 //
-//   V = (B⊗B) x     U = (G⊗G) K     y = (A⊗A) (V U)     for T tiles of 2 × 2
+//   V = (B⊗B) x     U = (G⊗G) K     y = (A⊗A) (V U)     for T tiles of M × M outputs
 //
-// A tile of 2 × 2 outputs sees 4 × 4 inputs, or 6 × 6, so there are 16 products (T, C) (C, O) in
-// the place of 36 (4/9 of the multiplications), or 36 in the place of 100. The matrices of 5 × 5
-// are those of the points 0, 1, −1, 2, −1/2 and ∞, which lose least by rounding: the error is about
-// five times that of the plain product in float32, 1.3e-6 of the largest result over 48 channels;
-// with 3 × 3 it is no larger than the plain product's.
+// A tile sees `side` = M + K − 1 pixels across, and its side² products (T, C) (C, O) take the place
+// of M² · K²: 16 of 36 for tiles of 2 × 2 and kernels of 3 × 3, 36 of 144 for tiles of 4 × 4, and
+// 36 of 100 for tiles of 2 × 2 and kernels of 5 × 5. The latter two have the points 0, 1, −1, 2,
+// −1/2 and ∞, with which they lose least of those that were tried: over 48 channels their error in
+// float32 is 1.5e-6 of the largest result, where the plain product's is 3e-7, and the first one's
+// no larger.
 //
 // The transformations take a tile's numbers of a register's width of channels at a time, and each
 // reads and writes its array once. V and V U of a unit of work, some 200 tiles, stay in the
-// last-level cache. The floor is the products' 2 · 16 · T · C/G · O operations, or 2 · 36 · …. On
-// one core of an AMD EPYC (Zen 5, AVX-512) AlexNet's conv3, 4 and 5 reach two thirds of that; a
-// layer takes 0.65 to 0.7 of the time of conv.c's product. Channels are a multiple of a register's
-// width. A NaN or an infinity among the pixels that a tile sees reaches all four of its outputs.
+// last-level cache. The floor is the products' 2 · side² · T · C/G · O operations, of which
+// AlexNet's conv3, 4 and 5 in tiles of 2 × 2 reach two thirds on one core of an AMD EPYC (Zen 5,
+// AVX-512). Channels are a multiple of a register's width. A NaN or an infinity among the pixels
+// that a tile sees reaches all of its outputs.
 
 #include "native.h"
 #include "product.h"
 
-enum { SIDE = 6 };                            // of the largest tile of x
+enum { SIDE = 6 };  // of the largest tile of x
 enum Map { SEEN, MADE, BACK, KERNEL_TO, KERNEL_BACK };  // B, Aᵀ, A, G, Gᵀ
 
-// t = M s along one axis, for kernels of 3 or 5 places
-INLINE void along(enum Map map, int size, const vec *s, vec *t) {
-    const real half = 0.5, sixth = (real)1 / 6, fifteenth = (real)1 / 15, thirtieth = (real)1 / 30;
-    if (size == 3) switch (map) {
-        case SEEN: t[0] = s[0] - s[2], t[1] = s[1] + s[2], t[2] = s[2] - s[1], t[3] = s[1] - s[3]; break;
-        case MADE: t[0] = s[0], t[1] = s[0] + s[1], t[2] = s[0] - s[1], t[3] = -s[1]; break;
-        case BACK: t[0] = s[0] + s[1] + s[2], t[1] = s[1] - s[2] - s[3]; break;
-        case KERNEL_TO:
-            t[0] = s[0], t[1] = half * (s[0] + s[1] + s[2]), t[2] = half * (s[0] - s[1] + s[2]), t[3] = s[2];
-            break;
-        case KERNEL_BACK:
-            t[0] = s[0] + half * (s[1] + s[2]), t[1] = half * (s[1] - s[2]), t[2] = half * (s[1] + s[2]) + s[3];
-        }
-    else switch (map) {
-        case SEEN:
-            t[0] = 2 * (s[0] + s[4] - 2 * s[2]) + 3 * (s[1] - s[3]);
-            t[1] = 2 * (s[1] - s[4]) + 5 * s[2] + s[3];
-            t[2] = 2 * (s[1] + s[4]) + s[2] - 5 * s[3];
-            t[3] = 2 * (s[4] - s[2]) + s[3] - s[1];
-            t[4] = 2 * (s[3] - s[1]) + s[2] - s[4];
-            t[5] = 2 * (s[1] + s[5] - 2 * s[3]) + 3 * (s[2] - s[4]);
-            break;
-        case MADE:
-            t[0] = s[0], t[1] = s[0] + s[1], t[2] = s[0] - s[1], t[3] = s[0] + 2 * s[1], t[4] = s[0] - half * s[1];
-            t[5] = s[1];
-            break;
-        case BACK:
-            t[0] = s[0] + s[1] + s[2] + s[3] + s[4], t[1] = s[1] - s[2] + 2 * s[3] - half * s[4] + s[5];
-            break;
-        case KERNEL_TO: {
-            const vec even = s[0] + s[2] + s[4], odd = s[1] + s[3];
-            t[0] = half * s[0], t[1] = sixth * (even + odd), t[2] = sixth * (even - odd);
-            t[3] = thirtieth * (s[0] + 4 * s[2] + 16 * s[4] + 2 * s[1] + 8 * s[3]);
-            t[4] = fifteenth * (16 * s[0] + 4 * s[2] + s[4] - 8 * s[1] - 2 * s[3]);
-            t[5] = half * s[4];
-            break;
-        }
-        case KERNEL_BACK: {
-            const vec sum = sixth * (s[1] + s[2]), difference = sixth * (s[1] - s[2]);
-            const vec a = thirtieth * s[3], b = fifteenth * s[4];
-            t[0] = half * s[0] + sum + a + 16 * b, t[1] = difference + 2 * a - 8 * b, t[2] = sum + 4 * a + 4 * b;
-            t[3] = difference + 8 * a - 2 * b, t[4] = sum + 16 * a + b + half * s[5];
-        }
-        }
+// Tiles of m × m outputs, for kernels of size × size
+typedef struct {
+    int m, size;
+} Form;
+
+static const Form FORM_2_3 = {2, 3}, FORM_4_3 = {4, 3}, FORM_2_5 = {2, 5};
+
+INLINE int side_of(Form f) { return f.m + f.size - 1; }
+
+// t = M s along one axis, in tiles that see 4 pixels
+INLINE void along_4(enum Map map, const vec *s, vec *t) {
+    const real half = 0.5;
+    switch (map) {
+    case SEEN: t[0] = s[0] - s[2], t[1] = s[1] + s[2], t[2] = s[2] - s[1], t[3] = s[1] - s[3]; break;
+    case MADE: t[0] = s[0], t[1] = s[0] + s[1], t[2] = s[0] - s[1], t[3] = -s[1]; break;
+    case BACK: t[0] = s[0] + s[1] + s[2], t[1] = s[1] - s[2] - s[3]; break;
+    case KERNEL_TO:
+        t[0] = s[0], t[1] = half * (s[0] + s[1] + s[2]), t[2] = half * (s[0] - s[1] + s[2]), t[3] = s[2];
+        break;
+    case KERNEL_BACK:
+        t[0] = s[0] + half * (s[1] + s[2]), t[1] = half * (s[1] - s[2]), t[2] = half * (s[1] + s[2]) + s[3];
+    }
+}
+
+// Values of a polynomial with `count` coefficients at the six points, the last of which is its
+// leading coefficient: the rows of Aᵀ, and with a factor for each those of G
+INLINE void values(int count, const vec *s, vec *t) {
+    const vec zero = {0}, b = s[1], c = count > 2 ? s[2] : zero, d = count > 3 ? s[3] : zero, e = count > 4 ? s[4] : zero;
+    const real half = 0.5;
+    t[0] = s[0], t[1] = (s[0] + c + e) + (b + d), t[2] = (s[0] + c + e) - (b + d);
+    t[3] = (s[0] + 4 * c + 16 * e) + (2 * b + 8 * d);
+    t[4] = s[0] - half * (b - half * (c - half * (d - half * e)));
+    t[5] = s[count - 1];
+}
+
+// The transpose of that
+INLINE void values_back(int count, const vec *s, vec *t) {
+    const vec sum = s[1] + s[2], difference = s[1] - s[2];
+    const real half = 0.5;
+    t[0] = s[0] + sum + s[3] + s[4], t[1] = difference + 2 * s[3] - half * s[4];
+    if (count > 2) t[2] = sum + 4 * s[3] + half * half * s[4];
+    if (count > 3) t[3] = difference + 8 * s[3] - half * half * half * s[4];
+    if (count > 4) t[4] = sum + 16 * s[3] + half * half * half * half * s[4];
+    t[count - 1] += s[5];
+}
+
+// t = M s along one axis, in tiles that see 6 pixels
+INLINE void along_6(enum Map map, Form f, const vec *s, vec *t) {
+    const real factors[] = {(real)1 / 2, (real)1 / 6, (real)1 / 6, (real)1 / 30, (real)16 / 15, (real)1 / 2};
+    switch (map) {
+    case SEEN:
+        t[0] = 2 * (s[0] + s[4] - 2 * s[2]) + 3 * (s[1] - s[3]);
+        t[1] = 2 * (s[1] - s[4]) + 5 * s[2] + s[3];
+        t[2] = 2 * (s[1] + s[4]) + s[2] - 5 * s[3];
+        t[3] = 2 * (s[4] - s[2]) + s[3] - s[1];
+        t[4] = 2 * (s[3] - s[1]) + s[2] - s[4];
+        t[5] = 2 * (s[1] + s[5] - 2 * s[3]) + 3 * (s[2] - s[4]);
+        break;
+    case MADE: values(f.m, s, t); break;
+    case BACK: values_back(f.m, s, t); break;
+    case KERNEL_TO:
+        values(f.size, s, t);
+        for (int i = 0; i < 6; ++i) t[i] *= factors[i];
+        break;
+    case KERNEL_BACK: {
+        vec scaled[6];
+        for (int i = 0; i < 6; ++i) scaled[i] = factors[i] * s[i];
+        values_back(f.size, scaled, t);
+    }
+    }
 }
 
 // t = (M⊗M) s, `from` × `from` numbers to `to` × `to`
-INLINE void both(enum Map map, int size, int from, int to, vec s[][SIDE], vec t[][SIDE]) {
+INLINE void both(enum Map map, Form f, int from, int to, vec s[][SIDE], vec t[][SIDE]) {
     vec half_way[SIDE][SIDE];
-    _Pragma("GCC unroll 6") for (int i = 0; i < from; ++i) along(map, size, s[i], half_way[i]);
+    _Pragma("GCC unroll 6") for (int i = 0; i < from; ++i) {
+        if (side_of(f) == 4) along_4(map, s[i], half_way[i]);
+        else along_6(map, f, s[i], half_way[i]);
+    }
     _Pragma("GCC unroll 6") for (int j = 0; j < to; ++j) {
         vec column[SIDE], out[SIDE];
         _Pragma("GCC unroll 6") for (int i = 0; i < from; ++i) column[i] = half_way[i][j];
-        along(map, size, column, out);
+        if (side_of(f) == 4) along_4(map, column, out);
+        else along_6(map, f, column, out);
         _Pragma("GCC unroll 6") for (int i = 0; i < to; ++i) t[i][j] = out[i];
     }
 }
 
 // U: (K, K, rows, columns) -> (G, side², rows', columns'), a unit for each row of a group. Groups
 // divide the columns of K and, `turned`, the rows of Kᵀ, whose places are turned around too.
-INLINE void kernels_of(int size, Index first, Index last, const real *restrict k, real *restrict u, Index rows,
+INLINE void kernels_of(Form f, Index first, Index last, const real *restrict k, real *restrict u, Index rows,
                        Index columns, Index groups, Index turned) {
     const Index own_rows = turned ? rows / groups : rows, own = turned ? columns : columns / groups;
-    const int side = size + 1;
+    const int size = f.size, side = side_of(f);
     for (Index unit = first; unit < last; ++unit) {
         const Index group = unit / own_rows, row = unit % own_rows;
         const real *from = k + (turned ? unit * columns : row * columns + group * own);
@@ -94,48 +125,50 @@ INLINE void kernels_of(int size, Index first, Index last, const real *restrict k
             vec s[SIDE][SIDE], t[SIDE][SIDE];
             for (int i = 0; i < size * size; ++i)
                 s[i / size][i % size] = load(from + (turned ? size * size - 1 - i : i) * rows * columns + c);
-            both(KERNEL_TO, size, size, side, s, t);
+            both(KERNEL_TO, f, size, side, s, t);
             for (int i = 0; i < side * side; ++i) store(to + i * own_rows * own + c, t[i / side][i % side]);
         }
     }
 }
 
-KERNEL void kernels(Index first, Index last, Index size, const real *restrict k, real *restrict u, Index rows,
+KERNEL void kernels(Index first, Index last, Index m, Index size, const real *restrict k, real *restrict u, Index rows,
                     Index columns, Index groups, Index turned) {
-    if (size == 3) kernels_of(3, first, last, k, u, rows, columns, groups, turned);
-    else kernels_of(5, first, last, k, u, rows, columns, groups, turned);
+    if (size == 5) kernels_of(FORM_2_5, first, last, k, u, rows, columns, groups, turned);
+    else if (m == 4) kernels_of(FORM_4_3, first, last, k, u, rows, columns, groups, turned);
+    else kernels_of(FORM_2_3, first, last, k, u, rows, columns, groups, turned);
 }
 
 // dK = (G⊗G)ᵀ dU: (G, side², C/G, O/G) -> (K, K, C/G, O), a unit for each row of a group.
-INLINE void kernels_from(int size, Index first, Index last, const real *restrict u, real *restrict k, Index rows,
+INLINE void kernels_from(Form f, Index first, Index last, const real *restrict u, real *restrict k, Index rows,
                          Index columns, Index groups) {
     const Index own = columns / groups;
-    const int side = size + 1;
+    const int size = f.size, side = side_of(f);
     for (Index unit = first; unit < last; ++unit) {
         const Index group = unit / rows, row = unit % rows;
         for (Index c = 0; c < own; c += WIDTH) {
             vec s[SIDE][SIDE], t[SIDE][SIDE];
             for (int i = 0; i < side * side; ++i)
                 s[i / side][i % side] = load(u + ((group * side * side + i) * rows + row) * own + c);
-            both(KERNEL_BACK, size, side, size, s, t);
+            both(KERNEL_BACK, f, side, size, s, t);
             for (int i = 0; i < size * size; ++i)
                 store(k + (i * rows + row) * columns + group * own + c, t[i / size][i % size]);
         }
     }
 }
 
-KERNEL void kernels_back(Index first, Index last, Index size, const real *restrict u, real *restrict k, Index rows,
+KERNEL void kernels_back(Index first, Index last, Index m, Index size, const real *restrict u, real *restrict k, Index rows,
                          Index columns, Index groups) {
-    if (size == 3) kernels_from(3, first, last, u, k, rows, columns, groups);
-    else kernels_from(5, first, last, u, k, rows, columns, groups);
+    if (size == 5) kernels_from(FORM_2_5, first, last, u, k, rows, columns, groups);
+    else if (m == 4) kernels_from(FORM_4_3, first, last, u, k, rows, columns, groups);
+    else kernels_from(FORM_2_3, first, last, u, k, rows, columns, groups);
 }
 
 // What each tile sees of images (N, H, W, all), `some` channels from x on: across × across pixels,
-// in steps of 2 from −top and −left on, with zeros outside; transformed, (side², T, some). The
+// in steps of M from −top and −left on, with zeros outside; transformed, (side², T, some). The
 // tiles are those of some images, rows [begin, end) of `wide` each.
-INLINE void tiles_of(enum Map map, int size, const real *x, real *v, Index images, Index h, Index w, Index all,
+INLINE void tiles_of(enum Map map, Form f, const real *x, real *v, Index images, Index h, Index w, Index all,
                      Index some, Index top, Index left, Index begin, Index end, Index wide) {
-    const int side = size + 1, across = map == SEEN ? side : 2;
+    const int side = side_of(f), across = map == SEEN ? side : f.m;
     const Index tiles = images * (end - begin) * wide;
     Index tile = 0;
     for (Index n = 0; n < images; ++n)
@@ -144,7 +177,7 @@ INLINE void tiles_of(enum Map map, int size, const real *x, real *v, Index image
                 const real *at[SIDE][SIDE];
                 for (int i = 0; i < across; ++i)
                     for (int j = 0; j < across; ++j) {
-                        const Index y = 2 * p - top + i, z = 2 * q - left + j;
+                        const Index y = f.m * p - top + i, z = f.m * q - left + j;
                         at[i][j] = y < 0 || y >= h || z < 0 || z >= w ? NULL : x + ((n * h + y) * w + z) * all;
                     }
                 for (Index c = 0; c < some; c += WIDTH) {
@@ -152,7 +185,7 @@ INLINE void tiles_of(enum Map map, int size, const real *x, real *v, Index image
                     _Pragma("GCC unroll 6") for (int i = 0; i < across; ++i)
                         _Pragma("GCC unroll 6") for (int j = 0; j < across; ++j)
                             s[i][j] = at[i][j] ? load(at[i][j] + c) : (vec){0};
-                    both(map, size, across, side, s, t);
+                    both(map, f, across, side, s, t);
                     _Pragma("GCC unroll 6") for (int i = 0; i < side; ++i)
                         _Pragma("GCC unroll 6") for (int j = 0; j < side; ++j)
                             store(v + ((i * side + j) * tiles + tile) * some + c, t[i][j]);
@@ -160,25 +193,25 @@ INLINE void tiles_of(enum Map map, int size, const real *x, real *v, Index image
             }
 }
 
-// y = (A⊗A) m + b: (side², T, some) -> images (N, H, W, all), as far as a tile of 2 × 2 is inside.
-INLINE void tiles_back(int size, const real *m, const real *bias, real *y, Index images, Index h, Index w, Index all,
+// y = (A⊗A) m + b: (side², T, some) -> images (N, H, W, all), as far as a tile is inside.
+INLINE void tiles_back(Form f, const real *m, const real *bias, real *y, Index images, Index h, Index w, Index all,
                        Index some, Index begin, Index end, Index wide) {
-    const int side = size + 1;
+    const int side = side_of(f);
     const Index tiles = images * (end - begin) * wide;
     Index tile = 0;
     for (Index n = 0; n < images; ++n)
         for (Index p = begin; p < end; ++p)
             for (Index q = 0; q < wide; ++q, ++tile)
                 for (Index c = 0; c < some; c += WIDTH) {
-                    vec s[SIDE][SIDE], t[2][SIDE];
+                    vec s[SIDE][SIDE], t[SIDE][SIDE];
                     _Pragma("GCC unroll 6") for (int i = 0; i < side; ++i)
                         _Pragma("GCC unroll 6") for (int j = 0; j < side; ++j)
                             s[i][j] = load(m + ((i * side + j) * tiles + tile) * some + c);
-                    both(BACK, size, side, 2, s, t);
+                    both(BACK, f, side, f.m, s, t);
                     const vec b = bias ? load(bias + c) : (vec){0};
-                    for (Index i = 0; i < least(2, h - 2 * p); ++i)
-                        for (Index j = 0; j < least(2, w - 2 * q); ++j)
-                            store(y + ((n * h + 2 * p + i) * w + 2 * q + j) * all + c, t[i][j] + b);
+                    for (Index i = 0; i < least(f.m, h - f.m * p); ++i)
+                        for (Index j = 0; j < least(f.m, w - f.m * q); ++j)
+                            store(y + ((n * h + f.m * p + i) * w + f.m * q + j) * all + c, t[i][j] + b);
                 }
 }
 
@@ -202,11 +235,11 @@ static Room divided(uint8_t *room, Index products, Index tiles, Index c, Index o
     return r;
 }
 
-// What a convolution is: sizes of the images, of the outputs and of the kernel, where the window
-// begins, and how the work is cut: into units of `few` images, or of one of an image's bands of
-// rows of tiles; and for a sum, into shares.
+// What a convolution is: sizes of the images, of the outputs, of a tile's outputs and of the
+// kernel, where the window begins, and how the work is cut: into units of `few` images, or of one
+// of an image's bands of rows of tiles; and for a sum, into shares.
 typedef struct {
-    Index n, h, w, c, oh, ow, o, size, top, left, groups, few, bands, shares;
+    Index n, h, w, c, oh, ow, o, m, size, top, left, groups, few, bands, shares;
 } Shape;
 
 // A unit's images, its rows of tiles, and all of its tiles.
@@ -216,47 +249,61 @@ typedef struct {
 
 static Unit unit_of(const Shape *s, Index number) {
     const Index image = number / s->bands * s->few, images = least(s->few, s->n - image), band = number % s->bands;
-    const Index down = (s->oh + 1) / 2, begin = down * band / s->bands, end = down * (band + 1) / s->bands;
-    const Index across = (s->ow + 1) / 2;
+    const Index down = (s->oh + s->m - 1) / s->m, begin = down * band / s->bands, end = down * (band + 1) / s->bands;
+    const Index across = (s->ow + s->m - 1) / s->m;
     return (Unit){image, images, begin, end, across, images * (end - begin) * across};
 }
 
+INLINE Index products_of(const Shape *s) { return (s->m + s->size - 1) * (s->m + s->size - 1); }
+
 static Room room_of(const Shape *s, uint8_t *room) {
-    const Index rows = (s->oh + 1) / 2 / s->bands + 1;
-    const Index products = (s->size + 1) * (s->size + 1);
-    return divided(room, products, s->few * rows * ((s->ow + 1) / 2), s->c / s->groups, s->o / s->groups);
+    const Index rows = (s->oh + s->m - 1) / s->m / s->bands + 1, across = (s->ow + s->m - 1) / s->m;
+    return divided(room, products_of(s), s->few * rows * across, s->c / s->groups, s->o / s->groups);
 }
 
 // V of a unit's images x, dM of its dy, and its y from V U, for one of the groups.
-static void seen(const Shape *s, const Unit *u, Index group, const real *x, real *v) {
+INLINE void seen_in(Form f, const Shape *s, const Unit *u, const real *x, real *v) {
     const Index c = s->c / s->groups;
-    x += u->image * s->h * s->w * s->c + group * c;
-    if (s->size == 3)
-        tiles_of(SEEN, 3, x, v, u->images, s->h, s->w, s->c, c, s->top, s->left, u->begin, u->end, u->across);
-    else
-        tiles_of(SEEN, 5, x, v, u->images, s->h, s->w, s->c, c, s->top, s->left, u->begin, u->end, u->across);
+    tiles_of(SEEN, f, x, v, u->images, s->h, s->w, s->c, c, s->top, s->left, u->begin, u->end, u->across);
+}
+
+static void seen(const Shape *s, const Unit *u, Index group, const real *x, real *v) {
+    x += u->image * s->h * s->w * s->c + group * (s->c / s->groups);
+    if (s->size == 5) seen_in(FORM_2_5, s, u, x, v);
+    else if (s->m == 4) seen_in(FORM_4_3, s, u, x, v);
+    else seen_in(FORM_2_3, s, u, x, v);
+}
+
+INLINE void made_in(Form f, const Shape *s, const Unit *u, const real *dy, real *m) {
+    const Index o = s->o / s->groups;
+    tiles_of(MADE, f, dy, m, u->images, s->oh, s->ow, s->o, o, 0, 0, u->begin, u->end, u->across);
 }
 
 static void made(const Shape *s, const Unit *u, Index group, const real *dy, real *m) {
-    const Index o = s->o / s->groups;
-    dy += u->image * s->oh * s->ow * s->o + group * o;
-    if (s->size == 3) tiles_of(MADE, 3, dy, m, u->images, s->oh, s->ow, s->o, o, 0, 0, u->begin, u->end, u->across);
-    else tiles_of(MADE, 5, dy, m, u->images, s->oh, s->ow, s->o, o, 0, 0, u->begin, u->end, u->across);
+    dy += u->image * s->oh * s->ow * s->o + group * (s->o / s->groups);
+    if (s->size == 5) made_in(FORM_2_5, s, u, dy, m);
+    else if (s->m == 4) made_in(FORM_4_3, s, u, dy, m);
+    else made_in(FORM_2_3, s, u, dy, m);
+}
+
+INLINE void back_in(Form f, const Shape *s, const Unit *u, const real *m, const real *bias, real *y) {
+    tiles_back(f, m, bias, y, u->images, s->oh, s->ow, s->o, s->o / s->groups, u->begin, u->end, u->across);
 }
 
 static void back(const Shape *s, const Unit *u, Index group, const real *m, const real *bias, real *y) {
     const Index o = s->o / s->groups;
     y += u->image * s->oh * s->ow * s->o + group * o;
     bias = bias ? bias + group * o : NULL;
-    if (s->size == 3) tiles_back(3, m, bias, y, u->images, s->oh, s->ow, s->o, o, u->begin, u->end, u->across);
-    else tiles_back(5, m, bias, y, u->images, s->oh, s->ow, s->o, o, u->begin, u->end, u->across);
+    if (s->size == 5) back_in(FORM_2_5, s, u, m, bias, y);
+    else if (s->m == 4) back_in(FORM_4_3, s, u, m, bias, y);
+    else back_in(FORM_2_3, s, u, m, bias, y);
 }
 
 // y = (A⊗A) (V U) + b of images x (N, H, W, C), with u (G, side², C/G, O/G).
 KERNEL void convolve(Index first, Index last, const real *x, const real *u, const real *bias, real *y,
                      const Index *shape, uint8_t *room) {
     const Shape *s = (const Shape *)shape;
-    const Index c = s->c / s->groups, o = s->o / s->groups, products = (s->size + 1) * (s->size + 1);
+    const Index c = s->c / s->groups, o = s->o / s->groups, products = products_of(s);
     const Room r = room_of(s, room);
     for (Index number = first; number < last; ++number) {
         const Unit unit = unit_of(s, number);
@@ -279,7 +326,7 @@ KERNEL void convolve_weight(Index first, Index last, const real *x, const real *
                             uint8_t *room) {
     const Shape *s = (const Shape *)shape;
     const Index c = s->c / s->groups, o = s->o / s->groups, units = (s->n + s->few - 1) / s->few * s->bands;
-    const Index products = (s->size + 1) * (s->size + 1);
+    const Index products = products_of(s);
     const Room r = room_of(s, room);
     for (Index share = first; share < last; ++share) {
         const Index begin = units * share / s->shares, end = units * (share + 1) / s->shares;

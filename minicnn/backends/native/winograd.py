@@ -4,6 +4,7 @@ The gradient of x is a convolution of dy with the kernel's places turned around 
 transposed, so it is computed as one.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -38,34 +39,35 @@ def suits(y: Array, weight: Array, window: Window, groups: int) -> bool:
     )
 
 
+def tile_for(size: tuple[int, int], k: int) -> int:
+    """M, of the tiles of M × M outputs, for which a layer of that size takes fewer products."""
+    if k == 5:
+        return 2
+    two, four = (prod(-(-n // m) for n in size) * (m + 2) ** 2 for m in (2, 4))
+    return 4 if four < two else 2
+
+
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
     """y = (A⊗A) (V U) + b: (N, H, W, C), (K, K, C/G, O), (O,) -> (N, OH, OW, O)"""
     ((top, _), (left, _)), size = window.padding, window.output_size(*x.shape[1:3])
     bias = bias if bias is None else contiguous(bias)
-    u = _kernels(weight, groups, turned=False)
-    return _convolve(x, u, bias, size, weight.shape[3], len(weight), top, left, groups)
+    return _convolve(x, weight, bias, size, weight.shape[3], top, left, groups, turned=False)
 
 
 def convolve_transpose(dy: Array, turned: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
     """dx: (N, OH, OW, O), Kᵀ (K, K, O, C/G) -> (N, H, W, C), where (H, W) = size"""
     ((top, _), (left, _)), most = window.padding, len(turned) - 1
-    u, channels = _kernels(turned, groups, turned=True), turned.shape[3] * groups
-    return _convolve(dy, u, None, size, channels, len(turned), most - top, most - left, groups)
+    return _convolve(dy, turned, None, size, turned.shape[3] * groups, most - top, most - left, groups, turned=True)
 
 
 def _convolve(
-    x: Array,
-    u: Array,
-    bias: Array | None,
-    size: tuple[int, int],
-    outputs: int,
-    k: int,
-    top: int,
-    left: int,
-    groups: int,
-) -> Array:
-    x, y = contiguous(x), empty((len(x), *size, outputs), x.dtype)
-    shape, units, room = _cut(x, y, k, top, left, groups)
+    x: Array, weight: Array, bias: Array | None, size: tuple[int, int], outputs: int, top: int, left: int, groups: int,
+    turned: bool,
+) -> Array:  # fmt: skip
+    x, y, k = contiguous(x), empty((len(x), *size, outputs), x.dtype), len(weight)
+    m = tile_for(size, k)
+    u = _kernels(weight, m, groups, turned)
+    shape, units, room = _cut(x, y, m, k, top, left, groups)
     launch("winograd.convolve", units, x, u, bias, y, shape, real=x.dtype, each=BLOCK, room=room)
     return y
 
@@ -73,37 +75,38 @@ def _convolve(
 def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
     """dK = (G⊗G)ᵀ (Vᵀ dM): (N, H, W, C), (N, OH, OW, O) -> (K, K, C/G, O)"""
     ((top, _), (left, _)), (k, _) = window.padding, window.kernel_size
-    shape, units, room = _cut(x, dy, k, top, left, groups)
+    m = tile_for(dy.shape[1:3], k)
+    shape, units, room = _cut(x, dy, m, k, top, left, groups)
     shape[-1] = shares = min(units, usable_threads())
     c, o = x.shape[3] // groups, dy.shape[3]
-    sums = empty((shares, groups, (k + 1) ** 2, c, o // groups), x.dtype)
+    sums = empty((shares, groups, (m + k - 1) ** 2, c, o // groups), x.dtype)
     launch("winograd.convolve_weight", shares, x, dy, sums, shape, real=x.dtype, each=BLOCK, room=room)
     du, weight = sums[0] if shares == 1 else added(sums, sums[0]), empty((k, k, c, o), x.dtype)
-    each = 2 * (k + 1) ** 2 * o // groups
-    launch("winograd.kernels_back", groups * c, k, du, weight, c, o, groups, real=x.dtype, each=each)
+    each = 2 * (m + k - 1) ** 2 * o // groups
+    launch("winograd.kernels_back", groups * c, m, k, du, weight, c, o, groups, real=x.dtype, each=each)
     return weight
 
 
-def _kernels(weight: Array, groups: int, turned: bool) -> Array:
+def _kernels(weight: Array, m: int, groups: int, turned: bool) -> Array:
     """U = (G⊗G) K of each group."""
     k, _, rows, columns = weight.shape
-    u = empty((groups, (k + 1) ** 2, rows * columns // groups), weight.dtype)
+    u = empty((groups, (m + k - 1) ** 2, rows * columns // groups), weight.dtype)
     units = rows if turned else rows * groups
     numbers = rows, columns, groups, turned
-    launch("winograd.kernels", units, k, contiguous(weight), u, *numbers, real=u.dtype, each=u.size // units)
+    launch("winograd.kernels", units, m, k, contiguous(weight), u, *numbers, real=u.dtype, each=u.size // units)
     return u
 
 
-def _cut(x: Array, y: Array, k: int, top: int, left: int, groups: int) -> tuple[Array, int, int]:
+def _cut(x: Array, y: Array, m: int, k: int, top: int, left: int, groups: int) -> tuple[Array, int, int]:
     """The Shape of winograd.c; into how many units the work is cut; and how much working memory a
     thread needs."""
     (n, h, w, c), (_, oh, ow, o) = x.shape, y.shape
-    down, across = -(-oh // 2), -(-ow // 2)
-    a_tile, threads = (k + 1) ** 2 * (c + o) // groups * x.itemsize, usable_threads()
+    down, across = -(-oh // m), -(-ow // m)
+    a_tile, threads = (m + k - 1) ** 2 * (c + o) // groups * x.itemsize, usable_threads()
     enough = max(ENOUGH, NEAR // a_tile)
     few = max(1, min(enough // (down * across), -(-n // threads)))
     bands = max(1, min(down, max(down * across // enough, -(-threads // n)))) if few == 1 else 1
     tiles = few * (down // bands + 1) * across
     room = PACKED + (24 + SPARE) * max(tiles, c // groups) + tiles * a_tile
-    shape = n, h, w, c, oh, ow, o, k, top, left, groups, few, bands, 1
+    shape = n, h, w, c, oh, ow, o, m, k, top, left, groups, few, bands, 1
     return np.array(shape, np.intp), -(-n // few) * bands, room
