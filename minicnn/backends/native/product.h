@@ -4,7 +4,7 @@
 //
 // A tile of R rows × V registers of the result stays in registers while b runs: it takes R numbers
 // of the left matrix, each multiplied with V registers of the right one, so R + V loads for R · V
-// multiply-adds, of which a core makes two in a cycle. A part of the right matrix, DEEP rows of V
+// multiply-adds, of which a core makes two in a cycle. A part of the right matrix, some rows of V
 // registers, is copied together so that it stays in the first-level cache for all tiles.
 
 #if REGISTERS == 32
@@ -14,11 +14,12 @@
 #endif
 #define TALLEST 12
 #define SPARE (WIDEST * WIDTH)
+#define DEEPEST 256  // rows of it; so many numbers are added up one after another
 #define PACKED (24 << 10)  // bytes of the right-hand matrix at a time: half of the smallest cache
 
 // R × V registers of sums: out[r] = begin + Σ_b source[rows[r] + columns[b]] · packed[b]. With no
-// `begin`, the sum is added to what out[r] holds: sums of at most DEEP numbers are added up, so a
-// gradient over a million pixels loses a few of its last bits, and not half of them.
+// `begin`, the sum is added to what out[r] holds: sums of at most DEEPEST numbers are added up, so
+// a gradient over a million pixels loses a few of its last bits, and not half of them.
 #define TILE(R, V)                                                                                          \
     static void tile_##R##_##V(const real *source, const Index *rows, const Index *columns, Index deep,     \
                                const real *packed, const real *begin, real *const *out) {                   \
@@ -102,7 +103,7 @@ static void multiply(const Product *p, const real *bias, int add) {
     real rest[TALLEST * SPARE], begin[SPARE];
     for (Index first = 0; first < p->width; first += widest) {
         const Index here = least(widest, p->width - first), wide = (here + WIDTH - 1) / WIDTH, span = wide * WIDTH;
-        const Index tall = HEIGHTS[wide - 1], deepest = PACKED / (Index)sizeof(real) / span;
+        const Index tall = HEIGHTS[wide - 1], deepest = least(DEEPEST, PACKED / (Index)sizeof(real) / span);
         const int collect = here < span || p->out_step != 1;
         real *const out = p->out + first * p->out_step;
         for (Index o = 0; o < span; ++o) begin[o] = bias && o < here ? bias[first + o] : 0;
