@@ -54,3 +54,12 @@ def test_windows_of_more_places_than_a_byte_can_name(kernel, dtype):
         tensor = Tensor(x, requires_grad=True)
         F.max_pool2d(tensor, kernel).backward(np.full((1, 1, 1, 1), 7.0))
         assert_array_equal(tensor.grad.data, 7 * x)
+
+
+@pytest.mark.parametrize("kernel, dtype", [((15, 17), np.uint8), ((16, 16), np.uint32)])
+def test_places_have_as_many_bytes_as_they_need(kernel, dtype):
+    """KH · KW, for a window without a maximum, is a place too."""
+    x = np.full((1, *kernel, 1), np.nan, np.float32)
+    window = Window.of(kernel)
+    place = pooling.winners(x, pooling.window_maximum(x, window), window)
+    assert place.dtype == dtype and place.item() == kernel[0] * kernel[1]

@@ -131,3 +131,13 @@ def test_the_work_of_a_map_back_to_the_image(threads, n, groups, c, image_bytes)
         assert max(i.stop - i.start for i, *_ in work) == step
     else:
         assert not work
+
+
+@pytest.mark.parametrize("side", range(4), ids=["top", "bottom", "left", "right"])
+def test_padding_on_one_side_only(side):
+    sides = [0] * 4
+    sides[side] = 2
+    window = Window.of(3, padding=((sides[0], sides[1]), (sides[2], sides[3])))
+    x = normal(2, 4, 5, 3)
+    expected = np.pad(x, ((0, 0), *window.padding, (0, 0)))
+    assert_array_equal(padded(x, window), expected)
