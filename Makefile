@@ -25,7 +25,7 @@ types: $(VENV)/dev
 	$(BIN)/mypy
 
 coverage: $(VENV)/dev
-	$(BIN)/coverage run -m pytest -m "not slow"
+	HYPOTHESIS_PROFILE=few $(BIN)/coverage run -m pytest -m "not slow"
 	$(BIN)/coverage report --fail-under=95
 
 mutation: $(VENV)/test

@@ -27,7 +27,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job in the back
 hypothesis.settings.register_profile(
     "default", max_examples=25, deadline=None, derandomize=bool(os.environ.get("CI")), database=None
 )
-hypothesis.settings.load_profile("default")
+hypothesis.settings.register_profile("few", hypothesis.settings.get_profile("default"), max_examples=5)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(autouse=True)

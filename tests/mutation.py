@@ -51,7 +51,7 @@ LESSONS = [path.stem.removeprefix("test_") for path in sorted((ROOT / "tests/fun
 TABLE = {  # module: its tests, in one file or several; a lesson's are in the file of its name if nothing else is said
     **{f"minicnn.functional.{name}": f"tests/functional/test_{name}.py" for name in LESSONS if name != "every_op"},
     "minicnn.functional.batch_norm": "tests/functional/test_batch_norm.py tests/functional/test_layout.py",
-    "minicnn.functional.standardize": f"tests/functional/test_batch_norm.py tests/functional/test_every_op.py {AGREE} standardize",
+    "minicnn.functional.standardize": f"tests/functional/test_standardize.py tests/functional/test_every_op.py {AGREE} standardize",
     "minicnn.functional.linear": "tests/functional/test_linear.py tests/functional/test_layout.py",
     "minicnn.functional.layout": "tests/functional/test_layout.py tests/functional/test_conv.py",
     "minicnn.functional.windows": f"tests/functional/test_windows.py {AGREE} windows",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from minicnn import Tensor, gradcheck, gradgradcheck
+from minicnn import Tensor, apply, grad, gradcheck, gradgradcheck
 from minicnn.backends import numpy as fast
 
 
@@ -371,3 +371,18 @@ def at_once(*functions):
         thread.join(60)
         assert not thread.is_alive(), "it hangs"
     return results
+
+
+def gradients_alone(function, shapes, wanted):
+    """A Function, made by function(), keeps what those of its gradients need that are asked for, and computes them as
+    if all were."""
+    arrays = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
+
+    def gradients(flags):
+        inputs = [Tensor(array, requires_grad=flag) for array, flag in zip(arrays, flags, strict=True)]
+        y = apply(function(), *inputs)
+        return grad((y * normal(*y.shape, seed=9)).sum(), [t for t in inputs if t.requires_grad])
+
+    expected = [g for g, flag in zip(gradients([True] * len(shapes)), wanted, strict=True) if flag]
+    for found, right in zip(gradients(wanted), expected, strict=True):
+        np.testing.assert_array_equal(found.data, right.data)
