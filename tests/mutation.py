@@ -78,6 +78,7 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.backends.numpy.masks": f"{FAST}masks.py",
     "minicnn.backends.numpy.ops": f"{FAST}ops.py {AGREE} ops.",
     "minicnn.backends.numpy.optimizer": f"tests/optim/test_optimizer.py {AGREE} optimizer",
+    "minicnn.backends.native.compiler": "tests/backends/native/test_compiler.py",
     "minicnn.backends.native.launch": "tests/backends/native/test_launch.py",
     "minicnn.backends.cuda.nccl": "tests/cuda/test_nccl.py",
     "minicnn.ops": f"tests/test_ops.py {AGREE} ops.",
@@ -93,6 +94,8 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.mpi": "tests/test_mpi.py tests/cuda/test_nccl.py -k not(mpiexec)",
     "minicnn.distributed": "tests/test_distributed.py -k not(mpiexec)",
 }
+# their mutants are compiled anew again and again, which takes minutes: only if --file asks for them
+LONG = {"minicnn.backends.native.compiler", "minicnn.backends.native.launch"}
 MARK = re.compile(r"(.*?)\s*(?:#|//) equivalent \((.+?)\): (.+)")  # code, kinds, reason
 LIMIT = 10.0, 5.0  # seconds of CPU time, plus so many times what the same tests take on the unchanged code
 PATIENCE = 10  # ... and so many times that of waiting: for a deadlock, which takes no CPU time
@@ -375,7 +378,7 @@ def main(
     reports, begin = [], time.perf_counter()
     print(f"{'':<36}" + "".join(f"{word:>11}" for word in ("mutants", *WORDS)), flush=True)
     for name, tests in table.items():
-        if options.file and not any(part in tests for part in options.file):
+        if not any(part in tests for part in options.file) if options.file else name in LONG:
             continue
         start = time.perf_counter()
         subject, file, mutants = load(name)

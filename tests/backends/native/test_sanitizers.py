@@ -1,5 +1,6 @@
-"""The C kernels under gcc's address and undefined-behavior sanitizers, with registers of each width: what they read
-and write is inside their arrays, and no operation is undefined. NumPy asks malloc for exactly the bytes of a small
+"""The C kernels under gcc's address and undefined-behavior sanitizers, with the widest registers, and if the environment
+variable WIDTHS is "all" with those of AVX2 and SSE2, too: what they read and write is inside their arrays, and no
+operation is undefined. NumPy asks malloc for exactly the bytes of a small
 array, so what lies behind it is guarded.
 
 The sanitizer of addresses must be in a process from its start, so the tests run again in one of their own.
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
 SANITIZE = "-O1 -g1 -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
 X86 = platform.machine().lower() in compiler.X86
-WIDTHS = ["", "-mavx2 -mno-avx512f", "-march=x86-64"] if X86 else [""]
+WIDTHS = ["", "-mavx2 -mno-avx512f", "-march=x86-64"] if X86 and os.environ.get("WIDTHS") == "all" else [""]
 OTHERS = ("compiler", "launch", "main", "sanitizers")  # tests that have no kernel of a lesson's
 MISTAKES = {
     "none": ("y[i] = x[i];", None),
