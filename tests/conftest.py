@@ -66,6 +66,18 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> fast.memory._Memory:
 
 
 @pytest.fixture
+def printed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """What the `program` of a test's file prints for a name."""
+
+    def run(name: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["program", name])
+        request.module.program.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
 def shared() -> Path:
     """The folder of real photos and CIFAR-10 that lies beside the project on its authors' machines."""
     if not SHARED.is_dir():

@@ -200,13 +200,14 @@ class _Versions(dict[type, _Kernels]):
             return self[kind]
 
 
+def _defaults(device: str | None) -> list[Backend]:
+    """The backends that a kind of device has unless another is named, the last one first."""
+    return [backend for backend in reversed(_backends.values()) if backend.device == device and backend.default]
+
+
 def _default(device: str | None) -> Backend | None:
-    """The backend that a kind of device has unless another is named: the last default that can be
-    used."""
-    for backend in reversed(_backends.values()):
-        if backend.device == device and backend.default and backend.problem() is None:
-            return backend
-    return None
+    """The first of them that can be used."""
+    return next((backend for backend in _defaults(device) if backend.problem() is None), None)
 
 
 _remembering: weakref.WeakSet[_Versions] = weakref.WeakSet()
@@ -266,8 +267,24 @@ def kernel_of_many(function: Call) -> Call:
     return cast(Call, dispatch)
 
 
+def named(*functions: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """Functions by the names of the kernels that they replace, if each has the name of its kernel,
+    and its file that of the kernel's file.
+
+    Args:
+        functions: such as the function rectify of a file activation.py.
+    Returns:
+        A dict for Backend: {"activation.rectify": rectify, …}.
+    """
+    return {_name(function): function for function in functions}
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+
+
 def _registered(function: Callable[..., Any]) -> str:
-    name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+    name = _name(function)
     if name in _lessons and _lessons[name].__module__ != function.__module__:
         raise ValueError(f"{_lessons[name].__module__} has a kernel {name!r}: give this one another name")
     _changed(lambda: _lessons.__setitem__(name, function))
@@ -396,10 +413,9 @@ def missed(device: str) -> str | None:
         One line, which also says what computes instead; or None if it has.
     """
     kind = device.partition(":")[0]
-    for backend in reversed(_backends.values()):
-        if backend.device == kind and backend.default:
-            problem = backend.problem()
-            return problem and f"{problem}; without the {backend.name} backend, {backend_of(kind)} computes, slower"
+    for backend in _defaults(kind)[:1]:
+        if (problem := backend.problem()) is not None:
+            return f"{problem}; without the {backend.name} backend, {backend_of(kind)} computes, slower"
     return None
 
 

@@ -12,7 +12,7 @@ sees of lrn.cu, and how to compile it, is printed by
 Nothing here imports CuPy before a GPU is asked for: arrays bring it along.
 """
 
-from .. import Backend
+from .. import Backend, named
 from . import activation, conv, devices, dropout, loss, lrn, ops, optimizer, pixels, pooling, products, windows
 
 devices.Device.register("gpu", devices.GPU())
@@ -20,29 +20,11 @@ backend = Backend(
     "cuda",
     device="gpu",
     default=True,
-    kernels={
-        "activation.rectify": activation.rectify,
-        "activation.where_positive": activation.where_positive,
-        "conv.convolve": conv.convolve,
-        "conv.convolve_transpose": conv.convolve_transpose,
-        "conv.convolve_weight": conv.convolve_weight,
-        "dropout.drop": dropout.drop,
-        "loss.negative_log_likelihood": loss.negative_log_likelihood,
-        "loss.negative_log_likelihood_backward": loss.negative_log_likelihood_backward,
-        "loss.onehot": loss.onehot,
-        "lrn.normalize": lrn.normalize,
-        "lrn.normalize_backward": lrn.normalize_backward,
-        "lrn.sum_window": lrn.sum_window,
-        "ops.matmul": products.matmul,
-        "ops.total": ops.total,
-        "optimizer.adam": optimizer.adam,
-        "optimizer.sgd": optimizer.sgd,
-        "pixels.normalize": pixels.normalize,
-        "pooling.gather": pooling.gather,
-        "pooling.scatter": pooling.scatter,
-        "pooling.window_maximum": pooling.window_maximum,
-        "pooling.winners": pooling.winners,
-        "windows.col2im": windows.col2im,
-        "windows.im2col": windows.im2col,
-    },
-)
+    kernels=named(
+        activation.rectify, activation.where_positive, conv.convolve, conv.convolve_transpose,
+        conv.convolve_weight, dropout.drop, loss.negative_log_likelihood,
+        loss.negative_log_likelihood_backward, loss.onehot, lrn.normalize, lrn.normalize_backward,
+        lrn.sum_window, ops.total, optimizer.adam, optimizer.sgd, pixels.normalize, pooling.gather,
+        pooling.scatter, pooling.window_maximum, pooling.winners, windows.col2im, windows.im2col,
+    ) | {"ops.matmul": products.matmul},
+)  # fmt: skip

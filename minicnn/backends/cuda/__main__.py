@@ -4,10 +4,7 @@ needs neither CuPy nor a GPU.
     python -m minicnn.backends.cuda lrn
 """
 
-import argparse
-import os
-import sys
-
+from .. import printing
 from . import launch, matmul, optimizer
 
 CONV1 = {
@@ -45,22 +42,13 @@ HEAD = """\
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m minicnn.backends.cuda",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    names = ", ".join(CONSTANTS)
-    parser.add_argument("name", metavar="NAME", help=f"one of {names}")
-    name = parser.parse_args().name
-    if name not in CONSTANTS:
-        sys.exit(f"there are no kernels named {name!r}: use one of {names}")
+def text(name: str) -> str:
     source = launch.source(name, tuple(TYPES.items()), tuple(CONSTANTS[name].items()))
-    try:
-        print(HEAD.format(name=name, options=" ".join(launch.OPTIONS)) + source, flush=True)
-    except BrokenPipeError:  # whoever reads has stopped, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return HEAD.format(name=name, options=" ".join(launch.OPTIONS)) + source + "\n"
+
+
+def main() -> None:
+    printing.main("python -m minicnn.backends.cuda", __doc__ or "", CONSTANTS, text)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import Backend
+from .. import Backend, named
 from ..numpy import backend as numpy
 from . import activation, conv, dropout, loss, lrn, matmul, ops, optimizer, pixels, pooling, softmax, standardize
 from .compiler import open_compiler
@@ -31,36 +31,14 @@ def floats(name: str, fast: Callable[..., Any]) -> Callable[..., Any]:
     return version
 
 
-KERNELS: dict[str, Callable[..., Any]] = {
-    "activation.leak": activation.leak,
-    "activation.logistic": activation.logistic,
-    "activation.rectify": activation.rectify,
-    "activation.where_positive": activation.where_positive,
-    "conv.convolve": conv.convolve,
-    "conv.convolve_transpose": conv.convolve_transpose,
-    "conv.convolve_weight": conv.convolve_weight,
-    "dropout.drop": dropout.drop,
-    "loss.negative_log_likelihood": loss.negative_log_likelihood,
-    "loss.negative_log_likelihood_backward": loss.negative_log_likelihood_backward,
-    "lrn.normalize": lrn.normalize,
-    "lrn.normalize_backward": lrn.normalize_backward,
-    "lrn.sum_window": lrn.sum_window,
-    "ops.masked": ops.masked,
-    "ops.matmul": matmul.matmul,
-    "ops.total": ops.total,
-    "optimizer.adam": optimizer.adam,
-    "optimizer.sgd": optimizer.sgd,
-    "pooling.gather": pooling.gather,
-    "pooling.scatter": pooling.scatter,
-    "pooling.window_maximum": pooling.window_maximum,
-    "pooling.winners": pooling.winners,
-    "softmax.log_probabilities": softmax.log_probabilities,
-    "softmax.probabilities": softmax.probabilities,
-    "standardize.moments": standardize.moments,
-    "standardize.normalize": standardize.normalize,
-    "standardize.normalize_backward": standardize.normalize_backward,
-    "standardize.sums": standardize.sums,
-}
+KERNELS = named(
+    activation.leak, activation.logistic, activation.rectify, activation.where_positive, conv.convolve,
+    conv.convolve_transpose, conv.convolve_weight, dropout.drop, loss.negative_log_likelihood,
+    loss.negative_log_likelihood_backward, lrn.normalize, lrn.normalize_backward, lrn.sum_window, ops.masked,
+    ops.total, optimizer.adam, optimizer.sgd, pooling.gather, pooling.scatter, pooling.window_maximum,
+    pooling.winners, softmax.log_probabilities, softmax.probabilities, standardize.moments,
+    standardize.normalize, standardize.normalize_backward, standardize.sums,
+) | {"ops.matmul": matmul.matmul}  # fmt: skip
 backend = Backend(
     "native",
     device="cpu",

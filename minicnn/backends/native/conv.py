@@ -7,15 +7,14 @@ import numpy as np
 from ..numpy.threads import BLOCK, usable_threads
 from . import winograd
 from .launch import Array, added, contiguous, empty, launch
+from .product import REGISTER, SPARE, room_for
 
 Window = Any  # functional.windows.Window, which belongs to a layer of imports above this one
 
 # Bytes of images and of results that a unit of work should have: they stay in a core's second-level
 # cache. And pixels of results that it should have, for which the weights are copied once.
 NEAR, ENOUGH = 512 << 10, 256
-PACKED, SPARE = 24 << 10, 256  # bytes; as in product.h
 SIDE, FEW, BANDS, SHARES = 16, -3, -2, -1  # as in conv.c: the last are places in the Shape
-REGISTER = 64  # bytes, of the widest that there are
 MOST_COLUMNS = 16 << 20  # bytes of an image's
 COLUMNS = 1.5  # how much longer a multiplication takes by way of columns, which are added up
 
@@ -61,9 +60,9 @@ def _columns_are_fewer(dx: Array, dy: Array, weight: Array, window: Window) -> b
 
 
 def _column_bytes(dy: Array, weight: Array) -> int:
-    """The working memory of an image by way of columns."""
+    """The size of an image's columns."""
     kh, kw, c, _ = weight.shape
-    return dy.shape[1] * dy.shape[2] * (kh * kw * c * dy.itemsize + 16 + SPARE)
+    return dy.shape[1] * dy.shape[2] * kh * kw * c * dy.itemsize
 
 
 def _cut_columns(shape: Array, dy: Array, weight: Array) -> tuple[int, int]:
@@ -71,7 +70,8 @@ def _cut_columns(shape: Array, dy: Array, weight: Array) -> tuple[int, int]:
     n, image = len(dy), _column_bytes(dy, weight)
     few = max(1, min(NEAR // max(image, 1), -(-n // usable_threads())))
     shape[FEW], shape[BANDS] = few, 1
-    return -(-n // few), PACKED + (16 + SPARE) * dy.shape[3] + few * image
+    pixels, elements = few * dy.shape[1] * dy.shape[2], dy.shape[3]
+    return -(-n // few), room_for(max(pixels, elements), 2 * (pixels + elements)) + few * image
 
 
 def transposed(weight: Array) -> Array:
@@ -119,6 +119,6 @@ def _cut(x: Array, y: Array, window: Window, groups: int, back: bool = False) ->
     few = min(few, max(1, -(-n // threads)))
     bands = max(1, min(rows, max(-(-whole // NEAR), -(-threads // max(n, 1))))) if few == 1 else 1
     pixels, elements = few * columns * (rows // bands + 1), kh * kw * (o if back else c) // groups
-    room = PACKED + 16 * (pixels + elements) + SPARE * max(pixels, elements) + few * image
+    room = room_for(max(pixels, elements), 2 * (pixels + elements)) + few * image
     shape = n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands, 1
     return np.array(shape, np.intp), -(-n // few) * bands, room

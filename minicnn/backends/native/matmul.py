@@ -3,8 +3,8 @@
 import numpy as np
 
 from ..numpy import ops
-from .conv import PACKED, SPARE
 from .launch import Array, empty, launch
+from .product import room_for
 
 # Where BLAS is slower: the smallest side has so many rows or columns, and there are so many
 # multiplications. With 32 rows of 4,096 and weights (4096, 9216), the product with their transpose
@@ -34,7 +34,7 @@ def _multiply(a: Array, b: Array, out: Array, deep: int) -> None:
     places = [(array, *(step // array.itemsize for step in array.strides)) for array in (a, b, out)]
     tall, broad, deep = min(TALL, height), min(BROAD, width), max(1, min(deep, depth))
     units = -(-height // tall) * -(-width // broad)
-    room = PACKED + 16 * (tall + depth) + SPARE * tall
     numbers = height, depth, width, tall, broad, deep
     arguments = [argument for place in places for argument in place]
+    room = room_for(tall, 2 * (tall + depth))
     launch("matmul.matmul", units, *arguments, *numbers, real=a.dtype, each=tall * broad, room=room)

@@ -28,7 +28,11 @@ typedef struct {
     int m, size;
 } Form;
 
-static const Form FORM_2_3 = {2, 3}, FORM_4_3 = {4, 3}, FORM_2_5 = {2, 5};
+// Do something with f as one of the forms that there are, which the compiler then knows.
+#define WITH_FORM(m_, size_, DO)                          \
+    if ((size_) == 5) { const Form f = {2, 5}; DO; }      \
+    else if ((m_) == 4) { const Form f = {4, 3}; DO; }    \
+    else { const Form f = {2, 3}; DO; }
 
 INLINE int side_of(Form f) { return f.m + f.size - 1; }
 
@@ -133,9 +137,7 @@ INLINE void kernels_of(Form f, Index first, Index last, const real *restrict k, 
 
 KERNEL void kernels(Index first, Index last, Index m, Index size, const real *restrict k, real *restrict u, Index rows,
                     Index columns, Index groups, Index turned) {
-    if (size == 5) kernels_of(FORM_2_5, first, last, k, u, rows, columns, groups, turned);
-    else if (m == 4) kernels_of(FORM_4_3, first, last, k, u, rows, columns, groups, turned);
-    else kernels_of(FORM_2_3, first, last, k, u, rows, columns, groups, turned);
+    WITH_FORM(m, size, kernels_of(f, first, last, k, u, rows, columns, groups, turned))
 }
 
 // dK = (G⊗G)ᵀ dU: (G, side², C/G, O/G) -> (K, K, C/G, O), a unit for each row of a group.
@@ -156,11 +158,9 @@ INLINE void kernels_from(Form f, Index first, Index last, const real *restrict u
     }
 }
 
-KERNEL void kernels_back(Index first, Index last, Index m, Index size, const real *restrict u, real *restrict k, Index rows,
-                         Index columns, Index groups) {
-    if (size == 5) kernels_from(FORM_2_5, first, last, u, k, rows, columns, groups);
-    else if (m == 4) kernels_from(FORM_4_3, first, last, u, k, rows, columns, groups);
-    else kernels_from(FORM_2_3, first, last, u, k, rows, columns, groups);
+KERNEL void kernels_back(Index first, Index last, Index m, Index size, const real *restrict u, real *restrict k,
+                         Index rows, Index columns, Index groups) {
+    WITH_FORM(m, size, kernels_from(f, first, last, u, k, rows, columns, groups))
 }
 
 // What each tile sees of images (N, H, W, all), `some` channels from x on: across × across pixels,
@@ -262,41 +262,24 @@ static Room room_of(const Shape *s, uint8_t *room) {
 }
 
 // V of a unit's images x, dM of its dy, and its y from V U, for one of the groups.
-INLINE void seen_in(Form f, const Shape *s, const Unit *u, const real *x, real *v) {
-    const Index c = s->c / s->groups;
-    tiles_of(SEEN, f, x, v, u->images, s->h, s->w, s->c, c, s->top, s->left, u->begin, u->end, u->across);
-}
-
 static void seen(const Shape *s, const Unit *u, Index group, const real *x, real *v) {
-    x += u->image * s->h * s->w * s->c + group * (s->c / s->groups);
-    if (s->size == 5) seen_in(FORM_2_5, s, u, x, v);
-    else if (s->m == 4) seen_in(FORM_4_3, s, u, x, v);
-    else seen_in(FORM_2_3, s, u, x, v);
-}
-
-INLINE void made_in(Form f, const Shape *s, const Unit *u, const real *dy, real *m) {
-    const Index o = s->o / s->groups;
-    tiles_of(MADE, f, dy, m, u->images, s->oh, s->ow, s->o, o, 0, 0, u->begin, u->end, u->across);
+    const Index c = s->c / s->groups;
+    x += u->image * s->h * s->w * s->c + group * c;
+    WITH_FORM(s->m, s->size, tiles_of(SEEN, f, x, v, u->images, s->h, s->w, s->c, c, s->top, s->left, u->begin, u->end,
+                                      u->across))
 }
 
 static void made(const Shape *s, const Unit *u, Index group, const real *dy, real *m) {
-    dy += u->image * s->oh * s->ow * s->o + group * (s->o / s->groups);
-    if (s->size == 5) made_in(FORM_2_5, s, u, dy, m);
-    else if (s->m == 4) made_in(FORM_4_3, s, u, dy, m);
-    else made_in(FORM_2_3, s, u, dy, m);
-}
-
-INLINE void back_in(Form f, const Shape *s, const Unit *u, const real *m, const real *bias, real *y) {
-    tiles_back(f, m, bias, y, u->images, s->oh, s->ow, s->o, s->o / s->groups, u->begin, u->end, u->across);
+    const Index o = s->o / s->groups;
+    dy += u->image * s->oh * s->ow * s->o + group * o;
+    WITH_FORM(s->m, s->size, tiles_of(MADE, f, dy, m, u->images, s->oh, s->ow, s->o, o, 0, 0, u->begin, u->end, u->across))
 }
 
 static void back(const Shape *s, const Unit *u, Index group, const real *m, const real *bias, real *y) {
     const Index o = s->o / s->groups;
     y += u->image * s->oh * s->ow * s->o + group * o;
     bias = bias ? bias + group * o : NULL;
-    if (s->size == 5) back_in(FORM_2_5, s, u, m, bias, y);
-    else if (s->m == 4) back_in(FORM_4_3, s, u, m, bias, y);
-    else back_in(FORM_2_3, s, u, m, bias, y);
+    WITH_FORM(s->m, s->size, tiles_back(f, m, bias, y, u->images, s->oh, s->ow, s->o, o, u->begin, u->end, u->across))
 }
 
 // y = (A⊗A) (V U) + b of images x (N, H, W, C), with u (G, side², C/G, O/G).

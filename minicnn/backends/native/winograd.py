@@ -11,25 +11,24 @@ import numpy as np
 
 from ..numpy.threads import BLOCK, usable_threads
 from .launch import Array, added, contiguous, empty, launch
+from .product import REGISTER, room_for
 
 Window = Any  # functional.windows.Window, which belongs to a layer of imports above this one
 
 # With fewer pixels, transforming the kernel costs what the products save; with fewer channels,
 # transforming the tiles does.
 FEWEST_PIXELS, FEWEST_CHANNELS = 2048, {3: 64, 5: 48}  # by the kernel's size
-VECTOR = 64  # bytes of the widest register that there is: channels must be a multiple
 # Bytes of transformed tiles that a unit should have, and tiles, for which the transformed kernel is
 # read once.
 NEAR, ENOUGH = 2 << 20, {3: 196, 5: 96}  # by the kernel's size
 SAVING = 0.6
-PACKED, SPARE = 24 << 10, 256  # bytes; as in product.h
 
 
 def suits(y: Array, weight: Array, window: Window, groups: int) -> bool:
     """Whether Winograd is faster than the plain product for x or y of that shape."""
     n, h, w, _ = y.shape
     size, c, o = window.kernel_size[0], weight.shape[2], weight.shape[3] // groups
-    width = VECTOR // y.itemsize
+    width = REGISTER // y.itemsize  # whole registers on any processor
     return (
         window.kernel_size in ((3, 3), (5, 5))
         and window.stride == window.dilation == (1, 1)
@@ -109,6 +108,7 @@ def _cut(x: Array, y: Array, m: int, k: int, top: int, left: int, groups: int) -
     few = max(1, min(enough // (down * across), -(-n // threads)))
     bands = max(1, min(down, max(down * across // enough, -(-threads // n)))) if few == 1 else 1
     tiles = few * (down // bands + 1) * across
-    room = PACKED + (24 + SPARE) * max(tiles, c // groups) + tiles * a_tile
+    longest = max(tiles, c // groups)
+    room = room_for(longest, 3 * longest) + tiles * a_tile
     shape = n, h, w, c, oh, ow, o, m, k, top, left, groups, few, bands, 1
     return np.array(shape, np.intp), -(-n // few) * bands, room

@@ -12,16 +12,6 @@ from minicnn.backends.native import __main__ as program
 from minicnn.backends.native import compiler, launch
 
 
-@pytest.fixture
-def printed(monkeypatch, capsys):
-    def run(name):
-        monkeypatch.setattr(sys, "argv", ["native", name])
-        program.main()
-        return capsys.readouterr().out
-
-    return run
-
-
 @pytest.mark.parametrize("name", program.NAMES)
 def test_it_is_the_source_and_how_to_compile_it(cc, printed, name, tmp_path):
     text = printed(name)
