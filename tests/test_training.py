@@ -54,7 +54,8 @@ def test_alexnet_memorises_a_batch():
 
 def test_memory_does_not_grow_over_200_steps():
     """Counting alone frees each step's graph: the garbage collector, off until then, finds nothing to free, and there
-    are as many objects as before."""
+    are as many objects as before, but for what other threads of the process made in the meantime: the least of three
+    runs counts, since a leak shows in each."""
     rng = np.random.default_rng(0)
     images, labels = rng.standard_normal((4, 32, 32, 3), np.float32), rng.integers(5, size=4)
     net = small_alexnet()
@@ -66,8 +67,8 @@ def test_memory_does_not_grow_over_200_steps():
 
     gc.disable()
     try:
-        _, before = objects_after(20)
-        garbage, after = objects_after(200)
+        counts = [objects_after(steps) for steps in (20, 200, 200, 200)]
     finally:
         gc.enable()
-    assert garbage < 100 and after - before < 100  # not one in two steps
+    garbage, blocks = zip(*counts, strict=True)
+    assert max(garbage[1:]) < 100 and min(np.diff(blocks)) < 100  # not one in two steps
