@@ -1,7 +1,8 @@
 """The native backend: the lessons in C, compiled by this machine's compiler for its processor. A .c
 file has the name of the lesson that its kernels speed up; the .py file beside it has functions with
 the names, arguments and results of the lesson's kernels. compiler.py compiles and keeps what it has
-compiled, launch.py is the one way to run a kernel, native.h what every .c file begins with.
+compiled, declarations.py reads what the .c files declare, launch.py is the one way to run a kernel,
+launch.c the threads that run it, native.h what every .c file begins with.
 
 It computes with float32 and float64; other arrays, and kernels that have no .c file, are left to
 the NumPy backend, whose threads and memory it shares.

@@ -32,6 +32,7 @@ from pathlib import Path
 
 from ...checks import escaped
 from ..devices import DeviceError
+from .declarations import wrappers
 
 HERE = Path(__file__).parent
 # A product and a sum may become one fused operation, which rounds once. Nothing else changes what a
@@ -45,6 +46,7 @@ FLAGS = (
     "-fno-trapping-math",
     "-fPIC",
     "-shared",
+    "-pthread",
     "-w",
     "-fvisibility=hidden",
 )
@@ -89,7 +91,8 @@ def _library(name: str, real: str) -> ctypes.CDLL:
 
 
 def source_of(name: str) -> str:
-    """All that the compiler sees of a .c file but the system's headers.
+    """All that the compiler sees of a .c file but the system's headers: the files that it includes,
+    itself, and the wrappers of its kernels.
 
     Args:
         name: the file's, without its suffix.
@@ -102,7 +105,8 @@ def source_of(name: str) -> str:
         included.add(line[1])
         return INCLUDE.sub(content, (HERE / line[1]).read_text("utf-8"))
 
-    return INCLUDE.sub(content, text)
+    source = INCLUDE.sub(content, text)
+    return source + wrappers(source)
 
 
 def command_for(real: str) -> tuple[str, ...]:

@@ -1,44 +1,32 @@
 """The one way to run a kernel: compile its file, check each argument against its declaration, and
-call it on all threads, without the interpreter lock.
+have the threads of launch.c call it, without the interpreter lock.
 
 C takes arguments as they come: an array of another dtype or with gaps would be read as something
-else. So each is held against the declaration in the .c file, such as
-
-    KERNEL void rectify(Index first, Index last, const real *x, real *y)
+else. So each is held against the declaration in the .c file.
 """
 
 import ctypes
 import functools
-import re
+import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ...checks import shown
-from ..numpy import threads
 from ..numpy.memory import empty, empty_like, scratch
-from ..numpy.threads import Array
+from ..numpy.threads import Array, elementwise, usable_threads
 from .compiler import library, source_of
+from .declarations import ROOM, TYPES, declared
 
 __all__ = ["Array", "added", "contiguous", "empty", "empty_like", "launch", "truths"]
 
-# Elements that a thread should have at least. Handing work to another thread takes 20 µs, in which
-# a core moves some 50,000 numbers.
-GRAIN = 1 << 15
+# Elements that a thread should have at least. A core moves them in 2 µs or more, which is how long
+# it takes to hand work to another thread.
+GRAIN = 1 << 13
 ALIGNED = 64  # bytes: a line of the cache
 BYTES = np.empty(0, np.uint8)
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-TYPES: dict[str, tuple[Any, Any]] = {  # by their names in C: an array's dtype, and a number
-    "float": (np.float32, ctypes.c_float),
-    "double": (np.float64, ctypes.c_double),
-    "Index": (np.intp, ctypes.c_ssize_t),
-    "int64_t": (np.int64, ctypes.c_int64),
-    "uint8_t": (np.uint8, ctypes.c_uint8),
-    "uint32_t": (np.uint32, ctypes.c_uint32),
-    "uint64_t": (np.uint64, ctypes.c_uint64),
-}
-DECLARATION = re.compile(r"KERNEL void (\w+)\(([^)]*)\)")
 
 
 def contiguous(array: Array) -> Array:
@@ -57,12 +45,12 @@ def added(shares: Array, total: Array) -> Array:
     """The sum of the shares of two threads or more, in their order, written to `total`."""
     so_far = shares[0]
     for share in shares[1:]:
-        threads.elementwise(lambda a, b, out: np.add(a, b, out=out), so_far, share, total)
+        elementwise(lambda a, b, out: np.add(a, b, out=out), so_far, share, total)
         so_far = total
     return total
 
 
-def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: int = 0, keep: Any = None) -> None:
+def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: int = 0) -> None:
     """Run "file.kernel" for the units 0 … count − 1, on all threads.
 
     Args:
@@ -70,47 +58,37 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: 
         count: how many units of work there are; nothing happens if there are none.
         args: what the kernel declares after first and last. Arrays: of the declared dtype,
             contiguous unless the kernel declares them strided, and writable unless it declares them
-            const; None is a null pointer. Numbers: converted to the declared type.
+            const; None is a null pointer. Numbers: of the declared type.
         real: the dtype that `real` stands for, float32 or float64.
         each: about how many elements a unit touches, which decides how the work is cut.
         room: how many bytes of working memory each thread needs. If there are any, the kernel's
             last argument, `uint8_t *room`, is where they begin, at a multiple of 64.
-        keep: arrays whose addresses are among the numbers, which must outlive the call.
     Raises:
-        TypeError: an array does not fit, or there are more or fewer arguments.
-        ctypes.ArgumentError: a number does not fit.
+        TypeError: an array or a number does not fit, or there are more or fewer arguments.
         DeviceError: the file cannot be compiled.
     """
     if count <= 0:
         return
-    function, kinds = _kernel(kernel, REALS[real])
-    kinds = kinds[:-1] if room else kinds
-    if len(args) != len(kinds):
-        raise TypeError(f"{kernel} takes {len(kinds)} arguments, not {len(args)}")
+    wrapper, pack, kinds, has_room = _kernel(kernel, REALS[real])
+    if (len(args), room > 0) != (len(kinds), has_room):
+        raise TypeError(f"{kernel} takes {len(kinds) + has_room} arguments, not {len(args) + (room > 0)}")
     plain = [arg if kind is None else address(arg, *kind) for arg, kind in zip(args, kinds, strict=True)]
-
-    # A thread may still be at work when the caller is interrupted: it keeps the arrays.
-    def some(first: int, last: int, held: Any = (args, keep)) -> None:
-        if room:
-            begin = scratch("native", (room + ALIGNED,), like=BYTES).ctypes.data
-            function(first, last, *plain, -(-begin // ALIGNED) * ALIGNED)
-        else:
-            function(first, last, *plain)
-
-    if count * each < 2 * GRAIN:
-        some(0, count)
-    else:
-        step = max(1, GRAIN // each, -(-count // (4 * threads.usable_threads())))
-        threads.parallel(some, threads.slices(count, step))
+    try:
+        given = pack(*plain)
+    except (struct.error, TypeError, OverflowError) as error:
+        raise TypeError(f"a number does not fit {kernel}: {error}") from None
+    threads = 1 if count * each < 2 * GRAIN else usable_threads()
+    step = count if threads == 1 else max(1, GRAIN // max(each, 1), -(-count // (4 * threads)))
+    room = -(-room // ALIGNED) * ALIGNED  # so that each thread's begins where it should
+    begin = scratch("native", (threads * room + ALIGNED,), like=BYTES).ctypes.data if room else 0
+    _share()(wrapper, given, count, step, -(-begin // ALIGNED) * ALIGNED, room, threads)
 
 
-def address(
-    array: Array | None, dtype: np.dtype, kernel: str, written: bool = False, strided: bool = False
-) -> int | None:
+def address(array: Array | None, dtype: np.dtype, kernel: str, written: bool = False, strided: bool = False) -> int:
     """Where an array's elements begin. The caller keeps the array.
 
     Args:
-        array: an array, or None, whose address is that too.
+        array: an array, or None, whose address is 0.
         dtype: the dtype that the kernel declares.
         kernel: its name, for the message.
         written: whether the kernel writes to the array.
@@ -119,7 +97,7 @@ def address(
         TypeError: the array does not fit.
     """
     if array is None:
-        return None
+        return 0
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         raise TypeError(f"{kernel} takes an array of {dtype}, not {shown(array)}")
     flags = array.flags
@@ -134,19 +112,26 @@ def address(
 
 
 @functools.cache
-def _kernel(kernel: str, real: str) -> tuple[Callable[..., None], list[Any]]:
-    """The compiled function, and for each of its arguments but the first two what address() asks of
-    an array, or None for a number."""
+def _kernel(kernel: str, real: str) -> tuple[int, Callable[..., bytes], list[Any], bool]:
+    """Where the kernel's wrapper is; what packs the arguments for it; for each of them what
+    address() asks of an array, or None for a number; and whether it has room."""
     file, name = kernel.split(".")
-    declared = dict(DECLARATION.findall(source_of(file)))[name]
-    types: list[Any] = []
+    wrapper = ctypes.cast(getattr(library(file, real), f"wrapped_{name}"), ctypes.c_void_p).value
     kinds: list[Any] = []
-    for argument in declared.split(","):
-        words = argument.replace("*", " * ").split()
-        written, strided = "const" not in words, "strided" in words
-        dtype, number = TYPES[words[strided + (not written)].replace("real", real)]
-        types.append(ctypes.c_void_p if "*" in words else number)
-        kinds.append((np.dtype(dtype), kernel, written, strided) if "*" in words else None)
-    function = getattr(library(file, real), name)
-    function.restype, function.argtypes = None, types
-    return function, kinds[2:]
+    codes, arguments = "=", declared(source_of(file))[name]  # "=": without gaps
+    for argument in arguments:
+        if argument.name != ROOM:
+            dtype, _, code = TYPES[argument.kind.replace("real", real)]
+            array = np.dtype(dtype), kernel, not argument.is_const, argument.is_strided
+            kinds.append(array if argument.is_array else None)
+            codes += "Q" if argument.is_array else code
+    return cast(int, wrapper), struct.Struct(codes).pack, kinds, len(kinds) < len(arguments)
+
+
+@functools.cache
+def _share() -> Callable[..., None]:
+    """The function of launch.c."""
+    share = library("launch", "float").share
+    size, pointer = ctypes.c_ssize_t, ctypes.c_void_p
+    share.restype, share.argtypes = None, [pointer, ctypes.c_char_p, size, size, pointer, size, ctypes.c_int]
+    return share

@@ -11,7 +11,8 @@
 #include <string.h>
 
 typedef ptrdiff_t Index;
-#define KERNEL __attribute__((visibility("default")))
+#define EXPORTED __attribute__((visibility("default")))
+#define KERNEL static  // it is called through its wrapper, which declarations.py writes
 #define strided
 #define INLINE static inline __attribute__((always_inline))
 

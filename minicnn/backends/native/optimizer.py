@@ -44,7 +44,7 @@ def _step(
             at += [address(array, dtype, kernel) for array in arrays] + [0] * (MOST - len(arrays))
             ends.append(ends[-1] + arrays[0].size)
         tables = np.array(at, np.uint64), np.array(ends, np.intp)
-        launch(kernel, ends[-1], len(some), *tables, *numbers, real=dtype, keep=some)
+        launch(kernel, ends[-1], len(some), *tables, *numbers, real=dtype)
 
 
 def _fit(w: Array, g: Array, *state: Array) -> bool:

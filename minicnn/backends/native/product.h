@@ -76,8 +76,11 @@ typedef struct {
 INLINE void pack(const Product *p, Index b, Index deep, Index first, Index here, Index span) {
     const real *const right = p->right + first * p->right_step;
     if (p->right_step != 1) {
-        for (Index o = 0; o < here; ++o)
-            for (Index k = 0; k < deep; ++k) p->packed[k * span + o] = right[p->with[b + k] + o * p->right_step];
+        // a line of the cache at a time is read from each column
+        for (Index begin = 0; begin < deep; begin += WIDTH)
+            for (Index o = 0; o < here; ++o)
+                for (Index k = begin; k < least(begin + WIDTH, deep); ++k)
+                    p->packed[k * span + o] = right[p->with[b + k] + o * p->right_step];
     } else {
         const Index full = here / WIDTH * WIDTH;
         for (Index k = 0; k < deep; ++k) {

@@ -11,7 +11,7 @@ from minicnn.backends.native import compiler, launch
 
 def forget() -> None:
     """Forget what this process knows of the compiler, the folder and the libraries."""
-    for known in (compiler.folder, compiler._identity, compiler._library, launch._kernel):
+    for known in (compiler.folder, compiler._identity, compiler._library, launch._kernel, launch._share):
         known.cache_clear()
 
 
@@ -44,10 +44,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A folder of .c files, and native.h, in the place of the real one."""
+    """A folder of .c files, with native.h and launch.c, in the place of the real one."""
     folder = tmp_path / "sources"
     folder.mkdir()
-    shutil.copy(compiler.HERE / "native.h", folder)
+    for name in ("native.h", "launch.c"):
+        shutil.copy(compiler.HERE / name, folder)
     monkeypatch.setattr(compiler, "HERE", folder)
     forget()
     yield folder

@@ -23,7 +23,7 @@ from minicnn.backends import Backend, native
 from minicnn.backends.native import compiler
 
 ROOT = Path(__file__).resolve().parents[3]
-TINY = '#include "native.h"\nKERNEL void put(Index first, Index last, real *y) { for (Index i = first; i < last; ++i) y[i] = NUMBER; }\n'
+TINY = '#include "native.h"\nEXPORTED void put(Index first, Index last, real *y) { for (Index i = first; i < last; ++i) y[i] = NUMBER; }\n'
 
 
 @pytest.fixture
@@ -604,12 +604,12 @@ def test_a_compiler_whose_libraries_are_none(tiny, temporary, script, monkeypatc
 
 def test_a_mistake_in_a_source_is_said(tiny, sources):
     (sources / "tiny.c").write_text(
-        '#include "native.h"\nKERNEL void put(Index first, Index last, real *y) { y[0] = missing; }\n'
+        '#include "native.h"\nEXPORTED void put(Index first, Index last, real *y) { y[0] = missing; }\n'
     )
     with refuses(DeviceError, "failed: ", "missing"):
         again()
     (sources / "tiny.c").write_text(
-        '#include "native.h"\nINLINE void missing(void); KERNEL void put(Index first) { missing(); }\n'
+        '#include "native.h"\nINLINE void missing(void); EXPORTED void put(Index first) { missing(); }\n'
     )
     with pytest.raises(DeviceError):
         again()

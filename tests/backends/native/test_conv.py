@@ -9,7 +9,7 @@ from kernel_table import cast, normal
 from numpy.testing import assert_array_equal
 
 from minicnn import backends, use_backend
-from minicnn.backends.native import conv, matmul, winograd
+from minicnn.backends.native import conv, winograd
 from minicnn.functional import conv as lesson
 from minicnn.functional.windows import Window
 from minicnn.ops import matmul as product
@@ -170,20 +170,3 @@ def test_infinities_and_nan_reach_the_pixels_that_see_them():
         with use_backend("reference"), np.errstate(invalid="ignore"):  # which some BLAS kernels report, some not
             expected = lesson.convolve(x, weight, None, window, 1)
         assert_array_equal(conv.convolve(x, weight, None, window, 1), expected)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (8, 300, 40), (33, 97, 520), (250, 20, 70), (9, 0, 30), (513, 64, 9)])
-def test_products_in_any_layout(monkeypatch, shape, dtype):
-    monkeypatch.setattr(matmul, "LEAST", 0)
-    monkeypatch.setattr(matmul, "FEWEST", 0)
-    height, depth, width = shape
-    a, b = normal(height, depth).astype(dtype), normal(depth, width, seed=1).astype(dtype)
-    expected = a.astype(float) @ b.astype(float)
-    for left in (a, np.asfortranarray(a), np.repeat(a, 2, axis=1)[:, ::2], a[::-1].copy()[::-1]):
-        for right in (b, np.asfortranarray(b), np.repeat(b, 2, axis=1)[:, ::2], b[:, ::-1].copy()[:, ::-1]):
-            with use_backend("native"):
-                found = product(left, right)
-            assert found.dtype == dtype and found.flags.c_contiguous
-            error = np.abs(found - expected).max(initial=0)
-            assert error <= (1e-12 if dtype == np.float64 else 1e-5) * np.abs(expected).max(initial=1)

@@ -1,29 +1,39 @@
-"""minicnn/backends/native/launch.py: what a kernel is given, and how its work is shared out."""
+"""minicnn/backends/native/launch.py and launch.c: what a kernel is given, and how threads share its work."""
 
-import ctypes
 import os
 import re
 import signal
 import subprocess
-import sys
+import threading
+import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from reference import refuses
 
-from minicnn.backends.native import compiler, launch
-from minicnn.backends.native.launch import GRAIN, TYPES, address, contiguous
+from minicnn.backends.native import compiler, declarations, launch
+from minicnn.backends.native.declarations import TYPES
+from minicnn.backends.native.launch import GRAIN, address, contiguous
 from minicnn.backends.numpy import threads as fast
 
-FILES = sorted(path.stem for path in compiler.HERE.glob("*.c"))
+FILES = sorted(path.stem for path in compiler.HERE.glob("*.c") if path.stem != "launch")  # those with kernels
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 NUMBERS = [name for name in TYPES] + ["real"]
 KERNELS = f"""
+#define _POSIX_C_SOURCE 200809L
 #include "native.h"
+#include <pthread.h>
+#include <time.h>
 // each unit once, and by which call
 KERNEL void count(Index first, Index last, real *restrict y, Index *restrict firsts, Index *lasts) {{
     for (Index i = first; i < last; ++i) {{ y[i] += 1; firsts[i] = first; lasts[i] = last; }}
+}}
+// by which thread, and after how many nanoseconds for each unit
+KERNEL void linger(Index first, Index last, Index *by, Index delay) {{
+    const struct timespec rest = {{0, delay}};
+    for (Index i = first; i < last; ++i) {{ by[i] = (Index)pthread_self(); if (delay) nanosleep(&rest, NULL); }}
 }}
 KERNEL void copy(Index first, Index last, const real *restrict x, real *y) {{
     for (Index i = first; i < last; ++i) y[i] = x[i];
@@ -88,7 +98,7 @@ def test_each_unit_is_done_once(run, threads, number, count, real):
     (3 * GRAIN, 1, 2, 3),
     (8 * GRAIN, 1, 2, 8),
     (80 * GRAIN, 1, 2, 8),  # four for each thread
-    (80 * GRAIN, 1, 1, 4),
+    (80 * GRAIN, 1, 1, 1),
     (80 * GRAIN, 1, 3, 12),
     (10, GRAIN, 2, 5),  # two at a time
     (10, GRAIN // 2, 2, 5),
@@ -113,16 +123,79 @@ def test_nothing_is_done_for_no_units(run):
         run("copy", count, "not even looked at")
 
 
+def takers(run, count=24, delay=2_000_000):
+    """The threads that take the units, of which each lasts 2 ms."""
+    by = np.zeros(count, np.intp)
+    run("linger", count, by, delay, each=GRAIN)
+    assert by.all()
+    return set(by.tolist())
+
+
 def test_all_threads_take_part_and_none_inside_a_slice(run, threads, monkeypatch):
-    threads(3)
-    asked = []
-    monkeypatch.setattr(fast._threads, "run", lambda work, count: asked.append(count) or [work(0)])
-    assert counted(run, 8 * GRAIN)[0] == [1] * (8 * GRAIN)
-    assert counted(run, GRAIN)[0] == [1] * GRAIN
-    assert asked == [3]
+    for number in (3, 1, 2, 4):
+        threads(number)
+        found = takers(run)
+        assert len(found) == number and threading.get_ident() in found
+    assert len(takers(run, 2)) == 2 and len(takers(run, 1)) == 1  # no more than there are pieces
+    time.sleep(0.2)  # by now they sleep
+    assert len(takers(run)) == 4
+    by = np.zeros(9, np.intp)
+    run("linger", 9, by, 0, each=1)  # too little to share
+    assert set(by.tolist()) == {threading.get_ident()}
     monkeypatch.setattr(fast._threads.local, "busy", True, raising=False)
-    done, pieces = counted(run, 80 * GRAIN)
-    assert done == [1] * (80 * GRAIN) and asked == [3] and len(pieces) == 4
+    assert takers(run) == {threading.get_ident()}
+
+
+def test_who_comes_while_the_threads_are_busy_works_alone(run, threads):
+    """Any number of Python's threads may launch at the same time, and each has all of its work done."""
+    threads(3)
+    failures = []
+
+    def many():
+        try:
+            for _ in range(30):
+                assert counted(run, 8 * GRAIN)[0] == [1] * (8 * GRAIN)
+                assert takers(run, 8, 100_000)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    callers = [threading.Thread(target=many) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not failures
+
+
+def test_no_call_is_missed(run, threads):
+    """Threads that watch, that are about to sleep, and that sleep."""
+    threads(3)
+    y, firsts, lasts = np.zeros(8, np.float32), np.zeros(8, np.intp), np.zeros(8, np.intp)
+    for pause in [0.0] * 3000 + [i * 1e-7 for i in range(1000)] + [0.001] * 50:
+        time.sleep(pause) if pause > 1e-4 else [None for end in [time.perf_counter() + pause] if spin(end)]
+        run("count", 8, y, firsts, lasts, each=GRAIN)
+    assert y.tolist() == [4050] * 8
+
+
+def spin(end):
+    while time.perf_counter() < end:
+        pass
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are seen in /proc, which Linux has")
+def test_signals_are_for_threads_of_python(run, threads):
+    """One that arrives is taken by the main thread, though another may be at work."""
+    threads(4)
+    takers(run)
+    mine = {str(thread.native_id) for thread in threading.enumerate()}
+    blocked = {
+        task.name: int(re.search(r"SigBlk:\s*(\w+)", (task / "status").read_text())[1], 16)
+        for task in Path("/proc/self/task").iterdir()
+    }
+    others = [mask for name, mask in blocked.items() if name not in mine]
+    assert sum(bool(mask >> (signal.SIGINT - 1) & 1) for mask in others) >= 3
+    assert not blocked[str(threading.main_thread().native_id)] >> (signal.SIGINT - 1) & 1
 
 
 def test_a_forked_child_goes_on(run, threads):
@@ -149,7 +222,7 @@ def test_each_thread_has_room(run, threads, room):
     small = np.zeros(3, np.intp)
     run("space", 3, small, room, room=room)
     assert small.all() and (small % 64 == 0).all()
-    with refuses(TypeError, "own.space takes 2 arguments, not 3"):
+    with refuses(TypeError, "own.space takes 3 arguments, not 4"):
         run("space", 3, small, room, small, room=room)
     with refuses(TypeError, "own.space takes 3 arguments, not 2"):
         run("space", 3, small, room)
@@ -181,7 +254,7 @@ def test_numbers_arrive_as_they_are_declared(run):
 
 
 def test_arrays_arrive_as_they_are_declared(run):
-    kinds = {name: np.dtype(dtype) for name, (dtype, _) in TYPES.items()}
+    kinds = {name: np.dtype(dtype) for name, (dtype, *_) in TYPES.items()}
     assert [kinds[name].itemsize for name in ("Index", "int64_t", "uint8_t", "uint32_t", "uint64_t")] == [8, 8, 1, 4, 8]
     for real in (F32, F64):
         given = [np.full(3, i, kinds.get(name, real)) for i, name in enumerate(NUMBERS, 1)]
@@ -263,7 +336,7 @@ def test_none_is_a_null_pointer(run):
     for x in (np.zeros(1, F32), np.zeros(0, F32), np.zeros((2, 0), F32)):
         run("is_null", 1, x, y)
         assert y[0] == 0
-    with pytest.raises(ctypes.ArgumentError, match="argument 3: "):
+    with refuses(TypeError, "a number does not fit own.numbers: "):
         run("numbers", 1, *[None] * len(NUMBERS), np.zeros(len(NUMBERS)))
 
 
@@ -283,7 +356,7 @@ def test_an_address_is_where_an_array_begins():
         assert address(part, F32, "f") == address(part, F32, "f", written=True) == part.ctypes.data
     x.flags.writeable = False
     assert address(x[3:], F32, "f") == x.ctypes.data + 12
-    assert address(None, F32, "f") is None
+    assert address(None, F32, "f") == 0
     gaps = np.zeros((4, 6), F32)[:, 1::2]
     assert address(gaps, F32, "f", strided=True) == gaps.ctypes.data
     with refuses(TypeError, "f takes a contiguous array, not an array of shape (4, 3)"):
@@ -295,8 +368,8 @@ def test_the_number_of_arguments(run):
     for wrong in ([], [y], [y, y, y]):
         with refuses(TypeError, f"own.copy takes 2 arguments, not {len(wrong)}"):
             run("copy", 4, *wrong)
-    for wrong in ("1", 1j, y, 1.5):
-        with pytest.raises(ctypes.ArgumentError):
+    for wrong in ("1", 1j, y, 1.5, 2**63):
+        with refuses(TypeError, "a number does not fit own.numbers: "):
             run("numbers", 1, 1.0, 1.0, wrong, *[1] * (len(NUMBERS) - 3), np.zeros(len(NUMBERS)))
 
 
@@ -317,23 +390,17 @@ def test_contiguous():
 
 
 # --------------------------------------------------------------------------------- what the files declare
-def declared(name):
-    """The kernels of a file, and its source without comments."""
-    source = re.sub(r"//.*", "", compiler.source_of(name))
-    return [kernel for kernel, _ in launch.DECLARATION.findall(source)], source
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_every_declaration_is_read(cc, name):
-    """KERNEL appears in a file where a kernel is declared; launch() reads each, and finds it in the library."""
-    kernels, source = declared(name)
+    """KERNEL appears in a file where a kernel is declared; launch() reads each, and finds its wrapper in the library."""
+    source = re.sub(r"//.*", "", compiler.source_of(name))
+    kernels = declarations.declared(compiler.source_of(name))
     assert kernels and len(kernels) == len(re.findall(r"\bKERNEL\b", source)) - 1  # its definition
-    for kernel in kernels:
+    for kernel, arguments in kernels.items():
         for real in launch.REALS.values():
-            function, kinds = launch._kernel(f"{name}.{kernel}", real)
-            assert function.argtypes[:2] == [ctypes.c_ssize_t] * 2 and len(function.argtypes) == len(kinds) + 2
-            for kind, kind_of_c in zip(kinds, function.argtypes[2:], strict=True):
-                assert (kind is None) == (kind_of_c is not ctypes.c_void_p)
+            wrapper, _, kinds, has_room = launch._kernel(f"{name}.{kernel}", real)
+            assert wrapper and len(kinds) + has_room == len(arguments)
+            assert [kind is not None for kind in kinds] == [a.is_array for a in arguments if a.name != "room"]
 
 
 @pytest.mark.parametrize("real", launch.REALS.values())
@@ -349,18 +416,5 @@ def test_a_file_gives_the_compiler_no_reason_to_warn(cc, tmp_path, name, real):
 @pytest.mark.parametrize("name", FILES)
 def test_every_kernel_is_launched_by_the_file_beside_it(name):
     text = (compiler.HERE / f"{name}.py").read_text("utf-8")
-    for kernel in declared(name)[0]:
+    for kernel in declarations.declared(compiler.source_of(name)):
         assert f'"{name}.{kernel}"' in text or (f'f"{name}.{{kernel}}"' in text and f'("{kernel}"' in text)
-
-
-def test_a_thread_keeps_the_arrays_that_it_works_with(threads, run, monkeypatch):
-    """The caller may be interrupted, and forget them, while another thread is still at work."""
-    threads(2)
-    at_work = []
-    monkeypatch.setattr(fast, "parallel", lambda some, pieces: at_work.append(some))
-    x, y, other = np.zeros(8 * GRAIN, np.float32), np.zeros(8 * GRAIN, np.float32), np.zeros(3)
-    alone = [sys.getrefcount(array) for array in (x, y, other)]
-    run("copy", x.size, x, y, keep=[other])
-    assert [sys.getrefcount(array) for array in (x, y, other)] == [count + 1 for count in alone]
-    at_work.clear()
-    assert [sys.getrefcount(array) for array in (x, y, other)] == alone

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from minicnn.backends.native import __main__ as program
-from minicnn.backends.native import compiler, launch
+from minicnn.backends.native import compiler, declarations
 
 
 @pytest.mark.parametrize("name", program.NAMES)
@@ -21,7 +21,7 @@ def test_it_is_the_source_and_how_to_compile_it(cc, printed, name, tmp_path):
     (tmp_path / f"{name}.c").write_text(text, "utf-8")
     subprocess.run(shlex.split(compile_it), cwd=tmp_path, check=True)
     content = (tmp_path / f"{name}.so").read_bytes()
-    for kernel, _ in launch.DECLARATION.findall(re.sub(r"//.*", "", text)):
+    for kernel in declarations.declared(text):
         assert kernel.encode() in content
 
 

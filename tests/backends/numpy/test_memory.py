@@ -80,14 +80,48 @@ def test_memory_is_lent_to_several_threads(memory):
     assert memory.lent_bytes == 0
 
 
-def test_no_more_is_kept_than_is_used(memory):
-    many = [empty(LARGE, np.uint8) for _ in range(8)]
+def test_no_more_is_kept_than_twice_what_was_used(memory):
+    size = recycler.LARGE
+    many = [empty((size,), np.uint8) for _ in range(8)]
     del many
-    assert memory.idle_bytes == 8 * recycler.LARGE
-    other = empty((2, recycler.LARGE), np.uint8)  # shapes have changed
-    assert memory.idle_bytes == 0 and memory.lent_bytes == 2 * recycler.LARGE
+    assert memory.idle_bytes == memory.most_lent == 8 * size
+    other = empty((8 * size,), np.uint8)  # nothing that is kept is large enough
+    assert memory.idle_bytes == 8 * size == memory.lent_bytes == memory.most_lent
     del other
-    assert memory.idle_bytes == 2 * recycler.LARGE
+    last = empty((2 * size + 1,), np.uint8)  # with this there would be too much
+    assert memory.idle_bytes == 0 and memory.lent_bytes == 2 * size + 1 and memory.most_lent == 8 * size
+    del last
+    assert memory.idle_bytes == 2 * size + 1
+
+
+def test_a_pass_forward_finds_its_memory_again(memory):
+    """Without a graph each layer's array is given back soon, and the next pass asks for the same ones."""
+    sizes = [40, 40, 40, 9, 25, 25, 6, 8, 8, 8, 6, 1]
+    made = []
+    fresh = recycler._aligned
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recycler, "_aligned", lambda nbytes: made.append(nbytes) or fresh(nbytes))
+        for turn in range(5):
+            made.clear()
+            for size in sizes:
+                x = empty((size * recycler.LARGE,), np.uint8)  # while the one before is still there
+            del x
+            assert bool(made) == (turn == 0)
+    assert memory.most_lent == 80 * recycler.LARGE >= (memory.idle_bytes + memory.lent_bytes) / 2
+
+
+def test_an_array_may_have_a_block_of_up_to_twice_its_size(memory):
+    size = recycler.LARGE
+    large, larger = empty((4 * size,), np.uint8), empty((6 * size,), np.uint8)
+    places = address(large), address(larger)
+    del large, larger
+    for wanted, lent in ((3 * size, 0), (2 * size, 0), (6 * size, 1), (4 * size + 1, 1), (2 * size - 1, None)):
+        x = empty((wanted,), np.uint8)
+        assert x.shape == (wanted,) and (address(x) in places) == (lent is not None)
+        assert lent is None or address(x) == places[lent]
+        assert memory.lent_bytes == (wanted if lent is None else (4, 6)[lent] * size)
+        del x
+    assert memory.lent_bytes == 0
 
 
 def test_small_arrays_are_left_to_numpy(memory):
