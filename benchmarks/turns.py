@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_info
@@ -80,6 +81,9 @@ class Worker:
 
     def peak(self) -> float:
         """The most memory this process has had so far, in MiB, libraries included."""
+        # Linux's ru_maxrss begins with that of the process that has started this one
+        with suppress(OSError, IndexError):
+            return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 

@@ -249,7 +249,7 @@ class Function:
     order: int  # nodes are numbered as they are recorded: a larger number is newer
     shape: tuple[int, ...]  # of its output, like dtype; a parent that is a leaf has both too
     dtype: Any
-    _versions: list[tuple[Any, int]]  # the saved Tensors, and how often each had been overwritten
+    _versions: Sequence[tuple[Any, int]]  # the saved Tensors, and how often each had been overwritten
     # PyTorch's names: reading one is an error that says what to write here
     save_for_backward = Instead("save_for_backward", SAVES)
     saved_tensors = Instead("saved_tensors", SAVES)
@@ -324,18 +324,23 @@ class Function:
         """
         if not _mode.recording:
             return False
-        needs, parents = [], []  # filled in one loop, because this runs for every operation
-        for tensor in inputs:
-            needs.append(tensor.requires_grad)
-            parents.append((tensor.grad_fn or tensor) if tensor.requires_grad else None)
+        needs = tuple([tensor.requires_grad for tensor in inputs])
         if True not in needs:
             return False
         if self.parents is not None:
             raise RuntimeError(f"this {self.name} has recorded a call already: make a new one for each call")
-        if output.dtype.kind != "f":
-            raise TypeError(f"{self.name}: a Tensor of dtype {output.dtype} cannot require a gradient")
-        saved: list[Any] = [_UNSAVED] * len(inputs)
-        versions = []
+        self.shape, self.dtype = output.shape, output.dtype
+        if self.dtype.kind != "f":
+            raise TypeError(f"{self.name}: a Tensor of dtype {self.dtype} cannot require a gradient")
+        self.saved_inputs, self._versions = self._saved(inputs, needs) if self.saves else (_UNSAVED * len(needs), ())
+        self.parents = tuple([(tensor.grad_fn or tensor) if tensor.requires_grad else None for tensor in inputs])
+        self.needs_input_grad, self.order = needs, next(_counter)
+        return True
+
+    def _saved(self, inputs: tuple[Tensor, ...], needs: tuple[bool, ...]) -> tuple[tuple[Any, ...], list[Any]]:
+        """The inputs that the wanted gradients read, and these with how often each was
+        overwritten."""
+        saved, versions = [*_UNSAVED * len(inputs)], []
         try:
             for numbers, need in zip(self.saves, needs, strict=False):  # saves may be shorter
                 if need:
@@ -346,11 +351,7 @@ class Function:
             raise TypeError(
                 f"{self.name}.saves is {self.saves}, but the indices of its inputs are 0 to {len(inputs) - 1}"
             ) from None
-        self.parents, self.needs_input_grad = tuple(parents), tuple(needs)
-        self.saved_inputs, self._versions = tuple(saved), versions
-        self.shape, self.dtype = output.shape, output.dtype
-        self.order = next(_counter)
-        return True
+        return tuple(saved), versions
 
     def gradients(self, dy: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         """backward(dy), checked: a gradient for each input that needs one.
@@ -427,7 +428,7 @@ class _Unsaved:
     __lt__ = __le__ = __gt__ = __ge__ = __getattr__
 
 
-_UNSAVED = _Unsaved()
+_UNSAVED = (_Unsaved(),)
 
 
 def _are_saves(saves: Any) -> bool:

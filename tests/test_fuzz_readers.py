@@ -74,6 +74,7 @@ def test_what_lies_deep_is_found_step_by_step(monkeypatch):
     assert str(summary).endswith(f" {count:,} failures of 1 kinds")
 
 
+@pytest.mark.slow
 def test_a_crash_and_a_hang_are_noticed(monkeypatch):
     assert planted(monkeypatch, lambda self, data, at: os.abort()) == {"crash": "exit status -6\n"}
     monkeypatch.setattr(fuzz_readers.Server, "ask", asked_once(fuzz_readers.Server.ask))

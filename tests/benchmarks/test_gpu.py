@@ -294,6 +294,7 @@ def test_the_parts_that_say_most_come_first():
     assert not any("compiled" in part.what for part in gpu.plan(gpu.Options(1, pytorch=False)))
 
 
+@pytest.mark.slow
 def test_a_program_ends_well_badly_late_or_not_at_all(monkeypatch):
     monkeypatch.setattr(gpu, "LAST_WORDS", 3.0)
     python = [sys.executable, "-c"]
@@ -321,6 +322,7 @@ def test_a_program_ends_well_badly_late_or_not_at_all(monkeypatch):
         assert gone["status"] is None and gone["summary"].startswith("not begun: FileNotFoundError")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("session", [False, True])
 def test_what_a_program_has_started_ends_with_it(session, monkeypatch, tmp_path):
     """And if it cannot be ended, being in another session, it is not waited for."""
@@ -551,6 +553,7 @@ def test_kernels_whose_threads_change_are_kept(fakes, monkeypatch):
     assert "**the threads have changed.**" in text
 
 
+@pytest.mark.slow
 def test_what_has_changed_in_a_process_is_reported(fakes, monkeypatch):
     monkeypatch.setattr(FakeContender, "off", 1e-9)
     found = {}

@@ -4,6 +4,7 @@ those will do."""
 import math
 import time
 
+import numpy as np
 import pytest
 
 from benchmarks import machine
@@ -141,11 +142,13 @@ def test_a_turn_is_for_one_repetition():
 
 # ----------------------------------------------------------------------------------------------------- real processes
 def test_a_process_reports_its_tasks_threads_and_memory():
+    much = np.ones(500 << 17)  # of the process that starts it: this is not its memory
+    del much
     with running(Contender("minicnn", 1, "ours:Chains")) as (contender,):
         assert {"add", "mul", "relu", "numpy add"} <= set(contender.tasks)
         assert contender.threads["asked"] == 1
         assert all(n == 1 for pool, n in contender.threads.items() if "blas" in pool)
-        assert contender.ask("peak") > 10
+        assert 10 < contender.ask("peak") < 300
         turn = contender.ask("turn", {"add": 1})
         assert turn.seconds["add"] > 0
     assert not contender._process.is_alive()

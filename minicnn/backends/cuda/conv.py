@@ -6,12 +6,15 @@ to a row, not 363. Rows that begin at multiples of 16 bytes are written four ele
 cuBLAS has faster kernels for them: with 363, conv1's products in TF32 took an H200 386 and 372 µs,
 where memory needs 167. The weights get rows of zeros (conv.cu) to match, and what the gradient has
 there is left out.
+
+The columns of the images are kept from the forward pass for the gradient of the weights (kept.py).
 """
 
 from typing import Any
 
 from ..devices import Array
 from . import products
+from .kept import columns as kept
 from .launch import contiguous, empty, launch, pack
 from .linear import add_bias
 from .windows import col2im, im2col
@@ -25,8 +28,11 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Any, groups: i
     y = empty((n, *window.output_size(h, w), outputs), x.dtype)  # (N, OH, OW, O)
     weight = _with_rows_of_zeros(weight.reshape(-1, outputs))  # (⌈KH·KW·C/G⌉, O)
     parts = _split(weight, groups), _split(y.reshape(-1, outputs), groups)
-    for columns, matrix, out in zip(_columns(x, window, groups), *parts, strict=True):
-        products.product(columns, matrix, out)
+    columns = im2col(x, window, groups, WHOLE)
+    for some, matrix, out in zip(_by_group(columns, groups), *parts, strict=True):
+        products.product(some, matrix, out)
+    if columns.base is None:  # it is not the images themselves
+        kept.keep(x, (window, groups), columns)
     if bias is not None:
         add_bias(y, bias)
     return y
@@ -45,11 +51,13 @@ def convolve_transpose(dy: Array, weight: Array, window: Any, groups: int, size:
 
 def convolve_weight(x: Array, dy: Array, window: Any, groups: int) -> Array:
     (kh, kw), c, outputs = window.kernel_size, x.shape[3] // groups, dy.shape[3]
-    every = _columns(x, window, groups)
-    dw = empty((every[0].shape[1], outputs), x.dtype)  # (⌈KH·KW·C/G⌉, O)
+    columns = kept.take(x, (window, groups))
+    if columns is None:
+        columns = im2col(x, window, groups, WHOLE)
+    dw = empty((columns.shape[1], outputs), x.dtype)  # (⌈KH·KW·C/G⌉, O)
     parts = _split(dy.reshape(-1, outputs), groups), _split(dw, groups)
-    for columns, gradient, out in zip(every, *parts, strict=True):
-        products.product(columns.T, gradient, out)
+    for some, gradient, out in zip(_by_group(columns, groups), *parts, strict=True):
+        products.product(some.T, gradient, out)
     return dw[: kh * kw * c].reshape(kh, kw, c, outputs)
 
 
@@ -65,9 +73,8 @@ def _with_rows_of_zeros(matrix: Array) -> Array:
     return longer
 
 
-def _columns(x: Array, window: Any, groups: int) -> list[Array]:
-    """im2col(x) for each group: (N·OH·OW, ⌈KH·KW·C/G⌉), where ⌈n⌉ is the next multiple of WHOLE"""
-    columns = im2col(x, window, groups, WHOLE)
+def _by_group(columns: Array, groups: int) -> list[Array]:
+    """The columns of each group: (N·OH·OW, ⌈KH·KW·C/G⌉), where ⌈n⌉ is the next multiple of WHOLE"""
     if groups == 1:
         return [columns]
     return list(columns.reshape(groups, len(columns) // groups, columns.shape[1]))
