@@ -9,12 +9,14 @@ from ..numpy.threads import usable_threads
 from .launch import Array, empty, launch
 from .product import room_for
 
-# Between so many multiplications the kernel takes 0.5 to 0.9 of the time of BLAS, which for fewer
-# does without threads and for more is as fast. A result of fewer rows or columns is left to BLAS.
-LEAST, FEW, SHORTEST = 1 << 18, 1 << 28, 4
-# The kernel is faster again where a side is no longer than this: with 32 rows of 4,096 and weights
-# (4096, 9216), the product with their transpose takes half of BLAS's time, their gradient 0.7.
-SHORT = 64
+# Between so many multiplications, shared by threads, the kernel takes 0.5 to 0.9 of the time of BLAS,
+# to which work is handed over by Python's threads. One thread does as well with BLAS, with AVX2
+# better, and so do results of few rows or columns.
+LEAST, FEW, SHORTEST = 1 << 18, 1 << 26, 4
+# Of more multiplications, where the shortest side lies between these: with 32 rows of 4,096 and
+# weights (4096, 9216), the product with their transpose takes half of BLAS's time, their gradient
+# 0.7.
+MANY, SHORT, LONG = 1 << 24, 8, 64
 TALL, BROAD, DEEP = 240, 128, 256  # rows and columns of a unit's result; rows of b at a time
 BROAD_OF_MANY, DEEP_OF_MANY = 512, 96  # of a b that comes from memory
 ROWS = 12  # that the kernel computes together
@@ -27,8 +29,8 @@ def matmul(a: Array, b: Array) -> Array:
         return ops.matmul(a, b)
     (height, depth), width = a.shape, b.shape[1]
     work = height * depth * width
-    few = work <= FEW
-    if work < LEAST or min(height, width) < SHORTEST or not (few or min(height, depth, width) <= SHORT):
+    few = LEAST <= work <= FEW and min(height, width) >= SHORTEST and usable_threads() > 1
+    if not few and not (work >= MANY and SHORT <= min(height, depth, width) <= LONG):
         return ops.matmul(a, b)
     out = empty((height, width), a.dtype)
     if few:

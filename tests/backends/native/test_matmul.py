@@ -17,14 +17,15 @@ LAYOUTS = {
     "every other row": lambda x: np.repeat(x, 3, axis=0)[::3],
     "backwards": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
 }
-WAYS = {"few": 1 << 40, "many": 0}  # multiplications up to which a product is cut as a small one
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=["few", "many"])
 def always(request, monkeypatch):
-    """The kernel computes all products, of which there are no or only small ones."""
-    for name, value in {"LEAST": 0, "SHORTEST": 0, "SHORT": 1 << 40, "FEW": WAYS[request.param]}.items():
+    """The kernel computes all products, cut as those of few or of many multiplications are."""
+    for name, value in {"LEAST": 0, "SHORTEST": 0, "FEW": 1 << 40, "MANY": 0, "SHORT": 0, "LONG": 1 << 40}.items():
         monkeypatch.setattr(native, name, value)
+    if request.param == "many":
+        monkeypatch.setattr(native, "FEW", -1)
     monkeypatch.setattr(ops, "matmul", None)
 
 
@@ -49,10 +50,10 @@ def test_it_is_the_product(always, threads, number, dtype):
     check()
 
 
-def test_any_number_of_threads_gives_the_same_bits(always, threads):
+def test_two_threads_or_more_give_the_same_bits(always, threads):
     a, b = numbers((300, 700), np.float32, 0), numbers((700, 200), np.float32, 1)
     products = []
-    for number in (1, 2, 3, 7):
+    for number in (2, 3, 7):
         threads(number)
         products += [matmul(a, b), matmul(a, np.asfortranarray(b))]
     for other in products[2:]:
@@ -71,7 +72,7 @@ def test_what_is_no_finite_number_goes_through(always, value):
     assert np.isfinite(np.delete(y, 7, axis=0)).all()
 
 
-def test_which_products_are_left_to_the_numpy_backend(monkeypatch):
+def test_which_products_are_left_to_the_numpy_backend(monkeypatch, threads):
     left = []
     monkeypatch.setattr(ops, "matmul", lambda a, b: left.append((a.shape, b.shape)) or a @ b)
 
@@ -84,13 +85,19 @@ def test_which_products_are_left_to_the_numpy_backend(monkeypatch):
         return np.zeros(shape, dtype)
 
     odd = np.zeros(4 * 64 * 64 + 1, np.uint8)[1:].view(np.float32).reshape(64, 64)
-    for height, depth, width, found in (
-        (64, 64, 64, False), (64, 64, 63, True), (4, 1 << 8, 1 << 8, False), (3, 1 << 8, 1 << 9, True),
-        (1 << 8, 1 << 8, 4, False), (1 << 9, 1 << 8, 3, True), (1 << 9, 1, 1 << 9, False), (0, 5, 5, True),
-        (1 << 9, 1 << 9, 1 << 10, False), (1 << 9, 1 << 9, (1 << 10) + 1, True), (64, 1 << 9, (1 << 13) + 1, False),
-        (65, 1 << 9, 1 << 13, True), ((1 << 13) + 1, 1 << 9, 64, False), (1 << 11, 64, (1 << 11) + 1, False),
+    for height, depth, width, by_one, by_two in (
+        (64, 64, 64, True, False), (64, 64, 63, True, True), (4, 1 << 8, 1 << 8, True, False),
+        (3, 1 << 8, 1 << 9, True, True), (1 << 8, 1 << 8, 4, True, False), (1 << 9, 1 << 8, 3, True, True),
+        (1 << 9, 1, 1 << 9, True, False), (0, 5, 5, True, True),
+        (1 << 9, 1 << 9, 1 << 8, True, False), (1 << 9, 1 << 9, (1 << 8) + 1, True, True),
+        (64, 1 << 9, 1 << 9, False, False), (64, 1 << 9, (1 << 9) - 1, True, False),
+        (64, 1 << 10, (1 << 10) + 1, False, False), (65, 1 << 10, 1 << 10, True, True),
+        (8, 1 << 12, (1 << 11) + 1, False, False), (7, 1 << 12, 1 << 12, True, True),
+        ((1 << 10) + 1, 1 << 10, 64, False, False), (1 << 10, 64, (1 << 10) + 1, False, False),
     ):  # fmt: skip
-        assert is_left(zeros(height, depth), zeros(depth, width)) == found, (height, depth, width)
+        for number, found in ((1, by_one), (2, by_two)):
+            threads(number)
+            assert is_left(zeros(height, depth), zeros(depth, width)) == found, (height, depth, width, number)
     assert is_left(odd, zeros(64, 64)) and is_left(zeros(64, 64), odd)
     assert is_left(zeros(64, 64), zeros(64, 64, dtype=np.float64))
     assert is_left(zeros(1, 64, 64), zeros(64, 64)) and is_left(zeros(64, 64), zeros(64)[None].T.repeat(64, 1)[None])
