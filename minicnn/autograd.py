@@ -249,7 +249,7 @@ class Function:
     order: int  # nodes are numbered as they are recorded: a larger number is newer
     shape: tuple[int, ...]  # of its output, like dtype; a parent that is a leaf has both too
     dtype: Any
-    _versions: Sequence[tuple[Any, int]]  # the saved Tensors, and how often each had been overwritten
+    _versions: Sequence[tuple[Any, int]]  # the saved Tensors, how often each was overwritten
     # PyTorch's names: reading one is an error that says what to write here
     save_for_backward = Instead("save_for_backward", SAVES)
     saved_tensors = Instead("saved_tensors", SAVES)

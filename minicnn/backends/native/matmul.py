@@ -9,9 +9,9 @@ from ..numpy.threads import usable_threads
 from .launch import Array, empty, launch
 from .product import room_for
 
-# Between so many multiplications, shared by threads, the kernel takes 0.5 to 0.9 of the time of BLAS,
-# to which work is handed over by Python's threads. One thread does as well with BLAS, with AVX2
-# better, and so do results of few rows or columns.
+# Between so many multiplications, shared by threads, the kernel takes 0.5 to 0.9 of the time of
+# BLAS, to which Python's threads hand the work over. One thread does as well with BLAS, with AVX2
+# better; so do threads where the result has few rows or columns.
 LEAST, FEW, SHORTEST = 1 << 18, 1 << 26, 4
 # Of more multiplications, where the shortest side lies between these: with 32 rows of 4,096 and
 # weights (4096, 9216), the product with their transpose takes half of BLAS's time, their gradient
