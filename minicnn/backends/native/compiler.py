@@ -6,7 +6,7 @@ what the compiler says about itself and the processor it compiles for. Another p
 or version of minicnn looks for another name. At the end of the file stands a hash of the rest and
 the key, so that a file that is torn, damaged or another's is compiled again and never loaded. A new
 file is complete, and has been loaded once, before it takes its name, so two processes may compile
-the same at once.
+the same at once. What has not been loaded for a long time is removed when a new file comes.
 
 It reads these environment variables.
 
@@ -16,6 +16,7 @@ It reads these environment variables.
         ~/.cache/minicnn, or, if they cannot be kept there, each process compiles its own.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -28,6 +29,7 @@ import stat
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 from ...checks import escaped
@@ -51,8 +53,11 @@ FLAGS = (
     "-fvisibility=hidden",
 )
 X86 = ("x86_64", "amd64", "i686", "i386")
+LIBRARY = re.compile(r"\w+-(float|double)-[0-9a-f]{32}\.so")  # the names of files in the folder
+UNFINISHED = re.compile(r"new-\w{8}")  # and of folders in which files are made
 INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 LONGEST = 300  # seconds until a compiler is given up; the longest file takes a few
+UNUSED = 100 * 24 * 3600  # seconds that a library is kept after it was last loaded
 
 _lock = threading.RLock()
 
@@ -76,7 +81,11 @@ def _library(name: str, real: str) -> ctypes.CDLL:
     key = hashlib.sha256("\0".join([source, *command, _identity()]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     try:
         path = folder() / f"{name}-{real}-{key}.so"
-        return ctypes.CDLL(str(path)) if _is_whole(path, key) else _keep(_compiled(source, command), path, key)
+        if not _is_whole(path, key):
+            return _keep(_compiled(source, command), path, key)
+        with contextlib.suppress(OSError):
+            os.utime(path)  # it has been used
+        return ctypes.CDLL(str(path))
     except OSError as error:  # the disk is full, its files may not be run, …
         if named := os.environ.get("MINICNN_CACHE"):
             problem = f"cannot be kept in MINICNN_CACHE, {named!r}, and loaded from there: {error}"
@@ -219,7 +228,23 @@ def _keep(content: bytes, path: Path, key: str) -> ctypes.CDLL:
         new.write_bytes(content + _seal(content, key))
         loaded = ctypes.CDLL(str(new))
         new.replace(path)
+    _remove_unused(path.parent)
     return loaded
+
+
+def _remove_unused(place: Path) -> None:
+    """Remove libraries that were not loaded for a long time, and what compilations have left that
+    were killed as long ago. Processes that have loaded a library keep it; other files stay."""
+    for path in place.iterdir():
+        with contextlib.suppress(OSError):  # another process has removed it, or it has more in it
+            if path.lstat().st_mtime > time.time() - UNUSED:
+                continue
+            if LIBRARY.fullmatch(path.name):
+                path.unlink()
+            elif UNFINISHED.fullmatch(path.name):
+                for new in filter(lambda new: LIBRARY.fullmatch(new.name), path.iterdir()):
+                    new.unlink()
+                path.rmdir()
 
 
 def _is_whole(path: Path, key: str) -> bool:

@@ -172,6 +172,31 @@ def test_a_damaged_file_is_compiled_again(tiny, compiled, damage):
     assert only(tiny) == path and path.read_bytes() == was
 
 
+def test_what_is_not_used_for_long_is_removed_and_nothing_else(tiny, compiled):
+    compiler.library("tiny", "float")
+    mine, key = only(tiny), "0123456789abcdef" * 2
+    old = [tiny / f"lrn-double-{key}.so", tiny / "new-ab_cdef1" / f"lrn-float-{key}.so"]
+    own = [
+        tiny / name
+        for name in ("notes.txt", f"lrn-half-{key}.so", "a-b-c.so", f"lrn-float-{key}.so.txt", "new-pictures/a.png",
+                     "new-photos12/a.png", "new-ab_cdef2/deep/b.so", f"lrn-float-{key[1:]}0.so/c")
+    ]  # fmt: skip
+    for path in [*old, *own]:
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(b"x")
+    (tiny / f"conv-float-{key}.so").symlink_to(own[0])
+    long_ago = time.time() - compiler.UNUSED - 60
+    for path in [mine, *tiny.rglob("*")]:
+        os.utime(path, (long_ago, long_ago), follow_symlinks=False)
+    young = tiny / f"loss-float-{key}.so"
+    young.write_bytes(b"x")
+    assert put(again()) == 7 and len(compiled) == 1 and all(path.exists() for path in old)  # nothing new has come
+    compiler.library("tiny", "double")
+    assert not any(path.exists() or (path.parent != tiny and path.parent.exists()) for path in old)
+    assert all(path.read_bytes() == b"x" for path in [*own, young])
+    assert mine.exists() and not (tiny / f"conv-float-{key}.so").is_symlink()  # mine was loaded again
+
+
 def test_a_library_of_another_key_is_compiled_again(tiny, sources, compiled):
     """Whole as it is, and well renamed."""
     compiler.library("tiny", "float")
