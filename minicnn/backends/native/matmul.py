@@ -33,13 +33,24 @@ def matmul(a: Array, b: Array) -> Array:
     if not few and not (work >= MANY and SHORT <= min(height, depth, width) <= LONG):
         return ops.matmul(a, b)
     out = empty((height, width), a.dtype)
-    if few:
+    if few and _is_quicker_turned(a, b):
+        _multiply(b.T, a.T, out.T, BROAD, DEEP)
+    elif few:
         _multiply(a, b, out, BROAD, DEEP)
     elif b.strides[1] == b.itemsize:
         _multiply(a, b, out, BROAD_OF_MANY, DEEP_OF_MANY)
     else:  # the rows of bᵀ lie in memory as the kernel reads the left matrix
         _multiply(b.T, np.ascontiguousarray(a.T), out.T, BROAD_OF_MANY, depth)
     return out
+
+
+def _is_quicker_turned(a: Array, b: Array) -> bool:
+    """Whether outᵀ = bᵀ aᵀ is: the kernel copies the right matrix for each unit of rows, one number
+    at a time if it lies by columns; and so it writes a result that does."""
+    (height, depth), width = a.shape, b.shape[1]
+    if b.strides[1] == b.itemsize:
+        return False
+    return height * (depth * ceil(width / TALL) + width) < depth * width * ceil(height / TALL)
 
 
 def _multiply(a: Array, b: Array, out: Array, broad: int, deep: int) -> None:
