@@ -109,6 +109,7 @@ class Plan:
 
     def __init__(self, starts: list[Any], wanted: list[Tensor] | None) -> None:
         nodes: list[Function] = []
+        leaves: list[Tensor] = []
         arrivals: defaultdict[Any, int] = defaultdict(int)  # how many gradients each place receives
         for start in starts:
             arrivals[start] += 1
@@ -116,6 +117,7 @@ class Plan:
         while stack:
             place = stack.pop()
             if not isinstance(place, Function):
+                leaves.append(place)
                 continue
             if place.parents is None:
                 raise RuntimeError(
@@ -129,18 +131,28 @@ class Plan:
                         stack.append(parent)
                     arrivals[parent] += 1
 
-        self.wanted = {} if wanted is None else {_place(tensor): tensor for tensor in wanted}
-        # a place is useful if it is wanted, or a parent of it is useful; parents come first here
-        useful = set(arrivals if wanted is None else self.wanted)
-        self.nodes: dict[Function, tuple[bool, ...]] = {}
-        for node in sorted(nodes, key=attrgetter("order")):
-            needed = node.needs_input_grad
-            if wanted is not None:
-                needed = tuple([parent in useful for parent in node.parents])
+        nodes.sort(key=attrgetter("order"))
+        self.wanted: dict[Any, Tensor] = {}
+        self.nodes: dict[Function, tuple[bool, ...]]
+        if wanted is None:
+            self.nodes = {node: node.needs_input_grad for node in nodes}
+        else:
+            self.wanted = {_place(tensor): tensor for tensor in wanted}
+            self.nodes = self._leading_to(set(self.wanted), nodes)
+            leaves = [leaf for leaf in leaves if leaf in self.wanted]
+        self.missing = {leaf: arrivals[leaf] for leaf in leaves}
+
+    @staticmethod
+    def _leading_to(useful: set[Any], nodes: list[Function]) -> dict[Function, tuple[bool, ...]]:
+        """Of the nodes, the oldest first, those from which a gradient reaches a useful place: which
+        of their gradients do."""
+        found = {}
+        for node in nodes:
+            needed = tuple([parent in useful for parent in node.parents])  # they are older
             if True in needed or node in useful:
                 useful.add(node)
-                self.nodes[node] = needed
-        self.missing = {place: arrivals[place] for place in useful if not isinstance(place, Function)}
+                found[node] = needed
+        return found
 
 
 class Pending:
