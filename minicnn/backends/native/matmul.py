@@ -17,6 +17,7 @@ LEAST, FEW, SHORTEST = 1 << 18, 1 << 28, 4
 SHORT = 64
 TALL, BROAD, DEEP = 240, 128, 256  # rows and columns of a unit's result; rows of b at a time
 BROAD_OF_MANY, DEEP_OF_MANY = 512, 96  # of a b that comes from memory
+LOW = 32  # rows of a: with so few, a b that lies by columns is faster as the left matrix
 ROWS = 12  # that the kernel computes together
 
 
@@ -31,12 +32,13 @@ def matmul(a: Array, b: Array) -> Array:
     if work < LEAST or min(height, width) < SHORTEST or not (few or min(height, depth, width) <= SHORT):
         return ops.matmul(a, b)
     out = empty((height, width), a.dtype)
-    if few:
-        _multiply(a, b, out, BROAD, DEEP)
-    elif b.strides[1] == b.itemsize:
-        _multiply(a, b, out, BROAD_OF_MANY, DEEP_OF_MANY)
-    else:  # the rows of bᵀ lie in memory as the kernel reads the left matrix
+    if b.strides[1] != b.itemsize and height <= (LOW if few else SHORT):
+        # the rows of bᵀ lie in memory as the kernel reads the left matrix
         _multiply(b.T, np.ascontiguousarray(a.T), out.T, BROAD_OF_MANY, depth)
+    elif few:
+        _multiply(a, b, out, BROAD, DEEP)
+    else:
+        _multiply(a, b, out, BROAD_OF_MANY, DEEP_OF_MANY)
     return out
 
 
