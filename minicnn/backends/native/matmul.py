@@ -49,6 +49,7 @@ def _multiply(a: Array, b: Array, out: Array, broad: int, deep: int) -> None:
     tall = max(1, min(TALL, share, height))
     places = [(array, *(step // array.itemsize for step in array.strides)) for array in (a, b, out)]
     arguments = [argument for place in places for argument in place]
-    numbers = height, depth, width, tall, min(broad, width), max(1, min(deep, depth))
-    units, room = ceil(height / tall) * across, room_for(tall, 2 * (tall + depth))
+    deep = max(1, min(deep, depth))
+    numbers = height, depth, width, tall, min(broad, width), deep
+    units, room = ceil(height / tall) * across, room_for(tall, 2 * (tall + deep))
     launch("matmul.matmul", units, *arguments, *numbers, real=a.dtype, each=tall * broad * depth // 32, room=room)
