@@ -119,6 +119,17 @@ def test_what_is_kept_gives_way_when_the_memory_is_used_up(standin, columns, mad
     assert np.array_equal(conv.convolve_weight(x, dy, WINDOW, 1).get(), expected) and made == [x.shape]
 
 
+def test_it_gives_way_to_arrays_like_others_as_well(standin, columns):
+    import cupy
+
+    standin.reset(memory=70_000)
+    x, weight, _ = arrays(cupy)
+    conv.convolve(x, weight, None, WINDOW, 1)
+    like = launch.empty(((70_000 - standin.gpus[0].used) * 2 // 5,), np.uint8)
+    more = launch.empty_like(like), launch.empty_like(like)
+    assert len(more) == 2 and not columns.made
+
+
 def test_gradients_of_a_network(standin, columns, made):
     """With a graph that is kept, with derivatives of derivatives, and without a pass backward."""
     x, weight, _ = (

@@ -48,7 +48,7 @@ class Kept:
         anything was kept there."""
         gpu = sys.modules["cupy"].cuda.Device().id
         with self.lock:
-            keys = [key for key, (_, _, where) in self.made.items() if where == gpu]
+            keys = [key for key, (_, _, where) in list(self.made.items()) if where == gpu]
             for key in keys:
                 self._forget(key)
             self.room[gpu] = 0

@@ -58,14 +58,16 @@ static void rest(void) {
 }
 
 static void await(Bell *bell) {
-    for (int64_t end = nanoseconds() + WATCH; nanoseconds() < end; sched_yield())
-        for (int look = 0; look < LOOKS; ++look, rest())
-            if (has_rung(bell)) return;
-    pthread_mutex_lock(&bell->lock);
-    atomic_store(&bell->asleep, 1);  // before it looks again: whoever rings then sees one of the two
-    while (!atomic_exchange(&bell->rung, 0)) pthread_cond_wait(&bell->woken, &bell->lock);
-    atomic_store(&bell->asleep, 0);
-    pthread_mutex_unlock(&bell->lock);
+    for (;;) {
+        for (int64_t end = nanoseconds() + WATCH; nanoseconds() < end; sched_yield())
+            for (int look = 0; look < LOOKS; ++look, rest())
+                if (has_rung(bell)) return;
+        pthread_mutex_lock(&bell->lock);
+        atomic_store(&bell->asleep, 1);  // before it looks again: whoever rings then sees one of the two
+        if (!atomic_load(&bell->rung)) pthread_cond_wait(&bell->woken, &bell->lock);
+        atomic_store(&bell->asleep, 0);
+        pthread_mutex_unlock(&bell->lock);
+    }
 }
 
 // -------------------------------------------------------------------------------------- work and workers
@@ -104,7 +106,8 @@ static void *serve(void *number) {
 static void start(int wanted) {
     sigset_t all, before;
     sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);  // signals are for Python's threads
+    for (int i = 0; i < 4; ++i) sigdelset(&all, (int[]){SIGSEGV, SIGBUS, SIGFPE, SIGILL}[i]);
+    pthread_sigmask(SIG_BLOCK, &all, &before);  // signals are for Python's threads, but for a thread's own mistakes
     for (pthread_t thread; workers < wanted; ++workers) {
         make_bell(&begin[workers]);
         if (pthread_create(&thread, NULL, serve, (void *)(intptr_t)workers)) break;
@@ -127,7 +130,8 @@ __attribute__((constructor)) static void open_library(void) {
 
 // Run the kernel for the units [0, count), `step` at a time, on the caller's thread and others that
 // take the pieces as they come; all have ended when this returns. Each thread has `bytes` of `room`.
-// The caller's does all of it where one thread is asked for, or the workers have another's work.
+// The caller's does all of it where one thread is asked for, or the workers have another's work. It
+// waits for none that has not begun: one whose core another program uses begins milliseconds later.
 EXPORTED void share(Kernel kernel, const char *given, Index count, Index step, uint8_t *room, Index bytes,
                     int threads) {
     if (threads == 1 || pthread_mutex_trylock(&turn)) {
@@ -143,6 +147,8 @@ EXPORTED void share(Kernel kernel, const char *given, Index count, Index step, u
     work.next = 0, work.busy = wanted;
     for (int worker = 0; worker < wanted; ++worker) ring(&begin[worker]);
     take_pieces(0);
-    if (wanted) await(&done);
+    int late = 0;  // workers that have not begun, and now will not
+    for (int worker = 0; worker < wanted; ++worker) late += has_rung(&begin[worker]);
+    if (late < wanted && !(late && atomic_fetch_sub(&work.busy, late) == late)) await(&done);
     pthread_mutex_unlock(&turn);
 }

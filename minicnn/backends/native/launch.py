@@ -80,7 +80,9 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: 
     threads = 1 if count * each < 2 * GRAIN else usable_threads()
     step = count if threads == 1 else max(1, GRAIN // max(each, 1), -(-count // (4 * threads)))
     room = -(-room // ALIGNED) * ALIGNED  # so that each thread's begins where it should
-    begin = scratch("native", (threads * room + ALIGNED,), like=BYTES).ctypes.data if room else 0
+    # held here: as Python ends, a thread's buffers go before it does
+    memory = scratch("native", (threads * room + ALIGNED,), like=BYTES) if room else BYTES
+    begin = memory.ctypes.data if room else 0
     _share()(wrapper, given, count, step, -(-begin // ALIGNED) * ALIGNED, room, threads)
 
 

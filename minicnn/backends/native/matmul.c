@@ -14,9 +14,9 @@ KERNEL void matmul(Index first, Index last, strided const real *a, Index a_row, 
                    uint8_t *room) {
     Index *tables = (Index *)(room + PACKED);
     Product p = {.rows = tables, .to = tables + tall, .columns = tables + 2 * tall, .right_step = b_column};
-    p.with = p.columns + depth, p.out_step = out_column, p.packed = (real *)room, p.spare = (real *)(p.with + depth);
+    p.with = p.columns + deep, p.out_step = out_column, p.packed = (real *)room, p.spare = (real *)(p.with + deep);
     for (Index i = 0; i < tall; ++i) p.rows[i] = i * a_row, p.to[i] = i * out_row;
-    for (Index i = 0; i < depth; ++i) p.columns[i] = i * a_column, p.with[i] = i * b_row;
+    for (Index i = 0; i < deep; ++i) p.columns[i] = i * a_column, p.with[i] = i * b_row;
     const Index across = (width + broad - 1) / broad;
     for (Index unit = first; unit < last; ++unit) {
         const Index y = unit / across * tall, x = unit % across * broad;

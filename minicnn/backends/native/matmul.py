@@ -33,24 +33,14 @@ def matmul(a: Array, b: Array) -> Array:
     if not few and not (work >= MANY and SHORT <= min(height, depth, width) <= LONG):
         return ops.matmul(a, b)
     out = empty((height, width), a.dtype)
-    if few and _is_quicker_turned(a, b):
-        _multiply(b.T, a.T, out.T, BROAD, DEEP)
+    if b.strides[1] != b.itemsize and height <= LONG:
+        # the rows of bᵀ lie in memory as the kernel reads the left matrix
+        _multiply(b.T, np.ascontiguousarray(a.T), out.T, BROAD_OF_MANY, depth)
     elif few:
         _multiply(a, b, out, BROAD, DEEP)
-    elif b.strides[1] == b.itemsize:
+    else:
         _multiply(a, b, out, BROAD_OF_MANY, DEEP_OF_MANY)
-    else:  # the rows of bᵀ lie in memory as the kernel reads the left matrix
-        _multiply(b.T, np.ascontiguousarray(a.T), out.T, BROAD_OF_MANY, depth)
     return out
-
-
-def _is_quicker_turned(a: Array, b: Array) -> bool:
-    """Whether outᵀ = bᵀ aᵀ is: the kernel copies the right matrix for each unit of rows, one number
-    at a time if it lies by columns; and so it writes a result that does."""
-    (height, depth), width = a.shape, b.shape[1]
-    if b.strides[1] == b.itemsize:
-        return False
-    return height * (depth * ceil(width / TALL) + width) < depth * width * ceil(height / TALL)
 
 
 def _multiply(a: Array, b: Array, out: Array, broad: int, deep: int) -> None:
@@ -60,6 +50,7 @@ def _multiply(a: Array, b: Array, out: Array, broad: int, deep: int) -> None:
     tall = max(1, min(TALL, share, height))
     places = [(array, *(step // array.itemsize for step in array.strides)) for array in (a, b, out)]
     arguments = [argument for place in places for argument in place]
-    numbers = height, depth, width, tall, min(broad, width), max(1, min(deep, depth))
-    units, room = ceil(height / tall) * across, room_for(tall, 2 * (tall + depth))
+    deep = max(1, min(deep, depth))
+    numbers = height, depth, width, tall, min(broad, width), deep
+    units, room = ceil(height / tall) * across, room_for(tall, 2 * (tall + deep))
     launch("matmul.matmul", units, *arguments, *numbers, real=a.dtype, each=tall * broad * depth // 32, room=room)

@@ -45,18 +45,27 @@ class _Memory:
                 block = self.idle[size].pop()
                 self.idle_bytes -= size
             else:
-                # shapes have changed: more would be kept than was ever used
+                # shapes have changed: more would be held than twice what was ever lent
                 if self.idle_bytes + self.lent_bytes + nbytes > 2 * self.most_lent:
-                    self.idle.clear()
-                    self.idle_bytes = 0
-                block = _aligned(nbytes)
+                    self._let_go()
+                try:
+                    block = _aligned(nbytes)
+                except MemoryError:  # there may be enough without what nobody uses
+                    self._let_go()
+                    block = _aligned(nbytes)
             self.lent_bytes += block.nbytes
             self.most_lent = max(self.most_lent, self.lent_bytes)
             return block
 
     def _fitting(self, nbytes: int) -> int:
         """The size of the smallest blocks that do; 0 if there are none."""
-        return min((size for size, blocks in self.idle.items() if blocks and nbytes < size <= 2 * nbytes), default=0)
+        sizes = list(self.idle)  # a block of another size may be given back meanwhile, by this thread
+        return min((size for size in sizes if nbytes < size <= 2 * nbytes and self.idle[size]), default=0)
+
+    def _let_go(self) -> None:
+        """Keep no idle blocks."""
+        self.idle.clear()
+        self.idle_bytes = 0
 
     def give_back(self, block: np.ndarray) -> None:
         with self.lock:

@@ -4,8 +4,10 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
+import weakref
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from reference import refuses
 from minicnn.backends.native import compiler, declarations, launch
 from minicnn.backends.native.declarations import TYPES
 from minicnn.backends.native.launch import GRAIN, address, contiguous
+from minicnn.backends.numpy import memory as buffers
 from minicnn.backends.numpy import threads as fast
 
 FILES = sorted(path.stem for path in compiler.HERE.glob("*.c") if path.stem != "launch")  # those with kernels
@@ -183,6 +186,35 @@ def spin(end):
         pass
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="two cores, and Linux's ways to them",
+)
+def test_nobody_waits_for_a_thread_that_has_not_begun(run, threads):
+    """On a core that another program uses, it would begin some milliseconds later, and its work is done by then."""
+    threads(2)
+    y, firsts, lasts = np.zeros(8, F32), np.zeros(8, np.intp), np.zeros(8, np.intp)
+    run("count", 8, y, firsts, lasts, each=GRAIN)
+    cores = os.sched_getaffinity(0)
+    mine, theirs = sorted(cores)[:2]
+    tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        for task in (*tasks, other.pid):
+            os.sched_setaffinity(task, {mine if task == threading.get_native_id() else theirs})
+        time.sleep(0.2)
+        begin = time.perf_counter()
+        for _ in range(300):
+            run("count", 8, y, firsts, lasts, each=GRAIN)
+        took = time.perf_counter() - begin
+    finally:
+        for task in tasks:
+            os.sched_setaffinity(task, cores)
+        other.kill()
+        other.wait()
+    assert y.tolist() == [301] * 8 and took < 0.2
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are seen in /proc, which Linux has")
 def test_signals_are_for_threads_of_python(run, threads):
     """One that arrives is taken by the main thread, though another may be at work."""
@@ -210,6 +242,19 @@ def test_a_forked_child_goes_on(run, threads):
     assert counted(run, 8 * GRAIN)[0] == [1] * (8 * GRAIN)
 
 
+def test_a_child_that_is_forked_while_the_threads_are_at_work_goes_on(run, threads):
+    threads(3)
+    takers(run)
+    other = threading.Thread(target=takers, args=(run, 300))
+    other.start()
+    time.sleep(0.02)
+    if not (child := os.fork()):
+        signal.alarm(60)
+        os._exit(0 if counted(run, 8 * GRAIN)[0] == [1] * (8 * GRAIN) and len(takers(run)) == 3 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    other.join()
+
+
 @pytest.mark.parametrize("room", [1, 63, 64, 1000, 100_001])
 def test_each_thread_has_room(run, threads, room):
     """Memory of its own, from a line of the cache on; the same for each of its pieces."""
@@ -226,6 +271,20 @@ def test_each_thread_has_room(run, threads, room):
         run("space", 3, small, room, small, room=room)
     with refuses(TypeError, "own.space takes 3 arguments, not 2"):
         run("space", 3, small, room)
+
+
+def test_a_call_holds_its_room(run, threads, monkeypatch):
+    """Python drops a thread's buffers at its end, and the thread may be at work in C by then."""
+    held = []
+
+    def share(*_):
+        buffer = weakref.ref(buffers._scratch.buffers.pop("native"))
+        held.append(buffer() is not None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "_share", lambda: share)
+        run("space", 3, np.zeros(3, np.intp), 1000, room=1000)
+    assert held == [True]
 
 
 @pytest.mark.parametrize("size", [1, 1 << 10, (1 << 18) + 5])

@@ -41,7 +41,10 @@ SCRIPT = """if True:
     compiler.HERE = compiler.Path(sys.argv[1])
     x, y = np.ones(400, np.float32), np.ones(400, np.float32)
     launch.launch("own.f", 400, x, y, real=x.dtype)"""
-RACING = {"none": "", "the caller does not wait": "if (wanted) await(&done);"}  # what is left out of launch.c
+RACING = {  # what is left out of launch.c
+    "none": "",
+    "the caller does not wait": "if (late < wanted && !(late && atomic_fetch_sub(&work.busy, late) == late)) await(&done);",
+}
 THREADS = """if True:
     import sys
     import threading

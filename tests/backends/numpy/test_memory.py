@@ -137,6 +137,38 @@ def test_more_memory_than_there_is_changes_nothing(memory):
     assert memory.lent_bytes == 0 == memory.idle_bytes
 
 
+def test_idle_blocks_give_way_when_there_is_no_more_memory(memory, monkeypatch):
+    size, fresh = recycler.LARGE, recycler._aligned
+
+    def limited(nbytes):
+        if memory.idle_bytes:
+            raise MemoryError
+        return fresh(nbytes)
+
+    many = [empty((size,), np.uint8) for _ in range(8)]
+    del many
+    monkeypatch.setattr(recycler, "_aligned", limited)
+    x = empty((3 * size,), np.uint8)
+    assert memory.idle_bytes == 0 and memory.lent_bytes == x.nbytes
+
+
+def test_memory_is_given_back_while_some_is_sought(memory):
+    """By garbage collection, in the same thread."""
+    blocks = [memory.take(n * recycler.LARGE) for n in (5, 7)]
+
+    class Size(int):
+        __hash__ = int.__hash__
+
+        def __gt__(self, other):
+            while blocks:
+                memory.give_back(blocks.pop())
+            return int(self) > other
+
+    memory.idle[Size(3 * recycler.LARGE)] = []
+    assert memory._fitting(2 * recycler.LARGE) == 0
+    assert memory._fitting(3 * recycler.LARGE) == 5 * recycler.LARGE
+
+
 def test_scratch_is_one_buffer_for_each_name_and_thread():
     like = np.empty(0, np.float32)
     a = scratch("a", (4, 5), like)
