@@ -344,7 +344,7 @@ class Function:
         self.shape, self.dtype = output.shape, output.dtype
         if self.dtype.kind != "f":
             raise TypeError(f"{self.name}: a Tensor of dtype {self.dtype} cannot require a gradient")
-        self.saved_inputs, self._versions = self._saved(inputs, needs) if self.saves else (_UNSAVED * len(needs), ())
+        self.saved_inputs, self._versions = self._saved(inputs, needs) if self.saves else ((_UNSAVED,) * len(needs), ())
         self.parents = tuple([(tensor.grad_fn or tensor) if tensor.requires_grad else None for tensor in inputs])
         self.needs_input_grad, self.order = needs, next(_counter)
         return True
@@ -352,7 +352,7 @@ class Function:
     def _saved(self, inputs: tuple[Tensor, ...], needs: tuple[bool, ...]) -> tuple[tuple[Any, ...], list[Any]]:
         """The inputs that the wanted gradients read, and these with how often each was
         overwritten."""
-        saved, versions = [*_UNSAVED * len(inputs)], []
+        saved, versions = [_UNSAVED] * len(inputs), []
         try:
             for numbers, need in zip(self.saves, needs, strict=False):  # saves may be shorter
                 if need:
@@ -440,7 +440,7 @@ class _Unsaved:
     __lt__ = __le__ = __gt__ = __ge__ = __getattr__
 
 
-_UNSAVED = (_Unsaved(),)
+_UNSAVED = _Unsaved()
 
 
 def _are_saves(saves: Any) -> bool:

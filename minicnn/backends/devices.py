@@ -72,6 +72,11 @@ class Device:
         """
         raise NotImplementedError
 
+    def make_room(self) -> bool:
+        """Let go of what the current device's memory holds only to save time, since it is used up.
+        Returns whether there was anything."""
+        return False
+
     def module(self) -> Any:
         """The module with NumPy's functions for the device's arrays, such as cupy."""
         raise NotImplementedError
@@ -417,10 +422,20 @@ def run_there(function: Callable[..., Array], arrays: Sequence[Array]) -> Array:
     """function(*arrays), on the device of the first of them."""
     if type(arrays[0]) is np.ndarray:
         return function(*arrays)
-    if _here.depth and _device_of_type(type(arrays[0]))[1].is_current(arrays[0]):
-        return function(*arrays)  # as in a backward pass
+    device = _device_of_type(type(arrays[0]))[1]
+    if _here.depth and device.is_current(arrays[0]):  # as in a backward pass
+        return _in_its_memory(device, function, arrays)
     with on_device_of(arrays[0]):
+        return _in_its_memory(device, function, arrays)
+
+
+def _in_its_memory(device: Device, function: Callable[..., Array], arrays: Sequence[Array]) -> Array:
+    try:
         return function(*arrays)
+    except MemoryError:
+        if not device.make_room():
+            raise
+    return function(*arrays)
 
 
 def array_module(array: Array) -> Any:

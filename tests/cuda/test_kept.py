@@ -9,8 +9,8 @@ from agreement import normal, there
 
 import minicnn
 from minicnn import functional as F
-from minicnn.backends.cuda import conv, kept, launch
-from minicnn.backends.cuda.kept import Kept
+from minicnn.backends.cuda import conv, devices
+from minicnn.backends.cuda.kept import SHARE, Kept
 
 WINDOW = importlib.import_module("minicnn.functional.windows").Window.of(3, padding=1)
 
@@ -20,7 +20,7 @@ def columns(monkeypatch):
     """None are kept yet."""
     fresh = Kept()
     monkeypatch.setattr(conv, "kept", fresh)
-    monkeypatch.setattr(launch, "columns", fresh)
+    monkeypatch.setattr(devices, "kept", fresh)
     return fresh
 
 
@@ -88,46 +88,69 @@ def test_no_more_is_kept_than_a_share_of_the_memory(standin, columns, made):
     import cupy
 
     size = 60 * 36 * 8
-    standin.reset(memory=kept.SHARE * (2 * size + 5))
+    standin.reset(memory=SHARE * (2 * size + 5))
     _, weight, dy = arrays(cupy)
     several = [there(cupy, normal(2, 5, 6, 4, seed=i)) for i in range(3)]
     for x in several:
         conv.convolve(x, weight, None, WINDOW, 1)
     assert len(columns.made) == 2 and columns.room == {0: 5}
     made.clear()
-    for x in several:
+    for x in several[::-1]:
         conv.convolve_weight(x, dy, WINDOW, 1)
-    assert made == [several[2].shape] and columns.room == {0: 2 * size + 5}
+    assert made == [several[0].shape] and columns.room == {0: 2 * size + 5}  # the oldest has made room
+    conv.convolve(several[0], weight, None, WINDOW, 1)
+    larger = there(cupy, normal(5, 5, 6, 4))
+    conv.convolve(larger, weight, None, WINDOW, 1)  # for these there is not
+    assert len(columns.made) == 1 and columns.take(several[0], (WINDOW, 1)) is not None
 
 
-def test_what_is_kept_gives_way_when_the_memory_is_used_up(standin, columns, made):
-    import cupy
-
-    standin.reset(memory=70_000)
-    x, weight, dy = arrays(cupy)
-    expected = conv.convolve_weight(x, dy, WINDOW, 1).get()
-    conv.convolve(x, weight, None, WINDOW, 1)
+@pytest.mark.parametrize("what", ["a kernel's", "CuPy's"])
+def test_what_is_kept_gives_way_when_the_memory_is_used_up(standin, columns, made, what):
+    """In whatever operation that happens."""
+    standin.reset(memory=75_000)
+    x, weight, large = (minicnn.Tensor(normal(*s), device="gpu") for s in [(2, 5, 6, 4), (3, 3, 4, 8), (2500,)])
+    dy = there(importlib.import_module("cupy"), normal(2, 5, 6, 8))
+    expected = conv.convolve_weight(x.data, dy, WINDOW, 1).get()
+    F.conv2d(x, weight, padding=1)
     assert len(columns.made) == 1  # of 17,280 bytes
-    large = launch.empty((50_000,), np.uint8)
-    assert large.nbytes == 50_000 and not columns.made and columns.room == {0: 0}
-    with pytest.raises(MemoryError):
-        launch.empty((50_000,), np.uint8)
-    del large
-    conv.convolve(x, weight, None, WINDOW, 1)  # it may be used up again
+    operation = F.relu if what == "a kernel's" else lambda large: large + 1
+    results = [operation(large), operation(large)]
+    assert len(results) == 2 and not columns.made and columns.room == {0: 0}
+    with pytest.raises(minicnn.DeviceError, match="out of memory"):
+        results.append(operation(large))
+    del results
+    F.conv2d(x, weight, padding=1)  # it may be used up again
     assert not columns.made
     made.clear()
-    assert np.array_equal(conv.convolve_weight(x, dy, WINDOW, 1).get(), expected) and made == [x.shape]
+    assert np.array_equal(conv.convolve_weight(x.data, dy, WINDOW, 1).get(), expected) and made == [x.shape]
 
 
-def test_it_gives_way_to_arrays_like_others_as_well(standin, columns):
+def test_each_gpu_has_its_own(standin, columns):
+    standin.reset(memory=70_000)
+    pairs = [
+        [minicnn.Tensor(normal(*s), device=device) for s in [(2, 5, 6, 4), (3, 3, 4, 8)]]
+        for device in ("gpu:0", "gpu:1")
+    ]
+    for x, weight in pairs:
+        F.conv2d(x, weight, padding=1)
+    assert sorted(gpu for _, _, gpu in columns.made.values()) == [0, 1]
+    assert columns.room == {0: 70_000 // SHARE - 17_280, 1: 70_000 // SHARE - 17_280}
+    with minicnn.backends.devices.on_device("gpu:1"):
+        assert columns.give_up()
+        assert not columns.give_up()
+    assert [gpu for _, _, gpu in columns.made.values()] == [0] and columns.room[1] == 0
+
+
+def test_each_stream_has_its_own(standin, columns, monkeypatch):
+    """Those of another stream may not be done yet."""
     import cupy
 
-    standin.reset(memory=70_000)
     x, weight, _ = arrays(cupy)
     conv.convolve(x, weight, None, WINDOW, 1)
-    like = launch.empty(((70_000 - standin.gpus[0].used) * 2 // 5,), np.uint8)
-    more = launch.empty_like(like), launch.empty_like(like)
-    assert len(more) == 2 and not columns.made
+    with monkeypatch.context() as patch:
+        patch.setattr(cupy.cuda, "get_current_stream", lambda: cupy.cuda.Stream(non_blocking=True))
+        assert columns.take(x, (WINDOW, 1)) is None
+    assert columns.take(x, (WINDOW, 1)) is not None
 
 
 def test_gradients_of_a_network(standin, columns, made):

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..devices import Array
 from . import products
-from .kept import columns as kept
+from .kept import kept
 from .launch import contiguous, empty, launch, pack
 from .linear import add_bias
 from .windows import col2im, im2col

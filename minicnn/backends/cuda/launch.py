@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..devices import Array
-from .kept import columns
 
 BLOCK = 256  # threads to a block
 OPTIONS = ("-std=c++17", "-lineinfo")  # the lines, for profilers and compute-sanitizer
@@ -117,17 +116,12 @@ def pack(length: int, *arrays: Array) -> int:
 
 def empty(shape: Iterable[int], dtype: Any) -> Array:
     """An uninitialized array on the current GPU."""
-    try:
-        return sys.modules["cupy"].ndarray(tuple(shape), dtype)
-    except MemoryError:
-        if not columns.give_up():
-            raise
     return sys.modules["cupy"].ndarray(tuple(shape), dtype)
 
 
 def empty_like(array: Array) -> Array:
     """An uninitialized contiguous array of the same shape and dtype."""
-    return empty(array.shape, array.dtype)
+    return sys.modules["cupy"].ndarray(array.shape, array.dtype)
 
 
 def contiguous(array: Array) -> Array:

@@ -20,7 +20,8 @@ enum {
 
 // ------------------------------------------------------------------------------- one waits, one rings
 typedef struct {
-    atomic_int rung, asleep;
+    _Alignas(64) atomic_int rung;  // in a line of the cache by itself: two threads watch it
+    atomic_int asleep;
     pthread_mutex_t lock;
     pthread_cond_t woken;
 } Bell;
@@ -77,14 +78,14 @@ static struct {
     Kernel kernel;
     const char *given;
     uint8_t *room;
-    Index count, step, bytes;  // units; of a piece; of working memory for each thread
-    atomic_ptrdiff_t next;     // the first unit that no thread has taken
-    atomic_int busy;           // workers that have not ended
+    Index count, step, bytes;           // units; of a piece; of working memory for each thread
+    _Alignas(64) atomic_ptrdiff_t next;  // the first unit that no thread has taken
+    atomic_int busy;                    // workers that have not ended
 } work;
 
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;  // whose work it is
 static Bell done, begin[MOST];
-static int workers;  // so many have been started
+static int workers, most_workers = MOST;  // so many have been started; there can be no more
 
 static void take_pieces(int thread) {
     Index first;
@@ -104,13 +105,17 @@ static void *serve(void *number) {
 
 // Start workers until there are so many, or the system has no more of them.
 static void start(int wanted) {
-    sigset_t all, before;
-    sigfillset(&all);
-    for (int i = 0; i < 4; ++i) sigdelset(&all, (int[]){SIGSEGV, SIGBUS, SIGFPE, SIGILL}[i]);
-    pthread_sigmask(SIG_BLOCK, &all, &before);  // signals are for Python's threads, but for a thread's own mistakes
-    for (pthread_t thread; workers < wanted; ++workers) {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};  // a thread's own mistakes
+    sigset_t others, before;
+    sigfillset(&others);
+    for (int i = 0; i < 4; ++i) sigdelset(&others, own[i]);
+    pthread_sigmask(SIG_BLOCK, &others, &before);  // these are for Python's threads
+    for (pthread_t thread; workers < least(wanted, most_workers); ++workers) {
         make_bell(&begin[workers]);
-        if (pthread_create(&thread, NULL, serve, (void *)(intptr_t)workers)) break;
+        if (pthread_create(&thread, NULL, serve, (void *)(intptr_t)workers)) {
+            most_workers = workers;
+            break;
+        }
         pthread_detach(thread);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -118,7 +123,7 @@ static void start(int wanted) {
 
 // A forked child has none of its parent's threads, and they may have held locks.
 static void forget(void) {
-    workers = 0;
+    workers = 0, most_workers = MOST;
     pthread_mutex_init(&turn, NULL);
     make_bell(&done);
 }
@@ -139,9 +144,9 @@ EXPORTED void share(Kernel kernel, const char *given, Index count, Index step, u
             kernel(first, least(first + step, count), given, room);
         return;
     }
-    int wanted = (int)least(least(threads, (count + step - 1) / step) - 1, MOST);
-    start(wanted);
-    wanted = wanted < workers ? wanted : workers;
+    int wanted = (int)least(threads, (count + step - 1) / step) - 1;
+    if (wanted > workers) start(wanted);
+    wanted = (int)least(wanted, workers);
     work.kernel = kernel, work.given = given, work.room = room;
     work.count = count, work.step = step, work.bytes = bytes;
     work.next = 0, work.busy = wanted;

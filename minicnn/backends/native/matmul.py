@@ -11,12 +11,12 @@ from .product import room_for
 
 # Between so many multiplications, shared by threads, the kernel takes 0.5 to 0.9 of the time of
 # BLAS, to which Python's threads hand the work over. One thread does as well with BLAS, with AVX2
-# better; so do threads where the result has few rows or columns.
-LEAST, FEW, SHORTEST = 1 << 18, 1 << 26, 4
-# Of more multiplications, where the shortest side lies between these: with 32 rows of 4,096 and
+# better; so do threads where the result has fewer rows or columns than SHORTEST.
+LEAST, FEW, SHORTEST = 1 << 18, 1 << 26, 8
+# Of more multiplications, where the shortest side is no longer than this: with 32 rows of 4,096 and
 # weights (4096, 9216), the product with their transpose takes half of BLAS's time, their gradient
 # 0.7.
-MANY, SHORT, LONG = 1 << 24, 8, 64
+MANY, SHORT = 1 << 24, 64
 TALL, BROAD, DEEP = 240, 128, 256  # rows and columns of a unit's result; rows of b at a time
 BROAD_OF_MANY, DEEP_OF_MANY = 512, 96  # of a b that comes from memory
 ROWS = 12  # that the kernel computes together
@@ -30,10 +30,10 @@ def matmul(a: Array, b: Array) -> Array:
     (height, depth), width = a.shape, b.shape[1]
     work = height * depth * width
     few = LEAST <= work <= FEW and min(height, width) >= SHORTEST and usable_threads() > 1
-    if not few and not (work >= MANY and SHORT <= min(height, depth, width) <= LONG):
+    if not few and not (work >= MANY and SHORTEST <= min(height, depth, width) <= SHORT):
         return ops.matmul(a, b)
     out = empty((height, width), a.dtype)
-    if b.strides[1] != b.itemsize and height <= LONG:
+    if b.strides[1] != b.itemsize and height <= SHORT:
         # the rows of bᵀ lie in memory as the kernel reads the left matrix
         _multiply(b.T, np.ascontiguousarray(a.T), out.T, BROAD_OF_MANY, depth)
     elif few:

@@ -76,7 +76,7 @@ typedef struct {
 INLINE void pack(const Product *p, Index b, Index deep, Index first, Index here, Index span) {
     const real *const right = p->right + first * p->right_step;
     if (p->right_step != 1) {
-        // a line of the cache at a time is read from each column
+        // a few numbers of each column in turn, so that few lines of the cache are written to
         for (Index begin = 0; begin < deep; begin += WIDTH)
             for (Index o = 0; o < here; ++o)
                 for (Index k = begin; k < least(begin + WIDTH, deep); ++k)

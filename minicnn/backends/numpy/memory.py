@@ -45,7 +45,7 @@ class _Memory:
                 block = self.idle[size].pop()
                 self.idle_bytes -= size
             else:
-                # shapes have changed: more would be held than twice what was ever lent
+                # shapes have changed: blocks would hold more than twice what was ever lent of them
                 if self.idle_bytes + self.lent_bytes + nbytes > 2 * self.most_lent:
                     self._let_go()
                 try:
@@ -59,7 +59,7 @@ class _Memory:
 
     def _fitting(self, nbytes: int) -> int:
         """The size of the smallest blocks that do; 0 if there are none."""
-        sizes = list(self.idle)  # a block of another size may be given back meanwhile, by this thread
+        sizes = list(self.idle)  # meanwhile this thread may give back a block of another size
         return min((size for size in sizes if nbytes < size <= 2 * nbytes and self.idle[size]), default=0)
 
     def _let_go(self) -> None:
