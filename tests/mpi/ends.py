@@ -37,11 +37,13 @@ HOW = {
     "slow": lambda: time.sleep(1.5),
     "thread": thread,
 }
-LIMIT = {"slow": 20.0}
+# Seconds that the other rank waits. Only so does it find out that one sleeps, or has ended without an error. One that
+# says why it ends must have the time to, on cores that other programs use as well.
+LIMIT = {"exits": 1.0, "fails": 4.0, "sleeps": 1.0, "stopped": 1.0, "thread": 1.0}
 
 
 def main(how):
-    workers = distributed.start(limit=LIMIT.get(how, 1.0))
+    workers = distributed.start(limit=LIMIT.get(how, 20.0))
     net = nn.Linear(3, 2)
     parallel, optimizer = distributed.DataParallel(net, workers), optim.SGD(net.parameters(), 0.1)
     for i in range(20):
