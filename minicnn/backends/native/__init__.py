@@ -5,7 +5,7 @@ compiled, declarations.py reads what the .c files declare, launch.py is the one 
 launch.c the threads that run it, native.h what every .c file begins with.
 
 It computes with float32 and float64; other arrays, and kernels that have no .c file, are left to
-the NumPy backend, whose threads and memory it shares.
+the NumPy backend, whose memory and number of threads it shares.
 """
 
 from collections.abc import Callable
