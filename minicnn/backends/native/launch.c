@@ -149,7 +149,8 @@ EXPORTED void share(Kernel kernel, const char *given, Index count, Index step, u
     wanted = (int)least(wanted, workers);
     work.kernel = kernel, work.given = given, work.room = room;
     work.count = count, work.step = step, work.bytes = bytes;
-    work.next = 0, work.busy = wanted;
+    work.next = 0;
+    work.busy = wanted;
     for (int worker = 0; worker < wanted; ++worker) ring(&begin[worker]);
     take_pieces(0);
     int late = 0;  // workers that have not begun, and now will not

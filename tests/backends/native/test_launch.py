@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from minicnn.backends.native.launch import GRAIN, address, contiguous
 from minicnn.backends.numpy import memory as buffers
 from minicnn.backends.numpy import threads as fast
 
-FILES = sorted(path.stem for path in compiler.HERE.glob("*.c") if path.stem != "launch")  # those with kernels
+ALL_FILES = sorted(path.stem for path in compiler.HERE.glob("*.c"))
+FILES = [name for name in ALL_FILES if name != "launch"]  # those with kernels
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 NUMBERS = [name for name in TYPES] + ["real"]
 KERNELS = f"""
@@ -134,14 +136,22 @@ def takers(run, count=24, delay=2_000_000):
     return set(by.tolist())
 
 
+def most_takers(run, count=24):
+    """So many threads take part, of 50 times the most: on a busy machine some may come too late."""
+    found = [takers(run, count)]
+    while len(found) < 50 and len(found[-1]) < min(count, fast.get_num_threads()):
+        found.append(takers(run, count))
+    assert all(threading.get_ident() in some for some in found)
+    return max(map(len, found))
+
+
 def test_all_threads_take_part_and_none_inside_a_slice(run, threads, monkeypatch):
     for number in (3, 1, 2, 4):
         threads(number)
-        found = takers(run)
-        assert len(found) == number and threading.get_ident() in found
-    assert len(takers(run, 2)) == 2 and len(takers(run, 1)) == 1  # no more than there are pieces
+        assert most_takers(run) == number
+    assert most_takers(run, 2) == 2 and most_takers(run, 1) == 1  # no more than there are pieces
     time.sleep(0.2)  # by now they sleep
-    assert len(takers(run)) == 4
+    assert most_takers(run) == 4
     by = np.zeros(9, np.intp)
     run("linger", 9, by, 0, each=1)  # too little to share
     assert set(by.tolist()) == {threading.get_ident()}
@@ -203,16 +213,16 @@ def test_nobody_waits_for_a_thread_that_has_not_begun(run, threads):
         for task in (*tasks, other.pid):
             os.sched_setaffinity(task, {mine if task == threading.get_native_id() else theirs})
         time.sleep(0.2)
-        begin = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
         for _ in range(300):
             run("count", 8, y, firsts, lasts, each=GRAIN)
-        took = time.perf_counter() - begin
+        waits = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
     finally:
         for task in tasks:
             os.sched_setaffinity(task, cores)
         other.kill()
         other.wait()
-    assert y.tolist() == [301] * 8 and took < 0.2
+    assert y.tolist() == [301] * 8 and waits < 20  # without that about half of them do
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are seen in /proc, which Linux has")
@@ -463,7 +473,7 @@ def test_every_declaration_is_read(cc, name):
 
 
 @pytest.mark.parametrize("real", launch.REALS.values())
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ALL_FILES)
 def test_a_file_gives_the_compiler_no_reason_to_warn(cc, tmp_path, name, real):
     command = [word for word in compiler.command_for(real) if word != "-w"]
     warnings = "-O0 -Wall -Wextra -Werror -Wno-unused-function -x c - -lm -o".split()
