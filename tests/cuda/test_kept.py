@@ -2,6 +2,8 @@
 
 import gc
 import importlib
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -174,3 +176,55 @@ def test_gradients_of_a_network(standin, columns, made):
     del x, dx, y
     gc.collect()
     assert not columns.made
+
+
+class Made:
+    """An array that was made, as far as Kept looks at it."""
+
+    def __init__(self, nbytes, gpu=0):
+        self.nbytes, self.device = nbytes, SimpleNamespace(id=gpu)
+
+
+class Source:
+    """One that something is made of."""
+
+
+def test_the_oldest_give_way_first(standin, columns):
+    columns.room[0] = 100
+    sources, made = [Source() for _ in range(4)], [Made(n) for n in (50, 30, 20, 60)]
+    for source, some in zip(sources[:3], made, strict=False):
+        columns.keep(source, "how", some)
+    assert columns.room == {0: 0} and len(columns.made) == 3  # they may use all of it
+    columns.keep(sources[3], "how", made[3])
+    assert columns.room == {0: 20}
+    assert [columns.take(source, "how") for source in sources] == [None, None, made[2], made[3]]
+    columns.keep(sources[0], "how", made[0])
+    columns.keep(sources[1], "how", Made(101))
+    assert columns.take(sources[1], "how") is None
+    columns.keep(sources[1], "how", whole := Made(100))
+    assert columns.take(sources[0], "how") is None and columns.take(sources[1], "how") is whole
+    assert columns.room == {0: 100}
+
+
+def test_the_last_thing_made_in_one_way_is_kept(standin, columns):
+    columns.room[0] = 100
+    source, last = Source(), Made(30)
+    columns.keep(source, "how", Made(40))
+    columns.keep(source, "how", last)
+    assert columns.room == {0: 70} and columns.take(source, "how") is last and columns.room == {0: 100}
+
+
+@pytest.mark.parametrize("what", ["keep", "take", "give_up"])
+def test_one_thread_at_a_time(standin, columns, what):
+    columns.room[0] = 100
+    source = Source()
+    columns.keep(source, "how", Made(10))
+    arguments = {"keep": [source, "how", Made(1)], "take": [source, "how"], "give_up": []}[what]
+    working = threading.Thread(target=getattr(columns, what), args=arguments)
+    before = dict(columns.made)
+    with columns.lock:
+        working.start()
+        working.join(0.1)
+        assert working.is_alive() and columns.made == before and columns.room == {0: 90}
+    working.join(10)
+    assert not working.is_alive()

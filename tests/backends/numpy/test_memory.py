@@ -1,6 +1,9 @@
 """minicnn/backends/numpy/memory.py: large arrays on recycled memory, and each thread's buffers."""
 
 import gc
+import os
+import signal
+import threading
 import time
 import weakref
 
@@ -183,3 +186,63 @@ def test_scratch_is_one_buffer_for_each_name_and_thread():
     (others,) = at_once(lambda: scratch("a", (3,), like))
     others[:] = 8
     assert (mine == 7).all() and scratch("c", (0, 3), like).shape == (0, 3)
+
+
+def test_memory_begins_with_a_line_of_the_cache(memory):
+    held = [empty((recycler.LARGE + size,), np.uint8) for size in range(0, 200, 8)]
+    assert all(address(array) % recycler.LINE == 0 for array in held)
+
+
+def test_what_is_lent_counts_as_well_as_what_is_kept(memory):
+    size = recycler.LARGE
+    kept, lent = [empty((size,), np.uint8) for _ in range(3)], empty((3 * size + 1,), np.uint8)
+    del kept
+    assert (memory.idle_bytes, memory.lent_bytes, memory.most_lent) == (3 * size, 3 * size + 1, 6 * size + 1)
+    more = empty((6 * size - 2,), np.uint8)
+    assert memory.idle_bytes == 3 * size and len(memory.idle[size]) == 3
+    del more
+    other = empty((12 * size,), np.uint8)  # with this there would be more than twice as much
+    assert memory.idle_bytes == 0 and not any(memory.idle.values())
+    assert memory.lent_bytes == lent.nbytes + other.nbytes
+
+
+def test_large_arrays_like_others_use_recycled_memory(memory):
+    for size in (recycler.LARGE - 1, recycler.LARGE, recycler.LARGE + 1):
+        assert empty_like(np.zeros(size, np.uint8)).flags.owndata == (size < recycler.LARGE)
+
+
+@pytest.mark.parametrize("what", ["take", "give_back"])
+def test_one_thread_at_a_time(memory, what):
+    block = memory.take(recycler.LARGE)
+    waiting = threading.Thread(target=getattr(memory, what), args=[recycler.LARGE if what == "take" else block])
+    with memory.lock:
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive()
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_scratch_of_the_same_size_is_the_same():
+    like = np.empty(0, np.float32)
+    assert address(scratch("same", (4, 5), like)) == address(scratch("same", (5, 4), like))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_need_not_wait_for_a_thread_that_it_does_not_have(memory):
+    begun, end = threading.Event(), threading.Event()
+
+    def hold():
+        with memory.lock:
+            begun.set()
+            end.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    begun.wait(60)
+    if not (child := os.fork()):
+        signal.alarm(20)
+        os._exit(0 if empty(LARGE, np.uint8).nbytes == recycler.LARGE else 1)
+    end.set()
+    holder.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
