@@ -10,7 +10,7 @@ from reference import fails
 
 from minicnn import Tensor, grad, nn, no_grad, ops, optim
 from minicnn import functional as F
-from minicnn.autograd import Copy, Function, is_recording
+from minicnn.autograd import Copy, Function, backward_pass, is_recording
 from minicnn.tensor import apply
 
 
@@ -474,6 +474,28 @@ def test_gradients_of_constants_are_dropped_whatever_their_shapes():
 def test_an_operation_is_an_object():
     with pytest.raises(TypeError, match=r"minicnn.apply\(Add\(…\), x\)"):
         ops.Add.apply(Tensor(1.0), Tensor(2.0))
+
+
+def test_each_input_that_was_not_saved_says_so():
+    class Careless(Function):
+        def forward(self, a, b):
+            return a * b
+
+        def backward(self, grad):
+            assert len(self.saved_inputs) == 2
+            return self.saved_inputs[1].exp(), None
+
+    with pytest.raises(AttributeError, match="the Function's `saves` must name it"):
+        apply(Careless(), Tensor([1.0], requires_grad=True), Tensor([2.0])).sum().backward()
+
+
+def test_a_leaf_that_nobody_wants_receives_nothing():
+    """Not even one with which the pass begins."""
+    x, y, z = (Tensor([float(i)], requires_grad=True) for i in (1, 2, 3))
+    delivered = []
+    roots = [(z, Tensor([7.0])), (x, Tensor([3.0])), (y, Tensor([4.0])), (x * y, Tensor([5.0]))]
+    backward_pass(roots, lambda tensor, gradient: delivered.append((tensor, gradient.item())), [y], False)
+    assert delivered == [(y, 9.0)]
 
 
 @pytest.mark.parametrize(
