@@ -24,8 +24,9 @@ lint: $(VENV)/dev
 types: $(VENV)/dev
 	$(BIN)/mypy
 
+# of the package by its own tests; with those of the programs it takes twice as long
 coverage: $(VENV)/dev
-	HYPOTHESIS_PROFILE=few $(BIN)/coverage run -m pytest -m "not slow"
+	HYPOTHESIS_PROFILE=few $(BIN)/coverage run -m pytest -m "not slow" --ignore=tests/benchmarks --ignore=tests/examples
 	$(BIN)/coverage report --fail-under=95
 
 mutation: $(VENV)/test

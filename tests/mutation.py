@@ -94,8 +94,10 @@ TABLE = {  # module: its tests, in one file or several; a lesson's are in the fi
     "minicnn.mpi": "tests/test_mpi.py tests/cuda/test_nccl.py -k not(mpiexec)",
     "minicnn.distributed": "tests/test_distributed.py -k not(mpiexec)",
 }
-# their mutants are compiled anew again and again, which takes minutes: only if --file asks for them
-LONG = {"minicnn.backends.native.compiler", "minicnn.backends.native.launch"}
+# these take minutes each, since each mutant is compiled anew, or starts threads: only if --file asks for them
+LONG = {
+    "minicnn.backends.native.compiler", "minicnn.backends.native.launch", "minicnn.mpi", "pooling.cu", "lrn.cu"
+}  # fmt: skip
 MARK = re.compile(r"(.*?)\s*(?:#|//) equivalent \((.+?)\): (.+)")  # code, kinds, reason
 LIMIT = 10.0, 5.0  # seconds of CPU time, plus so many times what the same tests take on the unchanged code
 PATIENCE = 10  # ... and so many times that of waiting: for a deadlock, which takes no CPU time
