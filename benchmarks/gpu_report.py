@@ -35,7 +35,7 @@ from .turns import BenchmarkError, spread
 OF_A_GPU = (
     "Beside an H200 (Intel Xeon, 16 cores; commit c004f91, [gpu.md](gpu.md)) the host took 7.8 to 8.0 ms for a step of "
     "about 110 launches. On 2 cores of an AMD EPYC, with a device that only pretended to be one, the same commit took "
-    "2.81 ms, and 1.83 since the host does less. A GPU that needs the 7.6 ms of TF32 would have waited for that host."
+    "2.81 ms, and 1.83 since the host does less. A GPU as fast as that in TF32 would have waited for that host."
 )
 # launches that a training step may take: columns are made five times, once for each convolution
 MOST = 106

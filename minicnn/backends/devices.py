@@ -430,6 +430,8 @@ def run_there(function: Callable[..., Array], arrays: Sequence[Array]) -> Array:
 
 
 def _in_its_memory(device: Device, function: Callable[..., Array], arrays: Sequence[Array]) -> Array:
+    """function(*arrays) on the current device; once more, if its memory is used up but it can make
+    room."""
     try:
         return function(*arrays)
     except MemoryError:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..devices import Array
 
-SHARE = 4  # of a GPU's memory, one part in so many may hold what is kept
+SHARE = 4  # what is kept may take one part in so many of a GPU's memory
 
 
 class Kept:

@@ -24,16 +24,16 @@ EXPORTED void wrapped_{name}(Index first, Index last, const char *given, uint8_t
 """
 GIVEN = "\n#define GIVEN(type, place) (*(type const *)(given + 8 * (place)))\n"
 ROOM = "room"  # the argument that is the thread's working memory
-# The types by their names in C: the dtype of an array; the type in which a number is given, and how
-# the module struct writes it.
+# The types by their names in C: the dtype of an array, and how the module struct writes a number
+# into 8 bytes. Real numbers of both kinds are given as double.
 TYPES = {
-    "float": (np.float32, "double", "d"),
-    "double": (np.float64, "double", "d"),
-    "Index": (np.intp, "Index", "q"),
-    "int64_t": (np.int64, "int64_t", "q"),
-    "uint8_t": (np.uint8, "uint8_t", "B7x"),
-    "uint32_t": (np.uint32, "uint32_t", "I4x"),
-    "uint64_t": (np.uint64, "uint64_t", "Q"),
+    "float": (np.float32, "d"),
+    "double": (np.float64, "d"),
+    "Index": (np.intp, "q"),
+    "int64_t": (np.int64, "q"),
+    "uint8_t": (np.uint8, "B7x"),
+    "uint32_t": (np.uint32, "I4x"),
+    "uint64_t": (np.uint64, "Q"),
 }
 
 
@@ -50,7 +50,7 @@ class Argument(NamedTuple):
         """The type in which it is given, in C."""
         if self.is_array:
             return "const " * self.is_const + self.kind + " *"
-        return "double" if self.kind == "real" else TYPES[self.kind][1]
+        return "double" if self.kind in ("real", "float") else self.kind
 
 
 def declared(source: str) -> dict[str, list[Argument]]:

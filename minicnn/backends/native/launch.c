@@ -78,9 +78,9 @@ static struct {
     Kernel kernel;
     const char *given;
     uint8_t *room;
-    Index count, step, bytes;           // units; of a piece; of working memory for each thread
+    Index count, step, bytes;            // units; of a piece; of working memory for each thread
     _Alignas(64) atomic_ptrdiff_t next;  // the first unit that no thread has taken
-    atomic_int busy;                    // workers that have not ended
+    atomic_int busy;                     // workers that have not ended
 } work;
 
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;  // whose work it is

@@ -123,7 +123,7 @@ def _kernel(kernel: str, real: str) -> tuple[int, Callable[..., bytes], list[Any
     codes, arguments = "=", declared(source_of(file))[name]  # "=": without gaps
     for argument in arguments:
         if argument.name != ROOM:
-            dtype, _, code = TYPES[argument.kind.replace("real", real)]
+            dtype, code = TYPES[argument.kind.replace("real", real)]
             array = np.dtype(dtype), kernel, not argument.is_const, argument.is_strided
             kinds.append(array if argument.is_array else None)
             codes += "Q" if argument.is_array else code
