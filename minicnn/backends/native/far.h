@@ -1,9 +1,9 @@
 // Stores past the caches, for arrays that are too large to be in a cache when they are read again.
 //
 // An ordinary store waits for the line that it writes over to be read from memory, and pushes other
-// lines out of the caches. One of these writes a whole register, at a multiple of its size, straight
-// to memory. Threads see what others have stored once they have waited for them: the atomic
-// operations of launch.c hold such stores up as they do all others.
+// lines out of the caches. One of these writes a whole register, at a multiple of its size,
+// straight to memory. Threads see what others have stored once they have waited for them: the
+// atomic operations of launch.c hold such stores up as they do all others.
 
 #ifdef __SSE2__
 #include <immintrin.h>
@@ -13,7 +13,7 @@
 // of a usual last-level cache
 #define FAR (16 << 20)
 
-// Whether rows of `stride` numbers each, `size` in all, are so large, and consist of whole registers
+// Whether rows of `stride` numbers, `size` in all, are so large, and consist of whole registers
 INLINE int is_far(const real *to, Index size, Index stride) {
     return size >= FAR / (Index)sizeof(real) && stride % WIDTH == 0 && (uintptr_t)to % BYTES == 0;
 }
