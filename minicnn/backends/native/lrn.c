@@ -87,8 +87,8 @@ INLINE vec window_sum(const real *x, Index i, ints c, Row row, int squares) {
     return inner_sum(x + i, c, row.before, row.after, row.channels, squares);
 }
 
-// s^-1/4 and s^-1/2. With two roots and a quotient, all that is needed of s is made by products. The
-// order is such that 0 and infinity become each other.
+// s^-1/4 and s^-1/2. With two roots and a quotient, all that is needed of s is made by products.
+// The order is such that 0 and infinity become each other.
 typedef struct {
     vec fourth, root;
 } Inverse;
@@ -160,9 +160,9 @@ INLINE void gradients(Index first, Index last, const real *restrict dy, const re
 }
 
 // ------------------------------------------------------------------------ the paper's case
-// Windows of a few channels, pixels of whole vecs and β = 3/4: a pixel is gone along with three vecs
-// in registers, of which the windows of the middle one consist. Before a pixel's first vec and after
-// its last there is 0.
+// Windows of a few channels, pixels of whole vecs and β = 3/4: a pixel is gone along with three
+// vecs in registers, of which the windows of the middle one consist. Before a pixel's first vec and
+// after its last there is 0.
 
 INLINE int is_usual(Row row, Index quarters) {
     return row.known && row.before <= WIDTH && row.channels % WIDTH == 0 && quarters == 3;
@@ -208,8 +208,8 @@ INLINE void usual_quotients(Index first, Index last, const real *restrict x, rea
     }
 }
 
-// The sums of shares are one vec behind those of squares: of dx[i], the first term is `own`, and the
-// shares are `old`, `share` and what is computed next.
+// The sums of shares are one vec behind those of squares: of dx[i], the first term is `own`, and
+// the shares are `old`, `share` and what is computed next.
 INLINE void usual_gradients(Index first, Index last, const real *restrict dy, const real *restrict x, real *restrict dx,
                             Row row, real k, real alpha) {
     const real factor = alpha * 3 / 2;

@@ -252,7 +252,8 @@ INLINE Seen seen(Index t, Index stride, Index dilation, Index next, Index back, 
 }
 
 // A vec of channels of one pixel, at dx: the sum over the windows that it has won, in the order of
-// its places in them. The first of its windows is at dy and places. `far` is whether it is stored so.
+// its places in them. The first of its windows is at dy and places. `far` is whether it is stored
+// so.
 INLINE void pixel(const real *dy, Places places, Seen down, Seen along, const Geometry *g, real *dx, int far,
                   Index count, int whole) {
     vec sum = {0};
@@ -271,8 +272,8 @@ INLINE void pixel(const real *dy, Places places, Seen down, Seen along, const Ge
     else store_channels(dx, sum, count);
 }
 
-// `pixels` pixels that are a stride apart, so that they have the same places in as many windows. The
-// first has its first window at number `from` of dy and places, and is dx[to]. While they are
+// `pixels` pixels that are a stride apart, so that they have the same places in as many windows.
+// The first has its first window at number `from` of dy and places, and is dx[to]. While they are
 // written, memory is asked, as above, for the row below: of pixels, which is written next, or, if
 // that is not to be read, of windows.
 INLINE void pixels(Index pixels, const real *dy, Places places, Index from, Seen down, Seen along, const Geometry *g,
