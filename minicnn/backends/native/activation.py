@@ -1,6 +1,6 @@
 """ReLU and others (functional/activation.py), by the kernels of activation.c."""
 
-from .launch import Array, contiguous, empty_like, launch, truths
+from .launch import ALIGNED, Array, contiguous, empty_like, launch, truths
 
 
 def rectify(x: Array) -> Array:
@@ -14,8 +14,8 @@ def rectify(x: Array) -> Array:
 def where_positive(dy: Array, y: Array) -> Array:
     """dy where y > 0, otherwise 0"""
     dy, y = contiguous(dy), contiguous(y)
-    dx = empty_like(dy)
-    launch("activation.where_positive", dy.size, dy, y, dx, real=dy.dtype)
+    dx, line = empty_like(dy), ALIGNED // dy.itemsize
+    launch("activation.where_positive", -(-dy.size // line), dy, y, dx, dy.size, real=dy.dtype, each=line)
     return dx
 
 

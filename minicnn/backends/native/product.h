@@ -160,7 +160,8 @@ static void multiply(const Product *p, const real *bias, int add) {
                     rows[r] = p->rows[row];
                     place[r] = a + r > row ? rest + r * span : collect ? p->spare + row * span : out + p->to[row];
                 }
-                Tile *const tile = (p->height - a <= LAST_HEIGHTS[wide - 1] ? LAST_TILES : TILES)[wide - 1];
+                const int is_last = p->height - a <= LAST_HEIGHTS[wide - 1];
+                Tile *const tile = is_last ? LAST_TILES[wide - 1] : TILES[wide - 1];
                 tile(p->left, rows, p->columns + b, deep, packed, b || add ? NULL : begin, place);
             }
         }
