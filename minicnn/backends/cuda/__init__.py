@@ -3,7 +3,8 @@ the lesson that its kernels speed up, channels last like everything else; lesson
 others and of NumPy's functions, as softmax is, have none. The .py file beside it has functions with
 the names, arguments and results of the lesson's kernels. launch.py is the one way to run kernels,
 products.py the way to cuBLAS, devices.py the way to a GPU; kept.py keeps what a pass forward has
-made for the pass backward.
+made for the pass backward; graph.py captures launches as a CUDA graph, and cublas.py products in
+it.
 
 To read the kernels, begin with kernels.h and activation.cu, then matmul.cu. All that the compiler
 sees of lrn.cu, and how to compile it, is printed by
