@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from ..autograd import no_grad
+from ..autograd import no_grad, observers
 from ..backends import devices
 from ..backends.devices import Array
 from ..checks import flags, place, several, shown, sizes, whole
@@ -170,6 +170,8 @@ class Module:
     training = True
     _buffers: tuple[str, ...] = ()
     _hooks: dict[object, Hook] = {}
+    # {(forward, the next module's forward): what a Sequential may call in the place of both}
+    _fused: Mapping[Any, Callable[..., Any]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Check the attributes of the class.
@@ -234,8 +236,16 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        output = self._computed(self.forward, *inputs, **options)
+        for hook in self._hooks.values():
+            if hook(self, inputs, output) is not None:
+                raise TypeError("a forward hook returned something: it can look at the output and not replace it")
+        return output
+
+    def _computed(self, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+        """forward(*inputs), with the name of this layer in its errors."""
         try:
-            output = self.forward(*inputs, **options)
+            return forward(*inputs, **options)
         except AttributeError as error:  # as None has no shape
             if not inputs or error.obj is not inputs[0] or isinstance(error.obj, Tensor):
                 raise
@@ -245,10 +255,21 @@ class Module:
         except (TypeError, ValueError) as error:
             self._say_where(error)
             raise
-        for hook in self._hooks.values():
-            if hook(self, inputs, output) is not None:
-                raise TypeError("a forward hook returned something: it can look at the output and not replace it")
-        return output
+
+    def _unwatched_forward(self) -> Any:
+        """What a call of this module does, as the function of a class, if it does nothing else;
+        else None."""
+        if self._hooks or type(self).__call__ is not Module.__call__:
+            return None
+        return getattr(self.forward, "__func__", None)
+
+    def _fused_with(self, following: "Module") -> Callable[..., Any] | None:
+        """A function that computes this module and then the following one, if there is one and
+        nobody looks at what is between: no hook, no detect_anomaly, no forward of a subclass."""
+        if observers or not self._fused:
+            return None
+        fused = self._fused.get((self._unwatched_forward(), following._unwatched_forward()))
+        return fused and fused.__get__(self)
 
     def _say_where(self, error: TypeError | ValueError) -> None:
         """Put the name of the layer that raised an error before its message, "features.conv1
@@ -688,8 +709,15 @@ class Sequential(_Numbered):
         return Sequential(*layers) if isinstance(layers, list) else layers
 
     def forward(self, x: Any) -> Any:
-        for module in self.children():
-            x = module(x)
+        modules = deque(self.children())
+        while modules:
+            module = modules.popleft()
+            fused = module._fused_with(modules[0]) if modules else None
+            if fused is None:
+                x = module(x)
+            else:
+                x = module._computed(fused, x)
+                modules.popleft()
         return x
 
 

@@ -1,4 +1,4 @@
-"""The bias on a GPU: a sum in place."""
+"""The bias on a GPU: a sum in place, or a sum and its ReLU."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from minicnn.backends.cuda import linear as kernels
 
 def added(y, bias):
     y = y.copy()
-    assert kernels.add_bias(y, bias) is None
+    assert kernels.add_bias(y, bias, y) is None
     return y
 
 
@@ -22,11 +22,11 @@ def test_add_bias(gpu, outer, channels, layout):
 
 
 def test_a_bias_of_another_length(gpu):
-    with pytest.raises(ValueError, match=r"y of shape \(2, 4\) needs a bias of shape \(4,\), not \(2,\)"):
-        kernels.add_bias(gpu.asarray(normal(2, 4)), gpu.asarray(normal(2)))
+    with pytest.raises(ValueError, match=r"x of shape \(2, 4\) needs a bias of shape \(4,\), not \(2,\)"):
+        kernels.add_bias(y := gpu.asarray(normal(2, 4)), gpu.asarray(normal(2)), y)
 
 
 def test_y_with_gaps(gpu):
     y = gpu.asarray(normal(2, 8))
     with pytest.raises(ValueError, match="is not contiguous"):
-        kernels.add_bias(y[:, ::2], gpu.asarray(normal(4)))
+        kernels.add_bias(y[:, ::2], gpu.asarray(normal(4)), y[:, ::2])
