@@ -23,9 +23,7 @@ from .windows import col2im, im2col
 WHOLE = 4  # elements to a pack
 
 
-def convolve(
-    x: Array, weight: Array, bias: Array | None, window: Any, groups: int, rectified: bool = False
-) -> Array:
+def convolve(x: Array, weight: Array, bias: Array | None, window: Any, groups: int, rectified: bool = False) -> Array:
     n, h, w, _ = x.shape
     outputs = weight.shape[3]
     y = empty((n, *window.output_size(h, w), outputs), x.dtype)  # (N, OH, OW, O)
