@@ -5,11 +5,11 @@
 
 For a ReLU by itself a processor reads each number of z from memory and writes one of y, and has
 next to nothing to compute: it waits for memory. Where z has just been made it is still in a
-register, or in the cache, and the maximum costs nothing. So the two layers together write y at once,
-and z is never in memory. On a GPU they also need one launch less.
+register, or in the cache, and the maximum costs nothing. So the two layers together write y at
+once, and z need not go through memory. On a GPU they also need one launch less.
 
-Backward: the chain rule goes through the two layers as before. z is not there, but y tells its sign,
-for y > 0 where z > 0 and only there:
+Backward: the chain rule goes through the two layers as before. z is not kept, and need not be: y is
+positive where z is, and only there. So
 
     dz = dy where y > 0, else 0         lesson activation
 

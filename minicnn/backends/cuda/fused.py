@@ -1,4 +1,5 @@
-"""A layer and its ReLU at once on a GPU: the lesson functional/fused.py, by the kernel of linear.cu."""
+"""A layer and its ReLU at once on a GPU: the lesson functional/fused.py, by the kernel of
+linear.cu."""
 
 from typing import Any
 

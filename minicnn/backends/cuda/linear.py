@@ -1,5 +1,5 @@
-"""The bias on a GPU: the + b of the lessons functional/conv.py and functional/fused.py, by the kernel
-of linear.cu."""
+"""The bias on a GPU: the + b of the lessons functional/conv.py and functional/fused.py, by the
+kernel of linear.cu."""
 
 from ..devices import Array
 from .launch import contiguous, launch, pack

@@ -103,7 +103,8 @@ static Product windows(const Shape *s, const Room *room, const real *x, Unit u, 
     return m;
 }
 
-// y = im2col(x) @ K + b, and with a ReLU the maximum of that and 0, by units of images or of rows of y.
+// y = im2col(x) @ K + b, or if `rectified`, the maximum of that and 0; by units of images or of rows
+// of y.
 KERNEL void convolve(Index first, Index last, const real *x, const real *weight, const real *bias, Index rectified,
                      real *y, const Index *shape, uint8_t *room) {
     const Shape *s = (const Shape *)shape;

@@ -22,8 +22,8 @@ COLUMNS = 1.5  # how much longer a multiplication takes by way of columns, which
 def convolve(
     x: Array, weight: Array, bias: Array | None, window: Window, groups: int, rectified: bool = False
 ) -> Array:
-    """y = im2col(x) @ K + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O); or, if rectified,
-    max(y, 0), without another pass over y"""
+    """y = im2col(x) @ K + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O); or, if
+    rectified, max(y, 0), without another pass over y"""
     if winograd.suits(x, weight, window, groups):
         return winograd.convolve(x, weight, bias, window, groups, rectified)
     n, h, w, _ = x.shape

@@ -1,4 +1,5 @@
-"""A layer and its ReLU at once (functional/fused.py), by the kernels of conv.c, winograd.c and fused.c."""
+"""A layer and its ReLU at once (functional/fused.py), by the kernels of conv.c, winograd.c and
+fused.c."""
 
 from typing import Any
 

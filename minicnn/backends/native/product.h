@@ -19,8 +19,8 @@
 
 // R × V registers of sums: out[r] = begin + Σ_b source[rows[r] + columns[b]] · packed[b]. With no
 // `begin`, the sum is added to what out[r] holds: sums of at most DEEPEST numbers are added up, so
-// a gradient over a million pixels loses a few of its last bits, and not half of them. If `rectified`,
-// max(sum, 0) is stored.
+// a gradient over a million pixels loses a few of its last bits, and not half of them. If
+// `rectified`, max(sum, 0) is stored.
 #define TILE(R, V)                                                                                          \
     static void tile_##R##_##V(const real *source, const Index *rows, const Index *columns, Index deep,     \
                                const real *packed, const real *begin, int rectified, real *const *out) {    \
@@ -62,8 +62,8 @@ static const Index HEIGHTS[] = {10, 6};
 // A product of a matrix (height, depth), one (depth, width), and the result (height, width), and
 // where things are: where the rows and columns of the left matrix begin, the rows of the right one,
 // and those of the result; how far apart are numbers of a row of the right one, and of the result.
-// `packed` is working memory of PACKED bytes, `spare` of height · SPARE numbers. If `rectified`, a ReLU
-// follows: the result is max(…, 0).
+// `packed` is working memory of PACKED bytes, `spare` of height · SPARE numbers. If `rectified`, a
+// ReLU follows: the result is max(…, 0).
 typedef struct {
     const real *left, *right;
     real *out;

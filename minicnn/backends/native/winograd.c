@@ -288,8 +288,8 @@ static void back(const Shape *s, const Unit *u, Index group, const real *m, cons
                                         u->across))
 }
 
-// y = (A⊗A) (V U) + b of images x (N, H, W, C), with u (G, side², C/G, O/G); with a ReLU the maximum of
-// that and 0.
+// y = (A⊗A) (V U) + b of images x (N, H, W, C), with u (G, side², C/G, O/G); or if `rectified`, the
+// maximum of that and 0.
 KERNEL void convolve(Index first, Index last, const real *x, const real *u, const real *bias, Index rectified, real *y,
                      const Index *shape, uint8_t *room) {
     const Shape *s = (const Shape *)shape;

@@ -49,7 +49,8 @@ def tile_for(size: tuple[int, int], k: int) -> int:
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int, rectified: bool) -> Array:
-    """y = (A⊗A) (V U) + b: (N, H, W, C), (K, K, C/G, O), (O,) -> (N, OH, OW, O); if rectified, max(y, 0)"""
+    """y = (A⊗A) (V U) + b: (N, H, W, C), (K, K, C/G, O), (O,) -> (N, OH, OW, O); or, if rectified,
+    max(y, 0)"""
     ((top, _), (left, _)), size = window.padding, window.output_size(*x.shape[1:3])
     bias = bias if bias is None else contiguous(bias)
     return _convolve(x, weight, bias, size, weight.shape[3], top, left, groups, rectified=rectified)

@@ -20,8 +20,8 @@ Window = Any  # functional.windows.Window, which belongs to a layer of imports a
 def convolve(
     x: Array, weight: Array, bias: Array | None, window: Window, groups: int, rectified: bool = False
 ) -> Array:
-    """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O); or, if rectified,
-    max(y, 0), of each slice while it is in the cache
+    """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O); or, if
+    rectified, max(y, 0), of each slice while it is in the cache
     """
     n, h, w, channels = x.shape
     oh, ow = window.output_size(h, w)

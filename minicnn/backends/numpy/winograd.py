@@ -89,7 +89,9 @@ def suits(x: Array, window: Window, pixels: int, channels: int) -> bool:
 def convolve(
     x: Array, weight: Array, bias: Array | None, window: Window, groups: int, rectified: bool = False
 ) -> Array:
-    """y = (A⊗A) (V U) + b: (N, H, W, C), (3, 3, C, O), (O,) -> (N, OH, OW, O); if rectified, max(y, 0)"""
+    """y = (A⊗A) (V U) + b: (N, H, W, C), (3, 3, C, O), (O,) -> (N, OH, OW, O); or, if rectified,
+    max(y, 0)
+    """
     n, h, w, channels = x.shape
     y = empty((n, *window.output_size(h, w), weight.shape[3]), x.dtype)  # (N, OH, OW, O)
     seen, made = _tiles(window, y.shape)
