@@ -16,12 +16,17 @@ NETWORKS = {
 }
 
 
+def bits(array):
+    """Its bytes, where a NaN has no sign."""
+    return np.where(np.isnan(array), np.nan, array).tobytes()
+
+
 def step(gpu, net, x):
     x = Tensor(there(gpu, x), requires_grad=True)
     y = net(x)
     y.backward(Tensor(there(gpu, normal(*y.shape, seed=1).astype(np.float32))))
     return y.grad_fn.name, [
-        array.get().tobytes() for array in (y.data, x.grad.data, *(p.grad.data for p in net.parameters()))
+        bits(array.get()) for array in (y.data, x.grad.data, *(p.grad.data for p in net.parameters()))
     ]
 
 
