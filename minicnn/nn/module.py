@@ -236,40 +236,40 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        output = self._computed(self.forward, *inputs, **options)
+        try:
+            output = self.forward(*inputs, **options)
+        except (AttributeError, TypeError, ValueError) as error:
+            self._explain(error, inputs)
+            raise
         for hook in self._hooks.values():
             if hook(self, inputs, output) is not None:
                 raise TypeError("a forward hook returned something: it can look at the output and not replace it")
         return output
 
-    def _computed(self, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
-        """forward(*inputs), with the name of this layer in its errors."""
-        try:
-            return forward(*inputs, **options)
-        except AttributeError as error:  # as None has no shape
-            if not inputs or error.obj is not inputs[0] or isinstance(error.obj, Tensor):
-                raise
+    def _fused_with(self, following: "Module") -> Callable[..., Any] | None:
+        """What computes this module and then the following one, if something does and nobody looks
+        at what is between: no hook, no detect_anomaly, and no forward or __call__ of their own."""
+        if not self._fused:
+            return None
+        forwards = getattr(self.forward, "__func__", None), getattr(following.forward, "__func__", None)
+        fused = self._fused.get(forwards)
+        if fused is None or observers or self._hooks or following._hooks:
+            return None
+        return fused if type(self).__call__ is type(following).__call__ is Module.__call__ else None
+
+    def _explain(self, error: AttributeError | TypeError | ValueError, inputs: tuple[Any, ...]) -> None:
+        """Say in an error of this module's forward where it happened.
+
+        Raises:
+            TypeError: the error was that the input has no attribute that a Tensor has.
+        """
+        if not isinstance(error, AttributeError):
+            self._say_where(error)
+        # as None has no shape
+        elif inputs and error.obj is inputs[0] and not isinstance(error.obj, Tensor):
             other = TypeError(f"the input is a {type(error.obj).__name__}, not a Tensor: {error}")
             self._say_where(other)
             raise other from error
-        except (TypeError, ValueError) as error:
-            self._say_where(error)
-            raise
-
-    def _unwatched_forward(self) -> Any:
-        """What a call of this module does, as the function of a class, if it does nothing else;
-        else None."""
-        if self._hooks or type(self).__call__ is not Module.__call__:
-            return None
-        return getattr(self.forward, "__func__", None)
-
-    def _fused_with(self, following: "Module") -> Callable[..., Any] | None:
-        """A function that computes this module and then the following one, if there is one and
-        nobody looks at what is between: no hook, no detect_anomaly, no forward of a subclass."""
-        if observers or not self._fused:
-            return None
-        fused = self._fused.get((self._unwatched_forward(), following._unwatched_forward()))
-        return fused and fused.__get__(self)
 
     def _say_where(self, error: TypeError | ValueError) -> None:
         """Put the name of the layer that raised an error before its message, "features.conv1
@@ -715,9 +715,13 @@ class Sequential(_Numbered):
             fused = module._fused_with(modules[0]) if modules else None
             if fused is None:
                 x = module(x)
-            else:
-                x = module._computed(fused, x)
-                modules.popleft()
+                continue
+            try:
+                x = fused(module, x)
+            except (AttributeError, TypeError, ValueError) as error:
+                module._explain(error, (x,))
+                raise
+            modules.popleft()  # it has been computed too
         return x
 
 
