@@ -113,7 +113,7 @@ def test_recording(monkeypatch):
     x, y = np.zeros((4, 5, 3), np.float32), np.zeros((4, 3), np.float64)
     with recording() as found:
         launch.launch("ops.add_rows", 12, x, y, 12, real=np.float32, C=3)
-        launch.launch("linear.add_bias", 60, x, y[0], 60, real=np.float32, C=3)
+        launch.launch("linear.add_bias", 60, x, y[0], x, 60, real=np.float32, C=3)
         launch.launch("optimizer.sgd", 25, np.array(([60, 100],), [("end", "i8", 2)])[()], 100, real=np.float64)
         launch.launch("nothing", 0, x[:0], real=np.float32)
         products.product(x[0].T, x[0], np.zeros((3, 3), np.float32))

@@ -15,7 +15,7 @@ Nothing here imports CuPy before a GPU is asked for: arrays bring it along.
 """
 
 from .. import Backend, named
-from . import activation, conv, devices, dropout, loss, lrn, ops, optimizer, pixels, pooling, products, windows
+from . import activation, conv, devices, dropout, fused, loss, lrn, ops, optimizer, pixels, pooling, products, windows
 
 devices.Device.register("gpu", devices.GPU())
 backend = Backend(
@@ -24,7 +24,8 @@ backend = Backend(
     default=True,
     kernels=named(
         activation.rectify, activation.where_positive, conv.convolve, conv.convolve_transpose,
-        conv.convolve_weight, dropout.drop, loss.negative_log_likelihood,
+        conv.convolve_weight, dropout.drop, fused.add_rectify, fused.convolve_rectify,
+        loss.negative_log_likelihood,
         loss.negative_log_likelihood_backward, loss.onehot, lrn.normalize, lrn.normalize_backward,
         lrn.sum_window, ops.total, optimizer.adam, optimizer.sgd, pixels.normalize, pooling.gather,
         pooling.scatter, pooling.window_maximum, pooling.winners, windows.col2im, windows.im2col,
