@@ -3,6 +3,7 @@ memory, and the transfer of batches beside the computation. This is the one file
 and it does so only when a GPU is asked for.
 """
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..devices import Array, Device, DeviceError, on_device, one_line, open_device
+from .graph import Graph, new_pool, pools
 from .kept import kept
 from .nccl import Link
 
@@ -60,12 +62,16 @@ class GPU(Device):
     def memory_stats(self, number: int) -> dict[str, int]:
         cupy = sys.modules["cupy"]
         with cupy.cuda.Device(number):
-            pool = cupy.get_default_memory_pool()
+            every = [cupy.get_default_memory_pool(), *pools()]
             free, total = cupy.cuda.runtime.memGetInfo()
-            return {"used": pool.used_bytes(), "reserved": pool.total_bytes(), "free": free, "total": total}
+            used, reserved = sum(pool.used_bytes() for pool in every), sum(pool.total_bytes() for pool in every)
+            return {"used": used, "reserved": reserved, "free": free, "total": total}
 
     def uploader(self, number: int) -> "Upload":
         return Upload(f"gpu:{number}")
+
+    def graphs(self) -> Any:
+        return functools.partial(Graph, pool=new_pool())
 
     def synchronize(self, number: int) -> None:
         sys.modules["cupy"].cuda.Device(number).synchronize()

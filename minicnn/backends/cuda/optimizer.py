@@ -1,12 +1,14 @@
 """SGD and Adam on a GPU: the functions of optim/optimizer.py, for all parameters at once, by the
 kernels of optimizer.cu."""
 
+import sys
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
 from ..devices import Array
+from .graph import refuse_capture
 from .launch import check_array, contiguous, launch, pack
 
 MOST = 24  # parameters to a launch
@@ -28,6 +30,8 @@ def adam(every: list[Arrays], step: Any) -> None:
 def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None:
     """One launch for MOST parameters of a dtype whose elements come in packs, and others for those
     that do not."""
+    refuse_capture("an update of parameters would have this step's learning rate for ever")
+    here = sys.modules["cupy"].cuda.runtime.getDevice()
     alike: defaultdict[tuple[Any, int], list[Arrays]] = defaultdict(list)
     for w, g, *state in every:
         arrays = (w, contiguous(g), *state)
@@ -36,7 +40,7 @@ def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None
         shape, dtype = w.shape, w.dtype
         what = f"{kernel}: an array of a parameter of shape {shape}"
         for array in arrays:
-            check_array(what, array, dtype)
+            check_array(what, array, dtype, here)
             if array.shape != shape:
                 raise ValueError(f"{what} has shape {array.shape}")
         alike[dtype, pack(w.size, *arrays)].append(arrays)

@@ -19,10 +19,11 @@
 
 // R × V registers of sums: out[r] = begin + Σ_b source[rows[r] + columns[b]] · packed[b]. With no
 // `begin`, the sum is added to what out[r] holds: sums of at most DEEPEST numbers are added up, so
-// a gradient over a million pixels loses a few of its last bits, and not half of them.
+// a gradient over a million pixels loses a few of its last bits, and not half of them. If
+// `rectified`, max(sum, 0) is stored.
 #define TILE(R, V)                                                                                          \
     static void tile_##R##_##V(const real *source, const Index *rows, const Index *columns, Index deep,     \
-                               const real *packed, const real *begin, real *const *out) {                   \
+                               const real *packed, const real *begin, int rectified, real *const *out) {    \
         vec sum[R][V];                                                                                      \
         const real *from[R];                                                                                \
         _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r) {                                              \
@@ -43,11 +44,11 @@
             _Pragma("GCC unroll 16") for (int v = 0; v < V; ++v) {                                          \
                 real *const to = out[r] + v * WIDTH;                                                        \
                 if (!begin) sum[r][v] += load(to);                                                          \
-                store(to, sum[r][v]);                                                                       \
+                store(to, rectified ? positive(sum[r][v]) : sum[r][v]);                                     \
             }                                                                                               \
     }
 
-typedef void Tile(const real *, const Index *, const Index *, Index, const real *, const real *, real *const *);
+typedef void Tile(const real *, const Index *, const Index *, Index, const real *, const real *, int, real *const *);
 
 // By the number of registers: the tiles, and those for the last rows, of which a kernel's gradient
 // has few in all, 27 if it is 3 × 3 for 3 channels
@@ -70,7 +71,8 @@ static const Index LAST_HEIGHTS[] = {4, 3};
 // A product of a matrix (height, depth), one (depth, width), and the result (height, width), and
 // where things are: where the rows and columns of the left matrix begin, the rows of the right one,
 // and those of the result; how far apart are numbers of a row of the right one, and of the result.
-// `packed` is working memory of PACKED bytes, `spare` of height · SPARE numbers.
+// `packed` is working memory of PACKED bytes, `spare` of height · SPARE numbers. If `rectified`, a
+// ReLU follows: the result is max(…, 0).
 typedef struct {
     const real *left, *right;
     real *out;
@@ -78,6 +80,7 @@ typedef struct {
     Index *rows, *columns, *with, *to;
     Index right_step, out_step;
     real *packed, *spare;
+    int rectified;
 } Product;
 
 // Fewer numbers than fill a register, and zeros
@@ -145,6 +148,7 @@ static void multiply(const Product *p, const real *bias, int add) {
                 else for (Index o = 0; o < here; ++o) p->spare[a * span + o] = out[p->to[a] + o * p->out_step];
         for (Index b = 0; b < most(p->depth, 1); b += deepest) {
             const Index deep = least(deepest, p->depth - b);
+            const int rectified = p->rectified && b + deep == p->depth;
             // Rows that follow each other already are not copied.
             const real *packed = p->packed;
             if (here == span && p->right_step == 1 && deep > 0 &&
@@ -162,7 +166,7 @@ static void multiply(const Product *p, const real *bias, int add) {
                 }
                 const int is_last = p->height - a <= LAST_HEIGHTS[wide - 1];
                 Tile *const tile = is_last ? LAST_TILES[wide - 1] : TILES[wide - 1];
-                tile(p->left, rows, p->columns + b, deep, packed, b || add ? NULL : begin, place);
+                tile(p->left, rows, p->columns + b, deep, packed, b || add ? NULL : begin, rectified, place);
             }
         }
         if (collect)
