@@ -90,8 +90,12 @@ INLINE vec some_of(const real *from, Index count) {
     return v;
 }
 
-// A row of numbers
-INLINE void copy_row(real *to, const real *from, Index count) {
+// Copy a row of numbers that are so far apart.
+INLINE void copy_row(real *to, Index to_step, const real *from, Index from_step, Index count) {
+    if (to_step != 1 || from_step != 1) {
+        for (Index o = 0; o < count; ++o) to[o * to_step] = from[o * from_step];
+        return;
+    }
     Index o = 0;
     for (; o + WIDTH <= count; o += WIDTH) store(to + o, load(from + o));
     copy_few(to + o, from + o, (count - o) * (Index)sizeof(real));
@@ -143,9 +147,7 @@ static void multiply(const Product *p, const real *bias, int add) {
         real *const out = p->out + first * p->out_step;
         for (Index o = 0; o < span; ++o) begin[o] = bias && o < here ? bias[first + o] : 0;
         if (collect && add)
-            for (Index a = 0; a < p->height; ++a)
-                if (p->out_step == 1) copy_row(p->spare + a * span, out + p->to[a], here);
-                else for (Index o = 0; o < here; ++o) p->spare[a * span + o] = out[p->to[a] + o * p->out_step];
+            for (Index a = 0; a < p->height; ++a) copy_row(p->spare + a * span, 1, out + p->to[a], p->out_step, here);
         for (Index b = 0; b < most(p->depth, 1); b += deepest) {
             const Index deep = least(deepest, p->depth - b);
             const int rectified = p->rectified && b + deep == p->depth;
@@ -170,8 +172,6 @@ static void multiply(const Product *p, const real *bias, int add) {
             }
         }
         if (collect)
-            for (Index a = 0; a < p->height; ++a)
-                if (p->out_step == 1) copy_row(out + p->to[a], p->spare + a * span, here);
-                else for (Index o = 0; o < here; ++o) out[p->to[a] + o * p->out_step] = p->spare[a * span + o];
+            for (Index a = 0; a < p->height; ++a) copy_row(out + p->to[a], p->out_step, p->spare + a * span, 1, here);
     }
 }
