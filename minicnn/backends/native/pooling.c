@@ -48,12 +48,14 @@ typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias))
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 // GCC 12 converts bytes one by one, which takes four times as long as all the rest.
-#if defined(REAL_IS_FLOAT) && defined(__AVX512F__)
-#include <immintrin.h>
+#if BYTES == 64 && defined(REAL_IS_FLOAT)
 INLINE ints widened(bytes few) { return (ints)_mm512_cvtepu8_epi32((__m128i)few); }
-#elif defined(REAL_IS_FLOAT) && defined(__AVX2__)
-#include <immintrin.h>
+#elif BYTES == 64
+INLINE ints widened(bytes few) { return (ints)_mm512_cvtepu8_epi64(_mm_cvtsi64_si128((long long)few)); }
+#elif BYTES == 32 && defined(REAL_IS_FLOAT)
 INLINE ints widened(bytes few) { return (ints)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)few)); }
+#elif BYTES == 32
+INLINE ints widened(bytes few) { return (ints)_mm256_cvtepu8_epi64(_mm_cvtsi32_si128((int)few)); }
 #else
 INLINE ints widened(bytes few) { return __builtin_convertvector(few, ints); }
 #endif
