@@ -213,15 +213,15 @@ class Loop(OnGPU):
 
     @staticmethod
     def epoch(net: Any, optimizer: Any, schedule: Any, loader: Any) -> None:
-        """The lines of train.py, which a test compares with these."""
+        """The lines of train.py, with those of its passes(), which a test compares with these."""
         score = Score()
         for images, labels in batches(loader, "", score):
             with batch_of(len(labels)):
-                logits = net(Tensor(images))  # (N, classes)
-                loss = F.cross_entropy(logits, Tensor(labels))
-                score.add(loss, logits, labels)
                 net.zero_grad()
+                logits = net(Tensor(images))
+                loss = F.cross_entropy(logits, Tensor(labels))
                 loss.backward()
+                score.add(loss, logits, labels)
                 optimizer.step()
             schedule.step()
 

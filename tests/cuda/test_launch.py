@@ -75,10 +75,10 @@ def test_rows_that_lie_apart(gpu):
         (a[:, ::2], True, False), (a[:, :1], True, True), (a[0], True, True), (a[0, 0], False, True),
     ]:  # fmt: skip
         if fits:
-            launch.check_array("x", array, np.float32, strided)
+            launch.check_array("x", array, np.float32, 0, strided)
         else:
             with pytest.raises(ValueError, match="is not contiguous"):
-                launch.check_array("x", array, np.float32, strided)
+                launch.check_array("x", array, np.float32, 0, strided)
 
 
 def test_packs(gpu):

@@ -40,6 +40,9 @@ class GPU(Device):
     def is_current(self, array: Array) -> bool:
         return array.data.device_id == sys.modules["cupy"].cuda.runtime.getDevice()
 
+    def is_full(self, error: BaseException) -> bool:
+        return _is_out_of_memory(error)
+
     def make_room(self) -> bool:
         return kept.give_up()
 
