@@ -18,13 +18,15 @@ from reference import refuses
 
 from minicnn.backends.native import compiler, declarations, launch
 from minicnn.backends.native.declarations import TYPES
-from minicnn.backends.native.launch import GRAIN, address, contiguous
+from minicnn.backends.native.launch import CONTIGUOUS, GRAIN, WRITEABLE, Declared, address, contiguous
 from minicnn.backends.numpy import memory as buffers
 from minicnn.backends.numpy import threads as fast
 
 ALL_FILES = sorted(path.stem for path in compiler.HERE.glob("*.c"))
 FILES = [name for name in ALL_FILES if name != "launch"]  # those with kernels
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+READ = Declared("f", F32)
+WRITTEN, STRIDED = READ._replace(flags=READ.flags | WRITEABLE), READ._replace(flags=READ.flags & ~CONTIGUOUS)
 NUMBERS = [name for name in TYPES] + ["real"]
 KERNELS = f"""
 #define _POSIX_C_SOURCE 200809L
@@ -414,22 +416,22 @@ def test_arrays_without_elements_or_without_axes(run):
     assert y == 3
     for shape in ((0,), (3, 0), (0, 3)):
         empty = np.zeros(shape, F32)
-        assert address(empty, F32, "f") == empty.ctypes.data == address(empty, F32, "f", written=True)
+        assert address(empty, READ) == empty.ctypes.data == address(empty, WRITTEN)
         empty.flags.writeable = False
-        assert address(empty, F32, "f") == empty.ctypes.data
+        assert address(empty, READ) == empty.ctypes.data
 
 
 def test_an_address_is_where_an_array_begins():
     x = np.zeros(10, F32)
     for part in (x, x[3:], x[3:].reshape(7, 1), x[:0]):
-        assert address(part, F32, "f") == address(part, F32, "f", written=True) == part.ctypes.data
+        assert address(part, READ) == address(part, WRITTEN) == part.ctypes.data
     x.flags.writeable = False
-    assert address(x[3:], F32, "f") == x.ctypes.data + 12
-    assert address(None, F32, "f") == 0
+    assert address(x[3:], READ) == x.ctypes.data + 12
+    assert address(None, READ) == 0
     gaps = np.zeros((4, 6), F32)[:, 1::2]
-    assert address(gaps, F32, "f", strided=True) == gaps.ctypes.data
+    assert address(gaps, STRIDED) == gaps.ctypes.data
     with refuses(TypeError, "f takes a contiguous array, not an array of shape (4, 3)"):
-        address(gaps, F32, "f")
+        address(gaps, READ)
 
 
 def test_the_number_of_arguments(run):
