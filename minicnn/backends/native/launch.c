@@ -1,5 +1,5 @@
 // The threads that share a kernel's units. They are C's own, because handing work to a thread of
-// Python's takes 13 to 20 µs, and a layer of a small network takes no longer; here it takes 1 to 2.
+// Python's takes 5 to 10 µs, and a layer of a small network takes no longer; here it takes 1 to 2.
 //
 // A thread that has nothing to do watches for work for a while, and gives its core away meanwhile
 // to whoever wants it; then it sleeps until it is woken, which takes 5 to 50 µs.
