@@ -102,7 +102,7 @@ class _Threads:
         return [task.outcome() for task in tasks]
 
     def _hire(self, workers: int) -> None:
-        """Have so many workers, if there can be so many threads: not when Python is shutting down."""
+        """Have so many workers, if there can be so many threads: not while Python shuts down."""
         with contextlib.suppress(RuntimeError):
             while self.workers < workers:
                 threading.Thread(target=_serve, args=(self.queue,), name="minicnn", daemon=True).start()
