@@ -11,7 +11,7 @@ from .threads import Array, elementwise
 
 def rectify(x: Array) -> Array:
     """max(x, 0)"""
-    if x.nbytes < memory.LARGE:
+    if x.nbytes < memory.LARGE:  # equivalent (condition, comparison): both ways are right
         return np.maximum(x, zero(x))
     y = empty_like(x)
     elementwise(lambda x, y: np.maximum(x, 0, out=y), x, y)
@@ -20,7 +20,7 @@ def rectify(x: Array) -> Array:
 
 def where_positive(dy: Array, y: Array) -> Array:
     """dy where y > 0, otherwise 0"""
-    if dy.nbytes < memory.LARGE:
+    if dy.nbytes < memory.LARGE:  # equivalent (condition, comparison): both ways are right
         return selected(dy, y > zero(y))
     dx = empty_like(dy)
     elementwise(lambda dy, y, dx: select(dy, y > 0, dx), dy, y, dx)

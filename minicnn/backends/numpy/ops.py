@@ -38,7 +38,7 @@ def _broadcast_in_pieces(a: Array, b: Array, ufunc: Callable[..., Array]) -> Arr
 
 def masked(x: Array, mask: Array) -> Array:
     """x where the mask holds, otherwise 0"""
-    if x.nbytes < memory.LARGE:
+    if x.nbytes < memory.LARGE:  # equivalent (condition, comparison): both ways are right
         return selected(x, mask)
     out = empty_like(x)
     elementwise(select, x, np.broadcast_to(mask, x.shape), out)

@@ -68,11 +68,12 @@ def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, in
     """
     dx = empty((len(dy), *size, dy.shape[3]), dy.dtype)
     (kh, kw), (sh, sw), ((top, bottom), (left, right)), dilation = window
-    is_padded = max(top, bottom, left, right) > 0
+    is_padded = window.padding != ((0, 0), (0, 0))
     # Then each pixel is in one of a window's SH · SW places (i < SH, j < SW), unless it lies behind
     # the last window's: these are written, which takes half the time of adding to zeros.
+    # equivalent (comparison, constant): adds to zeros
     tiles = kh >= sh and kw >= sw and dilation == (1, 1)
-    overlap = kh > sh or kw > sw
+    overlap = kh > sh or kw > sw  # equivalent (operator, term, comparison): both ways are right
 
     def images(lo: int, hi: int) -> None:
         whole = dx[lo:hi]
@@ -80,12 +81,13 @@ def scatter(dy: Array, winner: Array | None, window: Window, size: tuple[int, in
             whole = scratch("padded", (hi - lo, top + size[0] + bottom, left + size[1] + right, dy.shape[3]), like=dy)
         # as in a sum, −0 becomes 0
         given = np.add(dy[lo:hi], 0, out=scratch("given", dy[lo:hi].shape, like=dy))
-        if winner is not None and overlap:
+        if winner is not None and overlap:  # equivalent (term): both ways are right
             whole[...] = 0
             _add_at_winners(given, winner[lo:hi], window, whole)
         else:
+            # equivalent (term): more zeros do no harm
             whole[:, sh * dy.shape[1] if tiles else 0 :] = 0
-            whole[:, :, sw * dy.shape[2] :] = 0
+            whole[:, :, sw * dy.shape[2] :] = 0  # equivalent (term): nor here
             won = given if winner is None else scratch("won", given.shape, like=dy)
             for k, tap in enumerate(window.taps(whole)):
                 if winner is not None:
@@ -109,7 +111,7 @@ def _add_at_winners(dy: Array, winner: Array, window: Window, dx: Array) -> None
     # in the elements of an image: a window's first, and from there its places; that without a
     # winner is its first again, to which 0 is added
     first = next(window.taps(np.arange(h * w * c).reshape(1, h, w, c)))
-    i, j = np.divmod(np.arange(kh * kw + 1) % (kh * kw), kw)
+    i, j = np.divmod(np.arange(kh * kw + 1) % (kh * kw), kw)  # equivalent (constant): of no use
     at = ((i * down * w + j * right) * c).take(winner)
     at += first
     at += (h * w * c * np.arange(n)).reshape(n, 1, 1, 1)
