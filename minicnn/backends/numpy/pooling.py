@@ -127,10 +127,10 @@ def gather(x: Array, winner: Array | None, window: Window) -> Array:
 
     def images(lo: int, hi: int) -> None:
         out = y[lo:hi]
-        out[...] = 0
         won = scratch("won", out.shape, like=x)
         for k, tap in enumerate(window.taps(padded(x[lo:hi], window))):
-            out += tap if winner is None else select(tap, winner[lo:hi] == k, won)
+            part = tap if winner is None else select(tap, winner[lo:hi] == k, won)
+            np.add(out if k else 0, part, out=out)
 
     parallel(images, _slices(x))
     return y
