@@ -15,6 +15,7 @@ from .backends import use_backend
 from .backends.cuda.products import set_matmul_precision
 from .backends.devices import DeviceError, is_available, memory_stats, synchronize
 from .backends.numpy.threads import get_num_threads, set_num_threads
+from .captured import Captured
 from .checkpoint import CheckpointError, load, save
 from .dlpack import from_dlpack
 from .gradcheck import GradcheckError, gradcheck, gradgradcheck
@@ -23,8 +24,8 @@ from .tensor import Tensor, apply, grad
 
 __version__ = "0.1.0"
 __all__ = [
-    "AnomalyError", "CheckpointError", "DeviceError", "Function", "GradcheckError", "Tensor", "apply", "data",
-    "detect_anomaly", "from_dlpack",
+    "AnomalyError", "Captured", "CheckpointError", "DeviceError", "Function", "GradcheckError", "Tensor", "apply",
+    "data", "detect_anomaly", "from_dlpack",
     "functional", "get_num_threads", "grad", "gradcheck", "gradgradcheck", "is_available", "load", "manual_seed",
     "memory_stats", "nn", "no_grad", "optim", "save", "set_matmul_precision", "set_num_threads", "synchronize",
     "use_backend",

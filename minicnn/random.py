@@ -71,15 +71,17 @@ def set_random_state(state: tuple[int, int]) -> None:
         _random.seed, _random.draws = seed, draws
 
 
-def draw() -> tuple[int, int]:
-    """Take the next draw.
+def draw(count: int = 1) -> tuple[int, int]:
+    """Take the next draw, or several.
 
+    Args:
+        count: how many.
     Returns:
-        Its key: the seed, and how many draws came before.
+        The key of the first: the seed, and how many draws came before.
     """
     with _random.lock:
         key = (_random.seed, _random.draws)
-        _random.draws += 1
+        _random.draws += count
     return key
 
 
@@ -161,6 +163,11 @@ def first_row(length: int) -> int:
             f"has {length}: inside rows_before(0), all processes draw the same for it"
         )
     return n * (length // rows)
+
+
+def place_of_rows() -> tuple[int, int | None]:
+    """What rows_before was told: how many rows come before, and how many are here, if it knows."""
+    return _random.place
 
 
 def _after_fork() -> None:

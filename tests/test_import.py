@@ -30,7 +30,7 @@ FLOORS = [  # from the ground up; a room imports from lower floors, and from its
     ["data"],
     ["nn"],
     ["optim", "anomaly"],
-    ["checkpoint", "distributed"],
+    ["captured", "checkpoint", "distributed"],
     ["__init__"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

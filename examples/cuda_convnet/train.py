@@ -15,7 +15,7 @@ training set. One thing differs: here the images come in another order in each e
 
 import os
 import sys
-from argparse import SUPPRESS, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ from support.scores import Score
 from support.settings import CIFAR10_FILES, NO_VERIFY, adopt
 
 import minicnn
-from minicnn import Tensor, nn
+from minicnn import Captured, Tensor, nn
 from minicnn import functional as F
 from minicnn.checkpoint import CheckpointError
 from minicnn.data import CIFAR10, DataLoader
@@ -63,7 +63,7 @@ DECAYS = {"80sec": {"conv": 0.004, "fc": 0.03, "bias": 0.0}, "18pct": {"conv": 0
 BATCH = 128
 DEFAULTS: dict[str, Any] = {
     "network": "80sec", "data": None, "verify": True, "epochs": None, "seed": 0,
-    "device": "cpu", "backend": None, "threads": None, "precision": None, "out": None, "resume": None,
+    "device": "cpu", "backend": None, "threads": None, "precision": None, "capture": False, "out": None, "resume": None,
 }  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def load(path: str) -> Checkpoint:
     """(arrays, info) of a run. Raises a CheckpointError if the file is not one, or damaged."""
     arrays, info = read_checkpoint(path)
     config = info.get("config")
-    needed = DEFAULTS.keys() - {"resume", "backend"} | {"classes"}
+    needed = DEFAULTS.keys() - {"resume", "backend", "capture"} | {"classes"}
     if not has(config, *needed) or config["network"] not in EPOCHS or not isinstance(info.get("rows"), list):
         raise CheckpointError(f"{path} is not a last.safetensors of cuda_convnet/train.py")
     require_sound(path, info)
@@ -182,6 +182,15 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], cl
     more = {"classes": dataset.classes, "minicnn": minicnn.__version__}
     run = Run(settings, more, view, saved, claim, lambda: {"model": net, "optimizer": optimizer})
 
+    def passes(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss and the logits (N, 10) of a batch; the gradients are left in the parameters."""
+        logits = net(images)
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        return loss, logits
+
+    if settings.capture:
+        passes = Captured(passes, net)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         for group, rate in zip(optimizer.param_groups, RATES.values(), strict=True):
             group["lr"] = rate * slowdown(settings.network, epoch, settings.epochs)
@@ -192,11 +201,9 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], cl
         net.train()
         for images, labels in batches(loader, title, score, run):
             with batch_of(len(labels)):
-                logits = net(Tensor(images))
-                loss = F.cross_entropy(logits, Tensor(labels))
-                score.add(loss, logits, labels)
                 net.zero_grad()
-                loss.backward()
+                loss, logits = passes(Tensor(images), Tensor(labels))
+                score.add(loss, logits, labels)
                 optimizer.step()
 
         row: dict[str, Any] = {"lr": optimizer.lr, **score.trained(), "epoch": epoch, "step": optimizer.steps}
@@ -243,6 +250,10 @@ def main() -> None:
         "--seed", type=seed, metavar="N", help="N decides the initial weights and the order of the images (default: 0)"
     )
     add_machine(parser)
+    parser.add_argument(
+        "--capture", action=BooleanOptionalAction,
+        help="with --device gpu: ask for all launches of a step at once, as a CUDA graph",
+    )  # fmt: skip
     parser.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/cifar-NETWORK)")
     parser.add_argument(
         "--resume", metavar="FILE", help="continue the run of a last.safetensors, in its folder and with its settings"

@@ -162,6 +162,15 @@ class Device:
         """
         raise NotImplementedError
 
+    def graphs(self) -> Any:
+        """Begin to capture what the current device is asked for.
+
+        Returns:
+            A function that makes a Graph (backends/cuda/graph.py) of a function, in memory that its
+            graphs share; None for a kind of device that has none.
+        """
+        return None
+
     @staticmethod
     def register(kind: str, device: "Device") -> None:
         """Make a kind of device known.
@@ -353,6 +362,15 @@ def link(device: str, rank: int, size: int, decided: Callable[[Any], Any]) -> An
     there, number = _opened_device(device)
     assert there is not None, "the host's arrays are MPI's"
     return there.link(number, rank, size, decided)
+
+
+def graphs(device: str) -> Any:
+    """A function that captures what a device is asked for; None for the host. See Device.graphs."""
+    there, number = _opened_device(device)
+    if there is None:
+        return None
+    with there.current(number):
+        return there.graphs()
 
 
 # -------------------------------------------------------------------------------------- by an array

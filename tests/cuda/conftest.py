@@ -4,6 +4,7 @@ on the stand-in and once more on a real GPU where there is one (marker gpu).
 This folder must not become a package: NVIDIA's is called `cuda`, and CuPy imports it.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import programs
 import pytest
 
 from minicnn.backends import devices
-from minicnn.backends.cuda import launch, products
+from minicnn.backends.cuda import cublas, launch, products
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -56,10 +57,19 @@ def _forget() -> None:
     launch._use.cache_clear()
 
 
+@contextlib.contextmanager
+def installed() -> Iterator[stand_in.Machine]:
+    """The stand-in, and its libcublas."""
+    library = stand_in.Library()
+    with stand_in.installed() as machine, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cublas, "library", {machine.runtime // 1000: library}.__getitem__)
+        yield machine
+
+
 @pytest.fixture
 def standin() -> Iterator[stand_in.Machine]:
     """The machine that the stand-in runs on, with two GPUs, a log, and ways to break it (machine.py, absences.py)."""
-    with stand_in.installed() as machine:
+    with installed() as machine:
         yield machine
 
 
@@ -67,7 +77,7 @@ def standin() -> Iterator[stand_in.Machine]:
 def gpu(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The module cupy: the stand-in's, then the real one."""
     if request.param == "stand-in":
-        with stand_in.installed():
+        with installed():
             yield stand_in.cupy
     else:
         cupy = pytest.importorskip("cupy", reason="CuPy is not installed")

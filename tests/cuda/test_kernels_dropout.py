@@ -9,6 +9,7 @@ from agreement import awkward, naive, wide_index
 import minicnn.functional as F
 from minicnn import Tensor, manual_seed
 from minicnn.backends.cuda import dropout as kernels
+from minicnn.backends.cuda.graph import Graph, new_pool
 from minicnn.random import rows_before
 
 lesson = importlib.import_module("minicnn.functional.dropout")
@@ -90,3 +91,16 @@ def test_processes_that_share_a_batch_drop_what_one_does(gpu, row, dtype, scale)
     for lo, hi in ((0, 5), (5, 5), (5, 6), (6, 12), (8, 12)):
         for part, all_rows in zip(trained(x[lo:hi], lo), whole, strict=True):
             np.testing.assert_array_equal(part, all_rows[lo:hi], strict=True)
+
+
+def test_in_a_graph_draws_are_counted(gpu):
+    """What is launched again takes the draw that is as many draws later."""
+    x, out = gpu.asarray(np.ones(40, np.float32)), []
+    kernels.drop(x, 0.5, (3, 5), 3, 2.0)  # compiled
+    graph = Graph(lambda: out.append(kernels.drop(x, 0.5, (3, 5), 3, 2.0)), new_pool())
+    for drawn in (0, 2, 2**64 - 3):
+        graph.launch(drawn)
+        expected = lesson.drop(np.ones(40, np.float32), 0.5, (3, (5 + drawn) % 2**64), 3, 2.0)
+        np.testing.assert_array_equal(out[0].get(), expected)
+    expected = lesson.drop(np.ones(40, np.float32), 0.5, (3, 5), 3, 2.0)
+    np.testing.assert_array_equal(kernels.drop(x, 0.5, (3, 5), 3, 2.0).get(), expected)

@@ -219,6 +219,40 @@ assert not any(seen[3].values()), seen
     on_rig("-c", code, PYTHONPATH=os.pathsep.join(folders))
 
 
+def test_a_captured_step_is_one_graph():
+    """The real CuPy lets it be captured; what the host asks for then, and what it may not ask for inside."""
+    code = """
+import cupy, numpy as np, programs, rig
+from minicnn import Captured, Tensor, functional as F, nn, optim
+net = nn.Sequential(programs.tiny(), nn.Dropout(0.1)).to("gpu")
+images, labels = Tensor(np.zeros((2, 64, 64, 3), "f4"), device="gpu"), Tensor(np.zeros(2, "i8"), device="gpu")
+def passes(images, labels):
+    loss = F.cross_entropy(net(images), labels)
+    loss.backward()
+    return loss
+captured, seen = Captured(passes, net), []
+for _ in range(4):
+    before = rig.counts()
+    captured(images, labels)
+    seen.append({name: count - before[name] for name, count in rig.counts().items() if count != before[name]})
+assert seen[1]["captured"] > 20 and seen[1]["products"] == 8 and seen[1]["graphs"] == 1, seen
+assert seen[3] == {"graphs": 1, "launches": 2, "copies": 2}, seen  # fill, and a copy of the loss
+for forbidden in (
+    lambda y: y.item(), lambda y: y * Tensor(np.ones(2, "f4"), device="gpu"), lambda y: cupy.cuda.Device(0).synchronize()
+):
+    refused = Captured(lambda x: (forbidden(x.sum()), x)[1], net)
+    refused(images)
+    try:
+        refused(images)
+    except RuntimeError as error:
+        print(error)
+captured(images, labels)
+"""
+    folders = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(ALEXNET)])
+    said = on_rig("-c", code, PYTHONPATH=folders).splitlines()
+    assert len(said) == 3 and all(line.startswith("this cannot be captured: ") for line in said), said
+
+
 def test_kernels_are_compiled_with_the_options_of_test_nvrtc(tmp_path):
     code = """
 import minicnn, nvrtc

@@ -66,6 +66,22 @@ def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path, recipe):
     assert re.search(r"on gpu:0, .+, [\d.]+ GiB, with matrix products in fp32, .*cuda\n", result.out)
 
 
+@pytest.mark.slow
+def test_captured_steps_train_the_same_network(standin, run, tmp_path):
+    """Bit for bit, with last batches that are smaller."""
+    data = programs.write_cifar10(tmp_path / "cifar", 52)  # batches of 128, 128 and 4
+    command = ["cuda_convnet/train.py", "--data", data, "--no-verify", "--device", "gpu", "--precision", "fp32"]
+    found, graphs = [], []
+    for name, *more in ("plain",), ("captured", "--capture"):
+        standin.log.clear()
+        assert run(*command, "--epochs", 2, *more, "--out", tmp_path / name).status == 0
+        graphs.append(sum(entry.kind == "graph" for entry in standin.log))
+        found.append(minicnn.load(tmp_path / name / "last.safetensors")[0])
+    assert graphs == [0, 1 + 2]  # but the very first batch, and those that are smaller
+    for key in found[0].keys() | found[1].keys():
+        np.testing.assert_array_equal(found[0][key], found[1][key], err_msg=key)
+
+
 @pytest.mark.parametrize("cores, workers", [(3, 3), (64, 24)])
 def test_each_core_loads_for_a_gpu(gpu, monkeypatch, cores, workers):
     """Unless so many are told, or none."""

@@ -3,6 +3,7 @@ memory, and the transfer of batches beside the computation. This is the one file
 and it does so only when a GPU is asked for.
 """
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..devices import Array, Device, DeviceError, on_device, one_line, open_device
+from .graph import Graph, new_pool
 from .kept import kept
 from .nccl import Link
 
@@ -66,6 +68,9 @@ class GPU(Device):
 
     def uploader(self, number: int) -> "Upload":
         return Upload(f"gpu:{number}")
+
+    def graphs(self) -> Any:
+        return functools.partial(Graph, pool=new_pool())
 
     def synchronize(self, number: int) -> None:
         sys.modules["cupy"].cuda.Device(number).synchronize()

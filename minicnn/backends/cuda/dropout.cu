@@ -44,11 +44,15 @@ extern "C" __global__ void drop_naive(const real* x, real* y, Index count, float
 // for word i % 8 / 2, which is known only when it runs, so the words must lie in memory. Here the
 // loops are unrolled, and each word has a register of its own. If element 0 stands inside a block,
 // the block's numbers before it are skipped, and PACK is 1.
+//
+// A CUDA graph launches this again and again with the same arguments. So that its masks differ, the
+// number of the draw is the sum of two: `since` lies in memory, and the host counts it up.
 KERNEL void drop(const real* __restrict__ x, real* __restrict__ y, Index count, float p, real s,
-                 unsigned long long seed, unsigned long long draw, unsigned long long first) {
+                 unsigned long long seed, unsigned long long draw, const unsigned long long* since,
+                 unsigned long long first) {
     const int skip = first % 8;
     FOR_EACH(i, (skip + count + 7) / 8) {  // equivalent (7, /): threads that are too many have nothing to do
-        Words random = philox(first / 8 + i + 1, seed, draw);
+        Words random = philox(first / 8 + i + 1, seed, draw + *since);
         for (int j = 0; j < 8; j += PACK) {
             if (i == 0 && j < skip) continue;
             Index element = i * 8 + j - skip;

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..devices import Array
+from .graph import refuse_capture
 from .launch import check_array, contiguous, launch, pack
 
 MOST = 24  # parameters to a launch
@@ -28,6 +29,7 @@ def adam(every: list[Arrays], step: Any) -> None:
 def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None:
     """One launch for MOST parameters of a dtype whose elements come in packs, and others for those
     that do not."""
+    refuse_capture("an update of parameters would have this step's learning rate for ever")
     alike: defaultdict[tuple[Any, int], list[Arrays]] = defaultdict(list)
     for w, g, *state in every:
         arrays = (w, contiguous(g), *state)

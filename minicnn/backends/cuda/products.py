@@ -8,6 +8,7 @@ import numpy as np
 
 from ...checks import choice
 from ..devices import Array, open_device
+from .graph import gemm_ex
 from .launch import empty
 
 _precision = "fp32"
@@ -81,7 +82,7 @@ def product(a: Array, b: Array, out: Array) -> Array:
         compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32
     else:
         compute = cublas.CUBLAS_COMPUTE_32F
-    cublas.gemmEx(
+    gemm_ex()(
         handle, how_b, how_a, n, m, k, one, b.data.ptr, kind, row_b, a.data.ptr, kind, row_a, zero, out.data.ptr, kind,
         row_out, compute, cublas.CUBLAS_GEMM_DEFAULT,
     )  # fmt: skip

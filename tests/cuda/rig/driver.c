@@ -14,10 +14,12 @@
 
 enum { GPUS = 2, PAGE = 4096 };
 enum { MEMORY_ALLOCATION = 2, INVALID_VALUE = 1, INVALID_CONFIGURATION = 9, INVALID_DEVICE = 101 };
+enum { CAPTURE_UNSUPPORTED = 900, CAPTURE_IMPLICIT = 906 };
 static const size_t TOTAL = (size_t)80 << 30;
 
 // How often each was asked for; rig.counts() reads them.
 long count_launches, count_copies, count_waits, count_blocks, count_pinned, count_modules;
+long count_captured, count_graphs;  // launches and products put into graphs, and graphs launched
 
 // CuPy's runtime.check_status, which raises a CUDARuntimeError; rig.py sets it.
 PyObject *(*check_status)(int, int);
@@ -39,6 +41,19 @@ static PyObject *counted(long *what) {
     return none();
 }
 
+static _Thread_local intptr_t capturing;  // the stream that this thread captures, if it does
+
+// A copy or a wait, which cannot be captured.
+static PyObject *at_once(long *what) {
+    return capturing ? check_status(CAPTURE_UNSUPPORTED, 0) : counted(what);
+}
+
+// A launch on a stream; the default one must not be used beside a capture.
+static PyObject *launched(intptr_t stream) {
+    if (capturing && stream != capturing) return check_status(CAPTURE_IMPLICIT, 0);
+    return counted(capturing ? &count_captured : &count_launches);
+}
+
 // ----------------------------------------------------------------------------------------- devices
 int runtime_driverGetVersion(int skip) { return 13020; }
 int runtime_getDevice(int skip) { return current; }
@@ -46,7 +61,7 @@ int runtime_getDeviceCount(int skip) { return GPUS; }
 int runtime_deviceCanAccessPeer(int device, int peer, int skip) { return 1; }
 PyObject *runtime__deviceEnsurePeerAccess(int peer, int skip) { return none(); }
 PyObject *runtime__ensure_context(void) { return none(); }
-PyObject *runtime_deviceSynchronize(int skip) { return counted(&count_waits); }
+PyObject *runtime_deviceSynchronize(int skip) { return at_once(&count_waits); }
 intptr_t driver_ctxGetCurrent(int skip) { return 1; }
 
 PyObject *runtime_setDevice(int device, int skip) {
@@ -102,12 +117,12 @@ static PyObject *give_back(intptr_t block) {
 }
 
 static PyObject *copy(intptr_t target, intptr_t source, size_t size) {
-    memmove((void *)target, (void *)source, size);
-    return counted(&count_copies);
+    if (!capturing) memmove((void *)target, (void *)source, size);
+    return at_once(&count_copies);
 }
 
 static PyObject *fill(intptr_t target, int value, size_t size) {
-    memset((void *)target, value, size);
+    if (!capturing) memset((void *)target, value, size);
     return none();
 }
 
@@ -160,10 +175,10 @@ intptr_t runtime_streamCreateWithPriority(unsigned int flags, int priority, int 
     return ++handles;
 }
 unsigned int runtime_streamGetFlags(intptr_t stream, int skip) { return 1; }
-int runtime_streamIsCapturing(intptr_t stream, int skip) { return 0; }
+int runtime_streamIsCapturing(intptr_t stream, int skip) { return capturing && stream == capturing; }
 PyObject *runtime_streamQuery(intptr_t stream, int skip) { return PyLong_FromLong(0); }
 PyObject *runtime_streamDestroy(intptr_t stream, int skip) { return none(); }
-PyObject *runtime_streamSynchronize(intptr_t stream, int skip) { return counted(&count_waits); }
+PyObject *runtime_streamSynchronize(intptr_t stream, int skip) { return at_once(&count_waits); }
 PyObject *runtime_streamWaitEvent(intptr_t stream, intptr_t event, int skip, void *optional) {
     return none();
 }
@@ -179,10 +194,27 @@ PyObject *runtime_eventRecord(intptr_t event, intptr_t stream, int skip) {
     return none();
 }
 PyObject *runtime_eventQuery(intptr_t event, int skip) { return PyLong_FromLong(0); }
-PyObject *runtime_eventSynchronize(intptr_t event, int skip) { return counted(&count_waits); }
+PyObject *runtime_eventSynchronize(intptr_t event, int skip) { return at_once(&count_waits); }
 float runtime_eventElapsedTime(intptr_t begin, intptr_t end, int skip) {
     return (float)(*(double *)end - *(double *)begin);
 }
+
+// ------------------------------------------------------------------------------------------ graphs
+// Nothing is in them: what is captured is counted.
+PyObject *runtime_streamBeginCapture(intptr_t stream, int skip, void *optional) {
+    if (!stream || capturing) return check_status(CAPTURE_UNSUPPORTED, 0);
+    capturing = stream;
+    return none();
+}
+intptr_t runtime_streamEndCapture(intptr_t stream, int skip) {
+    if (stream != capturing) return failed(CAPTURE_UNSUPPORTED), 0;
+    capturing = 0;
+    return ++handles;
+}
+intptr_t runtime_graphInstantiate(intptr_t graph, int skip) { return ++handles; }
+PyObject *runtime_graphLaunch(intptr_t graph, intptr_t stream, int skip) { return at_once(&count_graphs); }
+PyObject *runtime_graphExecDestroy(intptr_t graph, int skip) { return none(); }
+PyObject *runtime_graphDestroy(intptr_t graph, int skip) { return none(); }
 
 // ----------------------------------------------------------------------------------------- kernels
 // A module is the bytes that NVRTC made: machine code in ELF, with a section for each kernel.
@@ -212,7 +244,7 @@ PyObject *driver_launchKernel(
     intptr_t extra, int skip) {
     if (!x || !y || !z || y > 65535 || z > 65535 || !bx || !by || !bz || bx * by * bz > 1024)
         return check_status(INVALID_CONFIGURATION, 0);
-    return counted(&count_launches);
+    return launched(stream);
 }
 int driver_funcGetAttribute(int attribute, intptr_t function, int skip) { return 1024; }
 PyObject *driver_funcSetAttribute(intptr_t function, int attribute, int value, int skip) {

@@ -19,9 +19,12 @@ import sys
 from collections.abc import Iterator
 
 from . import absences, devices, functions, libraries, nccl
+from .libraries import Library
 from .machine import TRANSFERS, Log, Machine, RaceError, cupy, machine
 
-__all__ = ["TRANSFERS", "Log", "Machine", "RaceError", "absences", "cupy", "installed", "machine", "simulated"]
+__all__ = [
+    "TRANSFERS", "Library", "Log", "Machine", "RaceError", "absences", "cupy", "installed", "machine", "simulated",
+]  # fmt: skip
 
 MODULES = {**devices.modules(), "cupy.cuda.cublas": libraries.cublas(), "cupy.cuda.nccl": nccl.module()}
 

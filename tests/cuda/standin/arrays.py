@@ -260,6 +260,8 @@ def run(name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
     options = {key: _open(value, arrays) for key, value in kwargs.items()}
     if name not in VIEWS:
         machine.check(array._memory for array in arrays)
+        if machine.graph is not None:
+            return _capture(name, lambda: call(*opened, **options), arrays, kwargs.get("out"))
     with np.errstate(all="ignore"):  # a GPU says nothing about overflow or invalid values
         result = call(*opened, **options)
     if isinstance(result, np.ndarray) and name not in VIEWS | AS_IT_IS and kwargs.get("out") is None:
@@ -275,6 +277,32 @@ def run(name: str, call: Any, *args: Any, **kwargs: Any) -> Any:
     if name in WAITS:
         machine.wait(name)
     return wrapped
+
+
+def _capture(name: str, call: Any, arrays: list[ndarray], out: Any) -> Any:
+    """The same for the graph that is being captured, which will compute it. Now it is computed only to see its shape
+    and dtype, unless it is written to an array that is there."""
+    in_place = name in {"setitem", "fill"} or name.endswith(".at")
+    result, made = out, list(out or [])
+    with np.errstate(all="ignore"):
+        if not in_place and out is None:
+            arrays_made = np.asarray(call(), order=None if name in AS_IT_IS else "C")
+            result = wrap(poisoned(arrays_made.shape, arrays_made.dtype), [])
+            made = [result]
+    target = made[0]._array if made and out is None else None
+
+    def act() -> None:
+        with np.errstate(all="ignore"):
+            value = call()
+        if target is not None:
+            np.copyto(target, value)
+
+    different = list({id(array): array for array in [*arrays, *made]}.values())
+    nbytes = sum(array.nbytes for array in different)
+    machine.do("cupy", name, [array._memory for array in different], nbytes, act)
+    if name in WAITS:
+        machine.wait(name)
+    return result
 
 
 def _launch(name: str, arrays: list[ndarray]) -> None:

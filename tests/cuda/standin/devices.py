@@ -5,15 +5,16 @@ when the program or the default stream waits for it. Until then its target is po
 and what it copies from and to must be kept.
 """
 
+import contextlib
 import ctypes
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from .machine import CUDARuntimeError, Memory, OutOfMemoryError, RaceError, machine
+from .machine import CUDARuntimeError, Graph, Memory, OutOfMemoryError, RaceError, machine
 
 
 class Device:
@@ -78,11 +79,27 @@ class Stream:
             machine.call()
             Stream.all.add(self)
 
-    def __enter__(self) -> Any:
-        raise NotImplementedError("the stand-in computes on the default stream only")
+    def __enter__(self) -> "Stream":
+        machine.local.stream = self
+        return self
 
     def __exit__(self, *error: Any) -> None:
-        raise NotImplementedError
+        machine.local.stream = None
+
+    def begin_capture(self) -> None:
+        """What is asked for from now on is for a graph."""
+        machine.call()
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if not self.late or get_current_stream() is not self:
+            raise NotImplementedError("the stand-in captures the current stream only, a non-blocking one")
+        machine.local.graph = Graph()
+
+    def end_capture(self) -> Graph:
+        graph, machine.local.graph = machine.graph, None
+        if graph is None or graph.broken:
+            raise CUDARuntimeError(901)
+        return graph
 
     @property
     def done(self) -> bool:
@@ -183,7 +200,7 @@ class Event:
 
 def get_current_stream() -> Stream:
     machine.call()
-    return Stream.null
+    return getattr(machine.local, "stream", None) or Stream.null
 
 
 # --------------------------------------------------------------------------------------------------------------- memory
@@ -195,6 +212,22 @@ class MemoryPool:
 
     def total_bytes(self) -> int:
         return machine.gpu().reserved
+
+    def free_all_blocks(self) -> None:
+        machine.gpu().reserved = machine.gpu().used
+
+    def malloc(self, size: int) -> Any:
+        raise NotImplementedError("the stand-in has pools for using_allocator only")
+
+
+@contextlib.contextmanager
+def using_allocator(allocator: Callable[[int], Any]) -> Iterator[None]:
+    """Inside, memory comes from the pool whose malloc is given."""
+    machine.local.pool = allocator.__self__
+    try:
+        yield
+    finally:
+        machine.local.pool = None
 
 
 class _Pinned:
@@ -251,6 +284,7 @@ def modules() -> dict[str, types.ModuleType]:
     content: dict[str, dict[str, Any]] = {
         "cupy.cuda": {
             "Device": Device, "Event": Event, "Stream": Stream, "get_current_stream": get_current_stream,
+            "MemoryPool": MemoryPool, "using_allocator": using_allocator,
         },
         "cupy.cuda.device": {"get_cublas_handle": get_cublas_handle},
         "cupy.cuda.memory": {"OutOfMemoryError": OutOfMemoryError},

@@ -64,11 +64,17 @@ def _filled(name: str) -> Callable[..., ndarray]:
     """zeros, ones, full: as NumPy's, but what they fill is on the GPU."""
 
     def create(*args: Any, **kwargs: Any) -> ndarray:
-        array = wrap(getattr(np, name)(*args, **kwargs), [])
-        machine.launch("cupy", name, [array._memory], array.nbytes)
-        return array
+        return _made(name, getattr(np, name)(*args, **kwargs))
 
     return create
+
+
+def _made(name: str, content: np.ndarray) -> ndarray:
+    """A new array with this content."""
+    array = wrap(poisoned(content.shape, content.dtype), [])
+    target = array._array
+    machine.do("cupy", name, [array._memory], array.nbytes, lambda: np.copyto(target, content))
+    return array
 
 
 def _like(name: str) -> Callable[..., ndarray]:
@@ -79,11 +85,8 @@ def _like(name: str) -> Callable[..., ndarray]:
             del kwargs["shape"]  # for CuPy () is not a shape but none
         array = getattr(np, name)(_hosts(prototype), *args, **kwargs)
         if name == "empty_like":
-            array[...] = poisoned(array.shape, array.dtype)
-        array = wrap(array, [])
-        if name != "empty_like":
-            machine.launch("cupy", name, [array._memory], array.nbytes)
-        return array
+            return wrap(poisoned(array.shape, array.dtype), [])
+        return _made(name, array)
 
     return create
 
@@ -99,9 +102,7 @@ def array(obj: Any, dtype: Any = None, copy: bool = True, order: str = "K") -> n
     if host.ndim:
         machine.note("to the GPU", "pageable", host.nbytes)  # by a pinned buffer of CuPy's, without waiting
         return wrap(host, [])
-    result = wrap(host, [])
-    machine.launch("cupy", "array", [result._memory], host.nbytes)
-    return result
+    return _made("array", host)
 
 
 def asarray(a: Any, dtype: Any = None, order: str = "K") -> ndarray:

@@ -27,6 +27,15 @@ def gemmEx(
 ) -> None:  # fmt: skip
     """C = alpha op(A) op(B) + beta C for matrices whose columns are contiguous, ld numbers apart: op(A) is m × k, op(B)
     k × n, C m × n. alpha and beta are addresses on the host; C is not read if beta is 0."""
+    if machine.graph is not None:
+        raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+    _gemm(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, computeType, algo)
+
+
+def _gemm(
+    handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int, Atype: int, lda: int, B: int,
+    Btype: int, ldb: int, beta: int, C: int, Ctype: int, ldc: int, computeType: int, algo: int,
+) -> None:  # fmt: skip
     if handle != machine.current + 1:
         raise CUBLASError("CUBLAS_STATUS_NOT_INITIALIZED: this handle is not the current device's")
     double = computeType == CONSTANTS["CUBLAS_COMPUTE_64F"]
@@ -55,10 +64,41 @@ def gemmEx(
     scale, keep = number.from_address(alpha).value, number.from_address(beta).value
     a, b, c = matrices
     a, b = a.T if transa else a, b.T if transb else b
-    machine.launch("product", f"gemm {m}x{n}x{k}", memories, a.nbytes + b.nbytes + c.nbytes)
-    with np.errstate(all="ignore"):
-        y = dtype.type(scale) * ((tf32(a) @ tf32(b)) if fast else a @ b)
-        c[...] = y + dtype.type(keep) * c if keep else y
+
+    def multiply() -> None:
+        with np.errstate(all="ignore"):
+            y = dtype.type(scale) * ((tf32(a) @ tf32(b)) if fast else a @ b)
+            c[...] = y + dtype.type(keep) * c if keep else y
+
+    machine.do("product", f"gemm {m}x{n}x{k}", memories, a.nbytes + b.nbytes + c.nbytes, multiply)
+
+
+class Library:
+    """libcublas itself, whose functions are called past CuPy."""
+
+    def __init__(self) -> None:
+        self.streams: dict[int, int] = {}
+        self.workspaces: dict[int, int] = {}
+        self.status, self.set = 0, 0  # what all functions return; how often a stream was set
+
+    def cublasSetStream_v2(self, handle: Any, stream: Any) -> int:
+        self.set += 1
+        self.streams[handle.value] = stream.value or 0
+        self.workspaces.pop(handle.value, None)
+        return self.status
+
+    def cublasSetWorkspace_v2(self, handle: Any, workspace: Any, size: Any) -> int:
+        machine.block(workspace.value, size.value)
+        self.workspaces[handle.value] = workspace.value
+        return 0
+
+    def cublasGemmEx(self, *arguments: Any) -> int:
+        numbers = [argument.value or 0 for argument in arguments]
+        stream = getattr(machine.local, "stream", None)
+        if self.streams.get(numbers[0]) != (stream.ptr if stream else 0) or numbers[0] not in self.workspaces:
+            return 14  # CUBLAS_STATUS_INTERNAL_ERROR: on another stream than the one that is captured
+        _gemm(*numbers)
+        return 0
 
 
 def tf32(x: np.ndarray) -> np.ndarray:
@@ -82,10 +122,18 @@ class RawModule:
             memories = [memory for arg in args for memory in _memories(arg)]
             arrays = [arg for arg in args if isinstance(arg, ndarray)]
             nbytes = sum(array.nbytes for array in arrays) or sum(memory.nbytes for memory in memories)
-            machine.launch("kernel", name, memories, nbytes)
-            kernel(grid, block, args)
+            there = tuple([_address(arg) for arg in args])
+            machine.do("kernel", name, memories, nbytes, lambda: kernel(grid, block, there))
 
         return launch
+
+
+def _address(arg: Any) -> Any:
+    """The argument; of an array only what a kernel sees of it."""
+    if not isinstance(arg, ndarray):
+        return arg
+    data = types.SimpleNamespace(ptr=arg.data.ptr)
+    return types.SimpleNamespace(data=data, dtype=arg.dtype, itemsize=arg.itemsize)
 
 
 def _memories(arg: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 import threading
 import types
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ STATUS = {
     101: "cudaErrorInvalidDevice: invalid device ordinal",
     400: "cudaErrorInvalidResourceHandle: invalid resource handle",
     700: "cudaErrorIllegalAddress: an illegal memory access was encountered",
+    900: "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing",
+    901: "cudaErrorStreamCaptureInvalidated: operation failed due to a previous error during capture",
     803: "cudaErrorSystemDriverMismatch: system has unsupported display driver / cuda driver combination",
 }
 
@@ -40,8 +42,8 @@ class RaceError(AssertionError):
 class Entry(NamedTuple):
     """One thing that was asked of the machine."""
 
-    # "kernel", one of minicnn's; "product", by cuBLAS; "cupy", of CuPy's own; one of TRANSFERS; or "wait": the program
-    # stopped until the GPU was ready
+    # "kernel", one of minicnn's; "product", by cuBLAS; "cupy", of CuPy's own; one of TRANSFERS; "graph", the launch of
+    # one, which comes before what is in it; or "wait": the program stopped until the GPU was ready
     kind: str
     name: str  # what CuPy, cuBLAS or a .cu file calls it; for a transfer, the kind of host memory
     nbytes: int  # of the arrays in question
@@ -92,6 +94,11 @@ class Memory:
         self.size = self.gpu.take(content.nbytes)
         self.root = root(content)
         self.ptr, self.nbytes = content.ctypes.data, content.nbytes
+        # the pool that was in use, which this does not keep; None for the default one
+        pool = getattr(machine.local, "pool", None)
+        self.pool = None if pool is None else weakref.ref(pool)
+        if machine.graph is not None and pool is None:
+            raise RaceError("memory from the default pool in a graph: others may use it when the graph is launched")
         self.last_use = 0  # when the default stream was last asked to read or write it
         with machine.lock:
             machine.blocks.add(self)
@@ -101,6 +108,38 @@ class Memory:
 
     def holds(self, ptr: int, nbytes: int = 1) -> bool:
         return self.ptr <= ptr and ptr + nbytes <= self.ptr + self.nbytes
+
+
+class Node:
+    """Something in a graph. Its memory must be there when the graph is launched: an array's that was made before, as
+    long as that array is there; an array's that was made inside, as long as the pool of its memory."""
+
+    def __init__(self, kind: str, name: str, memories: list[Memory], nbytes: int, action: Callable[[], Any]) -> None:
+        self.what, self.nbytes, self.action = (kind, name), nbytes, action
+        self.inside = [memory for memory in memories if memory.pool is not None]
+        self.needed = [memory.pool or weakref.ref(memory) for memory in memories]
+        self.roots = [memory.root for memory in memories]
+
+    def launch(self) -> None:
+        there = [thing() for thing in self.needed]
+        if None in there:
+            raise CUDARuntimeError(700)
+        before = [thing for thing in there if isinstance(thing, Memory)]
+        machine.launch(*self.what, [*before, *self.inside], self.nbytes)
+        self.action()
+
+
+class Graph:
+    """cupy.cuda.Graph: what was captured."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.broken = False
+
+    def launch(self, stream: Any = None) -> None:
+        machine.note("graph", "launch")
+        for node in self.nodes:
+            node.launch()
 
 
 class Machine:
@@ -122,6 +161,11 @@ class Machine:
         self.local = threading.local()  # .device: the number of the current one, in this thread
         self.blocks: weakref.WeakSet[Memory] = weakref.WeakSet()
         self.pinned: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    @property
+    def graph(self) -> "Graph | None":
+        """The one that this thread captures."""
+        return getattr(self.local, "graph", None)
 
     def call(self) -> None:
         """Every use of CUDA passes here."""
@@ -150,6 +194,9 @@ class Machine:
 
     def note(self, kind: str, name: str, nbytes: int = 0) -> None:
         self.call()
+        if self.graph is not None:  # a transfer or a wait
+            self.graph.broken = True
+            raise CUDARuntimeError(900)
         self.log.append(Entry(kind, name, nbytes, self.current))
 
     def wait(self, name: str) -> None:
@@ -170,10 +217,22 @@ class Machine:
     def launch(self, kind: str, name: str, memories: list["Memory"], nbytes: int) -> None:
         """The default stream of the current GPU works with these blocks."""
         self.check(memories)
+        if getattr(self.local, "stream", None) is not None:
+            raise NotImplementedError("the stand-in computes on the default stream only")
         self.clock += 1
         for memory in memories:
             memory.last_use = self.clock
         self.note(kind, name, nbytes)
+
+    def do(self, kind: str, name: str, memories: list["Memory"], nbytes: int, action: Callable[[], Any]) -> None:
+        """The default stream of the current GPU does something with these blocks: now, or when the graph is launched
+        that is being captured. The action must not hold on to arrays."""
+        if self.graph is None:
+            self.launch(kind, name, memories, nbytes)
+            action()
+        else:
+            self.check(memories)
+            self.graph.nodes.append(Node(kind, name, memories, nbytes, action))
 
     def block(self, ptr: int, nbytes: int) -> Memory:
         """The block that holds these bytes; where there is none, a GPU would end the program."""
