@@ -29,7 +29,7 @@ from minicnn.backends.devices import describe_device, open_device
 from . import machine, networks, sections
 from .command import INTERRUPTS
 from .gpu_launches import H100, LAUNCHED, Card, Launch, expected
-from .sections import BEST, COMPILED, DEFAULT, OURS, Result, say
+from .sections import BEST, CAPTURED, COMPILED, DEFAULT, OURS, Result, say
 from .turns import BenchmarkError, Contender, WorkerError, running
 
 PRECISIONS = ("fp32", "tf32")
@@ -346,11 +346,11 @@ def launches(options: Options, until: float = math.inf) -> Result:
     return {"network": "2012", "batch": options.batch, "launches": found}
 
 
-def host(options: Options) -> float | None:
+def host(options: Options, contender: str = "Network") -> float | None:
     """Seconds that Python takes to ask for a training step; None without CuPy. Needs no GPU."""
     if importlib.util.find_spec("cupy") is None:
         return None
-    with running(Contender("host", options.threads, "gpu_host:Host", "2012", options.batch)) as (worker,):
+    with running(Contender("host", options.threads, "gpu_host:Host", contender, "2012", options.batch)) as (worker,):
         return worker.ask("seconds", 100)
 
 
@@ -370,6 +370,7 @@ def prediction(options: Options) -> Result:
         totals[precision] = {"seconds": seconds, "images/s": found["batch"] / seconds}
     return {
         **found, "machine": machine.describe(options.threads), "totals": totals, "host": host(options),
+        "captured": host(options, "CapturedNetwork"),
         "known": H100._asdict(), "expected": card._asdict(),
     }  # fmt: skip
 
@@ -406,6 +407,7 @@ def steps(network: str, batches: Sequence[int], compiled: bool, options: Options
     how = {DEFAULT: (False, False), BEST: (True, False)} if not compiled else {COMPILED: (True, True)}
     contenders = [
         Contender(OURS, options.threads, "gpu_workers:Network", network),
+        Contender(CAPTURED, options.threads, "gpu_workers:CapturedNetwork", network),
         *(
             Contender(name, options.threads, "gpu_pytorch:Network", network, *settings)
             for name, settings in how.items()

@@ -14,9 +14,9 @@ RIG = Path(__file__).resolve().parent.parent / "tests" / "cuda" / "rig"
 
 
 class Host(ours.Ours):
-    """A training step that is asked for and not done."""
+    """A training step that is asked for and not done, by a contender of gpu_workers.py."""
 
-    def __init__(self, threads: int, network: str, batch: int) -> None:
+    def __init__(self, threads: int, contender: str, network: str, batch: int) -> None:
         super().__init__(threads)
         sys.path.insert(0, os.fspath(RIG))
         rig = importlib.import_module("rig")
@@ -25,9 +25,9 @@ class Host(ours.Ours):
         except rig.Unusable as error:
             print(f"What a step costs the host is not measured: {error}", file=sys.stderr)
             return
-        contender = gpu_workers.Network(threads, network)
-        contender.take(batch, "fp32")
-        self.tasks = contender.tasks
+        worker = getattr(gpu_workers, contender)(threads, network)
+        worker.take(batch, "fp32")
+        self.tasks = worker.tasks
 
     def seconds(self, count: int) -> float | None:
         """What a step takes, the fastest of several: whatever else the processor does can only make

@@ -14,7 +14,7 @@ from minicnn.backends.cuda import launch, products
 # What a kernel moves beyond each of its arrays once, in numbers for each that it works on: those
 # that it changes in place are read and written, and those that it finds through a struct do not
 # show.
-MORE = {"linear.add_bias": 1, "optimizer.sgd": 5, "optimizer.adam": 7}
+MORE = {"optimizer.sgd": 5, "optimizer.adam": 7}
 # Operations for each number of a kernel's largest array, roughly; 1 where nothing else is said.
 OPERATIONS = {"lrn.normalize": 20, "lrn.normalize_backward": 50, "dropout.drop": 15, "optimizer.adam": 12}
 

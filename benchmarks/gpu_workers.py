@@ -20,7 +20,7 @@ from support.options import batch_of
 from support.progress import batches
 from support.scores import Score
 
-from minicnn import Tensor, set_matmul_precision
+from minicnn import Captured, Tensor, no_grad, set_matmul_precision
 from minicnn import functional as F
 from minicnn.backends.cuda import products
 from minicnn.backends.cuda.products import has_tf32
@@ -134,6 +134,31 @@ class Network(OnGPU, ours.Network):
         return memory_stats(DEVICE)["reserved"] / 2**20
 
 
+class CapturedNetwork(Network):
+    """The same with minicnn.Captured: the two passes of a step, and inference."""
+
+    def __init__(self, threads: int, network: str) -> None:
+        super().__init__(threads, network)
+        self.captured, self.predict = Captured(self.both, self.net), Captured(self.net, self.net)
+
+    def both(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(self.net(images), labels)
+        loss.backward()
+        return loss
+
+    def passes(self) -> Tensor:
+        return self.captured(self.images, self.labels)
+
+    def infer(self) -> None:
+        self.net.eval()
+        with no_grad():
+            self.predict(self.images)
+
+    def gradients(self) -> networks.Gradients:
+        super().gradients()  # not captured yet
+        return super().gradients()
+
+
 class Steps:
     """A DataLoader's batches; `fetching` is called before each is fetched."""
 
@@ -188,15 +213,15 @@ class Loop(OnGPU):
 
     @staticmethod
     def epoch(net: Any, optimizer: Any, schedule: Any, loader: Any) -> None:
-        """The lines of train.py, which a test compares with these."""
+        """The lines of train.py, with those of its passes(), which a test compares with these."""
         score = Score()
         for images, labels in batches(loader, "", score):
             with batch_of(len(labels)):
-                logits = net(Tensor(images))  # (N, classes)
-                loss = F.cross_entropy(logits, Tensor(labels))
-                score.add(loss, logits, labels)
                 net.zero_grad()
+                logits = net(Tensor(images))
+                loss = F.cross_entropy(logits, Tensor(labels))
                 loss.backward()
+                score.add(loss, logits, labels)
                 optimizer.step()
             schedule.step()
 

@@ -4,7 +4,7 @@ images, and whether two agree."""
 import runpy
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from math import isqrt, prod, sqrt
+from math import inf, isqrt, prod, sqrt
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,10 +150,15 @@ Gradients = tuple[float, Mapping[str, np.ndarray]]  # the loss, and the gradient
 
 def differences(ours: Gradients, theirs: Gradients) -> dict[str, float]:
     """How far apart the loss and each gradient are, relative to the size (the norm) of ours."""
-    apart = {"loss": abs(theirs[0] - ours[0]) / abs(ours[0])}
+    apart = {"loss": _relative(abs(theirs[0] - ours[0]), abs(ours[0]))}
     for name, gradient in ours[1].items():
-        apart[name] = float(np.linalg.norm(theirs[1][name] - gradient) / np.linalg.norm(gradient))
+        apart[name] = _relative(float(np.linalg.norm(theirs[1][name] - gradient)), float(np.linalg.norm(gradient)))
     return apart
+
+
+def _relative(apart: float, size: float) -> float:
+    """Nothing is far from itself, and from 0 all else is infinitely far."""
+    return 0.0 if apart == 0 else apart / size if size else inf
 
 
 def disagreement(apart: Mapping[str, float], gradients: float = 1e-3, loss: float = 1e-4) -> str | None:

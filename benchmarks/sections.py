@@ -18,6 +18,7 @@ from .turns import SHORTEST, BenchmarkError, Contender, measure, running, spread
 # two, and one moves conv1's gradient by 1e-3.
 AGREEMENT = {2: 1e-3, 13: 1e-2}
 OURS, DEFAULT, BEST, COMPILED, FLOOR = "minicnn", "PyTorch", "PyTorch best", "PyTorch compiled", "floor"
+CAPTURED = "minicnn captured"
 BACKENDS = "native", "numpy", "reference"  # minicnn's on a CPU, the fastest first
 # Numbers in a batch that the lessons can be asked to compute as they are written: 32 images of
 # AlexNet, which take them 2 s; 128 take 12.

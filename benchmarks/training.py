@@ -33,8 +33,14 @@ class Training(Worker):
     def train_once(self) -> None:
         """A training step in the mode that the network is in."""
         self.optimizer.zero_grad()
-        self.loss(self.net(self.images)).backward()
+        self.passes()
         self.optimizer.step()
+
+    def passes(self) -> Any:
+        """The passes forward and backward of a step: the loss."""
+        loss = self.loss(self.net(self.images))
+        loss.backward()
+        return loss
 
     def infer(self) -> None:
         self.net.eval()
@@ -49,8 +55,7 @@ class Training(Worker):
             if type(module).__name__ == "Dropout":
                 module.eval()
         self.optimizer.zero_grad()
-        loss = self.loss(self.net(self.images))
-        loss.backward()
+        loss = self.passes()
         pairs = zip(self.names, self.net.parameters(), strict=True)
         return loss.item(), {name: self.in_our_layout(name, p.grad) for name, p in pairs}
 

@@ -142,7 +142,7 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], info: dict[str
         what = type(arrays).__name__
         raise TypeError(f"save takes arrays by their names, a dict such as net.state_dict(), not a {what}")
     try:
-        text = json.dumps(dict(info or {}))
+        text = json.dumps({} if info is None else dict(info))
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"info is a dict of what JSON can hold: {error}") from None
     contiguous = {name: _contiguous(name, array) for name, array in arrays.items()}

@@ -37,6 +37,7 @@ NORM = Constants(4, 1.0, 0.9, 0.75)
 CASES = {  # name: (what it is made of, its inputs)
     "Abs": ((), [FAR]),
     "Add": ((), [A, B]),
+    "AddReLU": ((), [FAR, 0.01 * B]),
     "AllGather": ((Together(2), -1), [A]),
     "AllReduce": ((Together(2),), [A]),
     "Standardize": ((0.1,), [normal(3, 2, 2), normal(2, seed=1), normal(2, seed=2)]),
@@ -50,6 +51,7 @@ CASES = {  # name: (what it is made of, its inputs)
     "Clip": ((-0.12, 0.12), [FAR]),
     "Concatenate": ((1,), [A, normal(2, 1, seed=1), A]),
     "Conv2d": ((WINDOW, 2, (5, 4)), [X, WEIGHT, normal(6)]),
+    "Conv2dReLU": ((WINDOW, 2, (5, 4)), [X, WEIGHT, normal(6)]),
     "Conv2dTranspose": ((WINDOW, 2, (5, 4)), [Y, WEIGHT]),
     "Conv2dWeight": ((WINDOW, 2, (5, 4)), [X, Y]),
     "Copy": ((), [A]),

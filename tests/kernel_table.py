@@ -78,9 +78,16 @@ def convolution(draw, what):
     bias = draw(st.sampled_from([None, normal(o, seed=seed + 3)]))
     return {
         "convolve": (x, weight, bias, window, groups),
+        "convolve_rectify": (x, weight, bias, window, groups),
         "convolve_transpose": (dy, weight, window, groups, size),
         "convolve_weight": (x, dy, window, groups),
     }[what]
+
+
+@st.composite
+def add_rectify(draw):
+    shape, seed = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4)), draw(SEED)
+    return draw(st.sampled_from([normal, awkward]))(*shape, seed=seed), awkward(shape[-1], seed=seed + 1)
 
 
 @st.composite
@@ -246,6 +253,8 @@ TABLE = {
     "conv.convolve_weight": convolution("convolve_weight"),
     "dropout.drop": dropout(),
     "elementwise_loss.logistic_loss": logistic_loss(),
+    "fused.add_rectify": add_rectify(),
+    "fused.convolve_rectify": convolution("convolve_rectify"),
     "loss.negative_log_likelihood": loss("forward"),
     "loss.negative_log_likelihood_backward": loss("backward"),
     "loss.onehot": loss("onehot"),

@@ -201,11 +201,19 @@ def bin_spread(dy, axis, size):
     return np.apply_along_axis(lambda line: shares(size, len(line)).T @ line, axis, dy)
 
 
+def convolve_rectify(x, weight, bias, window, groups):
+    return rectify(reference.conv2d(x, weight, bias, *window[1:], groups))
+
+
+def rectify(x):
+    return each(lambda x: x if x > 0 or np.isnan(x) else 0.0, x)
+
+
 # -------------------------------------------------------------------------------------- registration
 FLOATING = {  # what is rounded to the dtype of the first array
     "activation.leak": lambda x, positive, slope: each(lambda x, p: x if p else slope * x, x, positive),
     "activation.logistic": lambda x: each(lambda x: 1 / (1 + np.exp(-x)), x),
-    "activation.rectify": lambda x: each(lambda x: x if x > 0 or np.isnan(x) else 0.0, x),
+    "activation.rectify": rectify,
     "activation.where_positive": lambda dy, y: each(lambda dy, y: dy if y > 0 else 0.0, dy, y),
     "adaptive_pooling.bin_means": bin_means,
     "adaptive_pooling.bin_spread": bin_spread,
@@ -221,6 +229,8 @@ FLOATING = {  # what is rounded to the dtype of the first array
     "elementwise_loss.logistic_loss": lambda z, t: each(
         lambda z, t: np.log1p(np.exp(z)) - t * z if z < 30 else z - t * z, z, t
     ),
+    "fused.add_rectify": lambda x, bias: rectify(x + bias),
+    "fused.convolve_rectify": convolve_rectify,
     "loss.negative_log_likelihood": negative_log_likelihood,
     "loss.negative_log_likelihood_backward": negative_log_likelihood_backward,
     "lrn.normalize": lambda a, norm: reference.local_response_norm(a.astype(float), *norm),

@@ -77,7 +77,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
             error = fails(OSError, "No space left", save, path, {"x": np.zeros(3)})
         assert str(path) in str(error)
         check()
-    for info in ({"info": {1, 2}}, {"info": object()}, {(1, 2): 3}, 3, "text"):
+    for info in ({"info": {1, 2}}, {"info": object()}, {(1, 2): 3}, 3, "text", 0, NotImplemented):
         fails(TypeError, "^info is a dict of what JSON can hold: ", save, path, {"x": np.zeros(3)}, info)
         check()
     for bad in (np.array(["text"]), np.array([None]), np.array([1j])):

@@ -264,11 +264,11 @@ def train_epoch(net: nn.Module, loader: DataLoader, optimizer: Optimizer, title:
     score = Score()
     for images, labels in batches(loader, title, score):
         with batch_of(len(labels)):
+            net.zero_grad()
             logits = net(Tensor(images))
             loss = F.cross_entropy(logits, Tensor(labels))
-            score.add(loss, logits, labels)
-            net.zero_grad()
             loss.backward()
+            score.add(loss, logits, labels)
             optimizer.step()
     return 100 - score.result()["top1"]
 

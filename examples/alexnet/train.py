@@ -17,7 +17,7 @@ from support.diagnosis import divergence
 from support.folders import Claim, claimed
 from support.images import View, datasets, pixel_statistics, training, validation
 from support.options import batch_of, command, connected, say, use_machine
-from support.parallel import WAYS
+from support.parallel import WAYS, Alone
 from support.progress import batches
 from support.recording import Run
 from support.report import MISTAKES
@@ -26,7 +26,7 @@ from support.settings import parse
 from support.start import Start, begin, freeze, introduce, observers, training_mode
 
 import minicnn
-from minicnn import Tensor, detect_anomaly, nn
+from minicnn import Captured, Tensor, detect_anomaly, nn
 from minicnn import functional as F
 from minicnn.optim import SGD, CosineLR, ReduceLROnPlateau, Schedule, StepLR
 from minicnn.workers import Workers
@@ -49,7 +49,7 @@ def main() -> None:
 def train(settings: Namespace, given: set[str], start: Start, workers: Workers, claim: Claim) -> None:
     minicnn.manual_seed(settings.seed)
     # how several processes divide the work
-    way = WAYS[settings.parallel if workers.size > 1 else "data"](workers)
+    way = WAYS[settings.parallel](workers) if workers.size > 1 else Alone(workers)
 
     # Data: images of classes, and how the network sees them.
     size = INPUT_SIZE[settings.variant]
@@ -84,6 +84,16 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
         explain=lambda images, labels, ago: divergence(net, images, labels, optimizer.steps - ago, way.alone),
         parts=lambda: {"model": way.whole(net), "optimizer": way.whole(optimizer), "schedule": schedule},
     )  # fmt: skip
+
+    def passes(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch's passes forward and backward: the loss, and the logits (N, classes)."""
+        logits = net(images)
+        loss = F.cross_entropy(logits, labels)
+        step.backward(loss)  # and, of several processes, sum the gradients
+        return loss, logits
+
+    if settings.capture:
+        passes = Captured(passes, net)
     for epoch in range(len(run.rows) + 1, settings.epochs + 1):
         title = f"epoch {epoch}/{settings.epochs}"
 
@@ -93,11 +103,9 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
         training_mode(net)
         for images, labels in batches(loader, title, score, run):
             with batch_of(len(labels)), way.step(len(labels)) as step:
-                logits = net(Tensor(images))  # (N, classes)
-                loss = F.cross_entropy(logits, Tensor(labels))
-                score.add(loss, logits, labels)
                 net.zero_grad()
-                step.backward(loss)  # and, of several processes, sum the gradients
+                loss, logits = passes(Tensor(images), Tensor(labels))
+                score.add(loss, logits, labels)
             way.update(optimizer)
             score.lr = optimizer.lr
             if not plateau:

@@ -60,6 +60,8 @@ class Backend:
         default: whether it is used on that device unless use_backend() names another. Of several,
             the last one that was made and can be used.
         otherwise: the backend whose kernels run where this one has none; without it the lesson's.
+            Some are of two layers at once (lesson fused) and run in the place of one's own for the
+            first of them.
         opens: a function that raises DeviceError, with one line that says what to do, if the
             backend cannot be used here. It is called once, before the first use.
     Attributes:

@@ -15,7 +15,8 @@ What comes first is examples/engine.py, forty lines that run without this packag
    `minicnn.functional.adaptive_pooling`
 5. `minicnn.functional.lrn`, `minicnn.functional.dropout`, `minicnn.functional.standardize`,
    `minicnn.functional.batch_norm`
-6. `minicnn.functional.exchange`, for a network in several processes
+6. `minicnn.functional.fused`, for two layers at once, and `minicnn.functional.exchange`, for a
+   network in several processes
 
 A public function takes and returns Tensors; the functions beside it that take arrays, marked
 @kernel, do the work. (A forward that only calls one NumPy function, such as tanh, has no kernel.)
@@ -32,6 +33,7 @@ from .conv_transpose import *
 from .dropout import *
 from .elementwise_loss import *
 from .exchange import *
+from .fused import *
 from .linear import *
 from .loss import *
 from .lrn import *

@@ -59,6 +59,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: the shapes do not fit.
     """
+    check_linear(x, weight, bias)
+    if x.ndim != 2:
+        rows = x.reshape(prod(x.shape[:-1]), x.shape[-1])  # (N, in)
+        return linear(rows, weight, bias).reshape(*x.shape[:-1], weight.shape[1])  # (…, out)
+    y = x @ weight  # (N, out)
+    return y if bias is None else y + bias
+
+
+def check_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Check that the arguments of linear fit together.
+
+    Raises:
+        ValueError: they do not.
+    """
     require_tensors("linear", x=x)
     require_constants("linear", weight=weight)
     if bias is not None:
@@ -71,11 +85,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if bias is not None and bias.shape != weight.shape[1:]:
         raise ValueError(f"linear: bias of shape {bias.shape}, expected ({weight.shape[1]},)")
-    if x.ndim != 2:
-        rows = x.reshape(prod(x.shape[:-1]), x.shape[-1])  # (N, in)
-        return linear(rows, weight, bias).reshape(*x.shape[:-1], weight.shape[1])  # (…, out)
-    y = x @ weight  # (N, out)
-    return y if bias is None else y + bias
 
 
 # The faster versions are those of the matrix product, ops.matmul: backends/numpy/ops.py,

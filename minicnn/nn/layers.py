@@ -46,6 +46,18 @@ __all__ = [
 ]
 
 
+class ReLU(Module):
+    """max(x, 0), elementwise; see functional.relu.
+
+    Example:
+        >>> ReLU()(Tensor([-1.0, 2.0]))
+        Tensor([0., 2.], dtype=float32)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
 class Conv2d(Module):
     """Convolution of images with a learned kernel: (N, H, W, in_channels) -> (N, OH, OW,
     out_channels). See functional.conv2d.
@@ -90,6 +102,11 @@ class Conv2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def _forward_relu(self, x: Tensor) -> Tensor:
+        return F.conv2d_relu(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    _fused = {(forward, ReLU.forward): _forward_relu}
 
     def flops(self, inputs: tuple[int, ...], output: tuple[int, ...]) -> int:
         return 2 * prod(output) * prod(self.weight.shape[:3])
@@ -222,6 +239,11 @@ class Linear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+    def _forward_relu(self, x: Tensor) -> Tensor:
+        return F.linear_relu(x, self.weight, self.bias)
+
+    _fused = {(forward, ReLU.forward): _forward_relu}
 
     def flops(self, inputs: tuple[int, ...], output: tuple[int, ...]) -> int:
         return 2 * prod(output) * self.weight.shape[0]
@@ -388,18 +410,6 @@ class BatchNorm2d(Module):
 
     def extra_repr(self) -> str:
         return f"{self.gamma.size}, eps={self.eps}, momentum={self.momentum}"
-
-
-class ReLU(Module):
-    """max(x, 0), elementwise; see functional.relu.
-
-    Example:
-        >>> ReLU()(Tensor([-1.0, 2.0]))
-        Tensor([0., 2.], dtype=float32)
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x)
 
 
 class Sigmoid(Module):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from ..autograd import no_grad
+from ..autograd import no_grad, observers
 from ..backends import devices
 from ..backends.devices import Array
 from ..checks import flags, place, several, shown, sizes, whole
@@ -170,6 +170,8 @@ class Module:
     training = True
     _buffers: tuple[str, ...] = ()
     _hooks: dict[object, Hook] = {}
+    # {(forward, the next module's forward): what a Sequential may call in the place of both}
+    _fused: Mapping[Any, Callable[..., Any]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Check the attributes of the class.
@@ -236,19 +238,38 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         try:
             output = self.forward(*inputs, **options)
-        except AttributeError as error:  # as None has no shape
-            if not inputs or error.obj is not inputs[0] or isinstance(error.obj, Tensor):
-                raise
-            other = TypeError(f"the input is a {type(error.obj).__name__}, not a Tensor: {error}")
-            self._say_where(other)
-            raise other from error
-        except (TypeError, ValueError) as error:
-            self._say_where(error)
+        except (AttributeError, TypeError, ValueError) as error:
+            self._explain(error, inputs)
             raise
         for hook in self._hooks.values():
             if hook(self, inputs, output) is not None:
                 raise TypeError("a forward hook returned something: it can look at the output and not replace it")
         return output
+
+    def _fused_with(self, following: "Module") -> Callable[..., Any] | None:
+        """What computes this module and then the following one, if something does and nobody looks
+        at what is between: no hook, no detect_anomaly, and no forward or __call__ of their own."""
+        if not self._fused:
+            return None
+        forwards = getattr(self.forward, "__func__", None), getattr(following.forward, "__func__", None)
+        fused = self._fused.get(forwards)
+        if fused is None or observers or self._hooks or following._hooks:
+            return None
+        return fused if type(self).__call__ is type(following).__call__ is Module.__call__ else None
+
+    def _explain(self, error: AttributeError | TypeError | ValueError, inputs: tuple[Any, ...]) -> None:
+        """Say in an error of this module's forward where it happened.
+
+        Raises:
+            TypeError: the error was that the input has no attribute that a Tensor has.
+        """
+        if not isinstance(error, AttributeError):
+            self._say_where(error)
+        # as None has no shape
+        elif inputs and error.obj is inputs[0] and not isinstance(error.obj, Tensor):
+            other = TypeError(f"the input is a {type(error.obj).__name__}, not a Tensor: {error}")
+            self._say_where(other)
+            raise other from error
 
     def _say_where(self, error: TypeError | ValueError) -> None:
         """Put the name of the layer that raised an error before its message, "features.conv1
@@ -688,8 +709,19 @@ class Sequential(_Numbered):
         return Sequential(*layers) if isinstance(layers, list) else layers
 
     def forward(self, x: Any) -> Any:
-        for module in self.children():
-            x = module(x)
+        modules = deque(self.children())
+        while modules:
+            module = modules.popleft()
+            fused = module._fused_with(modules[0]) if modules else None
+            if fused is None:
+                x = module(x)
+                continue
+            try:
+                x = fused(module, x)
+            except (AttributeError, TypeError, ValueError) as error:
+                module._explain(error, (x,))
+                raise
+            modules.popleft()  # it has been computed too
         return x
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..autograd import no_grad
-from ..checks import number, several
+from ..checks import number, several, shown
 from ..tensor import Tensor
 
 
@@ -36,9 +36,9 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
         >>> p.grad
         Tensor([0.6, 0.8], dtype=float64)
     """
-    max_norm = number("clip_grad_norm: max_norm", max_norm, finite=False)
-    if not max_norm > 0:
-        raise ValueError(f"clip_grad_norm: max_norm must be above 0, not {max_norm}")
+    most = number("clip_grad_norm: max_norm", max_norm, finite=False)
+    if not most > 0:
+        raise ValueError(f"clip_grad_norm: max_norm must be above 0, not {shown(max_norm)}")
     given = [parameters] if isinstance(parameters, Tensor) else parameters
     params = several("clip_grad_norm: parameters, as net.parameters() gives them,", given, Tensor)
     gradients = [(p, p.grad) for p in params if p.grad is not None]
@@ -56,8 +56,8 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     norm = largest * float(np.sqrt(sum(squares)))
     if not np.isfinite(norm):
         raise ValueError(f"clip_grad_norm: the gradients' norm is {norm}")
-    if norm > max_norm:
+    if norm > most:
         for p, g in gradients:
-            scaled = g * (max_norm / norm)
+            scaled = g * (most / norm)
             p.grad = scaled if scaled.dtype == p.dtype else scaled.astype(p.dtype)
     return norm

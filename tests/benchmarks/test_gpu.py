@@ -17,7 +17,7 @@ import pytest
 from benchmarks import __main__ as program
 from benchmarks import gpu, gpu_launches, gpu_report
 from benchmarks.gpu_launches import Card, Launch, distinct, recording
-from benchmarks.sections import BEST, COMPILED, DEFAULT, OURS
+from benchmarks.sections import BEST, CAPTURED, COMPILED, DEFAULT, OURS
 from benchmarks.turns import BenchmarkError, Contender, OutOfTime, Turn, running
 from minicnn import DeviceError
 from minicnn.backends.cuda import launch, products
@@ -113,7 +113,7 @@ def test_recording(monkeypatch):
     x, y = np.zeros((4, 5, 3), np.float32), np.zeros((4, 3), np.float64)
     with recording() as found:
         launch.launch("ops.add_rows", 12, x, y, 12, real=np.float32, C=3)
-        launch.launch("linear.add_bias", 60, x, y[0], 60, real=np.float32, C=3)
+        launch.launch("linear.add_bias", 60, x, y[0], x, 60, real=np.float32, C=3)
         launch.launch("optimizer.sgd", 25, np.array(([60, 100],), [("end", "i8", 2)])[()], 100, real=np.float64)
         launch.launch("nothing", 0, x[:0], real=np.float32)
         products.product(x[0].T, x[0], np.zeros((3, 3), np.float32))
@@ -160,7 +160,10 @@ def test_predicted_files(prediction, tmp_path):
     assert "| optimizer.sgd | 60,965,224 | 1 | 1,219 |" in text
     with_host = "what Python takes to ask for a step" in text  # not without the rig
     assert bool(prediction["host"]) == with_host == ("measured but the host" in text)
-    gpu_report.write_prediction({**prediction, "host": None}, tmp_path)
+    assert (prediction["captured"] is not None) == with_host and (
+        not with_host or prediction["captured"] < prediction["host"]
+    )
+    gpu_report.write_prediction({**prediction, "host": None, "captured": None}, tmp_path)
     text = said(tmp_path / "gpu-predicted.md")
     assert "Nothing here was measured. " in text and "Xeon" not in text
     saved = json.loads((tmp_path / "gpu-predicted.json").read_text(encoding="utf-8"))
@@ -451,18 +454,20 @@ def test_steps(fakes):
     for network in options.networks:
         gpu.steps(network, options.batches, False, options, found, math.inf)
     gpu.steps("2012", [128], True, options, found, math.inf)
-    assert len(found["measured"]) == 2 * 2 * 2 + 2 and len(found["agreement"]) == 2 * 2 * 2
+    assert len(found["measured"]) == 2 * 2 * 2 + 2 and len(found["agreement"]) == 2 * 2 * 3
     assert found["problems"] == [
         f"Not measured: {network}, {precision}, batch 512, {name}: OutOfMemoryError: 80 GB"
         for network in ("2012", "2014")
         for precision in ("tf32", "fp32")
-        for name in (DEFAULT, BEST)
+        for name in (CAPTURED, DEFAULT, BEST)
     ]
     by = {(m["network"], m["precision"], m["batch"]): m for m in found["measured"][:-2]}
-    assert by["2012", "tf32", 128]["step"]["seconds"]["step"] == {OURS: [0.5] * 2, DEFAULT: [1.0] * 2, BEST: [1.0] * 2}
-    assert list(by["2014", "fp32", 128]["waits"]) == [OURS, DEFAULT, BEST]
+    assert by["2012", "tf32", 128]["step"]["seconds"]["step"] == {
+        OURS: [0.5] * 2, **dict.fromkeys((CAPTURED, DEFAULT, BEST), [1.0] * 2),
+    }  # fmt: skip
+    assert list(by["2014", "fp32", 128]["waits"]) == [OURS, CAPTURED, DEFAULT, BEST]
     assert list(by["2012", "fp32", 512]["inference"]["seconds"]["inference"]) == [OURS]
-    assert list(found["measured"][-1]["waits"]) == [OURS, COMPILED]
+    assert list(found["measured"][-1]["waits"]) == [OURS, CAPTURED, COMPILED]
 
 
 @pytest.mark.parametrize(
@@ -486,7 +491,8 @@ def test_agreement(precision, rounding, off, well, fakes):
 def test_agreement_that_was_cut_off_is_tried_again(fakes):
     options, found = gpu.Options(1, [128], 2), {"agreement": {"2012, fp32, PyTorch": {}}}
     gpu.steps("2012", [128], False, options, found, math.inf)
-    assert set(found["agreement"]) == {f"2012, {p}, {name}" for p in gpu.PRECISIONS for name in (DEFAULT, BEST)}
+    names = CAPTURED, DEFAULT, BEST
+    assert set(found["agreement"]) == {f"2012, {p}, {name}" for p in gpu.PRECISIONS for name in names}
 
 
 def test_steps_that_run_late_keep_what_they_have(fakes, monkeypatch):
@@ -558,7 +564,7 @@ def test_what_has_changed_in_a_process_is_reported(fakes, monkeypatch):
     monkeypatch.setattr(FakeContender, "off", 1e-9)
     found = {}
     gpu.steps("2014", [128], True, gpu.Options(1), found, math.inf)
-    assert found["problems"] == ["the threads have changed"] * 2 and len(found["measured"]) == 2
+    assert found["problems"] == ["the threads have changed"] * 3 and len(found["measured"]) == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- the report

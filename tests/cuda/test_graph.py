@@ -357,6 +357,20 @@ def test_unused_memory_is_given_back_before_a_capture(standin):
     assert standin.gpus[0].reserved == standin.gpus[0].used
 
 
+def test_memory_of_graphs_is_counted(standin):
+    net = network()
+    captured = Captured(passes_of(net), net)
+    before = minicnn.memory_stats()
+    for _ in range(2):
+        captured(*batch())
+    stats = minicnn.memory_stats()
+    assert stats["used"] == standin.gpus[0].used > before["used"] + (1 << 15)
+    del captured
+    net.zero_grad()
+    gc.collect()
+    assert minicnn.memory_stats()["used"] <= before["used"]
+
+
 def test_a_graph_needs_its_pool(standin):
     """The stand-in notices if a graph does not keep it, or what it reads is gone."""
     arrays = [Tensor(np.ones(4, np.float32), device="gpu").data]

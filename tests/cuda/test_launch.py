@@ -75,10 +75,10 @@ def test_rows_that_lie_apart(gpu):
         (a[:, ::2], True, False), (a[:, :1], True, True), (a[0], True, True), (a[0, 0], False, True),
     ]:  # fmt: skip
         if fits:
-            launch.check_array("x", array, np.float32, strided)
+            launch.check_array("x", array, np.float32, 0, strided)
         else:
             with pytest.raises(ValueError, match="is not contiguous"):
-                launch.check_array("x", array, np.float32, strided)
+                launch.check_array("x", array, np.float32, 0, strided)
 
 
 def test_packs(gpu):
@@ -98,7 +98,7 @@ def test_declarations():
     for file in files:
         kernels = [line for line in launch._source(f"{file}.cu").split("\n") if re.match('(KERNEL|extern "C") ', line)]
         assert len(found[file]) == len(kernels)
-    assert found["linear"] == {"add_bias": ["real* __restrict__ y", "const real* __restrict__ bias", "Index count"]}
+    assert found["linear"] == {"add_bias": ["const real* x", "const real* __restrict__ bias", "real* y", "Index count"]}
     types = {"real": "double", "Index": "unsigned"}
     x, _, count, *_ = [launch.Parameter.of("im2col", text, types) for text in found["windows"]["im2col"]]
     assert x == ("const strided real* __restrict__ x", "im2col: x", "double", np.float64, True, True)

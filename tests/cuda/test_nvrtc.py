@@ -34,7 +34,7 @@ ODD = [  # file, types, constants
     ("activation", {}, {"PACK": 1}),
     ("conv", {}, {"PACK": 1}),
     ("dropout", {}, {"PACK": 1}),
-    ("linear", {}, {"PACK": 1, "C": 7}),
+    ("linear", {}, {"PACK": 1, "C": 7, "RECTIFIED": 0}),
     ("loss", {}, {"K": 7}),
     ("lrn", {}, {"PACK": 1, "C": 7, "BEFORE": 2, "AFTER": 1}),
     ("lrn", {}, {"PACK": 4, "C": 16, "BEFORE": 3, "AFTER": 3}),

@@ -300,7 +300,7 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     """It is one line, for `benchmarks gpu --predict` too, which then goes without the host's time."""
     (tmp_path / "file").touch()
     rig_says("file/minicnn-rig cannot be written", XDG_CACHE_HOME=str(tmp_path / "file"))
-    code = "from benchmarks.gpu_host import Host; print(Host(1, '2012', 2).seconds(1))"
+    code = "from benchmarks.gpu_host import Host; print(Host(1, 'Network', '2012', 2).seconds(1))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60,
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "file"), "PYTHONPATH": str(ROOT)},

@@ -66,20 +66,22 @@ def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path, recipe):
     assert re.search(r"on gpu:0, .+, [\d.]+ GiB, with matrix products in fp32, .*cuda\n", result.out)
 
 
-@pytest.mark.slow
-def test_captured_steps_train_the_same_network(standin, run, tmp_path):
-    """Bit for bit, with last batches that are smaller."""
-    data = programs.write_cifar10(tmp_path / "cifar", 52)  # batches of 128, 128 and 4
-    command = ["cuda_convnet/train.py", "--data", data, "--no-verify", "--device", "gpu", "--precision", "fp32"]
+@pytest.mark.parametrize("resumed", [False, True])
+def test_captured_steps_train_the_same_network(standin, run, tmp_path, resumed):
+    """Bit for bit; a run goes on as it began."""
     found, graphs = [], []
     for name, *more in ("plain",), ("captured", "--capture"):
         standin.log.clear()
-        assert run(*command, "--epochs", 2, *more, "--out", tmp_path / name).status == 0
+        out = tmp_path / name
+        assert run(*TRAIN, *more, "--epochs", 1 if resumed else 3, "--device", "gpu", "--out", out).status == 0
+        if resumed:
+            assert run("train.py", "--resume", out / "last.safetensors", "--epochs", 3, *THREADS).status == 0
         graphs.append(sum(entry.kind == "graph" for entry in standin.log))
-        found.append(minicnn.load(tmp_path / name / "last.safetensors")[0])
-    assert graphs == [0, 1 + 2]  # but the very first batch, and those that are smaller
-    for key in found[0].keys() | found[1].keys():
-        np.testing.assert_array_equal(found[0][key], found[1][key], err_msg=key)
+        found.append((minicnn.load(out / "last.safetensors")[0], [row["train_loss"] for row in programs.metrics(out)]))
+    assert graphs[0] == 0 < graphs[1]
+    assert found[0][1] == found[1][1]
+    for key in found[0][0].keys() | found[1][0].keys():
+        np.testing.assert_array_equal(found[0][0][key], found[1][0][key], err_msg=key)
 
 
 @pytest.mark.parametrize("cores, workers", [(3, 3), (64, 24)])

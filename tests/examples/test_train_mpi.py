@@ -331,6 +331,7 @@ def mistake(folder, size, options, message):
 def test_a_mistake_is_one_line(tmp_path):
     """Every process makes it."""
     mistake(tmp_path, 3, "--batch-size 2", "--batch-size 2 is too small for 3 processes")
+    mistake(tmp_path, 2, "--capture", "--capture is for one process, not for 2: leave it out")
     assert files(tmp_path) == {"jobs.json", *(path.name for path in tmp_path.glob("jobs pid *"))}
 
 

@@ -47,7 +47,7 @@ def test_what_cannot_be_clipped():
     used_up = iter(parameters([1.0]))
     list(used_up)
     for params, max_norm, words in (
-        (parameters([1.0]), 0, "max_norm.*0"), (parameters([1.0]), np.nan, "max_norm"), (used_up, 1.0, "no parameter.*generator"),
+        (parameters([1.0]), 0, "max_norm.*0"), (parameters([1.0]), False, "max_norm.*not False"), (parameters([1.0]), np.nan, "max_norm"), (used_up, 1.0, "no parameter.*generator"),
         (parameters([1.0]), "1", "max_norm must be a number"), (nn.Sequential(nn.Linear(1, 1)), 1.0, r"net\.parameters\(\)"),
         (parameters([np.inf], [1.0]), 1.0, "norm is inf"), (parameters([0.0], [np.nan, 1.0]), 1.0, "norm is nan"),
         (parameters([np.nan], [1.0]), 1.0, "norm is nan"),

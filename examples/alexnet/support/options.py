@@ -263,6 +263,8 @@ def use_machine(settings: argparse.Namespace, workers: Workers | None = None) ->
         distributed.start(settings.limit)
         if settings.batch_size < workers.size:
             raise UsageError(f"--batch-size {settings.batch_size} is too small for {workers.size} processes")
+        if workers.size > 1 and settings.capture:
+            raise UsageError(f"--capture is for one process, not for {workers.size}: leave it out")
         if workers.size > 1 and settings.device.startswith("gpu"):
             settings.device = "gpu"  # each has its own: not that of rank 0, which a checkpoint has
         settings.device = workers.device(settings.device)

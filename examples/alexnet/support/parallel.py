@@ -1,8 +1,7 @@
-"""How the processes that mpiexec has started divide a training: the ways of --parallel. For one
-process all of them are the same."""
+"""How the processes that mpiexec has started divide a training: the ways of --parallel."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from columns import column, own_part
@@ -16,16 +15,13 @@ from minicnn.workers import Workers
 from .options import UsageError
 
 
-class Data:
-    """Each worker has the whole network and some rows of each batch.
+class Alone:
+    """One process, which has the whole network and all of each batch.
 
     Attributes:
-        workers: all of them.
+        workers: all that there are.
         rows: the workers that share a batch: each has some of its rows.
     """
-
-    parallel: DataParallel
-    kind = DataParallel
 
     def __init__(self, workers: Workers) -> None:
         self.workers = self.rows = workers
@@ -41,19 +37,34 @@ class Data:
 
     def begin(self, net: nn.Sequential) -> None:
         """Begin to train what divide() has returned."""
-        self.parallel = self.kind(net, self.workers)
 
     def step(self, rows: int) -> AbstractContextManager[Step]:
         """As DataParallel.step."""
-        return self.parallel.step(rows)
+        return nullcontext(Step(1 / self.workers.size))
 
     def update(self, optimizer: Optimizer) -> None:
         """As DataParallel.update."""
-        self.parallel.update(optimizer)
+        optimizer.step()
 
     def whole(self, thing: Any) -> Any:
         """The network, or its optimizer, with the state of the whole."""
         return thing
+
+
+class Data(Alone):
+    """Each worker has the whole network and some rows of each batch."""
+
+    parallel: DataParallel
+    kind = DataParallel
+
+    def begin(self, net: nn.Sequential) -> None:
+        self.parallel = self.kind(net, self.workers)
+
+    def step(self, rows: int) -> AbstractContextManager[Step]:
+        return self.parallel.step(rows)
+
+    def update(self, optimizer: Optimizer) -> None:
+        self.parallel.update(optimizer)
 
 
 class ShardedData(Data):
@@ -67,7 +78,7 @@ class ShardedData(Data):
         return thing
 
 
-class Divided(Data):
+class Divided(Alone):
     """Each worker has some outputs of some layers: the last axis of their parameters is divided."""
 
     divided: tuple[str, ...] = ()  # the names of these layers begin so
@@ -113,18 +124,8 @@ class Columns(Divided):
         norm, dropout = layers["conv1.norm.norm"], layers["fc6.dropout"]  # which have no parameters
         return column(self.workers, layers["fc8"].weight.shape[1], lambda: norm, lambda: dropout)
 
-    def begin(self, net: nn.Sequential) -> None:
-        """There is nothing to begin: each weight is one worker's."""
 
-    @contextmanager
-    def step(self, rows: int) -> Iterator[Step]:
-        yield Step(1 / self.workers.size)
-
-    def update(self, optimizer: Optimizer) -> None:
-        optimizer.step()
-
-
-class OneWeirdTrick(Divided):
+class OneWeirdTrick(Divided, Data):
     """Convolutions divide the rows, linear layers their outputs; see hybrid.py."""
 
     divided = LINEAR

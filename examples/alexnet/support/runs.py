@@ -31,7 +31,7 @@ FIVE = 5  # of so few classes the five best answers are all
 # settings that older runs do not have, and which are then the defaults
 NEWER = (
     "precision", "processes", "backend", "source", "freeze", "head_lr", "parallel", "limit", "checkpoint_every",
-    "max_bad", "watch", "tensorboard", "detect_anomaly",
+    "max_bad", "watch", "tensorboard", "detect_anomaly", "capture",
 )  # fmt: skip
 # settings without which there is no network
 NEEDED = "variant", "groups", "init", "classes", "view"

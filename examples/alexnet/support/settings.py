@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {  # the settings that no recipe has
     "threads": None, "device": "cpu", "backend": None, "precision": None, "out": "runs/alexnet",
     "source": None, "freeze": False, "head_lr": None, "parallel": "data", "limit": 600.0,
     "checkpoint_every": 10.0, "max_bad": None, "watch": False, "tensorboard": False,
-    "detect_anomaly": False,
+    "detect_anomaly": False, "capture": False,
 }  # fmt: skip
 # A checkpoint fixes these: the network, how it sees images, and what the states in it depend on.
 FIXED = (
@@ -137,6 +137,7 @@ KINDS: dict[str, Any] = {  # what each setting may be: a type, one of several va
     "threads": natural, "device": str, "backend": str, "precision": ("fp32", "tf32"), "out": str,
     "parallel": PARALLEL, "limit": seconds, "ranks": natural,
     "checkpoint_every": positive, "max_bad": counted, "watch": bool, "tensorboard": bool, "detect_anomaly": bool,
+    "capture": bool,
     "source": str, "freeze": bool, "head_lr": positive,
     **{name: kind for options in RECIPE_OPTIONS.values() for name, (kind, _) in options.items()},
     "mean": ("imagenet", "image", "source"), "scale": ("unit", "raw", "source"),
@@ -271,6 +272,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, s
     run.add_argument(
         "--detect-anomaly", action=argparse.BooleanOptionalAction,
         help="end at the first operation whose output or gradient is NaN or infinite, and name it; slower",
+    )  # fmt: skip
+    run.add_argument(
+        "--capture", action=argparse.BooleanOptionalAction,
+        help="with --device gpu, in one process: ask for all launches of a step at once, as a CUDA graph",
     )  # fmt: skip
 
     several = parser.add_argument_group("several processes, started by mpiexec -n N (see PARALLEL.md beside train.py)")

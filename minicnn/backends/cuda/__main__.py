@@ -19,7 +19,7 @@ CONSTANTS = {
     "activation": {"PACK": 4},
     "conv": {"PACK": 4},
     "dropout": {"PACK": 4},
-    "linear": {"PACK": 4, "C": 96},
+    "linear": {"PACK": 4, "C": 96, "RECTIFIED": 1},
     "loss": {"K": 1000},
     "lrn": {"PACK": 4, "C": 96, "BEFORE": 2, "AFTER": 2},
     "matmul": {"TILE": matmul.TILE},

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..devices import Array
 from . import products
+from .activation import rectify
 from .kept import kept
 from .launch import contiguous, empty, launch, pack
 from .linear import add_bias
@@ -22,7 +23,7 @@ from .windows import col2im, im2col
 WHOLE = 4  # elements to a pack
 
 
-def convolve(x: Array, weight: Array, bias: Array | None, window: Any, groups: int) -> Array:
+def convolve(x: Array, weight: Array, bias: Array | None, window: Any, groups: int, rectified: bool = False) -> Array:
     n, h, w, _ = x.shape
     outputs = weight.shape[3]
     y = empty((n, *window.output_size(h, w), outputs), x.dtype)  # (N, OH, OW, O)
@@ -34,7 +35,9 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Any, groups: i
     if columns.base is None:  # it is not the images themselves
         kept.keep(x, (window, groups), columns)
     if bias is not None:
-        add_bias(y, bias)
+        add_bias(y, bias, y, rectified)
+    elif rectified:
+        return rectify(y)
     return y
 
 

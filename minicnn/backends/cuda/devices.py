@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..devices import Array, Device, DeviceError, on_device, one_line, open_device
-from .graph import Graph, new_pool
+from .graph import Graph, new_pool, pools
 from .kept import kept
 from .nccl import Link
 
@@ -40,6 +40,9 @@ class GPU(Device):
     def is_current(self, array: Array) -> bool:
         return array.data.device_id == sys.modules["cupy"].cuda.runtime.getDevice()
 
+    def is_full(self, error: BaseException) -> bool:
+        return _is_out_of_memory(error)
+
     def make_room(self) -> bool:
         return kept.give_up()
 
@@ -62,9 +65,10 @@ class GPU(Device):
     def memory_stats(self, number: int) -> dict[str, int]:
         cupy = sys.modules["cupy"]
         with cupy.cuda.Device(number):
-            pool = cupy.get_default_memory_pool()
+            every = [cupy.get_default_memory_pool(), *pools()]
             free, total = cupy.cuda.runtime.memGetInfo()
-            return {"used": pool.used_bytes(), "reserved": pool.total_bytes(), "free": free, "total": total}
+            used, reserved = sum(pool.used_bytes() for pool in every), sum(pool.total_bytes() for pool in every)
+            return {"used": used, "reserved": reserved, "free": free, "total": total}
 
     def uploader(self, number: int) -> "Upload":
         return Upload(f"gpu:{number}")

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,7 @@ class Graph:
             finally:
                 _capturing.graph = None
             self.graph = stream.end_capture()
+        _graphs.add(self)
 
     def launch(self, drawn: int) -> None:
         """Do all of it, after what the current stream has been asked for.
@@ -64,6 +66,15 @@ class Graph:
         """
         self.drawn.fill(drawn)
         self.graph.launch()
+
+
+# those that there are; used by memory_stats
+_graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
+
+
+def pools() -> list[Any]:
+    """The memory of all graphs."""
+    return list({id(graph.pool): graph.pool for graph in list(_graphs)}.values())
 
 
 def new_pool() -> Any:

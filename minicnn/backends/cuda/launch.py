@@ -67,19 +67,19 @@ def _run(
     if not count:
         return
     cupy = sys.modules["cupy"]
-    largest = count
+    here, largest = cupy.cuda.runtime.getDevice(), count
     for arg in args:
         if (size := getattr(arg, "size", 1)) > largest:
             largest = size
     use = _use(
-        cupy, cupy.cuda.runtime.getDevice(), kernel, np.dtype(real), largest >= 1 << 31,
+        cupy, here, kernel, np.dtype(real), largest >= 1 << 31,
         tuple(types.items()) if types else None, tuple(constants), tuple(constants.values()),
     )  # fmt: skip
     if len(args) != len(use.parameters):
         declared = ", ".join([parameter.text for parameter in use.parameters])
         raise TypeError(f"{kernel} takes {len(use.parameters)} arguments, not {len(args)}: {declared}")
     checked = [
-        check_array(parameter.what, arg, parameter.dtype, parameter.strided)
+        check_array(parameter.what, arg, parameter.dtype, here, parameter.strided)
         if parameter.pointer
         else parameter.value(arg)
         for parameter, arg in zip(use.parameters, args, strict=True)
@@ -87,10 +87,10 @@ def _run(
     use.compiled((min(int(blocks), use.most_blocks),), (BLOCK,), tuple(checked))
 
 
-def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> Array:
-    """The array; TypeError or ValueError unless a kernel that is launched now can read it."""
-    cupy = sys.modules["cupy"]
-    if not isinstance(array, cupy.ndarray):
+def check_array(what: str, array: Array, dtype: Any, here: int, strided: bool = False) -> Array:
+    """The array; TypeError or ValueError unless a kernel can read it that is launched on the GPU of
+    that number."""
+    if not isinstance(array, sys.modules["cupy"].ndarray):
         raise TypeError(f"{what} must be an array on a GPU, not {type(array).__name__}")
     if array.dtype != dtype:
         raise TypeError(f"{what} must be {np.dtype(dtype)}, not {array.dtype}")
@@ -98,7 +98,7 @@ def check_array(what: str, array: Array, dtype: Any, strided: bool = False) -> A
         side_by_side = array.ndim < 2 or array.strides[-1] == array.itemsize or array.shape[-1] < 2
         if not (strided and side_by_side):
             raise ValueError(f"{what}, shape {array.shape} and strides {array.strides}, is not contiguous")
-    if (there := array.data.device_id) != (here := cupy.cuda.runtime.getDevice()):
+    if (there := array.data.device_id) != here:
         raise ValueError(f"{what} is on gpu:{there}, and the kernel runs on gpu:{here}")
     return array
 

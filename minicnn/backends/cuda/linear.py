@@ -1,14 +1,14 @@
-"""The bias of a convolution on a GPU: the + b of the lesson functional/conv.py, by the kernel of
-linear.cu."""
+"""The bias on a GPU: the + b of the lessons functional/conv.py and functional/fused.py, by the
+kernel of linear.cu."""
 
 from ..devices import Array
 from .launch import contiguous, launch, pack
 
 
-def add_bias(y: Array, bias: Array) -> None:
-    """y + b in place: (…, C), contiguous, and (C,)"""
-    if y.shape[-1:] != bias.shape:
-        raise ValueError(f"add_bias: y of shape {y.shape} needs a bias of shape {y.shape[-1:]}, not {bias.shape}")
+def add_bias(x: Array, bias: Array, y: Array, rectified: bool = False) -> None:
+    """y = x + b, or max(x + b, 0) if rectified: (…, C), contiguous, and (C,). y may be x."""
+    if x.shape[-1:] != bias.shape:
+        raise ValueError(f"add_bias: x of shape {x.shape} needs a bias of shape {x.shape[-1:]}, not {bias.shape}")
     bias = contiguous(bias)
-    width = pack(bias.size, y, bias)
-    launch("linear.add_bias", y.size // width, y, bias, y.size, real=y.dtype, C=bias.size, PACK=width)
+    width, constants = pack(bias.size, x, bias, y), {"C": bias.size, "RECTIFIED": rectified}
+    launch("linear.add_bias", x.size // width, x, bias, y, x.size, real=x.dtype, PACK=width, **constants)

@@ -1,6 +1,7 @@
 """SGD and Adam on a GPU: the functions of optim/optimizer.py, for all parameters at once, by the
 kernels of optimizer.cu."""
 
+import sys
 from collections import defaultdict
 from typing import Any
 
@@ -30,6 +31,7 @@ def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None
     """One launch for MOST parameters of a dtype whose elements come in packs, and others for those
     that do not."""
     refuse_capture("an update of parameters would have this step's learning rate for ever")
+    here = sys.modules["cupy"].cuda.runtime.getDevice()
     alike: defaultdict[tuple[Any, int], list[Arrays]] = defaultdict(list)
     for w, g, *state in every:
         arrays = (w, contiguous(g), *state)
@@ -38,7 +40,7 @@ def _launch(kernel: str, every: list[Arrays], arity: int, *numbers: Any) -> None
         shape, dtype = w.shape, w.dtype
         what = f"{kernel}: an array of a parameter of shape {shape}"
         for array in arrays:
-            check_array(what, array, dtype)
+            check_array(what, array, dtype, here)
             if array.shape != shape:
                 raise ValueError(f"{what} has shape {array.shape}")
         alike[dtype, pack(w.size, *arrays)].append(arrays)

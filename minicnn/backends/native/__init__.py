@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import Backend, named
 from ..numpy import backend as numpy
-from . import activation, conv, dropout, loss, lrn, matmul, ops, optimizer, pixels, pooling, softmax, standardize
+from . import activation, conv, dropout, fused, loss, lrn, matmul, ops, optimizer, pixels, pooling, softmax, standardize
 from .compiler import open_compiler
 from .launch import REALS
 
@@ -34,7 +34,8 @@ def floats(name: str, fast: Callable[..., Any]) -> Callable[..., Any]:
 
 KERNELS = named(
     activation.leak, activation.logistic, activation.rectify, activation.where_positive, conv.convolve,
-    conv.convolve_transpose, conv.convolve_weight, dropout.drop, loss.negative_log_likelihood,
+    conv.convolve_transpose, conv.convolve_weight, dropout.drop, fused.add_rectify, fused.convolve_rectify,
+    loss.negative_log_likelihood,
     loss.negative_log_likelihood_backward, lrn.normalize, lrn.normalize_backward, lrn.sum_window, ops.masked,
     ops.total, optimizer.adam, optimizer.sgd, pooling.gather, pooling.scatter, pooling.window_maximum,
     pooling.winners, softmax.log_probabilities, softmax.probabilities, standardize.moments,

@@ -103,9 +103,10 @@ static Product windows(const Shape *s, const Room *room, const real *x, Unit u, 
     return m;
 }
 
-// y = im2col(x) @ K + b, by units of images or of rows of y.
-KERNEL void convolve(Index first, Index last, const real *x, const real *weight, const real *bias, real *y,
-                     const Index *shape, uint8_t *room) {
+// y = im2col(x) @ K + b, or if `rectified`, the maximum of that and 0; by units of images or of rows
+// of y.
+KERNEL void convolve(Index first, Index last, const real *x, const real *weight, const real *bias, Index rectified,
+                     real *y, const Index *shape, uint8_t *room) {
     const Shape *s = (const Shape *)shape;
     const Room r = divided(room, s->few * s->ow * (s->oh / s->bands + 1), s->kh * s->kw * s->c / s->groups);
     for (Index number = first; number < last; ++number)
@@ -113,6 +114,7 @@ KERNEL void convolve(Index first, Index last, const real *x, const real *weight,
             const Unit u = unit_of(s, number, s->oh);
             Product m = windows(s, &r, x, u, g);
             m.right = weight + g * m.width, m.out = y + u.image * s->oh * s->ow * s->o + g * m.width;
+            m.rectified = rectified != 0;
             multiply(&m, bias ? bias + g * m.width : NULL, 0);
         }
 }

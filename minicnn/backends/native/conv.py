@@ -19,16 +19,19 @@ MOST_COLUMNS = 16 << 20  # bytes of an image's
 COLUMNS = 1.5  # how much longer a multiplication takes by way of columns, which are added up
 
 
-def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
-    """y = im2col(x) @ K + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
+def convolve(
+    x: Array, weight: Array, bias: Array | None, window: Window, groups: int, rectified: bool = False
+) -> Array:
+    """y = im2col(x) @ K + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O); or, if
+    rectified, max(y, 0), without another pass over y"""
     if winograd.suits(x, weight, window, groups):
-        return winograd.convolve(x, weight, bias, window, groups)
+        return winograd.convolve(x, weight, bias, window, groups, rectified)
     n, h, w, _ = x.shape
     y = empty((n, *window.output_size(h, w), weight.shape[3]), x.dtype)
     x, weight = contiguous(x), contiguous(weight)
     shape, units, room = _cut(x, y, window, groups)
-    arrays = x, weight, bias if bias is None else contiguous(bias), y
-    launch("conv.convolve", units, *arrays, shape, real=x.dtype, each=BLOCK, room=room)
+    arguments = x, weight, bias if bias is None else contiguous(bias), rectified, y, shape
+    launch("conv.convolve", units, *arguments, real=x.dtype, each=BLOCK, room=room)
     return y
 
 

@@ -55,6 +55,9 @@ typedef uinteger uints __attribute__((vector_size(BYTES), aligned(sizeof(real)),
 // The numbers where a comparison holds, and 0 elsewhere.
 INLINE vec where(ints holds, vec a) { return (vec)(holds & (ints)a); }
 
+// max(v, 0), where a NaN stays one, and −0 becomes 0
+INLINE vec positive(vec v) { return where(~(v <= 0), v); }
+
 // At most 63 bytes, for which a call of memcpy takes longer.
 INLINE void copy_few(void *to, const void *from, Index size) {
     char *target = to;

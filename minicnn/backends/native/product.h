@@ -19,10 +19,11 @@
 
 // R × V registers of sums: out[r] = begin + Σ_b source[rows[r] + columns[b]] · packed[b]. With no
 // `begin`, the sum is added to what out[r] holds: sums of at most DEEPEST numbers are added up, so
-// a gradient over a million pixels loses a few of its last bits, and not half of them.
+// a gradient over a million pixels loses a few of its last bits, and not half of them. If
+// `rectified`, max(sum, 0) is stored.
 #define TILE(R, V)                                                                                          \
     static void tile_##R##_##V(const real *source, const Index *rows, const Index *columns, Index deep,     \
-                               const real *packed, const real *begin, real *const *out) {                   \
+                               const real *packed, const real *begin, int rectified, real *const *out) {    \
         vec sum[R][V];                                                                                      \
         const real *from[R];                                                                                \
         _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r) {                                              \
@@ -43,11 +44,11 @@
             _Pragma("GCC unroll 16") for (int v = 0; v < V; ++v) {                                          \
                 real *const to = out[r] + v * WIDTH;                                                        \
                 if (!begin) sum[r][v] += load(to);                                                          \
-                store(to, sum[r][v]);                                                                       \
+                store(to, rectified ? positive(sum[r][v]) : sum[r][v]);                                     \
             }                                                                                               \
     }
 
-typedef void Tile(const real *, const Index *, const Index *, Index, const real *, const real *, real *const *);
+typedef void Tile(const real *, const Index *, const Index *, Index, const real *, const real *, int, real *const *);
 #if REGISTERS == 32
 TILE(12, 1) TILE(12, 2) TILE(8, 3) TILE(6, 4)
 static Tile *const TILES[] = {tile_12_1, tile_12_2, tile_8_3, tile_6_4};
@@ -61,7 +62,8 @@ static const Index HEIGHTS[] = {10, 6};
 // A product of a matrix (height, depth), one (depth, width), and the result (height, width), and
 // where things are: where the rows and columns of the left matrix begin, the rows of the right one,
 // and those of the result; how far apart are numbers of a row of the right one, and of the result.
-// `packed` is working memory of PACKED bytes, `spare` of height · SPARE numbers.
+// `packed` is working memory of PACKED bytes, `spare` of height · SPARE numbers. If `rectified`, a
+// ReLU follows: the result is max(…, 0).
 typedef struct {
     const real *left, *right;
     real *out;
@@ -69,6 +71,7 @@ typedef struct {
     Index *rows, *columns, *with, *to;
     Index right_step, out_step;
     real *packed, *spare;
+    int rectified;
 } Product;
 
 // Copy `deep` rows of the right matrix from row b on, and of each `here` numbers from `first` on,
@@ -115,6 +118,7 @@ static void multiply(const Product *p, const real *bias, int add) {
                 for (Index o = 0; o < here; ++o) p->spare[a * span + o] = out[p->to[a] + o * p->out_step];
         for (Index b = 0; b < most(p->depth, 1); b += deepest) {
             const Index deep = least(deepest, p->depth - b);
+            const int rectified = p->rectified && b + deep == p->depth;
             pack(p, b, deep, first, here, span);
             for (Index a = 0; a < p->height; a += tall) {
                 Index rows[TALLEST];
@@ -124,7 +128,8 @@ static void multiply(const Product *p, const real *bias, int add) {
                     rows[r] = p->rows[row];
                     place[r] = a + r > row ? rest + r * span : collect ? p->spare + row * span : out + p->to[row];
                 }
-                TILES[wide - 1](p->left, rows, p->columns + b, deep, p->packed, b || add ? NULL : begin, place);
+                TILES[wide - 1](p->left, rows, p->columns + b, deep, p->packed, b || add ? NULL : begin, rectified,
+                                place);
             }
         }
         if (collect)

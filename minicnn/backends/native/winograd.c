@@ -193,9 +193,10 @@ INLINE void tiles_of(enum Map map, Form f, const real *x, real *v, Index images,
             }
 }
 
-// y = (A⊗A) m + b: (side², T, some) -> images (N, H, W, all), as far as a tile is inside.
-INLINE void tiles_back(Form f, const real *m, const real *bias, real *y, Index images, Index h, Index w, Index all,
-                       Index some, Index begin, Index end, Index wide) {
+// y = (A⊗A) m + b: (side², T, some) -> images (N, H, W, all), as far as a tile is inside; or, if
+// `rectified`, the maximum of that and 0.
+INLINE void tiles_back(Form f, const real *m, const real *bias, Index rectified, real *y, Index images, Index h,
+                       Index w, Index all, Index some, Index begin, Index end, Index wide) {
     const int side = side_of(f);
     const Index tiles = images * (end - begin) * wide;
     Index tile = 0;
@@ -210,8 +211,11 @@ INLINE void tiles_back(Form f, const real *m, const real *bias, real *y, Index i
                     both(BACK, f, side, f.m, s, t);
                     const vec b = bias ? load(bias + c) : (vec){0};
                     for (Index i = 0; i < least(f.m, h - f.m * p); ++i)
-                        for (Index j = 0; j < least(f.m, w - f.m * q); ++j)
-                            store(y + ((n * h + f.m * p + i) * w + f.m * q + j) * all + c, t[i][j] + b);
+                        for (Index j = 0; j < least(f.m, w - f.m * q); ++j) {
+                            const vec sum = t[i][j] + b;
+                            real *const to = y + ((n * h + f.m * p + i) * w + f.m * q + j) * all + c;
+                            store(to, rectified ? positive(sum) : sum);
+                        }
                 }
 }
 
@@ -275,15 +279,18 @@ static void made(const Shape *s, const Unit *u, Index group, const real *dy, rea
     WITH_FORM(s->m, s->size, tiles_of(MADE, f, dy, m, u->images, s->oh, s->ow, s->o, o, 0, 0, u->begin, u->end, u->across))
 }
 
-static void back(const Shape *s, const Unit *u, Index group, const real *m, const real *bias, real *y) {
+static void back(const Shape *s, const Unit *u, Index group, const real *m, const real *bias, Index rectified,
+                 real *y) {
     const Index o = s->o / s->groups;
     y += u->image * s->oh * s->ow * s->o + group * o;
     bias = bias ? bias + group * o : NULL;
-    WITH_FORM(s->m, s->size, tiles_back(f, m, bias, y, u->images, s->oh, s->ow, s->o, o, u->begin, u->end, u->across))
+    WITH_FORM(s->m, s->size, tiles_back(f, m, bias, rectified, y, u->images, s->oh, s->ow, s->o, o, u->begin, u->end,
+                                        u->across))
 }
 
-// y = (A⊗A) (V U) + b of images x (N, H, W, C), with u (G, side², C/G, O/G).
-KERNEL void convolve(Index first, Index last, const real *x, const real *u, const real *bias, real *y,
+// y = (A⊗A) (V U) + b of images x (N, H, W, C), with u (G, side², C/G, O/G); or if `rectified`, the
+// maximum of that and 0.
+KERNEL void convolve(Index first, Index last, const real *x, const real *u, const real *bias, Index rectified, real *y,
                      const Index *shape, uint8_t *room) {
     const Shape *s = (const Shape *)shape;
     const Index c = s->c / s->groups, o = s->o / s->groups, products = products_of(s);
@@ -299,7 +306,7 @@ KERNEL void convolve(Index first, Index last, const real *x, const real *u, cons
                 p.right = u + (g * products + i) * c * o;
                 multiply(&p, NULL, 0);
             }
-            back(s, &unit, g, r.m, bias, y);
+            back(s, &unit, g, r.m, bias, rectified, y);
         }
     }
 }

@@ -48,11 +48,12 @@ def tile_for(size: tuple[int, int], k: int) -> int:
     return 4 if four < SAVING * two else 2
 
 
-def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
-    """y = (A⊗A) (V U) + b: (N, H, W, C), (K, K, C/G, O), (O,) -> (N, OH, OW, O)"""
+def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int, rectified: bool) -> Array:
+    """y = (A⊗A) (V U) + b: (N, H, W, C), (K, K, C/G, O), (O,) -> (N, OH, OW, O); or, if rectified,
+    max(y, 0)"""
     ((top, _), (left, _)), size = window.padding, window.output_size(*x.shape[1:3])
     bias = bias if bias is None else contiguous(bias)
-    return _convolve(x, weight, bias, size, weight.shape[3], top, left, groups, turned=False)
+    return _convolve(x, weight, bias, size, weight.shape[3], top, left, groups, rectified=rectified)
 
 
 def convolve_transpose(dy: Array, turned: Array, window: Window, groups: int, size: tuple[int, int]) -> Array:
@@ -63,13 +64,13 @@ def convolve_transpose(dy: Array, turned: Array, window: Window, groups: int, si
 
 def _convolve(
     x: Array, weight: Array, bias: Array | None, size: tuple[int, int], outputs: int, top: int, left: int, groups: int,
-    turned: bool,
+    turned: bool = False, rectified: bool = False,
 ) -> Array:  # fmt: skip
     x, y, k = contiguous(x), empty((len(x), *size, outputs), x.dtype), len(weight)
     m = tile_for(size, k)
     u = _kernels(weight, m, groups, turned)
     shape, units, room = _cut(x, y, m, k, top, left, groups)
-    launch("winograd.convolve", units, x, u, bias, y, shape, real=x.dtype, each=BLOCK, room=room)
+    launch("winograd.convolve", units, x, u, bias, rectified, y, shape, real=x.dtype, each=BLOCK, room=room)
     return y
 
 

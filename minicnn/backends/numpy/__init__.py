@@ -4,7 +4,7 @@ second algorithm (winograd.py).
 """
 
 from .. import Backend, named
-from . import activation, conv, dropout, loss, lrn, ops, optimizer, pixels, pooling, standardize, windows
+from . import activation, conv, dropout, fused, loss, lrn, ops, optimizer, pixels, pooling, standardize, windows
 
 backend = Backend(
     "numpy",
@@ -12,7 +12,7 @@ backend = Backend(
     default=True,
     kernels=named(
         activation.rectify, activation.where_positive, conv.convolve, conv.convolve_transpose,
-        conv.convolve_weight, dropout.drop, loss.negative_log_likelihood,
+        conv.convolve_weight, dropout.drop, fused.convolve_rectify, loss.negative_log_likelihood,
         loss.negative_log_likelihood_backward, lrn.normalize, lrn.normalize_backward, lrn.sum_window,
         ops.broadcast, ops.masked, ops.matmul, ops.total, optimizer.adam, optimizer.sgd, pixels.normalize,
         pooling.gather, pooling.scatter, pooling.window_maximum, pooling.winners, standardize.moments,

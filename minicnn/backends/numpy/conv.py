@@ -17,13 +17,17 @@ from .windows import band, channel_pieces, col2im_into, columns_of, groups_of
 Window = Any  # functional.windows.Window, which belongs to a layer of imports above this one
 
 
-def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
-    """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O)"""
+def convolve(
+    x: Array, weight: Array, bias: Array | None, window: Window, groups: int, rectified: bool = False
+) -> Array:
+    """y = im2col(x) W + b: (N, H, W, C), (KH, KW, C/G, O), (O,) -> (N, OH, OW, O); or, if
+    rectified, max(y, 0), of each slice while it is in the cache
+    """
     n, h, w, channels = x.shape
     oh, ow = window.output_size(h, w)
     outputs = weight.shape[3]
     if winograd.suits(x, window, n * oh * ow, min(channels, outputs) // groups):
-        return winograd.convolve(x, weight, bias, window, groups)
+        return winograd.convolve(x, weight, bias, window, groups, rectified)
     y = empty((n, oh, ow, outputs), x.dtype)  # (N, OH, OW, O)
     matrix = weight.reshape(-1, outputs)  # (KH·KW·C/G, O)
 
@@ -36,6 +40,8 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
             np.matmul(columns[g], matrix[:, o], out=out[:, o])
         if bias is not None:
             out += bias
+        if rectified:
+            np.maximum(out, 0, out=out)
 
     parallel(some, pieces(x, oh, _row_bytes(y, weight.shape)))
     return y

@@ -86,8 +86,12 @@ def suits(x: Array, window: Window, pixels: int, channels: int) -> bool:
     return slides and pixels >= FEWEST_PIXELS and channels >= FEWEST_CHANNELS
 
 
-def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> Array:
-    """y = (A⊗A) (V U) + b: (N, H, W, C), (3, 3, C, O), (O,) -> (N, OH, OW, O)"""
+def convolve(
+    x: Array, weight: Array, bias: Array | None, window: Window, groups: int, rectified: bool = False
+) -> Array:
+    """y = (A⊗A) (V U) + b: (N, H, W, C), (3, 3, C, O), (O,) -> (N, OH, OW, O); or, if rectified,
+    max(y, 0)
+    """
     n, h, w, channels = x.shape
     y = empty((n, *window.output_size(h, w), weight.shape[3]), x.dtype)  # (N, OH, OW, O)
     seen, made = _tiles(window, y.shape)
@@ -102,6 +106,8 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups
             _transform_back(AA, m, window2, out[..., o])
         if bias is not None:
             out += bias
+        if rectified:
+            np.maximum(out, 0, out=out)
 
     parallel(some, _pieces(x, y, groups))
     return y

@@ -9,7 +9,7 @@ from kernel_table import cast, normal
 from numpy.testing import assert_array_equal
 
 from minicnn import backends, use_backend
-from minicnn.backends.native import conv, winograd
+from minicnn.backends.native import activation, conv, fused, winograd
 from minicnn.functional import conv as lesson
 from minicnn.functional.windows import Window
 from minicnn.ops import matmul as product
@@ -33,7 +33,8 @@ def arguments(shape, outputs, window, groups, seed=0):
 
 
 def near(shape, outputs, window, groups, dtype=np.float32):
-    """All three maps have what the lesson has in float64, and the same bits once more."""
+    """All three maps have what the lesson has in float64, and the same bits once more; with a ReLU the
+    first one has its bits."""
     for name, args in arguments(shape, outputs, window, groups).items():
         with use_backend("reference"):
             expected = getattr(lesson, name)(*args)
@@ -43,6 +44,8 @@ def near(shape, outputs, window, groups, dtype=np.float32):
         error, largest = np.abs(found - expected).max(initial=0), np.abs(expected).max(initial=1)
         assert error <= (1e-13 if dtype == np.float64 else 1e-6) * largest, name
         assert_array_equal(getattr(conv, name)(*given_args), found, strict=True)
+        if name == "convolve":
+            assert fused.convolve_rectify(*given_args).tobytes() == activation.rectify(found).tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -107,6 +110,9 @@ def test_winograd(m, k, dtype, data):
             error, largest = np.abs(found - expected).max(initial=0), np.abs(expected).max(initial=1)
             allowed = 1e-13 if dtype == np.float64 else 1e-6 if m + k == 5 else 1e-5
             assert found.dtype == dtype and error <= allowed * largest, name
+            if name == "convolve":
+                rectified = fused.convolve_rectify(*cast(args, dtype))
+                assert rectified.tobytes() == activation.rectify(found).tobytes()
 
 
 def test_the_tiles_that_save_enough_products():

@@ -2,7 +2,7 @@
 // runtime_NAME or driver_NAME below in the place of CuPy's own NAME, and compares the declarations.
 //
 // There are two GPUs of 80 GiB, of compute capability 9.0. Their memory is the host's, 0 where it is
-// fresh. Whatever is asked for is done at once, but for kernels, which do nothing. A launch, a
+// fresh. Whatever is asked for is done at once, but for kernels and copies on a GPU, which do nothing. A launch, a
 // module or a block of memory that CUDA would refuse is refused here as well.
 #define _GNU_SOURCE
 #include <Python.h>
@@ -14,7 +14,7 @@
 
 enum { GPUS = 2, PAGE = 4096 };
 enum { MEMORY_ALLOCATION = 2, INVALID_VALUE = 1, INVALID_CONFIGURATION = 9, INVALID_DEVICE = 101 };
-enum { CAPTURE_UNSUPPORTED = 900, CAPTURE_IMPLICIT = 906 };
+enum { CAPTURE_UNSUPPORTED = 900, CAPTURE_IMPLICIT = 906, HOST_TO_DEVICE = 1, DEVICE_TO_HOST = 2 };
 static const size_t TOTAL = (size_t)80 << 30;
 
 // How often each was asked for; rig.counts() reads them.
@@ -140,7 +140,8 @@ PyObject *runtime_memcpy(intptr_t target, intptr_t source, size_t size, int kind
 }
 PyObject *runtime_memcpyAsync(
     intptr_t target, intptr_t source, size_t size, int kind, intptr_t stream, int skip) {
-    return copy(target, source, size);
+    if (kind == HOST_TO_DEVICE || kind == DEVICE_TO_HOST) return copy(target, source, size);
+    return counted(capturing ? &count_captured : &count_copies);  // the GPU's work, like a kernel
 }
 PyObject *runtime_memcpyPeer(
     intptr_t target, int there, intptr_t source, int here, size_t size, int skip) {

@@ -205,19 +205,25 @@ def get_current_stream() -> Stream:
 
 # --------------------------------------------------------------------------------------------------------------- memory
 class MemoryPool:
-    """cupy.cuda.MemoryPool, of the current device."""
+    """cupy.cuda.MemoryPool, of the current device. What the default one holds on to is what no other does."""
 
     def used_bytes(self) -> int:
-        return machine.gpu().used
+        owner = None if self is default_pool else self
+        blocks = [block for block in list(machine.blocks) if block.gpu is machine.gpu()]
+        return sum(block.size for block in blocks if (block.pool and block.pool()) is owner)
 
     def total_bytes(self) -> int:
-        return machine.gpu().reserved
+        used = self.used_bytes()
+        return machine.gpu().reserved - (machine.gpu().used - used) if self is default_pool else used
 
     def free_all_blocks(self) -> None:
         machine.gpu().reserved = machine.gpu().used
 
     def malloc(self, size: int) -> Any:
         raise NotImplementedError("the stand-in has pools for using_allocator only")
+
+
+default_pool = MemoryPool()
 
 
 @contextlib.contextmanager
@@ -275,8 +281,7 @@ def get_cublas_handle() -> int:
 
 def content() -> dict[str, Any]:
     """What of this is in the module cupy itself."""
-    pool = MemoryPool()
-    return {"get_default_memory_pool": lambda: pool}
+    return {"get_default_memory_pool": lambda: default_pool}
 
 
 def modules() -> dict[str, types.ModuleType]:
