@@ -28,6 +28,7 @@ ALIGNED = 64  # bytes: a line of the cache
 BYTES = np.empty(0, np.uint8)
 # bits of an array's flags.num, as NumPy's C interface defines them
 CONTIGUOUS, ALIGNED_DATA, WRITEABLE = 0x1, 0x100, 0x400
+PLAIN = CONTIGUOUS | ALIGNED_DATA
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 
 
@@ -76,6 +77,7 @@ def launch(kernel: str, count: int, *args: Any, real: Any, each: int = 1, room: 
         raise TypeError(f"{kernel} takes {len(kinds) + has_room} arguments, not {len(args) + (room > 0)}")
     plain = [arg if kind is None else address(arg, kind) for arg, kind in zip(args, kinds, strict=True)]
     threads = 1 if count * each < 2 * GRAIN else usable_threads()
+    # equivalent (call): there is one thread where each is 0
     step = count if threads == 1 else max(1, GRAIN // max(each, 1), -(-count // (4 * threads)))
     begin = 0
     if room:
@@ -96,7 +98,7 @@ class Declared(NamedTuple):
 
     kernel: str
     dtype: np.dtype
-    flags: int = ALIGNED_DATA | CONTIGUOUS
+    flags: int
 
 
 def address(array: Array | None, declared: Declared) -> int:
@@ -137,7 +139,7 @@ def _kernel(kernel: str, real: str) -> tuple[int, Callable[..., bytes], list[Any
     for argument in arguments:
         if argument.name != ROOM:
             dtype, code = TYPES[argument.kind.replace("real", real)]
-            flags = ALIGNED_DATA | CONTIGUOUS * (not argument.is_strided) | WRITEABLE * (not argument.is_const)
+            flags = (ALIGNED_DATA if argument.is_strided else PLAIN) | (0 if argument.is_const else WRITEABLE)
             kinds.append(Declared(kernel, np.dtype(dtype), flags) if argument.is_array else None)
             codes += "Q" if argument.is_array else code
     return cast(int, wrapper), struct.Struct(codes).pack, kinds, len(kinds) < len(arguments)

@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -18,14 +19,14 @@ from reference import refuses
 
 from minicnn.backends.native import compiler, declarations, launch
 from minicnn.backends.native.declarations import TYPES
-from minicnn.backends.native.launch import CONTIGUOUS, GRAIN, WRITEABLE, Declared, address, contiguous
+from minicnn.backends.native.launch import CONTIGUOUS, GRAIN, PLAIN, WRITEABLE, Declared, address, contiguous
 from minicnn.backends.numpy import memory as buffers
 from minicnn.backends.numpy import threads as fast
 
 ALL_FILES = sorted(path.stem for path in compiler.HERE.glob("*.c"))
 FILES = [name for name in ALL_FILES if name != "launch"]  # those with kernels
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
-READ = Declared("f", F32)
+READ = Declared("f", F32, PLAIN)
 WRITTEN, STRIDED = READ._replace(flags=READ.flags | WRITEABLE), READ._replace(flags=READ.flags & ~CONTIGUOUS)
 NUMBERS = [name for name in TYPES] + ["real"]
 KERNELS = f"""
@@ -97,6 +98,7 @@ def test_each_unit_is_done_once(run, threads, number, count, real):
     assert done == [1] * count
     assert pieces[0][0] == 0 and pieces[-1][1] == count
     assert all(a[1] == b[0] for a, b in pairwise(pieces))
+    assert len(pieces) == 1 or count >= 2 * GRAIN
 
 
 @pytest.mark.parametrize("count, each, number, pieces", [
@@ -283,6 +285,23 @@ def test_each_thread_has_room(run, threads, room):
         run("space", 3, small, room, small, room=room)
     with refuses(TypeError, "own.space takes 3 arguments, not 2"):
         run("space", 3, small, room)
+
+
+def test_where_the_room_is(run, threads, monkeypatch):
+    """Each thread's begins with a line of the cache, and the last one's ends within the buffer."""
+    threads(3)
+    calls = []
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "_share", lambda: calls.append)
+        for asked in (1, 63, 64, 65, 1000):
+            buffers._scratch.buffers.pop("native", None)
+            run("space", 8 * GRAIN, np.zeros(8 * GRAIN, np.intp), asked, room=asked)
+            *_, begin, room, number = struct.unpack_from("=QqqQqq", calls[-1])
+            buffer = buffers._scratch.buffers["native"]
+            assert number == 3 and begin % 64 == room % 64 == 0 and asked <= room < asked + 64
+            assert 0 <= begin - buffer.ctypes.data < 64 and begin + 3 * room <= buffer.ctypes.data + buffer.nbytes
+        run("copy", 4, np.zeros(4, F32), np.zeros(4, F32))
+    assert struct.unpack_from("=QqqQqq", calls[-1])[3:] == (0, 0, 1)
 
 
 def test_a_call_holds_its_room(run, threads, monkeypatch):
