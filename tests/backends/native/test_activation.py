@@ -28,6 +28,17 @@ def test_the_sigmoid_of_what_is_not_finite(dtype):
     assert_array_equal(native.activation.logistic(x), np.array([0, 0.5, 0.5, 1, np.nan], dtype), strict=True)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 15, 16, 17, 33, 100_003, (16 << 20) // 4 + 5])
+def test_the_gradient_of_relu(threads, monkeypatch, size, dtype):
+    """In parts of registers and of lines, and past the caches."""
+    monkeypatch.setattr(native.activation, "FEW", 0)
+    y, dy = np.resize(np.array([-1, -0.0, 0, 2, np.nan, np.inf, -np.inf], dtype), size), np.arange(size, dtype=dtype)
+    for count in (1, 5):
+        threads(count)
+        assert_array_equal(native.activation.where_positive(dy, y), np.where(y > 0, dy, 0).astype(dtype), strict=True)
+
+
 def test_the_mask_of_leaky_relu_may_lie_anyhow():
     x = np.arange(-12.0, 12.0).reshape(4, 6)
     for given in (x, x.T, x[:, ::2], np.array(3.0), np.array(-3.0)):
