@@ -109,6 +109,17 @@ class Tensor(habits.TensorHabits):
             return self + other
         return Tensor.wrap(ops.broadcast(self.data, other.data, np.add))
 
+    def times(self, other: Tensor) -> Tensor:
+        """self · other for a gradient and an input that was saved for it, which have one dtype and
+        device. If the product is not recorded, that is not checked, as in plus().
+
+        Args:
+            other: the input.
+        """
+        if is_recording() or observers or devices.opened:
+            return self * other
+        return Tensor.wrap(ops.broadcast(self.data, other.data, np.multiply))
+
     # ----------------------------------------------------------------------------------- what it is
     @property
     def shape(self) -> tuple[int, ...]:
