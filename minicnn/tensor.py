@@ -99,13 +99,13 @@ class Tensor(habits.TensorHabits):
 
     def plus(self, other: Tensor) -> Tensor:
         """self + other for two gradients of one Tensor, which have the same shape, dtype and
-        device. If the sum is not recorded, that is not checked, because a check would take as long
-        as the sum.
+        device. If the sum is not recorded, and no GPU is in use, that is not checked, because a
+        check would take as long as the sum.
 
         Args:
             other: the other gradient.
         """
-        if is_recording() or observers:
+        if is_recording() or observers or devices.opened:
             return self + other
         return Tensor.wrap(ops.broadcast(self.data, other.data, np.add))
 
