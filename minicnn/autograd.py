@@ -52,8 +52,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import ContextDecorator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ContextDecorator, contextmanager
 from operator import attrgetter
 from typing import Any
 
@@ -463,6 +463,7 @@ class Copy(Function):
 
 class _Mode(threading.local):
     recording = True
+    reached: list[Any] | None = None  # see reached_leaves
 
     def __init__(self) -> None:
         self.left: list[bool] = []  # the former value, for each with-statement that was entered
@@ -474,6 +475,22 @@ _mode = _Mode()
 def is_recording() -> bool:
     """Whether operations in this thread are recorded for differentiation."""
     return _mode.recording
+
+
+@contextmanager
+def reached_leaves() -> Iterator[list[Any]]:
+    """Inside, in this thread: a list of the leaves whose .grad backward() has added to."""
+    before, _mode.reached = _mode.reached, []
+    try:
+        yield _mode.reached
+    finally:
+        _mode.reached = before
+
+
+def note_leaf(leaf: Any) -> None:
+    """Enter a leaf in the list of reached_leaves, if there is one."""
+    if _mode.reached is not None:
+        _mode.reached.append(leaf)
 
 
 class set_grad_enabled(ContextDecorator):

@@ -23,6 +23,11 @@ class _Random:
         self.place: tuple[int, int | None] = 0, None
 
 
+class _Here(threading.local):
+    drawn = 0
+
+
+_here = _Here()
 _random = _Random()
 
 
@@ -82,7 +87,13 @@ def draw(count: int = 1) -> tuple[int, int]:
     with _random.lock:
         key = (_random.seed, _random.draws)
         _random.draws += count
+    _here.drawn += count
     return key
+
+
+def drawn_here() -> int:
+    """How many draws this thread has taken."""
+    return _here.drawn
 
 
 def generator(key: tuple[int, int] | None = None, first: int = 0) -> np.random.Generator:

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from . import habits, ops
-from .autograd import Copy, Function, backward_pass, is_recording, memory_of, observers, set_grad_enabled
+from .autograd import (
+    Copy,
+    Function,
+    backward_pass,
+    is_recording,
+    memory_of,
+    note_leaf,
+    observers,
+    set_grad_enabled,
+)
 from .backends import devices
 from .checks import RAW, flags, number, several, shown, whole
 
@@ -261,6 +270,7 @@ class Tensor(habits.TensorHabits):
         def accumulate(leaf: Tensor, gradient: Tensor) -> None:
             with _accumulating:
                 leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+            note_leaf(leaf)
             for hook in (leaf.hooks or {}).values():
                 hook(leaf)
 

@@ -49,3 +49,36 @@ def test_what_is_captured_is_a_function_with_a_module():
     for arguments in ((nn.ReLU(), None), (3, nn.ReLU())):
         with pytest.raises(TypeError, match="Captured: a function and a Module, not "):
             Captured(*arguments)
+
+
+def test_the_callers_results_are_copies():
+    layer = nn.Linear(3, 2)
+    captured, x = Captured(lambda x: (layer.weight.detach(), x), layer), Tensor(np.ones((1, 3), np.float32))
+    weight, same = captured(x)
+    before = weight.numpy().copy()
+    layer.weight.data[...] = 7
+    x.data[...] = 7
+    np.testing.assert_array_equal(weight.numpy(), before)
+    np.testing.assert_array_equal(same.numpy(), 1)
+
+
+def test_a_captured_is_not_called_inside_another_one():
+    layer = nn.Linear(3, 2)
+    inner = Captured(layer, layer)
+    outer = Captured(lambda x: inner(x), layer)
+    x = Tensor(np.ones((1, 3), np.float32))
+    with pytest.raises(RuntimeError, match=r"^a Captured was called inside another one: call its function instead$"):
+        outer(x)
+    assert inner(x).shape == (1, 2)
+
+
+def test_gradients_stay_in_the_module():
+    layer, head, x = nn.Linear(3, 2), nn.Linear(2, 1, bias=False), Tensor(np.ones((1, 3), np.float32))
+    factor = Tensor(np.ones((1, 2), np.float32), requires_grad=True)
+    for passes, shape in (
+        (lambda x: head(layer(x)).sum().backward(), r"\(2, 1\)"), (lambda x: (layer(x) * factor).sum().backward(), r"\(1, 2\)"),
+    ):  # fmt: skip
+        words = f"a gradient went to a Tensor of shape {shape} that is not a parameter of the Linear"
+        with pytest.raises(ValueError, match=words):
+            Captured(passes, layer)(x)
+    assert Captured(lambda x: head(layer(x)).sum().backward(), nn.ModuleList([layer, head]))(x) is None

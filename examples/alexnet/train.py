@@ -87,6 +87,7 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
 
     def passes(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch's passes forward and backward: the loss, and the logits (N, classes)."""
+        net.zero_grad()
         logits = net(images)
         loss = F.cross_entropy(logits, labels)
         step.backward(loss)  # and, of several processes, sum the gradients
@@ -103,7 +104,6 @@ def train(settings: Namespace, given: set[str], start: Start, workers: Workers, 
         training_mode(net)
         for images, labels in batches(loader, title, score, run):
             with batch_of(len(labels)), way.step(len(labels)) as step:
-                net.zero_grad()
                 loss, logits = passes(Tensor(images), Tensor(labels))
                 score.add(loss, logits, labels)
             way.update(optimizer)

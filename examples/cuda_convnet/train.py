@@ -184,6 +184,7 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], cl
 
     def passes(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and the logits (N, 10) of a batch; the gradients are left in the parameters."""
+        net.zero_grad()
         logits = net(images)
         loss = F.cross_entropy(logits, labels)
         loss.backward()
@@ -201,7 +202,6 @@ def train(settings: Namespace, arrays: dict[str, Any], saved: dict[str, Any], cl
         net.train()
         for images, labels in batches(loader, title, score, run):
             with batch_of(len(labels)):
-                net.zero_grad()
                 loss, logits = passes(Tensor(images), Tensor(labels))
                 score.add(loss, logits, labels)
                 optimizer.step()

@@ -174,8 +174,8 @@ class Device:
         """Begin to capture what the current device is asked for.
 
         Returns:
-            A function that makes a Graph (backends/cuda/graph.py) of a function, in memory that its
-            graphs share; None for a kind of device that has none.
+            A function that makes a Graph (backends/cuda/graph.py) of a function, in memory that all
+            graphs made by it share; None for a kind of device that has none.
         """
         return None
 
@@ -443,8 +443,8 @@ def on_device_of(array: Array) -> on_device:
 
 
 def run_there(function: Callable[..., Array], arrays: Sequence[Array]) -> Array:
-    """function(*arrays), on the device of the first of them; once more, if its memory is used up
-    but it can make room."""
+    """function(*arrays), on the device of the first of them; once more, if its memory is used up,
+    since it may have made room."""
     if type(arrays[0]) is np.ndarray:
         return function(*arrays)
     _, device = _device_of_type(type(arrays[0]))
@@ -454,6 +454,7 @@ def run_there(function: Callable[..., Array], arrays: Sequence[Array]) -> Array:
         except Exception as error:
             if not device.is_full(error):
                 raise
+            device.make_room()
     with on_device_of(arrays[0]):  # which turns a lack of memory into a DeviceError
         try:
             return function(*arrays)

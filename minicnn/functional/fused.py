@@ -129,5 +129,5 @@ def linear_relu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return relu(y) if bias is None else apply(AddReLU(), y, bias)
 
 
-# Faster versions of the functions marked @kernel, which run in their place: conv.py in
-# backends/numpy, fused.c (and conv.c, winograd.c) in backends/native, linear.cu in backends/cuda.
+# Faster versions of the functions marked @kernel, which run in their place: fused.py in each of
+# backends/numpy, backends/native (by fused.c, conv.c and winograd.c) and backends/cuda (linear.cu).

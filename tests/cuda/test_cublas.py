@@ -8,7 +8,7 @@ import pytest
 from agreement import normal, there
 
 from minicnn.backends.cuda import cublas, products
-from minicnn.backends.cuda.graph import Graph, new_pool
+from minicnn.backends.cuda.graph import Graph, Memory
 
 LIBRARY = cublas.library  # the real one
 
@@ -20,7 +20,7 @@ def test_a_product_in_a_graph(gpu, dtype, stack):
     a, b = (there(gpu, normal(*stack, *shape).astype(dtype)) for shape in ((5, 7), (7, 3)))
     out = gpu.zeros((*stack, 5, 3), dtype)
     plain = [products.product(factor * a, b, gpu.zeros_like(out)).get() for factor in (1, 4)]
-    graph = Graph(lambda: [products.product(a, b, out) for _ in range(2)], new_pool())
+    graph = Graph(lambda: [products.product(a, b, out) for _ in range(2)], Memory())
     for expected in plain:
         graph.launch(0)
         np.testing.assert_array_equal(out.get(), expected)
@@ -30,7 +30,7 @@ def test_a_product_in_a_graph(gpu, dtype, stack):
 
 def test_a_stream_is_set_once(standin):
     a = there(standin_cupy(), normal(4, 4))
-    Graph(lambda: [products.matmul(a, a) for _ in range(3)], new_pool())
+    Graph(lambda: [products.matmul(a, a) for _ in range(3)], Memory())
     assert cublas.library(13).set == 1
 
 
@@ -38,7 +38,7 @@ def test_what_cublas_refuses(standin):
     a = there(standin_cupy(), normal(4, 4))
     cublas.library(13).status = 7
     with pytest.raises(RuntimeError, match="cuBLAS returned status 7"):
-        Graph(lambda: products.matmul(a, a), new_pool())
+        Graph(lambda: products.matmul(a, a), Memory())
 
 
 def test_the_version_is_that_of_cupys_cuda(standin, monkeypatch):
@@ -46,7 +46,7 @@ def test_the_version_is_that_of_cupys_cuda(standin, monkeypatch):
     asked = []
     monkeypatch.setattr(cublas, "library", asked.append)
     standin.runtime = 12000
-    Graph(lambda: None, new_pool())
+    Graph(lambda: None, Memory())
     assert asked == [12]
 
 

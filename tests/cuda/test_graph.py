@@ -1,6 +1,8 @@
 """CUDA graphs (backends/cuda/graph.py) and Captured, on the stand-in and on a real GPU."""
 
+import contextlib
 import gc
+import threading
 import weakref
 
 import numpy as np
@@ -9,7 +11,10 @@ import pytest
 import minicnn
 from minicnn import Captured, Tensor, nn
 from minicnn import functional as F
-from minicnn.backends.cuda.graph import Graph, new_pool
+from minicnn.backends.cuda import conv, graph
+from minicnn.backends.cuda.cublas import WORKSPACE
+from minicnn.backends.cuda.graph import Graph, Memory
+from minicnn.backends.cuda.kept import Kept
 from minicnn.optim import SGD
 
 RNG = np.random.default_rng(1)
@@ -87,7 +92,7 @@ def test_the_function_runs_once_plainly_and_once_to_be_captured(gpu):
     for n in (6, 6, 6, 4, 6, 4, 4, 4, 6):  # as with a last batch that is smaller
         captured(*batch(n))
         runs.append(counting.runs)
-    assert runs == [1, 2, 2, 3, 3, 4, 5, 5, 5]
+    assert runs == [1, 2, 2, 3, 3, 4, 4, 4, 4]
 
 
 def test_the_host_asks_for_a_graph_and_a_few_more_things(standin):
@@ -96,8 +101,8 @@ def test_the_host_asks_for_a_graph_and_a_few_more_things(standin):
         inputs = batch()
         standin.log.clear()
         captured(*inputs)
-    asked, graph = [], [entry.kind for entry in standin.log].index("graph")
-    asked = [entry.name for entry in standin.log[:graph]]
+    place = [entry.kind for entry in standin.log].index("graph")
+    asked = [entry.name for entry in standin.log[:place]]
     assert asked == ["setitem", "setitem", "fill"] and not standin.log.transfers and not standin.log.waits
     assert [entry.name for entry in standin.log[-2:]] == ["copy", "copy"]  # loss and logits
 
@@ -165,6 +170,18 @@ def test_gradients_from_before_are_forgotten(gpu):
 def changes():
     """What decides what a function computes: by a name, how to change it."""
 
+    def module(net):
+        setattr(net, "1", nn.Sigmoid())
+
+    def parameter(net):
+        net[0].weight = nn.Parameter(net[0].weight.data)
+
+    def setting(net):
+        net[10].p = 0.0
+
+    def hook(net):
+        net[0].weight.register_post_accumulate_grad_hook(lambda w: setattr(w, "grad", w.grad * 2))
+
     def seed(net):
         minicnn.manual_seed(8)
 
@@ -186,7 +203,7 @@ def changes():
     def precision(net):
         minicnn.set_matmul_precision("tf32")
 
-    return [seed, evaluation, part, weight, running_mean, frozen, precision]
+    return [module, parameter, setting, hook, seed, evaluation, part, weight, running_mean, frozen, precision]
 
 
 @pytest.mark.parametrize("change", changes(), ids=lambda change: change.__name__)
@@ -200,7 +217,11 @@ def test_a_change_is_noticed(gpu, change):
     found = []
     for capture in (False, True):
         minicnn.set_matmul_precision("fp32")
-        if change.__name__ in ("weight", "frozen"):  # an optimizer of the parameters as they are at the end
+        if change.__name__ in (
+            "weight",
+            "frozen",
+            "parameter",
+        ):  # an optimizer of the parameters as they are at the end
             net = network()
             _, captured = counted(net)
             passes = captured if capture else passes_of(net)
@@ -264,15 +285,72 @@ def test_who_looks_on_sees_every_step(gpu):
 
 
 def test_only_some_graphs_are_kept(gpu):
+    """Those that were used last."""
     counting, captured = counted(network())
-    for n in (2, 3, 4, 5, 6):
+    for n in (2, 3, 4, 5, 2, 3, 4, 5):  # the second of each is captured
+        captured(*batch(n))
+    assert len(captured.steps) == 4 and counting.runs == 8
+    captured(*batch(2))
+    for n in (6, 6):
+        captured(*batch(n))
+    assert len(captured.steps) == 4 and counting.runs == 10
+    for n in (2, 4, 5, 6):
+        captured(*batch(n))
+    assert counting.runs == 10
+    captured(*batch(3))  # it is gone, and captured again
+    assert counting.runs == 11
+
+
+def test_calls_are_remembered_for_a_while(gpu):
+    counting, captured = counted(network().eval())
+    for seed in (1, *range(2, 18), 1, 1):  # 1 is forgotten after 16 others
+        minicnn.manual_seed(seed)
+        captured(*batch())
+    assert counting.runs == 19 and len(captured.steps) == 1
+    minicnn.manual_seed(1)
+    captured(*batch())
+    assert counting.runs == 19
+
+
+def test_a_call_that_failed_is_no_first_one(gpu):
+    net, errors = network(), iter([KeyError("mine"), None, None, None])
+    runs = []
+
+    def passes(images, labels):
+        runs.append(len(images))
+        if error := next(errors):
+            raise error
+        return net(images)
+
+    captured = Captured(passes, net)
+    with pytest.raises(KeyError):
+        captured(*batch())
+    for _ in range(3):
+        captured(*batch())
+    assert len(runs) == 3 and len(captured.steps) == 1
+
+
+def test_graphs_share_one_workspace(standin):
+    _, captured = counted(network())
+    for n in (4, 5, 6):
         for _ in range(2):
             captured(*batch(n))
-    assert len(captured.steps) == 4 and counting.runs == 10
-    captured(*batch(3))
-    assert counting.runs == 10
-    captured(*batch(2))  # the oldest is gone
-    assert counting.runs == 11
+    assert standin.gpus[0].used < 1.2 * WORKSPACE
+
+
+def test_columns_of_a_graph_are_not_kept_beyond_it(gpu, monkeypatch):
+    fresh = Kept()
+    for module in (conv, graph):
+        monkeypatch.setattr(module, "kept", fresh)
+    net = network().eval()
+    predict = Captured(net, net)
+    with minicnn.no_grad():
+        for _ in range(2):
+            images, _ = batch()
+            predict(images)
+    del images
+    gc.collect()
+    assert not fresh.made
 
 
 @pytest.mark.parametrize(
@@ -304,6 +382,41 @@ def test_what_cannot_be_captured(standin, forbidden):
     assert all(p.grad is None for p in net.parameters())  # they were not computed
     loss, _ = captured(*batch())  # the next capture is as good as any
     assert loss.item() == passes_plain(net, state).item()
+
+
+def test_an_error_that_the_function_hides(standin):
+    net = network()
+
+    def passes(images, labels):
+        loss, _ = passes_of(net)(images, labels)
+        with contextlib.suppress(RuntimeError):
+            loss.item()
+        return loss
+
+    captured = Captured(passes, net)
+    captured(*batch())
+    with pytest.raises(RuntimeError, match=r"^this cannot be captured: .*; inside, do not read results"):
+        captured(*batch())
+
+
+def test_another_thread_may_not_draw_meanwhile(gpu):
+    net = network()
+
+    def passes(images, labels):
+        loss, _ = passes_of(net)(images, labels)
+        if runs:
+            thread = threading.Thread(target=minicnn.random.draw)
+            thread.start()
+            thread.join()
+        runs.append(loss)
+        return loss
+
+    runs, captured = [], Captured(passes, net)
+    captured(*batch())
+    draws = minicnn.random.random_state()[1]
+    with pytest.raises(RuntimeError, match=r"^Captured: another thread has drawn random numbers meanwhile"):
+        captured(*batch())
+    assert minicnn.random.random_state()[1] == draws + 3  # none is given out twice
 
 
 def passes_plain(net, state):
@@ -353,7 +466,10 @@ def test_a_second_gpu(standin):
 def test_unused_memory_is_given_back_before_a_capture(standin):
     Tensor(np.ones(1 << 20, np.float32), device="gpu")
     assert standin.gpus[0].reserved >= standin.gpus[0].used + (1 << 22)
-    new_pool()
+    memory = Memory()
+    Tensor(np.ones(1 << 20, np.float32), device="gpu")
+    captured = Graph(lambda: None, memory)
+    captured.launch(0)
     assert standin.gpus[0].reserved == standin.gpus[0].used
 
 
@@ -374,14 +490,14 @@ def test_memory_of_graphs_is_counted(standin):
 def test_a_graph_needs_its_pool(standin):
     """The stand-in notices if a graph does not keep it, or what it reads is gone."""
     arrays = [Tensor(np.ones(4, np.float32), device="gpu").data]
-    graph = Graph(lambda: arrays[0] + 1, new_pool())
-    graph.launch(0)
-    pool, graph.pool = graph.pool, None
-    graph.launch(0)
-    del pool
+    captured = Graph(lambda: arrays[0] + 1, Memory())
+    captured.launch(0)
+    memory, captured.memory = captured.memory, None
+    captured.launch(0)
+    del memory
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        graph.launch(0)
-    graph = Graph(lambda: arrays[0] + 1, new_pool())
+        captured.launch(0)
+    captured = Graph(lambda: arrays[0] + 1, Memory())
     arrays.clear()
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        graph.launch(0)
+        captured.launch(0)

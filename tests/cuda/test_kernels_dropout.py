@@ -9,7 +9,7 @@ from agreement import awkward, naive, wide_index
 import minicnn.functional as F
 from minicnn import Tensor, manual_seed
 from minicnn.backends.cuda import dropout as kernels
-from minicnn.backends.cuda.graph import Graph, new_pool
+from minicnn.backends.cuda.graph import Graph, Memory
 from minicnn.random import rows_before
 
 lesson = importlib.import_module("minicnn.functional.dropout")
@@ -97,7 +97,7 @@ def test_in_a_graph_draws_are_counted(gpu):
     """What is launched again takes the draw that is as many draws later."""
     x, out = gpu.asarray(np.ones(40, np.float32)), []
     kernels.drop(x, 0.5, (3, 5), 3, 2.0)  # compiled
-    graph = Graph(lambda: out.append(kernels.drop(x, 0.5, (3, 5), 3, 2.0)), new_pool())
+    graph = Graph(lambda: out.append(kernels.drop(x, 0.5, (3, 5), 3, 2.0)), Memory())
     for drawn in (0, 2, 2**64 - 3):
         graph.launch(drawn)
         expected = lesson.drop(np.ones(40, np.float32), 0.5, (3, (5 + drawn) % 2**64), 3, 2.0)

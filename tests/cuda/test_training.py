@@ -66,6 +66,18 @@ def test_a_run_is_the_same_on_both_devices(gpu, run, tmp_path, recipe):
     assert re.search(r"on gpu:0, .+, [\d.]+ GiB, with matrix products in fp32, .*cuda\n", result.out)
 
 
+def test_what_capture_does_not_go_with(standin, mistake, run, tmp_path):
+    mistake("--capture is for --device gpu", "train.py", "--capture", "--out", tmp_path / "a")
+    for other in ("--watch", "--detect-anomaly"):
+        words = f"--capture and {other} exclude each other: leave one of them out"
+        mistake(words, "train.py", "--device", "gpu", "--capture", other, "--out", tmp_path / "a")
+    data = programs.write_cifar10(tmp_path / "cifar")
+    mistake("--capture is for --device gpu", "cuda_convnet/train.py", "--data", data, "--no-verify", "--capture")
+    out = tmp_path / "run"
+    assert run(*TRAIN, "--capture", "--epochs", 1, "--device", "gpu", "--out", out).status == 0
+    assert run("train.py", "--resume", out / "last.safetensors", "--epochs", 2, "--device", "cpu").status == 0
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_captured_steps_train_the_same_network(standin, run, tmp_path, resumed):
     """Bit for bit; a run goes on as it began."""

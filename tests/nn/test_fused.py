@@ -111,6 +111,24 @@ def test_a_forward_that_was_put_in_its_place_is_called(monkeypatch):
     assert ran(net)[:2] == ["Conv2d", "LeakyReLU"]
 
 
+def test_the_forward_of_another_layer_is_called():
+    net, other = network(), nn.Conv2d(3, 4, 3)
+    net[0].forward = other.forward
+    np.testing.assert_array_equal(net[:2](X).data, F.relu(other(X)).data)
+    net, other = network(), nn.ReLU()
+    net[1].forward = other.forward
+    assert ran(net)[:2] == ["Conv2d", "ReLU"]
+
+
+def test_what_watches_all_calls_sees_each_layer(monkeypatch):
+    seen, call = [], nn.Module.__call__
+    monkeypatch.setattr(
+        nn.Module, "__call__", lambda self, *inputs: (seen.append(type(self).__name__), call(self, *inputs))[1]
+    )
+    network()(X)
+    assert seen[:3] == ["Sequential", "Conv2d", "ReLU"]
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_detect_anomaly_names_the_layer():
     net = nn.Sequential(conv=nn.Conv2d(3, 4, 3), relu=nn.ReLU())

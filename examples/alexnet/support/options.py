@@ -256,6 +256,17 @@ def connected() -> Workers:
     return _workers
 
 
+def _check_capture(settings: argparse.Namespace, workers: Workers | None) -> None:
+    """Raise UsageError unless steps can be captured with these settings."""
+    if workers is not None and workers.size > 1:
+        raise UsageError(f"--capture is for one process, not for {workers.size}: leave it out")
+    if settings.device == "cpu":
+        raise UsageError("--capture is for --device gpu: leave it out")
+    for name in ("watch", "detect_anomaly"):  # which look at each step
+        if getattr(settings, name, False):
+            raise UsageError(f"--capture and --{name.replace('_', '-')} exclude each other: leave one of them out")
+
+
 def use_machine(settings: argparse.Namespace, workers: Workers | None = None) -> None:
     """Open the device, and fill in the settings that depend on it. Raises DeviceError if there is
     no such device, UsageError if it cannot do what was asked for."""
@@ -263,12 +274,12 @@ def use_machine(settings: argparse.Namespace, workers: Workers | None = None) ->
         distributed.start(settings.limit)
         if settings.batch_size < workers.size:
             raise UsageError(f"--batch-size {settings.batch_size} is too small for {workers.size} processes")
-        if workers.size > 1 and settings.capture:
-            raise UsageError(f"--capture is for one process, not for {workers.size}: leave it out")
         if workers.size > 1 and settings.device.startswith("gpu"):
             settings.device = "gpu"  # each has its own: not that of rank 0, which a checkpoint has
         settings.device = workers.device(settings.device)
     settings.device = open_device("cpu" if settings.device is None else settings.device)
+    if getattr(settings, "capture", False):
+        _check_capture(settings, workers)
     if settings.threads:
         minicnn.set_num_threads(settings.threads)
     if settings.backend is not None:

@@ -15,11 +15,12 @@ from minicnn.workers import Workers
 from .options import UsageError
 
 
-class Alone:
-    """One process, which has the whole network and all of each batch.
+class Way:
+    """How workers divide a training. Here each weight is one worker's, and no gradient is anybody
+    else's too.
 
     Attributes:
-        workers: all that there are.
+        workers: all of them.
         rows: the workers that share a batch: each has some of its rows.
     """
 
@@ -39,11 +40,12 @@ class Alone:
         """Begin to train what divide() has returned."""
 
     def step(self, rows: int) -> AbstractContextManager[Step]:
-        """As DataParallel.step."""
+        """A context for the passes of a step with so many rows; its backward(loss) is called
+        inside, and afterwards each .grad is that of the whole batch's mean loss."""
         return nullcontext(Step(1 / self.workers.size))
 
     def update(self, optimizer: Optimizer) -> None:
-        """As DataParallel.update."""
+        """Make the optimizer's step."""
         optimizer.step()
 
     def whole(self, thing: Any) -> Any:
@@ -51,7 +53,11 @@ class Alone:
         return thing
 
 
-class Data(Alone):
+class Alone(Way):
+    """One process, which has all weights and all rows."""
+
+
+class Data(Way):
     """Each worker has the whole network and some rows of each batch."""
 
     parallel: DataParallel
@@ -78,7 +84,7 @@ class ShardedData(Data):
         return thing
 
 
-class Divided(Alone):
+class Divided(Way):
     """Each worker has some outputs of some layers: the last axis of their parameters is divided."""
 
     divided: tuple[str, ...] = ()  # the names of these layers begin so

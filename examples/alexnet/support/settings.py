@@ -40,8 +40,8 @@ FIXED = (
     "update", "batch_size", "seed", "freeze",
 )  # fmt: skip
 NETWORK = ("variant", "groups", "init", "lrn_alpha", "dropout_scale")  # how weights are used
-# settings whose defaults differ between devices
-MACHINE = ("workers", "processes", "threads", "backend", "precision")
+# settings whose defaults differ between devices, or that are of one kind only
+MACHINE = ("workers", "processes", "threads", "backend", "precision", "capture")
 # those of them that depend on how many processes share a machine
 SHARED = ("workers", "processes", "threads")
 

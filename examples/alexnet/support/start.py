@@ -22,7 +22,7 @@ from .folders import FINISHED, TEN_CROP
 from .images import View
 from .observer import Observer
 from .options import UsageError, say
-from .parallel import Data
+from .parallel import Way
 from .recipes import complete
 from .runs import begun_epoch, finished, load_network, load_run, part_of, require_classes, restore, view_of
 from .settings import DEFAULTS, MACHINE, adopt, adopt_network, home
@@ -78,7 +78,7 @@ class Start:
             say(f"from {self.path}: {take_weights(net, self.source, self.classes, classes)}")
 
     def restore(
-        self, way: Data, net: nn.Module, optimizer: SGD, schedule: Schedule, settings: Namespace, given: set[str],
+        self, way: Way, net: nn.Module, optimizer: SGD, schedule: Schedule, settings: Namespace, given: set[str],
         loader: DataLoader,
     ) -> None:  # fmt: skip
         """If a run continues, restore the states of its parts, except the settings that were given.
@@ -160,7 +160,7 @@ def training_mode(net: nn.Module) -> None:
 
 # ------------------------------------------------------------------------------------ what looks on
 def observers(
-    settings: Namespace, way: Data, net: nn.Module, optimizer: SGD, classes: int, updates: int
+    settings: Namespace, way: Way, net: nn.Module, optimizer: SGD, classes: int, updates: int
 ) -> list[Observer]:
     """What looks for a plateau, in the first of several processes, and what --watch and
     --tensorboard ask for. updates: how many the run makes."""
@@ -176,7 +176,7 @@ def observers(
 
 # ------------------------------------------------------------------------------- what is said of it
 def introduce(
-    settings: Namespace, given: set[str], start: Start, way: Data, net: nn.Module, optimizer: Optimizer,
+    settings: Namespace, given: set[str], start: Start, way: Way, net: nn.Module, optimizer: Optimizer,
     loader: DataLoader, val_loader: DataLoader,
 ) -> None:  # fmt: skip
     """Print the configuration: the machine, the data, the settings that differ from the recipe's,

@@ -9,6 +9,8 @@ import os
 import sys
 from typing import Any
 
+from ..devices import Array
+
 WORKSPACE = 32 << 20  # bytes, what cuBLAS recommends for Hopper
 
 
@@ -18,15 +20,16 @@ class CapturedCublas:
 
     Args:
         stream: the address of that stream, which must be the current one.
+        workspace: WORKSPACE bytes, so that cuBLAS need not allocate some in the graph for each
+            product.
     """
 
-    def __init__(self, stream: int) -> None:
+    def __init__(self, stream: int, workspace: Array) -> None:
         cupy = sys.modules["cupy"]
         self.library = library(cupy.cuda.runtime.runtimeGetVersion() // 1000)
         self.handle: int | None = None  # which was made ready
-        # With a workspace of its own, cuBLAS need not allocate one in the graph for each product.
         # CuPy sets the stream at its next call, by which cuBLAS goes back to its own workspace.
-        self.stream, self.workspace = stream, cupy.empty(WORKSPACE, "uint8")
+        self.stream, self.workspace = stream, workspace
 
     def gemmEx(self, *arguments: Any) -> None:
         """As CuPy's; RuntimeError if cuBLAS refuses the arguments."""

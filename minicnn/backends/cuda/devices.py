@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..devices import Array, Device, DeviceError, on_device, one_line, open_device
-from .graph import Graph, new_pool, pools
+from .graph import Graph, Memory, pools
 from .kept import kept
 from .nccl import Link
 
@@ -74,7 +74,7 @@ class GPU(Device):
         return Upload(f"gpu:{number}")
 
     def graphs(self) -> Any:
-        return functools.partial(Graph, pool=new_pool())
+        return functools.partial(Graph, memory=Memory())
 
     def synchronize(self, number: int) -> None:
         sys.modules["cupy"].cuda.Device(number).synchronize()

@@ -18,7 +18,31 @@ from typing import Any
 import numpy as np
 
 from ..devices import Array, DeviceError, one_line
-from .cublas import CapturedCublas
+from .cublas import WORKSPACE, CapturedCublas
+from .kept import kept
+
+
+class Memory:
+    """What graphs on the current GPU compute in. Those that are never launched at the same time may
+    share one.
+
+    Attributes:
+        pool: CuPy's.
+        workspace: cuBLAS's.
+    """
+
+    def __init__(self) -> None:
+        self.pool = sys.modules["cupy"].cuda.MemoryPool()
+        self.workspace = sys.modules["cupy"].empty(WORKSPACE, np.uint8)
+        _memories.add(self)
+
+
+_memories: weakref.WeakSet[Memory] = weakref.WeakSet()
+
+
+def pools() -> list[Any]:
+    """The pools of all graphs."""
+    return [memory.pool for memory in list(_memories)]
 
 
 class Graph:
@@ -27,23 +51,24 @@ class Graph:
     Args:
         function: called once, here. All that it computes with must have been used before, since
             nothing can be compiled or loaded inside.
-        pool: the memory of what it makes, from new_pool(). Graphs that are never launched at the
-            same time may share one.
+        memory: for what it makes.
     Raises:
         RuntimeError: the function asks for something that cannot be captured.
     """
 
-    def __init__(self, function: Callable[[], Any], pool: Any) -> None:
-        cuda = sys.modules["cupy"].cuda
-        self.pool, self.drawn = pool, sys.modules["cupy"].zeros((), np.uint64)
+    def __init__(self, function: Callable[[], Any], memory: Memory) -> None:
+        cupy = sys.modules["cupy"]
+        self.memory, self.drawn = memory, cupy.zeros((), np.uint64)
+        cupy.get_default_memory_pool().free_all_blocks()  # what it does not use
         # not the default stream, which cannot be captured, nor one that waits for it
-        stream = cuda.Stream(non_blocking=True)
-        with cuda.using_allocator(pool.malloc), stream:
-            self.cublas = CapturedCublas(stream.ptr)
+        stream = cupy.cuda.Stream(non_blocking=True)
+        self.cublas = CapturedCublas(stream.ptr, memory.workspace)
+        with cupy.cuda.using_allocator(memory.pool.malloc), stream:
             stream.begin_capture()
             _capturing.graph = self
             try:
                 function()
+                self.graph = stream.end_capture()
             except BaseException as error:
                 with contextlib.suppress(RuntimeError):  # CUDA's, because the graph is broken
                     stream.end_capture()
@@ -55,8 +80,7 @@ class Graph:
                 raise
             finally:
                 _capturing.graph = None
-            self.graph = stream.end_capture()
-        _graphs.add(self)
+                kept.end(stream.ptr)
 
     def launch(self, drawn: int) -> None:
         """Do all of it, after what the current stream has been asked for.
@@ -66,23 +90,6 @@ class Graph:
         """
         self.drawn.fill(drawn)
         self.graph.launch()
-
-
-# those that there are; used by memory_stats
-_graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
-
-
-def pools() -> list[Any]:
-    """The memory of all graphs."""
-    return list({id(graph.pool): graph.pool for graph in list(_graphs)}.values())
-
-
-def new_pool() -> Any:
-    """Memory for graphs on the current GPU. What the GPU's other pool does not use is given back
-    first."""
-    cupy = sys.modules["cupy"]
-    cupy.get_default_memory_pool().free_all_blocks()
-    return cupy.cuda.MemoryPool()
 
 
 class _Capturing(threading.local):

@@ -47,6 +47,16 @@ class Kept:
         """What was made, which is not kept any longer; None if it was not kept."""
         return self._forget(_key(source, how))
 
+    def end(self, stream: int) -> None:
+        """Forget what was made on a stream, which has ended.
+
+        Args:
+            stream: its address.
+        """
+        with self.lock:
+            for key in [key for key in list(self.made) if key[2] == stream]:
+                self._forget(key)
+
     def give_up(self) -> bool:
         """Keep nothing any more on the current GPU, which has no memory left. Returns whether
         anything was kept there."""

@@ -3,7 +3,8 @@ fused.c."""
 
 from typing import Any
 
-from . import conv
+from ..numpy import activation as numpy
+from . import activation, conv
 from .launch import Array, contiguous, empty_like, launch
 
 
@@ -14,6 +15,8 @@ def convolve_rectify(x: Array, weight: Array, bias: Array | None, window: Any, g
 
 def add_rectify(x: Array, bias: Array) -> Array:
     """max(x + b, 0): (…, O), (O,) -> (…, O)"""
+    if x.size < activation.FEW:
+        return numpy.rectify(x + bias)
     x, bias = contiguous(x), contiguous(bias)
     y, columns = empty_like(x), len(bias)
     rows = x.size // max(columns, 1)

@@ -89,7 +89,8 @@ class _Threads:
 
     def run(self, work: Callable[[int], Any], count: int) -> list[Any]:
         """[work(0), …, work(count − 1)], each in a thread of its own, or in this one if it comes to
-        it first: it waits for none that has not begun. All have ended when this returns."""
+        it first: it waits for none that has not begun. All have ended when this returns, unless a
+        signal interrupts it."""
         tasks = [_Task(work, t) for t in range(count)]
         with self.lock:  # so that this remains the workers' queue meanwhile
             self._hire(min(self.count, count) - 1)
@@ -99,7 +100,11 @@ class _Threads:
             task.do()
         for task in tasks:
             task.ended.acquire()
-        return [task.outcome() for task in tasks]
+        failed = next((task for task in tasks if task.error is not None), None)
+        for task in tasks:
+            if task is not failed:
+                task.error = None  # whose traceback holds arrays
+        return [task.outcome() for task in (tasks if failed is None else [failed])]
 
     def _hire(self, workers: int) -> None:
         """Have so many workers, if there can be so many threads: not while Python shuts down."""

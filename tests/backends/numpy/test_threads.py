@@ -466,6 +466,26 @@ def test_the_callers_error_state_holds_in_every_thread(threads):
         fast.threads.parallel(divide, fast.threads.slices(2, 1))
 
 
+def test_errors_keep_nothing(threads):
+    """Of several that fail at the same time one is raised, and what the others held is free at once."""
+    threads(2)
+    both, alive = threading.Barrier(2), []
+
+    def fails_with_an_array(t):
+        array = np.ones(3)
+        alive.append(weakref.ref(array))
+        both.wait(30)
+        raise ValueError(t)
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            fast.threads.parallel(fails_with_an_array, [(0,), (1,)])
+        assert [array() for array in alive] == [None, None]
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("n", [0, -1, 1025, 1.5, "2", None])
 def test_numbers_of_threads_that_do_not_fit(n):
     minicnn.set_num_threads(before := fast.threads.get_num_threads())
