@@ -160,7 +160,7 @@ def _code(
 
 def _product(a: Any, b: Any, out: Any, again: Callable[[], Any]) -> Launch:
     shape = " · ".join(_shape(m) + "ᵀ" * (m.strides[-1] != m.itemsize) for m in (a, b))
-    return Launch("product", "product", shape, a.nbytes + b.nbytes + out.nbytes, 2 * a.size * b.shape[1], again=again)
+    return Launch("product", "product", shape, a.nbytes + b.nbytes + out.nbytes, 2 * a.size * b.shape[-1], again=again)
 
 
 def _shape(array: Any) -> str:

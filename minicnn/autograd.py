@@ -85,7 +85,7 @@ def backward_pass(
     while plan.nodes:
         node, needed = plan.nodes.popitem()  # the last one inserted, which is the newest
         gradients = node.gradients(pending.take(node), needed)
-        pending.add_all(node.parents, gradients, needed)
+        pending.add_all(gradients)
         if not retain_graph:
             node.free()
         del node, gradients  # so that their memory is free before the next node allocates
@@ -174,17 +174,15 @@ class Pending:
         does not lead to anything wanted, the gradient is dropped."""
         self.shared.add(memory_of(gradient))
         if place in self.plan.nodes or place in self.plan.missing:
-            self.add_all((place,), (gradient,), (True,))
+            self.add_all([(place, gradient)])
 
-    def add_all(self, parents: Sequence[Any], gradients: Sequence[Any], needed: Sequence[bool]) -> None:
-        """Add a gradient to each of these nodes and leaves that needs one."""
-        if needed.count(True) != 1:  # did one array go to two of them?
-            owners = [memory_of(gradient) for gradient, need in zip(gradients, needed, strict=True) if need]
+    def add_all(self, gradients: list[tuple[Any, Tensor]]) -> None:
+        """Add each of the gradients, given as (place, gradient) pairs, to its node or leaf."""
+        if len(gradients) != 1:  # did one array go to two of them?
+            owners = [memory_of(gradient) for _, gradient in gradients]
             self.shared.update([owner for owner in owners if owners.count(owner) != 1])
         received, missing = self.received, self.plan.missing
-        for parent, gradient, need in zip(parents, gradients, needed, strict=True):
-            if not need:
-                continue
+        for parent, gradient in gradients:
             before = received.get(parent)
             # never +=, because the memory may be another Tensor's as well
             received[parent] = gradient if before is None else before.plus(gradient)
@@ -261,7 +259,7 @@ class Function:
     order: int  # nodes are numbered as they are recorded: a larger number is newer
     shape: tuple[int, ...]  # of its output, like dtype; a parent that is a leaf has both too
     dtype: Any
-    _versions: Sequence[tuple[Any, int]]  # the saved Tensors, how often each was overwritten
+    _versions: Sequence[tuple[Any, int]] = ()  # the saved Tensors, how often each was overwritten
     # PyTorch's names: reading one is an error that says what to write here
     save_for_backward = Instead("save_for_backward", SAVES)
     saved_tensors = Instead("saved_tensors", SAVES)
@@ -342,43 +340,44 @@ class Function:
         if self.parents is not None:
             raise RuntimeError(f"this {self.name} has recorded a call already: make a new one for each call")
         self.shape, self.dtype = output.shape, output.dtype
-        if self.dtype.kind != "f":
+        if output.dtype.kind != "f":
             raise TypeError(f"{self.name}: a Tensor of dtype {self.dtype} cannot require a gradient")
-        self.saved_inputs, self._versions = self._saved(inputs, needs) if self.saves else ((_UNSAVED,) * len(needs), ())
+        if self.saves:
+            self._save(inputs, needs)
+        else:
+            self.saved_inputs = (_UNSAVED,) * len(inputs)
         self.parents = tuple([(tensor.grad_fn or tensor) if tensor.requires_grad else None for tensor in inputs])
         self.needs_input_grad, self.order = needs, next(_counter)
         return True
 
-    def _saved(self, inputs: tuple[Tensor, ...], needs: tuple[bool, ...]) -> tuple[tuple[Any, ...], list[Any]]:
-        """The inputs that the wanted gradients read, and these with how often each was
-        overwritten."""
+    def _save(self, inputs: tuple[Tensor, ...], needs: tuple[bool, ...]) -> None:
+        """Keep the inputs that the wanted gradients read, and how often each was overwritten."""
         saved, versions = [_UNSAVED] * len(inputs), []
         try:
-            for numbers, need in zip(self.saves, needs, strict=False):  # saves may be shorter
-                if need:
-                    for j in numbers:
-                        saved[j] = inputs[j]
-                        versions.append((inputs[j], inputs[j].version[0]))
+            for numbers in itertools.compress(self.saves, needs):
+                for j in numbers:
+                    saved[j] = tensor = inputs[j]
+                    versions.append((tensor, tensor.version[0]))
         except IndexError:
             raise TypeError(
                 f"{self.name}.saves is {self.saves}, but the indices of its inputs are 0 to {len(inputs) - 1}"
             ) from None
-        return tuple(saved), versions
+        self.saved_inputs, self._versions = tuple(saved), versions
 
-    def gradients(self, dy: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+    def gradients(self, dy: Tensor, needed: tuple[bool, ...]) -> list[tuple[Any, Tensor]]:
         """backward(dy), checked: a gradient for each input that needs one.
 
         Args:
             dy: the gradient of the output.
             needed: for each input, whether its gradient is wanted in this pass.
         Returns:
-            A gradient for each input, None for those that are not wanted.
+            The wanted gradients, each after the parent to which it goes.
         Raises:
             RuntimeError: a saved input was overwritten since the forward pass, or backward returned
                 something other than a Tensor of the right shape and dtype for a wanted input.
         """
         if True not in needed:
-            return (None,) * len(needed)
+            return []
         for tensor, version in self._versions:
             if tensor.version[0] != version:
                 raise RuntimeError(
@@ -402,6 +401,7 @@ class Function:
                 f"{self.name}.backward returned {len(gradients)} gradients for {len(needed)} inputs: "
                 "return a tuple with one for each, None for an input that needs none"
             )
+        wanted = []
         for i, need in enumerate(needed):
             if not need:
                 continue
@@ -414,10 +414,11 @@ class Function:
                     f"{self.name}.backward returned a gradient of shape {gradient.shape} and dtype {gradient.dtype} "
                     f"for input {i} of shape {parent.shape} and dtype {parent.dtype}"
                 )
+            wanted.append((parent, gradient))
         if observers:
             for observer in tuple(observers):
                 observer.differentiated(self, dy, gradients, needed)
-        return gradients
+        return wanted
 
     def free(self) -> None:
         """Drop all references, so that the graph below can be freed. A second backward pass through

@@ -82,7 +82,7 @@ class Mul(_Broadcasting):
 
     def partials(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.saved_inputs
-        return dy * b if self.needs_input_grad[0] else None, dy * a if self.needs_input_grad[1] else None
+        return dy.times(b) if self.needs_input_grad[0] else None, dy.times(a) if self.needs_input_grad[1] else None
 
 
 class Div(_Broadcasting):

@@ -99,15 +99,26 @@ class Tensor(habits.TensorHabits):
 
     def plus(self, other: Tensor) -> Tensor:
         """self + other for two gradients of one Tensor, which have the same shape, dtype and
-        device. If the sum is not recorded, that is not checked, because a check would take as long
-        as the sum.
+        device. If the sum is not recorded, and no GPU is in use, that is not checked, because a
+        check would take as long as the sum.
 
         Args:
             other: the other gradient.
         """
-        if is_recording() or observers:
+        if is_recording() or observers or devices.opened:
             return self + other
         return Tensor.wrap(ops.broadcast(self.data, other.data, np.add))
+
+    def times(self, other: Tensor) -> Tensor:
+        """self · other for a gradient and an input that was saved for it, which have one dtype and
+        device. If the product is not recorded, that is not checked, as in plus().
+
+        Args:
+            other: the input.
+        """
+        if is_recording() or observers or devices.opened:
+            return self * other
+        return Tensor.wrap(ops.broadcast(self.data, other.data, np.multiply))
 
     # ----------------------------------------------------------------------------------- what it is
     @property

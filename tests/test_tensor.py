@@ -712,3 +712,21 @@ def test_an_error_in_forward(error):
         minicnn.apply(Broken(), Tensor([1.0, 2.0]))
     assert type(caught.value.__cause__) is error
     assert ("and dtype float32" in str(caught.value)) == (error in (IndexError, TypeError))
+
+
+@pytest.mark.parametrize("name, sign", [("plus", operator.add), ("times", operator.mul)])
+def test_sums_and_products_of_a_backward_pass(name, sign):
+    """They are recorded and observed like all others, where someone records or looks."""
+    a, b = Tensor(np.array([2.0, np.inf]), requires_grad=True), Tensor(np.array([3.0, 4.0]))
+    with no_grad():
+        y = getattr(a, name)(b)
+        assert y.data.tolist() == sign(a, b).data.tolist() and y.grad_fn is None and not y.requires_grad
+        scalar = getattr(Tensor(np.array(2.0)), name)(Tensor(np.array(3.0)))
+        assert isinstance(scalar.data, np.ndarray) and scalar.shape == ()
+    assert getattr(a, name)(b).grad_fn.name == sign(a, b).grad_fn.name
+    with (
+        minicnn.detect_anomaly(),
+        no_grad(),
+        pytest.raises(ArithmeticError, match=f"the output of {sign.__name__.title()}, of"),
+    ):
+        getattr(a, name)(b)

@@ -37,6 +37,7 @@ array([4.    , 4.6667, 3.3333], dtype=float32)
 import numpy as np
 
 from ..backends.devices import Array, on_device_of
+from ..ops import DivScalar
 from ..tensor import Tensor, apply
 from .arguments import require_images
 from .pooling import Gather, gather, pool_window
@@ -75,21 +76,23 @@ def avg_pool2d(
     """
     require_images("avg_pool2d", x, count_include_pad=count_include_pad)
     window = pool_window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
-    counts = _counts(x, window, Window.of(kernel_size, padding=padding).padding if count_include_pad else None)
+    kh, kw = window.kernel_size
+    counted = Window.of(kernel_size, padding=padding if count_include_pad else 0).padding
+    # where all of the padding counts, each window has KH·KW pixels
+    counts = None if window.padding == counted else _counts(x, window, counted)
     for part in _parts(window):
         x = apply(Gather(None, part), x)
-    return x / counts
+    return apply(DivScalar(kh * kw), x) if counts is None else x / counts
 
 
-def _counts(x: Tensor, window: Window, padding: tuple[Pair, Pair] | None) -> Array:
+def _counts(x: Tensor, window: Window, padding: tuple[Pair, Pair]) -> Array:
     """The number of pixels by which the sum of each window is divided, (1, OH, OW, 1): the window's
-    sum over an image of ones. A given padding is ones too; what ceil_mode has added is zeros."""
+    sum over an image of ones. The padding that counts is ones too; the rest is zeros."""
     _, h, w, _ = x.shape
-    if padding is not None:
-        (top, bottom), (left, right) = padding
-        (_, all_bottom), (_, all_right) = window.padding
-        h, w = top + h + bottom, left + w + right
-        window = window._replace(padding=((0, all_bottom - bottom), (0, all_right - right)))
+    (top, bottom), (left, right) = padding
+    (all_top, all_bottom), (all_left, all_right) = window.padding
+    h, w = top + h + bottom, left + w + right
+    window = window._replace(padding=((all_top - top, all_bottom - bottom), (all_left - left, all_right - right)))
     with on_device_of(x.data):  # float32 holds every count, and does not promote x
         counts = np.ones_like(x.data, dtype=np.float32, shape=(1, h, w, 1))
         for part in _parts(window):

@@ -12,6 +12,7 @@ from numpy.testing import assert_array_equal
 from reference import LAYOUTS
 
 from minicnn import backends
+from minicnn.backends import native
 from minicnn.backends import numpy as fast
 
 LESSONS = backends._lessons
@@ -34,6 +35,7 @@ def cut(request):
                 (fast.threads, "CACHE", 400), (fast.threads, "BLOCK", 20), (fast.memory, "LARGE", 100),
                 (fast.ops, "SHORT", 0), (fast.ops, "FEW", 2), (fast.ops, "NARROW", 3),
                 (fast.winograd, "FEWEST_PIXELS", 0), (fast.winograd, "FEWEST_CHANNELS", 0),
+                (native.activation, "FEW", 0),
             ):  # fmt: skip
                 patch.setattr(module, name, value)
         yield

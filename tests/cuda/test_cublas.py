@@ -13,12 +13,13 @@ from minicnn.backends.cuda.graph import Graph, new_pool
 LIBRARY = cublas.library  # the real one
 
 
+@pytest.mark.parametrize("stack", [(), (2,)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_product_in_a_graph(gpu, dtype):
+def test_a_product_in_a_graph(gpu, dtype, stack):
     """It is computed at each launch, from what the arrays hold then."""
-    a, b = there(gpu, normal(5, 7).astype(dtype)), there(gpu, normal(7, 3, seed=1).astype(dtype))
-    out = gpu.zeros((5, 3), dtype)
-    plain = [products.product(factor * a, b, gpu.zeros((5, 3), dtype)).get() for factor in (1, 4)]
+    a, b = (there(gpu, normal(*stack, *shape).astype(dtype)) for shape in ((5, 7), (7, 3)))
+    out = gpu.zeros((*stack, 5, 3), dtype)
+    plain = [products.product(factor * a, b, gpu.zeros_like(out)).get() for factor in (1, 4)]
     graph = Graph(lambda: [products.product(a, b, out) for _ in range(2)], new_pool())
     for expected in plain:
         graph.launch(0)

@@ -113,3 +113,10 @@ def test_a_constant_has_no_axes(gpu):
     there = devices.to_device(np.zeros((3, 2), np.float32), "gpu")
     number = devices.constant(2.5, np.float32, there)
     assert number.shape == () and number.dtype == np.float32 and number.get() == 2.5
+
+
+def test_gradients_are_added_where_they_are(standin):
+    """Those of a Tensor on a GPU that is not the current one."""
+    x = Tensor(np.ones(3, np.float32), device="gpu:1", requires_grad=True)
+    (x + x * 2).to("gpu:0").sum().backward()
+    assert x.grad.device == "gpu:1" and x.grad.numpy().tolist() == [3, 3, 3]

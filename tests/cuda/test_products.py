@@ -46,6 +46,38 @@ def test_stacks(gpu, outer_a, outer_b):
     np.testing.assert_allclose(y, a @ b, rtol=1e-12, atol=1e-12)
 
 
+STACKS = {  # of an array (G, rows, columns)
+    "one after another": lambda gpu, x: gpu.asarray(x),
+    "side by side": lambda gpu, x: gpu.asarray(x.swapaxes(0, 1).copy()).swapaxes(0, 1),
+    "by columns": lambda gpu, x: gpu.asarray(x.swapaxes(1, 2).copy()).swapaxes(1, 2),
+    "one for all": lambda gpu, x: gpu.broadcast_to(gpu.asarray(x[:1]), x.shape),
+    "every second": lambda gpu, x: gpu.asarray(np.repeat(x, 2, 2))[:, :, ::2],
+}
+
+
+@given(
+    st.integers(0, 3), SIZES, SIZES, SIZES, *[st.sampled_from(sorted(STACKS))] * 2,
+    st.sampled_from(["one after another", "side by side"]),
+)  # fmt: skip
+def test_stacks_are_read_and_written_where_they_are(gpu, count, m, k, n, of_a, of_b, of_out):
+    for dtype in DTYPES:
+        a = STACKS[of_a](gpu, normal(count, m, k).astype(dtype))
+        b = STACKS[of_b](gpu, normal(count, k, n, seed=1).astype(dtype))
+        out = STACKS[of_out](gpu, np.full((count, m, n), np.nan, dtype))
+        assert kernels.product(a, b, out) is out
+        tolerance = 1e-12 if dtype == np.float64 else 1e-5
+        np.testing.assert_allclose(out.get(), a.get() @ b.get(), rtol=tolerance, atol=tolerance)
+
+
+def test_a_stack_is_one_launch(standin):
+    import cupy
+
+    a, b = (cupy.asarray(normal(*shape)) for shape in ((2, 3, 4, 5), (3, 5, 2)))
+    standin.log.clear()
+    kernels.matmul(a, b)
+    assert [entry.name for entry in standin.log if entry.kind == "product"] == ["gemm 2x4x5 3 times"] * 2
+
+
 def test_precision(gpu):
     """TF32 drops what is beyond 10 bits; float64 does not know it."""
     x = np.full((64, 64), 1 + 2.0**-13, np.float32)
@@ -73,6 +105,9 @@ def test_mistakes(gpu):
         (x, y.astype(np.float64), out, TypeError, "float32 @ float64 into float32"),
         (x.astype(np.int64), y.astype(np.int64), out, TypeError, "is of float32 or of float64"),
         (x, y, gpu.asarray(np.zeros((2, 3), np.float32)).T, ValueError, "written to rows"),
+        (x[None], y, out, ValueError, "the shapes do not fit"),
+        (x[None], y[None], out, ValueError, "do not fit"),
+        (x[None], gpu.stack([y, y]), out[None], ValueError, "the shapes do not fit"),
     ]:
         with pytest.raises(error, match=words) as caught:
             kernels.product(a, b, to)

@@ -68,6 +68,22 @@ def test_avg_pool2d_is_the_equation(data, case, counted):
     agree(F.avg_pool2d, reference.avg_pool2d, data.draw(arrays(shape)), **counted, **options)
 
 
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("include", [False, True])
+@pytest.mark.parametrize("padding", [0, 1, ((1, 2), (0, 0)), ((0, 0), (2, 1)), ((2, 0), (0, 2))])
+def test_what_the_mean_is_divided_by(padding, include, ceil_mode):
+    """One number, or one for each window where a window sees what does not count."""
+    for h, w in ((6, 6), (7, 6), (6, 7)):
+        x = np.random.default_rng(0).standard_normal((2, h, w, 3))
+        options = dict(kernel_size=4, stride=2, padding=padding, ceil_mode=ceil_mode, count_include_pad=include)
+        agree(F.avg_pool2d, reference.avg_pool2d, x, **options)
+
+
+def test_a_byte_does_not_hold_every_count():
+    ones = Tensor(np.ones((1, 16, 16, 1), np.uint8))
+    assert F.avg_pool2d(ones, 17, 17, 1, count_include_pad=False).data.tolist() == [[[[1.0]]]]
+
+
 @given(st.data(), cases(dilated=False), st.sampled_from([{}, {"count_include_pad": False}]))
 def test_large_windows_are_added_up_row_by_row(data, case, counted):
     """As if any of more than a pixel were large."""

@@ -28,10 +28,8 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Any, groups: i
     outputs = weight.shape[3]
     y = empty((n, *window.output_size(h, w), outputs), x.dtype)  # (N, OH, OW, O)
     weight = _with_rows_of_zeros(weight.reshape(-1, outputs))  # (⌈KH·KW·C/G⌉, O)
-    parts = _split(weight, groups), _split(y.reshape(-1, outputs), groups)
-    columns = im2col(x, window, groups, WHOLE)
-    for some, matrix, out in zip(_by_group(columns, groups), *parts, strict=True):
-        products.product(some, matrix, out)
+    columns = im2col(x, window, groups, WHOLE)  # (G·N·OH·OW, ⌈KH·KW·C/G⌉)
+    products.product(_stacked(columns, groups), _by_group(weight, groups), _by_group(y, groups))
     if columns.base is None:  # it is not the images themselves
         kept.keep(x, (window, groups), columns)
     if bias is not None:
@@ -58,9 +56,8 @@ def convolve_weight(x: Array, dy: Array, window: Any, groups: int) -> Array:
     if columns is None:
         columns = im2col(x, window, groups, WHOLE)
     dw = empty((columns.shape[1], outputs), x.dtype)  # (⌈KH·KW·C/G⌉, O)
-    parts = _split(dy.reshape(-1, outputs), groups), _split(dw, groups)
-    for some, gradient, out in zip(_by_group(columns, groups), *parts, strict=True):
-        products.product(some.T, gradient, out)
+    columns = _stacked(columns, groups).swapaxes(-2, -1)  # (G, ⌈KH·KW·C/G⌉, N·OH·OW)
+    products.product(columns, _by_group(dy, groups), _by_group(dw, groups))
     return dw[: kh * kw * c].reshape(kh, kw, c, outputs)
 
 
@@ -76,11 +73,18 @@ def _with_rows_of_zeros(matrix: Array) -> Array:
     return longer
 
 
-def _by_group(columns: Array, groups: int) -> list[Array]:
-    """The columns of each group: (N·OH·OW, ⌈KH·KW·C/G⌉), where ⌈n⌉ is the next multiple of WHOLE"""
+def _stacked(columns: Array, groups: int) -> Array:
+    """The columns of each group: (G, N·OH·OW, ⌈KH·KW·C/G⌉), where ⌈n⌉ is the next multiple of
+    WHOLE; like _by_group, just a matrix if there is one group."""
+    return columns if groups == 1 else columns.reshape(groups, len(columns) // groups, columns.shape[1])
+
+
+def _by_group(array: Array, groups: int) -> Array:
+    """(…, O) -> (G, the product of the other axes, O/G), a view: one matrix for each group."""
+    outputs = array.shape[-1]
     if groups == 1:
-        return [columns]
-    return list(columns.reshape(groups, len(columns) // groups, columns.shape[1]))
+        return array.reshape(-1, outputs)
+    return array.reshape(-1, groups, outputs // groups).swapaxes(0, 1)
 
 
 def _split(array: Array, groups: int) -> list[Array]:

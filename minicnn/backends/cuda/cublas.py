@@ -12,8 +12,9 @@ from typing import Any
 WORKSPACE = 32 << 20  # bytes, what cuBLAS recommends for Hopper
 
 
-class Captured:
-    """cuBLAS for what one stream captures.
+class CapturedCublas:
+    """cuBLAS for what one stream captures, with the functions of cupy.cuda.cublas by which
+    products.py multiplies. Their arguments are numbers.
 
     Args:
         stream: the address of that stream, which must be the current one.
@@ -27,26 +28,30 @@ class Captured:
         # CuPy sets the stream at its next call, by which cuBLAS goes back to its own workspace.
         self.stream, self.workspace = stream, cupy.empty(WORKSPACE, "uint8")
 
-    def gemmEx(self, handle: int, *arguments: Any) -> None:
-        """As CuPy's: all arguments are numbers.
+    def gemmEx(self, *arguments: Any) -> None:
+        """As CuPy's; RuntimeError if cuBLAS refuses the arguments."""
+        self._call(self.library.cublasGemmEx, GEMM, arguments)
 
-        Raises:
-            RuntimeError: cuBLAS refuses them.
-        """
+    def gemmStridedBatchedEx(self, *arguments: Any) -> None:
+        """As CuPy's; RuntimeError if cuBLAS refuses the arguments."""
+        self._call(self.library.cublasGemmStridedBatchedEx, GEMM_STRIDED, arguments)
+
+    def _call(self, function: Any, kinds: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
+        handle = arguments[0]
         if handle != self.handle:
             _check(self.library.cublasSetStream_v2(ctypes.c_void_p(handle), ctypes.c_void_p(self.stream)))
             workspace = ctypes.c_void_p(self.workspace.data.ptr), ctypes.c_size_t(WORKSPACE)
             _check(self.library.cublasSetWorkspace_v2(ctypes.c_void_p(handle), *workspace))
             self.handle = handle
-        _check(self.library.cublasGemmEx(*[kind(x) for kind, x in zip(GEMM_EX, (handle, *arguments), strict=True)]))
+        _check(function(*[kind(argument) for kind, argument in zip(kinds, arguments, strict=True)]))
 
 
-POINTER, INT = ctypes.c_void_p, ctypes.c_int
-# (handle; how A and B; m, n, k), (alpha, A, its type, lda), (B, …), (beta, C, …), (how; algorithm)
-GEMM_EX = (
-    *(POINTER, INT, INT, INT, INT, INT), *(POINTER, POINTER, INT, INT), *(POINTER, INT, INT),
-    *(POINTER, POINTER, INT, INT), *(INT, INT),
-)  # fmt: skip
+POINTER, INT, STEP = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
+SIZES = POINTER, INT, INT, INT, INT, INT  # the handle; how A and B; m, n, k
+MATRIX = POINTER, INT, INT  # an address, the type, from one column to the next
+HOW = INT, INT  # how to compute, by which algorithm
+GEMM = *SIZES, POINTER, *MATRIX, *MATRIX, POINTER, *MATRIX, *HOW
+GEMM_STRIDED = *SIZES, POINTER, *MATRIX, STEP, *MATRIX, STEP, POINTER, *MATRIX, STEP, INT, *HOW
 
 
 @functools.cache

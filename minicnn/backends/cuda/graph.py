@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..devices import Array, DeviceError, one_line
-from . import cublas
+from .cublas import CapturedCublas
 
 
 class Graph:
@@ -39,7 +39,7 @@ class Graph:
         # not the default stream, which cannot be captured, nor one that waits for it
         stream = cuda.Stream(non_blocking=True)
         with cuda.using_allocator(pool.malloc), stream:
-            self.cublas = cublas.Captured(stream.ptr)
+            self.cublas = CapturedCublas(stream.ptr)
             stream.begin_capture()
             _capturing.graph = self
             try:
@@ -104,11 +104,9 @@ def _none(cupy: Any, device: int) -> Array:
     return cupy.zeros((), np.uint64)
 
 
-def gemm_ex() -> Callable[..., None]:
-    """cuBLAS's product for what is asked for now, captured or not."""
-    if _capturing.graph is None:
-        return sys.modules["cupy"].cuda.cublas.gemmEx
-    return _capturing.graph.cublas.gemmEx
+def cublas() -> Any:
+    """What has cuBLAS's products for what is asked for now, captured or not."""
+    return sys.modules["cupy"].cuda.cublas if _capturing.graph is None else _capturing.graph.cublas
 
 
 def refuse_capture(what: str) -> None:

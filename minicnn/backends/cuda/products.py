@@ -8,7 +8,7 @@ import numpy as np
 
 from ...checks import choice
 from ..devices import Array, open_device
-from .graph import gemm_ex
+from .graph import cublas
 from .launch import empty
 
 _precision = "fp32"
@@ -56,44 +56,49 @@ ADDRESSES = {dtype: (two.ctypes.data, two.ctypes.data + two.itemsize) for dtype,
 
 def product(a: Array, b: Array, out: Array) -> Array:
     """a @ b into `out`: matrices of one floating dtype, whose rows, or for a and b columns, are
-    contiguous.
+    contiguous; or stacks of as many such matrices (G, …, …), by one launch.
 
     cuBLAS is told how far apart they lie, so views such as W.T or x[:, some] are read where they
     are. It is column-major: to it, a row-major matrix is its transpose, so it is asked for
     outᵀ = bᵀ aᵀ.
     """
-    (m, k), n = a.shape, b.shape[1]
+    *stack, m, k = a.shape
+    n = b.shape[-1]
     if a.dtype not in TYPES or not a.dtype == b.dtype == out.dtype:
         raise TypeError(f"a product on a GPU is of float32 or of float64, not {a.dtype} @ {b.dtype} into {out.dtype}")
-    if b.shape[0] != k or out.shape != (m, n):
+    if b.shape != (*stack, k, n) or out.shape != (*stack, m, n):
         raise ValueError(f"a product of {a.shape} and {b.shape} into {out.shape}: the shapes do not fit")
     if not k:
         out[...] = 0
-    if not (m and n and k):
+    if not (k and out.size):
         return out
     (how_a, a, row_a), (how_b, b, row_b), (how_out, _, row_out) = _layout(a), _layout(b), _layout(out)
     if how_out != NORMAL:
         raise ValueError(f"a product is written to rows, not to strides {out.strides}")
     cuda, kind, (one, zero) = sys.modules["cupy"].cuda, TYPES[out.dtype], ADDRESSES[out.dtype]
-    cublas, handle = cuda.cublas, cuda.device.get_cublas_handle()
+    constants, handle = cuda.cublas, cuda.device.get_cublas_handle()
     if out.dtype == np.float64:
-        compute = cublas.CUBLAS_COMPUTE_64F
+        compute = constants.CUBLAS_COMPUTE_64F
     elif matmul_precision() == "tf32":
-        compute = cublas.CUBLAS_COMPUTE_32F_FAST_TF32
+        compute = constants.CUBLAS_COMPUTE_32F_FAST_TF32
     else:
-        compute = cublas.CUBLAS_COMPUTE_32F
-    gemm_ex()(
-        handle, how_b, how_a, n, m, k, one, b.data.ptr, kind, row_b, a.data.ptr, kind, row_a, zero, out.data.ptr, kind,
-        row_out, compute, cublas.CUBLAS_GEMM_DEFAULT,
-    )  # fmt: skip
+        compute = constants.CUBLAS_COMPUTE_32F
+    how = compute, constants.CUBLAS_GEMM_DEFAULT
+    sizes = handle, how_b, how_a, n, m, k, one
+    first, second, third = (b.data.ptr, kind, row_b), (a.data.ptr, kind, row_a), (zero, out.data.ptr, kind, row_out)
+    if not stack:
+        cublas().gemmEx(*sizes, *first, *second, *third, *how)
+    else:
+        (count,), (of_a, of_b, of_out) = stack, [matrix.strides[0] // out.itemsize for matrix in (a, b, out)]
+        cublas().gemmStridedBatchedEx(*sizes, *first, of_b, *second, of_a, *third, of_out, count, *how)
     return out
 
 
 def _layout(matrix: Array) -> tuple[int, Array, int]:
     """(whether its rows or its columns are contiguous, the matrix, how many elements the next one
     begins after)"""
-    (rows, columns), size = matrix.shape, matrix.itemsize
-    down, along = matrix.strides
+    (rows, columns), size = matrix.shape[-2:], matrix.itemsize
+    down, along = matrix.strides[-2:]
     if (columns == 1 or along == size) and (rows == 1 or down >= columns * size):
         return NORMAL, matrix, columns if rows == 1 else down // size
     if (rows == 1 or down == size) and (columns == 1 or along >= rows * size):
@@ -102,13 +107,14 @@ def _layout(matrix: Array) -> tuple[int, Array, int]:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """a @ b; of stacks of matrices, broadcast against each other, one after the other."""
+    """a @ b; of stacks of matrices, broadcast against each other, by one launch for those along the
+    last axis of the stack."""
     if a.ndim == b.ndim == 2:
         return product(a, b, empty((a.shape[0], b.shape[1]), a.dtype))
     stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     out = empty((*stack, a.shape[-2], b.shape[-1]), a.dtype)
     a, b = _stacked(a, stack), _stacked(b, stack)
-    for index in np.ndindex(stack):
+    for index in np.ndindex(stack[:-1]):
         product(a[index], b[index], out[index])
     return out
 

@@ -5,16 +5,35 @@
 #include "native.h"
 
 #include "exponential.h"
+#include "far.h"
 
 // max(x, 0): NaN stays, and −0 becomes 0.
 KERNEL void rectify(Index first, Index last, const real *restrict x, real *restrict y) {
     for (Index i = first; i < last; ++i) y[i] = x[i] <= 0 ? 0 : x[i];
 }
 
-// dy where y > 0, else 0
-KERNEL void where_positive(Index first, Index last, const real *restrict dy, const real *restrict y,
-                           real *restrict dx) {
-    for (Index i = first; i < last; ++i) dx[i] = y[i] > 0 ? dy[i] : 0;
+#define LINE ((Index)(64 / sizeof(real)))
+#define AHEAD 512  // numbers
+
+// dy where y > 0, else 0. A unit is a line of the cache. Memory is asked ahead: the processor does
+// not guess well what is read of two arrays, and without this takes 1.5 times as long.
+KERNEL void where_positive(Index first, Index last, const real *restrict dy, const real *restrict y, real *restrict dx,
+                           Index size) {
+    const int far = is_far(dx, size, WIDTH);
+    const Index end = least(last * LINE, size);
+    Index i = first * LINE;
+    for (; i + WIDTH <= end; i += WIDTH) {
+        __builtin_prefetch(dy + i + AHEAD);
+        __builtin_prefetch(y + i + AHEAD);
+        const vec positive = where((ints)(load(y + i) > 0), load(dy + i));
+        if (far) {
+            store_far(dx + i, positive);
+        } else {
+            __builtin_prefetch(dx + i + AHEAD, 1);
+            store(dx + i, positive);
+        }
+    }
+    for (; i < end; ++i) dx[i] = y[i] > 0 ? dy[i] : 0;
 }
 
 // x where it is positive, else slope · x

@@ -5,6 +5,7 @@ from math import prod
 import numpy as np
 
 from ..numpy import ops as numpy
+from . import activation
 from .launch import Array, contiguous, empty_like, launch, truths
 
 BLOCK = 1 << 15  # elements of a block of pixels
@@ -36,6 +37,8 @@ def total(x: Array, axes: tuple[int, ...]) -> Array:
 
 def masked(x: Array, mask: Array) -> Array:
     """x where the mask holds, otherwise 0"""
+    if x.size < activation.FEW:
+        return numpy.masked(x, mask)
     x, mask = contiguous(x), truths(np.broadcast_to(mask, x.shape))
     y = empty_like(x)
     launch("ops.masked", x.size, x, mask, y, real=x.dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..numpy import optimizer as numpy
-from .launch import REALS, Array, address, contiguous, launch
+from .launch import PLAIN, REALS, Array, Declared, address, contiguous, launch
 
 Arrays = tuple[Array, ...]  # (w, g), or with one or two arrays of state
 MOST = 4  # of these
@@ -39,9 +39,9 @@ def _step(
         otherwise(rest)
     for dtype, some in alike.items():
         some = [(w, contiguous(g), *state) for w, g, *state in some]
-        at, ends = [], [0]
+        declared, at, ends = Declared(kernel, dtype, PLAIN), [], [0]
         for arrays in some:
-            at += [address(array, dtype, kernel) for array in arrays] + [0] * (MOST - len(arrays))
+            at += [address(array, declared) for array in arrays] + [0] * (MOST - len(arrays))
             ends.append(ends[-1] + arrays[0].size)
         tables = np.array(at, np.uint64), np.array(ends, np.intp)
         launch(kernel, ends[-1], len(some), *tables, *numbers, real=dtype)

@@ -49,14 +49,23 @@
     }
 
 typedef void Tile(const real *, const Index *, const Index *, Index, const real *, const real *, int, real *const *);
+
+// By the number of registers: the tiles, and those for the last rows, of which a kernel's gradient
+// has few in all, 27 if it is 3 × 3 for 3 channels
 #if REGISTERS == 32
 TILE(12, 1) TILE(12, 2) TILE(8, 3) TILE(6, 4)
 static Tile *const TILES[] = {tile_12_1, tile_12_2, tile_8_3, tile_6_4};
 static const Index HEIGHTS[] = {12, 12, 8, 6};
+TILE(4, 1) TILE(4, 2) TILE(3, 3) TILE(3, 4)
+static Tile *const LAST_TILES[] = {tile_4_1, tile_4_2, tile_3_3, tile_3_4};
+static const Index LAST_HEIGHTS[] = {4, 4, 3, 3};
 #else
 TILE(10, 1) TILE(6, 2)
 static Tile *const TILES[] = {tile_10_1, tile_6_2};
 static const Index HEIGHTS[] = {10, 6};
+TILE(4, 1) TILE(3, 2)
+static Tile *const LAST_TILES[] = {tile_4_1, tile_3_2};
+static const Index LAST_HEIGHTS[] = {4, 3};
 #endif
 
 // A product of a matrix (height, depth), one (depth, width), and the result (height, width), and
@@ -74,6 +83,24 @@ typedef struct {
     int rectified;
 } Product;
 
+// Fewer numbers than fill a register, and zeros
+INLINE vec some_of(const real *from, Index count) {
+    vec v = {0};
+    copy_few(&v, from, count * (Index)sizeof(real));
+    return v;
+}
+
+// Copy a row of numbers that are so far apart.
+INLINE void copy_row(real *to, Index to_step, const real *from, Index from_step, Index count) {
+    if (to_step != 1 || from_step != 1) {
+        for (Index o = 0; o < count; ++o) to[o * to_step] = from[o * from_step];
+        return;
+    }
+    Index o = 0;
+    for (; o + WIDTH <= count; o += WIDTH) store(to + o, load(from + o));
+    copy_few(to + o, from + o, (count - o) * (Index)sizeof(real));
+}
+
 // Copy `deep` rows of the right matrix from row b on, and of each `here` numbers from `first` on,
 // so that they follow each other; with zeros up to the end of a register.
 INLINE void pack(const Product *p, Index b, Index deep, Index first, Index here, Index span) {
@@ -85,17 +112,23 @@ INLINE void pack(const Product *p, Index b, Index deep, Index first, Index here,
                 for (Index k = begin; k < least(begin + WIDTH, deep); ++k)
                     p->packed[k * span + o] = right[p->with[b + k] + o * p->right_step];
     } else {
-        const Index full = here / WIDTH * WIDTH;
+        const Index full = here / WIDTH * WIDTH, end = deep ? p->with[b + deep - 1] + here : 0;
+        ints rest;
+        for (Index u = 0; u < WIDTH; ++u) rest[u] = full + u < here ? -1 : 0;
         for (Index k = 0; k < deep; ++k) {
             const real *const from = right + p->with[b + k];
             for (Index o = 0; o < full; o += WIDTH) {
                 store(p->packed + k * span + o, load(from + o));
                 __builtin_prefetch(from + span + o);
             }
-            for (Index o = full; o < here; ++o) p->packed[k * span + o] = from[o];
+            // a whole register, which is quicker, as long as the last row ends behind it
+            if (full < here)
+                store(p->packed + k * span + full, p->with[b + k] + full + WIDTH <= end
+                                                       ? where(rest, load(from + full))
+                                                       : some_of(from + full, here - full));
         }
     }
-    if (here < span)
+    if (here < span && p->right_step != 1)
         for (Index k = 0; k < deep; ++k)
             for (Index o = here; o < span; ++o) p->packed[k * span + o] = 0;
 }
@@ -114,12 +147,17 @@ static void multiply(const Product *p, const real *bias, int add) {
         real *const out = p->out + first * p->out_step;
         for (Index o = 0; o < span; ++o) begin[o] = bias && o < here ? bias[first + o] : 0;
         if (collect && add)
-            for (Index a = 0; a < p->height; ++a)
-                for (Index o = 0; o < here; ++o) p->spare[a * span + o] = out[p->to[a] + o * p->out_step];
+            for (Index a = 0; a < p->height; ++a) copy_row(p->spare + a * span, 1, out + p->to[a], p->out_step, here);
         for (Index b = 0; b < most(p->depth, 1); b += deepest) {
             const Index deep = least(deepest, p->depth - b);
             const int rectified = p->rectified && b + deep == p->depth;
-            pack(p, b, deep, first, here, span);
+            // Rows that follow each other already are not copied.
+            const real *packed = p->packed;
+            if (here == span && p->right_step == 1 && deep > 0 &&
+                p->with[b + deep - 1] - p->with[b] == (deep - 1) * span)
+                packed = p->right + first + p->with[b];
+            else
+                pack(p, b, deep, first, here, span);
             for (Index a = 0; a < p->height; a += tall) {
                 Index rows[TALLEST];
                 real *place[TALLEST];
@@ -128,12 +166,12 @@ static void multiply(const Product *p, const real *bias, int add) {
                     rows[r] = p->rows[row];
                     place[r] = a + r > row ? rest + r * span : collect ? p->spare + row * span : out + p->to[row];
                 }
-                TILES[wide - 1](p->left, rows, p->columns + b, deep, p->packed, b || add ? NULL : begin, rectified,
-                                place);
+                const int is_last = p->height - a <= LAST_HEIGHTS[wide - 1];
+                Tile *const tile = is_last ? LAST_TILES[wide - 1] : TILES[wide - 1];
+                tile(p->left, rows, p->columns + b, deep, packed, b || add ? NULL : begin, rectified, place);
             }
         }
         if (collect)
-            for (Index a = 0; a < p->height; ++a)
-                for (Index o = 0; o < here; ++o) out[p->to[a] + o * p->out_step] = p->spare[a * span + o];
+            for (Index a = 0; a < p->height; ++a) copy_row(out + p->to[a], p->out_step, p->spare + a * span, 1, here);
     }
 }

@@ -1,10 +1,17 @@
-"""Elements where a mask holds, and 0 elsewhere."""
+"""Elements where a mask holds, and 0 elsewhere; and 0 as ufuncs take it fastest."""
 
 import numpy as np
 
 from .threads import Array
 
 INTEGERS = {size: np.dtype(f"i{size}") for size in (1, 2, 4, 8)}  # by their bytes
+ZEROS = {np.dtype(kind): np.zeros((), kind) for kind in ("f2", "f4", "f8")}
+
+
+def zero(x: Array) -> Array | int:
+    """0, of x's dtype if that is a usual one: for a few numbers np.maximum(x, 0) takes twice as
+    long, because the 0 becomes an array each time."""
+    return ZEROS.get(x.dtype, 0)
 
 
 def select(x: Array, mask: Array, out: Array) -> Array:
@@ -22,3 +29,11 @@ def select(x: Array, mask: Array, out: Array) -> Array:
         return out
     np.multiply(x.view(integer), mask, out=out.view(integer))
     return out
+
+
+def selected(x: Array, mask: Array) -> Array:
+    """The same as a new array; the mask is broadcast against x."""
+    integer = INTEGERS.get(x.itemsize)
+    if integer is None:
+        return np.where(mask, x, x.dtype.type(0))
+    return np.multiply(x.view(integer), mask).view(x.dtype)

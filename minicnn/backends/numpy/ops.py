@@ -5,8 +5,8 @@ from math import prod
 
 import numpy as np
 
-from . import threads
-from .masks import select
+from . import memory, threads
+from .masks import select, selected
 from .memory import empty, empty_like
 from .threads import Array, elementwise, parallel, parallel_sum, slices, usable_threads
 
@@ -22,16 +22,24 @@ def broadcast(a: Array, b: Array, ufunc: Callable[..., Array]) -> Array:
     block = threads.BLOCK
     if (a.size < block and b.size < block) or a.dtype != b.dtype:
         return ufunc(a, b)
+    return _broadcast_in_pieces(a, b, ufunc)
+
+
+def _broadcast_in_pieces(a: Array, b: Array, ufunc: Callable[..., Array]) -> Array:
+    """The same. (In one function, the lambda's variables would cost small arrays a quarter of their
+    time.)"""
     shape = np.broadcast_shapes(a.shape, b.shape)
     out, a, b = empty(shape, a.dtype), np.broadcast_to(a, shape), np.broadcast_to(b, shape)
     # equivalent (constant): the step differs for a single element, which is one piece anyway
-    step = max(1, block * len(out) // max(1, out.size))
+    step = max(1, threads.BLOCK * len(out) // max(1, out.size))
     parallel(lambda lo, hi: ufunc(a[lo:hi], b[lo:hi], out=out[lo:hi]), slices(len(out), step))
     return out
 
 
 def masked(x: Array, mask: Array) -> Array:
     """x where the mask holds, otherwise 0"""
+    if x.nbytes < memory.LARGE:  # equivalent (condition, comparison): both ways are right
+        return selected(x, mask)
     out = empty_like(x)
     elementwise(select, x, np.broadcast_to(mask, x.shape), out)
     return out

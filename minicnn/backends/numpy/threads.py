@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,52 @@ BLOCK = 1 << 18
 CACHE = 6 << 20
 
 
+class _Task:
+    """work(t), which the first thread that comes to it does."""
+
+    def __init__(self, work: Callable[[int], Any], t: int) -> None:
+        self.work, self.t = work, t
+        self.context = contextvars.copy_context()  # with the caller's np.errstate
+        self.taken, self.ended = threading.Lock(), threading.Lock()
+        self.ended.acquire()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def do(self) -> None:
+        """Do it, unless a thread has begun already."""
+        if not self.taken.acquire(blocking=False):
+            return
+        _threads.local.busy = True
+        try:
+            self.result = self.context.run(self.work, self.t)
+        except BaseException as error:
+            self.error = error
+        finally:
+            _threads.local.busy = False
+            del self.work, self.context  # the queue may still have the task, but not the arrays
+            self.ended.release()
+
+    def outcome(self) -> Any:
+        """The result of a task that has ended, or its error."""
+        try:
+            if self.error is not None:
+                raise self.error
+            return self.result
+        finally:
+            del self.result, self.error  # its traceback leads to this task
+
+
 class _Threads:
-    """The worker threads, started at first use. The thread that asks for work is one of them."""
+    """The worker threads, started when there is work for them. The thread that asks for work is one
+    more.
+
+    A worker waits in a queue of C's, which hands work over in a third of the time that a
+    ThreadPoolExecutor takes. It is a daemon: Python ends without waiting for it.
+    """
 
     def __init__(self) -> None:
-        self.count = 0  # 0: not started
-        self.pool: ThreadPoolExecutor | None = None
+        self.count = self.workers = 0  # 0: not started
+        self.queue: SimpleQueue[_Task | None] = SimpleQueue()  # None: a worker ends
         # .busy: this thread is inside a slice, so parallel work that it starts runs in this thread
         self.local = threading.local()
         self.lock = threading.Lock()
@@ -43,41 +83,40 @@ class _Threads:
         # BLAS's own threads would compete with ours for the cores: 1240 ms a training step with
         # them, 1030 ms without.
         ThreadpoolController().limit(limits=1, user_api="blas")
-        old, self.pool = self.pool, ThreadPoolExecutor(count - 1, "minicnn") if count > 1 else None
-        self.count = count
-        if old is not None:
-            old.shutdown(wait=False)
+        for _ in range(self.workers):
+            self.queue.put(None)
+        self.queue, self.workers, self.count = SimpleQueue(), 0, count
 
     def run(self, work: Callable[[int], Any], count: int) -> list[Any]:
-        """[work(0), …, work(count − 1)], the first here and each other in a thread of its own; all
-        have ended when this returns."""
-        others: list[Future[Any]] = []
-        # The lock keeps the pool from being replaced meanwhile. This thread does all of the work if
-        # there is no pool, because set_num_threads(1) came in between, or if it takes no more work
-        # (RuntimeError), because Python is shutting down.
-        with self.lock, contextlib.suppress(RuntimeError):
-            while self.pool is not None and len(others) < count - 1:
-                context = contextvars.copy_context()  # with the caller's np.errstate
-                others.append(self.pool.submit(context.run, self._inside, work, len(others) + 1))
-        try:
-            mine = [self._inside(work, t) for t in (0, *range(len(others) + 1, count))]
-        finally:
-            errors = [other.exception() for other in others]
-        for error in errors:
-            if error is not None:
-                raise error
-        return [mine[0], *(other.result() for other in others), *mine[1:]]
+        """[work(0), …, work(count − 1)], each in a thread of its own, or in this one if it comes to
+        it first: it waits for none that has not begun. All have ended when this returns."""
+        tasks = [_Task(work, t) for t in range(count)]
+        with self.lock:  # so that this remains the workers' queue meanwhile
+            self._hire(min(self.count, count) - 1)
+            for task in tasks[1 : 1 + self.workers]:
+                self.queue.put(task)
+        for task in tasks:
+            task.do()
+        for task in tasks:
+            task.ended.acquire()
+        return [task.outcome() for task in tasks]
 
-    def _inside(self, work: Callable[[int], Any], t: int) -> Any:
-        self.local.busy = True
-        try:
-            return work(t)
-        finally:
-            self.local.busy = False
+    def _hire(self, workers: int) -> None:
+        """Have so many workers, if there can be so many threads: not while Python shuts down."""
+        with contextlib.suppress(RuntimeError):
+            while self.workers < workers:
+                threading.Thread(target=_serve, args=(self.queue,), name="minicnn", daemon=True).start()
+                self.workers += 1
 
     def inside(self) -> bool:
         """Whether this thread is inside a slice."""
         return getattr(self.local, "busy", False)
+
+
+def _serve(queue: "SimpleQueue[_Task | None]") -> None:
+    while (task := queue.get()) is not None:
+        task.do()
+        del task  # which has a result
 
 
 _threads = _Threads()

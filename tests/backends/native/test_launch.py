@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -18,13 +19,15 @@ from reference import refuses
 
 from minicnn.backends.native import compiler, declarations, launch
 from minicnn.backends.native.declarations import TYPES
-from minicnn.backends.native.launch import GRAIN, address, contiguous
+from minicnn.backends.native.launch import CONTIGUOUS, GRAIN, PLAIN, WRITEABLE, Declared, address, contiguous
 from minicnn.backends.numpy import memory as buffers
 from minicnn.backends.numpy import threads as fast
 
 ALL_FILES = sorted(path.stem for path in compiler.HERE.glob("*.c"))
 FILES = [name for name in ALL_FILES if name != "launch"]  # those with kernels
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+READ = Declared("f", F32, PLAIN)
+WRITTEN, STRIDED = READ._replace(flags=READ.flags | WRITEABLE), READ._replace(flags=READ.flags & ~CONTIGUOUS)
 NUMBERS = [name for name in TYPES] + ["real"]
 KERNELS = f"""
 #define _POSIX_C_SOURCE 200809L
@@ -95,6 +98,7 @@ def test_each_unit_is_done_once(run, threads, number, count, real):
     assert done == [1] * count
     assert pieces[0][0] == 0 and pieces[-1][1] == count
     assert all(a[1] == b[0] for a, b in pairwise(pieces))
+    assert len(pieces) == 1 or count >= 2 * GRAIN
 
 
 @pytest.mark.parametrize("count, each, number, pieces", [
@@ -237,7 +241,7 @@ def test_signals_are_for_threads_of_python(run, threads):
     }
     others = [mask for name, mask in blocked.items() if name not in mine]
     assert sum(bool(mask >> (signal.SIGINT - 1) & 1) for mask in others) >= 3
-    assert not blocked[str(threading.main_thread().native_id)] >> (signal.SIGINT - 1) & 1
+    assert not blocked[str(os.getpid())] >> (signal.SIGINT - 1) & 1  # the main thread's
 
 
 def test_a_forked_child_goes_on(run, threads):
@@ -281,6 +285,23 @@ def test_each_thread_has_room(run, threads, room):
         run("space", 3, small, room, small, room=room)
     with refuses(TypeError, "own.space takes 3 arguments, not 2"):
         run("space", 3, small, room)
+
+
+def test_where_the_room_is(run, threads, monkeypatch):
+    """Each thread's begins with a line of the cache, and the last one's ends within the buffer."""
+    threads(3)
+    calls = []
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "_share", lambda: calls.append)
+        for asked in (1, 63, 64, 65, 1000):
+            buffers._scratch.buffers.pop("native", None)
+            run("space", 8 * GRAIN, np.zeros(8 * GRAIN, np.intp), asked, room=asked)
+            *_, begin, room, number = struct.unpack_from("=QqqQqq", calls[-1])
+            buffer = buffers._scratch.buffers["native"]
+            assert number == 3 and begin % 64 == room % 64 == 0 and asked <= room < asked + 64
+            assert 0 <= begin - buffer.ctypes.data < 64 and begin + 3 * room <= buffer.ctypes.data + buffer.nbytes
+        run("copy", 4, np.zeros(4, F32), np.zeros(4, F32))
+    assert struct.unpack_from("=QqqQqq", calls[-1])[3:] == (0, 0, 1)
 
 
 def test_a_call_holds_its_room(run, threads, monkeypatch):
@@ -414,22 +435,22 @@ def test_arrays_without_elements_or_without_axes(run):
     assert y == 3
     for shape in ((0,), (3, 0), (0, 3)):
         empty = np.zeros(shape, F32)
-        assert address(empty, F32, "f") == empty.ctypes.data == address(empty, F32, "f", written=True)
+        assert address(empty, READ) == empty.ctypes.data == address(empty, WRITTEN)
         empty.flags.writeable = False
-        assert address(empty, F32, "f") == empty.ctypes.data
+        assert address(empty, READ) == empty.ctypes.data
 
 
 def test_an_address_is_where_an_array_begins():
     x = np.zeros(10, F32)
     for part in (x, x[3:], x[3:].reshape(7, 1), x[:0]):
-        assert address(part, F32, "f") == address(part, F32, "f", written=True) == part.ctypes.data
+        assert address(part, READ) == address(part, WRITTEN) == part.ctypes.data
     x.flags.writeable = False
-    assert address(x[3:], F32, "f") == x.ctypes.data + 12
-    assert address(None, F32, "f") == 0
+    assert address(x[3:], READ) == x.ctypes.data + 12
+    assert address(None, READ) == 0
     gaps = np.zeros((4, 6), F32)[:, 1::2]
-    assert address(gaps, F32, "f", strided=True) == gaps.ctypes.data
+    assert address(gaps, STRIDED) == gaps.ctypes.data
     with refuses(TypeError, "f takes a contiguous array, not an array of shape (4, 3)"):
-        address(gaps, F32, "f")
+        address(gaps, READ)
 
 
 def test_the_number_of_arguments(run):

@@ -37,7 +37,7 @@ def same(x, dy, constants, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("channels", [1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 96, 256, 1000])
-@pytest.mark.parametrize("n", [1, 2, 4, 5, 9, 40])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 40])
 def test_any_channels_and_windows(channels, n, dtype):
     x, dy = normal(3000 // channels, channels), normal(3000 // channels, channels, seed=1)
     same(3 * x, dy, Constants(n, 2.0, 0.3, 0.75), dtype)
@@ -53,10 +53,11 @@ def test_any_power(beta):
     same(normal(5, 40), normal(5, 40, seed=1), Constants(5, 2.0, 0.3, beta), np.float64)
 
 
+@pytest.mark.parametrize("channels", [6, 16, 48])
 @pytest.mark.parametrize("k", [0.0, 2.0])
-def test_zeros_infinities_and_overflow(k):
+def test_zeros_infinities_and_overflow(k, channels):
     """Squares that overflow make y and dx 0, as in the lesson, not NaN."""
-    x = normal(40, 6).astype(np.float32)
+    x = normal(40, channels).astype(np.float32)
     x[3], x[7, 2], x[11, 4], x[20, 1], x[21, 3] = 0, np.inf, np.nan, 1e25, -1e25
     dy, constants = np.ones_like(x), Constants(3, k, 1e-4, 0.75)
     with use_backend("reference"), np.errstate(all="ignore"):
@@ -66,6 +67,13 @@ def test_zeros_infinities_and_overflow(k):
         (lrn.normalize(x, constants), lrn.normalize_backward(dy, x, constants)), expected, strict=True
     ):
         alike(result, wanted, np.float32, 1e-5)
+
+
+@pytest.mark.parametrize("n", [3, 5, 9])
+def test_nan_stays_in_its_windows(n):
+    x, dy = (normal(9, 64, seed=i).astype(np.float32) for i in (0, 1))
+    x[2, 63], x[4, 0], dy[6, 16] = np.nan, np.nan, np.nan
+    same(x, dy, Constants(n, 2.0, 0.3, 0.75), np.float32)
 
 
 def test_every_number_of_threads_has_the_same_bits():

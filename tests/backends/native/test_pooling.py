@@ -68,6 +68,23 @@ def test_places_of_four_bytes():
             same(x, window, np.float32)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "window", [Window.of(3, 2), Window.of(2, 2, 1), Window.of(3, 1, 1), Window.of((17, 17), 9)], ids=str
+)
+def test_what_is_written_past_the_caches(window, dtype):
+    """Images that are together larger than FAR of far.h have the bits that they have alone."""
+    x = normal(17, 64, 64, 64).astype(dtype)
+    y = pooling.window_maximum(x, window)
+    winner, dy = pooling.winners(x, y, window), normal(*y.shape, seed=1).astype(dtype)
+    for some in (winner, None):
+        alone = [
+            pooling.scatter(dy[i : i + 1], some if some is None else some[i : i + 1], window, (64, 64))
+            for i in range(17)
+        ]
+        assert_array_equal(pooling.scatter(dy, some, window, (64, 64)), np.concatenate(alone))
+
+
 def test_nan_wins_a_large_window_and_nothing_else_does():
     x = normal(1, 9, 9, 18).astype(np.float32)
     x[0, 4, 4, 17] = np.nan

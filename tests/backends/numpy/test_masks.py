@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor
-from minicnn.backends.numpy.masks import select
+from minicnn.backends.numpy.masks import ZEROS, select, selected, zero
 
 NUMBERS = [np.nan, -np.inf, np.inf, -1.5, 0.0, 3e38]
 
@@ -20,6 +20,18 @@ def test_what_is_left_out_is_zero(dtype):
     select(x, mask, out)
     assert_array_equal(out, np.where(mask, x, 0))
     assert not np.signbit(out[~mask]).any()
+    for some in (mask, mask[:1], mask[:, 0], mask[0, 0], np.bool_(False)):
+        given = x[:, 0] if some.ndim == 1 else x
+        out = selected(given, some)
+        assert_array_equal(out, np.where(some, given, dtype(0)), strict=True)
+        assert not np.signbit(out[~np.broadcast_to(some, out.shape)]).any()
+
+
+def test_a_zero_that_promotes_nothing():
+    for dtype in (np.float16, np.float32, np.float64, np.longdouble):
+        x = np.array([-1, -0.0, 2, np.nan], dtype)
+        assert_array_equal(np.maximum(x, zero(x)), np.array([0, 0, 2, np.nan], dtype), strict=True)
+    assert [dtype.itemsize for dtype in ZEROS] == [2, 4, 8] and not any(ZEROS.values())
 
 
 @pytest.mark.parametrize("backend", [None, "reference"])

@@ -63,3 +63,33 @@ def test_places_have_as_many_bytes_as_they_need(kernel, dtype):
     window = Window.of(kernel)
     place = pooling.winners(x, pooling.window_maximum(x, window), window)
     assert place.dtype == dtype and place.item() == kernel[0] * kernel[1]
+
+
+WINDOWS = [  # kernel, stride, padding, dilation
+    (2, 2, 0, 1), (3, 2, 0, 1), (3, 2, ((0, 1), (0, 0)), 1), (3, 1, ((1, 0), (0, 2)), 1), (1, 1, 0, 1), (2, 3, 0, 1), ((1, 3), (2, 3), 0, 1),
+    ((3, 2), (2, 3), 1, 1), ((2, 3), (3, 2), ((0, 1), (1, 0)), 1), (2, 2, 0, 2), (3, 2, 1, (2, 1)), ((4, 2), (1, 2), 0, (1, 3)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("kernel, stride, padding, dilation", WINDOWS)
+def test_sums_are_the_lessons_to_the_last_bit(kernel, stride, padding, dilation, dtype):
+    """In its order, because a pixel may win several windows; where a window has no winner, and with −0 and ∞."""
+    window = Window.of(kernel, stride, padding, dilation)
+    rng = np.random.default_rng(0)
+    for h, w in ((9, 8), (7, 10), (8, 11)):
+        oh, ow = window.output_size(h, w)
+        dy = (rng.standard_normal((3, oh, ow, 4)) * 10.0 ** rng.integers(-3, 4, (3, oh, ow, 4))).astype(dtype)
+        dy[rng.random(dy.shape) < 0.2] = -0.0
+        winner = rng.integers(0, np.prod(window.kernel_size) + 1, dy.shape).astype(np.uint8)
+        dy[winner == np.prod(window.kernel_size)] = np.nan
+        dy[0, 0, 0, 0] = np.inf
+        x = rng.standard_normal((3, h, w, 4)).astype(dtype)
+        x[x < -1] = -0.0
+        for places, flow in ((winner, dy), (None, np.nan_to_num(dy, nan=-0.0, posinf=np.inf))):
+            for name, args in (("scatter", (flow, places, window, (h, w))), ("gather", (x, places, window))):
+                with use_backend("reference"):
+                    expected = getattr(lesson, name)(*args)
+                found = getattr(pooling, name)(*args)
+                assert_array_equal(found, expected, strict=True)
+                assert_array_equal(np.signbit(found), np.signbit(expected))

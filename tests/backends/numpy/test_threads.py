@@ -1,10 +1,15 @@
 """minicnn/backends/numpy/threads.py: the threads, and how work is cut for them."""
 
+import contextlib
+import gc
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -135,9 +140,22 @@ def test_an_exception_in_a_slice_reaches_the_caller_and_the_threads_go_on(thread
         assert fast.threads.parallel_sum(lambda lo, hi: np.array([lo]), fast.threads.slices(8, 1)) == [28]
 
 
+class Some:
+    """A queue from which only every so many tasks of a piece of work come to a thread; the rest it keeps."""
+
+    def __init__(self, left, queue):
+        self.left, self.queue, self.kept = left, queue, []
+
+    def put(self, task):
+        if task is not None and task.t > self.left:
+            self.kept.append(task)
+        else:
+            self.queue.put(task)
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_work_that_no_other_thread_takes_is_done_here(threads, count):
-    """Once Python is shutting down, the pool takes none. The sums are in the same order as ever."""
+    """Nobody waits for a thread that has not begun. The sums are in the same order as ever."""
     threads(count)
     numbers = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
 
@@ -145,25 +163,112 @@ def test_work_that_no_other_thread_takes_is_done_here(threads, count):
         return numbers[lo:hi].sum(0)
 
     expected = fast.threads.parallel_sum(work, fast.threads.slices(50, 3))
-    for left in range(count - 1):  # it still takes so many
-        pool, taken = fast.threads._threads.pool, []
-
-        def submit(*args, pool=pool, taken=taken, left=left):
-            if len(taken) == left:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            taken.append(args)
-            return type(pool).submit(pool, *args)
-
-        pool.submit = submit
+    own = fast.threads._threads.queue
+    for left in range(count - 1):  # so many tasks reach a thread
+        fast.threads._threads.queue = some = Some(left, own)
         seen = []
         fast.threads.parallel(lambda lo, hi, seen=seen: seen.append((lo, hi)), fast.threads.slices(50, 3))
-        assert sorted(seen) == fast.threads.slices(50, 3)
-        taken.clear()
+        assert sorted(seen) == fast.threads.slices(50, 3) and len(some.kept) == count - 1 - left
+        some.kept.clear()
         np.testing.assert_array_equal(fast.threads.parallel_sum(work, fast.threads.slices(50, 3)), expected)
-        assert len(taken) == left
-        del pool.submit
+        assert len(some.kept) == count - 1 - left
+    fast.threads._threads.queue = own
     with pytest.raises(RuntimeError, match="mine"):  # the work's own error is another matter
         fast.threads.parallel(lambda lo, hi: (_ for _ in ()).throw(RuntimeError("mine")), fast.threads.slices(50, 3))
+
+
+def test_work_is_done_where_no_thread_can_be_started(threads, monkeypatch):
+    threads(3)
+    calls = []
+
+    def start(thread):
+        calls.append(thread.daemon)
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for _ in range(2):
+            assert fast.threads.parallel_sum(lambda lo, hi: np.array([lo]), fast.threads.slices(8, 1)) == [28]
+    assert calls == [True] * 2  # Python does not wait for it
+    test_parallel_uses_all_threads_and_the_callers_is_one_of_them(threads)
+
+
+def workers():
+    return [thread for thread in threading.enumerate() if thread.name == "minicnn"]
+
+
+def test_threads_are_started_as_they_are_needed_and_end_when_they_are_not(threads):
+    threads(1)
+    for thread in workers():
+        thread.join(30)
+    threads(4)
+    for pieces, number in [(2, 1), (3, 2), (9, 3), (2, 3)]:
+        fast.threads.parallel(lambda lo, hi: None, fast.threads.slices(pieces, 1))
+        assert len(workers()) == number
+    before = workers()
+    threads(2)
+    for thread in before:
+        thread.join(30)
+    assert not workers()
+    fast.threads.parallel(lambda lo, hi: None, fast.threads.slices(9, 1))
+    assert len(workers()) == 1
+
+
+def test_a_task_that_waits_holds_no_arrays(threads):
+    """Those of its work, its result and its error are free when the work is done."""
+    threads(2)
+    fast.threads.parallel(lambda lo, hi: None, fast.threads.slices(2, 1))  # starts a thread
+    own = fast.threads._threads.queue
+    fast.threads._threads.queue = none = Some(0, own)
+    gc.disable()
+    try:
+        for fails in (False, True):
+            x = np.zeros(1000)
+            results = []
+
+            def work(lo, hi, x=x, results=results, fails=fails):
+                results.append(weakref.ref(y := x[lo:hi] + 1))
+                return 1 / 0 if fails and lo else y
+
+            freed = weakref.ref(x)
+            with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+                fast.threads.parallel_sum(work, fast.threads.slices(1000, 500))
+            del x, work
+            assert len(none.kept) == 1 + fails and freed() is None and not any(r() is not None for r in results)
+    finally:
+        gc.enable()
+        fast.threads._threads.queue = own
+
+
+ENDING = """if True:
+    import atexit, threading, time
+    import numpy as np
+    import minicnn
+    from minicnn.backends.numpy import threads
+
+    def work(threads=threads, np=np):
+        return threads.parallel_sum(lambda lo, hi: np.arange(lo, hi).sum(keepdims=True), threads.slices(30, 1))[0]
+
+    class Late:
+        def __del__(self, work=work, print=print):
+            print("late", work(), flush=True)
+
+    minicnn.set_num_threads(3)
+    atexit.register(lambda: print("exit", work(), flush=True))
+"""
+LATER = """
+    late = Late()  # goes as Python's modules do
+"""
+BUSY = """
+    threading.Thread(target=lambda: [work() for _ in iter(int, 1)], daemon=True).start()
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("last, printed", [(LATER, ["exit 435", "late 435"]), (BUSY, ["exit 435"])])
+def test_python_ends_and_work_is_done_until_then(last, printed):
+    done = subprocess.run([sys.executable, "-c", ENDING + last], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.splitlines() == printed, done.stderr
 
 
 def test_after_an_exception_no_new_slice_is_begun(threads):

@@ -27,14 +27,35 @@ def gemmEx(
 ) -> None:  # fmt: skip
     """C = alpha op(A) op(B) + beta C for matrices whose columns are contiguous, ld numbers apart: op(A) is m × k, op(B)
     k × n, C m × n. alpha and beta are addresses on the host; C is not read if beta is 0."""
+    _not_captured()
+    _gemm(
+        handle, transa, transb, m, n, k, alpha, A, Atype, lda, 0, B, Btype, ldb, 0, beta, C, Ctype, ldc, 0, 1,
+        computeType, algo,
+    )  # fmt: skip
+
+
+def gemmStridedBatchedEx(
+    handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int, Atype: int, lda: int,
+    strideA: int, B: int, Btype: int, ldb: int, strideB: int, beta: int, C: int, Ctype: int, ldc: int, strideC: int,
+    batchCount: int, computeType: int, algo: int,
+) -> None:  # fmt: skip
+    """The same for batchCount of each, which lie so many numbers apart."""
+    _not_captured()
+    _gemm(
+        handle, transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb, strideB, beta, C, Ctype, ldc,
+        strideC, batchCount, computeType, algo,
+    )  # fmt: skip
+
+
+def _not_captured() -> None:
     if machine.graph is not None:
         raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
-    _gemm(handle, transa, transb, m, n, k, alpha, A, Atype, lda, B, Btype, ldb, beta, C, Ctype, ldc, computeType, algo)
 
 
 def _gemm(
-    handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int, Atype: int, lda: int, B: int,
-    Btype: int, ldb: int, beta: int, C: int, Ctype: int, ldc: int, computeType: int, algo: int,
+    handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int, Atype: int, lda: int,
+    strideA: int, B: int, Btype: int, ldb: int, strideB: int, beta: int, C: int, Ctype: int, ldc: int, strideC: int,
+    batchCount: int, computeType: int, algo: int,
 ) -> None:  # fmt: skip
     if handle != machine.current + 1:
         raise CUBLASError("CUBLAS_STATUS_NOT_INITIALIZED: this handle is not the current device's")
@@ -44,33 +65,37 @@ def _gemm(
     known = double or fast or computeType == CONSTANTS["CUBLAS_COMPUTE_32F"]
     if not known or any(DTYPES.get(t) != dtype for t in (Atype, Btype, Ctype)):
         raise CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED: the stand-in multiplies float32 or float64, all of one kind")
-    if transa not in (0, 1) or transb not in (0, 1) or min(m, n, k) < 0:
+    if transa not in (0, 1) or transb not in (0, 1) or min(m, n, k, batchCount) < 0:
         raise CUBLASError("CUBLAS_STATUS_INVALID_VALUE: a transpose or a size")
     sizes = [(k, m) if transa else (m, k), (n, k) if transb else (k, n), (m, n)]
     if any(ld < max(1, rows) for ld, (rows, _) in zip((lda, ldb, ldc), sizes, strict=True)):
         raise CUBLASError("CUBLAS_STATUS_INVALID_VALUE: a leading dimension smaller than its matrix")
-    if not m or not n:
+    if not (m and n and batchCount):
         return
-    matrices, memories = [], []
-    for ptr, (rows, columns), ld in zip((A, B, C), sizes, (lda, ldb, ldc), strict=True):
+    stacks, memories = [], []
+    places = zip((A, B, C), sizes, (lda, ldb, ldc), (strideA, strideB, strideC), strict=True)
+    for ptr, (rows, columns), ld, step in places:
+        shape = batchCount, rows, columns
         if rows * columns:
-            nbytes = ((columns - 1) * ld + rows) * dtype.itemsize
+            nbytes = ((batchCount - 1) * step + (columns - 1) * ld + rows) * dtype.itemsize
             memories.append(machine.block(ptr, nbytes))
             memory = (ctypes.c_byte * nbytes).from_address(ptr)
-            matrices.append(np.ndarray((rows, columns), dtype, memory, strides=(dtype.itemsize, ld * dtype.itemsize)))
+            strides = step * dtype.itemsize, dtype.itemsize, ld * dtype.itemsize
+            stacks.append(np.ndarray(shape, dtype, memory, strides=strides))
         else:
-            matrices.append(np.zeros((rows, columns), dtype))
+            stacks.append(np.zeros(shape, dtype))
     number = ctypes.c_double if double else ctypes.c_float
     scale, keep = number.from_address(alpha).value, number.from_address(beta).value
-    a, b, c = matrices
-    a, b = a.T if transa else a, b.T if transb else b
+    a, b, c = stacks
+    a, b = a.swapaxes(1, 2) if transa else a, b.swapaxes(1, 2) if transb else b
 
     def multiply() -> None:
         with np.errstate(all="ignore"):
             y = dtype.type(scale) * ((tf32(a) @ tf32(b)) if fast else a @ b)
             c[...] = y + dtype.type(keep) * c if keep else y
 
-    machine.do("product", f"gemm {m}x{n}x{k}", memories, a.nbytes + b.nbytes + c.nbytes, multiply)
+    batch = f" {batchCount} times" if batchCount > 1 else ""
+    machine.do("product", f"gemm {m}x{n}x{k}{batch}", memories, a.nbytes + b.nbytes + c.nbytes, multiply)
 
 
 class Library:
@@ -93,6 +118,11 @@ class Library:
         return 0
 
     def cublasGemmEx(self, *arguments: Any) -> int:
+        sizes, a, b, c, how = arguments[:7], arguments[7:10], arguments[10:13], arguments[13:17], arguments[17:]
+        none, one = ctypes.c_longlong(0), ctypes.c_int(1)
+        return self.cublasGemmStridedBatchedEx(*sizes, *a, none, *b, none, *c, none, one, *how)
+
+    def cublasGemmStridedBatchedEx(self, *arguments: Any) -> int:
         numbers = [argument.value or 0 for argument in arguments]
         stream = getattr(machine.local, "stream", None)
         if self.streams.get(numbers[0]) != (stream.ptr if stream else 0) or numbers[0] not in self.workspaces:
@@ -154,5 +184,5 @@ def content() -> dict[str, Any]:
 def cublas() -> types.ModuleType:
     """cupy.cuda.cublas"""
     module = types.ModuleType("cupy.cuda.cublas")
-    vars(module).update(CONSTANTS, gemmEx=gemmEx, CUBLASError=CUBLASError)
+    vars(module).update(CONSTANTS, gemmEx=gemmEx, gemmStridedBatchedEx=gemmStridedBatchedEx, CUBLASError=CUBLASError)
     return module
