@@ -29,8 +29,8 @@ PROCESSORS, CLOCK = 132, 1.755e9
 # Warps' instructions that a multiprocessor begins in a clock: four of any kind, and of some kinds
 # fewer, because they have fewer lanes. By the CUDA C++ Programming Guide (throughput of native
 # arithmetic instructions, compute capability 9.0), which has results for each thread: 128 for
-# floats, 64 for integers, comparisons and doubles, 16 for special functions. Those of one line share
-# lanes: they are the pipes FMA heavy, ALU, XU and FP64 of Nsight Compute.
+# floats, 64 for integers, comparisons and doubles, 16 for special functions. Those of one line
+# share lanes: they are the pipes FMA heavy, ALU, XU and FP64 of Nsight Compute.
 ISSUED = 4.0
 LANES = {
     re.compile(r"IMAD|IDP"): 2.0,
