@@ -68,10 +68,9 @@ def test_the_longest_way():
 
 
 def test_a_loop_that_is_gone_on_with_from_two_places_is_one():
-    again = Instruction("BRA", True, 0)
-    gone = way(
-        [Instruction("FADD", False), again, Instruction("FMUL", False), again, Instruction("RET.REL", False)], 3, []
-    )
+    names = "FADD BRA FMUL BRA RET.REL NOP".split()
+    code = [Instruction(name, name == "BRA", 0 if name == "BRA" else None) for name in names]
+    gone = way(code, 3, [])
     assert [times for _, times in gone] == [3, 3, 3, 3, 1]
 
 
@@ -99,6 +98,7 @@ def test_loops_one_after_the_other():
         ("IADD3 VIADD ISETP LEA.HI SHF PRMT SEL MOV FSETP FSEL FMNMX VIMNMX VIADDMNMX PLOP3 IABS I2FP.F32 P2R", 8.5),
         ("UIADD3 ULDC UMOV UIMAD ULEA ULOP3 S2R CS2R", 2),  # once for a warp, or not by these lanes
         ("MUFU.RCP F2I.FTZ I2F.U32 FRND", 8),
+        ("I2FP.F32.U32", 0.5),
         ("DADD DFMA DMUL", 1.5),
     ],
 )
@@ -125,25 +125,15 @@ def test_how_often_inner_loops_are_run():
     """22 rows are 5 times four and 2; a pixel of conv2 is seen by (27 · 5 − 2 · 3) / 27 windows along an axis."""
     assert counting.INNER["ops.column_sums"]({"rows": 1000, "chunk": 169, "WIDE": 32}) == [2, 5]
     assert counting.INNER["ops.column_sums"]({"rows": 8, "chunk": 169, "WIDE": 32}) == [1, 0]
-    shape = {
-        "H": 27,
-        "W": 55,
-        "KH": 5,
-        "KW": 11,
-        "SH": 1,
-        "SW": 4,
-        "DH": 1,
-        "DW": 1,
-        "TOP": 2,
-        "LEFT": 0,
-        "OH": 27,
-        "OW": 12,
-    }
-    assert counting.INNER["windows.col2im"](shape) == [pytest.approx(129 / 27), 0]
-    shape |= {"KW": 5, "SW": 1, "LEFT": 2, "OW": 55}
-    assert counting.INNER["windows.col2im"](shape)[1] == 1
-    shape |= {"DH": 3, "TOP": 0, "OH": 15}
-    assert counting.INNER["windows.col2im"](shape)[0] == pytest.approx(15 * 5 / 27)
+    common = {"H": 27, "KH": 5, "SH": 1, "DH": 1, "TOP": 2, "OH": 27, "W": 55, "KW": 5, "SW": 1, "DW": 1, "LEFT": 2}
+    for changed, down, along in (
+        ({"OW": 55}, 129 / 27, 1),
+        ({"OW": 12, "TOP": 0, "OH": 20, "SH": 2, "DH": 3}, 54 / 27, 0),
+        # one pixel, which is seen by the windows with 2q + j = 8, or q + 2j = 8
+        ({"W": 1, "LEFT": 8, "SW": 2, "OW": 5, "KW": 7}, 129 / 27, 1),
+        ({"W": 1, "LEFT": 8, "DW": 2, "OW": 7, "KW": 5}, 129 / 27, 1),
+    ):
+        assert counting.INNER["windows.col2im"](common | changed) == [pytest.approx(down), along]
 
 
 def asked(name, source, count):
