@@ -29,6 +29,7 @@ from minicnn.backends.devices import describe_device, open_device
 from . import machine, networks, sections
 from .command import INTERRUPTS
 from .gpu_launches import H100, LAUNCHED, Card, Launch, expected
+from .instructions import Issued
 from .sections import BEST, CAPTURED, COMPILED, DEFAULT, OURS, Result, say
 from .turns import BenchmarkError, Contender, WorkerError, running
 
@@ -340,10 +341,20 @@ def recorded(options: Options, found: Result, until: float) -> None:
 def launches(options: Options, until: float = math.inf) -> Result:
     """Every launch and transfer of a training step, one entry for those that are the same. Needs no
     GPU."""
+    entries = [_entry(launch, times) for launch, times in _asked(options, until)]
+    return {"network": "2012", "batch": options.batch, "launches": entries}
+
+
+def _asked(options: Options, until: float = math.inf) -> list[tuple[Launch, int]]:
     standin = Contender("stand-in", options.threads, "gpu_workers:StandIn", "2012", options.batch)
     with running(standin, until=until) as (worker,):
-        found = [_entry(launch, times) for launch, times in worker.ask("launches")]
-    return {"network": "2012", "batch": options.batch, "launches": found}
+        return worker.ask("launches")
+
+
+def issued(options: Options, asked: list[Launch]) -> list[Issued] | str:
+    """What each of these kernels issues, or why that cannot be told. Needs no GPU."""
+    with running(Contender("NVRTC", options.threads, "instructions:Machine")) as (worker,):
+        return worker.ask("issued", asked)
 
 
 def host(options: Options, contender: str = "Network") -> float | None:
@@ -355,17 +366,25 @@ def host(options: Options, contender: str = "Network") -> float | None:
 
 
 def _entry(launch: Launch, times: int) -> Result:
-    return {**launch._replace(again=None)._asdict(), "times": times}
+    return {**launch._replace(code=None, again=None)._asdict(), "times": times}
 
 
 def prediction(options: Options) -> Result:
-    """What each of them, and the whole step, will take on an H100, from bytes and operations."""
-    found, card, totals = launches(options), expected(H100), {}
+    """What each of them, and the whole step, will take on an H100, from bytes, operations and
+    machine instructions."""
+    asked, card, totals = _asked(options), expected(H100), {}
+    found: Result = {"network": "2012", "batch": options.batch, "launches": [_entry(*pair) for pair in asked]}
     # transfers overlap with the computation
     work = [entry for entry in found["launches"] if entry["kind"] in LAUNCHED]
+    counted = issued(options, [launch for launch, _ in asked if launch.code])
+    found["uncounted"] = counted if isinstance(counted, str) else None
+    if not isinstance(counted, str):
+        for entry, count in zip([entry for entry in work if entry["kind"] == "kernel"], counted, strict=True):
+            entry["issued"] = count._asdict()
     for precision in PRECISIONS:
         for entry in work:
-            entry[precision] = card.least(entry["kind"], entry["bytes"], entry["operations"], precision)
+            issuing = entry["issued"]["seconds"] if "issued" in entry else 0.0
+            entry[precision] = card.least(entry["kind"], entry["bytes"], entry["operations"], precision, issuing)
         seconds = sum(entry["times"] * entry[precision]["seconds"] for entry in work)
         totals[precision] = {"seconds": seconds, "images/s": found["batch"] / seconds}
     return {

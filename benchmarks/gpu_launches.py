@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,15 @@ OPERATIONS = {"lrn.normalize": 20, "lrn.normalize_backward": 50, "dropout.drop":
 LAUNCHED = {"kernel": "of minicnn's kernels", "product": "products by cuBLAS", "cupy": "of CuPy's own"}
 
 
+class Code(NamedTuple):
+    """What a launch of one of minicnn's kernels compiles, and how many run it."""
+
+    source: str
+    blocks: int
+    turns: int  # how often warps run the body of FOR_EACH or FOR_EACH_BLOCK, all together
+    numbers: tuple[tuple[str, int], ...]  # the constants, and arguments that count something
+
+
 class Launch(NamedTuple):
     """Something that the GPU is asked for, with the bytes and operations that it takes at the
     least."""
@@ -33,6 +43,7 @@ class Launch(NamedTuple):
     shape: str
     bytes: int
     operations: float
+    code: Code | None = None
     again: Callable[[], Any] | None = None  # does the same once more
 
 
@@ -52,10 +63,16 @@ class Card(NamedTuple):
     tf32: float
     shortest: float = 0.0
 
-    def least(self, kind: str, nbytes: float, operations: float, precision: str) -> dict[str, Any]:
-        """The fewest seconds that a launch takes, and what they are bound by."""
+    def least(
+        self, kind: str, nbytes: float, operations: float, precision: str, issuing: float = 0.0
+    ) -> dict[str, Any]:
+        """The fewest seconds that a launch takes, and what they are bound by. `issuing` its
+        instructions takes that many."""
         rate = self.tf32 if precision == "tf32" and kind == "product" else self.fp32
-        bounds = {"memory": nbytes / self.bandwidth, "arithmetic": operations / rate, "launching": self.shortest}
+        bounds = {
+            "memory": nbytes / self.bandwidth, "arithmetic": operations / rate, "instructions": issuing,
+            "launching": self.shortest,
+        }  # fmt: skip
         bound = max(bounds, key=bounds.__getitem__)
         return {"seconds": bounds[bound], "bound": bound}
 
@@ -83,7 +100,7 @@ def recording() -> Iterator[list[Launch]]:
         again = partial(kernel, name, blocks, count, args, real, *rest)
         again()
         if count:
-            found.append(_kernel(name, args, real, again))
+            found.append(_kernel(name, args, real, again)._replace(code=_code(name, blocks, count, args, real, *rest)))
 
     def record_product(a: Any, b: Any, out: Any) -> Any:
         again = partial(product, a, b, out)
@@ -105,12 +122,45 @@ def _kernel(name: str, args: tuple[Any, ...], real: Any, again: Callable[[], Any
     sizes = [array.size for array in arrays] or [int(args[0]["end"].max())]
     nbytes = sum(array.nbytes for array in arrays) + MORE.get(name, 0) * sizes[0] * np.dtype(real).itemsize
     shape = " → ".join(dict.fromkeys(map(_shape, arrays))) or f"{sizes[0]:,}"
-    return Launch(name, "kernel", shape, nbytes, OPERATIONS.get(name, 1) * max(sizes), again)
+    return Launch(name, "kernel", shape, nbytes, OPERATIONS.get(name, 1) * max(sizes), again=again)
+
+
+class _Reader:
+    """In CuPy's place: a kernel is its source, not compiled."""
+
+    @staticmethod
+    def RawModule(code: str, options: Any) -> Any:
+        return SimpleNamespace(get_function=lambda name: code)
+
+
+def _code(
+    name: str, blocks: int, count: int, args: tuple[Any, ...], real: Any, types: Any, constants: dict[str, int]
+) -> Code:
+    wide = max(count, *(getattr(arg, "size", 1) for arg in args)) >= 1 << 31
+    use = launch._use(
+        _Reader,
+        0,
+        name,
+        np.dtype(real),
+        wide,
+        tuple((types or {}).items()),
+        tuple(constants),
+        tuple(constants.values()),
+    )
+    counts = {
+        parameter.what.split()[-1]: int(arg)
+        for parameter, arg in zip(use.parameters, args, strict=True)
+        if parameter.text.startswith("Index ")
+    }
+    numbers = {name: int(value) for name, value in {**constants, **counts}.items()}
+    # a thread or a whole block for each result; 32 threads are a warp
+    turns = count * launch.BLOCK // 32 if blocks == count else -(-count // 32)
+    return Code(use.compiled, min(int(blocks), use.most_blocks), int(turns), tuple(numbers.items()))
 
 
 def _product(a: Any, b: Any, out: Any, again: Callable[[], Any]) -> Launch:
     shape = " · ".join(_shape(m) + "ᵀ" * (m.strides[-1] != m.itemsize) for m in (a, b))
-    return Launch("product", "product", shape, a.nbytes + b.nbytes + out.nbytes, 2 * a.size * b.shape[-1], again)
+    return Launch("product", "product", shape, a.nbytes + b.nbytes + out.nbytes, 2 * a.size * b.shape[-1], again=again)
 
 
 def _shape(array: Any) -> str:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from .gpu import OWN_ROUNDINGS, failures, one_line
 from .gpu_launches import ACHIEVABLE, LAUNCHED, SHORTEST
+from .instructions import CLOCK, PROCESSORS
 from .report import (
     MEDIANS,
     WAYS,
@@ -232,8 +233,11 @@ def launches(r: Result) -> Iterator[str]:
     )
     rows, head = [], ["launch", "arrays", "times", "MB", "GFLOP"]
     foreseen = [p for p in ("fp32", "tf32") if p in r.get("totals", {})]
+    if counted := any("issued" in e for e in r["launches"]):
+        head.append("instructions, µs")
     for e in r["launches"]:
-        cells = [f"{number(e[p]['seconds'] * 1e6)} ({e[p]['bound']})" if p in e else "–" for p in foreseen]
+        cells = [number(e["issued"]["seconds"] * 1e6) if "issued" in e else "–"] * counted
+        cells += [f"{number(e[p]['seconds'] * 1e6)} ({e[p]['bound']})" if p in e else "–" for p in foreseen]
         rows.append([e["name"], e["shape"] or e["kind"], str(e["times"]), *_work(e), *cells])
     yield table([*head, *(f"{p}, µs (bound by)" for p in foreseen)], *rows)
 
@@ -245,10 +249,11 @@ def _work(entry: Result) -> list[str]:
 def _predicted(r: Result) -> Iterator[str]:
     known, assumed = r["known"], r["expected"]
     fp32, tf32 = (r["totals"][precision] for precision in ("fp32", "tf32"))
+    issuing = "" if r["uncounted"] else "the instructions of minicnn's kernels, "
     yield (
         f"Nothing here was measured{' but the host' if r['host'] else ''}. The launches are those of the program, "
         "recorded as below; what each takes is computed: the longest of its bytes (each number of its arrays read or "
-        "written once), its floating-point operations (roughly, for kernels), and "
+        f"written once), its floating-point operations (roughly, for kernels), {issuing}and "
         f"{SHORTEST * 1e6:.0f} µs, the least from one launch to the next. "
         "Transfers go on beside it. "
         f"The card, {known['name']}, has {known['bandwidth'] / 1e12:.3g} TB/s, {known['fp32'] / 1e12:.3g} TFLOP/s in "
@@ -258,6 +263,7 @@ def _predicted(r: Result) -> Iterator[str]:
         "TFLOP/s), and that the host is ahead of the GPU all the time. `python -m benchmarks gpu` measures the same "
         "launches on a GPU."
     )
+    yield _counted(r)
     yield table(
         ["network", "batch", "precision", "GPU, ms", "host, ms", "host, captured", "images/s"],
         *(
@@ -291,6 +297,25 @@ def _predicted(r: Result) -> Iterator[str]:
         ["sum", number(fp32["seconds"] * 1e3), number(tf32["seconds"] * 1e3)],
     )
     yield from launches(r)
+
+
+def _counted(r: Result) -> str:
+    if r["uncounted"]:
+        return f"**Without the machine instructions of minicnn's kernels: {r['uncounted']}.**"
+    nearest = max(
+        (e for e in r["launches"] if "issued" in e and e["fp32"]["bound"] == "memory"),
+        key=lambda e: e["issued"]["seconds"] / e["fp32"]["seconds"],
+    )
+    bound = dict.fromkeys(e["name"] for e in r["launches"] if e.get("fp32", {}).get("bound") == "instructions")
+    return (
+        "The instructions are those of the machine code that NVRTC makes for sm_90, by nvdisasm, loop by loop, each "
+        "warp going the longest way. A multiprocessor begins four warps' instructions in a clock, of integers two, "
+        f"of special functions one in two clocks; {PROCESSORS} of them do at {CLOCK / 1e9:.3f} GHz (the rates are by "
+        "the CUDA C++ Programming Guide; by the data sheet's TFLOP/s the clock is 1.98 at most). "
+        f"{'Bound by them: ' + ', '.join(bound) if bound else 'No launch is bound by them'}. Of those that memory "
+        f"holds up, {nearest['name']} ({nearest['shape']}) is the nearest to that, with "
+        f"{nearest['issued']['seconds'] / nearest['fp32']['seconds']:.0%} of its time."
+    )
 
 
 # ---------------------------------------------------------------------------------------- the chart

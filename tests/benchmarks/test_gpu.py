@@ -17,6 +17,7 @@ import pytest
 from benchmarks import __main__ as program
 from benchmarks import gpu, gpu_launches, gpu_report
 from benchmarks.gpu_launches import Card, Launch, distinct, recording
+from benchmarks.instructions import Issued
 from benchmarks.sections import BEST, CAPTURED, COMPILED, DEFAULT, OURS
 from benchmarks.turns import BenchmarkError, Contender, OutOfTime, Turn, running
 from minicnn import DeviceError
@@ -92,6 +93,8 @@ def test_options(asked):
 def test_the_least_that_a_launch_takes(kind, nbytes, operations, precision, seconds, bound):
     card = CARD._replace(shortest=0.5)
     assert card.least(kind, nbytes, operations, precision) == {"seconds": seconds, "bound": bound}
+    assert card.least(kind, nbytes, operations, precision, 0.4)["bound"] == bound
+    assert card.least(kind, nbytes, operations, precision, 8.5) == {"seconds": 8.5, "bound": "instructions"}
 
 
 def test_a_card_is_expected_to_reach_a_part_of_its_rates():
@@ -112,15 +115,16 @@ def test_recording(monkeypatch):
     monkeypatch.setattr(products, "product", lambda a, b, out: ran.append((a, b)))
     x, y = np.zeros((4, 5, 3), np.float32), np.zeros((4, 3), np.float64)
     with recording() as found:
-        launch.launch("ops.add_rows", 12, x, y, 12, real=np.float32, C=3)
+        launch.launch("activation.rectify", 12, x, y, 12, real=np.float32)
         launch.launch("linear.add_bias", 60, x, y[0], x, 60, real=np.float32, C=3)
-        launch.launch("optimizer.sgd", 25, np.array(([60, 100],), [("end", "i8", 2)])[()], 100, real=np.float64)
+        table = np.array(([60, 100],), [("end", "i8", 2)])[()]
+        launch.launch("optimizer.sgd", 25, table, 100, 0.1, 0.9, 0.0, False, False, real=np.float64)
         launch.launch("nothing", 0, x[:0], real=np.float32)
         products.product(x[0].T, x[0], np.zeros((3, 3), np.float32))
         products.product(x[0, :0].T, x[0, :0], np.zeros((3, 3), np.float32))
     products.product(x[0], x[0].T, None)
-    assert [entry[:-1] for entry in found] == [
-        ("ops.add_rows", "kernel", "4×5×3 → 4×3", 60 * 4 + 12 * 8, 60),
+    assert [entry[:5] for entry in found] == [
+        ("activation.rectify", "kernel", "4×5×3 → 4×3", 60 * 4 + 12 * 8, 60),
         ("linear.add_bias", "kernel", "4×5×3 → 3", 2 * 60 * 4 + 3 * 8, 60),  # read and written
         ("optimizer.sgd", "kernel", "100", 5 * 100 * 8, 100),
         ("product", "product", "3×5ᵀ · 5×3", (15 + 15 + 9) * 4, 2 * 3 * 5 * 3),
@@ -129,6 +133,32 @@ def test_recording(monkeypatch):
     for entry in found:
         entry.again()
     assert len(ran) == 11 and ran[7] == ran[0]
+
+
+def test_the_code_of_what_is_recorded(monkeypatch):
+    """The source is the one that a launch compiles; a kernel whose blocks work together is run by all of their warps;
+    what a launch counts is known, but not its seeds, of which each launch has others."""
+    monkeypatch.setattr(launch, "_run", lambda *args: None)
+    x = np.zeros((2**20, 32), np.float32)
+    with recording() as found:
+        launch.launch("activation.rectify", x.size, x, x, x.size, real=np.float32)
+        launch.launch("dropout.drop", 33, x, x, 264, 0.5, 2.0, 7, 8, x, 9, real=np.float64, PACK=4)
+        launch.launch_blocks("ops.column_sums", 3, x, x, 3, 1, 50, 4, 25, real=np.float32, WIDE=4)
+        launch.launch("pooling.gather", 9, x, x, x, 9, real=np.float32, types={"place": "unsigned char"}, PADDED=True)
+        large = SimpleNamespace(shape=(1 << 31,), size=1 << 31, nbytes=1 << 33)
+        launch.launch("activation.rectify", 9, large, x, 9, real=np.float32)
+    codes = [entry.code for entry in found]
+    for code, real in zip(codes, ["float", "double", "float", "float", "float"], strict=True):
+        assert code.source.startswith(f"typedef {real} real;\n") and "#define FOR_EACH" in code.source
+    assert [code[1:] for code in codes] == [
+        (1 << 16, 1 << 20, (("count", 1 << 25),)),
+        (1, 2, (("PACK", 4), ("count", 264))),
+        (3, 24, (("WIDE", 4), ("count", 3), ("across", 1), ("rows", 50), ("columns", 4), ("chunk", 25))),
+        (1, 1, (("PADDED", 1), ("count", 9))),
+        (1, 1, (("count", 9),)),
+    ]
+    assert ["unsigned long long Index;" in code.source for code in codes] == [False] * 4 + [True]
+    assert "typedef unsigned char place;" in codes[3].source and "constexpr int WIDE = 4;" in codes[2].source
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +199,38 @@ def test_predicted_files(prediction, tmp_path):
     assert "Nothing here was measured. " in text and "Xeon" not in text
     saved = json.loads((tmp_path / "gpu-predicted.json").read_text(encoding="utf-8"))
     assert len(saved["launches"]) == len(prediction["launches"])
+
+
+@standin
+def test_predicted_files_with_instructions_and_without(monkeypatch, tmp_path):
+    """Without them, one line says why; with them, the slower of two bounds counts."""
+    monkeypatch.setattr(gpu, "host", lambda *_: None)
+
+    def predicted(issued):
+        monkeypatch.setattr(gpu, "issued", issued)
+        gpu_report.write_prediction(gpu.prediction(gpu.Options(1, [128])), tmp_path)
+        return said(tmp_path / "gpu-predicted.md")
+
+    text = predicted(lambda options, launches: "nvdisasm is missing")
+    assert "**Without the machine instructions of minicnn's kernels: nvdisasm is missing.**" in text
+    assert "instructions, µs" not in text and "(roughly, for kernels), and 3 µs" in text
+    assert "| optimizer.sgd | 60,965,224 | 1 | 1,219 | 0.061 | 428 (memory) | 428 (memory) |" in text
+
+    def half_of_sgd(options, launches):
+        return [Issued(1e6, 214e-6 if launch.name == "optimizer.sgd" else 1e-7) for launch in launches]
+
+    text = predicted(half_of_sgd)
+    assert "(roughly, for kernels), the instructions of minicnn's kernels, and 3 µs" in text
+    assert "| optimizer.sgd | 60,965,224 | 1 | 1,219 | 0.061 | 214 | 428 (memory) | 428 (memory) |" in text
+    assert "No launch is bound by them. Of those that memory holds up, optimizer.sgd (60,965,224) is the " in text
+    assert "with 50% of its time" in text and "| Event.synchronize | wait | 1 | 0 | – | – | – | – |" in text
+
+    def twice_as_slow(options, launches):
+        return [Issued(4 * count.instructions, 4 * count.seconds) for count in half_of_sgd(options, launches)]
+
+    text = predicted(twice_as_slow)
+    assert "Bound by them: optimizer.sgd. Of those that memory holds up, " in text
+    assert "| optimizer.sgd | 60,965,224 | 1 | 1,219 | 0.061 | 856 | 856 (instructions) | 856 (instructions) |" in text
 
 
 # ------------------------------------------------------------------------------------------------------------ the parts
