@@ -105,21 +105,25 @@ class Captured:
     def _call(self, inputs: tuple[Tensor, ...]) -> Any:
         device = _checked(inputs)
         self.module.zero_grad()
-        deciding = None if device == "cpu" else _Deciding(self.module, inputs)
-        if deciding is None or deciding.looked_at or not (deciding.key in self.steps or deciding.key in self.seen):
-            results = self._run(inputs)
-            if deciding is not None:
-                self.seen.append(deciding.key)
-            return _each(Tensor.copy, results)
+        if device == "cpu":
+            return _each(Tensor.copy, self._run(inputs))
+        deciding = _Deciding(self.module, inputs)
+        if deciding.looked_at or (deciding.key not in self.steps and deciding.key not in self.seen):
+            results = _each(Tensor.copy, self._run(inputs))
+            self.seen.append(deciding.key)  # now that it has not failed
+            return results
         with on_device(device):
-            if deciding.key not in self.steps:
-                while len(self.steps) >= MOST:
-                    del self.steps[next(iter(self.steps))]
-                if device not in self.capture:
-                    self.capture[device] = graphs(device)
-                self.steps[deciding.key] = _Step(self.capture[device], self._run, deciding, inputs)
-            self.steps[deciding.key] = step = self.steps.pop(deciding.key)
+            step = self.steps.pop(deciding.key, None) or self._capture(device, deciding, inputs)
+            self.steps[deciding.key] = step
             return step(inputs)
+
+    def _capture(self, device: str, deciding: _Deciding, inputs: tuple[Tensor, ...]) -> _Step:
+        """The function's work, captured, in the place of what was not used for longest."""
+        while len(self.steps) >= MOST:
+            del self.steps[next(iter(self.steps))]
+        if device not in self.capture:
+            self.capture[device] = graphs(device)
+        return _Step(self.capture[device], self._run, deciding, inputs)
 
     def _run(self, inputs: tuple[Tensor, ...]) -> Any:
         """The function's results, without a graph."""
