@@ -194,17 +194,18 @@ INLINE void each_window(enum Kernel kernel, Index first, Index last, const real 
         const int full = whole && rows.last - rows.first == g->kh;
         for (Index q = 0, count; q < g->ow; q += count) {
             const Index from = (start + q * g->sw) * g->c, to = (row * g->ow + q) * g->c;
-            const Range all = {0, g->kw}, two = {0, 2}, three = {0, 3};
-            count = q >= begin && q < end ? end - q : 1;
-            if (q < begin || q >= end) {
-                const Range some = inside(q * g->sw - g->left, g->dw, g->kw, g->w);
-                windows(kernel, count, x, from, rows, some, g, y, places, to, whole);
-            } else if (full && g->kh == 3 && g->kw == 3)  // with the loop written out
+            const int between = q >= begin && q < end;
+            const Range two = {0, 2}, three = {0, 3};
+            const Range columns = between ? (Range){0, g->kw} : inside(q * g->sw - g->left, g->dw, g->kw, g->w);
+            count = between ? end - q : 1;
+            if (between && full && g->kh == 3 && g->kw == 3)  // with the loop written out
                 windows(kernel, count, x, from, three, three, g, y, places, to, 1);
-            else if (full && g->kh == 2 && g->kw == 2)
+            else if (between && full && g->kh == 2 && g->kw == 2)
                 windows(kernel, count, x, from, two, two, g, y, places, to, 1);
+            else if (whole)  // known to the compiler: with fewer channels than a vec, ten times as fast
+                windows(kernel, count, x, from, rows, columns, g, y, places, to, 1);
             else
-                windows(kernel, count, x, from, rows, all, g, y, places, to, whole);
+                windows(kernel, count, x, from, rows, columns, g, y, places, to, 0);
         }
     }
 }
@@ -336,8 +337,10 @@ INLINE void each_pixel(Index first, Index last, const real *dy, Places places, r
                     run(count, dy, places, from, down, along, 2, 1, g, dx, to, far, 1);
                 else if (whole && rows == 2 && columns == 2)
                     run(count, dy, places, from, down, along, 2, 2, g, dx, to, far, 1);
+                else if (whole)
+                    run(count, dy, places, from, down, along, rows, columns, g, dx, to, far, 1);
                 else
-                    run(count, dy, places, from, down, along, rows, columns, g, dx, to, far, whole);
+                    run(count, dy, places, from, down, along, rows, columns, g, dx, to, far, 0);
             }
     }
 }
