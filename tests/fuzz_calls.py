@@ -384,7 +384,7 @@ def instances():
     """(a function that makes an object, the names of its methods)"""
     operators = "add radd sub rsub mul rmul truediv rtruediv pow rpow matmul rmatmul lt le gt ge eq ne and or getitem"
     operators += " iadd isub imul itruediv ipow imatmul invert neg abs bool float int len iter"
-    internal = ("wrap", "plus")  # which say that they check nothing
+    internal = ("wrap", "plus", "times")  # which say that they check nothing
     tensors = [
         n for n, m in vars(Tensor).items() if not n.startswith("_") and inspect.isfunction(m) and n not in internal
     ]
@@ -435,7 +435,7 @@ SYMBOLS = {
 ALSO = {  # what messages call these, besides their names
     "truediv": ["Div"], "rtruediv": ["Div"], "itruediv": ["Div"], "pow": ["PowScalar"], "ipow": ["PowScalar"],
     "DataLoader": ["dataset"], "BCEWithLogitsLoss": ["binary_cross_entropy_with_logits"], "BatchNorm2d": ["batch_norm"],
-    "load_state_dict": ["state"], "swapaxes": ["axis"], "transpose": ["axis"], "plus": ["Add"],
+    "load_state_dict": ["state"], "swapaxes": ["axis"], "transpose": ["axis"], "plus": ["Add"], "times": ["Mul"],
     **{name: ["linear", "conv2d", "batch_norm", "input", "relu", "tanh"] for name in ("Sequential", "summary", "forward")},
     "Resize": ["pixels"],
     **{name: ["folder", "batches"] for name in ("ImageFolder", "ImageNet", "CIFAR10")},
