@@ -651,7 +651,7 @@ class Tensor(habits.TensorHabits):
             ValueError: there is no such axis.
         """
         order = list(range(self.ndim))
-        (a,), (b,) = ops.normal_axes(a, self.ndim), ops.normal_axes(b, self.ndim)
+        (a,), (b,) = (ops.normal_axes(whole("swapaxes: axis", axis), self.ndim) for axis in (a, b))
         order[a], order[b] = order[b], order[a]
         return apply(ops.Transpose(tuple(order)), self)
 

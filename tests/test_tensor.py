@@ -284,6 +284,8 @@ def test_sizes_and_axes_may_come_in_one_tuple_or_several_arguments():
     assert x.broadcast_to(1, 2, 3).shape == x.broadcast_to((1, 2, 3)).shape == (1, 2, 3)
     assert Tensor(1.0).transpose().shape == Tensor(1.0).reshape(()).shape == Tensor([[1.0]]).reshape(()).shape == ()
     assert Tensor(np.ones((2, 3, 4))).swapaxes(0, -1).shape == (4, 3, 2)
+    for axes in ((None, 0), (0, (1,)), (1.0, 0)):
+        fails(ValueError, "^swapaxes: axis must be a whole number, not ", Tensor(np.ones((2, 3, 4))).swapaxes, *axes)
 
 
 def test_the_mean_and_the_variance_of_nothing_are_nan():
