@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from minicnn import Tensor, no_grad
-from minicnn.autograd import is_recording, set_grad_enabled
+from minicnn import Tensor, grad, no_grad
+from minicnn.autograd import is_recording, reached_leaves, set_grad_enabled
 
 
 def in_threads(*functions):
@@ -74,3 +74,15 @@ def test_recording_is_on_or_off():
             set_grad_enabled(enabled)
     with set_grad_enabled(np.bool_(False)):
         assert not is_recording()
+
+
+def test_leaves_that_backward_has_reached():
+    a, b = (Tensor(np.ones(2), requires_grad=True) for _ in range(2))
+    with reached_leaves() as outer:
+        (a * 2).sum().backward()
+        with reached_leaves() as inner:
+            b.sum().backward()
+        (a * b.detach()).sum().backward()
+        grad((a * 2).sum(), a)  # which adds to no .grad
+    a.sum().backward()
+    assert [leaf is a for leaf in outer] == [True, True] and [leaf is b for leaf in inner] == [True]

@@ -150,3 +150,18 @@ def test_what_is_no_number_of_rows(n):
         with refuses(ValueError, "rows_before", "a whole number from 0", repr(n)), rows_before(n):
             pass
         assert first_row(5) == 4
+
+
+def test_each_thread_knows_what_it_has_drawn():
+    before, seen = minicnn.random.drawn_here(), []
+
+    def draws():
+        seen.append(minicnn.random.drawn_here())
+        minicnn.random.draw(5)
+        seen.append(minicnn.random.drawn_here())
+
+    assert minicnn.random.draw()[1] + 1 == minicnn.random.draw(3)[1] == minicnn.random.random_state()[1] - 3
+    thread = threading.Thread(target=draws)
+    thread.start()
+    thread.join()
+    assert minicnn.random.drawn_here() == before + 4 and seen == [0, 5]
