@@ -126,6 +126,15 @@ class Conv2d(_Convolution):
 
     saves = ((1,), (0,), ())  # dx from K, dK from x, db from neither
 
+    @classmethod
+    def on(
+        cls, x: Tensor, weight: Tensor, bias: Tensor | None, slide: tuple[IntPair, Padding, IntPair], groups: int
+    ) -> Tensor:
+        """y, for the arguments of conv2d; slide is (stride, padding, dilation)."""
+        check_convolution("conv2d", x, weight, bias, groups)
+        window = Window.of(weight.shape[:2], *slide)
+        return apply(cls(window, groups, (x.shape[1], x.shape[2])), x, weight, *([] if bias is None else [bias]))
+
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         return convolve(x, weight, bias, self.window, self.groups)
 
@@ -168,14 +177,9 @@ class Conv2dWeight(_Convolution):
 
 
 def conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: IntPair = 1,
-    padding: Padding = 0,
-    dilation: IntPair = 1,
-    groups: int = 1,
-) -> Tensor:
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: IntPair = 1, padding: Padding = 0,
+    dilation: IntPair = 1, groups: int = 1,
+) -> Tensor:  # fmt: skip
     """Convolution of images with a kernel (Krizhevsky et al. 2012, section 3.5).
 
     Args:
@@ -191,9 +195,7 @@ def conv2d(
     Raises:
         ValueError: the shapes or settings do not fit.
     """
-    check_convolution("conv2d", x, weight, bias, groups)
-    window = Window.of(weight.shape[:2], stride, padding, dilation)
-    return apply(Conv2d(window, groups, (x.shape[1], x.shape[2])), x, weight, *([] if bias is None else [bias]))
+    return Conv2d.on(x, weight, bias, (stride, padding, dilation), groups)
 
 
 # Faster versions of the functions marked @kernel, which run in their place: conv.py and winograd.py

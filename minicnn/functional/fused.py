@@ -49,7 +49,6 @@ from ..tensor import Tensor, apply
 from .activation import WherePositive, rectify, relu
 from .arguments import require_floating
 from .conv import Conv2d, convolve
-from .layout import check_convolution
 from .linear import check_linear, linear
 from .windows import IntPair, Padding, Window
 
@@ -92,14 +91,9 @@ class AddReLU(Function):
 
 
 def conv2d_relu(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: IntPair = 1,
-    padding: Padding = 0,
-    dilation: IntPair = 1,
-    groups: int = 1,
-) -> Tensor:
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: IntPair = 1, padding: Padding = 0,
+    dilation: IntPair = 1, groups: int = 1,
+) -> Tensor:  # fmt: skip
     """relu(conv2d(x, …)), in one pass over memory less.
 
     Args:
@@ -109,9 +103,7 @@ def conv2d_relu(
     Raises:
         ValueError: the shapes or settings do not fit.
     """
-    check_convolution("conv2d", x, weight, bias, groups)
-    window = Window.of(weight.shape[:2], stride, padding, dilation)
-    return apply(Conv2dReLU(window, groups, (x.shape[1], x.shape[2])), x, weight, *([] if bias is None else [bias]))
+    return Conv2dReLU.on(x, weight, bias, (stride, padding, dilation), groups)
 
 
 def linear_relu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
