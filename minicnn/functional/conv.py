@@ -127,10 +127,8 @@ class Conv2d(_Convolution):
     saves = ((1,), (0,), ())  # dx from K, dK from x, db from neither
 
     @classmethod
-    def on(
-        cls, x: Tensor, weight: Tensor, bias: Tensor | None, slide: tuple[IntPair, Padding, IntPair], groups: int
-    ) -> Tensor:
-        """y, for the arguments of conv2d; slide is (stride, padding, dilation)."""
+    def on(cls, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, *slide: Padding) -> Tensor:
+        """y, for the arguments of conv2d: stride, padding and dilation last."""
         check_convolution("conv2d", x, weight, bias, groups)
         window = Window.of(weight.shape[:2], *slide)
         return apply(cls(window, groups, (x.shape[1], x.shape[2])), x, weight, *([] if bias is None else [bias]))
@@ -195,7 +193,7 @@ def conv2d(
     Raises:
         ValueError: the shapes or settings do not fit.
     """
-    return Conv2d.on(x, weight, bias, (stride, padding, dilation), groups)
+    return Conv2d.on(x, weight, bias, groups, stride, padding, dilation)
 
 
 # Faster versions of the functions marked @kernel, which run in their place: conv.py and winograd.py

@@ -103,7 +103,7 @@ def conv2d_relu(
     Raises:
         ValueError: the shapes or settings do not fit.
     """
-    return Conv2dReLU.on(x, weight, bias, (stride, padding, dilation), groups)
+    return Conv2dReLU.on(x, weight, bias, groups, stride, padding, dilation)
 
 
 def linear_relu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
