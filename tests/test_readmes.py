@@ -31,6 +31,22 @@ COMMANDS = sorted(
 )
 
 
+TOP = set(
+    """.ci .gitignore CHANGELOG.md CONTRIBUTING.md LICENSE Makefile README.md benchmarks examples findings minicnn
+    pyproject.toml setup.cfg tests""".split()
+)
+
+
+def test_what_a_clone_holds():
+    """No file that was left lying there, and none that makes the clone slow."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [Path(name) for name in listed.split("\0")[:-1]]
+    assert {path.parts[0] for path in files} == TOP
+    assert [path for path in files if (ROOT / path).is_file() and (ROOT / path).stat().st_size > 200_000] == []
+
+
 def named(items):
     return pytest.mark.parametrize(items, PAGES, ids=map(str, PAGES))
 
