@@ -51,7 +51,7 @@ def in_a_process(program, folder, **environment):
     variables = {"PYTHONPATH": f"{Path(minicnn.__file__).parents[1]}", "MPLCONFIGDIR": str(folder), **environment}
     return subprocess.run(
         [sys.executable, "-c", program],
-        cwd=Path(drawing.__file__).parent,
+        cwd=Path(drawing.__file__).parents[1],
         env=variables,
         capture_output=True,
         text=True,
@@ -61,14 +61,14 @@ def in_a_process(program, folder, **environment):
 def test_from_a_notebook(tmp_path):
     """Whose kernel tells the programs that it starts to draw in a way that their Python need not
     have."""
-    program = f"import drawing; drawing.draw_curves([{ROW}], {str(tmp_path / 'curves.png')!r})"
+    program = f"from support import drawing; drawing.draw_curves([{ROW}], {str(tmp_path / 'curves.png')!r})"
     result = in_a_process(program, tmp_path, MPLBACKEND="module://matplotlib_inline.backend_inline")
     assert (result.returncode, result.stderr) == (0, "") and (tmp_path / "curves.png").exists()
 
 
 def test_with_a_matplotlibrc_that_asks_for_latex(tmp_path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
-    program = f"import drawing; drawing.draw_curves([{ROW}], {str(tmp_path / 'curves.png')!r})"
+    program = f"from support import drawing; drawing.draw_curves([{ROW}], {str(tmp_path / 'curves.png')!r})"
     result = in_a_process(program, tmp_path, MATPLOTLIBRC=str(tmp_path / "matplotlibrc"), PATH="")
     assert (result.returncode, result.stderr) == (0, "") and (tmp_path / "curves.png").exists()
 

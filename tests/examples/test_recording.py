@@ -5,12 +5,26 @@ import json
 import os
 import shutil
 import signal
+import sys
+import threading
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import bad_files, beside, progress, recording, runs, scores
+from support import (
+    bad_files,
+    beside,
+    drawing,
+    onnx_format,
+    options,
+    progress,
+    recording,
+    runs,
+    scores,
+    weight_files,
+)
 
 import minicnn
 from minicnn import optim
@@ -92,6 +106,61 @@ def test_a_signal_waits_for_the_end_of_the_step(run, at_step, look, whole, tmp_p
     result = run("train.py", "--resume", folder / "last.safetensors")
     assert result.status == 0, result.err
     assert look.state(folder) == whole and look.files(folder) == look.FILES
+
+
+class InterruptedImport:
+    """In sys.meta_path: while this module is imported, a signal comes."""
+
+    def __init__(self, module):
+        self.module, self.went_on = module, False
+
+    def find_spec(self, name, path=None, target=None):
+        if name == self.module:
+            signal.raise_signal(signal.SIGINT)
+            self.went_on = True
+
+
+IMPORTS = [  # (function, a module that it imports)
+    (drawing.require_matplotlib, "matplotlib.figure"),
+    (drawing.require_matplotlib, "matplotlib.backends.backend_agg"),
+    (onnx_format.require_onnx, "onnx"),
+    (weight_files.require_torch, "torch"),
+    (lambda: options.progress_bar([]), "tqdm"),
+]
+
+
+@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize(("function", "module"), IMPORTS, ids=[module for _, module in IMPORTS])
+def test_a_signal_waits_for_the_end_of_an_import(monkeypatch, function, module, stop):
+    """Beside a training, which has handlers of its own, and elsewhere. What was imported halfway may crash Python."""
+    for name in ("tqdm", "torch", "onnx") if "." not in module else (module,):
+        monkeypatch.setitem(sys.modules, name, None)  # so that it is as it was afterwards
+    monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [interrupted := InterruptedImport(module), *sys.meta_path])
+    with beside.Stop() if stop else nullcontext(), pytest.raises(KeyboardInterrupt):
+        function()
+    assert interrupted.went_on
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signals_wait_only_inside():
+    with pytest.raises(KeyboardInterrupt), beside.uninterrupted():
+        kill(signal.SIGINT)
+        kill(signal.SIGINT)
+        inside = True
+    assert inside
+    with pytest.raises(KeyboardInterrupt):
+        kill(signal.SIGINT)
+    with beside.uninterrupted():  # nothing comes
+        pass
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with beside.uninterrupted():  # as of nohup: it stays ignored
+        kill(signal.SIGINT)
+    signal.signal(signal.SIGINT, ignored)
+    thread = threading.Thread(target=beside.uninterrupted().__enter__)
+    thread.start()
+    thread.join()  # other threads may not set handlers
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_many_signals(run, at_step, look, whole, tmp_path):

@@ -1,17 +1,41 @@
-"""What goes on beside a training: signals, which wait for the end of a step, and files, which are
-written while the next steps are computed."""
+"""What goes on beside a training: signals, which wait for the end of an import or of a step, and
+files, which are written while the next steps are computed."""
 
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = "SIGINT", "SIGTERM", "SIGHUP"  # Ctrl-C, batch systems, and a terminal that is closed
 FINISHING = b"\nfinishing the step and saving; a second interrupt ends the program at once\n"
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Inside, interrupts wait for the end. This is for imports: a package that is interrupted there
+    may say that it is broken, and matplotlib 3.11 may crash Python as it ends."""
+    came: list[tuple[int, FrameType | None]] = []
+    before = _on_interrupts(lambda *signal_and_frame: came.append(signal_and_frame), callable)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number, frame in came:
+            before[number](number, frame)
+
+
+def _on_interrupts(handler: Callable[..., Any], instead_of: Callable[[Any], bool]) -> dict[Any, Any]:
+    """Have interrupts handled so, if what handles them is to be replaced: {number: what did}."""
+    if threading.current_thread() is not threading.main_thread():  # others may not set handlers
+        return {}
+    # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    return {number: signal.signal(number, handler) for number in numbers if instead_of(signal.getsignal(number))}
 
 
 class Stop:
@@ -23,11 +47,7 @@ class Stop:
         self.before: dict[Any, Any] = {}
 
     def __enter__(self) -> "Stop":
-        if threading.current_thread() is threading.main_thread():  # others may not set handlers
-            for which in SIGNALS:
-                number = getattr(signal, which, None)  # Windows has no SIGHUP
-                if number is not None and signal.getsignal(number) is signal.default_int_handler:
-                    self.before[number] = signal.signal(number, self._came)
+        self.before = _on_interrupts(self._came, lambda handler: handler is signal.default_int_handler)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .beside import uninterrupted
+
 COLUMNS = 16  # of a sheet of filters
 
 
@@ -19,8 +21,10 @@ def require_matplotlib() -> Any:
     # it would report every font that it does not find
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
-        import matplotlib.figure
-        import matplotlib.font_manager
+        with uninterrupted():
+            import matplotlib.backends.backend_agg  # which draws, and would be imported then
+            import matplotlib.figure
+            import matplotlib.font_manager
     except ModuleNotFoundError:
         raise ImportError("drawing needs matplotlib: pip install matplotlib") from None
     except Exception as error:  # as of one that was built for another NumPy

@@ -29,6 +29,7 @@ import minicnn
 from minicnn import nn
 from minicnn.checkpoint import CheckpointError, replacing
 
+from .beside import uninterrupted
 from .images import View
 from .options import UsageError
 from .weight_files import Arrays
@@ -49,7 +50,8 @@ RESHAPES = "Reshape", "Squeeze", "Unsqueeze", "Pad"
 def require_onnx() -> Any:
     """The package, or an ImportError that says how to get it."""
     try:
-        import onnx
+        with uninterrupted():
+            import onnx
     except ImportError:
         raise ImportError("an .onnx needs the package onnx: pip install onnx") from None
     return onnx

@@ -26,6 +26,8 @@ from minicnn.distributed import WorkersError
 from minicnn.mpi import launched
 from minicnn.workers import Workers
 
+from .beside import uninterrupted
+
 # The default's upper limit: at 700 images a second each, these feed an H200 that trains in TF32.
 MOST_WORKERS = 24
 
@@ -202,7 +204,8 @@ def output_file(ending: str) -> Callable[[str], str]:
 def progress_bar(*args: Any, **options: Any) -> Any:
     """A tqdm bar that disappears when it is done, and is not shown at all without a terminal."""
     try:
-        from tqdm import tqdm
+        with uninterrupted():
+            from tqdm import tqdm
     except ImportError:
         raise ImportError("the progress bar needs tqdm: pip install tqdm") from None
     return tqdm(*args, leave=False, disable=True if _workers.rank else None, **options)
@@ -277,7 +280,8 @@ def use_machine(settings: argparse.Namespace, workers: Workers | None = None) ->
         if workers.size > 1 and settings.device.startswith("gpu"):
             settings.device = "gpu"  # each has its own: not that of rank 0, which a checkpoint has
         settings.device = workers.device(settings.device)
-    settings.device = open_device("cpu" if settings.device is None else settings.device)
+    with uninterrupted():  # CuPy is imported
+        settings.device = open_device("cpu" if settings.device is None else settings.device)
     if getattr(settings, "capture", False):
         _check_capture(settings, workers)
     if settings.threads:

@@ -17,6 +17,7 @@ import minicnn
 from minicnn import checkpoint, from_dlpack
 from minicnn.checkpoint import DTYPES, CheckpointError, replacing
 
+from .beside import uninterrupted
 from .options import UsageError
 
 Arrays = dict[str, np.ndarray]
@@ -143,7 +144,8 @@ def write(path: str, arrays: Arrays) -> None:
 def require_torch() -> Any:
     """PyTorch, or an ImportError that says how to do without."""
     try:
-        import torch
+        with uninterrupted():
+            import torch
     except ImportError:
         raise ImportError(
             "a .pth needs PyTorch (pip install torch); a .safetensors with the same arrays does not"
