@@ -175,15 +175,9 @@ INLINE Index pixel_from(Index line, Row row) {
 
 // A vec that begins with number `from` of a, and goes on with those of b
 INLINE vec out_of(vec a, vec b, Index from) {
-#ifdef __clang__
-    vec v;
-    for (Index u = 0; u < WIDTH; ++u) v[u] = u + from < WIDTH ? a[u + from] : b[u + from - WIDTH];
-    return v;
-#else
     ints places;
     for (Index u = 0; u < WIDTH; ++u) places[u] = (integer)(u + from);
-    return __builtin_shuffle(a, b, places);
-#endif
+    return chosen(a, b, places);
 }
 
 INLINE vec sum_of(vec left, vec middle, vec right, Row row) {

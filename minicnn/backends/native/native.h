@@ -55,6 +55,17 @@ typedef uinteger uints __attribute__((vector_size(BYTES), aligned(sizeof(real)),
 // The numbers where a comparison holds, and 0 elsewhere.
 INLINE vec where(ints holds, vec a) { return (vec)(holds & (ints)a); }
 
+// Of the numbers of a, and after these those of b, the ones at `places`
+INLINE vec chosen(vec a, vec b, ints places) {
+#ifdef __clang__
+    vec v;
+    for (Index u = 0; u < WIDTH; ++u) v[u] = places[u] < WIDTH ? a[places[u]] : b[places[u] - WIDTH];
+    return v;
+#else
+    return __builtin_shuffle(a, b, places);
+#endif
+}
+
 // max(v, 0), where a NaN stays one, and −0 becomes 0
 INLINE vec positive(vec v) { return where(~(v <= 0), v); }
 

@@ -101,16 +101,47 @@ INLINE void copy_row(real *to, Index to_step, const real *from, Index from_step,
     copy_few(to + o, from + o, (count - o) * (Index)sizeof(real));
 }
 
+// Make the rows of a block of WIDTH × WIDTH numbers its columns. A step puts the numbers of rows i
+// and i + WIDTH/2 in turns into rows 2i and 2i + 1, which moves the highest bit of a number's row to
+// the end of its column, and that of its column to the end of its row.
+INLINE void turn(vec *block) {
+    ints low, high;
+    for (Index u = 0; u < WIDTH; ++u) {
+        low[u] = (integer)(u / 2 + u % 2 * WIDTH);
+        high[u] = (integer)(low[u] + WIDTH / 2);
+    }
+    _Pragma("GCC unroll 4") for (Index step = 1; step < WIDTH; step *= 2) {
+        vec next[WIDTH];
+        _Pragma("GCC unroll 16") for (Index i = 0; i < WIDTH / 2; ++i) {
+            next[2 * i] = chosen(block[i], block[i + WIDTH / 2], low);
+            next[2 * i + 1] = chosen(block[i], block[i + WIDTH / 2], high);
+        }
+        _Pragma("GCC unroll 16") for (Index i = 0; i < WIDTH; ++i) block[i] = next[i];
+    }
+}
+
 // Copy `deep` rows of the right matrix from row b on, and of each `here` numbers from `first` on,
 // so that they follow each other; with zeros up to the end of a register.
 INLINE void pack(const Product *p, Index b, Index deep, Index first, Index here, Index span) {
     const real *const right = p->right + first * p->right_step;
     if (p->right_step != 1) {
         // a few numbers of each column in turn, so that few lines of the cache are written to
-        for (Index begin = 0; begin < deep; begin += WIDTH)
-            for (Index o = 0; o < here; ++o)
-                for (Index k = begin; k < least(begin + WIDTH, deep); ++k)
-                    p->packed[k * span + o] = right[p->with[b + k] + o * p->right_step];
+        for (Index begin = 0; begin < deep; begin += WIDTH) {
+            const Index end = least(begin + WIDTH, deep), *const with = p->with + b;
+            Index o = 0;
+            if (end - begin == WIDTH && with[end - 1] - with[begin] == WIDTH - 1)  // its columns lie together
+                for (; o + WIDTH <= here; o += WIDTH) {
+                    vec block[WIDTH];
+                    _Pragma("GCC unroll 16") for (Index u = 0; u < WIDTH; ++u)
+                        block[u] = load(right + with[begin] + (o + u) * p->right_step);
+                    turn(block);
+                    _Pragma("GCC unroll 16") for (Index u = 0; u < WIDTH; ++u)
+                        store(p->packed + (begin + u) * span + o, block[u]);
+                }
+            for (; o < here; ++o)
+                for (Index k = begin; k < end; ++k)
+                    p->packed[k * span + o] = right[with[k] + o * p->right_step];
+        }
     } else {
         const Index full = here / WIDTH * WIDTH, end = deep ? p->with[b + deep - 1] + here : 0;
         ints rest;
