@@ -12,7 +12,7 @@
 #else
 #define WIDEST 2
 #endif
-#define TALLEST 12
+#define TALLEST 10
 #define SPARE (WIDEST * WIDTH)
 #define DEEPEST 256  // rows of it; so many numbers are added up one after another
 #define PACKED (24 << 10)  // bytes of the right-hand matrix at a time: half of the smallest cache
@@ -53,9 +53,9 @@ typedef void Tile(const real *, const Index *, const Index *, Index, const real 
 // By the number of registers: the tiles, and those for the last rows, of which a kernel's gradient
 // has few in all, 27 if it is 3 × 3 for 3 channels
 #if REGISTERS == 32
-TILE(12, 1) TILE(12, 2) TILE(8, 3) TILE(6, 4)
-static Tile *const TILES[] = {tile_12_1, tile_12_2, tile_8_3, tile_6_4};
-static const Index HEIGHTS[] = {12, 12, 8, 6};
+TILE(8, 1) TILE(8, 2) TILE(8, 3) TILE(6, 4)
+static Tile *const TILES[] = {tile_8_1, tile_8_2, tile_8_3, tile_6_4};
+static const Index HEIGHTS[] = {8, 8, 8, 6};
 TILE(4, 1) TILE(4, 2) TILE(3, 3) TILE(3, 4)
 static Tile *const LAST_TILES[] = {tile_4_1, tile_4_2, tile_3_3, tile_3_4};
 static const Index LAST_HEIGHTS[] = {4, 4, 3, 3};
