@@ -19,20 +19,26 @@
 #include "product.h"
 
 // What a convolution is: sizes of the images and of the outputs, the window, and how the work is
-// cut: into units of `few` images, or of one of an image's bands of rows; and for a sum, into
-// shares.
+// cut: by pixels, into `few` images or one of an image's bands of rows; and each of these into the
+// groups' channels, or parts of them. A sum over pixels has shares.
 typedef struct {
-    Index n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands, shares;
+    Index n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, parts, few, bands, shares;
 } Shape;
 
-// A unit's images, and its rows of the `height` of each.
+// A unit's images, its rows of the `height` of each, its group, and its channels of the group's
+// `width`, in whole registers
 typedef struct {
-    Index image, images, begin, end;
+    Index image, images, begin, end, group, channel, channels;
 } Unit;
 
-INLINE Unit unit_of(const Shape *s, Index number, Index height) {
-    const Index image = number / s->bands * s->few, band = number % s->bands;
-    return (Unit){image, least(s->few, s->n - image), height * band / s->bands, height * (band + 1) / s->bands};
+INLINE Unit unit_of(const Shape *s, Index number, Index height, Index width) {
+    const Index cut = number / (s->parts * s->groups), part = number % s->parts;
+    const Index image = cut / s->bands * s->few, band = cut % s->bands;
+    const Index registers = (width + WIDTH - 1) / WIDTH, channel = registers * part / s->parts * WIDTH;
+    return (Unit){
+        .image = image, .images = least(s->few, s->n - image),
+        .begin = height * band / s->bands, .end = height * (band + 1) / s->bands, .group = number / s->parts % s->groups,
+        .channel = channel, .channels = least(registers * (part + 1) / s->parts * WIDTH, width) - channel};
 }
 
 // A thread's working memory: what a product of a unit's pixels × elements needs, either way around,
@@ -78,17 +84,16 @@ static const real *part(const real *x, Index images, Index h, Index w, Index all
     return copy;
 }
 
-// im2col(x) as a product's left matrix, for the group's channels of a unit: its rows are pixels,
-// its columns elements.
-static Product windows(const Shape *s, const Room *room, const real *x, Unit u, Index group) {
+// im2col(x) as a product's left matrix, for a unit: its rows are pixels, its columns elements.
+static Product windows(const Shape *s, const Room *room, const real *x, Unit u) {
     Product m = room->product;
     const Index c = s->c / s->groups;
     const Index top = u.begin * s->sh - s->top, bottom = (u.end - 1) * s->sh - s->top + s->dh * (s->kh - 1) + 1;
     const Index left = -s->left, right = (s->ow - 1) * s->sw - s->left + s->dw * (s->kw - 1) + 1;
     Index row, image, pixel;
-    m.left = part(x + u.image * s->h * s->w * s->c, u.images, s->h, s->w, s->c, group * c, c, top, bottom, left, right,
-                  room->copy, &row, &image, &pixel);
-    m.height = m.depth = 0, m.width = s->o / s->groups;
+    m.left = part(x + u.image * s->h * s->w * s->c, u.images, s->h, s->w, s->c, u.group * c, c, top, bottom, left,
+                  right, room->copy, &row, &image, &pixel);
+    m.height = m.depth = 0, m.width = u.channels;
     for (Index n = 0; n < u.images; ++n)
         for (Index p = 0; p < u.end - u.begin; ++p)
             for (Index q = 0; q < s->ow; ++q, ++m.height) {
@@ -104,41 +109,41 @@ static Product windows(const Shape *s, const Room *room, const real *x, Unit u, 
     return m;
 }
 
-// y = im2col(x) @ K + b, or if `rectified`, the maximum of that and 0; by units of images or of rows
-// of y.
+// y = im2col(x) @ K + b, or if `rectified`, the maximum of that and 0.
 KERNEL void convolve(Index first, Index last, const real *x, const real *weight, const real *bias, Index rectified,
                      real *y, const Index *shape, uint8_t *room) {
     const Shape *s = (const Shape *)shape;
+    const Index o = s->o / s->groups;
     const Room r = divided(room, s->few * s->ow * (s->oh / s->bands + 1), s->kh * s->kw * s->c / s->groups);
-    for (Index number = first; number < last; ++number)
-        for (Index g = 0; g < s->groups; ++g) {
-            const Unit u = unit_of(s, number, s->oh);
-            Product m = windows(s, &r, x, u, g);
-            m.right = weight + g * m.width, m.out = y + u.image * s->oh * s->ow * s->o + g * m.width;
-            m.rectified = rectified != 0;
-            multiply(&m, bias ? bias + g * m.width : NULL, 0);
-        }
+    for (Index number = first; number < last; ++number) {
+        const Unit u = unit_of(s, number, s->oh, o);
+        const Index channel = u.group * o + u.channel;
+        Product m = windows(s, &r, x, u);
+        m.right = weight + channel, m.out = y + u.image * s->oh * s->ow * s->o + channel;
+        m.rectified = rectified != 0;
+        multiply(&m, bias ? bias + channel : NULL, 0);
+    }
 }
 
-// dK = im2col(x)ᵀ @ dy, a sum for each share of the units.
+// dK = im2col(x)ᵀ @ dy. A unit is a share of the images or bands, and a part of the channels of dy.
 KERNEL void convolve_weight(Index first, Index last, const real *x, const real *dy, real *sums, const Index *shape,
                             uint8_t *room) {
     const Shape *s = (const Shape *)shape;
+    const Index o = s->o / s->groups, parts = s->groups * s->parts, cuts = (s->n + s->few - 1) / s->few * s->bands;
     const Room r = divided(room, s->few * s->ow * (s->oh / s->bands + 1), s->kh * s->kw * s->c / s->groups);
-    const Index units = (s->n + s->few - 1) / s->few * s->bands;
-    for (Index share = first; share < last; ++share) {
-        const Index begin = units * share / s->shares, end = units * (share + 1) / s->shares;
-        for (Index number = begin; number < end; ++number)
-            for (Index g = 0; g < s->groups; ++g) {
-                const Unit u = unit_of(s, number, s->oh);
-                const Product m = windows(s, &r, x, u, g);
-                Product turned = m;
-                turned.height = m.depth, turned.rows = m.columns, turned.to = m.with;
-                turned.depth = m.height, turned.columns = m.rows, turned.with = m.to;
-                turned.right = dy + u.image * s->oh * s->ow * s->o + g * m.width;
-                turned.out = sums + share * m.depth * s->o + g * m.width;
-                multiply(&turned, NULL, number > begin);
-            }
+    for (Index unit = first; unit < last; ++unit) {
+        const Index share = unit / parts, begin = cuts * share / s->shares, end = cuts * (share + 1) / s->shares;
+        for (Index cut = begin; cut < end; ++cut) {
+            const Unit u = unit_of(s, cut * parts + unit % parts, s->oh, o);
+            const Index channel = u.group * o + u.channel;
+            const Product m = windows(s, &r, x, u);
+            Product turned = m;
+            turned.height = m.depth, turned.rows = m.columns, turned.to = m.with;
+            turned.depth = m.height, turned.columns = m.rows, turned.with = m.to;
+            turned.right = dy + u.image * s->oh * s->ow * s->o + channel;
+            turned.out = sums + share * m.depth * s->o + channel;
+            multiply(&turned, NULL, cut > begin);
+        }
     }
 }
 
@@ -168,37 +173,36 @@ KERNEL void convolve_transpose(Index first, Index last, const real *dy, const re
     const Index c = s->c / s->groups, o = s->o / s->groups;
     const Room r = divided(room, s->few * s->w * (s->h / s->bands + 1), s->kh * s->kw * o);
     for (Index number = first; number < last; ++number) {
-        const Unit u = unit_of(s, number, s->h);
+        const Unit u = unit_of(s, number, s->h, c);
         if (u.begin == u.end) continue;
         const Index top = floored(u.begin + s->top - s->dh * (s->kh - 1), s->sh);
         const Index bottom = floored(u.end - 1 + s->top, s->sh) + 1;
         const Index left = floored(s->left - s->dw * (s->kw - 1), s->sw), right = floored(s->w - 1 + s->left, s->sw) + 1;
-        for (Index g = 0; g < s->groups; ++g) {
-            Product m = r.product;
-            Index row, image, pixel;
-            m.left = part(dy + u.image * s->oh * s->ow * s->o, u.images, s->oh, s->ow, s->o, g * o, o, top, bottom, left,
-                          right, r.copy, &row, &image, &pixel);
-            m.right = turned, m.out = dx + u.image * s->h * s->w * s->c + g * c, m.width = c;
-            for (Index y = 0; y < s->sh; ++y)
-                for (Index x = 0; x < s->sw; ++x) {
-                    m.height = m.depth = 0;
-                    for (Index n = 0; n < u.images; ++n)
-                        for (Index h = u.begin + (y + s->sh - (u.begin + s->top) % s->sh) % s->sh; h < u.end; h += s->sh)
-                            for (Index w = (x + s->sw - s->left % s->sw) % s->sw; w < s->w; w += s->sw, ++m.height) {
-                                const Index p = (h + s->top) / s->sh - top, q = (w + s->left) / s->sw - left;
-                                m.rows[m.height] = n * image + p * row + q * pixel;
-                                m.to[m.height] = ((n * s->h + h) * s->w + w) * s->c;
+        Product m = r.product;
+        Index row, image, pixel;
+        m.left = part(dy + u.image * s->oh * s->ow * s->o, u.images, s->oh, s->ow, s->o, u.group * o, o, top, bottom, left,
+                      right, r.copy, &row, &image, &pixel);
+        m.right = turned + u.channel, m.width = u.channels;
+        m.out = dx + u.image * s->h * s->w * s->c + u.group * c + u.channel;
+        for (Index y = 0; y < s->sh; ++y)
+            for (Index x = 0; x < s->sw; ++x) {
+                m.height = m.depth = 0;
+                for (Index n = 0; n < u.images; ++n)
+                    for (Index h = u.begin + (y + s->sh - (u.begin + s->top) % s->sh) % s->sh; h < u.end; h += s->sh)
+                        for (Index w = (x + s->sw - s->left % s->sw) % s->sw; w < s->w; w += s->sw, ++m.height) {
+                            const Index p = (h + s->top) / s->sh - top, q = (w + s->left) / s->sw - left;
+                            m.rows[m.height] = n * image + p * row + q * pixel;
+                            m.to[m.height] = ((n * s->h + h) * s->w + w) * s->c;
+                        }
+                for (Index i = 0; i < s->kh; ++i)
+                    for (Index j = 0; j < s->kw; ++j)
+                        if (i * s->dh % s->sh == y && j * s->dw % s->sw == x)
+                            for (Index k = 0; k < o; ++k, ++m.depth) {
+                                m.columns[m.depth] = k - i * s->dh / s->sh * row - j * s->dw / s->sw * pixel;
+                                m.with[m.depth] = ((i * s->kw + j) * s->o + u.group * o + k) * c;
                             }
-                    for (Index i = 0; i < s->kh; ++i)
-                        for (Index j = 0; j < s->kw; ++j)
-                            if (i * s->dh % s->sh == y && j * s->dw % s->sw == x)
-                                for (Index k = 0; k < o; ++k, ++m.depth) {
-                                    m.columns[m.depth] = k - i * s->dh / s->sh * row - j * s->dw / s->sw * pixel;
-                                    m.with[m.depth] = ((i * s->kw + j) * s->o + g * o + k) * c;
-                                }
-                    multiply(&m, NULL, 0);
-                }
-        }
+                multiply(&m, NULL, 0);
+            }
     }
 }
 
@@ -210,18 +214,18 @@ KERNEL void convolve_transpose_by_columns(Index first, Index last, const real *d
     const Index c = s->c / s->groups, o = s->o / s->groups, pixels = s->few * s->oh * s->ow, elements = s->kh * s->kw * c;
     const Room r = divided(room, pixels, o);
     for (Index number = first; number < last; ++number) {
-        const Unit u = unit_of(s, number, 1);
-        real *const to = dx + u.image * s->h * s->w * s->c;
-        memset(to, 0, u.images * s->h * s->w * s->c * sizeof(real));
+        const Index image = number * s->few, images = least(s->few, s->n - image);
+        real *const to = dx + image * s->h * s->w * s->c;
+        memset(to, 0, images * s->h * s->w * s->c * sizeof(real));
         for (Index g = 0; g < s->groups; ++g) {
             Product m = r.product;
-            m.left = dy + u.image * s->oh * s->ow * s->o + g * o, m.right = weight + g * o, m.out = r.copy;
-            m.height = u.images * s->oh * s->ow, m.depth = o, m.width = elements, m.right_step = s->o;
+            m.left = dy + image * s->oh * s->ow * s->o + g * o, m.right = weight + g * o, m.out = r.copy;
+            m.height = images * s->oh * s->ow, m.depth = o, m.width = elements, m.right_step = s->o;
             for (Index a = 0; a < m.height; ++a) m.rows[a] = a * s->o, m.to[a] = a * elements;
             for (Index b = 0; b < o; ++b) m.columns[b] = m.with[b] = b;
             multiply(&m, NULL, 0);
             const real *column = r.copy;
-            for (Index n = 0; n < u.images; ++n)
+            for (Index n = 0; n < images; ++n)
                 for (Index p = 0; p < s->oh; ++p)
                     for (Index q = 0; q < s->ow; ++q)
                         for (Index i = 0; i < s->kh; ++i) {

@@ -14,7 +14,8 @@ Window = Any  # functional.windows.Window, which belongs to a layer of imports a
 # Bytes of images and of results that a unit of work should have: they stay in a core's second-level
 # cache. And pixels of results that it should have, for which the weights are copied once.
 NEAR, ENOUGH = 512 << 10, 256
-SIDE, FEW, BANDS, SHARES = 16, -3, -2, -1  # as in conv.c: the last are places in the Shape
+# as in conv.c: all but the first are places in the Shape
+SIDE, GROUPS, PARTS, FEW, BANDS, SHARES = 16, -5, -4, -3, -2, -1
 MOST_COLUMNS = 16 << 20  # bytes of an image's
 COLUMNS = 1.5  # how much longer a multiplication takes by way of columns, which are added up
 
@@ -29,9 +30,9 @@ def convolve(
     n, h, w, _ = x.shape
     y = empty((n, *window.output_size(h, w), weight.shape[3]), x.dtype)
     x, weight = contiguous(x), contiguous(weight)
-    shape, units, room = _cut(x, y, window, groups)
+    shape, cuts, room = _cut(x, y, window, groups)
     arguments = x, weight, bias if bias is None else contiguous(bias), rectified, y, shape
-    launch("conv.convolve", units, *arguments, real=x.dtype, each=BLOCK, room=room)
+    launch("conv.convolve", cuts * _parts(shape), *arguments, real=x.dtype, each=BLOCK, room=room)
     return y
 
 
@@ -40,15 +41,21 @@ def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, si
     if winograd.suits(dy, weight, window, groups):
         return winograd.convolve_transpose(dy, transposed(weight), window, groups, size)
     dx, dy = empty((len(dy), *size, weight.shape[2] * groups), dy.dtype), contiguous(dy)
-    shape, units, room = _cut(dx, dy, window, groups, back=True)
+    shape, cuts, room = _cut(dx, dy, window, groups, back=True)
     if _columns_are_fewer(dx, dy, weight, window):
         units, room = _cut_columns(shape, dy, weight)
         arrays = dy, contiguous(weight), dx
         launch("conv.convolve_transpose_by_columns", units, *arrays, shape, real=dy.dtype, each=BLOCK, room=room)
     else:
         arrays = dy, transposed(weight), dx
+        units = cuts * _parts(shape)
         launch("conv.convolve_transpose", units, *arrays, shape, real=dy.dtype, each=BLOCK, room=room)
     return dx
+
+
+def _parts(shape: Array) -> int:
+    """Into how many units each cut is divided."""
+    return int(shape[GROUPS] * shape[PARTS])
 
 
 def _columns_are_fewer(dx: Array, dy: Array, weight: Array, window: Window) -> bool:
@@ -92,19 +99,20 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
     weight = empty((*window.kernel_size, x.shape[3] // groups, dy.shape[3]), x.dtype)
     if winograd.suits(dy, weight, window, groups):
         return winograd.convolve_weight(x, dy, window, groups)
-    shape, units, room = _cut(x, dy, window, groups)
-    if not units:
+    shape, cuts, room = _cut(x, dy, window, groups)
+    if not cuts:
         weight[...] = 0
         return weight
-    shares = min(units, usable_threads())
+    shares = min(cuts, usable_threads())
     sums = weight[None] if shares == 1 else empty((shares, *weight.shape), x.dtype)
     shape[SHARES] = shares
-    launch("conv.convolve_weight", shares, x, dy, sums, shape, real=x.dtype, each=BLOCK, room=room)
+    units = shares * _parts(shape)
+    launch("conv.convolve_weight", units, x, dy, sums, shape, real=x.dtype, each=BLOCK, room=room)
     return weight if shares == 1 else added(sums, weight)
 
 
 def _cut(x: Array, y: Array, window: Window, groups: int, back: bool = False) -> tuple[Array, int, int]:
-    """The Shape of conv.c; into how many units the work is cut; and how much working memory a
+    """The Shape of conv.c; into how many cuts its pixels are divided; and how much working memory a
     thread needs. The map goes from x to y, or back."""
     (n, h, w, c), (_, oh, ow, o) = x.shape, y.shape
     (kh, kw), (sh, sw), ((top, _), (left, _)), (dh, dw) = window
@@ -116,12 +124,18 @@ def _cut(x: Array, y: Array, window: Window, groups: int, back: bool = False) ->
         )
     else:
         seen = (oh - 1) * sh + dh * (kh - 1) + 1, (ow - 1) * sw + dw * (kw - 1) + 1
-    image = seen[0] * seen[1] * (o if back else c) // groups * x.itemsize
+    inner, outer = (o // groups, c // groups) if back else (c // groups, o // groups)
+    elements, image = kh * kw * inner, seen[0] * seen[1] * inner * x.itemsize
     whole = max(1, image + rows * columns * SPARE)
     few, threads = max(1, NEAR // whole, ENOUGH // max(1, rows * columns)), usable_threads()
     few = min(few, max(1, -(-n // threads)))
-    bands = max(1, min(rows, max(-(-whole // NEAR), -(-threads // max(n, 1))))) if few == 1 else 1
-    pixels, elements = few * columns * (rows // bands + 1), kh * kw * (o if back else c) // groups
+    # So many threads share an image: each has all of it and some of the weights, if these are more,
+    # or a band of its rows and all weights.
+    sharing, parts = -(-threads // max(n, 1)), 1
+    if elements * outer * x.itemsize > image:
+        parts = max(1, min(-(-sharing // groups), outer * x.itemsize // REGISTER))
+    bands = max(1, min(rows, max(-(-whole // NEAR), -(-sharing // (groups * parts))))) if few == 1 else 1
+    pixels = few * columns * (rows // bands + 1)
     room = room_for(max(pixels, elements), 2 * (pixels + elements)) + few * image
-    shape = n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, few, bands, 1
+    shape = n, h, w, c, oh, ow, o, kh, kw, sh, sw, top, left, dh, dw, groups, parts, few, bands, 1
     return np.array(shape, np.intp), -(-n // few) * bands, room

@@ -102,8 +102,8 @@ INLINE void copy_row(real *to, Index to_step, const real *from, Index from_step,
 }
 
 // Make the rows of a block of WIDTH × WIDTH numbers its columns. A step puts the numbers of rows i
-// and i + WIDTH/2 in turns into rows 2i and 2i + 1, which moves the highest bit of a number's row to
-// the end of its column, and that of its column to the end of its row.
+// and i + WIDTH/2 in turns into rows 2i and 2i + 1: the highest bit of a number's row moves to the
+// end of its column, and that of its column to the end of its row.
 INLINE void turn(vec *block) {
     ints low, high;
     for (Index u = 0; u < WIDTH; ++u) {
@@ -129,7 +129,8 @@ INLINE void pack(const Product *p, Index b, Index deep, Index first, Index here,
         for (Index begin = 0; begin < deep; begin += WIDTH) {
             const Index end = least(begin + WIDTH, deep), *const with = p->with + b;
             Index o = 0;
-            if (end - begin == WIDTH && with[end - 1] - with[begin] == WIDTH - 1)  // its columns lie together
+            // the numbers of a column follow each other
+            if (end - begin == WIDTH && with[end - 1] - with[begin] == WIDTH - 1)
                 for (; o + WIDTH <= here; o += WIDTH) {
                     vec block[WIDTH];
                     _Pragma("GCC unroll 16") for (Index u = 0; u < WIDTH; ++u)

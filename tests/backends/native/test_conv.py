@@ -86,6 +86,21 @@ def test_bands_and_shares(monkeypatch, threads, threads_in_use, images):
         near((images, 11, 9, 5), 6, Window.of(3, 2, 1), 1)
 
 
+@pytest.mark.parametrize("threads_in_use, parts", [(1, 1), (2, 2), (3, 3), (16, 5)])
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_threads_share_the_channels_of_an_image(threads, threads_in_use, groups, parts):
+    """Where it has fewer numbers than the weights, each thread has whole registers."""
+    threads(threads_in_use)
+    shape, outputs, window = (1, 4, 5, 3 * groups), 70 * groups, Window.of(3, 2, 1)
+    near(shape, outputs, window, groups)
+    near(shape, outputs, window, groups, np.float64)
+    near((2, *shape[1:]), outputs, window, groups)
+    near((1, 4, 5, 70 * groups), 3 * groups, window, groups)  # dx has more channels than y
+    x, y = np.empty(shape, np.float32), np.empty((1, *window.output_size(4, 5), outputs), np.float32)
+    cut, cuts, _ = conv._cut(x, y, window, groups)
+    assert 1 <= cut[conv.PARTS] <= parts and cuts * groups * cut[conv.PARTS] >= min(threads_in_use, parts)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("m, k", [(2, 3), (4, 3), (2, 5)])
 @given(st.data())
