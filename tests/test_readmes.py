@@ -1,5 +1,5 @@
 """What the pages for readers say is true: their Python runs and prints what stands below it, their links lead
-somewhere, their commands have options that exist, and their lines fit."""
+somewhere, their commands have options that exist, and their lines fit. And a clone holds nothing else."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""What goes on beside a training: signals, which wait for the end of an import or of a step, and
+"""What goes on beside a training: interrupts, which wait for the end of a step or of an import, and
 files, which are written while the next steps are computed."""
 
 import os
@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -16,26 +16,39 @@ FINISHING = b"\nfinishing the step and saving; a second interrupt ends the progr
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Inside, interrupts wait for the end. This is for imports: a package that is interrupted there
-    may say that it is broken, and matplotlib 3.11 may crash Python as it ends."""
+    """Inside, an interrupt waits for the end, unless a second one comes. This is for imports: a
+    package that is interrupted there may say that it is broken, and after matplotlib 3.11 Python
+    may crash at its own end."""
     came: list[tuple[int, FrameType | None]] = []
-    before = _on_interrupts(lambda *signal_and_frame: came.append(signal_and_frame), callable)
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        came.append((number, frame))
+        if len(came) > 1:
+            before[number](number, frame)
+
     try:
-        yield
+        with _handled(wait, callable) as before:
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number, frame in came:
+        if came:
+            number, frame = came[0]
             before[number](number, frame)
 
 
-def _on_interrupts(handler: Callable[..., Any], instead_of: Callable[[Any], bool]) -> dict[Any, Any]:
-    """Have interrupts handled so, if what handles them is to be replaced: {number: what did}."""
-    if threading.current_thread() is not threading.main_thread():  # others may not set handlers
-        return {}
-    # Windows has no SIGHUP
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    return {number: signal.signal(number, handler) for number in numbers if instead_of(signal.getsignal(number))}
+@contextmanager
+def _handled(handler: Callable[..., Any], instead_of: Callable[[Any], bool]) -> Iterator[dict[int, Any]]:
+    """Inside, this handles the interrupts whose present handler is one to be replaced. The value is
+    {number: that handler}."""
+    before: dict[int, Any] = {}
+    with ExitStack() as ends:  # which restores all of them, also if one more interrupt comes there
+        if threading.current_thread() is threading.main_thread():  # others may not set handlers
+            for name in SIGNALS:
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                if number is not None and instead_of(signal.getsignal(number)):
+                    before[number] = signal.getsignal(number)
+                    ends.callback(signal.signal, number, before[number])
+                    signal.signal(number, handler)
+        yield before
 
 
 class Stop:
@@ -44,15 +57,14 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = self.armed = False
-        self.before: dict[Any, Any] = {}
+        self.handled = _handled(self._came, lambda handler: handler is signal.default_int_handler)
 
     def __enter__(self) -> "Stop":
-        self.before = _on_interrupts(self._came, lambda handler: handler is signal.default_int_handler)
+        self.handled.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+    def __exit__(self, *error: Any) -> None:
+        self.handled.__exit__(*error)
 
     def _came(self, number: int, frame: FrameType | None) -> None:
         if self.asked or not self.armed:

@@ -22,7 +22,7 @@ def require_matplotlib() -> Any:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         with uninterrupted():
-            import matplotlib.backends.backend_agg  # which draws, and would be imported then
+            import matplotlib.backends.backend_agg  # would be imported at the first drawing
             import matplotlib.figure
             import matplotlib.font_manager
     except ModuleNotFoundError:

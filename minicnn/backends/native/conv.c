@@ -13,7 +13,7 @@
 // is 266 GFLOP/s in float32, AlexNet's conv1 runs at 0.84 to 0.89 of it, conv2's three maps (which
 // winograd.c makes faster) at 0.88 to 0.90, cuda-convnet's layers at 0.8 to 0.9, and kernels of
 // 3 × 3 and 5 × 5 for 3 channels at 0.7 to 0.8. Where O is 20, of 32 numbers in two registers, it
-// is 0.35 to 0.6. On one of an Intel Xeon (Emerald Rapids, 176 GFLOP/s) cuda-convnet's layers run at
+// is 0.35 to 0.6. On one core of an Intel Xeon (Emerald Rapids, 176 GFLOP/s) cuda-convnet's layers run at
 // 0.8 to 0.86, its first one at 0.68.
 
 #include "native.h"
@@ -130,12 +130,12 @@ KERNEL void convolve(Index first, Index last, const real *x, const real *weight,
 KERNEL void convolve_weight(Index first, Index last, const real *x, const real *dy, real *sums, const Index *shape,
                             uint8_t *room) {
     const Shape *s = (const Shape *)shape;
-    const Index o = s->o / s->groups, parts = s->groups * s->parts, cuts = (s->n + s->few - 1) / s->few * s->bands;
+    const Index o = s->o / s->groups, each = s->groups * s->parts, cuts = (s->n + s->few - 1) / s->few * s->bands;
     const Room r = divided(room, s->few * s->ow * (s->oh / s->bands + 1), s->kh * s->kw * s->c / s->groups);
     for (Index unit = first; unit < last; ++unit) {
-        const Index share = unit / parts, begin = cuts * share / s->shares, end = cuts * (share + 1) / s->shares;
+        const Index share = unit / each, begin = cuts * share / s->shares, end = cuts * (share + 1) / s->shares;
         for (Index cut = begin; cut < end; ++cut) {
-            const Unit u = unit_of(s, cut * parts + unit % parts, s->oh, o);
+            const Unit u = unit_of(s, cut * each + unit % each, s->oh, o);
             const Index channel = u.group * o + u.channel;
             const Product m = windows(s, &r, x, u);
             Product turned = m;

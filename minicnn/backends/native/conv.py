@@ -1,5 +1,6 @@
 """Convolution's three maps (functional/conv.py), by the kernels of conv.c."""
 
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def convolve(
     x, weight = contiguous(x), contiguous(weight)
     shape, cuts, room = _cut(x, y, window, groups)
     arguments = x, weight, bias if bias is None else contiguous(bias), rectified, y, shape
-    launch("conv.convolve", cuts * _parts(shape), *arguments, real=x.dtype, each=BLOCK, room=room)
+    launch("conv.convolve", cuts * _units(shape), *arguments, real=x.dtype, each=BLOCK, room=room)
     return y
 
 
@@ -48,13 +49,13 @@ def convolve_transpose(dy: Array, weight: Array, window: Window, groups: int, si
         launch("conv.convolve_transpose_by_columns", units, *arrays, shape, real=dy.dtype, each=BLOCK, room=room)
     else:
         arrays = dy, transposed(weight), dx
-        units = cuts * _parts(shape)
+        units = cuts * _units(shape)
         launch("conv.convolve_transpose", units, *arrays, shape, real=dy.dtype, each=BLOCK, room=room)
     return dx
 
 
-def _parts(shape: Array) -> int:
-    """Into how many units each cut is divided."""
+def _units(shape: Array) -> int:
+    """The units of each cut."""
     return int(shape[GROUPS] * shape[PARTS])
 
 
@@ -103,11 +104,11 @@ def convolve_weight(x: Array, dy: Array, window: Window, groups: int) -> Array:
     if not cuts:
         weight[...] = 0
         return weight
-    shares = min(cuts, usable_threads())
+    each, threads = _units(shape), usable_threads()
+    shares = min(cuts, threads // gcd(threads, each))  # so that all threads have as many units
     sums = weight[None] if shares == 1 else empty((shares, *weight.shape), x.dtype)
     shape[SHARES] = shares
-    units = shares * _parts(shape)
-    launch("conv.convolve_weight", units, x, dy, sums, shape, real=x.dtype, each=BLOCK, room=room)
+    launch("conv.convolve_weight", shares * each, x, dy, sums, shape, real=x.dtype, each=BLOCK, room=room)
     return weight if shares == 1 else added(sums, weight)
 
 
@@ -133,7 +134,7 @@ def _cut(x: Array, y: Array, window: Window, groups: int, back: bool = False) ->
     # or a band of its rows and all weights.
     sharing, parts = -(-threads // max(n, 1)), 1
     if elements * outer * x.itemsize > image:
-        parts = max(1, min(-(-sharing // groups), outer * x.itemsize // REGISTER))
+        parts = max(1, min(-(-sharing // groups), outer * x.itemsize // SPARE))
     bands = max(1, min(rows, max(-(-whole // NEAR), -(-sharing // (groups * parts))))) if few == 1 else 1
     pixels = few * columns * (rows // bands + 1)
     room = room_for(max(pixels, elements), 2 * (pixels + elements)) + few * image

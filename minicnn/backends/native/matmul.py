@@ -19,7 +19,7 @@ LEAST, FEW, SHORTEST = 1 << 18, 1 << 26, 8
 MANY, SHORT = 1 << 24, 64
 TALL, BROAD, DEEP = 240, 128, 256  # rows and columns of a unit's result; rows of b at a time
 BROAD_OF_MANY, DEEP_OF_MANY = 512, 96  # of a b that comes from memory
-ROWS = 12  # that the kernel computes together
+ROWS = 12  # a multiple of the 6 that the kernel computes together
 
 
 def matmul(a: Array, b: Array) -> Array:

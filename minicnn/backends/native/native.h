@@ -55,7 +55,7 @@ typedef uinteger uints __attribute__((vector_size(BYTES), aligned(sizeof(real)),
 // The numbers where a comparison holds, and 0 elsewhere.
 INLINE vec where(ints holds, vec a) { return (vec)(holds & (ints)a); }
 
-// Of the numbers of a, and after these those of b, the ones at `places`
+// The numbers at `places` of a and b, which are counted one after the other
 INLINE vec chosen(vec a, vec b, ints places) {
 #ifdef __clang__
     vec v;

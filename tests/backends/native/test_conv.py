@@ -86,19 +86,29 @@ def test_bands_and_shares(monkeypatch, threads, threads_in_use, images):
         near((images, 11, 9, 5), 6, Window.of(3, 2, 1), 1)
 
 
-@pytest.mark.parametrize("threads_in_use, parts", [(1, 1), (2, 2), (3, 3), (16, 5)])
-@pytest.mark.parametrize("groups", [1, 2, 3])
+@pytest.mark.parametrize("groups, threads_in_use, parts", [(1, 1, 1), (1, 2, 2), (1, 16, 3), (2, 5, 3), (3, 4, 2)])
 def test_threads_share_the_channels_of_an_image(threads, threads_in_use, groups, parts):
-    """Where it has fewer numbers than the weights, each thread has whole registers."""
+    """Where the weights are more than its numbers, each thread has some of them, in whole registers."""
     threads(threads_in_use)
-    shape, outputs, window = (1, 4, 5, 3 * groups), 70 * groups, Window.of(3, 2, 1)
+    shape, outputs, window = (1, 4, 5, 3 * groups), 200 * groups, Window.of(3, 2, 1)
     near(shape, outputs, window, groups)
     near(shape, outputs, window, groups, np.float64)
     near((2, *shape[1:]), outputs, window, groups)
-    near((1, 4, 5, 70 * groups), 3 * groups, window, groups)  # dx has more channels than y
+    near((1, 4, 5, 200 * groups), 3 * groups, window, groups)  # dx has more channels than y
     x, y = np.empty(shape, np.float32), np.empty((1, *window.output_size(4, 5), outputs), np.float32)
     cut, cuts, _ = conv._cut(x, y, window, groups)
-    assert 1 <= cut[conv.PARTS] <= parts and cuts * groups * cut[conv.PARTS] >= min(threads_in_use, parts)
+    assert cut[conv.PARTS] == parts and cuts * groups * parts >= min(threads_in_use, 6)
+
+
+@pytest.mark.parametrize("groups, threads_in_use, shares", [(1, 2, 2), (2, 2, 1), (2, 3, 3), (2, 4, 2), (3, 4, 4)])
+def test_shares_where_groups_are_units_already(monkeypatch, threads, groups, threads_in_use, shares):
+    """All threads have as many units, and no more sums are made than that takes."""
+    threads(threads_in_use)
+    monkeypatch.setattr(conv, "empty", lambda shape, dtype: made.append(shape) or np.empty(shape, dtype))
+    made, args = [], arguments((8, 6, 6, 2 * groups), 3 * groups, Window.of(3), groups)["convolve_weight"]
+    conv.convolve_weight(*args)
+    assert [shape[0] for shape in made if len(shape) == 5] == [shares] * (shares > 1)
+    near((8, 6, 6, 2 * groups), 3 * groups, Window.of(3), groups)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
