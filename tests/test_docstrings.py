@@ -158,7 +158,9 @@ def test_text_of_programs_is_at_most_100_columns_wide(path):
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in sorted(ROOT.glob("minicnn/**/*")) if path.suffix in (".cu", ".h")], ids=lambda p: p.name
+    "path",
+    [path for path in sorted(ROOT.glob("minicnn/**/*")) if path.suffix in (".c", ".cu", ".h")],
+    ids=lambda p: p.name,
 )
 def test_text_of_kernels_is_at_most_100_columns_wide(path):
     lines = path.read_text(encoding="utf-8").splitlines()

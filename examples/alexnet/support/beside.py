@@ -20,6 +20,7 @@ def uninterrupted() -> Iterator[None]:
     package that is interrupted there may say that it is broken, and after matplotlib 3.11 Python
     may crash at its own end."""
     came: list[tuple[int, FrameType | None]] = []
+    before: dict[int, Any] = {}
 
     def wait(number: int, frame: FrameType | None) -> None:
         came.append((number, frame))
@@ -27,7 +28,7 @@ def uninterrupted() -> Iterator[None]:
             before[number](number, frame)
 
     try:
-        with _handled(wait, callable) as before:
+        with _handled(wait, callable, before):
             yield
     finally:
         if came:
@@ -36,10 +37,9 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextmanager
-def _handled(handler: Callable[..., Any], instead_of: Callable[[Any], bool]) -> Iterator[dict[int, Any]]:
-    """Inside, this handles the interrupts whose present handler is one to be replaced. The value is
-    {number: that handler}."""
-    before: dict[int, Any] = {}
+def _handled(handler: Callable[..., Any], instead_of: Callable[[Any], bool], before: dict[int, Any]) -> Iterator[None]:
+    """Inside, this handles the interrupts whose present handler is one to be replaced; `before` is
+    given that handler, by the signal's number."""
     with ExitStack() as ends:  # which restores all of them, also if one more interrupt comes there
         if threading.current_thread() is threading.main_thread():  # others may not set handlers
             for name in SIGNALS:
@@ -48,7 +48,7 @@ def _handled(handler: Callable[..., Any], instead_of: Callable[[Any], bool]) -> 
                     before[number] = signal.getsignal(number)
                     ends.callback(signal.signal, number, before[number])
                     signal.signal(number, handler)
-        yield before
+        yield
 
 
 class Stop:
@@ -57,7 +57,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = self.armed = False
-        self.handled = _handled(self._came, lambda handler: handler is signal.default_int_handler)
+        self.handled = _handled(self._came, lambda handler: handler is signal.default_int_handler, {})
 
     def __enter__(self) -> "Stop":
         self.handled.__enter__()

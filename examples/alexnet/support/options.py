@@ -253,7 +253,8 @@ def connected() -> Workers:
     """The processes that mpiexec has started, or this one alone. Only rank 0 of them prints and
     shows progress."""
     global _workers
-    _workers = distributed.start()
+    with uninterrupted():  # mpi4py is imported
+        _workers = distributed.start()
     if _workers.rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the end)
     return _workers

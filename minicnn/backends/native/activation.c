@@ -1,6 +1,6 @@
 // ReLU and others: the lesson functional/activation.py. Each loop reads its arrays once and writes
-// one, which is the floor: 8 bytes an element for rectify and logistic in float32, 9 for leak, 12 for
-// where_positive.
+// one, which is the floor: 8 bytes an element for rectify and logistic in float32, 9 for leak, 12
+// for where_positive.
 
 #include "native.h"
 

@@ -1,11 +1,11 @@
-// Dropout: the lesson functional/dropout.py. The mask is drawn anew each time, by Philox 4×64 with 10
-// rounds (Salmon et al. 2011), whose numbers are those of NumPy's generator. Its blocks are
+// Dropout: the lesson functional/dropout.py. The mask is drawn anew each time, by Philox 4×64 with
+// 10 rounds (Salmon et al. 2011), whose numbers are those of NumPy's generator. Its blocks are
 // independent of each other, so threads begin anywhere.
 //
-// Memory is read and written once, 8 bytes an element in float32, but the floor is the generator's: a
-// block of 8 numbers takes 20 products of 64-bit words, of which a core begins one a cycle. A piece
-// is drawn first, and then chosen from in vectors. On one core of an AMD EPYC (Zen 5) an element
-// takes 1.1 ns, of which drawing takes 0.8.
+// Memory is read and written once, 8 bytes an element in float32, but the floor is the generator's:
+// a block of 8 numbers takes 20 products of 64-bit words, of which a core begins one a cycle. A
+// piece is drawn first, and then chosen from in vectors. On one core of an AMD EPYC (Zen 5) an
+// element takes 1.1 ns, of which drawing takes 0.8.
 
 #include "native.h"
 
@@ -37,8 +37,8 @@ INLINE void philox(uint64_t counter, const uint64_t keys[ROUNDS][2], uint32_t *n
     for (int k = 0; k < IN_BLOCK; ++k) numbers[k] = (uint32_t)(x[k / 2] >> k % 2 * 32);
 }
 
-// y = x · s where the upper 24 bits of an element's number are at least `least_kept`, else 0. Element 0
-// takes number `begin` of the generator. A unit is PIECE elements.
+// y = x · s where the upper 24 bits of an element's number are at least `least_kept`, else 0.
+// Element 0 takes number `begin` of the generator. A unit is PIECE elements.
 KERNEL void drop(Index first, Index last, Index size, const real *restrict x, real *restrict y, uint32_t least_kept,
                  real s, uint64_t seed, uint64_t draw, uint64_t begin) {
     uint64_t keys[ROUNDS][2];

@@ -1,7 +1,7 @@
 // A bias and a ReLU at once: the lesson functional/fused.py. (A convolution's are in conv.c and
 // winograd.c, where the sums are still in registers.) x is read once and y written once, which is
-// the floor: 8 bytes an element in float32. On two cores of an AMD EPYC (Zen 5) it takes as long as a
-// copy of x.
+// the floor: 8 bytes an element in float32. On two cores of an AMD EPYC (Zen 5) it takes as long as
+// a copy of x.
 
 #include "native.h"
 

@@ -18,7 +18,7 @@ enum {
     LOOKS = 32,     // how often it looks before it gives its core away
 };
 
-// ------------------------------------------------------------------------------- one waits, one rings
+// ---------------------------------------------------------------------------- one waits, one rings
 typedef struct {
     _Alignas(64) atomic_int rung;  // in a line of the cache by itself: two threads watch it
     atomic_int asleep;
@@ -71,7 +71,7 @@ static void await(Bell *bell) {
     }
 }
 
-// -------------------------------------------------------------------------------------- work and workers
+// -------------------------------------------------------------------------------- work and workers
 // What launch.py asks for: a kernel for the units [0, count), `step` at a time, on so many threads,
 // each of which has `bytes` of `room`; and after these the kernel's own arguments.
 typedef struct {
@@ -139,10 +139,10 @@ __attribute__((constructor)) static void open_library(void) {
     pthread_atfork(NULL, NULL, forget);
 }
 
-// Run the kernel on the caller's thread and others that take the pieces as they come; all have ended
-// when this returns. The caller's does all of it where one thread is asked for, or the workers have
-// another's work. It waits for none that has not begun: one whose core another program uses begins
-// milliseconds later.
+// Run the kernel on the caller's thread and others that take the pieces as they come; all have
+// ended when this returns. The caller's does all of it where one thread is asked for, or the
+// workers have another's work. It waits for none that has not begun: one whose core another program
+// uses begins milliseconds later.
 EXPORTED void share(const Call *call) {
     if (call->threads == 1 || pthread_mutex_trylock(&turn)) {
         for (Index first = 0; first < call->count; first += call->step)

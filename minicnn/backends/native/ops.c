@@ -1,12 +1,12 @@
-// Sums, and a choice by a mask: minicnn/ops.py. Each reads its array once, which is the floor: 4 bytes
-// an element in float32 for sums, and 9 for masked, which writes as many as it reads.
+// Sums, and a choice by a mask: minicnn/ops.py. Each reads its array once, which is the floor: 4
+// bytes an element in float32 for sums, and 9 for masked, which writes as many as it reads.
 
 #include "native.h"
 
 #include "columns.h"
 
-// Of each of some images (pixels, channels), and each block of its pixels, the sums over the pixels. A
-// unit is a block; an image has so many `blocks`, of `step` pixels.
+// Of each of some images (pixels, channels), and each block of its pixels, the sums over the
+// pixels. A unit is a block; an image has so many `blocks`, of `step` pixels.
 KERNEL void column_sums(Index first, Index last, Index blocks, Index pixels, Index channels, Index step,
                         const real *restrict x, double *restrict sums) {
     for (Index unit = first; unit < last; ++unit) {

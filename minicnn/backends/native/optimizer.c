@@ -1,17 +1,17 @@
 // Optimizers: the formulas are in optim/optimizer.py. A step reads each array of a parameter once
-// and writes those that change once, which is the floor: in float32 20 bytes an element for SGD with
-// momentum, 28 for Adam. Both move these as fast as memory gives them (parameters of 80 MB on two
-// cores of an AMD EPYC, Zen 5: 54 and 58 GB/s, where a copy reaches 42); one core comes to nine
+// and writes those that change once, which is the floor: in float32 20 bytes an element for SGD
+// with momentum, 28 for Adam. Both move these as fast as memory gives them (parameters of 80 MB on
+// two cores of an AMD EPYC, Zen 5: 54 and 58 GB/s, where a copy reaches 42); one core comes to nine
 // tenths of that. Adam's root and quotient are vector instructions, and hidden behind the memory.
 
 #include "native.h"
 
 #include <tgmath.h>
 
-// One launch steps all parameters: their elements are numbered one after another, those of parameter
-// k from ends[k] to ends[k + 1]. at[4 k …] are the addresses of its w, its gradient g, and the
-// optimizer's arrays, or 0. This is what [first, last) has of it: `count` elements, where the arrays
-// point.
+// One launch steps all parameters: their elements are numbered one after another, those of
+// parameter k from ends[k] to ends[k + 1]. at[4 k …] are the addresses of its w, its gradient g,
+// and the optimizer's arrays, or 0. This is what [first, last) has of it: `count` elements, where
+// the arrays point.
 typedef struct {
     Index count;
     real *w, *g, *a, *b;

@@ -1,9 +1,9 @@
-// Standardization, as in batch normalization: the lesson functional/standardize.py. Its kernels read
-// x, or x and dy, once from memory, and write y or dx once: in float32 4 bytes an element for
+// Standardization, as in batch normalization: the lesson functional/standardize.py. Its kernels
+// read x, or x and dy, once from memory, and write y or dx once: in float32 4 bytes an element for
 // moments, 8 for normalize and sums, 12 for normalize_backward. That is the floor.
 //
-// A unit of work of moments and sums is a block of pixels, small enough to be in the cache when it is
-// read a second time (columns.h).
+// A unit of work of moments and sums is a block of pixels, small enough to be in the cache when it
+// is read a second time (columns.h).
 //
 // On one core of an AMD EPYC (Zen 5, AVX-512), 65,536 pixels of 64 channels in float32: moments 40
 // GB/s, normalize 35, sums 27, normalize_backward 35, where a copy that does not read what it is
